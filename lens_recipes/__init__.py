@@ -15,17 +15,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._anatomy import Anatomy, anatomy
+    from ._logit_lens import logit_lens
     from .errors import LensError
     from .models import load
+    from .result import Certificate, LensResult, Site, Tokens
 
 __all__ = [
+    "Anatomy",
+    "Certificate",
     "LensError",
+    "LensResult",
+    "Site",
+    "Tokens",
+    "anatomy",
     "load",
+    "logit_lens",
 ]
 
 _HOME = {
+    "Anatomy": "_anatomy",
+    "anatomy": "_anatomy",
+    "logit_lens": "_logit_lens",
     "LensError": "errors",
     "load": "models",
+    "Certificate": "result",
+    "LensResult": "result",
+    "Site": "result",
+    "Tokens": "result",
 }
 
 

@@ -1,0 +1,396 @@
+"""`anatomy()`: where a decoder keeps its parts, and what it does between the last block and the logits.
+
+Nothing here knows a model by name. A few tokens are run through the model (or, without weights, their shapes
+alone) while it is watched: which list of modules was walked from end to end (the blocks), which modules and which
+elementwise operations turned the last block's output into the logits (the *tail*: final norm, projections,
+unembedding, logit scale, softcap, casts). Replaying the tail on another vector is the logit lens, with whatever
+this model does there. What cannot be followed to the end is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nnsight.intervention.envoy import Envoy
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .errors import LensError
+from .models import on_meta, text_config
+
+Step = tuple  # ("call", path, is_norm, device) | ("op", name, *numbers) | ("cast", dtype name) | ("keep", stop)
+
+# Elementwise operations with numbers that may stand between the blocks and the logits, by torch's own names.
+_ELEMENTWISE = {
+    "mul",
+    "div",
+    "add",
+    "sub",
+    "rsub",
+    "tanh",
+    "neg",
+    "clamp",
+    "pow",
+    "sigmoid",
+    "reciprocal",
+    "exp",
+}
+# Operations that leave the values of a row as they are.
+_PASSES = {"alias", "clone", "contiguous", "detach", "expand", "lift_fresh", "reshape", "slice", "unsqueeze"}
+_PASSES |= {"squeeze", "view", "_unsafe_view", "_reshape_alias", "_conj", "index"}
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where this decoder keeps its parts. Paths are relative to the model: `model.get(anatomy.blocks)`."""
+
+    family: str
+    n_layers: int
+    d_model: int
+    vocab_size: int
+    blocks: str
+    embed: str | None
+    attention: str | None
+    mlp: str | None
+    norm: str | None
+    unembed: str
+    tail: list[Step] = field(repr=False)
+    forward_options: frozenset[str] = field(repr=False)
+    plain_ids: tuple[int, ...] = field(repr=False)  # a few ids without a special meaning, for trial runs
+
+    @property
+    def after_unembed(self) -> str:
+        """What happens to the logits after the unembedding, in words (`"div 30.0, tanh, mul 30.0"`)."""
+        last = max(i for i, step in enumerate(self.tail) if step[0] == "call")
+        return ", ".join(_words(step) for step in self.tail[last + 1 :]) or "nothing"
+
+    def __str__(self) -> str:
+        block = f"{self.blocks}.0."
+        rows = [
+            ("family", self.family),
+            ("blocks", f"{self.blocks}  ({self.n_layers} layers, {self.d_model} wide)"),
+            ("embedding", self.embed or "not found"),
+            ("attention", block + self.attention if self.attention else "none found in a block"),
+            ("MLP", block + self.mlp if self.mlp else "none found in a block"),
+            ("final norm", self.norm or "none"),
+            ("unembedding", f"{self.unembed}  ({self.vocab_size} tokens)"),
+            ("after it", self.after_unembed),
+            ("whole tail", " → ".join(_words(step) for step in self.tail)),
+        ]
+        return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+_known: weakref.WeakKeyDictionary[nn.Module, Anatomy] = weakref.WeakKeyDictionary()
+
+
+def anatomy(model: Envoy) -> Anatomy:
+    """Find blocks, attention, MLP, final norm and unembedding, and what is applied after the unembedding.
+
+    Costs one forward pass over a dozen tokens, once per model; without weights (`remote=True`) no computation.
+
+    Raises:
+        LensError: the logits are not a function of the last block's output alone, position by position
+            (encoder–decoders, several residual streams, unknown heads), or the model is not causal.
+
+    Example:
+        >>> print(anatomy(load("smollm2")))     # blocks: model.layers, final norm: model.norm, …
+    """
+    module = model._module
+    found = _known.get(module)
+    if found is None:
+        found = _known[module] = _examine(model)
+    return found
+
+
+def _examine(model: Envoy) -> Anatomy:
+    module = model._module
+    family = type(module).__name__
+    if getattr(getattr(module, "config", None), "is_encoder_decoder", False):
+        raise LensError(
+            f"{family} is an encoder–decoder: its logits do not come from one residual stream. "
+            "A logit lens needs a decoder-only model."
+        )
+    options = frozenset(inspect.signature(module.forward).parameters)
+    ids = _plain_ids(getattr(module, "config", None), getattr(text_config(model), "vocab_size", None) or 2)
+    run = _watch(module, ids, options, meta=on_meta(model))
+    path, blocks = _find_blocks(module, run)
+    _check_stream(family, run, blocks)
+    tail = _follow_tail(module, run, blocks[-1])
+    calls = [step for step in tail if step[0] == "call"]
+    norms = [step[1] for step in calls if step[2]]
+    names = {module_: name for name, module_ in module.named_modules()}
+    return Anatomy(
+        family=family,
+        n_layers=len(blocks),
+        d_model=run.outputs[blocks[-1]].shape[-1],
+        vocab_size=run.logits.shape[-1],
+        blocks=path,
+        embed=next((names[m] for m in run.calls if isinstance(m, nn.Embedding)), None),
+        attention=_part(blocks[0], run, ("attn", "attention", "mixer", "temporal")),
+        mlp=_part(blocks[0], run, ("mlp", "feed_forward", "ffn", "moe", "ff", "fc")),
+        norm=norms[-1] if norms else None,
+        unembed=calls[-1][1],
+        tail=tail,
+        forward_options=options,
+        plain_ids=ids,
+    )
+
+
+# -- watching one run ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Run:
+    """What was seen while the model ran: every call in order, first input and output of each, the operations."""
+
+    logits: Any
+    calls: list[nn.Module]  # by the time they *ended*
+    inputs: dict[nn.Module, Any]  # a tensor, or None
+    outputs: dict[nn.Module, Any]
+    events: list[tuple]  # ("begin" | "end", module) | ("op", func, args, kwargs, out, modules running)
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The tensor itself, or the first one in a tuple, list, dict or model output."""
+    if isinstance(value, Tensor):
+        return value
+    items = value.values() if hasattr(value, "values") else value if isinstance(value, tuple | list) else ()
+    return next((found for item in items if (found := first_tensor(item)) is not None), None)
+
+
+def _watch(module: nn.Module, ids: tuple[int, ...], options: frozenset[str], *, meta: bool) -> _Run:
+    """Run two rows of six tokens that differ in the last one, and note down everything."""
+    rows = torch.tensor([ids[:6], [*ids[:5], ids[6]]])
+    device = torch.device("meta") if meta else next(module.parameters()).device
+    kwargs: dict[str, Any] = {"input_ids": rows.to(device)}
+    if "use_cache" in options:
+        kwargs["use_cache"] = False
+
+    run = _Run(None, [], {}, {}, [])
+    stack: list[nn.Module] = []
+    ops = _Operations(run, stack)
+
+    def before(m: nn.Module, args: tuple, kw: dict) -> None:
+        run.inputs[m] = first_tensor(args) if first_tensor(args) is not None else first_tensor(kw)
+        run.events.append(("begin", m))
+        stack.append(m)
+
+    def after(m: nn.Module, args: tuple, kw: dict, out: Any) -> None:
+        stack.pop()
+        run.calls.append(m)
+        run.outputs[m] = first_tensor(out)
+        run.events.append(("end", m))
+
+    with _hooks(module, before, after), torch.no_grad(), _shapes_only() if meta else contextlib.nullcontext():
+        try:
+            with ops:
+                out = module(**kwargs)
+        except Exception as error:
+            why = " ".join(str(error).split())[:300]
+            raise LensError(
+                f"{type(module).__name__} did not run on six token ids: {type(error).__name__}: {why}"
+            ) from error
+    run.logits = getattr(out, "logits", None) if not isinstance(out, tuple) else out[0]
+    if run.logits is None:
+        raise LensError(
+            f"{type(module).__name__} gives no logits (it has no unembedding): load the model with its "
+            "language-model head, for example through load(source)."
+        )
+    if run.logits.ndim != 3 or run.logits.shape[:2] != rows.shape:
+        raise LensError(
+            f"{type(module).__name__} gives {list(run.logits.shape)} for 2 prompts of 6 tokens, where a language-model "
+            "head gives [2, 6, vocabulary]: it does not predict the next token."
+        )
+    return run
+
+
+class _Operations(TorchDispatchMode):
+    """Notes every operation with the modules that were running when it happened."""
+
+    def __init__(self, run: _Run, stack: list[nn.Module]) -> None:
+        super().__init__()
+        self.run, self.stack = run, stack
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return 0.0 if args[0].is_floating_point() else 0  # shapes only: the model asked for a value
+        out = func(*args, **(kwargs or {}))
+        self.run.events.append(("op", func, args, kwargs or {}, out, tuple(self.stack)))
+        return out
+
+
+def _shapes_only() -> FakeTensorMode:
+    """Run a model that has no weights: every operation gives a tensor of the right shape and no values."""
+    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(assume_static_by_default=True))
+
+
+@contextlib.contextmanager
+def _hooks(module: nn.Module, before: Any, after: Any) -> Iterator[None]:
+    handles = []
+    for child in module.modules():
+        handles.append(child.register_forward_pre_hook(before, with_kwargs=True))
+        handles.append(child.register_forward_hook(after, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _plain_ids(config: Any, vocab_size: int) -> tuple[int, ...]:
+    """Seven ids without a meaning of their own (an image token without an image is an error)."""
+    top = config.to_dict() if hasattr(config, "to_dict") else {}
+    parts = [top, *(value for value in top.values() if isinstance(value, dict))]
+    ends = ("token_id", "token_index")
+    special = {v for part in parts for k, v in part.items() if str(k).endswith(ends) and type(v) is int}
+    plain = [i for i in range(vocab_size) if i not in special] or list(range(vocab_size))
+    return tuple((plain[:21:3] * 7)[:7])
+
+
+# -- blocks --------------------------------------------------------------------------------------------------
+
+
+def _find_blocks(module: nn.Module, run: _Run) -> tuple[str, list[nn.Module]]:
+    """The outermost list of modules that the run walked through: the last one, where there are several."""
+    ran = {m: i for i, m in enumerate(run.calls)}
+    found: list[tuple[str, list[nn.Module]]] = []
+    for path, child in module.named_modules():
+        if not isinstance(child, nn.ModuleList | nn.Sequential) or len(child) == 0:
+            continue
+        if any(path.startswith(outer + ".") for outer, _ in found):
+            continue  # experts, or anything else inside a block
+        members = list(child)
+        if all(m in ran and run.outputs[m] is not None and run.outputs[m].is_floating_point() for m in members):
+            found.append((path, members))
+    if not found:
+        raise LensError(
+            f"{type(module).__name__}: no list of blocks was found that a text prompt passes through from first "
+            "to last, so there are no layers to read."
+        )
+    return max(found, key=lambda item: (len(item[1]), ran[item[1][-1]]))
+
+
+def _check_stream(family: str, run: _Run, blocks: list[nn.Module]) -> None:
+    """One stream of shape [batch, position, d_model] goes in and out of every block, and looks only back."""
+    first = run.outputs[blocks[0]]
+    for layer, block in enumerate(blocks):
+        before, after = run.inputs[block], run.outputs[block]
+        if after.ndim != 3 or after.shape[:2] != (2, 6) or after.shape != first.shape or before is None:
+            raise LensError(
+                f"{family}: block {layer} gives {list(after.shape)} for 2 prompts of 6 tokens, where a lens "
+                f"expects one residual stream [2, 6, d_model]. Models with several streams are not supported."
+            )
+    if first.device.type != "meta":
+        rows = run.logits[:, :5].float()
+        if (rows[0] - rows[1]).abs().max() > 0.05 * rows.abs().max():
+            raise LensError(
+                f"{family} is not causal: a later token changes the prediction at an earlier position, so "
+                "'what the model predicts next' is not defined. A lens needs a model that reads left to right."
+            )
+
+
+def _part(block: nn.Module, run: _Run, words: tuple[str, ...]) -> str | None:
+    """The child of a block whose name or class speaks of `words`; modules that ran, the outermost first."""
+    for name, child in block.named_modules():
+        kind = type(child).__name__.lower()
+        leaf = name.rpartition(".")[2].lower()
+        if not name or child not in run.inputs or "norm" in kind + leaf:
+            continue
+        if any(leaf.startswith(w) or leaf.endswith(w) or w in kind for w in words):
+            return name
+    return None
+
+
+# -- from the last block to the logits -----------------------------------------------------------------------
+
+
+def _follow_tail(module: nn.Module, run: _Run, last_block: nn.Module) -> list[Step]:
+    """The steps that turned the last block's output into the logits, in order.
+
+    `now` is the tensor on its way. A module or an operation that takes it and gives something new is a step;
+    everything inside such a module is the module's own business.
+    """
+    names = {m: name for name, m in module.named_modules()}
+    ancestors = {m for m in module.modules() if last_block in set(m.modules())}
+    events = iter(run.events)
+    _skip_to_end(events, last_block)
+    now = run.outputs[last_block]
+    steps: list[Step] = []
+    lost = ""
+    for kind, what, *more in events:
+        if kind == "begin" and what not in ancestors:
+            _skip_to_end(events, what)
+            if run.inputs[what] is now and run.outputs[what] is not None and run.outputs[what] is not now:
+                steps.append(("call", names[what], _is_norm(what), _device(what)))
+                now = run.outputs[what]
+        elif kind == "op" and any(arg is now for arg in more[0]):
+            step = _as_step(what, *more[:3])
+            if step is None:
+                lost = f" (the operation {what} is not one value in, one value out, with plain numbers)"
+                continue
+            steps += [step] if step else []
+            now = more[2]
+    calls = [i for i, step in enumerate(steps) if step[0] == "call"]
+    if now is not run.logits or not calls:
+        after = f"after {_words(steps[-1])}" if steps else "right after the last block"
+        raise LensError(
+            f"{type(module).__name__}: the way from the last block to the logits could not be followed {after}{lost}. "
+            "A lens that guesses what comes there would be wrong."
+        )
+    kind, path, _, device = steps[calls[-1]]
+    steps[calls[-1]] = (kind, path, False, device)  # the last call is the unembedding, whatever it looks like
+    return steps
+
+
+def _skip_to_end(events: Iterator[tuple], module: nn.Module) -> None:
+    for kind, what, *_ in events:
+        if kind == "end" and what is module:
+            return
+
+
+def _as_step(func: Any, args: tuple, kwargs: dict, out: Any) -> Step | None:
+    """One operation as a step; () where it changes no value; None where it cannot be replayed row by row."""
+    name = func.overloadpacket.__name__.removesuffix("_")
+    now, rest = args[0], args[1:]
+    if not isinstance(now, Tensor) or not isinstance(out, Tensor):
+        return None
+    if name == "_to_copy":
+        return ("cast", str(out.dtype).removeprefix("torch.")) if out.dtype != now.dtype else ()
+    if name in _PASSES:
+        if name == "slice" and out.shape[-1] < now.shape[-1] and rest[:2] in ((2, 0), (-1, 0)):
+            return ("keep", out.shape[-1])
+        return () if out.shape[-1] == now.shape[-1] and out.numel() == now.numel() else None
+    if name in _ELEMENTWISE and not kwargs and all(isinstance(a, int | float) for a in rest):
+        return ("op", name, *rest)
+    return None
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """A module that only rescales its input: at most one-dimensional parameters, and the name says norm."""
+    return "norm" in type(module).__name__.lower() or (
+        bool(params := list(module.parameters())) and all(p.ndim <= 1 for p in params)
+    )
+
+
+def _device(module: nn.Module) -> str | None:
+    first = next(module.parameters(), None)
+    return None if first is None or first.device.type == "meta" else str(first.device)
+
+
+def _words(step: Step) -> str:
+    kind, *rest = step
+    if kind == "call":
+        return str(rest[0])
+    if kind == "cast":
+        return f"to {rest[0]}"
+    if kind == "keep":
+        return f"first {rest[0]} columns"
+    return " ".join([rest[0], *(f"{number:g}" for number in rest[1:])])

@@ -1,0 +1,136 @@
+"""Token lists become rectangular batches, cut so that each prompt gives the same numbers as alone."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from nnsight.intervention.envoy import Envoy
+from torch import Tensor, nn
+
+from ._anatomy import Anatomy
+from .readout import model_logits
+
+MAX_TOKENS = 4096  # in one batch, padding included: enough to keep a processor busy
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some prompts as one forward pass, and where the asked-for tokens are in it.
+
+    Attributes:
+        prompts: Which prompts, `[row]`.
+        inputs: Keyword arguments of the trace: `input_ids [row, column]`, padded on the left, and the rest.
+        rows, columns: Where each token is, `[token]`.
+        kept: Its column in the model's logits, `[token]` (the head may have run on the last columns only).
+        token_prompts: Its prompt, `[token]`.
+        next_ids: The id that follows it, −1 at the end of a prompt, `[token]`.
+    """
+
+    prompts: list[int]
+    inputs: dict[str, Any]
+    rows: Int[Tensor, " token"]
+    columns: Int[Tensor, " token"]
+    kept: Int[Tensor, " token"]
+    token_prompts: list[int]
+    next_ids: list[int]
+
+
+def cut(
+    model: Envoy,
+    encoded: list[list[int]],
+    picked: list[list[int]],
+    parts: Anatomy,
+    max_bytes: int,
+    remote: bool | str,
+) -> list[Batch]:
+    """Batches of similar length, each under a token budget and a budget for its logits.
+
+    Prompts of different lengths share a batch where left padding changes nothing for this model; otherwise (and on
+    a server, where that cannot be tried first) each batch has one length.
+    """
+    mixed = len({len(ids) for ids in encoded}) > 1
+    can_pad = mixed and not remote and padding_is_harmless(model, parts)
+    groups = _groups([len(ids) for ids in encoded], picked, can_pad, max_bytes // (4 * parts.vocab_size))
+    return [_batch(group, encoded, picked, parts) for group in groups]
+
+
+def _groups(lengths: list[int], picked: list[list[int]], can_pad: bool, max_logits: int) -> Iterator[list[int]]:
+    """Prompt numbers of each batch, shortest first. A prompt that is over a budget by itself is a batch by itself."""
+    group: list[int] = []
+    kept = 0
+    for prompt in sorted(range(len(lengths)), key=lambda p: lengths[p]):
+        length = lengths[prompt]
+        most = max(kept, length - min(picked[prompt]))
+        rows = len(group) + 1
+        full = rows * length > MAX_TOKENS or rows * most > max_logits
+        if group and (full or (not can_pad and length != lengths[group[-1]])):
+            yield group
+            group, most = [], length - min(picked[prompt])
+        group, kept = [*group, prompt], most
+    yield group
+
+
+def _batch(group: list[int], encoded: list[list[int]], picked: list[list[int]], parts: Anatomy) -> Batch:
+    width = max(len(encoded[p]) for p in group)
+    pads = [width - len(encoded[p]) for p in group]
+    ids = torch.tensor([[0] * pad + encoded[p] for p, pad in zip(group, pads, strict=True)])
+    spots = [(row, p, position) for row, p in enumerate(group) for position in picked[p]]
+    columns = torch.tensor([pads[row] + position for row, _, position in spots])
+    inputs: dict[str, Any] = {"input_ids": ids}
+    if any(pads):
+        inputs["attention_mask"] = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
+    if "use_cache" in parts.forward_options:
+        inputs["use_cache"] = False
+    kept = columns
+    if "logits_to_keep" in parts.forward_options:
+        first = int(columns.min())
+        inputs["logits_to_keep"] = width - first
+        kept = columns - first
+    return Batch(
+        prompts=group,
+        inputs=inputs,
+        rows=torch.tensor([row for row, _, _ in spots]),
+        columns=columns,
+        kept=kept,
+        token_prompts=[p for _, p, _ in spots],
+        next_ids=[(*encoded[p], -1)[position + 1] for _, p, position in spots],
+    )
+
+
+# -- padding -------------------------------------------------------------------------------------------------
+
+_harmless: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+def padding_is_harmless(model: Envoy, parts: Anatomy) -> bool:
+    """Whether a prompt padded on the left gives what it gives alone: tried once per model, with a small run.
+
+    Attention masks padding out; a recurrence that ignores the mask (RWKV, RecurrentGemma) reads it like text. A model
+    without a tokenizer gets no position ids from nnsight, so it is never padded.
+    """
+    if getattr(model, "tokenizer", None) is None:
+        return False
+    known = _harmless.get(model._module)
+    if known is None:
+        known = _harmless[model._module] = _try_padding(model, parts)
+    return known
+
+
+def _try_padding(model: Envoy, parts: Anatomy) -> bool:
+    long = (list(parts.plain_ids) * 9)[:9]
+    prompts = [long, long[2:7]]
+    together = _batch([0, 1], prompts, [list(range(9)), list(range(5))], parts)
+    alone = _batch([1], prompts, [[], list(range(5))], parts)
+    with torch.inference_mode():
+        try:
+            padded = model_logits(model.trace(**together.inputs, trace=False))[1, -5:].float()
+        except Exception:  # a model that cannot take a mask or position ids is not to be padded
+            return False
+        expected = model_logits(model.trace(**alone.inputs, trace=False))[0].float()
+    allowed = 3e-2 if model._module.dtype in (torch.bfloat16, torch.float16) else 1e-4
+    return bool((padded - expected).abs().max() <= allowed * expected.abs().max())

@@ -1,0 +1,46 @@
+"""Where a result comes from: which model, which versions, which arguments."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnsight.intervention.envoy import Envoy
+
+
+def provenance(
+    model: Envoy, recipe: str, arguments: dict[str, Any], remote: bool | str, seconds: float
+) -> dict[str, Any]:
+    """A JSON-ready record. A local checkpoint is named by its folder alone: a result tells nothing of the machine."""
+    config = getattr(model._module, "config", None)
+    name = getattr(model, "repo_id", None) or getattr(config, "_name_or_path", "") or type(model._module).__name__
+    if os.sep in name and Path(name).exists():
+        name = Path(name).name
+    packages = ("lens-recipes", "nnsight", "torch", "transformers")
+    return {
+        "model": name,
+        "revision": getattr(model, "revision", None) or getattr(config, "_commit_hash", None),
+        "architecture": type(model._module).__name__,
+        "dtype": str(model._module.dtype).removeprefix("torch."),
+        "vocab_size": int(getattr(config, "vocab_size", 0) or 0),
+        "recipe": recipe,
+        "arguments": {key: plain(value) for key, value in arguments.items()},
+        "remote": bool(remote),
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "seconds": round(seconds, 3),
+    }
+
+
+def plain(value: Any) -> Any:
+    """An argument as JSON can hold it."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, slice):
+        return f"{value.start or ''}:{value.stop or ''}" + (f":{value.step}" if value.step else "")
+    if isinstance(value, list | tuple | range):
+        return [plain(item) for item in value]
+    return value

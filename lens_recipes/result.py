@@ -1,0 +1,314 @@
+"""`LensResult`: what a lens said, in plain numpy with named axes, and the certificate that it was read right."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import LensError
+
+# The arrays of a result and their axes, for views of one prompt and for files.
+AXES: dict[str, tuple[str, ...]] = {
+    "top_ids": ("site", "token", "k"),
+    "top_logprobs": ("site", "token", "k"),
+    "entropy": ("site", "token"),
+    "kl_to_final": ("site", "token"),
+    "logsumexp": ("site", "token"),
+    "next_logprobs": ("site", "token"),
+    "next_ranks": ("site", "token"),
+    "final_ids": ("token",),
+    "model_logprobs": ("token",),
+    "final_logprobs": ("site", "token"),
+    "final_ranks": ("site", "token"),
+    "target_ids": ("prompt", "target"),
+    "target_logits": ("site", "token", "target"),
+    "target_logprobs": ("site", "token", "target"),
+    "target_ranks": ("site", "token", "target"),
+    "tracked_ids": ("token", "m"),
+    "tracked_logprobs": ("site", "token", "m"),
+}
+
+
+class Site(NamedTuple):
+    """One place that is read: a layer, what of it, and which head (None where heads do not apply)."""
+
+    layer: int | None
+    component: str = "resid_post"
+    head: int | None = None
+
+    def __str__(self) -> str:
+        head = "" if self.head is None else f".{self.head}"
+        return f"{self.layer}" if self.component == "resid_post" else f"{self.layer}.{self.component}{head}"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The packed token axis: prompts end to end, only the positions that were asked for.
+
+    Each field is an array `[token]`. A token at `position` t predicts the token at t+1, `next_id` (−1 where the
+    prompt ends).
+    """
+
+    prompt: NDArray[np.int32]
+    position: NDArray[np.int32]
+    id: NDArray[np.int32]
+    next_id: NDArray[np.int32]
+    generated: NDArray[np.bool_]
+    text: list[str]
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+# How far the last layer's lens may be from the model's own logits, relative to the largest of them: the two are the
+# same modules on the same vectors, so only the order of additions and the rounding of the dtype may differ.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The last layer's lens, through norm and unembedding, against the logits the model itself gave in that run."""
+
+    max_logit_error: float
+    max_abs_logit: float
+    max_kl: float
+    top1_agreement: float
+    tokens: int
+    dtype: str
+
+    @property
+    def tolerance(self) -> float:
+        """The largest logit error that rounding in this dtype explains."""
+        return TOLERANCE.get(self.dtype, TOLERANCE["bfloat16"]) * max(self.max_abs_logit, 1e-3)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the lens is wired right. (A NaN anywhere fails.)"""
+        return self.max_logit_error <= self.tolerance
+
+    def __str__(self) -> str:
+        verdict = "certified" if self.passed else "NOT CERTIFIED"
+        return (
+            f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} tokens: largest difference "
+            f"{self.max_logit_error:.2g} (tolerance {self.tolerance:.2g}), KL {self.max_kl:.2g} nats, "
+            f"same top-1 {self.top1_agreement:.1%} ({self.dtype})"
+        )
+
+    def check(self) -> None:
+        """Raise a LensError with the numbers and the likely cause unless `passed`."""
+        if self.passed:
+            return
+        if math.isnan(self.max_logit_error):
+            cause = "there are NaNs in the logits; look for overflow in half precision or broken weights"
+        elif self.top1_agreement > 0.99:
+            cause = (
+                "the order of the tokens is right but not the numbers: a logit scale or softcap after the "
+                "unembedding was missed, or the matrix products run in reduced precision (TF32)"
+            )
+        elif self.max_kl > 0.1:
+            cause = "the final norm was missed or applied twice, or this is not the last block's output"
+        else:
+            cause = "what happens between the last block and the logits was not read right"
+        raise LensError(
+            f"{self}. The lens does not reproduce this model, so its layers cannot be trusted. Likely cause: {cause}. "
+            "strict=False keeps the result, marked as not certified."
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class LensResult:
+    """What each site of a model predicts after each token. Axes `[site, token, …]`; `tokens` names the tokens.
+
+    Log-probabilities are natural logs, entropy and KL are in nats, rank 0 is the top. `final_*` is about the model's
+    own answer, its top-1 after that token; `next_*` about the token that really follows (NaN, rank −1 where the
+    prompt ends).
+
+    Attributes:
+        sites: The places that were read, `[site]`.
+        tokens: The packed token axis.
+        prompts: Display text of every prompt, `[prompt]`.
+        top_ids, top_logprobs: The k most likely tokens, `[site, token, k]`.
+        entropy: Of the lens distribution, `[site, token]`.
+        kl_to_final: KL(model's own output ‖ lens), `[site, token]`.
+        logsumexp: log Σ exp of the logits, `[site, token]`: logit = logprob + logsumexp.
+        next_logprobs, next_ranks: Of the prompt's next token, `[site, token]`.
+        final_ids, model_logprobs: The model's answer and the log-probability it gave it, `[token]`.
+        final_logprobs, final_ranks: What each site makes of that answer, `[site, token]`.
+        target_ids: `[prompt, target]`.
+        target_logits, target_logprobs, target_ranks: `[site, token, target]`.
+        tracked_ids: Tokens followed through all sites of their position, `[token, m]`; −1 pads.
+        tracked_logprobs: `[site, token, m]`.
+        texts: id → text of every id above.
+        certificate: The proof, or None with the reason in `provenance["certificate"]`.
+        provenance: Model, versions, recipe, arguments, seconds.
+    """
+
+    sites: list[Site]
+    tokens: Tokens
+    prompts: list[str]
+    top_ids: NDArray[np.int32]
+    top_logprobs: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    kl_to_final: NDArray[np.float32]
+    logsumexp: NDArray[np.float32]
+    next_logprobs: NDArray[np.float32]
+    next_ranks: NDArray[np.int32]
+    final_ids: NDArray[np.int32]
+    model_logprobs: NDArray[np.float32]
+    final_logprobs: NDArray[np.float32]
+    final_ranks: NDArray[np.int32]
+    target_ids: NDArray[np.int32]
+    target_logits: NDArray[np.float32]
+    target_logprobs: NDArray[np.float32]
+    target_ranks: NDArray[np.int32]
+    tracked_ids: NDArray[np.int32]
+    tracked_logprobs: NDArray[np.float32]
+    texts: dict[int, str]
+    certificate: Certificate | None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    # -- prompts ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __iter__(self) -> Iterator[LensResult]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, prompt: int) -> LensResult:
+        """One prompt's result, as if it had been run alone."""
+        if not -len(self) <= prompt < len(self):
+            raise IndexError(f"prompt {prompt} is out of range: the result holds {len(self)}.")
+        number = range(len(self))[prompt]
+        here = np.flatnonzero(self.tokens.prompt == number)
+        cut: dict[str, Any] = {}
+        for name, axes in AXES.items():
+            array = getattr(self, name)
+            if "token" in axes:
+                array = array.take(here, axes.index("token"))
+            cut[name] = array[number : number + 1] if axes[0] == "prompt" else array
+        columns = {f.name: getattr(self.tokens, f.name) for f in dataclasses.fields(Tokens) if f.name != "text"}
+        tokens = Tokens(**{k: v[here] for k, v in columns.items()}, text=[self.tokens.text[i] for i in here])
+        tokens = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
+        return dataclasses.replace(self, **cut, tokens=tokens, prompts=[self.prompts[number]])
+
+    def text(self, token: int) -> str:
+        """The text of an id in this result."""
+        return self.texts.get(int(token), f"#{token}")
+
+    # -- reading it ------------------------------------------------------------------------------------------
+
+    @property
+    def normed(self) -> bool:
+        """Whether the final norm was applied (`apply_norm=False` reads the raw stream)."""
+        return bool(self.provenance.get("arguments", {}).get("apply_norm", True))
+
+    @property
+    def mark(self) -> str:
+        """What every view must say beside the numbers; empty when nothing is wrong."""
+        marks = []
+        if self.certificate is not None and not self.certificate.passed:
+            marks.append("NOT CERTIFIED")
+        if not self.normed:
+            marks.append("raw stream, final norm not applied")
+        return "; ".join(marks)
+
+    def settled(self) -> NDArray[np.int32]:
+        """The first site index from which the model's own answer is top-1 and stays, `[token]`; −1 for never."""
+        first = self.final_ranks == 0
+        stays = np.logical_and.accumulate(first[::-1], axis=0)[::-1]
+        return np.where(stays.any(0), stays.argmax(0), -1).astype(np.int32)
+
+    def __str__(self) -> str:
+        from ._table import table
+
+        return table(self)
+
+    @property
+    def size(self) -> str:
+        """In words: prompts, tokens, sites."""
+        counts = {"prompt": len(self), "token": len(self.tokens), "site": len(self.sites)}
+        return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items())
+
+    def __repr__(self) -> str:
+        return f"LensResult({self.provenance.get('model', '?')}: {self.size})"
+
+    def summary(self) -> str:
+        """A few lines for an assistant: where the answer settles, how the targets' ranks move, what to distrust."""
+        from ._table import summary
+
+        return summary(self)
+
+    def to_frame(self) -> Any:
+        """Long-form pandas: one row per site, token and predicted token, with the role it plays there.
+
+        `role` is "top" (with `k`), "next", "final", "target" (with `k`) or "tracked".
+
+        Raises:
+            LensError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise LensError("to_frame() needs pandas: pip install 'lens-recipes[frames]'") from error
+        return pd.concat([pd.DataFrame(columns) for columns in self._long()], ignore_index=True)
+
+    def _long(self) -> Iterator[dict[str, Any]]:
+        n_sites, n_tokens = self.entropy.shape
+        site, token = np.indices((n_sites, n_tokens)).reshape(2, -1)
+        parts: list[tuple[str, int, NDArray[Any], NDArray[Any], NDArray[Any] | None]] = [
+            ("top", k, self.top_ids[..., k], self.top_logprobs[..., k], None) for k in range(self.top_ids.shape[-1])
+        ]
+        wide = (n_sites, n_tokens)
+        parts.append(("next", 0, np.broadcast_to(self.tokens.next_id, wide), self.next_logprobs, self.next_ranks))
+        parts.append(("final", 0, np.broadcast_to(self.final_ids, wide), self.final_logprobs, self.final_ranks))
+        for k in range(self.target_ids.shape[-1]):
+            ids = np.broadcast_to(self.target_ids[self.tokens.prompt, k], wide)
+            parts.append(("target", k, ids, self.target_logprobs[..., k], self.target_ranks[..., k]))
+        for k in range(self.tracked_ids.shape[-1]):
+            ids = np.broadcast_to(self.tracked_ids[:, k], wide)
+            parts.append(("tracked", k, ids, self.tracked_logprobs[..., k], None))
+        for role, k, ids, logprobs, ranks in parts:
+            flat, keep = ids.reshape(-1), ids.reshape(-1) >= 0
+            s, t = site[keep], token[keep]
+            yield {
+                "layer": [self.sites[i].layer for i in s],
+                "component": [self.sites[i].component for i in s],
+                "head": [self.sites[i].head for i in s],
+                "prompt": self.tokens.prompt[t],
+                "position": self.tokens.position[t],
+                "input": [self.tokens.text[i] for i in t],
+                "entropy": self.entropy[s, t],
+                "kl_to_final": self.kl_to_final[s, t],
+                "role": role,
+                "k": k,
+                "id": flat[keep],
+                "text": [self.text(i) for i in flat[keep]],
+                "logprob": logprobs.reshape(-1)[keep],
+                "prob": np.exp(logprobs.reshape(-1)[keep]),
+                "rank": np.full(len(s), k if role == "top" else -1) if ranks is None else ranks.reshape(-1)[keep],
+            }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `.json` (readable, NaN as null) or `.npz` (small): complete or not at all, and without pickle."""
+        from .files import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LensResult:
+        """Read what `save` wrote, exactly.
+
+        Raises:
+            LensError: the file is missing, truncated, corrupt, or something else.
+        """
+        from .files import load
+
+        return load(path)
