@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._anatomy import Anatomy, anatomy
     from ._logit_lens import logit_lens
+    from ._table import table
     from .errors import LensError
     from .models import load
+    from .plot import heatmap, write_html
     from .result import Certificate, LensResult, Site, Tokens
 
 __all__ = [
@@ -29,16 +31,22 @@ __all__ = [
     "Site",
     "Tokens",
     "anatomy",
+    "heatmap",
     "load",
     "logit_lens",
+    "table",
+    "write_html",
 ]
 
 _HOME = {
     "Anatomy": "_anatomy",
     "anatomy": "_anatomy",
     "logit_lens": "_logit_lens",
+    "table": "_table",
     "LensError": "errors",
     "load": "models",
+    "heatmap": "plot",
+    "write_html": "plot",
     "Certificate": "result",
     "LensResult": "result",
     "Site": "result",

@@ -1,0 +1,214 @@
+"""A result as a plotly figure: numpy and strings in, `go.Figure` out; no model, nothing shown."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ._table import probability
+from .display import plotly_safe
+from .files import written
+from .result import LensResult
+
+MAX_ROWS = 40  # more layers than this are shown with a stride, unless asked otherwise
+MAX_TEXT_COLUMNS = 60  # more tokens than this, and the words in the cells are dropped
+
+
+class Scale(NamedTuple):
+    """How one metric is coloured, the same everywhere. All scales are colour-blind safe (viridis, cividis)."""
+
+    title: str
+    colors: str
+    needs_of: bool
+
+
+SCALES = {
+    "prob": Scale("probability", "Viridis", False),
+    "rank": Scale("rank", "Viridis_r", True),
+    "entropy": Scale("entropy (nats)", "Cividis", False),
+    "kl": Scale("KL to final (nats)", "Cividis_r", False),
+    "logit": Scale("logit", "Viridis", True),
+}
+
+
+def heatmap(
+    result: LensResult,
+    *,
+    metric: str = "prob",
+    of: str | int | None = None,
+    prompt: int = 0,
+    stride: int | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """Layers × tokens, coloured by one metric, with each layer's top-1 token written in its cell.
+
+    Args:
+        result: Any lens result; one prompt of it is shown.
+        metric: "prob", "rank", "entropy", "kl" or "logit".
+        of: Whose probability, rank or logit. None: the cell's own top-1 ("prob" only). "next": the token that follows
+            in the prompt. "final": the model's own answer there. Or one of the result's targets, as text or id.
+        prompt: Which prompt.
+        stride: Show every n-th layer, counted from the last, which is always there. None: at most 40 rows.
+        title: Replaces the figure's own.
+
+    Raises:
+        ValueError: an unknown metric, a metric that does not go with `of`, or a target the result does not hold.
+
+    Example:
+        >>> heatmap(result, metric="rank", of=" Paris").show()
+    """
+    one = result[prompt]
+    z, what = values(one, metric, of)
+    scale = SCALES[metric]
+    rows = _rows(len(one.sites), stride)
+    n_tokens = len(one.tokens)
+    words = [[plotly_safe(one.text(i), 10) for i in one.top_ids[s, :, 0]] for s in rows]
+    position, inputs = one.tokens.position, [plotly_safe(text) for text in one.tokens.text]
+    color, bar = _color_axis(metric, z, one)
+    figure = go.Figure(
+        go.Heatmap(
+            z=color[rows],
+            x=list(range(n_tokens)),
+            y=list(range(len(rows))),
+            text=words if n_tokens <= MAX_TEXT_COLUMNS else None,
+            texttemplate="%{text}" if n_tokens <= MAX_TEXT_COLUMNS else None,
+            customdata=[[_hover(one, s, t, what, z) for t in range(n_tokens)] for s in rows],
+            hovertemplate="%{customdata}<extra></extra>",
+            colorscale=scale.colors,
+            colorbar={"title": {"text": plotly_safe(what, 40), "side": "right"}, **bar.pop("colorbar", {})},
+            xgap=1,
+            ygap=1,
+            **bar,
+        )
+    )
+    labels = [f"{text}<br><sub>{p}</sub>" for text, p in zip(inputs, position, strict=True)]
+    name = plotly_safe(str(one.provenance.get("model", "model")), 60)
+    heading = title if title is not None else f"{name}: {plotly_safe(what, 40)} after each token, layer by layer"
+    mark = f"<br><b>{one.mark}</b>" if one.mark else ""
+    figure.update_layout(
+        template="plotly_white",
+        title={"text": heading + mark, "x": 0.02, "xanchor": "left"},
+        width=min(max(520, 170 + 74 * n_tokens), 2400),
+        height=140 + 24 * len(rows),
+        margin={"l": 60, "r": 20, "t": 60 + 20 * bool(mark), "b": 70},
+        font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 12},
+    )
+    figure.update_xaxes(
+        title_text="input token (a cell shows what is predicted to come after it)",
+        tickvals=list(range(n_tokens)),
+        ticktext=labels,
+        tickangle=0 if n_tokens <= 24 else 90,
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(
+        title_text="layer",
+        tickvals=list(range(len(rows))),
+        ticktext=[str(one.sites[s]) for s in rows],
+        showgrid=False,
+        zeroline=False,
+    )
+    return figure
+
+
+def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool = False) -> None:
+    """Write a figure as one HTML file, complete or not at all.
+
+    Args:
+        figure: Any plotly figure.
+        path: Where to.
+        offline: True puts plotly.js (4.5 MB) into the file; otherwise it comes from a CDN when the page is opened.
+
+    Raises:
+        LensError: the path cannot be written.
+    """
+    page = figure.to_html(include_plotlyjs=True if offline else "cdn", full_html=True)
+    with written(path) as scratch:
+        scratch.write_text(page, encoding="utf-8")
+
+
+def values(one: LensResult, metric: str, of: str | int | None) -> tuple[np.ndarray, str]:
+    """The numbers `[site, token]` that the pair (`metric`, `of`) names, and what they are called.
+
+    Raises:
+        ValueError: as for `heatmap`.
+    """
+    if metric not in SCALES:
+        raise ValueError(f"metric={metric!r} is unknown; accepted are {', '.join(map(repr, SCALES))}.")
+    title = SCALES[metric].title
+    if metric in ("entropy", "kl"):
+        if of is not None:
+            raise ValueError(f"metric={metric!r} is about the whole distribution: leave `of` out (received {of!r}).")
+        return (one.entropy if metric == "entropy" else one.kl_to_final), title
+    if of is None:
+        if SCALES[metric].needs_of:
+            raise ValueError(f'metric={metric!r} needs `of`: "next", "final", or one of the targets {_targets(one)}.')
+        return np.exp(one.top_logprobs[..., 0]), "probability of the top token"
+    logprobs, ranks, whose = _of(one, of)
+    if metric == "rank":
+        return np.where(ranks < 0, np.nan, ranks), f"rank of {whose}"
+    return (np.exp(logprobs) if metric == "prob" else logprobs + one.logsumexp), f"{title} of {whose}"
+
+
+def _of(one: LensResult, of: str | int) -> tuple[np.ndarray, np.ndarray, str]:
+    if of == "next":
+        return one.next_logprobs, one.next_ranks, "the next token"
+    if of == "final":
+        return one.final_logprobs, one.final_ranks, "the model's answer"
+    for j, target in enumerate(one.target_ids[0]):
+        if (isinstance(of, str) and one.text(target) == of) or (not isinstance(of, str) and int(target) == of):
+            return one.target_logprobs[..., j], one.target_ranks[..., j], repr(one.text(target))
+    raise ValueError(
+        f'of={of!r} is unknown: accepted are "next", "final" and this result\'s targets {_targets(one)}. '
+        "Pass targets= to the recipe to follow a token."
+    )
+
+
+def _targets(one: LensResult) -> str:
+    return "(" + ", ".join(repr(one.text(i)) for i in one.target_ids[0]) + ")" if one.target_ids.size else "(none)"
+
+
+def _rows(n_sites: int, stride: int | None) -> list[int]:
+    """Site indices from the first to the last, the last always among them."""
+    if stride is None:
+        stride = math.ceil(n_sites / MAX_ROWS)
+    if stride < 1:
+        raise ValueError(f"stride={stride} must be at least 1.")
+    return list(range(n_sites - 1, -1, -stride))[::-1]
+
+
+def _color_axis(metric: str, z: np.ndarray, one: LensResult) -> tuple[np.ndarray, dict[str, Any]]:
+    """What is coloured, and the fixed range and ticks of this metric."""
+    vocab = max(2, int(one.provenance.get("vocab_size") or 2))
+    if metric == "prob":
+        return z, {"zmin": 0, "zmax": 1}
+    if metric == "entropy":
+        return z, {"zmin": 0, "zmax": math.log(vocab)}
+    if metric == "kl":
+        return z, {"zmin": 0}
+    if metric == "rank":
+        ticks = [0, *(10**k for k in range(int(math.log10(vocab)) + 1))]
+        bar = {"tickvals": [math.log10(rank + 1) for rank in ticks], "ticktext": [f"{rank:,}" for rank in ticks]}
+        return np.log10(z + 1), {"zmin": 0, "zmax": math.log10(vocab), "colorbar": bar}
+    return z, {}
+
+
+def _hover(one: LensResult, s: int, t: int, what: str, z: np.ndarray) -> str:
+    """Everything known about one cell, as inert HTML lines."""
+    following = int(one.tokens.next_id[t])
+    lines = [
+        f"<b>layer {one.sites[s]}</b>, position {one.tokens.position[t]}",
+        f"input {plotly_safe(one.tokens.text[t], 40)}",
+        f"next token {plotly_safe(one.text(following), 40) if following >= 0 else '(the prompt ends here)'}",
+        f"{plotly_safe(what, 60)}: {z[s, t]:.4g}",
+        "",
+    ]
+    for k in range(one.top_ids.shape[-1]):
+        word, p = plotly_safe(one.text(one.top_ids[s, t, k]), 40), probability(one.top_logprobs[s, t, k])
+        lines.append(f"{k + 1}. {word}  {p}")
+    lines += ["", f"entropy {one.entropy[s, t]:.3f} nats, KL to final {one.kl_to_final[s, t]:.3f} nats"]
+    return "<br>".join(lines)
