@@ -161,8 +161,7 @@ def _run(
     with torch.inference_mode(), model.trace(**inputs):
         streams = []
         for layer in visited:
-            stream = first_of(model.get(f"{blocks}.{layer}").output)
-            streams.append(stream[rows.to(stream.device), columns.to(stream.device)])
+            streams.append(first_of(model.get(f"{blocks}.{layer}").output)[rows, columns])
         logits = model_logits(model.output)
         numbers = nnsight.save(
             readout(streams, reads, partial(unembed, model, tail), logits, (rows, kept), wanted, **options)

@@ -57,23 +57,35 @@ def _one_prompt(one: LensResult, console: Console, position: int, show_top: int)
     at = f"after token {one.tokens.position[token]}, {visible(one.tokens.text[token])}"
     console.print(Text(f"{_tail(one.prompts[0])}    {at}"), soft_wrap=True)
     shown = min(show_top, one.top_ids.shape[-1])
-    targets = [visible(one.text(i)) for i in one.target_ids[0]]
+    while True:  # as many predictions per layer as the width takes
+        grid = _grid(one, token, shown)
+        if (
+            shown <= 1
+            or console.measure(grid, options=console.options.update(max_width=10_000)).maximum <= console.width
+        ):
+            break
+        shown -= 1
+    console.print(grid)
+
+
+def _grid(one: LensResult, token: int, shown: int) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="dim")
     grid.add_column("layer", justify="right", no_wrap=True)
     for k in range(shown):
         grid.add_column(f"top {k + 1}", no_wrap=True)
-    for name in ("entropy", "KL", *(f"rank of {name}" for name in targets)):
-        grid.add_column(name, justify="right", no_wrap=True)
+    targets = [f"rank of {visible(one.text(i))}" for i in one.target_ids[0]]
+    for name in ("entropy", "KL", *targets):
+        grid.add_column(Text(name), justify="right", no_wrap=True)
     for s, site in enumerate(one.sites):
-        settled = one.final_ranks[s, token] == 0
-        cells = []
-        for k in range(shown):
-            text = f"{visible(one.text(one.top_ids[s, token, k]))} {probability(one.top_logprobs[s, token, k])}"
-            cells.append(Text(text, style="bold green" if settled and k == 0 else ""))
-        ranks = [str(rank) for rank in one.target_ranks[s, token]]
+        cells = [
+            Text(f"{visible(one.text(i))} {probability(p)}")
+            for i, p in zip(one.top_ids[s, token, :shown], one.top_logprobs[s, token], strict=False)
+        ]
+        if one.final_ranks[s, token] == 0:
+            cells[0].stylize("bold green")  # what the model will answer
         numbers = [f"{one.entropy[s, token]:.2f}", f"{one.kl_to_final[s, token]:.2f}"]
-        grid.add_row(str(site), *cells, *numbers, *ranks)
-    console.print(grid)
+        grid.add_row(str(site), *cells, *numbers, *map(str, one.target_ranks[s, token]))
+    return grid
 
 
 def probability(logprob: float) -> str:

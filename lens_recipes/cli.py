@@ -45,10 +45,15 @@ class Metric(StrEnum):
     logit = "logit"
 
 
+class Dtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 Model = Annotated[
     str, typer.Option("--model", "-m", help='Hub id, checkpoint folder, or "smollm2" (comes in a Python package).')
 ]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: the checkpoint's own.")]
 Remote = Annotated[bool, typer.Option("--remote", help="Run on an NDIF server; downloads no weights.")]
 
 
@@ -75,16 +80,20 @@ def logit_lens_command(
         str | None, typer.Option("--json", help="Write the whole result here; - for stdout, instead of the table.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Read the stream without the final norm.")] = False,
-    dtype: Dtype = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Precision of the weights; default: the checkpoint's own.")
+    ] = None,
     remote: Remote = False,
 ) -> None:
     """Decode the residual stream after every layer."""
     _check_outputs(html, json_path)
+    if metric in (Metric.rank, Metric.logit) and of is None:
+        raise typer.BadParameter('this metric needs --of: "next", "final", or a --target.', param_hint="--metric")
     chosen = {"positions": _index(positions, "--positions"), "layers": _index(layers, "--layers")}
 
     from . import heatmap, load, logit_lens, write_html
 
-    lm = load(model, remote=remote, **({"dtype": dtype} if dtype else {}))
+    lm = load(model, remote=remote, **({"dtype": dtype.value} if dtype else {}))
     result = logit_lens(lm, prompts, targets=target, top_k=show_top, apply_norm=not raw, **chosen)
     if html is not None:
         write_html(heatmap(result, metric=metric.value, of=of), html, offline=offline)
@@ -95,7 +104,7 @@ def logit_lens_command(
     else:
         from ._table import render
 
-        render(result, Console(soft_wrap=not sys.stdout.isatty()), show_top=show_top)
+        render(result, Console(width=None if sys.stdout.isatty() else 250), show_top=show_top)
         if json_path is not None:
             result.save(json_path)
     for path in (html, None if json_path == "-" else json_path):

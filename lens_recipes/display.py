@@ -23,7 +23,12 @@ def plotly_safe(token: str, width: int = 12) -> str:
     shown = visible(token, width)  # cut before escaping, never mid-entity
     if any(unicodedata.bidirectional(char) in ("R", "AL", "AN") for char in shown):
         shown = f"\u2068{shown}\u2069"  # isolated, so that it does not turn round what stands beside it
-    return html.escape(shown, quote=False).replace("$", "&#36;")
+    return inert(shown)
+
+
+def inert(text: str) -> str:
+    """Any text for plotly, as it is written: no tag, entity or TeX in it has an effect."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
 
 
 def _legible(char: str) -> str:

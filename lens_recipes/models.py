@@ -18,6 +18,8 @@ import torch
 import transformers
 from nnsight import NNsight
 from nnsight.intervention.envoy import Envoy
+from nnsight.modeling.huggingface import _ID_CACHE
+from nnsight.modeling.mixins.remotable import Remotable
 from nnsight.modeling.transformers import TransformersModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.models.auto import modeling_auto
@@ -89,11 +91,16 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
             "this model has no weights here (it is on the meta device) and would have to be downloaded to run "
             "locally. Pass remote=True to run it on a server, or load it with its weights: load(source)."
         )
-    if chosen and not hasattr(model, "to_model_key"):
+    if chosen and chosen != "local" and not _has_hub_id(model):
         raise LensError(
             "a server finds a model by its hub id, and this one has none: load it with load(hub_id, remote=True)."
         )
     return chosen
+
+
+def _has_hub_id(model: Envoy) -> bool:
+    name = getattr(model, "repo_id", None)
+    return isinstance(model, Remotable) and name is not None and (name in _ID_CACHE or not Path(name).is_dir())
 
 
 def on_meta(model: Envoy) -> bool:
@@ -169,7 +176,7 @@ def _plain_errors(source: str) -> Iterator[None]:
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         if Path(source).is_dir():
             what = f"the folder {source!r} holds no model that transformers can load"
-        elif os.sep in source and source.count("/") != 1:
+        elif source.startswith(("/", ".", "~")) or source.count("/") > 1:
             what = f"there is no folder {source!r}"
         else:
             what = f"{source!r} is no local folder, and no model of that name could be had from the hub"

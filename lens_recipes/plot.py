@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ._table import probability
-from .display import plotly_safe
+from .display import inert, plotly_safe, visible
 from .files import written
 from .result import LensResult
 
@@ -28,7 +28,7 @@ class Scale(NamedTuple):
 
 SCALES = {
     "prob": Scale("probability", "Viridis", False),
-    "rank": Scale("rank", "Viridis_r", True),
+    "rank": Scale("rank", "Viridis", True),
     "entropy": Scale("entropy (nats)", "Cividis", False),
     "kl": Scale("KL to final (nats)", "Cividis_r", False),
     "logit": Scale("logit", "Viridis", True),
@@ -68,7 +68,7 @@ def heatmap(
     n_tokens = len(one.tokens)
     words = [[plotly_safe(one.text(i), 10) for i in one.top_ids[s, :, 0]] for s in rows]
     position, inputs = one.tokens.position, [plotly_safe(text) for text in one.tokens.text]
-    color, bar = _color_axis(metric, z, one)
+    color, limits, bar = _color_axis(metric, z, one)
     figure = go.Figure(
         go.Heatmap(
             z=color[rows],
@@ -79,29 +79,30 @@ def heatmap(
             customdata=[[_hover(one, s, t, what, z) for t in range(n_tokens)] for s in rows],
             hovertemplate="%{customdata}<extra></extra>",
             colorscale=scale.colors,
-            colorbar={"title": {"text": plotly_safe(what, 40), "side": "right"}, **bar.pop("colorbar", {})},
+            colorbar={"title": {"text": inert(what), "side": "right"}, **bar},
             xgap=1,
             ygap=1,
-            **bar,
+            **limits,
         )
     )
-    labels = [f"{text}<br><sub>{p}</sub>" for text, p in zip(inputs, position, strict=True)]
-    name = plotly_safe(str(one.provenance.get("model", "model")), 60)
-    heading = title if title is not None else f"{name}: {plotly_safe(what, 40)} after each token, layer by layer"
-    mark = f"<br><b>{one.mark}</b>" if one.mark else ""
+    upright = n_tokens <= 24
+    labels = [f"{text}<br><sub>{p}</sub>" if upright else text for text, p in zip(inputs, position, strict=True)]
+    model = inert(str(one.provenance.get("model", "model")))
+    heading = title if title is not None else f"Logit lens: {inert(what)}"
+    mark = f" <b>{one.mark}</b>" if one.mark else ""
     figure.update_layout(
         template="plotly_white",
-        title={"text": heading + mark, "x": 0.02, "xanchor": "left"},
-        width=min(max(520, 170 + 74 * n_tokens), 2400),
-        height=140 + 24 * len(rows),
-        margin={"l": 60, "r": 20, "t": 60 + 20 * bool(mark), "b": 70},
+        title={"text": heading, "subtitle": {"text": model + mark}, "x": 0.02, "xanchor": "left"},
+        width=min(max(640, 190 + 74 * n_tokens), 2400),
+        height=170 + 24 * len(rows),
+        margin={"l": 60, "r": 20, "t": 90, "b": 70},
         font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 12},
     )
     figure.update_xaxes(
         title_text="input token (a cell shows what is predicted to come after it)",
         tickvals=list(range(n_tokens)),
         ticktext=labels,
-        tickangle=0 if n_tokens <= 24 else 90,
+        tickangle=0 if upright else 90,
         showgrid=False,
         zeroline=False,
     )
@@ -161,7 +162,7 @@ def _of(one: LensResult, of: str | int) -> tuple[np.ndarray, np.ndarray, str]:
         return one.final_logprobs, one.final_ranks, "the model's answer"
     for j, target in enumerate(one.target_ids[0]):
         if (isinstance(of, str) and one.text(target) == of) or (not isinstance(of, str) and int(target) == of):
-            return one.target_logprobs[..., j], one.target_ranks[..., j], repr(one.text(target))
+            return one.target_logprobs[..., j], one.target_ranks[..., j], visible(one.text(target), 20)
     raise ValueError(
         f'of={of!r} is unknown: accepted are "next", "final" and this result\'s targets {_targets(one)}. '
         "Pass targets= to the recipe to follow a token."
@@ -181,20 +182,16 @@ def _rows(n_sites: int, stride: int | None) -> list[int]:
     return list(range(n_sites - 1, -1, -stride))[::-1]
 
 
-def _color_axis(metric: str, z: np.ndarray, one: LensResult) -> tuple[np.ndarray, dict[str, Any]]:
-    """What is coloured, and the fixed range and ticks of this metric."""
+def _color_axis(metric: str, z: np.ndarray, one: LensResult) -> tuple[np.ndarray, dict[str, float], dict[str, Any]]:
+    """What is coloured, its fixed range, and the ticks of its colour bar."""
     vocab = max(2, int(one.provenance.get("vocab_size") or 2))
-    if metric == "prob":
-        return z, {"zmin": 0, "zmax": 1}
-    if metric == "entropy":
-        return z, {"zmin": 0, "zmax": math.log(vocab)}
-    if metric == "kl":
-        return z, {"zmin": 0}
-    if metric == "rank":
+    if metric == "rank":  # logarithmic, the top at the top
         ticks = [0, *(10**k for k in range(int(math.log10(vocab)) + 1))]
-        bar = {"tickvals": [math.log10(rank + 1) for rank in ticks], "ticktext": [f"{rank:,}" for rank in ticks]}
-        return np.log10(z + 1), {"zmin": 0, "zmax": math.log10(vocab), "colorbar": bar}
-    return z, {}
+        bar = {"tickvals": [-math.log10(rank + 1) for rank in ticks], "ticktext": [f"{rank:,}" for rank in ticks]}
+        return -np.log10(z + 1), {"zmin": -math.log10(vocab), "zmax": 0}, bar
+    tops = {"prob": 1.0, "entropy": math.log(vocab), "kl": max(float(np.nanmax(z, initial=0)), 1e-6)}
+    limits = {"zmin": 0.0, "zmax": tops[metric]} if metric in tops else {}
+    return z, limits, {}
 
 
 def _hover(one: LensResult, s: int, t: int, what: str, z: np.ndarray) -> str:
@@ -204,7 +201,7 @@ def _hover(one: LensResult, s: int, t: int, what: str, z: np.ndarray) -> str:
         f"<b>layer {one.sites[s]}</b>, position {one.tokens.position[t]}",
         f"input {plotly_safe(one.tokens.text[t], 40)}",
         f"next token {plotly_safe(one.text(following), 40) if following >= 0 else '(the prompt ends here)'}",
-        f"{plotly_safe(what, 60)}: {z[s, t]:.4g}",
+        f"{inert(what)}: {z[s, t]:.4g}",
         "",
     ]
     for k in range(one.top_ids.shape[-1]):

@@ -125,7 +125,7 @@ def _some_tokens(
     width: int,
 ) -> dict[str, Tensor]:
     """The readout of a few tokens at all sites, `width` sites at a time."""
-    final_logits = final_logits.float()
+    final_logits = final_logits.to(streams[-1].device).float()
     final = final_logits - final_logits.logsumexp(-1, keepdim=True)  # as below, so that equal logits have KL 0
     final_ids = final_logits.argmax(-1, keepdim=True)
     wanted = torch.cat([wanted.to(final_ids.device), final_ids], -1)

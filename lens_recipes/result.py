@@ -96,7 +96,8 @@ class Certificate:
     def __str__(self) -> str:
         verdict = "certified" if self.passed else "NOT CERTIFIED"
         return (
-            f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} tokens: largest difference "
+            f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} "
+            f"token{'' if self.tokens == 1 else 's'}: largest difference "
             f"{self.max_logit_error:.2g} (tolerance {self.tolerance:.2g}), KL {self.max_kl:.2g} nats, "
             f"same top-1 {self.top1_agreement:.1%} ({self.dtype})"
         )

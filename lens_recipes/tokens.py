@@ -150,7 +150,7 @@ def pick(what: Positions, length: int, name: str, of: str) -> list[int]:
     if isinstance(what, slice):
         found = list(range(length))[what]
         if not found:
-            raise ValueError(f"{name}={what} selects nothing: {of} has {length}, 0 to {length - 1}.")
+            raise ValueError(f"{name}={what} selects nothing: {of} has {name} 0 to {length - 1}.")
         return found
     items: Any = [what] if _is_id(what) else what
     if isinstance(items, str) or not isinstance(items, Iterable):
@@ -161,7 +161,7 @@ def pick(what: Positions, length: int, name: str, of: str) -> list[int]:
             raise ValueError(f"{name} must be None, an int, a slice or a list of ints; received {_short(what)}.")
         if not -length <= int(item) < length:
             raise ValueError(
-                f"{name}={int(item)} is out of range: {of} has {length}, so 0 to {length - 1}, or −{length} to −1."
+                f"{name}={int(item)} is out of range: {of} has {name} 0 to {length - 1} (or −{length} to −1)."
             )
         found.append(int(item) % length)
     if not found:

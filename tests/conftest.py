@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+import beartype  # noqa: F401 - before nnsight, which adds .save to every object: beartype stumbles over that
 import pytest
 import tiny
 

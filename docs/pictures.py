@@ -1,0 +1,21 @@
+"""Makes the pictures of the README from real results: python docs/pictures.py (needs the extra `png` and a Chrome)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lens_recipes as lr
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    model = lr.load("smollm2")
+    result = lr.logit_lens(model, "The capital of France is", targets=[" Paris"])
+    figure = lr.heatmap(result, stride=1)
+    figure.update_layout(font_size=13)
+    figure.write_image(HERE / "heatmap.png", width=760, height=860, scale=1.5)
+
+
+if __name__ == "__main__":
+    main()

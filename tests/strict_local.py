@@ -1,0 +1,70 @@
+"""nnsight's `remote="local"` made as strict as a server: named packages cannot be imported, only saved values return.
+
+nnsight's own simulation leaves this package importable while the block runs, and takes results from the caller's
+frame; a real NDIF server does neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import linecache
+import sys
+from collections.abc import Iterator
+
+from nnsight.intervention.backends.local import LocalSimulationBackend
+from nnsight.ndif import pull_env
+from nnsight.schema.request import RequestModel
+from nnsight.tracing.tracer import _saves, dec, inc, save
+from nnsight.tracing.util import push
+
+
+class _Absent(importlib.abc.MetaPathFinder):
+    def __init__(self, packages: tuple[str, ...]) -> None:
+        self.packages = packages
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@contextlib.contextmanager
+def absent(*packages: str) -> Iterator[None]:
+    """Make packages unimportable, also the ones that are already imported."""
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in packages}
+    finder = _Absent(packages)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        sys.modules.update(hidden)
+
+
+def install(monkeypatch, *packages: str) -> None:
+    """For one test: every `remote="local"` run is sent, loaded and run where `packages` do not exist."""
+
+    def run(backend, tracer) -> None:
+        pull_env()
+        sent = RequestModel.serialize(tracer, compress=False)
+        objects = backend.model._remoteable_persistent_objects()
+        file = tracer.info.frame.f_code.co_filename
+        source = linecache.cache.get(file)
+        with absent(*packages):
+            try:
+                arrived = RequestModel.deserialize(sent, objects, compress=False)
+            finally:
+                linecache.cache.pop(file, None)
+                if source is not None:
+                    linecache.cache[file] = source
+            inc()
+            try:
+                arrived.execute(arrived.info.code)
+                saved = {name: value for name, value in arrived.info.frame.f_locals.items() if id(value) in _saves()}
+            finally:
+                dec()
+        for value in saved.values():
+            save(value)
+        push(tracer.info.frame, saved)
+
+    monkeypatch.setattr(LocalSimulationBackend, "__call__", run)

@@ -1,0 +1,72 @@
+"""Tokens are legible and inert in every view."""
+
+from __future__ import annotations
+
+import html
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lens_recipes as lr
+from lens_recipes.display import inert, plotly_safe, visible
+
+HOSTILE = ["<s>", "</s>", "<br>", "</script>", "$x$", "%{y}", "&lt;", "\n\n", "\x00", "", "שלום", "⟨F0⟩", "x" * 300]
+
+
+@pytest.fixture(scope="module")
+def hostile(llama):
+    """A result in which every text is one of the hostile ones."""
+    result = lr.logit_lens(llama, "some words to begin with", targets=[260])
+    ids = sorted(result.texts)
+    for i, token in enumerate(ids):
+        result.texts[token] = HOSTILE[i % len(HOSTILE)]
+    result.tokens.text[:] = [result.texts[int(i)] for i in result.tokens.id]
+    result.prompts[0] = "".join(result.tokens.text)
+    return result
+
+
+def test_whitespace_and_control_characters_are_visible():
+    assert visible(" a\n\t") == "·a↵⇥"
+    assert visible("") == "∅"
+    assert visible("\x00\u202e\u200b", 20) == "⟨00⟩⟨202E⟩⟨200B⟩"
+    assert visible("x" * 300, 5) == "xxxx…"
+
+
+@given(st.text())
+def test_no_text_can_become_markup_or_tex(text):
+    safe = plotly_safe(text, 1000)
+    assert not set("<>$") & set(safe)
+    assert html.unescape(safe).strip("\u2068\u2069") == visible(text, 1000)
+    assert "<" not in inert(text)
+
+
+@pytest.mark.parametrize("metric", ["prob", "rank", "entropy", "kl", "logit"])
+def test_a_heatmap_shows_hostile_tokens_as_they_are_written(hostile, metric):
+    of = "final" if metric in ("rank", "logit") else None
+    figure = lr.heatmap(hostile, metric=metric, of=of)
+    trace, shown = figure.data[0], json.dumps(figure.to_dict(), default=lambda a: np.asarray(a).tolist())
+    assert trace.hovertemplate == "%{customdata}<extra></extra>"  # no token text where plotly looks for fields
+    for bad in ("<s>", "</s>", "</script>", "$x$"):
+        assert bad not in shown
+    assert all("<" not in word for row in trace.text for word in row)
+    words = {html.unescape(word).strip("\u2068\u2069") for row in trace.text for word in row}
+    assert words <= {visible(text, 10) for text in HOSTILE}
+
+
+def test_a_written_page_cannot_be_broken_out_of(hostile, tmp_path):
+    lr.write_html(lr.heatmap(hostile, title="</script><script>alert(1)</script>"), tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert "alert(1)</script>" not in page
+    assert "cdn.plot.ly" in page
+    lr.write_html(lr.heatmap(hostile), tmp_path / "b.html", offline=True)
+    assert 'src="https' not in (tmp_path / "b.html").read_text()
+
+
+def test_a_table_shows_hostile_tokens(hostile):
+    text = lr.table(hostile)
+    assert "∅" in text or "⟨00⟩" in text
+    assert "\x00" not in text
+    assert hostile.summary()
