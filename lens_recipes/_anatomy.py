@@ -9,22 +9,18 @@ this model does there. What cannot be followed to the end is refused.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import LensError
 from .models import on_meta, text_config
+from .watch import SHAPE, Run, outermost_lists, plain_ids, watch
 
 Step = tuple  # ("call", path, is_norm, device) | ("op", name, *numbers) | ("cast", dtype name) | ("keep", stop)
 
@@ -119,8 +115,8 @@ def _examine(model: Envoy) -> Anatomy:
             "A logit lens needs a decoder-only model."
         )
     options = frozenset(inspect.signature(module.forward).parameters)
-    ids = _plain_ids(getattr(module, "config", None), getattr(text_config(model), "vocab_size", None) or 2)
-    run = _watch(module, ids, options, meta=on_meta(model))
+    ids = plain_ids(getattr(module, "config", None), getattr(text_config(model), "vocab_size", None) or 2)
+    run = watch(module, ids, options, meta=on_meta(model))
     path, blocks = _find_blocks(module, run)
     _check_stream(family, run, blocks)
     tail = _follow_tail(module, run, blocks[-1])
@@ -144,151 +140,36 @@ def _examine(model: Envoy) -> Anatomy:
     )
 
 
-# -- watching one run ----------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Run:
-    """What was seen while the model ran: every call in order, first input and output of each, the operations."""
-
-    logits: Any
-    calls: list[nn.Module]  # by the time they *ended*
-    inputs: dict[nn.Module, Any]  # a tensor, or None
-    outputs: dict[nn.Module, Any]
-    events: list[tuple]  # ("begin" | "end", module) | ("op", func, args, kwargs, out, modules running)
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """The tensor itself, or the first one in a tuple, list, dict or model output."""
-    if isinstance(value, Tensor):
-        return value
-    items = value.values() if hasattr(value, "values") else value if isinstance(value, tuple | list) else ()
-    return next((found for item in items if (found := first_tensor(item)) is not None), None)
-
-
-def _watch(module: nn.Module, ids: tuple[int, ...], options: frozenset[str], *, meta: bool) -> _Run:
-    """Run two rows of six tokens that differ in the last one, and note down everything."""
-    rows = torch.tensor([ids[:6], [*ids[:5], ids[6]]])
-    device = torch.device("meta") if meta else next(module.parameters()).device
-    kwargs: dict[str, Any] = {"input_ids": rows.to(device)}
-    if "use_cache" in options:
-        kwargs["use_cache"] = False
-
-    run = _Run(None, [], {}, {}, [])
-    stack: list[nn.Module] = []
-    ops = _Operations(run, stack)
-
-    def before(m: nn.Module, args: tuple, kw: dict) -> None:
-        run.inputs[m] = first_tensor(args) if first_tensor(args) is not None else first_tensor(kw)
-        run.events.append(("begin", m))
-        stack.append(m)
-
-    def after(m: nn.Module, args: tuple, kw: dict, out: Any) -> None:
-        stack.pop()
-        run.calls.append(m)
-        run.outputs[m] = first_tensor(out)
-        run.events.append(("end", m))
-
-    with _hooks(module, before, after), torch.no_grad(), _shapes_only() if meta else contextlib.nullcontext():
-        try:
-            with ops:
-                out = module(**kwargs)
-        except Exception as error:
-            why = " ".join(str(error).split())[:300]
-            raise LensError(
-                f"{type(module).__name__} did not run on six token ids: {type(error).__name__}: {why}"
-            ) from error
-    run.logits = getattr(out, "logits", None) if not isinstance(out, tuple) else out[0]
-    if run.logits is None:
-        raise LensError(
-            f"{type(module).__name__} gives no logits (it has no unembedding): load the model with its "
-            "language-model head, for example through load(source)."
-        )
-    if run.logits.ndim != 3 or run.logits.shape[:2] != rows.shape:
-        raise LensError(
-            f"{type(module).__name__} gives {list(run.logits.shape)} for 2 prompts of 6 tokens, where a language-model "
-            "head gives [2, 6, vocabulary]: it does not predict the next token."
-        )
-    return run
-
-
-class _Operations(TorchDispatchMode):
-    """Notes every operation with the modules that were running when it happened."""
-
-    def __init__(self, run: _Run, stack: list[nn.Module]) -> None:
-        super().__init__()
-        self.run, self.stack = run, stack
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
-            return 0.0 if args[0].is_floating_point() else 0  # shapes only: the model asked for a value
-        out = func(*args, **(kwargs or {}))
-        self.run.events.append(("op", func, args, kwargs or {}, out, tuple(self.stack)))
-        return out
-
-
-def _shapes_only() -> FakeTensorMode:
-    """Run a model that has no weights: every operation gives a tensor of the right shape and no values."""
-    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(assume_static_by_default=True))
-
-
-@contextlib.contextmanager
-def _hooks(module: nn.Module, before: Any, after: Any) -> Iterator[None]:
-    handles = []
-    for child in module.modules():
-        handles.append(child.register_forward_pre_hook(before, with_kwargs=True))
-        handles.append(child.register_forward_hook(after, with_kwargs=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _plain_ids(config: Any, vocab_size: int) -> tuple[int, ...]:
-    """Seven ids without a meaning of their own (an image token without an image is an error)."""
-    top = config.to_dict() if hasattr(config, "to_dict") else {}
-    parts = [top, *(value for value in top.values() if isinstance(value, dict))]
-    ends = ("token_id", "token_index")
-    special = {v for part in parts for k, v in part.items() if str(k).endswith(ends) and type(v) is int}
-    plain = [i for i in range(vocab_size) if i not in special] or list(range(vocab_size))
-    return tuple((plain[:21:3] * 7)[:7])
-
-
 # -- blocks --------------------------------------------------------------------------------------------------
 
 
-def _find_blocks(module: nn.Module, run: _Run) -> tuple[str, list[nn.Module]]:
-    """The outermost list of modules that the run walked through: the last one, where there are several."""
-    ran = {m: i for i, m in enumerate(run.calls)}
-    found: list[tuple[str, list[nn.Module]]] = []
-    for path, child in module.named_modules():
-        if not isinstance(child, nn.ModuleList | nn.Sequential) or len(child) == 0:
-            continue
-        if any(path.startswith(outer + ".") for outer, _ in found):
-            continue  # experts, or anything else inside a block
-        members = list(child)
-        if all(m in ran and run.outputs[m] is not None and run.outputs[m].is_floating_point() for m in members):
+def _find_blocks(module: nn.Module, run: Run) -> tuple[str, list[nn.Module]]:
+    """The longest list of modules that the run walked through; of several, the last."""
+    ended = {m: i for i, m in enumerate(run.calls)}
+    found = []
+    for path, blocks in outermost_lists(module):
+        members = list(blocks.children())
+        if all(m in ended and run.outputs[m] is not None and run.outputs[m].is_floating_point() for m in members):
             found.append((path, members))
     if not found:
         raise LensError(
             f"{type(module).__name__}: no list of blocks was found that a text prompt passes through from first "
             "to last, so there are no layers to read."
         )
-    return max(found, key=lambda item: (len(item[1]), ran[item[1][-1]]))
+    return max(found, key=lambda item: (len(item[1]), ended[item[1][-1]]))
 
 
-def _check_stream(family: str, run: _Run, blocks: list[nn.Module]) -> None:
+def _check_stream(family: str, run: Run, blocks: list[nn.Module]) -> None:
     """One stream of shape [batch, position, d_model] goes in and out of every block, and looks only back."""
     first = run.outputs[blocks[0]]
     for layer, block in enumerate(blocks):
         before, after = run.inputs[block], run.outputs[block]
-        if after.ndim != 3 or after.shape[:2] != (2, 6) or after.shape != first.shape or before is None:
+        if after.ndim != 3 or after.shape[:2] != SHAPE or after.shape != first.shape or before is None:
             raise LensError(
                 f"{family}: block {layer} gives {list(after.shape)} for 2 prompts of 6 tokens, where a lens "
                 f"expects one residual stream [2, 6, d_model]. Models with several streams are not supported."
             )
-    if first.device.type != "meta":
+    if run.logits.device.type != "meta":
         rows = run.logits[:, :5].float()
         if (rows[0] - rows[1]).abs().max() > 0.05 * rows.abs().max():
             raise LensError(
@@ -297,7 +178,7 @@ def _check_stream(family: str, run: _Run, blocks: list[nn.Module]) -> None:
             )
 
 
-def _part(block: nn.Module, run: _Run, words: tuple[str, ...]) -> str | None:
+def _part(block: nn.Module, run: Run, words: tuple[str, ...]) -> str | None:
     """The child of a block whose name or class speaks of `words`; modules that ran, the outermost first."""
     for name, child in block.named_modules():
         kind = type(child).__name__.lower()
@@ -312,7 +193,7 @@ def _part(block: nn.Module, run: _Run, words: tuple[str, ...]) -> str | None:
 # -- from the last block to the logits -----------------------------------------------------------------------
 
 
-def _follow_tail(module: nn.Module, run: _Run, last_block: nn.Module) -> list[Step]:
+def _follow_tail(module: nn.Module, run: Run, last_block: nn.Module) -> list[Step]:
     """The steps that turned the last block's output into the logits, in order.
 
     `now` is the tensor on its way. A module or an operation that takes it and gives something new is a step;
