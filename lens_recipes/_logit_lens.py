@@ -6,6 +6,7 @@ Idea: nostalgebraist, "interpreting GPT: the logit lens" (LessWrong, 2020).
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,12 +19,13 @@ from tqdm import tqdm
 
 from ._anatomy import Anatomy, anatomy
 from .batches import Batch, cut
+from .display import token_texts
 from .errors import LensError
-from .models import resolve_remote, text_config, tokenizer_of
+from .models import context_length, resolve_remote, tokenizer_of
 from .provenance import provenance
 from .readout import PADDED, first_of, model_logits, readout, token_axis, unembed
 from .result import Certificate, LensResult, Site, Tokens
-from .tokens import Positions, check_ids, encode, pick, target_ids, token_texts
+from .tokens import check_ids, encode, pick, pick_positions, target_ids
 
 MAX_TRACKED = 32
 
@@ -32,8 +34,8 @@ def logit_lens(
     model: Envoy,
     prompts: Any,
     *,
-    layers: Positions = None,
-    positions: Positions = None,
+    layers: int | slice | Sequence[int] | None = None,
+    positions: Any = None,
     targets: Any = None,
     track: str | int | None = "top1",
     top_k: int = 5,
@@ -50,8 +52,8 @@ def logit_lens(
         prompts: One or several strings, lists of token ids or chats; a 2-D tensor of ids or a `BatchEncoding`.
             Any number: they are run in batches, and each gives the same numbers as alone.
         layers: None for all, an int, a slice or a list; negative from the end.
-        positions: The same, for the tokens of each prompt. −1 alone is cheap: the model's head then runs on one
-            position.
+        positions: The same forms, within each prompt, or a list of them, one per prompt. −1 alone is cheap: the
+            model's head then runs on one position.
         targets: Tokens to follow, as strings or ids for all prompts, or one such list per prompt.
         track: Which tokens get a log-probability at every site: "top1" (all tokens that are top-1 at some site
             of that position, at most 32), an int n (the final layer's top n), or None.
@@ -81,9 +83,9 @@ def logit_lens(
     tokenizer = tokenizer_of(model)
     _check_numbers(top_k, track, max_bytes, parts.vocab_size)
     encoded = encode(prompts, tokenizer, add_special_tokens=add_special_tokens)
-    check_ids(encoded, parts.vocab_size, getattr(text_config(model), "max_position_embeddings", None))
+    check_ids(encoded, parts.vocab_size, context_length(model))
     read = pick(layers, parts.n_layers, "layers", "this model")
-    picked = [pick(positions, len(ids), "positions", f"prompt {n}") for n, ids in enumerate(encoded)]
+    picked = pick_positions(positions, encoded)
     wanted = target_ids(targets, len(encoded), tokenizer, parts.vocab_size)
 
     batches = cut(model, encoded, picked, parts, max_bytes, where)

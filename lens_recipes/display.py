@@ -1,9 +1,13 @@
-"""How a token is shown: legible, and inert in whatever it is shown in."""
+"""The text of a token, and how it is shown: legible, and inert in whatever it is shown in."""
 
 from __future__ import annotations
 
+import codecs
 import html
+import re
 import unicodedata
+from collections.abc import Iterable
+from typing import Any
 
 _VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"})
 
@@ -37,3 +41,68 @@ def _legible(char: str) -> str:
     if category in ("Cc", "Cf", "Cs", "Zl", "Zp"):
         return f"⟨{ord(char):02X}⟩"
     return "·" if category == "Zs" else char
+
+
+# -- ids ─► text ---------------------------------------------------------------------------------------------
+
+
+def _brackets(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(f"⟨{byte:02X}⟩" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("lens_brackets", _brackets)
+
+
+def _byte_of_char() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes, reversed (Radford et al. 2019, `bytes_to_unicode`)."""
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
+    others = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+_BYTES = _byte_of_char()
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def token_text(tokenizer: Any | None, token: int) -> str:
+    """The text that one token stands for, with its leading space; bytes that are no character as `⟨F0⟩`.
+
+    Not `tokenizer.decode([id])`: that drops the leading space of SentencePiece tokens and shows every broken
+    character as the same `�`.
+    """
+    if tokenizer is None:
+        return f"#{token}"
+    piece = tokenizer.convert_ids_to_tokens(int(token))
+    if piece is None:
+        return f"#{token}"  # the embedding has more rows than the tokenizer has tokens
+    if isinstance(piece, bytes):
+        return piece.decode("utf-8", errors="lens_brackets")
+    if token in getattr(tokenizer, "added_tokens_decoder", {}):
+        return piece
+    if byte := _BYTE_TOKEN.fullmatch(piece):
+        return bytes([int(byte[1], 16)]).decode("utf-8", errors="lens_brackets")
+    if _byte_level(tokenizer):
+        if all(char in _BYTES for char in piece):
+            return bytes(_BYTES[char] for char in piece).decode("utf-8", errors="lens_brackets")
+        return piece
+    return piece.replace("▁", " ")
+
+
+def _byte_level(tokenizer: Any) -> bool:
+    """Whether its tokens are written in GPT-2's alphabet of bytes."""
+    known = tokenizer.__dict__.get("_lens_byte_level")
+    if known is None:
+        vocabulary = tokenizer.get_vocab()
+        known = "Ġ" in vocabulary and "▁" not in vocabulary
+        tokenizer.__dict__["_lens_byte_level"] = known
+    return known
+
+
+def token_texts(tokenizer: Any | None, ids: Iterable[int]) -> dict[int, str]:
+    """`token_text` of every id, once."""
+    return {int(i): token_text(tokenizer, int(i)) for i in sorted({int(i) for i in ids if i >= 0})}

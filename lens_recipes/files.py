@@ -84,7 +84,7 @@ def load(path: str | os.PathLike[str]) -> LensResult:
         )
     try:
         return _rebuild(meta, arrays)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise LensError(f"{str(path)!r} is a damaged lens result: {type(error).__name__}: {error}") from error
 
 
@@ -100,10 +100,8 @@ def _suffix(path: Path) -> None:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
-            return json.loads(str(file["meta"])), {name: file[name] for name in file.files if name != "meta"}
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(meta, dict):
-        raise ValueError("not a JSON object")
+            return _object(str(file["meta"])), {name: file[name] for name in file.files if name != "meta"}
+    meta = _object(path.read_text(encoding="utf-8"))
     arrays: dict[str, np.ndarray] = {}
     for name, value in meta.pop("arrays", {}).items():
         column = _TOKEN_COLUMNS.get(name.removeprefix("token_"))
@@ -111,6 +109,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         arrays[name] = np.array(_floats(value) if dtype is np.float32 else value, dtype=dtype)
         arrays[name] = arrays[name].reshape(meta["shapes"][name])  # an empty axis is lost in nested lists
     return meta, arrays
+
+
+def _object(text: str) -> dict[str, Any]:
+    meta = json.loads(text)
+    if not isinstance(meta, dict):
+        raise ValueError("not a JSON object")
+    return meta
 
 
 def _rebuild(meta: dict[str, Any], arrays: dict[str, Any]) -> LensResult:
@@ -123,6 +128,11 @@ def _rebuild(meta: dict[str, Any], arrays: dict[str, Any]) -> LensResult:
         if array.shape != expected:
             raise ValueError(f"{name} has the shape {list(array.shape)}, expected {list(expected)} for {list(axes)}")
         fields[name] = array.astype(_dtype(name))
+    for name, column in (*columns.items(), ("text", meta["token_text"])):
+        if len(column) != sizes["token"]:
+            raise ValueError(f"the tokens have {len(column)} entries for {name!r}, expected {sizes['token']}")
+    if not all(0 <= prompt < sizes["prompt"] for prompt in columns["prompt"]):
+        raise ValueError(f"a token belongs to a prompt that is not among the {sizes['prompt']}, expected")
     certificate = meta["certificate"]
     return LensResult(
         sites=[Site(*site) for site in meta["sites"]],
@@ -181,6 +191,8 @@ class written:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
+            if isinstance(error, OSError):
+                raise error  # a full disk, for one
             if kind is None:
                 umask = os.umask(0)
                 os.umask(umask)

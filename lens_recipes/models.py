@@ -122,6 +122,12 @@ def text_config(model: Envoy) -> Any:
     return config.get_text_config(decoder=True) if config is not None else None
 
 
+def context_length(model: Envoy) -> int | None:
+    """How many tokens a prompt may have; None where the model has no bound (state space, ALiBi)."""
+    names = ("max_position_embeddings", "max_seq_len")  # not `context_length`: a recurrent model reads on beyond it
+    return next((value for name in names if (value := getattr(text_config(model), name, None))), None)
+
+
 def _wrap(module: PreTrainedModel, tokenizer: Any, **kwargs: Any) -> Envoy:
     if tokenizer is None:
         return NNsight(module, **kwargs)
@@ -137,25 +143,34 @@ def _from_pretrained(source: str, tokenizer: Any, remote: bool, kwargs: dict[str
     gguf = {"gguf_file": kwargs["gguf_file"]} if "gguf_file" in kwargs else {}
     with _plain_errors(source):
         config = kwargs.get("config") or AutoConfig.from_pretrained(source, **shared, **gguf)
-        task = _task(config, source)
+        multimodal = _is_multimodal(config, source)
         tokenizer = tokenizer or _tokenizer(source, {**shared, **gguf})
         if tokenizer is not None:
+            # The weights are found under either task; a skeleton only under its own, which wants the processor too.
+            task = "image-text-to-text" if multimodal and remote else "text-generation"
             return TransformersModel(source, task=task, tokenizer=tokenizer, dispatch=not remote, **kwargs)
         if remote:
             raise LensError(f"{source!r} has no tokenizer: pass one with load(..., tokenizer=...).")
-        auto = transformers.AutoModelForCausalLM
+        auto = transformers.AutoModelForImageTextToText if multimodal else transformers.AutoModelForCausalLM
         return NNsight(auto.from_pretrained(source, **kwargs).eval())
 
 
-def _task(config: Any, source: str) -> str:
-    """The pipeline task that loads this checkpoint's language model."""
-    if type(config).model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return "text-generation"
-    if type(config).model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        return "image-text-to-text"
+def _is_multimodal(config: Any, source: str) -> bool:
+    """Whether the decoder is inside a multimodal model; neither that nor a language model is refused."""
+    kind = type(config).model_type
+    if getattr(config, "is_encoder_decoder", False):
+        # transformers has a decoder-only class for some of them: half of the model, its cross-attention idle.
+        raise LensError(
+            f"{source!r} is an encoder–decoder ({kind!r}): its logits do not come from one residual stream. "
+            "A lens needs a decoder-only model."
+        )
+    if kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return False
+    if kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return True
     raise LensError(
-        f"{source!r} is a {type(config).model_type!r} model; a lens needs a decoder that predicts the next "
-        "token (a causal language model, or a multimodal model with one inside)."
+        f"{source!r} is a {kind!r} model; a lens needs a decoder that predicts the next token (a causal language "
+        "model, or a multimodal model with one inside)."
     )
 
 
@@ -173,7 +188,9 @@ def _plain_errors(source: str) -> Iterator[None]:
     """One sentence for what transformers says in twenty lines."""
     try:
         yield
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except LensError:
+        raise
+    except Exception as error:  # from transformers, safetensors, the hub, the network: a person needs one sentence
         if Path(source).is_dir():
             what = f"the folder {source!r} holds no model that transformers can load"
         elif source.startswith(("/", ".", "~")) or source.count("/") > 1:
@@ -182,7 +199,8 @@ def _plain_errors(source: str) -> Iterator[None]:
             what = f"{source!r} is no local folder, and no model of that name could be had from the hub"
         why = " ".join(str(error).split())
         raise LensError(
-            f"{what}. Accepted: a hub id, a checkpoint folder, {SMOLLM2!r}. transformers said: {why[:300]}"
+            f"{what}. Accepted: a hub id, a checkpoint folder, {SMOLLM2!r}. "
+            f"The reason given is {type(error).__name__}: {why[:300]}"
         ) from error
 
 
@@ -194,7 +212,13 @@ def _smollm2_folder() -> Path:
     name = f"smollm2-135m-instruct-{_SMOLLM2_WHEEL.rpartition('=')[2]}-v{_SMOLLM2_FILES}"
     folder = Path(platformdirs.user_cache_dir("lens-recipes")) / name
     if not folder.is_dir():
-        _convert(_smollm2_gguf(), folder)
+        gguf = _smollm2_gguf()
+        try:
+            _convert(gguf, folder)
+        except OSError as error:
+            raise LensError(
+                f"the model {SMOLLM2!r} is written once to {str(folder.parent)!r} (540 MB), which failed: {error}"
+            ) from error
     return folder
 
 

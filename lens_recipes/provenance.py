@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, slice):
-        return f"{value.start or ''}:{value.stop or ''}" + (f":{value.step}" if value.step else "")
-    if isinstance(value, list | tuple | range):
+        bounds = [value.start, value.stop] + ([] if value.step is None else [value.step])
+        return ":".join("" if bound is None else str(bound) for bound in bounds)
+    if isinstance(value, Iterable) and not isinstance(value, str):
         return [plain(item) for item in value]
     return value

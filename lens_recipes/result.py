@@ -111,7 +111,7 @@ class Certificate:
         elif self.top1_agreement > 0.99:
             cause = (
                 "the order of the tokens is right but not the numbers: a logit scale or softcap after the "
-                "unembedding was missed, or the matrix products run in reduced precision (TF32)"
+                "unembedding or the final norm's scale was missed, or the products run in reduced precision (TF32)"
             )
         elif self.max_kl > 0.1:
             cause = "the final norm was missed or applied twice, or this is not the last block's output"
@@ -184,7 +184,7 @@ class LensResult:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, prompt: int) -> LensResult:
-        """One prompt's result, as if it had been run alone."""
+        """One prompt's result: the numbers that it has alone. (`texts` stays whole.)"""
         if not -len(self) <= prompt < len(self):
             raise IndexError(f"prompt {prompt} is out of range: the result holds {len(self)}.")
         number = range(len(self))[prompt]
@@ -195,6 +195,8 @@ class LensResult:
             if "token" in axes:
                 array = array.take(here, axes.index("token"))
             cut[name] = array[number : number + 1] if axes[0] == "prompt" else array
+        followed = (cut["tracked_ids"] >= 0).any(0)  # other prompts may have needed more columns
+        cut |= {name: cut[name][..., followed] for name in ("tracked_ids", "tracked_logprobs")}
         columns = {f.name: getattr(self.tokens, f.name) for f in dataclasses.fields(Tokens) if f.name != "text"}
         tokens = Tokens(**{k: v[here] for k, v in columns.items()}, text=[self.tokens.text[i] for i in here])
         tokens = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))

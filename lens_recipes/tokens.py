@@ -1,14 +1,14 @@
-"""Prompts become token ids, positions become indices, ids become legible text."""
+"""Prompts become token ids; positions, layers and targets become indices and ids."""
 
 from __future__ import annotations
 
-import codecs
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+
+from .display import token_text
 
 Positions = int | slice | Sequence[int] | None
 
@@ -26,65 +26,59 @@ def encode(prompts: Any, tokenizer: Any | None, *, add_special_tokens: bool = Tr
     Raises:
         ValueError: no prompts, an empty prompt, or something that is none of these.
     """
-    kind = _kind(prompts)
-    if kind == "encoding":
-        ids, mask = prompts["input_ids"], prompts.get("attention_mask")
-        rows = _rows(ids)
-        keep = _rows(mask) if mask is not None else [[1] * len(row) for row in rows]
-        encoded = [[i for i, k in zip(row, kept, strict=True) if k] for row, kept in zip(rows, keep, strict=True)]
-    elif kind == "array":
+    if isinstance(prompts, Mapping) and "input_ids" in prompts:
+        encoded = _unmasked(_rows(prompts["input_ids"]), prompts.get("attention_mask"))
+    elif isinstance(prompts, torch.Tensor | np.ndarray):
         encoded = _rows(prompts)
     else:
-        several = list(prompts) if kind.startswith("several ") else [prompts]
-        if not several:
-            raise ValueError("received no prompts: pass at least one string, list of ids or chat.")
-        if "ids" in kind:
+        kind, several = _several(prompts)
+        if kind == "ids":
             encoded = [[int(i) for i in prompt] for prompt in several]
         elif tokenizer is None:
             raise ValueError(
                 "this model was loaded without a tokenizer, so prompts are lists of token ids; received text. "
                 "Pass load(..., tokenizer=...) to use strings."
             )
-        elif "chat" in kind:
+        elif kind == "chat":
             encoded = [_chat_ids(chat, tokenizer) for chat in several]
         else:
             encoded = [list(tokenizer(text, add_special_tokens=add_special_tokens).input_ids) for text in several]
+    if not encoded:
+        raise ValueError("received no prompts: pass at least one string, list of ids or chat.")
     for number, row in enumerate(encoded):
         if not row:
             raise ValueError(f"prompt {number} is empty: it has no tokens, so there is nothing to predict from.")
-    if not encoded:
-        raise ValueError("received no prompts: pass at least one string, list of ids or chat.")
     return encoded
 
 
-def _kind(prompts: Any) -> str:
-    """What the caller passed: "text", "ids", "chat", "several …", "array" or "encoding"."""
+def _several(prompts: Any) -> tuple[str, list[Any]]:
+    """What sort of prompts these are, "text", "ids" or "chat", and the list of them (also where it is one)."""
     if isinstance(prompts, str):
-        return "text"
-    if isinstance(prompts, torch.Tensor | np.ndarray):
-        return "array"
-    if isinstance(prompts, Mapping) and "input_ids" in prompts:
-        return "encoding"
+        return "text", [prompts]
     if isinstance(prompts, Iterable) and not isinstance(prompts, Mapping | bytes):
         items = list(prompts)
-        if not items:
-            return "several text"
-        if all(_is_id(item) for item in items):
-            return "ids"
         if all(isinstance(item, str) for item in items):
-            return "several text"
+            return "text", items
+        if all(_is_id(item) for item in items):
+            return "ids", [items]
         if all(_is_turn(item) for item in items):
-            return "chat"
+            return "chat", [items]
         if all(isinstance(item, Iterable) and not isinstance(item, str | Mapping) for item in items):
             inner = [list(item) for item in items]
             if all(turns and all(_is_turn(turn) for turn in turns) for turns in inner):
-                return "several chat"
+                return "chat", inner
             if all(_is_id(i) for ids in inner for i in ids):
-                return "several ids"
+                return "ids", inner
     raise ValueError(
         f"received {_short(prompts)} as prompts; accepted are one or several strings, lists of token ids or chats "
         '(lists of {"role": …, "content": …}), a 2-D tensor of ids, or a BatchEncoding. All of one sort.'
     )
+
+
+def _unmasked(rows: list[list[int]], mask: Any) -> list[list[int]]:
+    if mask is None:
+        return rows
+    return [[i for i, k in zip(row, keep, strict=True) if k] for row, keep in zip(rows, _rows(mask), strict=True)]
 
 
 def _is_id(item: Any) -> bool:
@@ -101,6 +95,8 @@ def _rows(ids: Any) -> list[list[int]]:
     """A 1-D or 2-D tensor, array or nested list of whole numbers, as lists."""
     if isinstance(ids, list) and ids and isinstance(ids[0], list):
         return [[int(i) for i in row] for row in ids]  # a BatchEncoding without tensors may be ragged
+    if isinstance(ids, list) and not ids:
+        return [[]]
     array = torch.as_tensor(ids)
     if array.is_floating_point() or array.ndim not in (1, 2):
         raise ValueError(
@@ -113,7 +109,10 @@ def _rows(ids: Any) -> list[list[int]]:
 def _chat_ids(chat: Any, tokenizer: Any) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("received a chat, but this model's tokenizer has no chat template: pass a string instead.")
-    text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever the template raises: it says itself which roles it wants
+        raise ValueError(f"this model's chat template does not take the chat {_short(chat)}: {error}") from error
     return list(tokenizer(text, add_special_tokens=False).input_ids)  # the template wrote BOS itself
 
 
@@ -169,6 +168,23 @@ def pick(what: Positions, length: int, name: str, of: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def pick_positions(positions: Any, encoded: list[list[int]]) -> list[list[int]]:
+    """The positions of each prompt: `positions` for every prompt, or a list of such, one per prompt.
+
+    Raises:
+        ValueError: as `pick`, or not one entry per prompt.
+    """
+    per_prompt = [positions] * len(encoded)
+    if isinstance(positions, list | tuple) and any(isinstance(item, list | tuple | slice) for item in positions):
+        if len(positions) != len(encoded):
+            raise ValueError(f"received positions for {len(positions)} prompts, but there are {len(encoded)}.")
+        per_prompt = list(positions)
+    return [
+        pick(what, len(ids), "positions", f"prompt {number}")
+        for number, (what, ids) in enumerate(zip(per_prompt, encoded, strict=True))
+    ]
+
+
 def target_ids(targets: Any, n_prompts: int, tokenizer: Any | None, vocab_size: int) -> list[list[int]]:
     """One equally long list of token ids per prompt.
 
@@ -180,8 +196,11 @@ def target_ids(targets: Any, n_prompts: int, tokenizer: Any | None, vocab_size: 
     """
     if targets is None:
         return [[] for _ in range(n_prompts)]
-    items = [targets] if isinstance(targets, str) or _is_id(targets) else list(targets)
-    nested = [isinstance(item, list | tuple | np.ndarray) for item in items]
+    if isinstance(targets, str) or not isinstance(targets, Iterable) or getattr(targets, "ndim", 1) == 0:
+        items = [targets]
+    else:
+        items = list(targets)
+    nested = [isinstance(item, list | tuple | np.ndarray | torch.Tensor) and not _is_id(item) for item in items]
     if any(nested):
         if not all(nested) or len(items) != n_prompts or len({len(item) for item in items}) != 1:
             raise ValueError(
@@ -221,68 +240,3 @@ def _target_id(target: Any, tokenizer: Any | None, vocab_size: int) -> int:
 def _short(value: Any, width: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-# -- ids ─► text ---------------------------------------------------------------------------------------------
-
-
-def _brackets(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeDecodeError)
-    return "".join(f"⟨{byte:02X}⟩" for byte in error.object[error.start : error.end]), error.end
-
-
-codecs.register_error("lens_brackets", _brackets)
-
-
-def _byte_of_char() -> dict[str, int]:
-    """GPT-2's printable stand-ins for the 256 bytes, reversed (Radford et al. 2019, `bytes_to_unicode`)."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    others = [b for b in range(256) if b not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}
-
-
-_BYTES = _byte_of_char()
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
-
-def token_text(tokenizer: Any | None, token: int) -> str:
-    """The text that one token stands for, with its leading space; bytes that are no character as `⟨F0⟩`.
-
-    Not `tokenizer.decode([id])`: that drops the leading space of SentencePiece tokens and shows every broken
-    character as the same `�`.
-    """
-    if tokenizer is None:
-        return f"#{token}"
-    piece = tokenizer.convert_ids_to_tokens(int(token))
-    if piece is None:
-        return f"#{token}"  # the embedding has more rows than the tokenizer has tokens
-    if isinstance(piece, bytes):
-        return piece.decode("utf-8", errors="lens_brackets")
-    if token in getattr(tokenizer, "added_tokens_decoder", {}):
-        return piece
-    if byte := _BYTE_TOKEN.fullmatch(piece):
-        return bytes([int(byte[1], 16)]).decode("utf-8", errors="lens_brackets")
-    if _byte_level(tokenizer):
-        if all(char in _BYTES for char in piece):
-            return bytes(_BYTES[char] for char in piece).decode("utf-8", errors="lens_brackets")
-        return piece
-    return piece.replace("▁", " ")
-
-
-def _byte_level(tokenizer: Any) -> bool:
-    """Whether its tokens are written in GPT-2's alphabet of bytes."""
-    known = tokenizer.__dict__.get("_lens_byte_level")
-    if known is None:
-        vocabulary = tokenizer.get_vocab()
-        known = "Ġ" in vocabulary and "▁" not in vocabulary
-        tokenizer.__dict__["_lens_byte_level"] = known
-    return known
-
-
-def token_texts(tokenizer: Any | None, ids: Iterable[int]) -> dict[int, str]:
-    """`token_text` of every id, once."""
-    return {int(i): token_text(tokenizer, int(i)) for i in sorted({int(i) for i in ids if i >= 0})}

