@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
@@ -264,6 +265,20 @@ def _is_norm(module: nn.Module) -> bool:
 def _device(module: nn.Module) -> str | None:
     first = next(module.parameters(), None)
     return None if first is None or first.device.type == "meta" else str(first.device)
+
+
+def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of an unembedding that is nothing but a product on this processor; None for any other.
+
+    Sharded, quantised, offloaded, adapted, half-precision or hooked heads are modules to be called.
+    """
+    head = model._module.get_submodule(parts.unembed)
+    if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter:
+        return None
+    hooked = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
+    here = head.weight.dtype == torch.float32 and head.weight.device.type == "cpu"
+    elementwise = all(step[0] in ("call", "op") for step in parts.tail)
+    return (head.weight, head.bias) if here and elementwise and not hooked else None
 
 
 def _words(step: Step) -> str:

@@ -17,7 +17,7 @@ import torch
 from nnsight.intervention.envoy import Envoy
 from tqdm import tqdm
 
-from ._anatomy import Anatomy, anatomy
+from ._anatomy import Anatomy, anatomy, plain_head
 from .batches import Batch, cut
 from .display import token_texts
 from .errors import LensError
@@ -155,6 +155,7 @@ def _run(
         [[*targets[p], following] for p, following in zip(batch.token_prompts, batch.next_ids, strict=True)]
     )
     rows, columns, kept, blocks, tail = batch.rows, batch.columns, batch.kept, parts.blocks, parts.tail
+    weight = None if remote else plain_head(model, parts)
     inputs = dict(batch.inputs)
     if remote:
         nnsight.register("lens_recipes")  # the server does not have this package: its functions travel as source
@@ -166,7 +167,7 @@ def _run(
             streams.append(first_of(model.get(f"{blocks}.{layer}").output)[rows, columns])
         logits = model_logits(model.output)
         numbers = nnsight.save(
-            readout(streams, reads, partial(unembed, model, tail), logits, (rows, kept), wanted, **options)
+            readout(streams, reads, partial(unembed, model, tail, weight), logits, (rows, kept), wanted, **options)
         )
     return {name: value.numpy() for name, value in numbers.items()}
 

@@ -1,7 +1,12 @@
-"""Vectors become numbers: final norm, unembedding and all metrics, in chunks of bounded memory.
+"""Vectors become numbers: final norm, unembedding and all metrics, in tiles and in chunks of bounded memory.
 
 Everything here takes and gives plain tensors, names no other file of this package and imports only torch: a traced
 block runs it where the model is, also on a server that does not have this package.
+
+On a small model the passes over the logits cost as much as the product that makes them, unless they run on a tile
+that is still in the processor's cache. So the product is made in tiles of columns (where the unembedding is an
+ordinary local linear layer), each tile is read for everything at once, and the top k come from the blocks of 64
+columns with the largest maxima.
 """
 
 from __future__ import annotations
@@ -13,10 +18,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    # The logits of some rows, and slices of their columns: after a slice was given, its columns are filled.
+    Tiles = tuple[Tensor, Iterator[slice]]
 
 PADDED = {"tracked_ids": -1, "tracked_logprobs": float("nan")}  # arrays of uneven width, and what fills them
-_COPIES = 5  # float32 arrays of [rows, vocabulary] that are alive at once below
+TILE = 1024  # columns at a time
+BLOCK = 64  # columns that share a maximum
+ROWS = 640  # rows at a time: a tile of them (2.6 MB) stays in cache
+_COPIES = 3  # arrays of [row, vocabulary] that one chunk may need at once
 
 
 def first_of(output: Any) -> Tensor:
@@ -34,19 +45,35 @@ def token_axis(name: str) -> int:
     return 0 if name in ("tracked_ids", "final_ids", "final_logprob", "error", "scale", "kl_last", "agrees") else 1
 
 
-def unembed(model: Any, tail: list[tuple], rows: Float[Tensor, "row d_model"], norm: bool = True) -> Tensor:
-    """Take stream vectors to float32 logits `[row, vocabulary]`, by the model's own modules, in its own way.
+# -- stream ─► logits ----------------------------------------------------------------------------------------
 
-    `tail` is `Anatomy.tail`: which modules to call and which numbers to apply in between. Modules are called and
-    never their weights, so this works where the weights are quantised, sharded, or not in this process at all.
+
+def unembed(
+    model: Any, tail: list[tuple], weight: tuple[Tensor, Tensor | None] | None, rows: Tensor, norm: bool = True
+) -> Tiles:
+    """Take stream vectors `[row, d_model]` to float32 logits `[row, vocabulary]`, in the model's own way.
+
+    `tail` is `Anatomy.tail`: which modules to call and which numbers to apply in between. Modules are called and never
+    their weights, so this works where the weights are quantised, sharded, or not in this process at all. Only where
+    the caller knows that the unembedding is a plain local product, `weight` (and bias) make it tile by tile.
     `norm=False` leaves out the final norm and reads the raw stream.
     """
+    head = max(i for i, step in enumerate(tail) if step[0] == "call")
     x = rows.unsqueeze(0)  # modules expect [batch, position, d_model]
-    for kind, name, *more in tail:
+    before = [step for step in tail[:head] if norm or not (step[0] == "call" and step[2])]
+    x = replay(model, before, x)
+    if weight is None:
+        logits = replay(model, tail[head:], x)[0].float().to(rows.device)
+        return whole(logits)
+    logits = rows.new_empty(len(rows), len(weight[0]))
+    return logits, _products(x[0], *weight, tail[head + 1 :], logits)
+
+
+def replay(model: Any, steps: list[tuple], x: Tensor) -> Tensor:
+    """Do to `x` what the model did."""
+    for kind, name, *more in steps:
         if kind == "call":
-            is_norm, device = more
-            if is_norm and not norm:
-                continue
+            device = more[1]
             x = first_of(model.get(name)(x if device is None else x.to(device)))
         elif kind == "op":
             x = getattr(torch, name)(x, *more)
@@ -54,13 +81,37 @@ def unembed(model: Any, tail: list[tuple], rows: Float[Tensor, "row d_model"], n
             x = x.to(getattr(torch, name))
         elif kind == "keep":
             x = x[..., :name]
-    return x[0].float().to(rows.device)
+    return x
+
+
+def whole(logits: Float[Tensor, "row vocab"]) -> Tiles:
+    """Logits that are there already, as tiles."""
+    return logits, columns(logits.shape[-1])
+
+
+def columns(vocab: int) -> Iterator[slice]:
+    """The vocabulary in tiles."""
+    return (slice(start, min(start + TILE, vocab)) for start in range(0, vocab, TILE))
+
+
+def _products(x: Tensor, weight: Tensor, bias: Tensor | None, after: list[tuple], logits: Tensor) -> Iterator[slice]:
+    for here in columns(len(weight)):
+        if bias is None:
+            torch.mm(x, weight[here].T, out=logits[:, here])
+        else:
+            torch.addmm(bias[here], x, weight[here].T, out=logits[:, here])
+        if after:
+            logits[:, here] = replay(None, after, logits[:, here])
+        yield here
+
+
+# -- logits ─► numbers ---------------------------------------------------------------------------------------
 
 
 def readout(
     streams: list[Float[Tensor, "token d_model"]],
     reads: list[tuple[int, bool]],
-    to_logits: Callable[[Tensor, bool], Tensor],
+    to_logits: Callable[[Tensor, bool], Tiles],
     final_logits: Float[Tensor, "batch position vocab"],
     where: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
     wanted: Int[Tensor, "token want"],
@@ -77,7 +128,7 @@ def readout(
         streams: The stream at each layer that was read.
         reads: (index into `streams`, whether the norm is applied) of every site, and last of all the certificate's
             read: the last layer through the norm. Only the first `n_sites` are given back as sites.
-        to_logits: (rows, norm) ─► float32 logits, as `unembed` does.
+        to_logits: (rows, norm) ─► float32 logits in tiles, as `unembed` does.
         final_logits: What the model itself said.
         where: (row, position) of each token in `final_logits`.
         wanted: Token ids whose log-probability and rank are asked for at every site of a token; −1 for none.
@@ -92,9 +143,9 @@ def readout(
     """
     n_tokens, vocab = len(wanted), final_logits.shape[-1]
     rows, positions = where
-    per_token = len(reads) * vocab * 4 * _COPIES
-    step = max(1, max_bytes // per_token)  # tokens at a time, all their sites together
-    width = max(1, min(len(reads), max_bytes // (vocab * 4 * _COPIES)))  # sites at a time
+    most = max(1, max_bytes // (vocab * 4 * _COPIES))  # rows at a time that the budget allows
+    step = max(1, min(most, ROWS) // (len(reads) + 1))  # tokens at a time, all their sites together
+    width = min(most, len(reads))  # sites at a time
     parts: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for start in range(0, n_tokens, step):
@@ -115,9 +166,9 @@ def readout(
 def _some_tokens(
     streams: list[Tensor],
     reads: list[tuple[int, bool]],
-    to_logits: Callable[[Tensor, bool], Tensor],
-    final_logits: Tensor,
-    wanted: Tensor,
+    to_logits: Callable[[Tensor, bool], Tiles],
+    final: Float[Tensor, "token vocab"],
+    wanted: Int[Tensor, "token want"],
     n_sites: int,
     top_k: int,
     track: str | int | None,
@@ -125,76 +176,155 @@ def _some_tokens(
     width: int,
 ) -> dict[str, Tensor]:
     """The readout of a few tokens at all sites, `width` sites at a time."""
-    final_logits = final_logits.to(streams[-1].device).float()
-    final = final_logits - final_logits.logsumexp(-1, keepdim=True)  # as below, so that equal logits have KL 0
-    final_ids = final_logits.argmax(-1, keepdim=True)
-    wanted = torch.cat([wanted.to(final_ids.device), final_ids], -1)
-    chunks = [list(range(first, min(first + width, len(reads)))) for first in range(0, len(reads), width)]
+
+    def tiles_of(sites: list[int]) -> Tiles:
+        rows = torch.cat([streams[reads[site][0]].to(device) for site in sites])
+        return to_logits(rows, reads[sites[0]][1])
+
+    device = streams[-1].device
+    final = final.to(device).float()
+    probs, own = _own_distribution(final)
+    final_ids = final.argmax(-1, keepdim=True)
+    wanted = torch.cat([wanted.to(device), final_ids], -1)
+    chunks = _chunks(reads, width)
     found: list[dict[str, Tensor]] = []
-    for chunk in chunks:
-        logits = _site_logits(streams, reads, to_logits, chunk)
-        logsumexp = logits.logsumexp(-1, keepdim=True)
-        found.append(_metrics(logits, logsumexp, final, wanted, top_k))
-    result = {name: torch.cat([part[name] for part in found])[:n_sites] for name in found[0]}
-    ids = _tracked(result["top_ids"][..., 0], final_logits, track, max_tracked)
-    tracked = []
-    for chunk in chunks if ids.shape[-1] else []:
-        if len(chunks) > 1:  # they did not fit at once: make them again, for these few tokens
-            logits = _site_logits(streams, reads, to_logits, chunk)
-            logsumexp = logits.logsumexp(-1, keepdim=True)
-        tracked.append(_at(logits, ids) - logsumexp)
-    gap = torch.where(logits[-1] == final_logits, 0.0, (logits[-1] - final_logits).abs())  # −inf beside −inf: no gap
-    return result | {
+    kept: list[Tensor] = []
+    for sites in chunks:
+        logits, tiles = tiles_of(sites)
+        scan = _scan(logits, tiles, top_k, probs)
+        logits, scan = (
+            logits.unflatten(0, (len(sites), -1)),
+            {k: v.unflatten(0, (len(sites), -1)) for k, v in scan.items()},
+        )
+        found.append(_numbers(logits, scan, own, wanted))
+        kept = [*kept, logits] if width == len(reads) else []
+    order = torch.tensor([site for sites in chunks for site in sites]).argsort()
+    every = {name: torch.cat([numbers[name] for numbers in found])[order] for name in found[0]}
+    ids = _tracked(every["top_ids"][:n_sites, :, 0], final, track, max_tracked)
+    tracked = final.new_zeros(len(reads), *ids.shape)
+    for i, sites in enumerate(chunks if ids.shape[-1] else []):
+        if kept:
+            logits = kept[i]
+        else:  # not all sites fit at once: make their logits again, for these few tokens
+            logits, tiles = tiles_of(sites)
+            for _ in tiles:
+                pass
+            logits = logits.unflatten(0, (len(sites), -1))
+        tracked[sites] = _at(logits, ids) - every["logsumexp"][sites][..., None]
+    last = logits[-1]  # the certificate's read
+    gap = torch.where(last == final, 0.0, (last - final).abs())  # −inf beside −inf: no gap
+    return {name: value[:n_sites] for name, value in every.items()} | {
         "tracked_ids": ids,
-        "tracked_logprobs": torch.cat(tracked)[:n_sites] if tracked else final.new_zeros(n_sites, len(ids), 0),
+        "tracked_logprobs": tracked[:n_sites],
         "final_ids": final_ids[:, 0],
-        "final_logprob": _at(final[None], final_ids)[0, :, 0],
+        "final_logprob": (final.gather(-1, final_ids)[:, 0] - own["logsumexp"]).float(),
         "error": gap.amax(-1),
-        "scale": final_logits.masked_fill(final_logits.isinf(), 0.0).abs().amax(-1),
-        "kl_last": _kl(final, logits[-1] - logsumexp[-1]),
-        "agrees": logits[-1].argmax(-1) == final_ids[:, 0],
+        "scale": final.masked_fill(final.isinf(), 0.0).abs().amax(-1),
+        "kl_last": every["kl"][-1],
+        "agrees": every["top_ids"][-1, :, 0] == final_ids[:, 0],
     }
 
 
-def _site_logits(
-    streams: list[Tensor],
-    reads: list[tuple[int, bool]],
-    to_logits: Callable[[Tensor, bool], Tensor],
-    sites: list[int],
-) -> Float[Tensor, "site token vocab"]:
-    """The logits of some sites: one product for all that go through the norm, one for all that do not."""
-    n_tokens, device = len(streams[0]), streams[-1].device
-    made: dict[int, Tensor] = {}
-    for norm in (True, False):
-        group = [site for site in sites if reads[site][1] is norm]
-        if group:
-            rows = torch.cat([streams[reads[site][0]].to(device) for site in group])
-            made |= dict(zip(group, to_logits(rows, norm).split(n_tokens), strict=True))
-    return torch.stack([made[site] for site in sites])
+def _chunks(reads: list[tuple[int, bool]], width: int) -> list[list[int]]:
+    """Reads in groups of at most `width`, those without and those with the norm apart; the last read comes last."""
+    groups = [[site for site, (_, norm) in enumerate(reads) if norm is flag] for flag in (False, True)]
+    return [group[i : i + width] for group in groups for i in range(0, len(group), width)]
 
 
-def _metrics(
-    logits: Float[Tensor, "site token vocab"],
-    logsumexp: Float[Tensor, "site token 1"],
-    final: Float[Tensor, "token vocab"],
-    wanted: Int[Tensor, "token want"],
-    top_k: int,
+def _own_distribution(final: Float[Tensor, "token vocab"]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The model's own probabilities, and their scan: made like a lens's, so that equal logits have the KL 0."""
+    first = _scan(*whole(final), 1, None)
+    probs = (final - first["logsumexp"].float()[:, None]).exp()
+    return probs, _scan(*whole(final), 1, probs)
+
+
+def _scan(
+    logits: Float[Tensor, "row vocab"], tiles: Iterator[slice], top_k: int, probs: Float[Tensor, "token vocab"] | None
 ) -> dict[str, Tensor]:
-    logprobs = logits - logsumexp
-    probs = logprobs.exp()
-    top = logits.topk(top_k, -1)
+    """log Σ exp, entropy, Σ p·logit and Σ p, and the top k; rows are sites × tokens, p the tokens' own `probs`."""
+    found = _sums(logits, tiles, probs)
+    undefined = found["entropy"].isnan() | found["cross"].isnan()
+    if (undefined & ~found["logsumexp"].isnan()).any():  # a token with no chance at all: 0 · −∞ is meant to be 0
+        found = _sums(*whole(logits.clamp(min=-1e30)), probs)
+    found["top"], found["top_ids"] = _top(logits, found.pop("blocks"), top_k)
+    return found
+
+
+def _sums(
+    logits: Float[Tensor, "row vocab"], tiles: Iterator[slice], probs: Float[Tensor, "token vocab"] | None
+) -> dict[str, Tensor]:
+    """Everything that one look at each tile can tell.
+
+    With y = x − m for the running maximum m, the sums s = Σ exp y and q = Σ y · exp y are carried from tile to tile;
+    then log Σ exp = m + log s, and the entropy is log s − q/s.
+    """
+    n_rows, vocab = logits.shape
+    maximum = logits.new_full((n_rows,), -1e30)
+    s, q, cross, mass = (logits.new_zeros(n_rows, dtype=torch.float64) for _ in range(4))
+    blocks = logits.new_empty(n_rows, -(-vocab // BLOCK))
+    for here in tiles:
+        x = logits[:, here]
+        maxima = _block_maxima(x)
+        blocks[:, here.start // BLOCK : here.start // BLOCK + maxima.shape[-1]] = maxima
+        highest = torch.maximum(maximum, maxima.amax(-1))
+        y = x - highest[:, None]
+        e = y.exp()
+        drop = (maximum - highest).double()
+        q = drop.exp() * (q + s * drop) + torch.linalg.vecdot(e, y)
+        s = drop.exp() * s + e.sum(-1)
+        if probs is not None:
+            p = probs[:, here]
+            part = torch.linalg.vecdot(p, y.unflatten(0, (-1, len(p)))).flatten()
+            weight = p.sum(-1).double().repeat(n_rows // len(p))
+            cross, mass = cross + part + weight * highest, mass + weight
+        maximum = highest
+    sums = {"logsumexp": maximum + s.log(), "entropy": s.log() - q / s, "cross": cross, "mass": mass}
+    return {**sums, "blocks": blocks}
+
+
+def _block_maxima(x: Float[Tensor, "row column"]) -> Float[Tensor, "row block"]:
+    """The maximum of every 64 columns; the last block may be shorter."""
+    whole = x.shape[-1] // BLOCK * BLOCK
+    maxima = x[:, :whole].unflatten(-1, (-1, BLOCK)).amax(-1) if whole else x[:, :0]
+    return maxima if whole == x.shape[-1] else torch.cat([maxima, x[:, whole:].amax(-1, keepdim=True)], -1)
+
+
+def _top(logits: Float[Tensor, "row vocab"], blocks: Float[Tensor, "row block"], k: int) -> tuple[Tensor, Tensor]:
+    """The k largest logits and their columns, exactly: they lie in the k blocks with the largest maxima."""
+    if k >= blocks.shape[-1]:
+        return logits.topk(k, -1)
+    best = blocks.topk(k, -1).indices.sort(-1).values
+    candidates = (best[..., None] * BLOCK + torch.arange(BLOCK, device=logits.device)).flatten(1)
+    beyond = candidates >= logits.shape[-1]
+    found = logits.gather(-1, candidates.clamp(max=logits.shape[-1] - 1)).masked_fill(beyond, float("-inf"))
+    values, places = found.topk(k, -1)
+    return values, candidates.gather(-1, places)
+
+
+def _numbers(
+    logits: Float[Tensor, "site token vocab"],
+    scan: dict[str, Tensor],
+    own: dict[str, Tensor],
+    wanted: Int[Tensor, "token want"],
+) -> dict[str, Tensor]:
+    """A chunk's numbers, in the form in which they are given back."""
+    logsumexp = scan["logsumexp"]
+    # Σ p (log p − log lens), p the model's own: rounding may leave −1e−7, and −1e30 stood for −∞
+    kl = (own["cross"] - scan["cross"] + (logsumexp - own["logsumexp"]) * own["mass"]).clamp(min=0)
     at = _at(logits, wanted)
-    ranks = [(logits > at[..., i : i + 1]).sum(-1) for i in range(wanted.shape[-1])]
-    nothing = wanted < 0
-    information = torch.where(probs == 0, 0.0, probs * logprobs)  # 0 · log 0 = 0; a NaN stays a NaN
+    ranks = torch.zeros(at.shape, dtype=torch.int32, device=at.device)
+    for here in columns(logits.shape[-1]):
+        tile = logits[..., here]
+        for want in range(at.shape[-1]):
+            ranks[..., want] += (tile > at[..., want, None]).sum(-1, dtype=torch.int32)
     return {
-        "top_ids": top.indices.int(),
-        "top_logprobs": top.values - logsumexp,
-        "entropy": -information.sum(-1),
-        "kl": _kl(final, logprobs),
-        "logsumexp": logsumexp[..., 0],
-        "wanted_logprobs": (at - logsumexp).masked_fill(nothing, float("nan")),
-        "wanted_ranks": torch.stack(ranks, -1).int().masked_fill(nothing, -1),
+        "top_ids": scan["top_ids"].int(),
+        "top_logprobs": (scan["top"] - logsumexp[..., None]).float(),
+        "entropy": scan["entropy"].float(),
+        "kl": kl.masked_fill(kl > 1e20, float("inf")).float(),
+        "logsumexp": logsumexp.float(),
+        "wanted_logprobs": (at - logsumexp[..., None]).float(),
+        "wanted_ranks": ranks.masked_fill(wanted < 0, -1),
     }
 
 
@@ -202,12 +332,6 @@ def _at(logits: Float[Tensor, "site token vocab"], ids: Int[Tensor, "token want"
     """The logits of each token's own ids; NaN where the id is −1."""
     index = ids.long().clamp(min=0).expand(len(logits), -1, -1)
     return logits.gather(-1, index).masked_fill(ids < 0, float("nan"))
-
-
-def _kl(final: Float[Tensor, "token vocab"], lens: Float[Tensor, "*site token vocab"]) -> Float[Tensor, "*site token"]:
-    """KL(model ‖ lens) in nats, of log-probabilities: what a reader of this site still gets wrong."""
-    probs = final.exp()
-    return torch.where(probs == 0, 0.0, probs * (final - lens)).sum(-1).clamp(min=0)  # rounding may give −1e−7
 
 
 def _tracked(

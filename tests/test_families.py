@@ -9,6 +9,8 @@ import tiny
 import torch
 
 import lens_recipes as lr
+from lens_recipes import _anatomy, _logit_lens
+from lens_recipes.result import AXES
 
 # The model halves its stream between blocks; an early exit is halved once more by every block it passes through,
 # which only the norm's epsilon shows.
@@ -60,3 +62,16 @@ def test_anatomy_without_weights_is_the_same(family):
     here, there = lr.anatomy(lr.load(module)), lr.anatomy(lr.load(skeleton))
     assert str(here) == str(there)
     assert [step[:3] for step in here.tail] == [step[:3] for step in there.tail]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "minicpm3", "phi", "gptj", "falcon_h1", "opt_project"])
+def test_tiles_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
+    """The short cut for a plain local unembedding, and the way for every other: the same numbers."""
+    model = lr.load(tiny.FAMILIES[family]())
+    ids = tiny.random_ids(batch=2, length=6)
+    assert _anatomy.plain_head(model, lr.anatomy(model)) is not None
+    quick = lr.logit_lens(model, ids, targets=[9])
+    monkeypatch.setattr(_logit_lens, "plain_head", lambda *_: None)
+    called = lr.logit_lens(model, ids, targets=[9])
+    for name in AXES:
+        np.testing.assert_allclose(getattr(quick, name), getattr(called, name), atol=1e-4, err_msg=name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import oracle
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
 from lens_recipes import readout as module
-from lens_recipes.readout import first_of, model_logits, readout, token_axis, unembed
+from lens_recipes.readout import first_of, model_logits, readout, token_axis, unembed, whole
 
 HUGE = 2**30
 D_MODEL = 6
@@ -45,7 +45,7 @@ def run(world, reads=None, *, n_sites=None, top_k=3, track="top1", max_tracked=3
     return readout(
         streams,
         reads,
-        to_logits,
+        lambda rows, norm: whole(to_logits(rows, norm)),
         final,
         where,
         wanted,
@@ -156,7 +156,7 @@ def test_the_budget_bounds_how_many_rows_are_unembedded_at_once():
         rows.append(len(x))
         return to_logits(x, norm)
 
-    for budget, most in ((1, 1), (40 * 4 * 5 * 3, 3), (40 * 4 * 5 * 6 * 2, 12), (HUGE, 54)):
+    for budget, most in ((1, 1), (40 * 4 * 3 * 3, 3), (40 * 4 * 3 * 7 * 2, 12), (HUGE, 54)):
         rows.clear()
         run((streams, counted, *rest), max_bytes=budget)
         assert max(rows) == most
@@ -335,7 +335,8 @@ def test_a_tail_is_replayed_step_by_step():
 
         for norm in (True, False):
             expected = (modules["out"](rows + norm)[:, :4] * 2 / 3).tanh().bfloat16().float()
-            found = unembed(Model(), tail, rows, norm)
+            found, tiles = unembed(Model(), tail, None, rows, norm)
+            assert [part.stop for part in tiles] == [found.shape[-1]]
             assert found.dtype == torch.float32
             torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
@@ -346,14 +347,19 @@ def test_a_tail_is_replayed_step_by_step():
 @pytest.mark.parametrize("max_bytes", [1, 5_000, HUGE])
 @pytest.mark.parametrize("track", [None, "top1", 2])
 def test_the_shapes_in_the_annotations_are_those_of_the_tensors(monkeypatch, max_bytes, track):
-    shaped = ("model_logits", "_site_logits", "_metrics", "_at", "_kl", "_tracked")
-    monkeypatch.setattr(module, "Callable", Callable, raising=False)
+    shaped = ("model_logits", "_scan", "_sums", "_block_maxima", "_top", "_numbers", "_at", "_tracked")
+    for name, value in {"Callable": Callable, "Iterator": Iterator, "Tiles": tuple[torch.Tensor, Iterator]}.items():
+        monkeypatch.setattr(module, name, value, raising=False)
     for name in shaped:
         monkeypatch.setattr(module, name, jaxtyped(getattr(module, name), typechecker=beartype))
     checked = jaxtyped(readout, typechecker=beartype)
     streams, to_logits, final, where, wanted = world(n_layers=3, n_tokens=4, vocab=17)
     reads = [(0, True), (1, False), (2, True)]
     options = {"n_sites": 2, "top_k": 3, "track": track, "max_tracked": 32, "max_bytes": max_bytes}
-    checked(streams, reads, to_logits, final, where, wanted, **options)
+
+    def tiled(rows, norm):
+        return whole(to_logits(rows, norm))
+
+    checked(streams, reads, tiled, final, where, wanted, **options)
     with pytest.raises(Exception, match="final_logits"):
-        checked(streams, reads, to_logits, final[0], where, wanted, **options)
+        checked(streams, reads, tiled, final[0], where, wanted, **options)
