@@ -8,6 +8,7 @@ READY  := $(VENV)/.ready
 
 # One install serves both; it is made again only when what it installs has changed.
 $(READY): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): two to five minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -16,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	mkdir -p out
-	$(BIN)/lens-recipes logit-lens "The capital of France is" --model smollm2 --target " Paris" --html out/demo.html
+	$(BIN)/lens-recipes logit-lens "The capital of France is" --model smollm2 --target " Paris" --html out/demo.html --offline
 
 test: $(READY)
 	$(BIN)/ruff check .

@@ -37,6 +37,8 @@ def table(result: LensResult, *, position: int = -1, show_top: int = 5, width: i
 
 def render(result: LensResult, console: Console, *, position: int = -1, show_top: int = 5) -> None:
     """`table` on a rich console, with colours where it has them."""
+    if result.mark:
+        console.print(Text(result.mark, style="bold red"))
     for number, one in zip(range(PROMPTS_SHOWN), result, strict=False):
         if number:
             console.print()
@@ -44,9 +46,9 @@ def render(result: LensResult, console: Console, *, position: int = -1, show_top
     if len(result) > PROMPTS_SHOWN:
         console.print(Text(f"\n… and {len(result) - PROMPTS_SHOWN} more prompts: table(result[i])"))
     if result.certificate is not None:
-        console.print(Text(str(result.certificate), style="dim" if result.certificate.passed else "bold red"))
-    if result.mark:
-        console.print(Text(result.mark, style="bold red"))
+        wiring = "" if result.normed else "the wiring, not the numbers above, is "
+        style = "dim" if result.certificate.passed else "bold red"
+        console.print(Text(f"{wiring}{result.certificate}", style=style))
 
 
 def _one_prompt(one: LensResult, console: Console, position: int, show_top: int) -> None:
@@ -142,7 +144,7 @@ def _distrust(result: LensResult) -> Iterator[str]:
     else:
         yield from [str(result.certificate)] if not result.certificate.passed else []
     if not result.normed:
-        yield "the final norm was not applied (apply_norm=False): these are not the model's predictions"
+        yield result.mark
     if len(result) == 1:
         yield "one prompt is one observation: run several before you generalise"
     last = [np.flatnonzero(result.tokens.prompt == p)[-1] for p in range(len(result))]

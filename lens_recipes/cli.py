@@ -93,6 +93,7 @@ def logit_lens_command(
 
     from . import heatmap, load, logit_lens, write_html
 
+    _quiet()
     lm = load(model, remote=remote, **({"dtype": dtype.value} if dtype else {}))
     result = logit_lens(lm, prompts, targets=target, top_k=show_top, apply_norm=not raw, **chosen)
     if html is not None:
@@ -117,7 +118,16 @@ def anatomy_command(model: Model = "smollm2", remote: Remote = False) -> None:
     """Show where a model keeps blocks, norm and unembedding, and what it applies after it."""
     from . import anatomy, load
 
+    _quiet()
     print(anatomy(load(model, remote=remote)))
+
+
+def _quiet() -> None:
+    """transformers' progress bars are for a terminal; in a log they are one long line."""
+    if not sys.stderr.isatty():
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
 
 
 def _index(text: str, option: str) -> Any:

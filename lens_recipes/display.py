@@ -15,10 +15,12 @@ _VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"})
 def visible(token: str, width: int = 12) -> str:
     """One token as a person can read it: whitespace and control characters visible, cut to `width` characters.
 
-    >>> visible(" Paris"), visible(""), visible("\\n\\n")
-    ('·Paris', '∅', '↵↵')
+    >>> visible(" Paris"), visible(" "), visible(""), visible("\\n\\n")
+    ('·Paris', '␣', '∅', '↵↵')
     """
-    shown = "".join(map(_legible, token.translate(_VISIBLE))) or "∅"
+    spaces_only = token.strip(" ") == ""  # beside a full stop, a lone middle dot would not be seen
+    shown = "␣" * len(token) if spaces_only else "".join(map(_legible, token.translate(_VISIBLE)))
+    shown = shown or "∅"
     return shown if len(shown) <= width else shown[: width - 1] + "…"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ._table import probability
-from .display import inert, plotly_safe, visible
+from .display import inert, plotly_safe
 from .files import written
 from .result import LensResult
 
@@ -88,11 +88,12 @@ def heatmap(
     upright = n_tokens <= 24
     labels = [f"{text}<br><sub>{p}</sub>" if upright else text for text, p in zip(inputs, position, strict=True)]
     model = inert(str(one.provenance.get("model", "model")))
+    proven = ", certified" if one.certificate is not None and one.certificate.passed and one.normed else ""
     heading = title if title is not None else f"Logit lens: {inert(what)}"
-    mark = f" <b>{one.mark}</b>" if one.mark else ""
+    mark = f" <b>{inert(one.mark)}</b>" if one.mark else ""
     figure.update_layout(
         template="plotly_white",
-        title={"text": heading, "subtitle": {"text": model + mark}, "x": 0.02, "xanchor": "left"},
+        title={"text": heading, "subtitle": {"text": model + proven + mark}, "x": 0.02, "xanchor": "left"},
         width=min(max(640, 190 + 74 * n_tokens), 2400),
         height=170 + 24 * len(rows),
         margin={"l": 60, "r": 20, "t": 90, "b": 70},
@@ -147,30 +148,12 @@ def values(one: LensResult, metric: str, of: str | int | None) -> tuple[np.ndarr
         return (one.entropy if metric == "entropy" else one.kl_to_final), title
     if of is None:
         if SCALES[metric].needs_of:
-            raise ValueError(f'metric={metric!r} needs `of`: "next", "final", or one of the targets {_targets(one)}.')
+            raise ValueError(f'metric={metric!r} needs `of`: "next", "final", or one of the targets, as text or id.')
         return np.exp(one.top_logprobs[..., 0]), "probability of the top token"
-    logprobs, ranks, whose = _of(one, of)
+    logprobs, ranks, whose = one.of(of)
     if metric == "rank":
         return np.where(ranks < 0, np.nan, ranks), f"rank of {whose}"
     return (np.exp(logprobs) if metric == "prob" else logprobs + one.logsumexp), f"{title} of {whose}"
-
-
-def _of(one: LensResult, of: str | int) -> tuple[np.ndarray, np.ndarray, str]:
-    if of == "next":
-        return one.next_logprobs, one.next_ranks, "the next token"
-    if of == "final":
-        return one.final_logprobs, one.final_ranks, "the model's answer"
-    for j, target in enumerate(one.target_ids[0]):
-        if (isinstance(of, str) and one.text(target) == of) or (not isinstance(of, str) and int(target) == of):
-            return one.target_logprobs[..., j], one.target_ranks[..., j], visible(one.text(target), 20)
-    raise ValueError(
-        f'of={of!r} is unknown: accepted are "next", "final" and this result\'s targets {_targets(one)}. '
-        "Pass targets= to the recipe to follow a token."
-    )
-
-
-def _targets(one: LensResult) -> str:
-    return "(" + ", ".join(repr(one.text(i)) for i in one.target_ids[0]) + ")" if one.target_ids.size else "(none)"
 
 
 def _rows(n_sites: int, stride: int | None) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .display import visible
 from .errors import LensError
 
 # The arrays of a result and their axes, for views of one prompt and for files.
@@ -220,12 +221,37 @@ class LensResult:
         if self.certificate is not None and not self.certificate.passed:
             marks.append("NOT CERTIFIED")
         if not self.normed:
-            marks.append("raw stream, final norm not applied")
+            marks.append("RAW STREAM: the final norm was not applied, these are not the model's predictions")
         return "; ".join(marks)
 
-    def settled(self) -> NDArray[np.int32]:
-        """The first site index from which the model's own answer is top-1 and stays, `[token]`; −1 for never."""
-        first = self.final_ranks == 0
+    def of(self, what: str | int) -> tuple[NDArray[np.float32], NDArray[np.int32], str]:
+        """Log-probabilities and ranks `[site, token]` of one token at each position, and its name.
+
+        `what` is "next" (the token that follows in the prompt), "final" (the model's own answer) or one of the
+        targets, as text or id.
+
+        Raises:
+            ValueError: not a target of this result; the message lists them.
+        """
+        if what == "next":
+            return self.next_logprobs, self.next_ranks, "the next token"
+        if what == "final":
+            return self.final_logprobs, self.final_ranks, "the model's answer"
+        for j, ids in enumerate(self.target_ids.T.tolist()):
+            if all((self.text(i) if isinstance(what, str) else i) == what for i in ids):
+                return self.target_logprobs[..., j], self.target_ranks[..., j], visible(self.text(ids[0]), 20)
+        known = [repr(self.text(i)) for i in dict.fromkeys(self.target_ids.ravel().tolist())]
+        raise ValueError(
+            f'of={what!r} is unknown: accepted are "next", "final" and a target of every prompt here; the targets are '
+            f"({', '.join(known) or 'none'}). Pass targets= to the recipe, or take one prompt: result[i]."
+        )
+
+    def settled(self, of: str | int = "final") -> NDArray[np.int32]:
+        """The first *index into `sites`* from which a token is top-1 and stays, `[token]`; −1 for never.
+
+        `of` as in `of()`: by default the model's own answer.
+        """
+        first = self.of(of)[1] == 0
         stays = np.logical_and.accumulate(first[::-1], axis=0)[::-1]
         return np.where(stays.any(0), stays.argmax(0), -1).astype(np.int32)
 
@@ -257,47 +283,9 @@ class LensResult:
         Raises:
             LensError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise LensError("to_frame() needs pandas: pip install 'lens-recipes[frames]'") from error
-        return pd.concat([pd.DataFrame(columns) for columns in self._long()], ignore_index=True)
+        from .frames import to_frame
 
-    def _long(self) -> Iterator[dict[str, Any]]:
-        n_sites, n_tokens = self.entropy.shape
-        site, token = np.indices((n_sites, n_tokens)).reshape(2, -1)
-        parts: list[tuple[str, int, NDArray[Any], NDArray[Any], NDArray[Any] | None]] = [
-            ("top", k, self.top_ids[..., k], self.top_logprobs[..., k], None) for k in range(self.top_ids.shape[-1])
-        ]
-        wide = (n_sites, n_tokens)
-        parts.append(("next", 0, np.broadcast_to(self.tokens.next_id, wide), self.next_logprobs, self.next_ranks))
-        parts.append(("final", 0, np.broadcast_to(self.final_ids, wide), self.final_logprobs, self.final_ranks))
-        for k in range(self.target_ids.shape[-1]):
-            ids = np.broadcast_to(self.target_ids[self.tokens.prompt, k], wide)
-            parts.append(("target", k, ids, self.target_logprobs[..., k], self.target_ranks[..., k]))
-        for k in range(self.tracked_ids.shape[-1]):
-            ids = np.broadcast_to(self.tracked_ids[:, k], wide)
-            parts.append(("tracked", k, ids, self.tracked_logprobs[..., k], None))
-        for role, k, ids, logprobs, ranks in parts:
-            flat, keep = ids.reshape(-1), ids.reshape(-1) >= 0
-            s, t = site[keep], token[keep]
-            yield {
-                "layer": [self.sites[i].layer for i in s],
-                "component": [self.sites[i].component for i in s],
-                "head": [self.sites[i].head for i in s],
-                "prompt": self.tokens.prompt[t],
-                "position": self.tokens.position[t],
-                "input": [self.tokens.text[i] for i in t],
-                "entropy": self.entropy[s, t],
-                "kl_to_final": self.kl_to_final[s, t],
-                "role": role,
-                "k": k,
-                "id": flat[keep],
-                "text": [self.text(i) for i in flat[keep]],
-                "logprob": logprobs.reshape(-1)[keep],
-                "prob": np.exp(logprobs.reshape(-1)[keep]),
-                "rank": np.full(len(s), k if role == "top" else -1) if ranks is None else ranks.reshape(-1)[keep],
-            }
+        return to_frame(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `.json` (readable, NaN as null) or `.npz` (small): complete or not at all, and without pickle."""

@@ -57,7 +57,7 @@ def test_rows_keep_true_layer_numbers_and_the_last(stride, n):
     ("arguments", "words"),
     [
         ({"metric": "probability"}, ["'probability'", "'prob'"]),
-        ({"metric": "rank"}, ["needs `of`", "' Paris'"]),
+        ({"metric": "rank"}, ["needs `of`", '"final"']),
         ({"metric": "rank", "of": " Rome"}, ["' Rome'", "' Paris'", "targets="]),
         ({"metric": "entropy", "of": " Paris"}, ["whole distribution"]),
         ({"stride": 0}, ["stride=0"]),
@@ -99,3 +99,18 @@ def test_the_summary_names_answer_layer_and_ranks(paris):
 
 def test_probabilities_are_never_cut_to_nothing():
     assert [probability(math.log(p)) for p in (0.7725, 0.999999, 1.2e-4)] == ["0.772", "1.000", "1.2e-04"]
+
+
+def test_settled_is_about_the_token_that_was_asked_for(paris):
+    one = paris[0]
+    assert one.sites[one.settled()[-1]].layer == 29
+    np.testing.assert_array_equal(one.settled(" Paris")[-1:], one.settled()[-1:])
+    assert one.settled(" London")[-1] == -1
+    with pytest.raises(ValueError, match="' Paris', ' London'"):
+        one.settled(" Rome")
+
+
+def test_a_raw_result_says_so_before_the_numbers(smollm2):
+    text = lr.table(lr.logit_lens(smollm2, "Hi", apply_norm=False))
+    assert text.startswith("RAW STREAM")
+    assert "the wiring, not the numbers above, is certified" in text

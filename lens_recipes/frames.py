@@ -1,0 +1,58 @@
+"""A result as a long-form pandas table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import LensError
+from .result import LensResult
+
+
+def to_frame(result: LensResult) -> Any:
+    """See `LensResult.to_frame`."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise LensError("to_frame() needs pandas: pip install 'lens-recipes[frames]'") from error
+    return pd.concat([pd.DataFrame(columns) for columns in _columns(result)], ignore_index=True)
+
+
+def _columns(result: LensResult) -> Iterator[dict[str, Any]]:
+    n_sites, n_tokens = result.entropy.shape
+    site, token = np.indices((n_sites, n_tokens)).reshape(2, -1)
+    parts: list[tuple[str, int, NDArray[Any], NDArray[Any], NDArray[Any] | None]] = [
+        ("top", k, result.top_ids[..., k], result.top_logprobs[..., k], None) for k in range(result.top_ids.shape[-1])
+    ]
+    wide = (n_sites, n_tokens)
+    parts.append(("next", 0, np.broadcast_to(result.tokens.next_id, wide), result.next_logprobs, result.next_ranks))
+    parts.append(("final", 0, np.broadcast_to(result.final_ids, wide), result.final_logprobs, result.final_ranks))
+    for k in range(result.target_ids.shape[-1]):
+        ids = np.broadcast_to(result.target_ids[result.tokens.prompt, k], wide)
+        parts.append(("target", k, ids, result.target_logprobs[..., k], result.target_ranks[..., k]))
+    for k in range(result.tracked_ids.shape[-1]):
+        ids = np.broadcast_to(result.tracked_ids[:, k], wide)
+        parts.append(("tracked", k, ids, result.tracked_logprobs[..., k], None))
+    for role, k, ids, logprobs, ranks in parts:
+        flat, keep = ids.reshape(-1), ids.reshape(-1) >= 0
+        s, t = site[keep], token[keep]
+        yield {
+            "layer": [result.sites[i].layer for i in s],
+            "component": [result.sites[i].component for i in s],
+            "head": [result.sites[i].head for i in s],
+            "prompt": result.tokens.prompt[t],
+            "position": result.tokens.position[t],
+            "input": [result.tokens.text[i] for i in t],
+            "entropy": result.entropy[s, t],
+            "kl_to_final": result.kl_to_final[s, t],
+            "role": role,
+            "k": k,
+            "id": flat[keep],
+            "text": [result.text(i) for i in flat[keep]],
+            "logprob": logprobs.reshape(-1)[keep],
+            "prob": np.exp(logprobs.reshape(-1)[keep]),
+            "rank": np.full(len(s), k if role == "top" else -1) if ranks is None else ranks.reshape(-1)[keep],
+        }
