@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from ._anatomy import Anatomy, anatomy
     from ._logit_lens import logit_lens
     from ._table import table
+    from .certificate import Certificate
     from .errors import LensError
     from .models import load
     from .plot import heatmap, write_html
-    from .result import Certificate, LensResult, Site, Tokens
+    from .result import LensResult, Site, Tokens
 
 __all__ = [
     "Anatomy",
@@ -47,7 +48,7 @@ _HOME = {
     "load": "models",
     "heatmap": "plot",
     "write_html": "plot",
-    "Certificate": "result",
+    "Certificate": "certificate",
     "LensResult": "result",
     "Site": "result",
     "Tokens": "result",

@@ -161,22 +161,42 @@ def _find_blocks(module: nn.Module, run: Run) -> tuple[str, list[nn.Module]]:
 
 
 def _check_stream(family: str, run: Run, blocks: list[nn.Module]) -> None:
-    """One stream of shape [batch, position, d_model] goes in and out of every block, and looks only back."""
-    first = run.outputs[blocks[0]]
-    for layer, block in enumerate(blocks):
-        before, after = run.inputs[block], run.outputs[block]
-        if after.ndim != 3 or after.shape[:2] != SHAPE or after.shape != first.shape or before is None:
-            raise LensError(
-                f"{family}: block {layer} gives {list(after.shape)} for 2 prompts of 6 tokens, where a lens "
-                f"expects one residual stream [2, 6, d_model]. Models with several streams are not supported."
-            )
+    """The model reads left to right, and one stream [batch, position, d_model] goes from block to block."""
     if run.logits.device.type != "meta":
-        rows = run.logits[:, :5].float()
+        rows = run.logits[:, : SHAPE[1] - 1].float()
         if (rows[0] - rows[1]).abs().max() > 0.05 * rows.abs().max():
             raise LensError(
                 f"{family} is not causal: a later token changes the prediction at an earlier position, so "
                 "'what the model predicts next' is not defined. A lens needs a model that reads left to right."
             )
+    for layer, block in enumerate(blocks):
+        stream = run.outputs[block]
+        if stream.ndim != 3 or stream.shape[:2] != SHAPE or stream.shape != run.outputs[blocks[0]].shape:
+            raise LensError(
+                f"{family}: block {layer} gives {list(stream.shape)} for 2 prompts of 6 tokens, where a lens expects "
+                "one residual stream [2, 6, d_model]. Several streams on an axis of their own, and other layouts, are refused."
+            )
+        times = run.calls.count(block)
+        if times != 1:
+            raise LensError(
+                f"{family}: block {layer} runs {times} times for one token, so 'after layer {layer}' is not defined."
+            )
+        if layer and not _continues(run.outputs[blocks[layer - 1]], run.inputs[block]):
+            raise LensError(
+                f"{family}: between block {layer - 1} and block {layer} something is added to the stream, so the model "
+                f"cannot be said to stop after layer {layer - 1}."
+            )
+
+
+def _continues(before: Tensor, after: Tensor | None) -> bool:
+    """Whether a block takes what the one before it gave, or that times a number (RWKV halves its stream)."""
+    if after is None or after.shape != before.shape:
+        return False
+    if after is before or after.device.type == "meta":
+        return True
+    before, after = before.double(), after.to(before.device).double()
+    factor = (before * after).sum() / (before * before).sum()
+    return bool(((after - factor * before).abs().max() <= 1e-5 * after.abs().max()).item())
 
 
 def _part(block: nn.Module, run: Run, words: tuple[str, ...]) -> str | None:

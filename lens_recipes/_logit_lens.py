@@ -6,7 +6,7 @@ Idea: nostalgebraist, "interpreting GPT: the logit lens" (LessWrong, 2020).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from ._anatomy import Anatomy, anatomy, plain_head
 from .batches import Batch, cut
-from .display import token_texts
+from .certificate import Certificate
+from .display import prompt_text, token_texts
 from .errors import LensError
-from .models import context_length, resolve_remote, tokenizer_of
+from .models import context_length, dtype_of, exclusive, resolve_remote, tokenizer_of
 from .provenance import provenance
 from .readout import PADDED, first_of, model_logits, readout, token_axis, unembed
-from .result import Certificate, LensResult, Site, Tokens
+from .result import LensResult, Site, Tokens
 from .tokens import check_ids, encode, pick, pick_positions, target_ids
 
 MAX_TRACKED = 32
@@ -51,7 +52,7 @@ def logit_lens(
         model: What `load()` returns.
         prompts: One or several strings, lists of token ids or chats; a 2-D tensor of ids or a `BatchEncoding`.
             Any number: they are run in batches, and each gives the same numbers as alone.
-        layers: None for all, an int, a slice or a list; negative from the end.
+        layers: None for all, an int, a slice or a list; negative from the end. They are read in ascending order.
         positions: The same forms, within each prompt, or a list of them, one per prompt. −1 alone is cheap: the
             model's head then runs on one position.
         targets: Tokens to follow, as strings or ids for all prompts, or one such list per prompt.
@@ -76,24 +77,26 @@ def logit_lens(
         >>> print(result)
     """
     started = time.perf_counter()
+    layers, positions, targets = map(_listed, (layers, positions, targets))
     where = resolve_remote(model, remote)
     if model._module.training and not where:
         raise LensError("the model is in training mode, where dropout makes every run different: call model.eval().")
-    parts = anatomy(model)
-    tokenizer = tokenizer_of(model)
-    _check_numbers(top_k, track, max_bytes, parts.vocab_size)
-    encoded = encode(prompts, tokenizer, add_special_tokens=add_special_tokens)
-    check_ids(encoded, parts.vocab_size, context_length(model))
-    read = pick(layers, parts.n_layers, "layers", "this model")
-    picked = pick_positions(positions, encoded)
-    wanted = target_ids(targets, len(encoded), tokenizer, parts.vocab_size)
+    with exclusive(model):
+        parts = anatomy(model)
+        tokenizer = tokenizer_of(model)
+        _check_numbers(top_k, track, max_bytes, parts.vocab_size)
+        encoded = encode(prompts, tokenizer, add_special_tokens=add_special_tokens)
+        check_ids(encoded, parts.vocab_size, context_length(model))
+        read = sorted(pick(layers, parts.n_layers, "layers", "this model"))
+        picked = pick_positions(positions, encoded)
+        wanted = target_ids(targets, len(encoded), tokenizer, parts.vocab_size)
 
-    batches = cut(model, encoded, picked, parts, max_bytes, where)
-    options = {"top_k": top_k, "track": track, "max_tracked": MAX_TRACKED, "max_bytes": max_bytes}
-    found = [
-        _run(model, parts, batch, read, apply_norm, wanted, options, where)
-        for batch in tqdm(batches, "logit_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2)
-    ]
+        batches = cut(model, encoded, picked, parts, max_bytes, where)
+        options = {"top_k": top_k, "track": track, "max_tracked": MAX_TRACKED, "max_bytes": max_bytes}
+        found = [
+            _run(model, parts, batch, read, apply_norm, wanted, options, where)
+            for batch in tqdm(batches, "logit_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2)
+        ]
     numbers = _in_prompt_order(found, [p for batch in batches for p in batch.token_prompts])
     certificate = _certificate(numbers, model)
     if strict:
@@ -107,7 +110,7 @@ def logit_lens(
     return LensResult(
         sites=[Site(layer) for layer in read],
         tokens=replace(tokens, text=[texts[int(i)] for i in tokens.id]),
-        prompts=["".join(texts[i] for i in ids) for ids in encoded],
+        prompts=[prompt_text(tokenizer, ids) for ids in encoded],
         top_ids=numbers["top_ids"],
         top_logprobs=numbers["top_logprobs"],
         entropy=numbers["entropy"],
@@ -127,7 +130,7 @@ def logit_lens(
         tracked_logprobs=numbers["tracked_logprobs"],
         texts=texts,
         certificate=certificate,
-        provenance=provenance(model, "logit_lens", arguments, where, time.perf_counter() - started),
+        provenance=provenance(model, "logit_lens", arguments, parts.vocab_size, where, time.perf_counter() - started),
     )
 
 
@@ -196,19 +199,25 @@ def _certificate(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
         max_kl=float(numbers["kl_last"].max()),
         top1_agreement=float(numbers["agrees"].mean()),
         tokens=len(numbers["error"]),
-        dtype=str(model._module.dtype).removeprefix("torch."),
+        dtype=str(dtype_of(model)).removeprefix("torch."),
     )
 
 
 def _tokens(encoded: list[list[int]], picked: list[list[int]]) -> Tokens:
-    spots = [(p, t, ids[t], (*ids, -1)[t + 1]) for p, ids in enumerate(encoded) for t in picked[p]]
-    prompt, position, here, following = np.array(spots, dtype=np.int32).T
-    return Tokens(prompt, position, here, following, np.zeros(len(spots), dtype=bool), [])
+    following = [[*ids[1:], -1] for ids in encoded]
+    spots = [(p, t, encoded[p][t], following[p][t]) for p in range(len(encoded)) for t in picked[p]]
+    prompt, position, here, after = np.array(spots, dtype=np.int32).T
+    return Tokens(prompt, position, here, after, np.zeros(len(spots), dtype=bool), [])
 
 
 def _all_ids(encoded: list[list[int]], numbers: dict[str, np.ndarray], wanted: list[list[int]]) -> set[int]:
     ids = {i for row in (*encoded, *wanted) for i in row}
     return ids.union(*(np.unique(numbers[name]).tolist() for name in ("top_ids", "final_ids", "tracked_ids")))
+
+
+def _listed(argument: Any) -> Any:
+    """An iterable that can be read once, as a list that can be read again."""
+    return list(argument) if isinstance(argument, Iterable) and not hasattr(argument, "__len__") else argument
 
 
 def _check_numbers(top_k: Any, track: Any, max_bytes: Any, vocab: int) -> None:

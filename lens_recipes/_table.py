@@ -29,6 +29,8 @@ def table(result: LensResult, *, position: int = -1, show_top: int = 5, width: i
     Raises:
         ValueError: a position that was not read.
     """
+    if show_top < 1:
+        raise ValueError(f"show_top={show_top} must be at least 1.")
     console = Console(file=io.StringIO(), width=width or 250, color_system=None, legacy_windows=False)
     render(result, console, position=position, show_top=show_top)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -124,7 +126,9 @@ def _answer(one: LensResult, number: int) -> Iterator[str]:
     token = len(one.tokens) - 1
     answer, p = repr(one.text(one.final_ids[token])), probability(one.model_logprobs[token])
     settled = int(one.settled()[token])
-    where = f"top-1 from layer {one.sites[settled]} on" if settled >= 0 else "never top-1 to the end at the layers read"
+    where = f"top-1 from layer {one.sites[settled]} on" if settled >= 0 else "not top-1 at the last layer read"
+    if settled >= 0 and one.kl_to_final[-1, token] > 1e-3:
+        where += ", of the layers read (the last was not)"
     yield f"prompt {number}, after {one.tokens.text[token]!r}: the model answers {answer} (p {p}), {where}"
     for j, target in enumerate(one.target_ids[0]):
         ranks = one.target_ranks[:, token, j]

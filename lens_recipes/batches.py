@@ -13,6 +13,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from ._anatomy import Anatomy
+from .models import dtype_of, text_config
 from .readout import model_logits
 
 MAX_TOKENS = 4096  # in one batch, padding included: enough to keep a processor busy
@@ -23,7 +24,6 @@ class Batch:
     """Some prompts as one forward pass, and where the asked-for tokens are in it.
 
     Attributes:
-        prompts: Which prompts, `[row]`.
         inputs: Keyword arguments of the trace: `input_ids [row, column]`, padded on the left, and the rest.
         rows, columns: Where each token is, `[token]`.
         kept: Its column in the model's logits, `[token]` (the head may have run on the last columns only).
@@ -31,7 +31,6 @@ class Batch:
         next_ids: The id that follows it, −1 at the end of a prompt, `[token]`.
     """
 
-    prompts: list[int]
     inputs: dict[str, Any]
     rows: Int[Tensor, " token"]
     columns: Int[Tensor, " token"]
@@ -55,11 +54,27 @@ def cut(
     """
     mixed = len({len(ids) for ids in encoded}) > 1
     can_pad = mixed and not remote and padding_is_harmless(model, parts)
-    groups = _groups([len(ids) for ids in encoded], picked, can_pad, max_bytes // (4 * parts.vocab_size))
+    bounds = _rope_bounds(text_config(model))
+    # Prompts of one sort may share a batch: one length, or where padding is harmless one side of each bound.
+    sorts = [sum(len(ids) > bound for bound in bounds) if can_pad else len(ids) for ids in encoded]
+    groups = _groups([len(ids) for ids in encoded], picked, sorts, max_bytes // (4 * parts.vocab_size))
     return [_batch(group, encoded, picked, parts) for group in groups]
 
 
-def _groups(lengths: list[int], picked: list[list[int]], can_pad: bool, max_logits: int) -> Iterator[list[int]]:
+def _rope_bounds(config: Any) -> set[int]:
+    """Lengths at which a model changes its position encoding for *all* tokens of a batch (longrope)."""
+    found: set[int] = set()
+    parts = [config.to_dict() if hasattr(config, "to_dict") else {}]
+    while parts:
+        for key, value in parts.pop().items():
+            if isinstance(value, dict):
+                parts.append(value)
+            elif key == "original_max_position_embeddings" and isinstance(value, int):
+                found.add(value)
+    return found
+
+
+def _groups(lengths: list[int], picked: list[list[int]], sorts: list[int], max_logits: int) -> Iterator[list[int]]:
     """Prompt numbers of each batch, shortest first. A prompt that is over a budget by itself is a batch by itself."""
     group: list[int] = []
     kept = 0
@@ -68,7 +83,7 @@ def _groups(lengths: list[int], picked: list[list[int]], can_pad: bool, max_logi
         most = max(kept, length - min(picked[prompt]))
         rows = len(group) + 1
         full = rows * length > MAX_TOKENS or rows * most > max_logits
-        if group and (full or (not can_pad and length != lengths[group[-1]])):
+        if group and (full or sorts[prompt] != sorts[group[-1]]):
             yield group
             group, most = [], length - min(picked[prompt])
         group, kept = [*group, prompt], most
@@ -77,6 +92,7 @@ def _groups(lengths: list[int], picked: list[list[int]], can_pad: bool, max_logi
 
 def _batch(group: list[int], encoded: list[list[int]], picked: list[list[int]], parts: Anatomy) -> Batch:
     width = max(len(encoded[p]) for p in group)
+    following = {p: [*encoded[p][1:], -1] for p in group}
     pads = [width - len(encoded[p]) for p in group]
     ids = torch.tensor([[0] * pad + encoded[p] for p, pad in zip(group, pads, strict=True)])
     spots = [(row, p, position) for row, p in enumerate(group) for position in picked[p]]
@@ -88,17 +104,19 @@ def _batch(group: list[int], encoded: list[list[int]], picked: list[list[int]], 
         inputs["use_cache"] = False
     kept = columns
     if "logits_to_keep" in parts.forward_options:
-        first = int(columns.min())
+        first, asked = int(columns.min()), columns.unique()
         inputs["logits_to_keep"] = width - first
         kept = columns - first
+        if len(asked) * 2 < width - first and not any(pads):  # a few, far apart: nnsight does not pad beside a tensor
+            inputs["logits_to_keep"] = asked
+            kept = torch.searchsorted(asked, columns)
     return Batch(
-        prompts=group,
         inputs=inputs,
         rows=torch.tensor([row for row, _, _ in spots]),
         columns=columns,
         kept=kept,
         token_prompts=[p for _, p, _ in spots],
-        next_ids=[(*encoded[p], -1)[position + 1] for _, p, position in spots],
+        next_ids=[following[p][position] for _, p, position in spots],
     )
 
 
@@ -132,5 +150,5 @@ def _try_padding(model: Envoy, parts: Anatomy) -> bool:
         except Exception:  # a model that cannot take a mask or position ids is not to be padded
             return False
         expected = model_logits(model.trace(**alone.inputs, trace=False))[0].float()
-    allowed = 3e-2 if model._module.dtype in (torch.bfloat16, torch.float16) else 1e-4
+    allowed = 3e-2 if dtype_of(model) in (torch.bfloat16, torch.float16) else 1e-4
     return bool((padded - expected).abs().max() <= allowed * expected.abs().max())

@@ -5,6 +5,7 @@ Nothing here imports torch until a recipe runs, so `--help` answers at once.
 
 from __future__ import annotations
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +29,8 @@ Examples:
   lens-recipes logit-lens "The capital of France is" --target " Paris"
 
   lens-recipes logit-lens "2 + 2 =" --model Qwen/Qwen3-0.6B --positions -1 --html lens.html
+
+  lens-recipes logit-lens --positions -1 -- "-5 + 5 ="
 
   lens-recipes logit-lens "Hello" --layers 10:20 --json - | jq .texts
 
@@ -87,6 +90,8 @@ def logit_lens_command(
 ) -> None:
     """Decode the residual stream after every layer."""
     _check_outputs(html, json_path)
+    if of not in (None, "next", "final", *(target or [])):
+        raise typer.BadParameter(f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of")
     if metric in (Metric.rank, Metric.logit) and of is None:
         raise typer.BadParameter('this metric needs --of: "next", "final", or a --target.', param_hint="--metric")
     chosen = {"positions": _index(positions, "--positions"), "layers": _index(layers, "--layers")}
@@ -96,8 +101,6 @@ def logit_lens_command(
     _quiet()
     lm = load(model, remote=remote, **({"dtype": dtype.value} if dtype else {}))
     result = logit_lens(lm, prompts, targets=target, top_k=show_top, apply_norm=not raw, **chosen)
-    if html is not None:
-        write_html(heatmap(result, metric=metric.value, of=of), html, offline=offline)
     if json_path == "-":
         from .files import as_json
 
@@ -108,6 +111,10 @@ def logit_lens_command(
         render(result, Console(width=None if sys.stdout.isatty() else 250), show_top=show_top)
         if json_path is not None:
             result.save(json_path)
+    if html is not None:
+        write_html(heatmap(result, metric=metric.value, of=of), html, offline=offline)
+        if len(result) > 1:
+            print(f"the heatmap shows the first of {len(result)} prompts", file=sys.stderr)
     for path in (html, None if json_path == "-" else json_path):
         if path is not None:
             print(f"wrote {path}", file=sys.stderr)
@@ -136,7 +143,9 @@ def _index(text: str, option: str) -> Any:
         return None
     try:
         if ":" in text:
-            return slice(*(int(part) if part.strip() else None for part in text.split(":")))
+            bounds = slice(*(int(part) if part.strip() else None for part in text.split(":")))
+            range(0)[bounds]  # a step of 0 is none
+            return bounds
         numbers = [int(part) for part in text.split(",")]
     except (ValueError, TypeError):
         raise typer.BadParameter(
@@ -163,6 +172,9 @@ def main() -> None:
     """Run the command line; a user's mistake is a sentence on stderr, never a traceback."""
     from .errors import LensError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     try:
         app()
     except (LensError, ValueError) as error:
@@ -171,6 +183,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print("lens-recipes: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read us (head, a pager) has seen enough
-        sys.exit(0)

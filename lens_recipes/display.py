@@ -108,3 +108,10 @@ def _byte_level(tokenizer: Any) -> bool:
 def token_texts(tokenizer: Any | None, ids: Iterable[int]) -> dict[int, str]:
     """`token_text` of every id, once."""
     return {int(i): token_text(tokenizer, int(i)) for i in sorted({int(i) for i in ids if i >= 0})}
+
+
+def prompt_text(tokenizer: Any | None, ids: list[int]) -> str:
+    """A whole prompt as text: characters that are several tokens come out as themselves."""
+    if tokenizer is None:
+        return " ".join(f"#{token}" for token in ids)
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

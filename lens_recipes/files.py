@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from .certificate import Certificate
 from .errors import LensError
-from .result import AXES, Certificate, LensResult, Site, Tokens
+from .result import AXES, LensResult, Site, Tokens
 
 FORMAT, VERSION = "lens-recipes/result", 1
 
@@ -47,6 +48,7 @@ def as_json(result: LensResult) -> str:
 
 
 def _meta(result: LensResult) -> dict[str, Any]:
+    proof = result.certificate
     return _jsonable(
         {
             "format": FORMAT,
@@ -55,7 +57,7 @@ def _meta(result: LensResult) -> dict[str, Any]:
             "prompts": result.prompts,
             "token_text": result.tokens.text,
             "texts": {str(i): text for i, text in result.texts.items()},
-            "certificate": None if result.certificate is None else dataclasses.asdict(result.certificate),
+            "certificate": None if proof is None else {**dataclasses.asdict(proof), "passed": proof.passed},
             "provenance": result.provenance,
         }
     )
@@ -133,16 +135,23 @@ def _rebuild(meta: dict[str, Any], arrays: dict[str, Any]) -> LensResult:
             raise ValueError(f"the tokens have {len(column)} entries for {name!r}, expected {sizes['token']}")
     if not all(0 <= prompt < sizes["prompt"] for prompt in columns["prompt"]):
         raise ValueError(f"a token belongs to a prompt that is not among the {sizes['prompt']}, expected")
+    texts = (*meta["prompts"], *meta["token_text"], *meta["texts"].values())
+    if not all(isinstance(text, str) for text in texts) or not isinstance(meta["provenance"], dict):
+        raise ValueError("texts or provenance are not what is expected")
     certificate = meta["certificate"]
     return LensResult(
         sites=[Site(*site) for site in meta["sites"]],
         tokens=Tokens(**columns, text=meta["token_text"]),
         prompts=meta["prompts"],
         texts={int(i): text for i, text in meta["texts"].items()},
-        certificate=None if certificate is None else Certificate(**_floats(certificate)),
+        certificate=None if certificate is None else _certificate(certificate),
         provenance=meta["provenance"],
         **fields,
     )
+
+
+def _certificate(stored: dict[str, Any]) -> Certificate:
+    return Certificate(**{field.name: _floats(stored[field.name]) for field in dataclasses.fields(Certificate)})
 
 
 _SPECIAL = {"Infinity": math.inf, "-Infinity": -math.inf}
@@ -178,7 +187,7 @@ class written:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).resolve()  # through a link, to what it names
 
     def __enter__(self) -> Path:
         try:

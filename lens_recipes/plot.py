@@ -160,8 +160,8 @@ def _rows(n_sites: int, stride: int | None) -> list[int]:
     """Site indices from the first to the last, the last always among them."""
     if stride is None:
         stride = math.ceil(n_sites / MAX_ROWS)
-    if stride < 1:
-        raise ValueError(f"stride={stride} must be at least 1.")
+    if not isinstance(stride, int) or stride < 1:
+        raise ValueError(f"stride={stride!r} must be a whole number from 1.")
     return list(range(n_sites - 1, -1, -stride))[::-1]
 
 
@@ -172,9 +172,13 @@ def _color_axis(metric: str, z: np.ndarray, one: LensResult) -> tuple[np.ndarray
         ticks = [0, *(10**k for k in range(int(math.log10(vocab)) + 1))]
         bar = {"tickvals": [-math.log10(rank + 1) for rank in ticks], "ticktext": [f"{rank:,}" for rank in ticks]}
         return -np.log10(z + 1), {"zmin": -math.log10(vocab), "zmax": 0}, bar
-    tops = {"prob": 1.0, "entropy": math.log(vocab), "kl": max(float(np.nanmax(z, initial=0)), 1e-6)}
+    tops = {"prob": 1.0, "entropy": math.log(vocab), "kl": max(float(z[np.isfinite(z)].max(initial=0)), 1e-6)}
     limits = {"zmin": 0.0, "zmax": tops[metric]} if metric in tops else {}
     return z, limits, {}
+
+
+def _number(value: float, what: str) -> str:
+    return f"{value:,.0f}" if what.startswith("rank") else f"{value:.4g}"
 
 
 def _hover(one: LensResult, s: int, t: int, what: str, z: np.ndarray) -> str:
@@ -184,7 +188,7 @@ def _hover(one: LensResult, s: int, t: int, what: str, z: np.ndarray) -> str:
         f"<b>layer {one.sites[s]}</b>, position {one.tokens.position[t]}",
         f"input {plotly_safe(one.tokens.text[t], 40)}",
         f"next token {plotly_safe(one.text(following), 40) if following >= 0 else '(the prompt ends here)'}",
-        f"{inert(what)}: {z[s, t]:.4g}",
+        f"{inert(what)}: {_number(z[s, t], what)}",
         "",
     ]
     for k in range(one.top_ids.shape[-1]):

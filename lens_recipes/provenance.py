@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
 
+from .models import dtype_of
+
 
 def provenance(
-    model: Envoy, recipe: str, arguments: dict[str, Any], remote: bool | str, seconds: float
+    model: Envoy, recipe: str, arguments: dict[str, Any], vocab_size: int, remote: bool | str, seconds: float
 ) -> dict[str, Any]:
     """A JSON-ready record. A local checkpoint is named by its folder alone: a result tells nothing of the machine."""
     config = getattr(model._module, "config", None)
@@ -26,8 +28,8 @@ def provenance(
         "model": name,
         "revision": getattr(model, "revision", None) or getattr(config, "_commit_hash", None),
         "architecture": type(model._module).__name__,
-        "dtype": str(model._module.dtype).removeprefix("torch."),
-        "vocab_size": int(getattr(config, "vocab_size", 0) or 0),
+        "dtype": str(dtype_of(model)).removeprefix("torch."),
+        "vocab_size": vocab_size,
         "recipe": recipe,
         "arguments": {key: plain(value) for key, value in arguments.items()},
         "remote": bool(remote),

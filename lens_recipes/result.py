@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .certificate import Certificate
 from .display import visible
-from .errors import LensError
 
 # The arrays of a result and their axes, for views of one prompt and for files.
 AXES: dict[str, tuple[str, ...]] = {
@@ -49,7 +48,7 @@ class Site(NamedTuple):
         return f"{self.layer}" if self.component == "resid_post" else f"{self.layer}.{self.component}{head}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens:
     """The packed token axis: prompts end to end, only the positions that were asked for.
 
@@ -68,63 +67,7 @@ class Tokens:
         return len(self.id)
 
 
-# How far the last layer's lens may be from the model's own logits, relative to the largest of them: the two are the
-# same modules on the same vectors, so only the order of additions and the rounding of the dtype may differ.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The last layer's lens, through norm and unembedding, against the logits the model itself gave in that run."""
-
-    max_logit_error: float
-    max_abs_logit: float
-    max_kl: float
-    top1_agreement: float
-    tokens: int
-    dtype: str
-
-    @property
-    def tolerance(self) -> float:
-        """The largest logit error that rounding in this dtype explains."""
-        return TOLERANCE.get(self.dtype, TOLERANCE["bfloat16"]) * max(self.max_abs_logit, 1e-3)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the lens is wired right. (A NaN anywhere fails.)"""
-        return self.max_logit_error <= self.tolerance
-
-    def __str__(self) -> str:
-        verdict = "certified" if self.passed else "NOT CERTIFIED"
-        return (
-            f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} "
-            f"token{'' if self.tokens == 1 else 's'}: largest difference "
-            f"{self.max_logit_error:.2g} (tolerance {self.tolerance:.2g}), KL {self.max_kl:.2g} nats, "
-            f"same top-1 {self.top1_agreement:.1%} ({self.dtype})"
-        )
-
-    def check(self) -> None:
-        """Raise a LensError with the numbers and the likely cause unless `passed`."""
-        if self.passed:
-            return
-        if math.isnan(self.max_logit_error):
-            cause = "there are NaNs in the logits; look for overflow in half precision or broken weights"
-        elif self.top1_agreement > 0.99:
-            cause = (
-                "the order of the tokens is right but not the numbers: a logit scale or softcap after the "
-                "unembedding or the final norm's scale was missed, or the products run in reduced precision (TF32)"
-            )
-        elif self.max_kl > 0.1:
-            cause = "the final norm was missed or applied twice, or this is not the last block's output"
-        else:
-            cause = "what happens between the last block and the logits was not read right"
-        raise LensError(
-            f"{self}. The lens does not reproduce this model, so its layers cannot be trusted. Likely cause: {cause}. "
-            "strict=False keeps the result, marked as not certified."
-        )
-
-
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class LensResult:
     """What each site of a model predicts after each token. Axes `[site, token, …]`; `tokens` names the tokens.
 
@@ -186,6 +129,8 @@ class LensResult:
 
     def __getitem__(self, prompt: int) -> LensResult:
         """One prompt's result: the numbers that it has alone. (`texts` stays whole.)"""
+        if not isinstance(prompt, int | np.integer):
+            raise TypeError(f"result[i] is one prompt's result, i a whole number; received {prompt!r}.")
         if not -len(self) <= prompt < len(self):
             raise IndexError(f"prompt {prompt} is out of range: the result holds {len(self)}.")
         number = range(len(self))[prompt]
@@ -267,7 +212,8 @@ class LensResult:
         return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items())
 
     def __repr__(self) -> str:
-        return f"LensResult({self.provenance.get('model', '?')}: {self.size})"
+        mark = f"; {self.mark}" if self.mark else ""
+        return f"LensResult({self.provenance.get('model', '?')}: {self.size}{mark})"
 
     def summary(self) -> str:
         """A few lines for an assistant: where the answer settles, how the targets' ranks move, what to distrust."""

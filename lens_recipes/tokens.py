@@ -42,7 +42,7 @@ def encode(prompts: Any, tokenizer: Any | None, *, add_special_tokens: bool = Tr
         elif kind == "chat":
             encoded = [_chat_ids(chat, tokenizer) for chat in several]
         else:
-            encoded = [list(tokenizer(text, add_special_tokens=add_special_tokens).input_ids) for text in several]
+            encoded = [_text_ids(text, tokenizer, add_special_tokens) for text in several]
     if not encoded:
         raise ValueError("received no prompts: pass at least one string, list of ids or chat.")
     for number, row in enumerate(encoded):
@@ -97,13 +97,23 @@ def _rows(ids: Any) -> list[list[int]]:
         return [[int(i) for i in row] for row in ids]  # a BatchEncoding without tensors may be ragged
     if isinstance(ids, list) and not ids:
         return [[]]
-    array = torch.as_tensor(ids)
+    try:
+        array = torch.as_tensor(ids)
+    except TypeError:
+        raise ValueError(f"token ids must be whole numbers; received {_short(ids)}.") from None
     if array.is_floating_point() or array.ndim not in (1, 2):
         raise ValueError(
             f"token ids must be whole numbers in one or two dimensions; received {array.dtype} of shape "
             f"{list(array.shape)}."
         )
     return torch.atleast_2d(array).tolist()
+
+
+def _text_ids(text: str, tokenizer: Any, add_special_tokens: bool) -> list[int]:
+    try:
+        return list(tokenizer(text, add_special_tokens=add_special_tokens).input_ids)
+    except (TypeError, UnicodeError) as error:  # half of a surrogate pair is no text
+        raise ValueError(f"{_short(text)} is no text that can be tokenised: {error}") from error
 
 
 def _chat_ids(chat: Any, tokenizer: Any) -> list[int]:
@@ -113,7 +123,7 @@ def _chat_ids(chat: Any, tokenizer: Any) -> list[int]:
         text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
     except Exception as error:  # whatever the template raises: it says itself which roles it wants
         raise ValueError(f"this model's chat template does not take the chat {_short(chat)}: {error}") from error
-    return list(tokenizer(text, add_special_tokens=False).input_ids)  # the template wrote BOS itself
+    return _text_ids(text, tokenizer, False)  # the template wrote BOS itself
 
 
 def check_ids(encoded: list[list[int]], vocab_size: int, context: int | None) -> None:
@@ -175,7 +185,9 @@ def pick_positions(positions: Any, encoded: list[list[int]]) -> list[list[int]]:
         ValueError: as `pick`, or not one entry per prompt.
     """
     per_prompt = [positions] * len(encoded)
-    if isinstance(positions, list | tuple) and any(isinstance(item, list | tuple | slice) for item in positions):
+    if isinstance(positions, list | tuple) and any(
+        item is None or isinstance(item, list | tuple | slice) for item in positions
+    ):
         if len(positions) != len(encoded):
             raise ValueError(f"received positions for {len(positions)} prompts, but there are {len(encoded)}.")
         per_prompt = list(positions)
@@ -221,20 +233,30 @@ def _target_id(target: Any, tokenizer: Any | None, vocab_size: int) -> int:
     if not isinstance(target, str) or tokenizer is None:
         kind = "a token id" if tokenizer is None else "a string or a token id"
         raise ValueError(f"a target must be {kind}; received {_short(target)}.")
-    ids = list(tokenizer(target, add_special_tokens=False).input_ids)
-    if len(ids) != 1:
-        # SentencePiece encodes " Paris" as "▁" + "▁Paris": look for the token that is written exactly so.
-        for mark in ("▁", "Ġ"):
-            exact = tokenizer.convert_tokens_to_ids(target.replace(" ", mark))
-            if exact is not None and exact != tokenizer.unk_token_id and token_text(tokenizer, exact) == target:
-                return int(exact)
-        pieces = [token_text(tokenizer, i) for i in ids]
-        hint = f"the first of them, {pieces[0]!r} (id {ids[0]})" if ids else "a string that is not empty"
+    ids = _text_ids(target, tokenizer, False)
+    for known in (*ids[:1], *_written_so(target, tokenizer)):
+        if (len(ids) == 1 or known != ids[0]) and token_text(tokenizer, known) == target:
+            return known
+    pieces = [token_text(tokenizer, i) for i in ids]
+    hint = f"{pieces[0]!r} (id {ids[0]})" if ids else "a string that is not empty"
+    if len(ids) == 1:
         raise ValueError(
-            f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. A target is one token: pass "
-            f"{hint}, or another word."
+            f"no token of this model is the target {target!r}; the nearest is {hint}: pass that, or an id."
         )
-    return ids[0]
+    raise ValueError(
+        f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. A target is one token: pass "
+        f"{'the first of them, ' if ids else ''}{hint}, or another word."
+    )
+
+
+def _written_so(target: str, tokenizer: Any) -> list[int]:
+    """Tokens that are spelled like the target in some tokenizer's alphabet.
+
+    SentencePiece reads "Paris" as "▁Paris", and " Paris" as "▁" + "▁Paris", though both have a token of their own.
+    """
+    spellings = [target.replace(" ", mark) for mark in (" ", "▁", "Ġ")]
+    found = [tokenizer.convert_tokens_to_ids(spelling) for spelling in spellings]
+    return [int(i) for i in found if i is not None]
 
 
 def _short(value: Any, width: int = 80) -> str:

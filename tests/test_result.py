@@ -359,7 +359,7 @@ def test_every_view_shows_the_mark(result):
 
 # -- rows ----------------------------------------------------------------------------------------------------
 
-COLUMNS = ["layer", "component", "head", "prompt", "position", "input", "entropy", "kl_to_final"]
+COLUMNS = ["certified", "layer", "component", "head", "prompt", "position", "input", "entropy", "kl_to_final"]
 COLUMNS += ["role", "k", "id", "text", "logprob", "prob", "rank"]
 
 
@@ -374,6 +374,7 @@ def test_the_frame_has_a_row_for_every_number(result):
         "target": n_sites * n_tokens * 2,
         "tracked": n_sites * int((result.tracked_ids >= 0).sum()),
     }
+    assert frame["certified"].all()
     assert frame["prob"].between(0, 1).all()
     assert not frame[["logprob", "entropy", "kl_to_final", "id"]].isna().any().any()
     assert set(frame["component"]) == {"resid_post"}
