@@ -174,7 +174,7 @@ def _check_stream(family: str, run: Run, blocks: list[nn.Module]) -> None:
         if stream.ndim != 3 or stream.shape[:2] != SHAPE or stream.shape != run.outputs[blocks[0]].shape:
             raise LensError(
                 f"{family}: block {layer} gives {list(stream.shape)} for 2 prompts of 6 tokens, where a lens expects "
-                "one residual stream [2, 6, d_model]. Several streams on an axis of their own, and other layouts, are refused."
+                "one residual stream [2, 6, d_model]. Several streams, and other layouts, are refused."
             )
         times = run.calls.count(block)
         if times != 1:

@@ -24,7 +24,7 @@ from .display import prompt_text, token_texts
 from .errors import LensError
 from .models import context_length, dtype_of, exclusive, resolve_remote, tokenizer_of
 from .provenance import provenance
-from .readout import PADDED, first_of, model_logits, readout, token_axis, unembed
+from .readout import COPIES, PADDED, first_of, model_logits, readout, token_axis, unembed
 from .result import LensResult, Site, Tokens
 from .tokens import check_ids, encode, pick, pick_positions, target_ids
 
@@ -150,7 +150,8 @@ def _run(
     """
     visited = sorted({*layers, parts.n_layers - 1})
     reads = [(visited.index(layer), norm) for layer in layers]
-    options = {**options, "n_sites": len(layers)}
+    weight = None if remote else plain_head(model, parts)
+    options = {**options, "n_sites": len(layers), "copies": COPIES if weight is None else 1}
     certified = (len(visited) - 1, True)  # the last layer through the norm: what the certificate checks
     if reads[-1] != certified:
         reads.append(certified)
@@ -158,7 +159,6 @@ def _run(
         [[*targets[p], following] for p, following in zip(batch.token_prompts, batch.next_ids, strict=True)]
     )
     rows, columns, kept, blocks, tail = batch.rows, batch.columns, batch.kept, parts.blocks, parts.tail
-    weight = None if remote else plain_head(model, parts)
     inputs = dict(batch.inputs)
     if remote:
         nnsight.register("lens_recipes")  # the server does not have this package: its functions travel as source

@@ -27,7 +27,7 @@ PADDED = {"tracked_ids": -1, "tracked_logprobs": float("nan")}  # arrays of unev
 TILE = 1024  # columns at a time
 BLOCK = 64  # columns that share a maximum
 ROWS = 640  # rows at a time: a tile of them (2.6 MB) stays in cache
-_COPIES = 3  # arrays of [row, vocabulary] that one chunk may need at once
+COPIES = 3  # arrays of [row, vocabulary] that one chunk needs at once where the unembedding is called; else 1
 
 
 def first_of(output: Any) -> Tensor:
@@ -121,6 +121,7 @@ def readout(
     track: str | int | None,
     max_tracked: int,
     max_bytes: int,
+    copies: int = COPIES,
 ) -> dict[str, Tensor]:
     """Everything a lens says about some tokens, as small arrays on the CPU.
 
@@ -134,6 +135,7 @@ def readout(
         wanted: Token ids whose log-probability and rank are asked for at every site of a token; −1 for none.
             The model's own answer is added as a last column.
         track: "top1", a number of the final layer's top tokens, or None.
+        copies: How many arrays as large as its logits `to_logits` has at once.
 
     Returns:
         `top_ids`, `top_logprobs` [site, token, k]; `entropy`, `kl`, `logsumexp` [site, token];
@@ -143,7 +145,7 @@ def readout(
     """
     n_tokens, vocab = len(wanted), final_logits.shape[-1]
     rows, positions = where
-    most = max(1, max_bytes // (vocab * 4 * _COPIES))  # rows at a time that the budget allows
+    most = max(1, max_bytes // (vocab * 4 * copies))  # rows at a time that the budget allows
     step = max(1, min(most, ROWS) // (len(reads) + 1))  # tokens at a time, all their sites together
     width = min(most, len(reads))  # sites at a time
     parts: dict[str, list[Tensor]] = {}
@@ -233,13 +235,12 @@ def _chunks(reads: list[tuple[int, bool]], width: int) -> list[list[int]]:
 
 def _own_distribution(final: Float[Tensor, "token vocab"]) -> tuple[Tensor, dict[str, Tensor]]:
     """The model's own probabilities, and their scan: made like a lens's, so that equal logits have the KL 0."""
-    first = _scan(*whole(final), 1, None)
-    probs = (final - first["logsumexp"].float()[:, None]).exp()
+    probs = final.softmax(-1)
     return probs, _scan(*whole(final), 1, probs)
 
 
 def _scan(
-    logits: Float[Tensor, "row vocab"], tiles: Iterator[slice], top_k: int, probs: Float[Tensor, "token vocab"] | None
+    logits: Float[Tensor, "row vocab"], tiles: Iterator[slice], top_k: int, probs: Float[Tensor, "token vocab"]
 ) -> dict[str, Tensor]:
     """log Σ exp, entropy, Σ p·logit and Σ p, and the top k; rows are sites × tokens, p the tokens' own `probs`."""
     found = _sums(logits, tiles, probs)
@@ -251,35 +252,41 @@ def _scan(
 
 
 def _sums(
-    logits: Float[Tensor, "row vocab"], tiles: Iterator[slice], probs: Float[Tensor, "token vocab"] | None
+    logits: Float[Tensor, "row vocab"], tiles: Iterator[slice], probs: Float[Tensor, "token vocab"]
 ) -> dict[str, Tensor]:
     """Everything that one look at each tile can tell.
 
-    With y = x − m for the running maximum m, the sums s = Σ exp y and q = Σ y · exp y are carried from tile to tile;
-    then log Σ exp = m + log s, and the entropy is log s − q/s.
+    With y = x − m, m the maximum so far, each tile gives Σ exp y, Σ y · exp y, Σ p · y and Σ p. They are put together
+    at the end in float64: log Σ exp = M + log s and the entropy = log s − q/s, for the last maximum M.
     """
-    n_rows, vocab = logits.shape
-    maximum = logits.new_full((n_rows,), -1e30)
-    s, q, cross, mass = (logits.new_zeros(n_rows, dtype=torch.float64) for _ in range(4))
+    (n_rows, vocab), tokens = logits.shape, len(probs)
     blocks = logits.new_empty(n_rows, -(-vocab // BLOCK))
+    room = logits.new_empty(2, n_rows, min(TILE, vocab))  # used again for each tile: fresh memory costs page faults
+    highest = logits.new_full((n_rows,), -1e30)
+    parts: list[tuple[Tensor, ...]] = []
     for here in tiles:
         x = logits[:, here]
+        y, e = room[0, :, : x.shape[-1]], room[1, :, : x.shape[-1]]
         maxima = _block_maxima(x)
         blocks[:, here.start // BLOCK : here.start // BLOCK + maxima.shape[-1]] = maxima
-        highest = torch.maximum(maximum, maxima.amax(-1))
-        y = x - highest[:, None]
-        e = y.exp()
-        drop = (maximum - highest).double()
-        q = drop.exp() * (q + s * drop) + torch.linalg.vecdot(e, y)
-        s = drop.exp() * s + e.sum(-1)
-        if probs is not None:
-            p = probs[:, here]
-            part = torch.linalg.vecdot(p, y.unflatten(0, (-1, len(p)))).flatten()
-            weight = p.sum(-1).double().repeat(n_rows // len(p))
-            cross, mass = cross + part + weight * highest, mass + weight
-        maximum = highest
-    sums = {"logsumexp": maximum + s.log(), "entropy": s.log() - q / s, "cross": cross, "mass": mass}
-    return {**sums, "blocks": blocks}
+        highest = torch.maximum(highest, maxima.amax(-1))
+        torch.sub(x, highest[:, None], out=y)
+        sum_e = torch.exp(y, out=e).sum(-1)
+        sum_ey = e.mul_(y).sum(-1)
+        p = probs[:, here]
+        sum_py = torch.mul(p, y.unflatten(0, (-1, tokens)), out=e.unflatten(0, (-1, tokens))).sum(-1).flatten()
+        parts.append((highest, sum_e, sum_ey, sum_py, p.sum(-1)))
+    m, s, q, cross, mass = (torch.stack(part).double() for part in zip(*parts, strict=True))
+    drop = m - highest
+    total, entropic = (drop.exp() * s).sum(0), (drop.exp() * (q + s * drop)).sum(0)
+    mass = mass.repeat(1, n_rows // tokens)
+    return {
+        "logsumexp": highest + total.log(),
+        "entropy": total.log() - entropic / total,
+        "cross": (cross + mass * m).sum(0),
+        "mass": mass.sum(0),
+        "blocks": blocks,
+    }
 
 
 def _block_maxima(x: Float[Tensor, "row column"]) -> Float[Tensor, "row block"]:
@@ -312,11 +319,12 @@ def _numbers(
     # Σ p (log p − log lens), p the model's own: rounding may leave −1e−7, and −1e30 stood for −∞
     kl = (own["cross"] - scan["cross"] + (logsumexp - own["logsumexp"]) * own["mass"]).clamp(min=0)
     at = _at(logits, wanted)
-    ranks = torch.zeros(at.shape, dtype=torch.int32, device=at.device)
+    ranks = torch.zeros_like(at)
     for here in columns(logits.shape[-1]):
         tile = logits[..., here]
+        above = torch.empty_like(tile)  # counting in float32 is four times as fast as in bool, and exact to 2^24
         for want in range(at.shape[-1]):
-            ranks[..., want] += (tile > at[..., want, None]).sum(-1, dtype=torch.int32)
+            ranks[..., want] += torch.gt(tile, at[..., want, None], out=above).sum(-1)
     return {
         "top_ids": scan["top_ids"].int(),
         "top_logprobs": (scan["top"] - logsumexp[..., None]).float(),
@@ -324,7 +332,7 @@ def _numbers(
         "kl": kl.masked_fill(kl > 1e20, float("inf")).float(),
         "logsumexp": logsumexp.float(),
         "wanted_logprobs": (at - logsumexp[..., None]).float(),
-        "wanted_ranks": ranks.masked_fill(wanted < 0, -1),
+        "wanted_ranks": ranks.int().masked_fill(wanted < 0, -1),
     }
 
 
