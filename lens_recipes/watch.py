@@ -87,6 +87,11 @@ def watch(module: nn.Module, ids: tuple[int, ...], options: frozenset[str], *, m
             f"{type(module).__name__} gives no logits (it has no unembedding): load the model with its "
             "language-model head, for example through load(source)."
         )
+    if not isinstance(run.logits, Tensor):
+        raise LensError(
+            f"{type(module).__name__} gives a {type(run.logits).__name__} as its logits, where a tensor [prompt, "
+            "position, vocabulary] is expected: its unembedding returns something else than logits."
+        )
     if run.logits.ndim != 3 or run.logits.shape[:2] != rows.shape:
         raise LensError(
             f"{type(module).__name__} gives {list(run.logits.shape)} for 2 prompts of 6 tokens, where a language-model "
