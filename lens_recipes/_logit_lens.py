@@ -170,7 +170,7 @@ def _run(
             streams.append(first_of(model.get(f"{blocks}.{layer}").output)[rows, columns])
         logits = model_logits(model.output)
         numbers = nnsight.save(
-            readout(streams, reads, partial(unembed, model, tail, weight), logits, (rows, kept), wanted, **options)
+            readout(streams, reads, partial(unembed, model, tail, weight, {}), logits, (rows, kept), wanted, **options)
         )
     return {name: value.numpy() for name, value in numbers.items()}
 

@@ -16,7 +16,7 @@ from ._anatomy import Anatomy
 from .models import dtype_of, text_config
 from .readout import model_logits
 
-MAX_TOKENS = 4096  # in one batch, padding included: enough to keep a processor busy
+MAX_TOKENS = 2048  # in one batch, padding included: enough to keep a processor busy
 
 
 @dataclass(frozen=True)

@@ -49,14 +49,20 @@ def token_axis(name: str) -> int:
 
 
 def unembed(
-    model: Any, tail: list[tuple], weight: tuple[Tensor, Tensor | None] | None, rows: Tensor, norm: bool = True
+    model: Any,
+    tail: list[tuple],
+    weight: tuple[Tensor, Tensor | None] | None,
+    scratch: dict[bool, Tensor],
+    rows: Tensor,
+    norm: bool = True,
 ) -> Tiles:
     """Take stream vectors `[row, d_model]` to float32 logits `[row, vocabulary]`, in the model's own way.
 
     `tail` is `Anatomy.tail`: which modules to call and which numbers to apply in between. Modules are called and never
     their weights, so this works where the weights are quantised, sharded, or not in this process at all. Only where
     the caller knows that the unembedding is a plain local product, `weight` (and bias) make it tile by tile.
-    `norm=False` leaves out the final norm and reads the raw stream.
+    `norm=False` leaves out the final norm and reads the raw stream. The tiles of the next call with the same `norm`
+    take the place of these, in `scratch`: fresh memory for each chunk costs page faults, and leaves holes behind.
     """
     head = max(i for i, step in enumerate(tail) if step[0] == "call")
     x = rows.unsqueeze(0)  # modules expect [batch, position, d_model]
@@ -65,7 +71,10 @@ def unembed(
     if weight is None:
         logits = replay(model, tail[head:], x)[0].float().to(rows.device)
         return whole(logits)
-    logits = rows.new_empty(len(rows), len(weight[0]))
+    size = len(rows) * len(weight[0])
+    if norm not in scratch or scratch[norm].numel() < size:
+        scratch[norm] = rows.new_empty(size)
+    logits = scratch[norm][:size].view(len(rows), -1)
     return logits, _products(x[0], *weight, tail[head + 1 :], logits)
 
 
@@ -148,7 +157,8 @@ def readout(
     most = max(1, max_bytes // (vocab * 4 * copies))  # rows at a time that the budget allows
     step = max(1, min(most, ROWS) // (len(reads) + 1))  # tokens at a time, all their sites together
     width = min(most, len(reads))  # sites at a time
-    parts: dict[str, list[Tensor]] = {}
+    tracked = 0 if track is None else min(max_tracked, n_sites) if track == "top1" else int(track)
+    found: dict[str, Tensor] = {}
     with torch.no_grad():
         for start in range(0, n_tokens, step):
             here = slice(start, min(start + step, n_tokens))
@@ -158,11 +168,23 @@ def readout(
                 n_sites, top_k, track, max_tracked, width,
             )  # fmt: skip
             for name, value in part.items():
-                parts.setdefault(name, []).append(value.cpu())
-    m = max(part.shape[-1] for part in parts["tracked_ids"])
-    for name, fill in PADDED.items():
-        parts[name] = [torch.nn.functional.pad(p, (0, m - p.shape[-1]), value=fill) for p in parts[name]]
-    return {name: torch.cat(value, token_axis(name)) for name, value in parts.items()}
+                # All at once, then filled: small arrays that stay, between large ones that go, would leave holes in
+                # the heap, and memory would grow with the prompt.
+                if name not in found:
+                    found[name] = _empty_like(value, token_axis(name), n_tokens, tracked if name in PADDED else None)
+                    found[name].fill_(PADDED.get(name, 0))
+                place = found[name].narrow(token_axis(name), start, here.stop - start)
+                place[..., : value.shape[-1]].copy_(value) if name in PADDED else place.copy_(value)
+    used = int((found["tracked_ids"] >= 0).any(0).sum())
+    return found | {name: found[name][..., :used].clone() for name in PADDED}
+
+
+def _empty_like(value: Tensor, axis: int, n_tokens: int, last: int | None) -> Tensor:
+    shape = list(value.shape)
+    shape[axis] = n_tokens
+    if last is not None:
+        shape[-1] = last
+    return torch.empty(shape, dtype=value.dtype)
 
 
 def _some_tokens(
@@ -316,8 +338,9 @@ def _numbers(
 ) -> dict[str, Tensor]:
     """A chunk's numbers, in the form in which they are given back."""
     logsumexp = scan["logsumexp"]
-    # Σ p (log p − log lens), p the model's own: rounding may leave −1e−7, and −1e30 stood for −∞
-    kl = (own["cross"] - scan["cross"] + (logsumexp - own["logsumexp"]) * own["mass"]).clamp(min=0)
+    # Σ p (log p − log lens), p the model's own and Σ p its mass, which rounding leaves beside 1: at worst the difference
+    # of equal terms is −1e−7; −1e30 stood for −∞
+    kl = ((own["cross"] - scan["cross"]) / own["mass"] + logsumexp - own["logsumexp"]).clamp(min=0)
     at = _at(logits, wanted)
     ranks = torch.zeros_like(at)
     for here in columns(logits.shape[-1]):

@@ -429,8 +429,8 @@ def test_a_raw_lens_with_a_skipped_norm_in_its_certificate_is_refused(monkeypatc
     """apply_norm=False does not switch the check off."""
     unembed = _logit_lens.unembed
 
-    def normless(model, tail, weight, rows, norm=True):
-        return unembed(model, tail, weight, rows, False)
+    def normless(model, tail, weight, scratch, rows, norm=True):
+        return unembed(model, tail, weight, scratch, rows, False)
 
     monkeypatch.setattr(_logit_lens, "unembed", normless)
     with pytest.raises(lr.LensError, match="NOT CERTIFIED"):

@@ -335,7 +335,7 @@ def test_a_tail_is_replayed_step_by_step():
 
         for norm in (True, False):
             expected = (modules["out"](rows + norm)[:, :4] * 2 / 3).tanh().bfloat16().float()
-            found, tiles = unembed(Model(), tail, None, rows, norm)
+            found, tiles = unembed(Model(), tail, None, {}, rows, norm)
             assert [part.stop for part in tiles] == [found.shape[-1]]
             assert found.dtype == torch.float32
             torch.testing.assert_close(found, expected, atol=0, rtol=0)
