@@ -338,8 +338,7 @@ def _numbers(
 ) -> dict[str, Tensor]:
     """A chunk's numbers, in the form in which they are given back."""
     logsumexp = scan["logsumexp"]
-    # Σ p (log p − log lens), p the model's own and Σ p its mass, which rounding leaves beside 1: at worst the difference
-    # of equal terms is −1e−7; −1e30 stood for −∞
+    # Σ p (log p − log lens) for the model's own p, whose sum (mass) rounding leaves beside 1; −1e30 stood for −∞
     kl = ((own["cross"] - scan["cross"]) / own["mass"] + logsumexp - own["logsumexp"]).clamp(min=0)
     at = _at(logits, wanted)
     ranks = torch.zeros_like(at)
