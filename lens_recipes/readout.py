@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Tiles = tuple[Tensor, Iterator[slice]]
 
 PADDED = {"tracked_ids": -1, "tracked_logprobs": float("nan")}  # arrays of uneven width, and what fills them
-TILE = 1024  # columns at a time
+TILE = 1024  # columns at a time on a processor; elsewhere 16 times as many, for fewer and larger kernels
 BLOCK = 64  # columns that share a maximum
 ROWS = 640  # rows at a time: a tile of them (2.6 MB) stays in cache
 COPIES = 3  # arrays of [row, vocabulary] that one chunk needs at once where the unembedding is called; else 1
@@ -95,16 +95,22 @@ def replay(model: Any, steps: list[tuple], x: Tensor) -> Tensor:
 
 def whole(logits: Float[Tensor, "row vocab"]) -> Tiles:
     """Logits that are there already, as tiles."""
-    return logits, columns(logits.shape[-1])
+    return logits, columns(logits)
 
 
-def columns(vocab: int) -> Iterator[slice]:
+def columns(logits: Float[Tensor, "*row vocab"]) -> Iterator[slice]:
     """The vocabulary in tiles."""
-    return (slice(start, min(start + TILE, vocab)) for start in range(0, vocab, TILE))
+    vocab, width = logits.shape[-1], tile_width(logits)
+    return (slice(start, min(start + width, vocab)) for start in range(0, vocab, width))
+
+
+def tile_width(logits: Float[Tensor, "*row vocab"]) -> int:
+    """How many columns a tile has at most."""
+    return min(TILE * (1 if logits.device.type == "cpu" else 16), logits.shape[-1])
 
 
 def _products(x: Tensor, weight: Tensor, bias: Tensor | None, after: list[tuple], logits: Tensor) -> Iterator[slice]:
-    for here in columns(len(weight)):
+    for here in columns(logits):
         if bias is None:
             torch.mm(x, weight[here].T, out=logits[:, here])
         else:
@@ -283,8 +289,9 @@ def _sums(
     """
     (n_rows, vocab), tokens = logits.shape, len(probs)
     blocks = logits.new_empty(n_rows, -(-vocab // BLOCK))
-    room = logits.new_empty(2, n_rows, min(TILE, vocab))  # used again for each tile: fresh memory costs page faults
+    room = logits.new_empty(2, n_rows, tile_width(logits))  # used again for each tile: fresh memory costs page faults
     highest = logits.new_full((n_rows,), -1e30)
+    exact = torch.float32 if logits.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
     parts: list[tuple[Tensor, ...]] = []
     for here in tiles:
         x = logits[:, here]
@@ -298,7 +305,7 @@ def _sums(
         p = probs[:, here]
         sum_py = torch.mul(p, y.unflatten(0, (-1, tokens)), out=e.unflatten(0, (-1, tokens))).sum(-1).flatten()
         parts.append((highest, sum_e, sum_ey, sum_py, p.sum(-1)))
-    m, s, q, cross, mass = (torch.stack(part).double() for part in zip(*parts, strict=True))
+    m, s, q, cross, mass = (torch.stack(part).to(exact) for part in zip(*parts, strict=True))
     drop = m - highest
     total, entropic = (drop.exp() * s).sum(0), (drop.exp() * (q + s * drop)).sum(0)
     mass = mass.repeat(1, n_rows // tokens)
@@ -342,7 +349,7 @@ def _numbers(
     kl = ((own["cross"] - scan["cross"]) / own["mass"] + logsumexp - own["logsumexp"]).clamp(min=0)
     at = _at(logits, wanted)
     ranks = torch.zeros_like(at)
-    for here in columns(logits.shape[-1]):
+    for here in columns(logits):
         tile = logits[..., here]
         above = torch.empty_like(tile)  # counting in float32 is four times as fast as in bool, and exact to 2^24
         for want in range(at.shape[-1]):
