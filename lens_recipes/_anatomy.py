@@ -177,14 +177,14 @@ def _continues(before: Tensor, after: Tensor | None) -> bool:
     return bool(((after - factor * before).abs().max() <= 1e-5 * after.abs().max()).item())
 
 
-def _part(block: nn.Module, run: Run, words: tuple[str, ...]) -> str | None:
-    """The child of a block whose name or class speaks of `words`; modules that ran, the outermost first."""
+def _part(block: nn.Module, run: Run, hints: tuple[str, ...]) -> str | None:
+    """The child of a block whose name or class speaks of `hints`; modules that ran, the outermost first."""
     for name, child in block.named_modules():
         kind = type(child).__name__.lower()
         leaf = name.rpartition(".")[2].lower()
         if not name or child not in run.inputs or "norm" in kind + leaf:
             continue
-        if any(leaf.startswith(w) or leaf.endswith(w) or w in kind for w in words):
+        if any(leaf.startswith(w) or leaf.endswith(w) or w in kind for w in hints):
             return name
     return None
 

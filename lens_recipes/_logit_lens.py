@@ -26,7 +26,7 @@ from .models import context_length, dtype_of, exclusive, resolve_remote, tokeniz
 from .provenance import provenance
 from .readout import COPIES, PADDED, first_of, model_logits, readout, token_axis, unembed
 from .result import LensResult, Site, Tokens
-from .tokens import check_ids, encode, pick, pick_positions, target_ids
+from .tokens import check_ids, encode, following, pick, pick_positions, target_ids
 
 MAX_TRACKED = 32
 
@@ -156,7 +156,7 @@ def _run(
     if reads[-1] != certified:
         reads.append(certified)
     wanted = torch.tensor(
-        [[*targets[p], following] for p, following in zip(batch.token_prompts, batch.next_ids, strict=True)]
+        [[*targets[p], next_id] for p, next_id in zip(batch.token_prompts, batch.next_ids, strict=True)]
     )
     rows, columns, kept, blocks, tail = batch.rows, batch.columns, batch.kept, parts.blocks, parts.tail
     inputs = dict(batch.inputs)
@@ -204,10 +204,10 @@ def _certificate(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
 
 
 def _tokens(encoded: list[list[int]], picked: list[list[int]]) -> Tokens:
-    following = [[*ids[1:], -1] for ids in encoded]
-    spots = [(p, t, encoded[p][t], following[p][t]) for p in range(len(encoded)) for t in picked[p]]
-    prompt, position, here, after = np.array(spots, dtype=np.int32).T
-    return Tokens(prompt, position, here, after, np.zeros(len(spots), dtype=bool), [])
+    after = [following(ids) for ids in encoded]
+    spots = [(p, t, encoded[p][t], after[p][t]) for p in range(len(encoded)) for t in picked[p]]
+    prompt, position, here, next_id = np.array(spots, dtype=np.int32).T
+    return Tokens(prompt, position, here, next_id, np.zeros(len(spots), dtype=bool), [])
 
 
 def _all_ids(encoded: list[list[int]], numbers: dict[str, np.ndarray], wanted: list[list[int]]) -> set[int]:

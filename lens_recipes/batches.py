@@ -13,8 +13,9 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from ._anatomy import Anatomy
-from .models import dtype_of, text_config
+from .models import dtype_of, text_config, tokenizer_of
 from .readout import model_logits
+from .tokens import following
 
 MAX_TOKENS = 2048  # in one batch, padding included: enough to keep a processor busy
 
@@ -92,7 +93,7 @@ def _groups(lengths: list[int], picked: list[list[int]], sorts: list[int], max_l
 
 def _batch(group: list[int], encoded: list[list[int]], picked: list[list[int]], parts: Anatomy) -> Batch:
     width = max(len(encoded[p]) for p in group)
-    following = {p: [*encoded[p][1:], -1] for p in group}
+    after = {p: following(encoded[p]) for p in group}
     pads = [width - len(encoded[p]) for p in group]
     ids = torch.tensor([[0] * pad + encoded[p] for p, pad in zip(group, pads, strict=True)])
     spots = [(row, p, position) for row, p in enumerate(group) for position in picked[p]]
@@ -116,7 +117,7 @@ def _batch(group: list[int], encoded: list[list[int]], picked: list[list[int]], 
         columns=columns,
         kept=kept,
         token_prompts=[p for _, p, _ in spots],
-        next_ids=[following[p][position] for _, p, position in spots],
+        next_ids=[after[p][position] for _, p, position in spots],
     )
 
 
@@ -131,7 +132,7 @@ def padding_is_harmless(model: Envoy, parts: Anatomy) -> bool:
     Attention masks padding out; a recurrence that ignores the mask (RWKV, RecurrentGemma) reads it like text. A model
     without a tokenizer gets no position ids from nnsight, so it is never padded.
     """
-    if getattr(model, "tokenizer", None) is None:
+    if tokenizer_of(model) is None:
         return False
     known = _harmless.get(model._module)
     if known is None:

@@ -55,7 +55,6 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         >>> model.config.num_hidden_layers
         30
     """
-    source = getattr(source, "_orig_mod", source)  # of a compiled model, the one that modules can be read in
     if isinstance(source, Envoy | torch.nn.Module) and kwargs:
         raise LensError(
             f"load() received a model that is there already, and {', '.join(kwargs)} for from_pretrained, which is not "
@@ -65,6 +64,7 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         if remote:
             _remote_by_default[source] = remote
         return source
+    source = getattr(source, "_orig_mod", source)  # of a compiled model, the one that modules can be read in
     if isinstance(source, torch.nn.Module) and hasattr(source, "config"):  # a PeftModel is no PreTrainedModel
         if remote:
             raise LensError("remote=True needs a hub id: a model in memory cannot be found by a server.")

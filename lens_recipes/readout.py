@@ -177,20 +177,15 @@ def readout(
                 # All at once, then filled: small arrays that stay, between large ones that go, would leave holes in
                 # the heap, and memory would grow with the prompt.
                 if name not in found:
-                    found[name] = _empty_like(value, token_axis(name), n_tokens, tracked if name in PADDED else None)
-                    found[name].fill_(PADDED.get(name, 0))
+                    shape = list(value.shape)
+                    shape[token_axis(name)] = n_tokens
+                    if name in PADDED:
+                        shape[-1] = tracked
+                    found[name] = torch.full(shape, PADDED.get(name, 0), dtype=value.dtype)
                 place = found[name].narrow(token_axis(name), start, here.stop - start)
                 place[..., : value.shape[-1]].copy_(value) if name in PADDED else place.copy_(value)
     used = int((found["tracked_ids"] >= 0).any(0).sum())
     return found | {name: found[name][..., :used].clone() for name in PADDED}
-
-
-def _empty_like(value: Tensor, axis: int, n_tokens: int, last: int | None) -> Tensor:
-    shape = list(value.shape)
-    shape[axis] = n_tokens
-    if last is not None:
-        shape[-1] = last
-    return torch.empty(shape, dtype=value.dtype)
 
 
 def _some_tokens(
@@ -351,7 +346,7 @@ def _numbers(
     ranks = torch.zeros_like(at)
     for here in columns(logits):
         tile = logits[..., here]
-        above = torch.empty_like(tile)  # counting in float32 is four times as fast as in bool, and exact to 2^24
+        above = torch.empty_like(tile)  # counting in float32 is faster than in bool, and exact to 2^24
         for want in range(at.shape[-1]):
             ranks[..., want] += torch.gt(tile, at[..., want, None], out=above).sum(-1)
     return {

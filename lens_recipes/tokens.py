@@ -259,6 +259,11 @@ def _written_so(target: str, tokenizer: Any) -> list[int]:
     return [int(i) for i in found if i is not None]
 
 
+def following(ids: list[int]) -> list[int]:
+    """The id after each position of a prompt; −1 where it ends."""
+    return [*ids[1:], -1]
+
+
 def _short(value: Any, width: int = 80) -> str:
     text = repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"
