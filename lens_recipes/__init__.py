@@ -16,42 +16,71 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._anatomy import Anatomy, anatomy
+    from ._attribution import attribution
     from ._logit_lens import logit_lens
     from ._table import table
+    from .attribution_result import Attribution, Part
     from .certificate import Certificate
+    from .components import Important
     from .errors import LensError
     from .models import load
     from .plot import heatmap, write_html
+    from .plot_attribution import attribution_bars, head_grid, source_map
+    from .plot_tracks import top_tokens, trajectory
     from .result import LensResult, Site, Tokens
+    from .tracks import logit_diff
+    from .vectors import decode_vectors
 
 __all__ = [
     "Anatomy",
+    "Attribution",
     "Certificate",
+    "Important",
     "LensError",
     "LensResult",
+    "Part",
     "Site",
     "Tokens",
     "anatomy",
+    "attribution",
+    "attribution_bars",
+    "decode_vectors",
+    "head_grid",
     "heatmap",
     "load",
+    "logit_diff",
     "logit_lens",
+    "source_map",
     "table",
+    "top_tokens",
+    "trajectory",
     "write_html",
 ]
 
 _HOME = {
     "Anatomy": "_anatomy",
     "anatomy": "_anatomy",
-    "logit_lens": "_logit_lens",
-    "table": "_table",
+    "attribution": "_attribution",
+    "Attribution": "attribution_result",
+    "Part": "attribution_result",
+    "Certificate": "certificate",
+    "Important": "components",
     "LensError": "errors",
+    "logit_lens": "_logit_lens",
     "load": "models",
     "heatmap": "plot",
     "write_html": "plot",
-    "Certificate": "certificate",
+    "attribution_bars": "plot_attribution",
+    "head_grid": "plot_attribution",
+    "source_map": "plot_attribution",
+    "top_tokens": "plot_tracks",
+    "trajectory": "plot_tracks",
     "LensResult": "result",
     "Site": "result",
     "Tokens": "result",
+    "table": "_table",
+    "logit_diff": "tracks",
+    "decode_vectors": "vectors",
 }
 
 

@@ -20,15 +20,21 @@ from tqdm import tqdm
 from ._anatomy import Anatomy, anatomy, plain_head
 from .batches import Batch, cut
 from .certificate import Certificate
+from .collect import collect
 from .display import prompt_text, token_texts
 from .errors import LensError
+from .frozen import one_head
 from .models import context_length, dtype_of, exclusive, resolve_remote, tokenizer_of
 from .provenance import provenance
-from .readout import COPIES, PADDED, first_of, model_logits, readout, token_axis, unembed
+from .readout import COPIES, PADDED, model_logits, readout, token_axis, unembed
 from .result import LensResult, Site, Tokens
+from .sites import Reads, pick_sites, site_reads, stream_reads
+from .tail import anywhere
 from .tokens import check_ids, encode, following, pick, pick_positions, target_ids
+from .wiring import wiring
 
 MAX_TRACKED = 32
+_SUMS = {"block": "block", "total": "total", "heads": "head"}  # errors of `collect`, and of the certificate
 
 
 def logit_lens(
@@ -36,6 +42,8 @@ def logit_lens(
     prompts: Any,
     *,
     layers: int | slice | Sequence[int] | None = None,
+    components: str | Sequence[str] = "resid_post",
+    heads: Any = None,
     positions: Any = None,
     targets: Any = None,
     track: str | int | None = "top1",
@@ -46,15 +54,20 @@ def logit_lens(
     remote: bool | str | None = None,
     strict: bool = True,
 ) -> LensResult:
-    """Decode the residual stream after every layer with the model's own final norm and unembedding.
+    """Decode the residual stream, or what is added to it, with the model's own final norm and unembedding.
 
     Args:
         model: What `load()` returns.
         prompts: One or several strings, lists of token ids or chats; a 2-D tensor of ids or a `BatchEncoding`.
             Any number: they are run in batches, and each gives the same numbers as alone.
         layers: None for all, an int, a slice or a list; negative from the end. They are read in ascending order.
-        positions: The same forms, within each prompt, or a list of them, one per prompt. −1 alone is cheap: the
-            model's head then runs on one position.
+        components: What is read of each layer, one or several: the stream "resid_pre", "resid_mid", "resid_post"; what
+            a module adds to it, "attn_out", "mlp_out", "mixer_out" (state space), "other_out", as it is added, after
+            any post-norm or multiplier; "head_out", each head's share of `attn_out`; "embed", the stream before layer
+            0. With `layers=None`, layers that lack one are passed over.
+        heads: For "head_out": None for all, the same forms as `layers`, or pairs [(layer, head), …].
+        positions: The same forms as `layers`, within each prompt, or a list of them, one per prompt. −1 alone is cheap:
+            the model's head then runs on one position.
         targets: Tokens to follow, as strings or ids for all prompts, or one such list per prompt.
         track: Which tokens get a log-probability at every site: "top1" (all tokens that are top-1 at some site
             of that position, at most 32), an int n (the final layer's top n), or None.
@@ -66,49 +79,59 @@ def logit_lens(
         strict: False keeps a result whose certificate failed, marked, instead of raising.
 
     Returns:
-        A `LensResult` with one `resid_post` site per layer.
+        A `LensResult` with one site per layer, component and head, in the order of the stream. Where parts of the
+        stream were read, its certificate also says that they sum to the stream.
 
     Raises:
-        ValueError: an argument that does not fit the model or the prompts; the message says what would.
-        LensError: a model that cannot be read this way, or whose last-layer lens is not its own output.
+        ValueError: an argument that does not fit the model or the prompts, such as a component or a head that this
+            model does not have; the message says what would.
+        LensError: a model that cannot be read this way, whose last-layer lens is not its own output, or whose parts do
+            not sum to its stream.
 
     Example:
         >>> result = logit_lens(load("smollm2"), "The capital of France is", targets=" Paris")
         >>> print(result)
     """
     started = time.perf_counter()
-    layers, positions, targets = map(_listed, (layers, positions, targets))
+    layers, heads, positions, targets = map(_listed, (layers, heads, positions, targets))
     where = resolve_remote(model, remote)
     if model._module.training and not where:
         raise LensError("the model is in training mode, where dropout makes every run different: call model.eval().")
     with exclusive(model):
         parts = anatomy(model)
         tokenizer = tokenizer_of(model)
-        _check_numbers(top_k, track, max_bytes, parts.vocab_size)
+        check_numbers(top_k, track, max_bytes, parts.vocab_size)
         encoded = encode(prompts, tokenizer, add_special_tokens=add_special_tokens)
         check_ids(encoded, parts.vocab_size, context_length(model))
-        read = sorted(pick(layers, parts.n_layers, "layers", "this model"))
+        sites, reads = _sites(model, parts, layers, components, heads)
         picked = pick_positions(positions, encoded)
         wanted = target_ids(targets, len(encoded), tokenizer, parts.vocab_size)
 
         batches = cut(model, encoded, picked, parts, max_bytes, where)
-        options = {"top_k": top_k, "track": track, "max_tracked": MAX_TRACKED, "max_bytes": max_bytes}
+        options = {
+            "n_sites": len(sites),
+            "top_k": top_k,
+            "track": track,
+            "max_tracked": MAX_TRACKED,
+            "max_bytes": max_bytes,
+        }
         found = [
-            _run(model, parts, batch, read, apply_norm, wanted, options, where)
+            _run(model, parts, batch, reads, apply_norm, wanted, options, where)
             for batch in tqdm(batches, "logit_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2)
         ]
     numbers = _in_prompt_order(found, [p for batch in batches for p in batch.token_prompts])
-    certificate = _certificate(numbers, model)
+    certificate = certificate_of(numbers, model)
     if strict:
         certificate.check()
     arguments = {
-        "layers": layers, "positions": positions, "targets": targets, "apply_norm": apply_norm, "top_k": top_k,
-        "track": track, "add_special_tokens": add_special_tokens, "max_bytes": max_bytes, "strict": strict,
+        "layers": layers, "components": components, "heads": heads, "positions": positions, "targets": targets,
+        "apply_norm": apply_norm, "top_k": top_k, "track": track, "add_special_tokens": add_special_tokens,
+        "max_bytes": max_bytes, "strict": strict,
     }  # fmt: skip
-    tokens = _tokens(encoded, picked)
+    tokens = packed_tokens(encoded, picked)
     texts = token_texts(tokenizer, _all_ids(encoded, numbers, wanted))
     return LensResult(
-        sites=[Site(layer) for layer in read],
+        sites=sites,
         tokens=replace(tokens, text=[texts[int(i)] for i in tokens.id]),
         prompts=[prompt_text(tokenizer, ids) for ids in encoded],
         top_ids=numbers["top_ids"],
@@ -134,11 +157,22 @@ def logit_lens(
     )
 
 
+def _sites(model: Envoy, parts: Anatomy, layers: Any, components: Any, heads: Any) -> tuple[list[Site], Reads]:
+    """The sites that were asked for, and what is to be read for them; the last layer's stream always comes last."""
+    last = Site(parts.n_layers - 1)
+    if components in ("resid_post", ["resid_post"], ("resid_post",)) and heads is None:
+        read = sorted(pick(layers, parts.n_layers, "layers", "this model"))
+        return [Site(layer) for layer in read], stream_reads([*read, *({parts.n_layers - 1} - {*read})], parts)
+    blocks = wiring(model)
+    sites = pick_sites(components, heads, layers, blocks, parts)
+    return sites, site_reads([*sites, *({last} - {*sites})], blocks, parts.family)
+
+
 def _run(
     model: Envoy,
     parts: Anatomy,
     batch: Batch,
-    layers: list[int],
+    reads: Reads,
     norm: bool,
     targets: list[list[int]],
     options: dict[str, Any],
@@ -148,30 +182,32 @@ def _run(
 
     The block names only torch, nnsight, the model, plain values and the functions of `readout`, so it can travel.
     """
-    visited = sorted({*layers, parts.n_layers - 1})
-    reads = [(visited.index(layer), norm) for layer in layers]
+    every = list(zip(reads.slots, reads.heads, strict=True))
+    sites = [(site, norm) for site in range(options["n_sites"])]
+    certified = (len(every) - 1, True)  # the last layer through the norm: what the certificate checks
+    if sites[-1] != certified:
+        sites.append(certified)
     weight = None if remote else plain_head(model, parts)
-    options = {**options, "n_sites": len(layers), "copies": COPIES if weight is None else 1}
-    certified = (len(visited) - 1, True)  # the last layer through the norm: what the certificate checks
-    if reads[-1] != certified:
-        reads.append(certified)
+    options = {**options, "copies": COPIES if weight is None else 1}
     wanted = torch.tensor(
         [[*targets[p], next_id] for p, next_id in zip(batch.token_prompts, batch.next_ids, strict=True)]
     )
-    rows, columns, kept, blocks, tail = batch.rows, batch.columns, batch.kept, parts.blocks, parts.tail
+    rows, kept, tail, plan, n_slots = batch.rows, batch.kept, parts.tail, reads.plan, reads.n_slots
+    where = (len(batch.inputs["input_ids"]), rows, batch.columns)
     inputs = dict(batch.inputs)
     if remote:
         nnsight.register("lens_recipes")  # the server does not have this package: its functions travel as source
         inputs["remote"] = remote
-        tail = [(*step[:3], None) if step[0] == "call" else step for step in tail]  # its devices are not ours
+        tail = anywhere(tail)  # its devices are not ours
     with torch.inference_mode(), model.trace(**inputs):
+        vectors, errors = collect(model, plan, where, n_slots)
         streams = []
-        for layer in visited:
-            streams.append(first_of(model.get(f"{blocks}.{layer}").output)[rows, columns])
+        for slot, head in every:
+            streams.append(vectors[slot] if head is None else partial(one_head, model, *head, vectors[slot]))
         logits = model_logits(model.output)
-        numbers = nnsight.save(
-            readout(streams, reads, partial(unembed, model, tail, weight, {}), logits, (rows, kept), wanted, **options)
-        )
+        to_logits = partial(unembed, model, tail, weight, {})
+        numbers = readout(streams, sites, to_logits, logits, (rows, kept), wanted, **options)
+        numbers = nnsight.save({**numbers, **errors})
     return {name: value.numpy() for name, value in numbers.items()}
 
 
@@ -192,7 +228,8 @@ def _in_prompt_order(found: list[dict[str, np.ndarray]], token_prompts: list[int
     return joined
 
 
-def _certificate(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
+def certificate_of(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
+    """The certificate of a run's numbers, each `[token]`."""
     return Certificate(
         max_logit_error=float(numbers["error"].max()),
         max_abs_logit=float(numbers["scale"].max()),
@@ -200,10 +237,12 @@ def _certificate(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
         top1_agreement=float(numbers["agrees"].mean()),
         tokens=len(numbers["error"]),
         dtype=str(dtype_of(model)).removeprefix("torch."),
+        **{f"max_{name}_error": float(numbers[key].max()) for key, name in _SUMS.items() if key in numbers},
     )
 
 
-def _tokens(encoded: list[list[int]], picked: list[list[int]]) -> Tokens:
+def packed_tokens(encoded: list[list[int]], picked: list[list[int]]) -> Tokens:
+    """The token axis: the picked positions of all prompts, without their texts."""
     after = [following(ids) for ids in encoded]
     spots = [(p, t, encoded[p][t], after[p][t]) for p in range(len(encoded)) for t in picked[p]]
     prompt, position, here, next_id = np.array(spots, dtype=np.int32).T
@@ -220,7 +259,8 @@ def _listed(argument: Any) -> Any:
     return list(argument) if isinstance(argument, Iterable) and not hasattr(argument, "__len__") else argument
 
 
-def _check_numbers(top_k: Any, track: Any, max_bytes: Any, vocab: int) -> None:
+def check_numbers(top_k: Any, track: Any, max_bytes: Any, vocab: int) -> None:
+    """Refuse numbers that no recipe can use."""
     if type(top_k) is not int or not 1 <= top_k <= vocab:
         raise ValueError(f"top_k={top_k!r} must be a whole number from 1 to {vocab}, the size of the vocabulary.")
     if not (track is None or track == "top1" or (type(track) is int and 1 <= track <= vocab)):

@@ -47,14 +47,16 @@ def cut(
     parts: Anatomy,
     max_bytes: int,
     remote: bool | str,
+    *,
+    pad: bool = True,
 ) -> list[Batch]:
     """Batches of similar length, each under a token budget and a budget for its logits.
 
     Prompts of different lengths share a batch where left padding changes nothing for this model; otherwise (and on
-    a server, where that cannot be tried first) each batch has one length.
+    a server, where that cannot be tried first, or without `pad`) each batch has one length.
     """
     mixed = len({len(ids) for ids in encoded}) > 1
-    can_pad = mixed and not remote and padding_is_harmless(model, parts)
+    can_pad = mixed and pad and not remote and padding_is_harmless(model, parts)
     bounds = _rope_bounds(text_config(model))
     # Prompts of one sort may share a batch: one length, or where padding is harmless one side of each bound.
     sorts = [sum(len(ids) > bound for bound in bounds) if can_pad else len(ids) for ids in encoded]

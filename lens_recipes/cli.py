@@ -32,12 +32,32 @@ Examples:
 
   lens-recipes logit-lens --positions -1 -- "-5 + 5 ="
 
+  lens-recipes logit-lens "The capital of France is" --components attn_out,mlp_out --positions -1
+
   lens-recipes logit-lens "Hello" --layers 10:20 --json - | jq .texts
 
   lens-recipes logit-lens "The Eiffel Tower is in" --model meta-llama/Llama-3.1-70B --remote --positions -1
 
 Exit status: 0 done, 1 the run failed, 2 wrong usage, 130 interrupted.
 """
+
+
+ATTRIBUTE_EXAMPLES = """
+Examples:
+
+  lens-recipes attribute "The capital of France is" --target " Paris" --against " London"
+
+  lens-recipes attribute "The capital of France is" --target " Paris" --unit head --html heads.html --json heads.json
+
+Exit status: 0 done, 1 the run failed, 2 wrong usage, 130 interrupted.
+"""
+
+
+class Unit(StrEnum):
+    layer = "layer"
+    component = "component"
+    head = "head"
+    token = "token"
 
 
 class Metric(StrEnum):
@@ -57,6 +77,14 @@ class Dtype(StrEnum):
 Model = Annotated[
     str, typer.Option("--model", "-m", help='Hub id, checkpoint folder, or "smollm2" (comes in a Python package).')
 ]
+Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT...", help="One or several prompts.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Put plotly.js into the HTML file (4.5 MB).")]
+Json = Annotated[
+    str | None, typer.Option("--json", help="Write the whole result here; - for stdout, instead of the table.")
+]
+Precision = Annotated[
+    Dtype | None, typer.Option("--dtype", help="Precision of the weights; default: the checkpoint's own.")
+]
 Remote = Annotated[bool, typer.Option("--remote", help="Run on an NDIF server; downloads no weights.")]
 
 
@@ -67,66 +95,123 @@ def _root() -> None:
 
 @app.command("logit-lens", epilog=EXAMPLES)
 def logit_lens_command(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="One or several prompts.")],
+    prompts: Prompts,
     model: Model = "smollm2",
     target: Annotated[
         list[str] | None, typer.Option(help="A token to follow through the layers; give it again for more.")
     ] = None,
     positions: Annotated[str, typer.Option(help='"all", or like -1 or 0,3,-1 or 2:5, in each prompt.')] = "all",
     layers: Annotated[str, typer.Option(help="The same, for layers.")] = "all",
+    components: Annotated[
+        str,
+        typer.Option(help="What is read, with commas: resid_post, resid_mid, attn_out, mlp_out, head_out, embed, …"),
+    ] = "resid_post",
+    heads: Annotated[str, typer.Option(help='With --components head_out: "all", or like 0,3.')] = "all",
     show_top: Annotated[int, typer.Option(min=1, help="Predictions shown per layer.")] = 5,
     html: Annotated[Path | None, typer.Option(help="Write an interactive heatmap here.")] = None,
     metric: Annotated[Metric, typer.Option(help="What colours the heatmap.")] = Metric.prob,
     of: Annotated[str | None, typer.Option(help='Whose: "next", "final" or a target.')] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Put plotly.js into the HTML file (4.5 MB).")] = False,
-    json_path: Annotated[
-        str | None, typer.Option("--json", help="Write the whole result here; - for stdout, instead of the table.")
-    ] = None,
+    offline: Offline = False,
+    json_path: Json = None,
     raw: Annotated[bool, typer.Option("--raw", help="Read the stream without the final norm.")] = False,
-    dtype: Annotated[
-        Dtype | None, typer.Option(help="Precision of the weights; default: the checkpoint's own.")
-    ] = None,
+    dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
-    """Decode the residual stream after every layer."""
+    """Decode the residual stream after every layer, or what is added to it."""
     _check_outputs(html, json_path)
     if of not in (None, "next", "final", *(target or [])):
         raise typer.BadParameter(f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of")
     if metric in (Metric.rank, Metric.logit) and of is None:
         raise typer.BadParameter('this metric needs --of: "next", "final", or a --target.', param_hint="--metric")
-    chosen = {"positions": _index(positions, "--positions"), "layers": _index(layers, "--layers")}
+    chosen = {
+        "positions": _index(positions, "--positions"), "layers": _index(layers, "--layers"),
+        "heads": _index(heads, "--heads"), "components": [name.strip() for name in components.split(",")],
+    }  # fmt: skip
 
-    from . import heatmap, load, logit_lens, write_html
+    from . import heatmap, logit_lens
 
-    _quiet()
-    lm = load(model, remote=remote, **({"dtype": dtype.value} if dtype else {}))
+    lm = _loaded(model, remote, dtype)
     result = logit_lens(lm, prompts, targets=target, top_k=show_top, apply_norm=not raw, **chosen)
-    if json_path == "-":
-        from .files import as_json
-
-        print(as_json(result))
-    else:
+    if json_path != "-":
         from ._table import render
 
-        render(result, Console(width=None if sys.stdout.isatty() else 250), show_top=show_top)
-        if json_path is not None:
-            result.save(json_path)
-    if html is not None:
-        write_html(heatmap(result, metric=metric.value, of=of), html, offline=offline)
-        if len(result) > 1:
-            print(f"the heatmap shows the first of {len(result)} prompts", file=sys.stderr)
-    for path in (html, None if json_path == "-" else json_path):
-        if path is not None:
-            print(f"wrote {path}", file=sys.stderr)
+        several = len(chosen["components"]) > 1
+        render(result, _console(), show_top=1 if several else show_top)
+    figure = None if html is None else heatmap(result, metric=metric.value, of=of)
+    _write(result, figure, html, json_path, offline)
+
+
+@app.command("attribute", epilog=ATTRIBUTE_EXAMPLES)
+def attribute_command(
+    prompts: Prompts,
+    target: Annotated[list[str], typer.Option(help="The token whose logit is explained; give it again for more.")],
+    model: Model = "smollm2",
+    against: Annotated[
+        str | None, typer.Option(help='Also subtract the same for this token, or "mean" for the mean of all tokens.')
+    ] = None,
+    unit: Annotated[Unit, typer.Option(help="What the logit is split into.")] = Unit.layer,
+    at_layer: Annotated[int | None, typer.Option(help="Explain the lens's logit after this layer.")] = None,
+    positions: Annotated[str, typer.Option(help='"all", or like -1 or 0,3,-1 or 2:5, in each prompt.')] = "-1",
+    show_top: Annotated[int, typer.Option(min=1, help="Parts shown per target.")] = 10,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a figure here: bars, for heads a grid, for tokens a map.")
+    ] = None,
+    offline: Offline = False,
+    json_path: Json = None,
+    dtype: Precision = None,
+    remote: Remote = False,
+) -> None:
+    """Which part of the network wrote a token: its logit as a sum over layers, components, heads or tokens read."""
+    _check_outputs(html, json_path)
+    where = _index(positions, "--positions")
+
+    from . import attribution, attribution_bars, head_grid, source_map
+
+    lm = _loaded(model, remote, dtype)
+    result = attribution(lm, prompts, target, against=against, unit=unit.value, at_layer=at_layer, positions=where)
+    if json_path != "-":
+        from ._attribution_table import render
+
+        render(result, _console(), show_top=show_top)
+    draw = {Unit.head: head_grid, Unit.token: source_map}.get(unit, attribution_bars)
+    _write(result, None if html is None else draw(result), html, json_path, offline)
 
 
 @app.command("anatomy")
 def anatomy_command(model: Model = "smollm2", remote: Remote = False) -> None:
     """Show where a model keeps blocks, norm and unembedding, and what it applies after it."""
-    from . import anatomy, load
+    from . import anatomy
+
+    print(anatomy(_loaded(model, remote, None)))
+
+
+def _loaded(model: str, remote: bool, dtype: Dtype | None) -> Any:
+    from . import load
 
     _quiet()
-    print(anatomy(load(model, remote=remote)))
+    return load(model, remote=remote, **({"dtype": dtype.value} if dtype else {}))
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 250)
+
+
+def _write(result: Any, figure: Any, html: Path | None, json_path: str | None, offline: bool) -> None:
+    """The files that were asked for; what was written is said on stderr."""
+    from . import write_html
+    from .files import as_json
+
+    if json_path == "-":
+        print(as_json(result))
+    elif json_path is not None:
+        result.save(json_path)
+    if html is not None:
+        write_html(figure, html, offline=offline)
+        if len(result) > 1:
+            print(f"the figure shows the first of {len(result)} prompts", file=sys.stderr)
+    for path in (html, None if json_path == "-" else json_path):
+        if path is not None:
+            print(f"wrote {path}", file=sys.stderr)
 
 
 def _quiet() -> None:

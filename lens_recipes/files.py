@@ -3,20 +3,55 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .attribution_result import AXES as ATTRIBUTION_AXES
+from .attribution_result import UNITS, Attribution, Part
 from .certificate import Certificate
 from .errors import LensError
 from .result import AXES, LensResult, Site, Tokens
 
-FORMAT, VERSION = "lens-recipes/result", 1
+
+class _Kind(NamedTuple):
+    """What one sort of result has in its file beside tokens, prompts, texts, certificate and provenance.
+
+    `rows` is the field that names the entries of `axis`, each of them a `row`; `plain` are the fields that are JSON
+    already, with their types.
+    """
+
+    result: type
+    name: str
+    format: str
+    version: int
+    axes: dict[str, tuple[str, ...]]
+    rows: str
+    axis: str
+    row: type
+    plain: dict[str, type]
+
+
+_KINDS = (
+    _Kind(LensResult, "a lens result", "lens-recipes/result", 1, AXES, "sites", "site", Site, {}),
+    _Kind(
+        Attribution,
+        "an attribution",
+        "lens-recipes/attribution",
+        1,
+        ATTRIBUTION_AXES,
+        "parts",
+        "part",
+        Part,
+        {"unit": str, "at_layer": int, "against": str, "sources": list},
+    ),
+)
 
 _TOKEN_COLUMNS = {
     "prompt": np.int32,
@@ -27,7 +62,7 @@ _TOKEN_COLUMNS = {
 }
 
 
-def save(result: LensResult, path: str | os.PathLike[str]) -> None:
+def save(result: LensResult | Attribution, path: str | os.PathLike[str]) -> None:
     """See `LensResult.save`."""
     path = Path(path)
     _suffix(path)
@@ -39,7 +74,7 @@ def save(result: LensResult, path: str | os.PathLike[str]) -> None:
                 np.savez_compressed(file, meta=np.array(json.dumps(_meta(result), allow_nan=False)), **_arrays(result))
 
 
-def as_json(result: LensResult) -> str:
+def as_json(result: LensResult | Attribution) -> str:
     """The whole result as strict JSON: NaN is null, an infinity is a string."""
     arrays = _arrays(result)
     lists = {name: _jsonable(array.tolist()) for name, array in arrays.items()}
@@ -47,47 +82,56 @@ def as_json(result: LensResult) -> str:
     return json.dumps({**_meta(result), "shapes": shapes, "arrays": lists}, ensure_ascii=False, allow_nan=False)
 
 
-def _meta(result: LensResult) -> dict[str, Any]:
-    proof = result.certificate
+def _kind(result: type) -> _Kind:
+    return next(kind for kind in _KINDS if issubclass(result, kind.result))
+
+
+def _meta(result: LensResult | Attribution) -> dict[str, Any]:
+    kind = _kind(type(result))
     return _jsonable(
         {
-            "format": FORMAT,
-            "version": VERSION,
-            "sites": [list(site) for site in result.sites],
+            "format": kind.format,
+            "version": kind.version,
+            **{name: getattr(result, name) for name in kind.plain},
+            kind.rows: [list(row) for row in getattr(result, kind.rows)],
             "prompts": result.prompts,
             "token_text": result.tokens.text,
             "texts": {str(i): text for i, text in result.texts.items()},
-            "certificate": None if proof is None else {**dataclasses.asdict(proof), "passed": proof.passed},
+            "certificate": None if result.certificate is None else _proof(result.certificate),
             "provenance": result.provenance,
         }
     )
 
 
-def _arrays(result: LensResult) -> dict[str, Any]:
+def _arrays(result: LensResult | Attribution) -> dict[str, Any]:
     columns = {f"token_{name}": getattr(result.tokens, name) for name in _TOKEN_COLUMNS}
-    return {name: getattr(result, name) for name in AXES} | columns
+    return {name: getattr(result, name) for name in _kind(type(result)).axes} | columns
 
 
-def load(path: str | os.PathLike[str]) -> LensResult:
-    """See `LensResult.load`."""
-    path = Path(path)
+def load(path: str | os.PathLike[str], result: type = LensResult) -> Any:
+    """A `result` (`LensResult` or `Attribution`) from its file. See `LensResult.load`."""
+    path, kind = Path(path), _kind(result)
     _suffix(path)
     try:
         meta, arrays = _read(path)
     except FileNotFoundError:
         raise LensError(f"there is no file {str(path)!r}.") from None
     except Exception as error:  # zip, JSON and unicode errors of a broken file are all one thing to a reader
-        raise LensError(f"{str(path)!r} is not a whole lens result: {type(error).__name__}: {error}") from error
-    if meta.get("format") != FORMAT:
-        raise LensError(f"{str(path)!r} is not a lens result (its format is {meta.get('format')!r}).")
-    if meta.get("version") != VERSION:
+        raise LensError(f"{str(path)!r} is not {kind.name}, or not whole: {type(error).__name__}: {error}") from error
+    for other in _KINDS:
+        if other is not kind and meta.get("format") == other.format:
+            reader = f"{other.result.__name__}.load"
+            raise LensError(f"{str(path)!r} is not {kind.name} but {other.name}: read it with {reader}(path).")
+    if meta.get("format") != kind.format:
+        raise LensError(f"{str(path)!r} is not {kind.name} (its format is {meta.get('format')!r}).")
+    if meta.get("version") != kind.version:
         raise LensError(
-            f"{str(path)!r} is a lens result of version {meta.get('version')!r}; this package reads {VERSION}."
+            f"{str(path)!r} is {kind.name} of version {meta.get('version')!r}; this package reads {kind.version}."
         )
     try:
-        return _rebuild(meta, arrays)
+        return _rebuild(kind, meta, arrays)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise LensError(f"{str(path)!r} is a damaged lens result: {type(error).__name__}: {error}") from error
+        raise LensError(f"{str(path)!r} is {kind.name} but damaged: {type(error).__name__}: {error}") from error
 
 
 def _dtype(name: str) -> type:
@@ -120,11 +164,12 @@ def _object(text: str) -> dict[str, Any]:
     return meta
 
 
-def _rebuild(meta: dict[str, Any], arrays: dict[str, Any]) -> LensResult:
+def _rebuild(kind: _Kind, meta: dict[str, Any], arrays: dict[str, Any]) -> Any:
     columns = {name: arrays[f"token_{name}"].astype(dtype) for name, dtype in _TOKEN_COLUMNS.items()}
-    sizes = {"site": len(meta["sites"]), "token": len(columns["id"]), "prompt": len(meta["prompts"])}
+    rows = [_row(kind, row) for row in meta[kind.rows]]
+    sizes = {kind.axis: len(rows), "token": len(columns["id"]), "prompt": len(meta["prompts"])}
     fields = {}
-    for name, axes in AXES.items():
+    for name, axes in kind.axes.items():
         array = arrays[name]
         expected = tuple(sizes.setdefault(axis, n) for axis, n in zip(axes, array.shape, strict=True))
         if array.shape != expected:
@@ -135,26 +180,60 @@ def _rebuild(meta: dict[str, Any], arrays: dict[str, Any]) -> LensResult:
             raise ValueError(f"the tokens have {len(column)} entries for {name!r}, expected {sizes['token']}")
     if not all(0 <= prompt < sizes["prompt"] for prompt in columns["prompt"]):
         raise ValueError(f"a token belongs to a prompt that is not among the {sizes['prompt']}, expected")
-    texts = (*meta["prompts"], *meta["token_text"], *meta["texts"].values())
+    plain = {name: meta[name] for name in kind.plain}
+    for name, value in plain.items():
+        if not isinstance(value, kind.plain[name]):
+            raise ValueError(f"{name} is {value!r}, expected: {kind.plain[name].__name__}")
+    if plain.get("unit", UNITS[0]) not in UNITS:
+        raise ValueError(f"unit is {plain['unit']!r}, expected is one of {', '.join(map(repr, UNITS))}")
+    sources = plain.get("sources", [])
+    if len(sources) not in (0, sizes["prompt"]) or not all(isinstance(texts, list) for texts in sources):
+        raise ValueError(f"sources are not {sizes['prompt']} lists, expected is one for each prompt")
+    texts = [*meta["prompts"], *meta["token_text"], *meta["texts"].values(), *itertools.chain(*sources)]
     if not all(isinstance(text, str) for text in texts) or not isinstance(meta["provenance"], dict):
         raise ValueError("texts or provenance are not what is expected")
     certificate = meta["certificate"]
-    return LensResult(
-        sites=[Site(*site) for site in meta["sites"]],
+    return kind.result(
+        **{kind.rows: rows},
         tokens=Tokens(**columns, text=meta["token_text"]),
         prompts=meta["prompts"],
         texts={int(i): text for i, text in meta["texts"].items()},
         certificate=None if certificate is None else _certificate(certificate),
         provenance=meta["provenance"],
+        **plain,
         **fields,
     )
 
 
+def _row(kind: _Kind, stored: Any) -> Any:
+    row = kind.row(*stored)
+    for name, value in row._asdict().items():
+        if not (isinstance(value, str) if name == "component" else value is None or isinstance(value, int)):
+            raise ValueError(f"{stored!r} is no {kind.axis}: its {name} is not what is expected")
+    return row
+
+
+def _proof(certificate: Certificate) -> dict[str, Any]:
+    """A certificate for a file. In an optional field null says "not measured", so a NaN there is written as a word."""
+    stored = {**dataclasses.asdict(certificate), "passed": certificate.passed}
+    for name in _optional():
+        if isinstance(stored[name], float) and math.isnan(stored[name]):
+            stored[name] = "NaN"
+    return stored
+
+
 def _certificate(stored: dict[str, Any]) -> Certificate:
-    return Certificate(**{field.name: _floats(stored[field.name]) for field in dataclasses.fields(Certificate)})
+    optional = _optional()
+    fields: dict[str, Any] = {name: stored.get(name) for name in optional}  # a file may be older than the field
+    measured = [field.name for field in dataclasses.fields(Certificate) if fields.get(field.name, 0) is not None]
+    return Certificate(**fields | {name: _floats(stored[name]) for name in measured})
 
 
-_SPECIAL = {"Infinity": math.inf, "-Infinity": -math.inf}
+def _optional() -> list[str]:
+    return [field.name for field in dataclasses.fields(Certificate) if field.default is None]
+
+
+_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def _jsonable(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A result as a long-form pandas table."""
+"""A result or an attribution as a long-form pandas table."""
 
 from __future__ import annotations
 
@@ -8,17 +8,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .attribution_result import Attribution
 from .errors import LensError
 from .result import LensResult
 
 
 def to_frame(result: LensResult) -> Any:
     """See `LensResult.to_frame`."""
+    pd = _pandas()
+    return pd.concat([pd.DataFrame(columns) for columns in _columns(result)], ignore_index=True)
+
+
+def attribution_frame(result: Attribution) -> Any:
+    """See `Attribution.to_frame`."""
+    pd = _pandas()
+    parts, tokens = result.parts, result.tokens
+    part, token, target = np.indices(result.values.shape).reshape(3, -1)
+    if result.sources:  # a shorter prompt has no such source
+        lengths = np.array([len(texts) for texts in result.sources])
+        source = np.array([-1 if p.source is None else p.source for p in parts])
+        there = source[part] < lengths[tokens.prompt[token]]
+        part, token, target = part[there], token[there], target[there]
+    prompt = tokens.prompt[token]
+    ids, other = result.target_ids[prompt, target], result.against_ids[prompt, target]
+    names = {int(i): result.text(i) for i in np.unique(np.concatenate([ids, other])) if i >= 0}
+    from_texts = ((result.sources[i], parts[p].source) for i, p in zip(prompt, part, strict=True))
+    return pd.DataFrame(
+        {
+            "certified": result.certificate is not None and result.certificate.passed,
+            "layer": pd.array([parts[p].layer for p in part], dtype="Int64"),
+            "component": [parts[p].component for p in part],
+            "head": pd.array([parts[p].head for p in part], dtype="Int64"),
+            "source": pd.array([parts[p].source for p in part], dtype="Int64"),
+            "source_text": [None if s is None else texts[s] for texts, s in from_texts] if result.sources else None,
+            "prompt": prompt,
+            "position": tokens.position[token],
+            "input": [tokens.text[t] for t in token],
+            "target": [names[int(i)] for i in ids],
+            "target_id": ids,
+            "against": [names.get(int(i), result.against) for i in other],
+            "value": result.values[part, token, target],
+        }
+    )
+
+
+def _pandas() -> Any:
     try:
         import pandas as pd
     except ImportError as error:
         raise LensError("to_frame() needs pandas: pip install 'lens-recipes[frames]'") from error
-    return pd.concat([pd.DataFrame(columns) for columns in _columns(result)], ignore_index=True)
+    return pd
 
 
 def _columns(result: LensResult) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import threading
 import weakref
@@ -146,6 +147,13 @@ def context_length(model: Envoy) -> int | None:
     """How many tokens a prompt may have; None where the model has no bound (state space, ALiBi)."""
     names = ("max_position_embeddings", "max_seq_len")  # not `context_length`: a recurrent model reads on beyond it
     return next((value for name in names if (value := getattr(text_config(model), name, None))), None)
+
+
+def envoy_path(path: str) -> str:
+    """Where nnsight keeps a submodule: one named like a value that every module serves (`output`) has moved."""
+    served = (inspect.isdatadescriptor(getattr(Envoy, name, None)) for name in path.split("."))
+    parts = zip(path.split("."), served, strict=True)
+    return ".".join(f"{Envoy.OVERLOAD_PREFIX}{name}" if moved else name for name, moved in parts)
 
 
 def _wrap(module: Any, tokenizer: Any) -> Envoy:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
 from ._table import probability
+from .components import Important, are_vectors, chosen, components, place
 from .display import inert, plotly_safe
 from .files import written
-from .result import LensResult
+from .result import LensResult, Site
 
 MAX_ROWS = 40  # more layers than this are shown with a stride, unless asked otherwise
 MAX_TEXT_COLUMNS = 60  # more tokens than this, and the words in the cells are dropped
+FONT = {"family": "Inter, Helvetica, Arial, sans-serif", "size": 12}
 
 
 class Scale(NamedTuple):
@@ -42,6 +45,8 @@ def heatmap(
     of: str | int | None = None,
     prompt: int = 0,
     stride: int | None = None,
+    sites: Iterable[int | Important] | None = None,
+    component: str | None = None,
     title: str | None = None,
 ) -> go.Figure:
     """Layers × tokens, coloured by one metric, with each layer's top-1 token written in its cell.
@@ -52,26 +57,32 @@ def heatmap(
         of: Whose probability, rank or logit. None: the cell's own top-1 ("prob" only). "next": the token that follows
             in the prompt. "final": the model's own answer there. Or one of the result's targets, as text or id.
         prompt: Which prompt.
-        stride: Show every n-th layer, counted from the last, which is always there. None: at most 40 rows.
+        stride: Show every n-th layer, counted from the last, which is always there. None: about 40 rows, or all of
+            the `sites` that were named.
+        sites: Which rows. None for all, or indices into `result.sites`, or what `result.important()` gives.
+        component: None for all, or only the rows of this one, "attn_out" for one.
         title: Replaces the figure's own.
 
     Raises:
-        ValueError: an unknown metric, a metric that does not go with `of`, or a target the result does not hold.
+        ValueError: an unknown metric, a metric that does not go with `of`, or a target, site or component that the
+            result does not hold.
 
     Example:
         >>> heatmap(result, metric="rank", of=" Paris").show()
+        >>> heatmap(result, sites=result.important("kl_drop", 1.0)).show()
     """
     one = result[prompt]
     z, what = values(one, metric, of)
     scale = SCALES[metric]
-    rows = _rows(len(one.sites), stride)
+    named = chosen(one.sites, sites, component)
+    rows = _rows(one.sites, named, 1 if stride is None and sites is not None else stride)
     n_tokens = len(one.tokens)
     words = [[plotly_safe(one.text(i), 10) for i in one.top_ids[s, :, 0]] for s in rows]
     position, inputs = one.tokens.position, [plotly_safe(text) for text in one.tokens.text]
-    color, limits, bar = _color_axis(metric, z, one)
+    color, limits, bar = _color_axis(metric, z[named], one)
     figure = go.Figure(
         go.Heatmap(
-            z=color[rows],
+            z=color[[named.index(s) for s in rows]],
             x=list(range(n_tokens)),
             y=list(range(len(rows))),
             text=words if n_tokens <= MAX_TEXT_COLUMNS else None,
@@ -86,21 +97,27 @@ def heatmap(
         )
     )
     upright = n_tokens <= 24
-    labels = [f"{text}<br><sub>{p}</sub>" if upright else text for text, p in zip(inputs, position, strict=True)]
-    model = inert(str(one.provenance.get("model", "model")))
-    proven = ", certified" if one.certificate is not None and one.certificate.passed and one.normed else ""
-    heading = title if title is not None else f"Logit lens: {inert(what)}"
-    mark = f" <b>{inert(one.mark)}</b>" if one.mark else ""
+    vectors = are_vectors(one.sites)  # have a name, but no position
+    numbered = upright and not vectors
+    labels = [f"{text}<br><sub>{p}</sub>" if numbered else text for text, p in zip(inputs, position, strict=True)]
+    several = components(one.sites) != ["resid_post"]
+    left_out = len(rows) < len(one.sites) and (several or sites is not None)
+    names = [str(one.sites[s]) for s in rows]
+    left = max(60, 40 + 7 * max(map(len, names)))
     figure.update_layout(
         template="plotly_white",
-        title={"text": heading, "subtitle": {"text": model + proven + mark}, "x": 0.02, "xanchor": "left"},
-        width=min(max(640, 190 + 74 * n_tokens), 2400),
-        height=170 + 24 * len(rows),
-        margin={"l": 60, "r": 20, "t": 90, "b": 70},
-        font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 12},
+        title=heading(
+            one,
+            title if title is not None else f"Logit lens: {inert(what)}",
+            f"{len(rows)} of {len(one.sites)} sites" if left_out else "",
+        ),
+        width=min(max(640, 190 + 74 * n_tokens) + left - 60, 2400),
+        height=170 + 24 * (max(len(rows), 6) if left_out or vectors else len(rows)),  # room for the colour bar
+        margin={"l": left, "r": 20, "t": 90, "b": 70},
+        font=FONT,
     )
     figure.update_xaxes(
-        title_text="input token (a cell shows what is predicted to come after it)",
+        title_text="vector" if vectors else "input token (a cell shows what is predicted to come after it)",
         tickvals=list(range(n_tokens)),
         ticktext=labels,
         tickangle=0 if upright else 90,
@@ -108,13 +125,22 @@ def heatmap(
         zeroline=False,
     )
     figure.update_yaxes(
-        title_text="layer",
+        title_text="site" if several else "layer",
         tickvals=list(range(len(rows))),
-        ticktext=[str(one.sites[s]) for s in rows],
+        ticktext=names,
         showgrid=False,
         zeroline=False,
     )
     return figure
+
+
+def heading(result: LensResult, text: str, *notes: str) -> dict[str, Any]:
+    """A figure's title: the text, and below it the model, whether it is certified, notes, and what must be said."""
+    model = inert(str(result.provenance.get("model", "model")))
+    proven = ", certified" if result.certificate is not None and result.certificate.passed and result.normed else ""
+    said = "".join(f", {note}" for note in notes if note)
+    mark = f" <b>{inert(result.mark)}</b>" if result.mark else ""
+    return {"text": text, "subtitle": {"text": model + proven + said + mark}, "x": 0.02, "xanchor": "left"}
 
 
 def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool = False) -> None:
@@ -156,13 +182,15 @@ def values(one: LensResult, metric: str, of: str | int | None) -> tuple[np.ndarr
     return (np.exp(logprobs) if metric == "prob" else logprobs + one.logsumexp), f"{title} of {whose}"
 
 
-def _rows(n_sites: int, stride: int | None) -> list[int]:
-    """Site indices from the first to the last, the last always among them."""
+def _rows(sites: list[Site], named: list[int], stride: int | None) -> list[int]:
+    """Those of the named sites that every n-th layer has, counted from the last, which is always among them."""
     if stride is None:
-        stride = math.ceil(n_sites / MAX_ROWS)
+        stride = math.ceil(len(named) / MAX_ROWS)
     if not isinstance(stride, int) or stride < 1:
         raise ValueError(f"stride={stride!r} must be a whole number from 1.")
-    return list(range(n_sites - 1, -1, -stride))[::-1]
+    layers = list(dict.fromkeys(sites[s].layer for s in named))
+    kept = set(layers[::-1][::stride])
+    return [s for s in named if sites[s].layer in kept]
 
 
 def _color_axis(metric: str, z: np.ndarray, one: LensResult) -> tuple[np.ndarray, dict[str, float], dict[str, Any]]:
@@ -183,16 +211,22 @@ def _number(value: float, what: str) -> str:
 
 def _hover(one: LensResult, s: int, t: int, what: str, z: np.ndarray) -> str:
     """Everything known about one cell, as inert HTML lines."""
-    following = int(one.tokens.next_id[t])
-    lines = [
-        f"<b>layer {one.sites[s]}</b>, position {one.tokens.position[t]}",
-        f"input {plotly_safe(one.tokens.text[t], 40)}",
-        f"next token {plotly_safe(one.text(following), 40) if following >= 0 else '(the prompt ends here)'}",
-        f"{inert(what)}: {_number(z[s, t], what)}",
-        "",
-    ]
+    lines = _where(one, s, t)
+    lines += [f"{inert(what)}: {_number(z[s, t], what)}", ""]
     for k in range(one.top_ids.shape[-1]):
         word, p = plotly_safe(one.text(one.top_ids[s, t, k]), 40), probability(one.top_logprobs[s, t, k])
         lines.append(f"{k + 1}. {word}  {p}")
-    lines += ["", f"entropy {one.entropy[s, t]:.3f} nats, KL to final {one.kl_to_final[s, t]:.3f} nats"]
+    kl = "" if are_vectors(one.sites) else f", KL to final {one.kl_to_final[s, t]:.3f} nats"
+    lines += ["", f"entropy {one.entropy[s, t]:.3f} nats{kl}"]
     return "<br>".join(lines)
+
+
+def _where(one: LensResult, s: int, t: int) -> list[str]:
+    if are_vectors(one.sites):
+        return [f"<b>vector {plotly_safe(one.tokens.text[t], 40)}</b>"]
+    following = int(one.tokens.next_id[t])
+    return [
+        f"<b>{place(one.sites[s])}</b>, position {one.tokens.position[t]}",
+        f"input {plotly_safe(one.tokens.text[t], 40)}",
+        f"next token {plotly_safe(one.text(following), 40) if following >= 0 else '(the prompt ends here)'}",
+    ]

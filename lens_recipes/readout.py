@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     # The logits of some rows, and slices of their columns: after a slice was given, its columns are filled.
     Tiles = tuple[Tensor, Iterator[slice]]
 
+_CERTIFICATE = ("error", "scale", "kl_last", "agrees", "block", "total", "heads")
+_OF_TOKENS = ("tracked_ids", "final_ids", "final_logprob", *_CERTIFICATE)
 PADDED = {"tracked_ids": -1, "tracked_logprobs": float("nan")}  # arrays of uneven width, and what fills them
 TILE = 1024  # columns at a time on a processor; elsewhere 16 times as many, for fewer and larger kernels
 BLOCK = 64  # columns that share a maximum
@@ -42,7 +44,7 @@ def model_logits(output: Any) -> Float[Tensor, "batch position vocab"]:
 
 def token_axis(name: str) -> int:
     """Which axis of a `readout` array is the tokens': the second, after the sites, if it has sites."""
-    return 0 if name in ("tracked_ids", "final_ids", "final_logprob", "error", "scale", "kl_last", "agrees") else 1
+    return 0 if name in _OF_TOKENS else 1
 
 
 # -- stream ─► logits ----------------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ def _products(x: Tensor, weight: Tensor, bias: Tensor | None, after: list[tuple]
 
 
 def readout(
-    streams: list[Float[Tensor, "token d_model"]],
+    streams: list[Any],
     reads: list[tuple[int, bool]],
     to_logits: Callable[[Tensor, bool], Tiles],
     final_logits: Float[Tensor, "batch position vocab"],
@@ -141,7 +143,7 @@ def readout(
     """Everything a lens says about some tokens, as small arrays on the CPU.
 
     Args:
-        streams: The stream at each layer that was read.
+        streams: What was read, each `[token, d_model]`, or a function that makes the rows of a slice of the tokens.
         reads: (index into `streams`, whether the norm is applied) of every site, and last of all the certificate's
             read: the last layer through the norm. Only the first `n_sites` are given back as sites.
         to_logits: (rows, norm) ─► float32 logits in tiles, as `unembed` does.
@@ -169,7 +171,7 @@ def readout(
         for start in range(0, n_tokens, step):
             here = slice(start, min(start + step, n_tokens))
             part = _some_tokens(
-                [stream[here] for stream in streams], reads, to_logits,
+                [stream(here) if callable(stream) else stream[here] for stream in streams], reads, to_logits,
                 final_logits[rows[here], positions[here]], wanted[here],
                 n_sites, top_k, track, max_tracked, width,
             )  # fmt: skip

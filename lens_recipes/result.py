@@ -6,13 +6,16 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .certificate import Certificate
 from .display import visible
+
+if TYPE_CHECKING:
+    from .components import Important
 
 # The arrays of a result and their axes, for views of one prompt and for files.
 AXES: dict[str, tuple[str, ...]] = {
@@ -44,6 +47,8 @@ class Site(NamedTuple):
     head: int | None = None
 
     def __str__(self) -> str:
+        if self.component in ("embed", "vector"):  # of no layer
+            return self.component
         head = "" if self.head is None else f".{self.head}"
         return f"{self.layer}" if self.component == "resid_post" else f"{self.layer}.{self.component}{head}"
 
@@ -191,19 +196,64 @@ class LensResult:
             f"({', '.join(known) or 'none'}). Pass targets= to the recipe, or take one prompt: result[i]."
         )
 
-    def settled(self, of: str | int = "final") -> NDArray[np.int32]:
+    def settled(self, of: str | int = "final", *, component: str | None = None) -> NDArray[np.int32]:
         """The first *index into `sites`* from which a token is top-1 and stays, `[token]`; −1 for never.
 
-        `of` as in `of()`: by default the model's own answer.
+        `of` as in `of()`: by default the model's own answer. `component`: along which sites; None for "resid_post", or
+        for the only component that was read.
+
+        Raises:
+            ValueError: a component that was not read, or several to choose from; heads have no order to settle along.
         """
+        from .components import series
+
+        along = np.array(series(self.sites, component))
         first = self.of(of)[1] == 0
+        if len(along) < len(self.sites):
+            first = first[along]
         stays = np.logical_and.accumulate(first[::-1], axis=0)[::-1]
-        return np.where(stays.any(0), stays.argmax(0), -1).astype(np.int32)
+        return np.where(stays.any(0), along[stays.argmax(0)], -1).astype(np.int32)
+
+    def important(
+        self,
+        metric: str = "prob",
+        threshold: float | None = None,
+        *,
+        of: str | int | None = None,
+        prompt: int = 0,
+        token: int = -1,
+    ) -> list[Important]:
+        """The sites that stand out after one token, each with the number that says so, in the order of `sites`.
+
+        It is a threshold on what the lens shows, not a test of what the model uses: a site can stand out although
+        nothing later reads it, and a layer that works in another basis does not stand out. What a block adds
+        ("attn_out", "mlp_out" …) is read alone, so its numbers say nothing of how much it moves the stream.
+
+        Args:
+            metric: "prob": the probability of the token `of`, or of the site's own top-1 (default threshold 0.5).
+                "kl_drop": by how many nats `kl_to_final` falls (0.5). "target_jump": by how many nats the
+                log-probability of `of` rises (1.0). Both compare with the site before it *of the same component*: the
+                first one has none, nor has a head, and where layers were left out the step spans several.
+            threshold: A site is important from this value on, itself included.
+            of: As in `of()`. For "target_jump" None is the first target, or "final" where there is none.
+            prompt: Which prompt.
+            token: Which of its selected tokens; −1 is the last.
+
+        Raises:
+            ValueError: an argument that does not fit the result; the message says what would.
+
+        Example:
+            >>> heatmap(result, sites=result.important("kl_drop", 1.0))
+        """
+        from .tracks import important
+
+        return important(self, metric, threshold, of=of, prompt=prompt, token=token)
 
     def __str__(self) -> str:
         from ._table import table
 
-        return table(self)
+        several = len({site.component for site in self.sites}) > 1
+        return table(self, show_top=1 if several else 5)  # else a screen for each few layers
 
     @property
     def size(self) -> str:
@@ -217,7 +267,7 @@ class LensResult:
 
     def summary(self) -> str:
         """A few lines for an assistant: where the answer settles, how the targets' ranks move, what to distrust."""
-        from ._table import summary
+        from ._summary import summary
 
         return summary(self)
 

@@ -95,6 +95,29 @@ def _device(module: nn.Module) -> str | None:
     return None if first is None or first.device.type == "meta" else str(first.device)
 
 
+def anywhere(steps: list[Step]) -> list[Step]:
+    """The same steps on whatever device their modules are."""
+    return [(*step[:3], None) if step[0] == "call" else step for step in steps]
+
+
+_AFFINE = {"mul", "div", "add", "sub", "rsub", "neg"}
+
+
+def split(steps: list[Step]) -> tuple[list[Step], list[Step], list[Step]]:
+    """The tail in three: before the unembedding; the unembedding and what is linear after it; the softcap.
+
+    A softcap is c · tanh(logit / c): its division belongs to it.
+    """
+    head = max(i for i, step in enumerate(steps) if step[0] == "call")
+    bent = [i for i, step in enumerate(steps) if i > head and step[0] == "op" and step[1] not in _AFFINE]
+    cap = bent[0] if bent else len(steps)
+    around = steps[cap - 1 : cap + 2 : 2] if bent else []
+    if len(around) == 2 and all(step[0] == "op" and step[1] in ("mul", "div") for step in around) and cap - 1 > head:
+        sizes = [step[2] if step[1] == "mul" else 1 / step[2] for step in around]
+        cap -= abs(sizes[0] * sizes[1] - 1) < 1e-6
+    return steps[:head], steps[head:cap], steps[cap:]
+
+
 def words(step: Step) -> str:
     kind, *rest = step
     if kind == "call":

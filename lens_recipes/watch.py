@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import LensError
+from .graph import Graph
 
 SHAPE = (2, 6)  # two prompts of six tokens, which differ in the last one
 
@@ -45,8 +46,10 @@ def first_tensor(value: Any) -> Tensor | None:
     return next((found for item in items if (found := first_tensor(item)) is not None), None)
 
 
-def watch(module: nn.Module, ids: tuple[int, ...], options: frozenset[str], *, meta: bool) -> Run:
-    """Run the model once and note down everything; with `meta`, its shapes alone.
+def watch(
+    module: nn.Module, ids: tuple[int, ...], options: frozenset[str], *, meta: bool, graph: Graph | None = None
+) -> Run:
+    """Run the model once and note down everything; with `meta`, its shapes alone. `graph` is filled on the way.
 
     Raises:
         LensError: it does not run, or does not give logits for every position.
@@ -59,20 +62,25 @@ def watch(module: nn.Module, ids: tuple[int, ...], options: frozenset[str], *, m
 
     run = Run(None, [], {}, {}, [])
     stack: list[nn.Module] = []
-    ops = _Operations(run, stack, _outside_of_lists(module))
+    ops = _Operations(run, stack, _outside_of_lists(module), graph)
 
     def before(m: nn.Module, args: tuple, kw: dict) -> None:
         run.inputs[m] = first_tensor(args) if first_tensor(args) is not None else first_tensor(kw)
         run.events.append(("begin", m))
         stack.append(m)
+        if graph is not None:
+            graph.begin(m, args, kw)
 
     def after(m: nn.Module, args: tuple, kw: dict, out: Any) -> None:
         stack.pop()
         run.calls.append(m)
         run.outputs[m] = first_tensor(out)
         run.events.append(("end", m))
+        if graph is not None:
+            graph.end(m, out)
 
-    with _hooks(module, before, after), torch.no_grad(), _shapes_only() if meta else contextlib.nullcontext():
+    shapes_only = _shapes_only(module) if meta else contextlib.nullcontext()
+    with _hooks(module, before, after), torch.no_grad(), shapes_only:
         try:
             with ops:
                 out = module(**kwargs)
@@ -103,9 +111,9 @@ def watch(module: nn.Module, ids: tuple[int, ...], options: frozenset[str], *, m
 class _Operations(TorchDispatchMode):
     """Notes the operations between modules. (Those inside blocks would keep every intermediate tensor alive.)"""
 
-    def __init__(self, run: Run, stack: list[nn.Module], outside: set[nn.Module]) -> None:
+    def __init__(self, run: Run, stack: list[nn.Module], outside: set[nn.Module], graph: Graph | None) -> None:
         super().__init__()
-        self.run, self.stack, self.outside = run, stack, outside
+        self.run, self.stack, self.outside, self.graph = run, stack, outside, graph
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
@@ -113,6 +121,8 @@ class _Operations(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if all(m in self.outside for m in self.stack):
             self.run.events.append(("op", func, args, kwargs or {}, out))
+        if self.graph is not None:
+            self.graph.operation(func, args, kwargs or {}, out)
         return out
 
 
@@ -137,9 +147,21 @@ def outermost_lists(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _shapes_only() -> FakeTensorMode:
-    """Run a model that has no weights: every operation gives a tensor of the right shape and no values."""
-    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(assume_static_by_default=True))
+@contextlib.contextmanager
+def _shapes_only(module: nn.Module) -> Iterator[None]:
+    """Run a model that has no weights: every operation gives a tensor of the right shape and no values.
+
+    A skeleton may stand in training mode, with dropout where the server's model has none.
+    """
+    training = [m for m in module.modules() if m.training]
+    for m in training:
+        m.training = False
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(assume_static_by_default=True)):
+            yield
+    finally:
+        for m in training:
+            m.training = True
 
 
 @contextlib.contextmanager

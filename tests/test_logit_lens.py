@@ -12,7 +12,7 @@ import torch
 from transformers import BatchEncoding
 
 import lens_recipes as lr
-from lens_recipes import _anatomy, _logit_lens, batches, readout
+from lens_recipes import _anatomy, _logit_lens, batches, collect, readout
 
 FRANCE = "The capital of France is"
 NUMBERS = ["top_logprobs", "entropy", "kl_to_final", "logsumexp", "next_logprobs", "model_logprobs"]
@@ -408,7 +408,7 @@ def test_batch_row_0_in_place_of_every_row_is_refused(monkeypatch):
         return readout.first_of(output)[:1].expand_as(readout.first_of(output))
 
     model = lr.load(tiny.llama())
-    monkeypatch.setattr(_logit_lens, "first_of", row_0)
+    monkeypatch.setattr(collect, "first_of", row_0)
     assert lr.logit_lens(model, [7, 8, 9]).certificate.passed  # right for one prompt, so two must show it
     kept = assert_refused(model, "Likely cause")
     assert kept.certificate.tokens == 18

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import strict_local
+import torch
 
 import lens_recipes as lr
 from lens_recipes.result import AXES
@@ -41,3 +44,70 @@ def test_the_strict_simulation_is_strict(llama, monkeypatch):
 def test_a_model_without_a_hub_id_is_not_sent(llama):
     with pytest.raises(lr.LensError, match="hub id"):
         lr.logit_lens(llama, "one prompt", remote=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"components": ("embed", "attn_out", "resid_mid", "mlp_out", "resid_post")},
+        {"components": "head_out", "heads": [0, 3], "layers": [1, 2], "positions": -1},
+    ],
+    ids=["components", "heads"],
+)
+def test_components_on_a_server_without_this_package(llama, monkeypatch, options):
+    here = lr.logit_lens(llama, "one prompt", targets=[260], **options)
+    strict_local.install(monkeypatch, *NOT_THERE)
+    there = lr.logit_lens(llama, "one prompt", targets=[260], remote="local", **options)
+    assert there.certificate.max_block_error < 1e-5
+    assert there.sites == here.sites
+    for name in AXES:
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("unit", ["layer", "component", "head"])
+@pytest.mark.parametrize("against", [270, "mean"])
+def test_attribution_on_a_server_without_this_package(llama, monkeypatch, unit, against):
+    here = lr.attribution(llama, "one prompt", [260, 261], unit=unit, against=against)
+    strict_local.install(monkeypatch, *NOT_THERE)
+    there = lr.attribution(llama, "one prompt", [260, 261], unit=unit, against=against, remote="local")
+    assert there.certificate.passed
+    assert there.parts == here.parts
+    for name in ("values", "total", "logit", "capped_logit"):
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name)
+
+
+def test_source_tokens_need_eager_attention_on_the_server(llama):
+    with pytest.raises(lr.LensError, match=r'already runs eager.*unit="head" works'):
+        lr.attribution(llama, "one prompt", [260], unit="token", remote="local")
+
+
+def test_no_weight_is_touched_on_a_server(llama, monkeypatch):
+    """A sandboxed server has none: the block calls modules, which alone may look at their weights."""
+    runs = {
+        "attribution": lambda: lr.attribution(llama, "one prompt", [260], against="mean", unit="head", remote="local"),
+        "lens": lambda: lr.logit_lens(llama, "one prompt", components=("head_out", "mlp_out"), remote="local"),
+    }
+    for run in runs.values():
+        run()  # what is examined once is not the block
+    inside, touched = threading.local(), []
+    call, look_up = torch.nn.Module.__call__, torch.nn.Module.__getattr__
+
+    def counted(self, *args, **kwargs):
+        inside.depth = getattr(inside, "depth", 0) + 1
+        try:
+            return call(self, *args, **kwargs)
+        finally:
+            inside.depth -= 1
+
+    def seen(self, name):
+        if name in ("weight", "bias") and not getattr(inside, "depth", 0):
+            touched.append((type(self).__name__, name))
+        return look_up(self, name)
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", counted)
+    monkeypatch.setattr(torch.nn.Module, "__getattr__", seen)
+    for run in runs.values():
+        run()
+    assert not touched
+    llama._module.lm_head.weight  # noqa: B018 - this is how it would show
+    assert touched

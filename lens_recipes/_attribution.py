@@ -1,0 +1,357 @@
+"""`attribution()`: how much each layer, component, head, or token read adds to the logit of a target.
+
+Idea: direct logit attribution, as in Elhage et al., "A Mathematical Framework for Transformer Circuits" (2021), and
+Wang et al., "Interpretability in the Wild" (2022).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import nnsight
+import numpy as np
+import torch
+from nnsight.intervention.envoy import Envoy
+from torch import nn
+
+from ._anatomy import Anatomy, anatomy
+from ._logit_lens import certificate_of, packed_tokens
+from .attribution_result import Attribution, Part
+from .batches import Batch, cut
+from .collect import collect
+from .decompose import agreement, decompose
+from .display import prompt_text, token_texts
+from .errors import LensError
+from .models import context_length, exclusive, resolve_remote, tokenizer_of
+from .provenance import provenance
+from .readout import model_logits, replay
+from .sites import block_plan, heads_of, refuse_broken
+from .tail import anywhere, split
+from .tokens import check_ids, encode, pick, pick_positions, target_ids
+from .wiring import Block, attention_of, wiring
+
+UNITS = ("layer", "component", "head", "token")
+
+
+def attribution(
+    model: Envoy,
+    prompts: Any,
+    targets: Any,
+    *,
+    against: Any = None,
+    unit: str = "layer",
+    at_layer: int | None = None,
+    positions: Any = -1,
+    add_special_tokens: bool = True,
+    max_bytes: int = 256 * 2**20,
+    remote: bool | str | None = None,
+    strict: bool = True,
+) -> Attribution:
+    """Split the logit of a target into what each part of the model adds to it (direct logit attribution).
+
+    The final norm, and for heads and tokens every norm between them and the stream, is held at its value of this run;
+    then the logit is linear in the stream, and the stream is a sum. What a part does by changing what later parts do
+    is not counted: a real ablation gives other numbers.
+
+    Args:
+        model: What `load()` returns.
+        prompts: As for `logit_lens`.
+        targets: One or several tokens, as strings or ids for all prompts, or one such list per prompt.
+        against: Also subtract the share in the logit of another token: a token, a list of one per prompt, or "mean" for
+            the mean over the vocabulary. A logit alone says little: adding the same to all logits changes nothing.
+        unit: "layer" (all that a block adds), "component" (attention, MLP, …), "head" (attention by head, the rest by
+            component), or "token" (each head by the token that it reads).
+        at_layer: Explain the lens's logit after this block instead of the model's own.
+        positions: As for `logit_lens`; −1 explains what is predicted after the last token.
+        add_special_tokens, max_bytes, remote, strict: As for `logit_lens`. `unit="token"` runs with eager attention,
+            which is switched back afterwards, and not on a server.
+
+    Returns:
+        An `Attribution`; `values.sum(0)` is the logit.
+
+    Raises:
+        ValueError: an argument that does not fit the model or the prompts.
+        LensError: the model's blocks are no sums, its heads cannot be told apart, or the parts do not sum to the logit.
+
+    Example:
+        >>> who = attribution(load("smollm2"), "The capital of France is", " Paris", against=" London", unit="head")
+        >>> print(who)
+    """
+    started = time.perf_counter()
+    prompts, targets, against = (_listed(argument) for argument in (prompts, targets, against))
+    where = resolve_remote(model, remote)
+    if unit not in UNITS:
+        raise ValueError(f"unit={unit!r} is unknown; accepted are {', '.join(map(repr, UNITS))}.")
+    if model._module.training and not where:
+        raise LensError("the model is in training mode, where dropout makes every run different: call model.eval().")
+    with exclusive(model), _eager(model) if unit == "token" and not where else contextlib.nullcontext():
+        parts, blocks = anatomy(model), wiring(model)
+        tokenizer = tokenizer_of(model)
+        encoded = encode(prompts, tokenizer, add_special_tokens=add_special_tokens)
+        check_ids(encoded, parts.vocab_size, context_length(model))
+        picked = pick_positions(positions, encoded)
+        wanted = target_ids(targets, len(encoded), tokenizer, parts.vocab_size)
+        if not wanted[0]:
+            raise ValueError("attribution needs targets: one or several tokens whose logit is to be explained.")
+        minus = _against_ids(against, wanted, tokenizer, parts.vocab_size)
+        layer = parts.n_layers - 1 if at_layer is None else pick(at_layer, parts.n_layers, "at_layer", "this model")[0]
+        blocks = _checked(blocks[: layer + 1], unit, parts.family, bool(where))
+        asked = [w + (m if isinstance(m, list) else []) for w, m in zip(wanted, minus, strict=True)]
+        batches = cut(model, encoded, picked, parts, max_bytes, where, pad=unit != "token")
+        found = [
+            _run(model, parts, blocks, batch, unit, asked, against == "mean", max_bytes, where) for batch in batches
+        ]
+    order = np.argsort([p for batch in batches for p in batch.token_prompts], kind="stable")
+    longest = max(len(ids) for ids in encoded)
+    named = _parts(blocks, unit, longest)
+    numbers = {
+        name: np.concatenate([part[name] for part in found]).take(order, 0)
+        for name in found[0] if name != "values"
+    }  # fmt: skip
+    values = [_spread(part["values"], blocks, unit, longest) for part in found]
+    shares = np.concatenate([np.concatenate(values, 1).take(order, 1), numbers["constant"][None]])
+    n = len(wanted[0])
+    final = {name: _minus(array, n, against) for name, array in (
+        ("values", shares), ("logit", numbers["logit"]), ("capped_logit", numbers["capped"]),
+    )}  # fmt: skip
+    total = final["values"].sum(0, dtype=np.float64)
+    error = np.abs(total - final["logit"])
+    certificate = replace(certificate_of(numbers, model), max_sum_error=_relative(error, final))
+    if strict:
+        certificate.check()
+    arguments = {
+        "targets": targets, "against": against, "unit": unit, "at_layer": at_layer, "positions": positions,
+        "add_special_tokens": add_special_tokens, "max_bytes": max_bytes, "strict": strict,
+    }  # fmt: skip
+    tokens = packed_tokens(encoded, picked)
+    texts = token_texts(tokenizer, {i for row in (*encoded, *asked) for i in row})
+    return Attribution(
+        unit=unit,
+        at_layer=layer,
+        parts=named,
+        tokens=replace(tokens, text=[texts[int(i)] for i in tokens.id]),
+        prompts=[prompt_text(tokenizer, ids) for ids in encoded],
+        sources=[[texts[i] for i in ids] for ids in encoded] if unit == "token" else [],
+        total=total.astype(np.float32),
+        error=error.astype(np.float32),
+        target_ids=np.array(wanted, dtype=np.int32),
+        against_ids=np.array([m if isinstance(m, list) else [-1] * n for m in minus], dtype=np.int32),
+        against="" if against is None else "mean" if against == "mean" else "token",
+        texts=texts,
+        certificate=certificate,
+        provenance=provenance(model, "attribution", arguments, parts.vocab_size, where, time.perf_counter() - started),
+        **final,
+    )
+
+
+def _run(
+    model: Envoy,
+    parts: Anatomy,
+    blocks: list[Block],
+    batch: Batch,
+    unit: str,
+    asked: list[list[int]],
+    mean: bool,
+    max_bytes: int,
+    remote: bool | str,
+) -> dict[str, np.ndarray]:
+    """One batch, one trace: read the parts, and take them through the frozen tail where the model is."""
+    plan, groups, n_slots = _groups(blocks, unit, parts, batch)
+    last = f"{parts.blocks}.{parts.n_layers - 1}"
+    if len(blocks) < parts.n_layers:
+        plan, n_slots = [*plan, ("read", "out", last, (), (n_slots,), None)], n_slots + 1
+    explained, final = plan_slot(plan, f"{parts.blocks}.{len(blocks) - 1}"), plan_slot(plan, last)
+    weight = None if remote else _target_rows(model, parts)
+    ids = torch.tensor([asked[p] for p in batch.token_prompts])
+    rows, kept, whole_tail = batch.rows, batch.kept, parts.tail
+    where = (len(batch.inputs["input_ids"]), rows, batch.columns)
+    inputs = dict(batch.inputs)
+    if remote:
+        nnsight.register("lens_recipes")
+        inputs["remote"] = remote
+        whole_tail = anywhere(whole_tail)
+    tail = split(whole_tail)
+    with torch.inference_mode(), model.trace(**inputs):
+        vectors, errors = collect(model, plan, where, n_slots)
+        numbers = decompose(model, tail, weight, vectors[explained], groups, vectors, ids, mean, max_bytes)
+        lens = replay(model, whole_tail, vectors[final].unsqueeze(0))[0]
+        proof = agreement(lens, model_logits(model.output)[rows, kept])
+        numbers = nnsight.save({**numbers, **errors, **proof})
+    return {name: value.numpy() for name, value in numbers.items()}
+
+
+def plan_slot(plan: list[tuple], path: str) -> int:
+    """Where the output of a module goes."""
+    return next(slots[0] for _, side, at, _, slots, _ in plan if (side, at) == ("out", path) and slots)
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+def _groups(blocks: list[Block], unit: str, parts: Anatomy, batch: Batch) -> tuple[list[tuple], list[tuple], int]:
+    """What is to be read, the groups of parts that `decompose` makes of it, and how many vectors that is."""
+    plan: list[tuple] = []
+    groups: list[tuple] = []
+    slots = iter(range(10**9))
+    first = next(slots)
+    groups.append(("one", _later(blocks, -1), first))
+    for layer, block in enumerate(blocks):
+        later = _later(blocks, layer)
+        own: dict[str, tuple[int, ...]] = {"embed": (first,)}
+        if unit == "layer":
+            slot = next(slots)
+            own |= {write.component: (slot,) for write in block.writes}
+            groups.append(("one", later, slot))
+        else:
+            for name in _components(block):
+                split_up = name == "attn_out" and unit in ("head", "token")
+                slot = next(slots)
+                own["head_out" if split_up else name] = (slot,)
+                if not split_up:
+                    groups.append(("one", later, slot))
+                    continue
+                heads = heads_of(block, layer, parts.family)
+                group: tuple = ("heads", later, slot, heads.columns, list(heads.chain))
+                if unit == "token":
+                    assert heads.weights is not None  # `_checked` has seen to it
+                    assert heads.values is not None
+                    seen, value = next(slots), next(slots)
+                    own |= {"attention": (seen,), "values": (value,)}
+                    how = (heads.values.path, heads.value_width)
+                    group = ("sources", *group[1:], seen, value, heads.value_columns, how, batch.rows.tolist())
+                groups.append(group)
+        if layer == len(blocks) - 1:
+            own["resid_post"] = (next(slots),)
+        plan += block_plan(block, own, first=layer == 0, checked=True)
+    return plan, groups, next(slots)
+
+
+def _components(block: Block) -> list[str]:
+    return list(dict.fromkeys(write.component for write in block.writes))
+
+
+def _later(blocks: list[Block], layer: int) -> list[tuple]:
+    """What is done to the stream after a block (−1: from the embedding on), nothing in most models."""
+    return [step for block in blocks[layer + 1 :] for step in (*block.between, *block.carry)]
+
+
+def _parts(blocks: list[Block], unit: str, longest: int) -> list[Part]:
+    """The names of all parts, in the order of `Attribution.values`."""
+    named = [Part(0, "embed")]
+    for layer, block in enumerate(blocks):
+        if unit == "layer":
+            named.append(Part(layer, "layer"))
+            continue
+        for name in _components(block):
+            if name != "attn_out" or unit == "component":
+                named.append(Part(layer, name))
+                continue
+            for head in range(_n_heads(block)):
+                if unit == "head":
+                    named.append(Part(layer, "head_out", head))
+                else:
+                    named += [Part(layer, "head_out", head, source) for source in range(longest)]
+                    named.append(Part(layer, "value_bias", head))
+            named.append(Part(layer, "attn_bias"))
+    return [*named, Part(None, "bias")]
+
+
+def _n_heads(block: Block) -> int:
+    return next(len(write.heads.columns) for write in block.writes if write.heads)
+
+
+def _spread(values: np.ndarray, blocks: list[Block], unit: str, longest: int) -> np.ndarray:
+    """The parts of a batch with room for the sources of the longest prompt; what is not there adds nothing."""
+    if unit != "token":
+        return values
+    per_head = [i for i, part in enumerate(_parts(blocks, unit, 1)) if part.component == "value_bias"]
+    others = len(_parts(blocks, unit, 0)) - 1 - len(per_head)
+    here = (len(values) - others - len(per_head)) // len(per_head)  # sources in this batch
+    wide = np.zeros((others + len(per_head) * (longest + 1), *values.shape[1:]), values.dtype)
+    wide[[i for i, part in enumerate(_parts(blocks, unit, longest)[:-1]) if (part.source or 0) < here]] = values
+    return wide
+
+
+def _checked(blocks: list[Block], unit: str, family: str, remote: bool) -> list[Block]:
+    """The blocks, if their parts can be told."""
+    for layer, block in enumerate(blocks):
+        refuse_broken(block, layer, family)
+    if unit in ("layer", "component"):
+        return blocks
+    attending = [(layer, block) for layer, block in enumerate(blocks) if "attn_out" in block.components]
+    if not attending:
+        raise LensError(
+            f'{family} has no attention up to layer {len(blocks) - 1}, so no heads: unit="layer" and "component" work.'
+        )
+    for layer, block in attending:
+        heads = heads_of(block, layer, family)
+        if unit == "token" and heads.weights is None:
+            why = (
+                "attention weights cannot be read there, unless the server already runs eager attention"
+                if remote else f"the attention weights and values of layer {layer} are not given by any module"
+            )  # fmt: skip
+            raise LensError(f'{family}: unit="token" is not possible: {why}. unit="head" works.')
+    return blocks
+
+
+@contextlib.contextmanager
+def _eager(model: Envoy) -> Iterator[None]:
+    """Attention that shows its weights, for a while: switched back whatever happens.
+
+    Not by `set_attn_implementation`, which leaves out older families that ask their config all the same.
+    """
+    before = attention_of(model._module)
+    try:
+        for config, _ in before:
+            config._attn_implementation_internal = "eager"
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
+
+
+def _target_rows(model: Envoy, parts: Anatomy) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+    """Weight and bias of a plain local unembedding, of which only the targets' rows are read; else None."""
+    head = model._module.get_submodule(parts.unembed)
+    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and head.weight.device.type != "meta"
+    hooked = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
+    return (head.weight, head.bias) if plain and not hooked else None
+
+
+# -- targets -------------------------------------------------------------------------------------------------
+
+
+def _against_ids(against: Any, wanted: list[list[int]], tokenizer: Any, vocab: int) -> list[list[int] | None]:
+    """What is subtracted for each prompt and target, or None for nothing and for the mean."""
+    if against is None or (isinstance(against, str) and against == "mean"):
+        return [None] * len(wanted)
+    if isinstance(against, list) and not any(isinstance(item, list | tuple) for item in against):
+        if len(against) != len(wanted):
+            raise ValueError(
+                f"against={against!r} has {len(against)} tokens, but there are {len(wanted)} prompts: pass one token "
+                'for all of them, a list of one per prompt, or "mean".'
+            )
+        against = [[item] for item in against]
+    ids = target_ids(against, len(wanted), tokenizer, vocab)
+    n = len(wanted[0])
+    if len(ids[0]) not in (1, n):
+        raise ValueError(f"against has {len(ids[0])} tokens per prompt for {n} targets: pass one, or one per target.")
+    return [row * n if len(row) == 1 else row for row in ids]
+
+
+def _minus(array: np.ndarray, n: int, against: Any) -> np.ndarray:
+    """Targets minus what they are held against; the columns are targets, then those (or one mean)."""
+    return array[..., :n] if against is None else array[..., :n] - array[..., n:]
+
+
+def _relative(error: np.ndarray, final: dict[str, np.ndarray]) -> float:
+    largest = np.maximum(np.abs(final["values"]).max(0), np.abs(final["logit"]))
+    return float((error / np.maximum(largest, 1e-30)).max())
+
+
+def _listed(argument: Any) -> Any:
+    return list(argument) if isinstance(argument, Iterable) and not hasattr(argument, "__len__") else argument

@@ -1,0 +1,276 @@
+"""`Attribution`: who wrote a logit, in plain numpy, and the certificate that the parts are the whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .certificate import Certificate
+from .display import visible
+from .result import Tokens
+
+AXES: dict[str, tuple[str, ...]] = {
+    "values": ("part", "token", "target"),
+    "total": ("token", "target"),
+    "logit": ("token", "target"),
+    "capped_logit": ("token", "target"),
+    "error": ("token", "target"),
+    "target_ids": ("prompt", "target"),
+    "against_ids": ("prompt", "target"),
+}
+
+
+UNITS = ("layer", "component", "head", "token")
+
+
+class Part(NamedTuple):
+    """One summand of a logit.
+
+    `component` is "embed", "layer" (all that a block adds), "attn_out", "mlp_out", "mixer_out", "other_out",
+    "head_out", "attn_bias" (what the output projection and a post-norm add by themselves), "value_bias" (a head's write
+    that comes from the bias of its values, not from a token) or "bias" (of the final norm and the unembedding).
+    `source` is the position of the token that a head read from (`unit="token"`).
+    """
+
+    layer: int | None
+    component: str
+    head: int | None = None
+    source: int | None = None
+
+    def __str__(self) -> str:
+        if self.component in ("embed", "bias"):
+            return self.component
+        head = "" if self.head is None else f".{self.head}"
+        source = "" if self.source is None else f"←{self.source}"
+        return f"{self.layer}" if self.component == "layer" else f"{self.layer}.{self.component}{head}{source}"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Attribution:
+    """How much each part of a model adds to the logit of a target (direct logit attribution). Units: logits.
+
+    The final norm, and any norm between a head and the stream, is held at its value of this run, so that the parts
+    are linear and sum to the logit. Values are before the softcap.
+
+    Attributes:
+        unit: "layer", "component", "head" or "token".
+        at_layer: After which block the stream is explained; the last one for the model's own logit.
+        parts: What the first axis is, `[part]`.
+        tokens: The packed token axis, as in `LensResult`.
+        prompts: Display text of every prompt, `[prompt]`.
+        sources: Text of every token of every prompt, `[prompt][position]`, for `unit="token"`; else empty.
+        values: `[part, token, target]`, minus the same for `against`.
+        total: Their sum, `[token, target]`.
+        logit: What the model (or the lens at `at_layer`) says before its softcap, minus that of `against`.
+        capped_logit: The same after the softcap; equal to `logit` where there is none.
+        error: |total − logit|, `[token, target]`.
+        target_ids: `[prompt, target]`.
+        against_ids: `[prompt, target]`; −1 where nothing, or the mean, is subtracted (see `against`).
+        against: What was subtracted, in words; empty for nothing.
+        texts: id → text.
+        certificate: The proof.
+        provenance: Model, versions, recipe, arguments, seconds.
+    """
+
+    unit: str
+    at_layer: int
+    parts: list[Part]
+    tokens: Tokens
+    prompts: list[str]
+    sources: list[list[str]]
+    values: NDArray[np.float32]
+    total: NDArray[np.float32]
+    logit: NDArray[np.float32]
+    capped_logit: NDArray[np.float32]
+    error: NDArray[np.float32]
+    target_ids: NDArray[np.int32]
+    against_ids: NDArray[np.int32]
+    against: str
+    texts: dict[int, str]
+    certificate: Certificate | None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    # -- prompts ---------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __iter__(self) -> Iterator[Attribution]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, prompt: int) -> Attribution:
+        """One prompt's result: its tokens and targets, and no sources beyond its end. (`texts` stays whole.)"""
+        if not isinstance(prompt, int | np.integer):
+            raise TypeError(f"result[i] is one prompt's result, i a whole number; received {prompt!r}.")
+        if not -len(self) <= prompt < len(self):
+            raise IndexError(f"prompt {prompt} is out of range: the result holds {len(self)}.")
+        number = range(len(self))[prompt]
+        sources = self.sources[number : number + 1]
+        length = len(sources[0]) if sources else 0
+        kept = [p for p, part in enumerate(self.parts) if part.source is None or part.source < length]
+        here = np.flatnonzero(self.tokens.prompt == number)
+        cut: dict[str, Any] = {}
+        for name, axes in AXES.items():
+            array = getattr(self, name)
+            if "token" in axes:
+                array = array.take(here, axes.index("token"))
+            cut[name] = array[number : number + 1] if axes[0] == "prompt" else array
+        cut["values"] = cut["values"][kept]
+        columns = {f.name: getattr(self.tokens, f.name) for f in dataclasses.fields(Tokens) if f.name != "text"}
+        tokens = Tokens(**{k: v[here] for k, v in columns.items()}, text=[self.tokens.text[i] for i in here])
+        tokens = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
+        parts, prompts = [self.parts[p] for p in kept], [self.prompts[number]]
+        return dataclasses.replace(self, **cut, tokens=tokens, parts=parts, prompts=prompts, sources=sources)
+
+    def text(self, token: int) -> str:
+        """The text of an id in this result."""
+        return self.texts.get(int(token), f"#{token}")
+
+    def target_name(self, prompt: int = 0, target: int = 0, *, show: Callable[[str, int], str] = visible) -> str:
+        """What the values are about: "·Paris", "·Paris − ·London", or "·Paris − " and `against` in words.
+
+        `show` makes a text legible, cut to a number of characters (`display.plotly_safe` for figures).
+        """
+        name, other = show(self.text(self.target_ids[prompt, target]), 20), int(self.against_ids[prompt, target])
+        if other >= 0:
+            return f"{name} − {show(self.text(other), 20)}"
+        return f"{name} − {show(self.against, 40).replace('·', ' ')}" if self.against else name
+
+    # -- reading it ------------------------------------------------------------------------------------------
+
+    @property
+    def mark(self) -> str:
+        """What every view must say beside the numbers; empty when nothing is wrong."""
+        return "" if self.certificate is None or self.certificate.passed else "NOT CERTIFIED"
+
+    def top(self, n: int = 10, *, prompt: int = 0, token: int = -1, target: int = 0) -> list[tuple[Part, float]]:
+        """The `n` largest parts by |value|, with their signed values; a NaN comes first, it spoils the total.
+
+        `token` is an index into the prompt's selected tokens, −1 the last of them; `target` an index too.
+
+        Raises:
+            ValueError: `n` below 1, or no such prompt, token or target.
+        """
+        if n < 1:
+            raise ValueError(f"n={n} must be at least 1.")
+        one, t, k = spot(self, prompt, token, target)
+        return [(one.parts[p], float(one.values[p, t, k])) for p in by_size(one.values[:, t, k])[:n]]
+
+    @np.errstate(invalid="ignore")  # ∞ − ∞
+    def grid(self, prompt: int = 0, token: int = -1, target: int = 0) -> tuple[list[int], NDArray[np.float32]]:
+        """What each head adds, `[layer, head]`, and the layers that the rows are; NaN where a layer has no such head.
+
+        With `unit="token"` a head's sum over all that it read from, and the bias of its values.
+
+        Raises:
+            ValueError: the unit has no heads, or no such prompt, token or target.
+        """
+        if self.unit not in ("head", "token"):
+            raise ValueError(
+                f'unit={self.unit!r} does not tell heads apart: run the recipe with unit="head" or unit="token".'
+            )
+        one, t, k = spot(self, prompt, token, target)
+        layers = sorted({part.layer for part in one.parts if part.layer is not None})
+        row = {layer: number for number, layer in enumerate(layers)}
+        heads = [(p, row[part.layer], part.head) for p, part in enumerate(one.parts) if part.layer in row]
+        width = 1 + max((head for _, _, head in heads if head is not None), default=-1)
+        if not width:
+            raise ValueError("no layer of this result has heads that could be told apart: see its `parts`.")
+        sums, held = np.zeros((len(layers), width)), np.zeros((len(layers), width), dtype=bool)
+        for p, layer, head in heads:
+            if head is not None:
+                sums[layer, head] += one.values[p, t, k]
+                held[layer, head] = True
+        return layers, np.where(held, sums, np.nan).astype(np.float32)
+
+    def __str__(self) -> str:
+        from ._attribution_table import table
+
+        return table(self)
+
+    @property
+    def size(self) -> str:
+        """In words: prompts, tokens, parts, targets."""
+        counts = {"prompt": len(self), "token": len(self.tokens), "part": len(self.parts)}
+        counts["target"] = self.target_ids.shape[1]
+        return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items())
+
+    def __repr__(self) -> str:
+        mark = f"; {self.mark}" if self.mark else ""
+        return f"Attribution({self.provenance.get('model', '?')}, by {self.unit}: {self.size}{mark})"
+
+    def summary(self) -> str:
+        """A few lines for an assistant: what helps and hurts each target, how much of it that is, what to distrust."""
+        from ._attribution_table import summary
+
+        return summary(self)
+
+    def to_frame(self) -> Any:
+        """Long-form pandas: one row per part, token and target.
+
+        `value` is in logits; its sum over the rows of one `prompt`, `position` and `target_id` is the total. `source`
+        is a position with the text `source_text`. `layer`, `head` and `source` are missing where they do not apply.
+
+        Raises:
+            LensError: pandas is not installed.
+        """
+        from .frames import attribution_frame
+
+        return attribution_frame(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `.json` (readable, NaN as null) or `.npz` (small): complete or not at all, and without pickle."""
+        from .files import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Attribution:
+        """Read what `save` wrote, exactly.
+
+        Raises:
+            LensError: the file is missing, truncated, corrupt, or something else.
+        """
+        from .files import load
+
+        return load(path, cls)
+
+
+def spot(result: Attribution, prompt: int, token: int, target: int) -> tuple[Attribution, int, int]:
+    """One prompt's result, and `token` and `target` as indices into its axes.
+
+    Raises:
+        ValueError: one of them is not there; the message says what is.
+    """
+    for name, value in (("prompt", prompt), ("token", token), ("target", target)):
+        if not isinstance(value, int | np.integer):
+            raise ValueError(f"{name}={value!r} must be a whole number, an index into the {name}s of the result.")
+    if not -len(result) <= prompt < len(result):
+        raise ValueError(f"prompt={prompt} is out of range: {_accepted(len(result), 'prompts')}.")
+    one = result[prompt]
+    n_tokens, n_targets = one.total.shape
+    if not -n_tokens <= token < n_tokens:
+        what = f"tokens of prompt {prompt} (an index into those that were read, not a position)"
+        raise ValueError(f"token={token} is out of range: {_accepted(n_tokens, what)}.")
+    if not -n_targets <= target < n_targets:
+        names = ", ".join(one.target_name(0, k) for k in range(n_targets))
+        raise ValueError(
+            f"target={target} is out of range: {_accepted(n_targets, 'targets')} ({names}); it is an index, not a text."
+        )
+    return one, range(n_tokens)[token], range(n_targets)[target]
+
+
+def _accepted(n: int, what: str) -> str:
+    return f"there are {n} {what}; accepted is {-n} to {n - 1}" if n else f"there are no {what}"
+
+
+def by_size(values: NDArray[np.float32]) -> list[int]:
+    """Indices `[part]` from the largest |value| to the smallest, NaN before all, equal ones as they stand."""
+    size = np.nan_to_num(np.abs(values.astype(np.float64)), nan=np.inf, posinf=np.inf)
+    return np.argsort(-size, kind="stable").tolist()

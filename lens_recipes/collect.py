@@ -1,0 +1,96 @@
+"""The traced block's part of components: read what a plan names, in order, and check that it adds up.
+
+Runs where the model is and imports only torch, like `readout`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .frozen import head_writes
+from .readout import first_of, replay
+
+
+def collect(
+    model: Any,
+    plan: list[tuple],
+    where: tuple[int, Int[Tensor, " token"], Int[Tensor, " token"]],
+    n_slots: int,
+) -> tuple[list[Any], dict[str, Float[Tensor, " token"]]]:
+    """Read tensors of a running model, each at the tokens asked for.
+
+    Args:
+        plan: (role, side, path, steps, slots, extra) in the order in which the model gives them: `side` "in" or "out"
+            of the module at `path`; `slots` are where it is summed up. Roles:
+            "read": nothing more.
+            "pre": the stream before a block, which starts the block's sum; `extra` is (between, carry), or None
+            where nothing is to be checked.
+            "write": what is added. "mid", "post": the stream on the way and after, which the sum so far must be.
+            "heads": the heads side by side; `extra` is (columns, chain), checked against the next write with the
+            `extra` True.
+            "attention": weights `[batch, head, query, key]`; `extra` is which output. "values": whole.
+        where: (number of rows, row of each token, column of each token).
+        n_slots: How many vectors are given back.
+
+    Returns:
+        The vectors `[token, width]`, and the largest relative errors `[token]`: "block", "total" and "heads", of what
+        was checked. Both sides of a check are read: nothing here is the difference of two streams.
+    """
+    n_rows, rows, columns = where
+    vectors: list[Any] = [None] * n_slots
+    errors: dict[str, Tensor] = {}
+    block: Any = None  # the sums, and the largest number on the way
+    total: Any = None
+    scale: Any = None
+    pending: list[tuple] = []
+    for role, side, path, steps, slots, extra in plan:
+        module = model.get(path)
+        value = module.input if side == "in" else module.output
+        if role == "attention":
+            value = value[extra] if isinstance(value, (tuple, list)) else value
+            vectors[slots[0]] = value[rows, :, columns]
+            continue
+        value = first_of(value)
+        if role == "values":
+            vectors[slots[0]] = value.clone()
+            continue
+        value = value.reshape(n_rows, -1, value.shape[-1])[rows, columns]  # a copy: some models write on into theirs
+        value = replay(model, steps, value)
+        for slot in slots:
+            vectors[slot] = value if vectors[slot] is None else vectors[slot] + value.to(vectors[slot].device)
+        if role == "heads":
+            pending.append((extra, value))
+        elif role == "write" and block is not None:
+            block, total = block + value.float(), total + value.float().to(total.device)
+            scale = torch.maximum(scale, _size(value))
+            if extra and pending:
+                (own, chain), x = pending.pop()
+                heads, bias, _ = head_writes(model, own, chain, x)
+                own_scale = torch.maximum(_size(heads).amax(0), _size(value)).cpu()
+                _note(errors, "heads", heads.sum(0) + bias, value, own_scale)
+        elif role == "pre" and extra is not None:
+            between, carry = extra
+            start = value.float()
+            total = start if total is None else replay(model, between, total.to(start.device))
+            scale = _size(start) if scale is None else torch.maximum(scale.to(start.device), _size(start))
+            block, total = replay(model, carry, start), replay(model, carry, total)
+        elif role in ("mid", "post") and block is not None:
+            scale = torch.maximum(scale, _size(value))
+            own_scale = torch.maximum(_size(block), _size(value)).cpu()
+            _note(errors, "block", block, value, own_scale)
+            _note(errors, "total", total, value, scale.cpu())
+    return vectors, errors
+
+
+def _size(x: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:
+    return x.float().abs().amax(-1)
+
+
+def _note(errors: dict[str, Tensor], name: str, a: Tensor, b: Tensor, scale: Tensor) -> None:
+    """Keep the largest relative error of each token; a NaN stays."""
+    error = (a - b.to(a.device).float()).abs().amax(-1).cpu() / scale.clamp(min=1e-30)
+    errors[name] = torch.maximum(errors[name], error) if name in errors else error

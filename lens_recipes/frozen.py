@@ -1,0 +1,95 @@
+"""Norms held at their value of this run: what then is a linear map from a part of the stream to its share of a logit.
+
+A norm divides by the size of the whole vector, so the parts of a vector have no norm of their own. Held at the whole
+vector's size, it is a linear map, and the parts of its output sum to what it really gave (Elhage et al. 2021, "A
+Mathematical Framework for Transformer Circuits"; McGrath et al. 2023 call it direct logit attribution).
+
+Like `readout`, everything here imports only torch and runs where the model is. Modules are called and never their
+weights: a norm's scale and bias are read by calling it on two probe vectors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .readout import first_of, replay
+
+if TYPE_CHECKING:
+    Frozen = list[tuple]  # steps as in `tail`, and ("linear", gain [token, d], bias [d], whether the mean is taken off)
+
+
+def freeze(model: Any, steps: list[tuple], x: Float[Tensor, "token d_model"]) -> tuple[Frozen, Tensor]:
+    """The steps with every norm as the linear map that it is at `x`, and what the steps make of `x`."""
+    frozen: list[tuple] = []
+    for step in steps:
+        after = replay(model, [step], x.unsqueeze(0))[0]
+        frozen.append(_as_linear(model, step, x, after) if step[0] == "call" and step[2] else step)
+        x = after
+    return frozen, x
+
+
+def _as_linear(model: Any, step: tuple, x: Tensor, after: Tensor) -> tuple:
+    """Norm(v) = k · scale ⊙ (v − mean v) + bias with k from this run; for an RMS norm without the mean."""
+    probe = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device)
+    probe[1::2] = -1  # no mean, and a mean square of 1
+    pair = replay(model, [step], torch.stack([probe, -probe, probe + 1]).unsqueeze(0))[0].float()
+    up, down, shifted = pair.to(after.device)
+    scale, bias = (up - down) / 2 * probe.to(up.device), (up + down) / 2
+    centred = bool((shifted - up).abs().max() <= 0.05 * (up - down).abs().max())
+    direction = scale * _centre(x.to(up.device).float(), centred)
+    k = ((after.float() - bias) * direction).sum(-1) / (direction * direction).sum(-1).clamp(min=1e-30)
+    return ("linear", k[:, None] * scale, bias, centred)
+
+
+def _centre(x: Tensor, centred: bool) -> Tensor:
+    return x - x.mean(-1, keepdim=True) if centred else x
+
+
+def through(model: Any, frozen: Frozen, rows: Float[Tensor, "part token d"]) -> Float[Tensor, "part token out"]:
+    """The frozen steps on other vectors, biases included: an affine map, one for each token."""
+    for kind, *step in frozen:
+        if kind == "linear":
+            gain, bias, centred = step
+            rows = _centre(rows.to(gain.device).float(), centred) * gain + bias
+        elif kind == "call":
+            rows = _called(model.get(step[0]), step[2], rows)
+        else:
+            rows = replay(model, [(kind, *step)], rows)
+    return rows
+
+
+def _called(module: Any, device: str | None, rows: Tensor) -> Tensor:
+    flat = accepted(module, rows.flatten(0, 1).unsqueeze(0))  # modules expect [batch, position, d_model]
+    return first_of(module(flat if device is None else flat.to(device)))[0].unflatten(0, rows.shape[:2])
+
+
+def accepted(module: Any, rows: Tensor) -> Tensor:
+    """Rows in the dtype of a module's weights: a frozen norm gives float32."""
+    first = next(iter(module._module.parameters()), None)
+    return rows.to(first.dtype) if first is not None and first.dtype.is_floating_point else rows
+
+
+def head_writes(
+    model: Any, columns: list[list[int]], chain: list[tuple], x: Float[Tensor, "token inner"], here: slice = slice(None)
+) -> tuple[Float[Tensor, "head token d_model"], Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]:
+    """What each head adds to the stream; what the projection (and a norm) add by themselves; and the whole.
+
+    `x` is the input of the output projection; `columns` are each head's, `chain` leads from there to the stream. A head
+    alone is the projection called with the other heads' columns at zero.
+    """
+    x = x[here]
+    frozen, whole = freeze(model, chain, x)
+    alone = x.new_zeros(len(columns) + 1, *x.shape)
+    for head, own in enumerate(columns):
+        alone[head][:, own] = x[:, own]
+    writes = through(model, frozen, alone).float()
+    return writes[:-1] - writes[-1], writes[-1], whole
+
+
+def one_head(model: Any, own: list[int], chain: list[tuple], x: Tensor, here: slice) -> Float[Tensor, "token d_model"]:
+    """What one head adds to the stream at some tokens, in the stream's dtype."""
+    return head_writes(model, [own], chain, x, here)[0][0].to(x.dtype)

@@ -1,0 +1,187 @@
+"""Which places are read: components and heads as the caller names them, as sites and as a plan for `collect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ._anatomy import Anatomy
+from .components import ORDER
+from .errors import LensError
+from .result import Site
+from .tokens import pick
+from .wiring import WRITES, Block, Heads, Tap
+
+COMPONENTS = ORDER[:-1]  # all but a vector
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a trace is to read for some sites.
+
+    Attributes:
+        plan: For `collect`.
+        n_slots: How many vectors it gives.
+        slots: Which of them is each site's, `[site]`; for a head that of all its layer's heads.
+        heads: (columns, chain) for each site that is a head, else None.
+    """
+
+    plan: list[tuple]
+    n_slots: int
+    slots: list[int]
+    heads: list[tuple[list[int], list[tuple]] | None]
+
+
+def pick_sites(components: Any, heads: Any, layers: Any, blocks: list[Block], parts: Anatomy) -> list[Site]:
+    """The sites that were asked for, by layer and then in the order of the stream.
+
+    Raises:
+        ValueError: a component, layer or head that this model does not have.
+        LensError: a component that cannot be read in this model; the message says why.
+    """
+    names = _names(components)
+    if heads is not None and "head_out" not in names:
+        raise ValueError(f'heads={heads!r} needs components=("head_out",): only single heads have numbers.')
+    chosen = sorted(pick(layers, parts.n_layers, "layers", "this model"))
+    of_component = {name: _layers_with(name, chosen, layers is None, blocks, parts.family) for name in names}
+    pairs = _head_pairs(heads, of_component["head_out"], blocks) if "head_out" in names else []
+    found = [Site(layer, name) for name, where in of_component.items() if name != "head_out" for layer in where]
+    found += [Site(layer, "head_out", head) for layer, head in pairs]
+    return sorted(found, key=lambda site: (site.layer, COMPONENTS.index(site.component), site.head or 0))
+
+
+def _names(components: Any) -> list[str]:
+    given = [components] if isinstance(components, str) else components
+    names = list(given) if isinstance(given, Iterable) else []
+    unknown = [name for name in names if name not in COMPONENTS]
+    if not names or unknown:
+        what = f"unknown: {', '.join(map(repr, unknown))}" if unknown else f"received {components!r}"
+        raise ValueError(f"components must be one or several of {', '.join(COMPONENTS)}; {what}.")
+    return list(dict.fromkeys(names))
+
+
+def _layers_with(name: str, layers: list[int], any_layer: bool, blocks: list[Block], family: str) -> list[int]:
+    """Where a component is, of the layers asked for; with `any_layer`, those without it are passed over."""
+    if name == "embed":
+        return [0]
+    kind = "attn_out" if name == "head_out" else name
+    if kind in ("resid_pre", "resid_post"):
+        return layers
+    for layer in layers:
+        refuse_broken(blocks[layer], layer, family)
+    having = [layer for layer in layers if kind in blocks[layer].components]
+    if not having or (len(having) < len(layers) and not any_layer):
+        everywhere = [layer for layer, block in enumerate(blocks) if kind in block.components]
+        if kind == "resid_mid" and not everywhere:
+            raise ValueError(
+                f"{family} has no resid_mid: attention and MLP are not one after the other in its blocks, so there is "
+                f"no stream between them. Its components are {_components(blocks)}."
+            )
+        where = f"only its layers {everywhere} have it" if everywhere else f"it has {_components(blocks)}"
+        raise ValueError(f"{family} has no {name} in layers {[n for n in layers if n not in having]}: {where}.")
+    if name == "head_out":
+        for layer in having:
+            heads_of(blocks[layer], layer, family)
+    return having
+
+
+def refuse_broken(block: Block, layer: int, family: str) -> None:
+    """Raise LensError if what a block adds to the stream cannot be told."""
+    if block.broken:
+        raise LensError(
+            f"{family}: what layer {layer} adds to the residual stream cannot be read: {block.broken}. "
+            'resid_pre and resid_post can be read: components=("resid_pre", "resid_post").'
+        )
+
+
+def heads_of(block: Block, layer: int, family: str) -> Heads:
+    """The heads of a block's attention.
+
+    Raises:
+        LensError: there are none that can be told apart.
+    """
+    writes = [write for write in block.writes if write.component == "attn_out"]
+    if len(writes) != 1 or writes[0].heads is None:
+        raise LensError(
+            f"{family}: the heads of layer {layer} cannot be told apart: what attention makes of the values does not "
+            "reach its output projection as it is, head beside head (gated, linear, recurrent or differential "
+            'attention), so no share of a head is defined. unit="component" and components="attn_out" work.'
+        )
+    return writes[0].heads
+
+
+def _components(blocks: list[Block]) -> str:
+    names = {name for block in blocks for name in block.components}
+    return ", ".join(name for name in COMPONENTS if name in names)
+
+
+def _head_pairs(heads: Any, layers: list[int], blocks: list[Block]) -> list[tuple[int, int]]:
+    """(layer, head) of each head that was asked for: numbers for every layer, or such pairs."""
+    counts = {}
+    for layer in layers:
+        found = next(write.heads for write in blocks[layer].writes if write.component == "attn_out")
+        counts[layer] = len(found.columns) if found else 0
+    if isinstance(heads, Sequence) and heads and all(isinstance(h, Sequence) and len(h) == 2 for h in heads):
+        pairs = [(int(layer), int(head)) for layer, head in heads]
+        for layer, head in pairs:
+            if layer not in counts or not 0 <= head < counts[layer]:
+                raise ValueError(
+                    f"there is no head {head} in layer {layer}: the layers asked for are {layers}, with "
+                    f"{max(counts.values())} heads (0 to {max(counts.values()) - 1})."
+                )
+        return list(dict.fromkeys(pairs))
+    return [(layer, head) for layer in layers for head in pick(heads, counts[layer], "heads", f"layer {layer}")]
+
+
+# -- the plan ------------------------------------------------------------------------------------------------
+
+
+def stream_reads(layers: list[int], parts: Anatomy) -> Reads:
+    """The stream after some layers, ascending: what needs no look inside the blocks."""
+    plan = [("read", "out", f"{parts.blocks}.{layer}", (), (slot,), None) for slot, layer in enumerate(layers)]
+    return Reads(plan, len(layers), list(range(len(layers))), [None] * len(layers))
+
+
+def site_reads(sites: list[Site], blocks: list[Block], family: str) -> Reads:
+    """All that is needed for some sites; whatever a block adds is checked as soon as one site is not the stream."""
+    slot_of: dict[Site, int] = {}
+    for site in sites:
+        slot_of.setdefault(site._replace(head=None), len(slot_of))
+    checked = any(site.component in (*WRITES, "head_out", "resid_mid") for site in sites)
+    plan = []
+    for layer, block in enumerate(blocks):
+        own = {name: slot_of.get(Site(layer, name)) for name in COMPONENTS}
+        slots: dict[str, tuple[int, ...]] = {name: (slot,) for name, slot in own.items() if slot is not None}
+        plan += block_plan(block, slots, first=layer == 0, checked=checked)
+    heads = [_columns(blocks[site.layer or 0], site, family) for site in sites]
+    return Reads(plan, len(slot_of), [slot_of[site._replace(head=None)] for site in sites], heads)
+
+
+def _columns(block: Block, site: Site, family: str) -> tuple[list[int], list[tuple]] | None:
+    if site.head is None:
+        return None
+    heads = heads_of(block, site.layer or 0, family)
+    return heads.columns[site.head], list(heads.chain)
+
+
+def block_plan(block: Block, slots: dict[str, tuple[int, ...]], *, first: bool, checked: bool) -> list[tuple]:
+    """One block's part of a plan: `slots` says where each component goes; what goes nowhere is read to be checked."""
+    steps: list[tuple[Tap, str, tuple[int, ...], Any]] = []
+    pre = (*slots.get("resid_pre", ()), *(slots.get("embed", ()) if first else ()))
+    if pre or checked:
+        steps.append((block.pre, "pre", pre, (block.between, block.carry) if checked else None))
+    if block.mid and "resid_mid" in slots:
+        steps.append((block.mid, "mid", slots["resid_mid"], None))
+    for write in block.writes if checked else []:
+        steps.append((write.tap, "write", slots.get(write.component, ()), write.heads is not None))
+        if write.heads and "head_out" in slots:
+            extra = (write.heads.columns, list(write.heads.chain))
+            steps.append((write.heads.read, "heads", slots["head_out"], extra))
+            if write.heads.weights and write.heads.values and "attention" in slots:
+                steps.append((write.heads.weights, "attention", slots["attention"], write.heads.item))
+                steps.append((write.heads.values, "values", slots["values"], None))
+    if "resid_post" in slots or checked:
+        steps.append((block.post, "post", slots.get("resid_post", ()), None))
+    steps.sort(key=lambda step: step[0].when)
+    return [(role, tap.side, tap.path, tap.steps, where, extra) for tap, role, where, extra in steps]

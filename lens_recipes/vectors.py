@@ -1,0 +1,181 @@
+"""`decode_vectors()`: any vector of the stream, through the model's own norm and unembedding.
+
+A steering vector, an SAE decoder row (Bricken et al. 2023 read features so), a head's output direction, a cached
+activation: the readout is that of the lens, without a run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import nnsight
+import numpy as np
+import torch
+from jaxtyping import Float
+from nnsight.intervention.envoy import Envoy
+from torch import Tensor
+
+from ._anatomy import anatomy, plain_head
+from ._logit_lens import check_numbers
+from .display import token_texts
+from .models import dtype_of, exclusive, resolve_remote, tokenizer_of
+from .provenance import provenance
+from .readout import COPIES, readout, unembed
+from .result import LensResult, Site, Tokens
+from .tail import anywhere
+from .tokens import target_ids
+
+NO_RUN = "vectors are decoded without a run, so there are no logits of the model to compare with"
+
+
+def decode_vectors(
+    model: Envoy,
+    vectors: Any,
+    names: str | Sequence[str] | None = None,
+    *,
+    targets: Any = None,
+    top_k: int = 5,
+    apply_norm: bool = True,
+    max_bytes: int = 256 * 2**20,
+    remote: bool | str | None = None,
+) -> LensResult:
+    """What a vector of the residual stream would say if it were the last block's output.
+
+    The final norm divides by the vector's own size, so only its direction counts: a vector and twice the vector say
+    the same, and a small one is not less sure. −v is another question than v.
+
+    Args:
+        model: What `load()` returns.
+        vectors: One vector `[d_model]` or several `[vector, d_model]`: a tensor, an array or lists of numbers.
+        names: What to call each of them; None for "vector 0", "vector 1", …
+        targets: Tokens to follow, as strings or ids.
+        top_k: How many of the most likely tokens to keep.
+        apply_norm: False leaves out the final norm: then logits are linear in the vector, and its size counts.
+        max_bytes: Bound on the memory for logits, here or on the server.
+        remote: As for `logit_lens`.
+
+    Returns:
+        A `LensResult` with the one site `Site(None, "vector")` and one entry per vector on the token axis, its name as
+        the token's text. What needs a run is NaN, or −1 for ids and ranks: `kl_to_final`, `next_*`, `final_*`. There is
+        no certificate: `provenance["certificate"]` says why.
+
+    Raises:
+        ValueError: vectors that are not `d_model` wide, not finite, or not as many as their names.
+
+    Example:
+        >>> row = model._module.lm_head.weight[model.tokenizer(" Paris").input_ids[0]]
+        >>> print(decode_vectors(model, row, "the unembedding of Paris"))
+    """
+    started = time.perf_counter()
+    where = resolve_remote(model, remote)
+    with exclusive(model):
+        parts, tokenizer = anatomy(model), tokenizer_of(model)
+        check_numbers(top_k, None, max_bytes, parts.vocab_size)
+        rows = _rows(vectors, parts.d_model)
+        labels = _names(names, len(rows))
+        wanted = target_ids(targets, 1, tokenizer, parts.vocab_size)[0]
+        weight = None if where else plain_head(model, parts)
+        tail = anywhere(parts.tail) if where else parts.tail
+        options: dict[str, Any] = {
+            "n_sites": 1, "top_k": top_k, "track": None, "max_tracked": 1, "max_bytes": max_bytes,
+            "copies": COPIES if weight is None else 1,
+        }  # fmt: skip
+        device = rows.device if where else next(model._module.parameters()).device
+        stream = partial(_on_device, rows.to(dtype_of(model)), str(device))
+        to_logits = partial(unembed, model, tail, weight, {})
+        nothing = torch.zeros(1, 1, parts.vocab_size)  # in place of the model's own logits: what it gives is left out
+        at = torch.zeros(2, len(rows), dtype=torch.long)
+        arguments = (
+            [stream],
+            [(0, apply_norm)],
+            to_logits,
+            nothing,
+            (at[0], at[1]),
+            torch.tensor([wanted] * len(rows)),
+        )
+        if where:
+            nnsight.register("lens_recipes")
+            with torch.inference_mode(), model.trace(input_ids=torch.tensor([parts.plain_ids[:1]]), remote=where):
+                found = nnsight.save(readout(*arguments, **options))
+        else:
+            with torch.inference_mode():
+                found = readout(*arguments, **options)
+    record = provenance(
+        model, "decode_vectors",
+        {"names": labels, "targets": targets, "top_k": top_k, "apply_norm": apply_norm, "max_bytes": max_bytes},
+        parts.vocab_size, where, time.perf_counter() - started,
+    )  # fmt: skip
+    numbers = {name: value.numpy() for name, value in found.items()}
+    return _result(numbers, labels, wanted, tokenizer, {**record, "certificate": NO_RUN})
+
+
+def _on_device(rows: Tensor, device: str, here: slice) -> Tensor:
+    return rows[here].to(device)
+
+
+def _rows(vectors: Any, width: int) -> Float[Tensor, "vector d_model"]:
+    try:
+        rows = torch.as_tensor(np.asarray(vectors) if isinstance(vectors, list | tuple) else vectors).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"received {type(vectors).__name__} as vectors; accepted are a tensor, an array or lists of numbers."
+        ) from None
+    rows = rows[None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or rows.shape[-1] != width or not len(rows):
+        raise ValueError(
+            f"received vectors of shape {list(rows.shape)}; this model's stream is {width} wide: pass [{width}] or "
+            f"[vector, {width}]."
+        )
+    rows = rows.float()
+    if not rows.isfinite().all():
+        raise ValueError("the vectors hold NaN or infinite numbers: nothing can be read from those.")
+    return rows
+
+
+def _names(names: Any, n: int) -> list[str]:
+    if names is None:
+        return [f"vector {i}" for i in range(n)]
+    given = [names] if isinstance(names, str) else [str(name) for name in names]
+    if len(given) != n:
+        raise ValueError(f"received {len(given)} names for {n} vectors: pass one each, or none.")
+    return given
+
+
+def _result(
+    numbers: dict[str, np.ndarray], labels: list[str], wanted: list[int], tokenizer: Any, record: dict[str, Any]
+) -> LensResult:
+    """A result with one site, and nothing where a run would be needed."""
+    n = len(labels)
+    none, nan = np.full(n, -1, dtype=np.int32), np.full((1, n), np.nan, dtype=np.float32)
+    logprobs, ranks = numbers["wanted_logprobs"][..., :-1], numbers["wanted_ranks"][..., :-1]
+    tokens = Tokens(
+        np.zeros(n, dtype=np.int32), np.arange(n, dtype=np.int32), none, none, np.zeros(n, dtype=bool), labels
+    )
+    return LensResult(
+        sites=[Site(None, "vector")],
+        tokens=tokens,
+        prompts=["vectors"],
+        top_ids=numbers["top_ids"],
+        top_logprobs=numbers["top_logprobs"],
+        entropy=numbers["entropy"],
+        kl_to_final=nan,
+        logsumexp=numbers["logsumexp"],
+        next_logprobs=nan,
+        next_ranks=none[None],
+        final_ids=none,
+        model_logprobs=nan[0],
+        final_logprobs=nan,
+        final_ranks=none[None],
+        target_ids=np.array([wanted], dtype=np.int32).reshape(1, -1),
+        target_logits=logprobs + numbers["logsumexp"][..., None],
+        target_logprobs=logprobs,
+        target_ranks=ranks,
+        tracked_ids=numbers["tracked_ids"],
+        tracked_logprobs=numbers["tracked_logprobs"],
+        texts=token_texts(tokenizer, {*np.unique(numbers["top_ids"]).tolist(), *wanted}),
+        certificate=None,
+        provenance=record,
+    )

@@ -1,0 +1,402 @@
+"""`wiring()`: what each block adds to the residual stream, where that can be read, and through which heads it came.
+
+No names of families here either. The few tokens of `anatomy` are run once more, now with every operation inside the
+blocks noted, and each block's output is taken apart backwards into the sum that it is: the stream that came in, and
+what was added to it. So a post-norm, a residual multiplier, a module that contains the residual, or attention and MLP
+in parallel are what they are. What is no such sum is refused with the reason. Names only decide what a part is called.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nnsight.intervention.envoy import Envoy
+from torch import nn
+
+from ._anatomy import Anatomy, anatomy
+from .graph import Graph, Node, back_to, comes_from, operands, rescaled, where_from
+from .models import envoy_path, on_meta
+from .tail import Step, is_norm
+from .watch import SHAPE, watch
+
+WRITES = ("attn_out", "mixer_out", "mlp_out", "other_out")  # what a block may add, in the order of most blocks
+_KINDS = {
+    "attn_out": r"attn|attention",
+    "mixer_out": r"mixer|mamba|ssm|recurrent|temporal|conv|delta|lru|lstm|rwkv|time",
+    "mlp_out": r"mlp|feed_?forward|ffn|moe|expert|glu|\bff|\bfc|dense",
+}
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A tensor that a trace can read: what a module takes ("in") or gives ("out"), and what is done to it after.
+
+    `when` puts taps in the order in which they must be read.
+    """
+
+    when: int
+    side: str
+    path: str
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How the heads of an attention reach the stream.
+
+    Attributes:
+        read: All heads side by side: the input of the output projection.
+        columns: Each head's columns there, `[head][width]`.
+        chain: From there to what is added: the projection, perhaps a norm, a scale.
+        weights, item: Which module gives the attention weights `[batch, head, query, key]`, as which of its outputs;
+            None under fused attention.
+        values, value_width, value_columns: Which module gives the values, how wide its input is, and each head's
+            columns in its output (heads may share them).
+    """
+
+    read: Tap
+    columns: list[list[int]]
+    chain: tuple[Step, ...]
+    weights: Tap | None = None
+    item: int = 0
+    values: Tap | None = None
+    value_width: int = 0
+    value_columns: list[list[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Write:
+    """One thing that a block adds to the stream: `attn_out`, `mlp_out`, `mixer_out` or `other_out`."""
+
+    component: str
+    tap: Tap
+    heads: Heads | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block as a sum: `carry`(stream before) + the writes = stream after.
+
+    Attributes:
+        pre, mid, post: The stream before, between attention and MLP, and after; `mid` is None where they are parallel.
+        between: What is done to the stream on its way from the block before (nothing, or a number times it).
+        carry: What the block does to the stream that passes through it (nothing, or a number times it).
+        writes: What it adds, in order of time.
+        broken: Why it is no such sum, or empty.
+    """
+
+    pre: Tap
+    mid: Tap | None
+    post: Tap
+    between: tuple[Step, ...]
+    carry: tuple[Step, ...]
+    writes: list[Write]
+    broken: str = ""
+
+    @property
+    def components(self) -> list[str]:
+        """The components that can be read here."""
+        streams = ["resid_pre", *(["resid_mid"] if self.mid else []), "resid_post"]
+        return streams + [name for name in WRITES if any(write.component == name for write in self.writes)]
+
+
+_known: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, ...], list[Block]]] = weakref.WeakKeyDictionary()
+
+
+def wiring(model: Envoy) -> list[Block]:
+    """What each block adds to the stream, `[layer]`. Costs one run over a dozen tokens, once per model.
+
+    Raises:
+        LensError: as `anatomy`.
+    """
+    module = model._module
+    how = tuple(str(implementation) for _, implementation in attention_of(module))
+    known = _known.setdefault(module, {})
+    if how not in known:
+        known[how] = _read(model, anatomy(model))
+    return known[how]
+
+
+def attention_of(module: nn.Module) -> list[tuple[Any, str]]:
+    """Every config in a model that chooses an implementation of attention, and which."""
+    configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
+    chosen = [(config, getattr(config, "_attn_implementation", None)) for config in configs.values()]
+    return [(config, implementation) for config, implementation in chosen if implementation is not None]
+
+
+def _read(model: Envoy, parts: Anatomy) -> list[Block]:
+    module, graph = model._module, Graph()
+    watch(module, parts.plain_ids, parts.forward_options, meta=on_meta(model), graph=graph)
+    names = {m: name for name, m in module.named_modules()}
+    blocks = list(module.get_submodule(parts.blocks).children())
+    readers = [_Reader(graph, names, type(module).__name__, block, parts.d_model) for block in blocks]
+    return [
+        reader.block(None if layer == 0 else graph.outputs.get(blocks[layer - 1]))
+        for layer, reader in enumerate(readers)
+    ]
+
+
+class _Unreadable(Exception):
+    """Why a block is not the sum that was looked for."""
+
+
+class _Reader:
+    """Takes one block's output apart."""
+
+    def __init__(self, graph: Graph, names: dict[nn.Module, str], family: str, block: nn.Module, width: int) -> None:
+        self.graph, self.names, self.family, self.block_, self.width = graph, names, family, block, width
+        self.inside = set(block.modules()) - {block}
+        self.base: Node | None = self._base()
+        self.carried: dict[Node, bool] = {}
+        self.sums: list[Node] = []  # the stream on its way through the block
+
+    def _base(self) -> Node | None:
+        base = self.graph.inputs.get(self.block_)
+        shape = (*SHAPE, self.width)
+        return base if base is not None and base.shape == shape and base.dtype.is_floating_point else None
+
+    def block(self, before: Node | None) -> Block:
+        """The block as a sum. `before` is what the block before it gave."""
+        post = self._tap("out", self.block_)
+        pre, mid, broken = self._tap("in", self.block_), None, ""
+        between: tuple[Step, ...] = ()
+        carry: tuple[Step, ...] = ()
+        writes: list[Write] = []
+        try:
+            if self.base is None:
+                raise _Unreadable("it does not take the residual stream as its first argument")
+            between = self._between(before)
+            leaves = self._leaves()
+            if before is None and (start := self._starts_later(leaves)):
+                pre = self._tap("out", start)
+                leaves = self._leaves()
+            carry = self._carry(leaves)
+            writes = sorted(
+                (self._write(node, steps) for node, steps in leaves if node is not self.base),
+                key=lambda write: write.tap.when,
+            )
+            mid = self._mid(leaves)
+        except _Unreadable as reason:
+            broken, writes = str(reason), []
+        return Block(pre, mid, post, between, carry, writes, broken)
+
+    # -- the sum ---------------------------------------------------------------------------------------------
+
+    def _terms(self, node: Node, steps: tuple[Step, ...]) -> list[tuple[Node, tuple[Step, ...]]]:
+        """The tensors that add up to this one, each with what is done to it on the way."""
+        carries = self._carries(node)
+        if carries:
+            self.sums.append(node)
+        if node is self.base or (not carries and self._source(node)):
+            return [(node, steps)]
+        if added := operands(node):
+            found = []
+            for operand, factor in added:
+                scale: tuple[Step, ...] = () if factor == 1 else (("op", "mul", factor),)
+                found += self._terms(operand, scale + steps)
+            return found
+        if scaled := rescaled(node):
+            return self._terms(scaled[0], (scaled[1], *steps))
+        if node.moved is not None:
+            return self._terms(node.moved, steps)
+        raise _Unreadable(
+            "the stream is normed or mixed after the addition, so what a block adds does not stay in it"
+            if carries or not node.parents
+            else f"something is added that no module gives (it comes out of the operation {node.name})"
+        )
+
+    def _carries(self, node: Node) -> bool:
+        """Whether the block's input is in this tensor as a summand."""
+        if node is self.base:
+            return True
+        if node not in self.carried:
+            if added := operands(node):
+                below = [operand for operand, _ in added]
+            elif scaled := rescaled(node):
+                below = [scaled[0]]
+            else:
+                below = [node.moved] if node.moved is not None else []
+            self.carried[node] = any(self._carries(n) for n in below)
+        return self.carried[node]
+
+    def _source(self, node: Node) -> nn.Module | None:
+        """The outermost module in the block that gives this tensor, row by row, once."""
+        wide = len(node.shape) > 1 and node.shape[-1] == self.width
+        given = [m for m in node.given if self.graph.times[m] == 1 and self.graph.inputs.get(m) is not node]
+        given = [m for m in given if m in self.inside and wide]
+        return given[-1] if given else None
+
+    def _leaves(self) -> list[tuple[Node, tuple[Step, ...]]]:
+        self.carried, self.sums = {}, []
+        return self._terms(self.graph.outputs[self.block_], ())
+
+    def _starts_later(self, leaves: list[tuple[Node, tuple[Step, ...]]]) -> nn.Module | None:
+        """RWKV's first block begins with a norm: the stream starts after it. That norm, if so."""
+        for node, _ in leaves if all(node is not self.base for node, _ in leaves) else []:
+            source = self._source(node)
+            if source is not None and is_norm(source) and self.graph.inputs.get(source) is self.base:
+                self.base = node
+                return source
+        return None
+
+    def _carry(self, leaves: list[tuple[Node, tuple[Step, ...]]]) -> tuple[Step, ...]:
+        """What happens to the stream itself on its way through the block."""
+        passed = [steps for node, steps in leaves if node is self.base]
+        if len(passed) != 1:
+            raise _Unreadable("its output is not a sum that contains its input (the stream is normed on the way)")
+        return passed[0]
+
+    def _between(self, before: Node | None) -> tuple[Step, ...]:
+        """What is done to the stream between two blocks: nothing, or a number times it."""
+        steps: tuple[Step, ...] = ()
+        node = self.base
+        while before is not None and node is not None and node is not before:
+            scaled = rescaled(node)
+            steps = (scaled[1], *steps) if scaled else steps
+            node = scaled[0] if scaled else node.moved
+        if node is None:
+            raise _Unreadable("between it and the block before it something is done to the stream")
+        return steps
+
+    def _mid(self, leaves: list[tuple[Node, tuple[Step, ...]]]) -> Tap | None:
+        """The stream after attention and before the MLP, where it exists and some module takes or gives it."""
+        kinds = {node: self._kind(node) for node, _ in leaves if node is not self.base}
+        wanted = {node for node, kind in kinds.items() if kind in ("attn_out", "mixer_out")}
+        if not wanted or "mlp_out" not in kinds.values():
+            return None
+        for node in list(self.sums):
+            inner = {leaf for leaf, _ in self._terms(node, ())} if node is not self.base else set()
+            if inner - {self.base} != wanted:
+                continue
+            for module in node.taken:
+                if module in self.inside and self.graph.times[module] == 1 and node.shape[-1] == self.width:
+                    return self._tap("in", module)
+            if source := self._source(node):
+                return self._tap("out", source)
+        return None
+
+    # -- what is added ---------------------------------------------------------------------------------------
+
+    def _write(self, node: Node, steps: tuple[Step, ...]) -> Write:
+        source = self._source(node)
+        assert source is not None
+        heads = _heads(self, node, steps) if self._kind(node) == "attn_out" else None
+        return Write(self._kind(node), self._tap("out", source, steps), heads)
+
+    def _kind(self, node: Node) -> str:
+        """Attention, state space or MLP: by the name and class of the module that made it, before any norm."""
+        source = self._source(node)
+        while source is not None and is_norm(source) and source in self.graph.inputs:
+            before: Node | None = self.graph.inputs[source]
+            while before is not None and not before.given:
+                scaled = rescaled(before)
+                before = scaled[0] if scaled else before.moved
+            source = self._source(before) if before is not None else None
+        path = self.names[source].removeprefix(f"{self.names[self.block_]}.") if source is not None else ""
+        names = path.split(".")
+        for depth in range(len(names)):
+            module = self.block_.get_submodule(".".join(names[: depth + 1]))
+            for said in (_without_family(type(module).__name__, self.family), names[depth]):
+                for kind, pattern in _KINDS.items():
+                    if "norm" not in said.lower() and re.search(pattern, said.lower()):
+                        return kind
+        return "other_out"
+
+    def _tap(self, side: str, module: nn.Module, steps: tuple[Step, ...] = ()) -> Tap:
+        when = (self.graph.began if side == "in" else self.graph.ended)[module]
+        return Tap(when, side, envoy_path(self.names[module]), steps)
+
+
+def _without_family(kind: str, family: str) -> str:
+    """A class name without the part that all of a family's classes share: RecurrentGemmaMlp is no recurrence."""
+    same = next((i for i, (a, b) in enumerate(zip(kind, family, strict=False)) if a != b), min(len(kind), len(family)))
+    while same and not kind[same : same + 1].isupper():
+        same -= 1
+    return kind[same:]
+
+
+# -- heads ---------------------------------------------------------------------------------------------------
+
+
+def _heads(reader: _Reader, node: Node, steps: tuple[Step, ...]) -> Heads | None:
+    """Back from what attention adds to the heads side by side; None where they do not get there as they are."""
+    graph, chain, now = reader.graph, list(steps), node
+    for _ in range(32):
+        if reader._carries(now):
+            return None
+        step: Step | None = None
+        for module in (m for m in now.given if graph.inputs.get(m, now) is not now and graph.times[m] == 1):
+            taken = graph.inputs[module]
+            call = ("call", envoy_path(reader.names[module]), is_norm(module), None)
+            if found := back_to(taken, _mixes_by_weights):
+                return _with_columns(reader, module, *found, (call, *chain))
+            if step is None and taken.shape[-1] == now.shape[-1] and (is_norm(module) or not list(module.children())):
+                step, before = call, taken
+        if step is None:
+            if scaled := rescaled(now):
+                before, step = scaled
+            elif now.moved is not None:
+                now = now.moved
+                continue
+            else:
+                return None
+        now, chain = before, [step, *chain]
+    return None
+
+
+def _mixes_by_weights(node: Node) -> bool:
+    """Whether this is what attention weights made of the values: fused, or as a product with a softmax."""
+    fused = "scaled_dot_product" in node.name or "flash_attn" in node.name
+    plain = node.name == "bmm" and comes_from(node.args[0], "softmax")
+    return node.item <= 0 and len(node.shape) in (3, 4) and (fused or plain)
+
+
+def _with_columns(
+    reader: _Reader, module: nn.Module, mixed: Node, moves: list[Node], chain: tuple[Step, ...]
+) -> Heads | None:
+    """Which columns of the projection's input belong to which head: an index is sent the way of the numbers."""
+    index = where_from(mixed, moves)[0, 0]  # of the first token; all go the same way
+    place = torch.stack(torch.unravel_index(index, mixed.shape), -1)  # [column, (batch, head, position, inner)]
+    spots: dict[tuple[int, ...], list[int]] = {}
+    for column, at in enumerate(place[:, :-1].tolist()):
+        spots.setdefault(tuple(at), []).append(column)
+    if len({len(columns) for columns in spots.values()}) != 1:
+        return None
+    spots = dict(sorted(spots.items()))
+    read = reader._tap("in", module)
+    heads = Heads(read, list(spots.values()), chain)
+    sources = _sources(reader, mixed, place, spots) if mixed.name == "bmm" else {}
+    return Heads(**{**heads.__dict__, **sources})
+
+
+def _sources(reader: _Reader, mixed: Node, place: torch.Tensor, spots: dict[tuple[int, ...], list[int]]) -> Any:
+    """Where the attention weights and the values of each head can be read, if they can."""
+
+    def of_module(node: Node) -> bool:
+        return any(reader.graph.times[m] == 1 for m in (*node.given, *(m for m, _ in node.also)))
+
+    weights = back_to(mixed.args[0], lambda n: len(n.shape) == 4 and of_module(n))
+    values = back_to(mixed.args[1], lambda n: n.shape[:2] == SHAPE and len(n.shape) == 3 and of_module(n))
+    if weights is None or values is None:
+        return {}
+    from_weights, from_values = where_from(*weights), where_from(*values)
+    columns = []
+    for number, (spot, own) in enumerate(spots.items()):
+        head = torch.unravel_index(from_weights[spot[0], 0, 0], weights[0].shape)[1]
+        if int(head) != number:
+            return {}
+        inner = place[own, -1]
+        columns.append(torch.unravel_index(from_values[spot[0], 0, inner], values[0].shape)[2].tolist())
+    (module, item) = next(iter(weights[0].also), (None, 0))
+    module = module if module is not None else weights[0].given[0]
+    source = values[0].given[0]
+    if source not in reader.graph.inputs:
+        return {}
+    return {
+        "weights": reader._tap("out", module), "item": item, "values": reader._tap("out", source),
+        "value_width": reader.graph.inputs[source].shape[-1], "value_columns": columns,
+    }  # fmt: skip
