@@ -15,6 +15,7 @@ ORDER = (
     "vector",
 )  # fmt: skip
 PARTS = ("attn_out", "mixer_out", "head_out", "mlp_out", "other_out")  # what a block adds, not the stream itself
+STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")
 UNORDERED = ("head_out", "vector")  # head 2 of one layer and head 2 of the next have nothing to do with each other
 
 
@@ -65,12 +66,20 @@ def series(sites: Sequence[Site], component: str | None = None) -> list[int]:
 
 
 def previous(sites: Sequence[Site]) -> list[int]:
-    """For each site the index of the one before it of the same component, −1 for none (and for every head)."""
+    """For each site the index of the one that it is a step from, −1 for none.
+
+    The stream is one line, from the embedding through the middle of each block: a step to `resid_mid` is what attention
+    did, one to `resid_post` what the MLP did. What a block adds is on no line; only where there is no stream among the
+    sites, it is compared with the same component of the layer before.
+    """
+    streams = any(site.component in STREAM for site in sites)
     last: dict[str, int] = {}
     before = []
     for s, site in enumerate(sites):
-        before.append(-1 if site.component in UNORDERED else last.get(site.component, -1))
-        last[site.component] = s
+        line = "stream" if site.component in STREAM else site.component
+        alone = line in UNORDERED or (streams and line != "stream")
+        before.append(-1 if alone else last.get(line, -1))
+        last[line] = s
     return before
 
 

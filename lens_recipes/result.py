@@ -232,8 +232,9 @@ class LensResult:
         Args:
             metric: "prob": the probability of the token `of`, or of the site's own top-1 (default threshold 0.5).
                 "kl_drop": by how many nats `kl_to_final` falls (0.5). "target_jump": by how many nats the
-                log-probability of `of` rises (1.0). Both compare with the site before it *of the same component*: the
-                first one has none, nor has a head, and where layers were left out the step spans several.
+                log-probability of `of` rises (1.0). Both compare with the site before it *in the stream*: a step to
+                `resid_mid` is attention's, one to `resid_post` the MLP's. The first site has none, nor has what a block
+                adds; where layers were left out a step spans several.
             threshold: A site is important from this value on, itself included.
             of: As in `of()`. For "target_jump" None is the first target, or "final" where there is none.
             prompt: Which prompt.

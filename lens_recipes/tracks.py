@@ -121,7 +121,7 @@ def logprobs_of(one: LensResult, of: str | int, token: int) -> NDArray[np.float6
 
 
 def _rise(one: LensResult, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much each site is above the one before it of the same component; NaN where there is none."""
+    """By how much each site is above the one that it is a step from (`previous`); NaN where there is none."""
     before = np.array(previous(one.sites), dtype=int)
     with np.errstate(invalid="ignore"):  # −∞ − −∞: a token that the model never says
         return np.where(before >= 0, values - values[before], np.nan)

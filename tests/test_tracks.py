@@ -117,7 +117,10 @@ def test_components_come_in_the_order_of_a_block_even_if_layer_0_lacks_one():
     assert components(sites) == ["attn_out", "mlp_out", "resid_post"]
     assert series(sites) == [1, 4]
     assert series(sites, "mlp_out") == [0, 3]
-    assert previous(sites) == [-1, -1, -1, 0, 1]
+    assert previous(sites) == [-1, -1, -1, -1, 1]
+    assert previous([sites[0], sites[2], sites[3]]) == [-1, -1, 0]  # without a stream, each along its own
+    stream = [lr.Site(0, "embed"), lr.Site(0, "attn_out"), lr.Site(0, "resid_mid"), lr.Site(0), lr.Site(1, "resid_mid")]
+    assert previous(stream) == [-1, -1, 0, 2, 3]
 
 
 def test_settled_is_about_one_components_sites(plain, mixed):
@@ -192,14 +195,16 @@ def test_logit_diff_says_what_the_targets_are(plain, llama):
 
 
 def by_hand(result, numbers, threshold, rise):
-    """(site, value) where the number, or its rise since the same component's site before, reaches a threshold."""
+    """(site, value) where the number, or its rise since the stream's site before, reaches a threshold."""
     found, last = [], {}
     for s, site in enumerate(result.sites):
         value = float(numbers[s])
         if rise:
-            before = last.get(site.component)
-            last[site.component] = value
-            if before is None or site.component == "head_out":
+            if site.component not in ("embed", "resid_pre", "resid_mid", "resid_post"):
+                continue
+            before = last.get("stream")
+            last["stream"] = value
+            if before is None:
                 continue
             value -= before
         if value >= threshold:
@@ -242,10 +247,9 @@ def test_a_threshold_is_reached_at_the_threshold(plain):
 
 
 def test_the_first_site_of_a_component_has_no_step_and_the_last_is_not_special(mixed):
-    first = {mixed.sites.index(lr.Site(0, name)) for name in ORDER if name != "head_out"} | {0}
-    heads = {s for s, site in enumerate(mixed.sites) if site.component == "head_out"}
-    steps = {item.site for item in mixed.important("kl_drop", -1e9)}
-    assert steps == set(range(len(mixed.sites))) - first - heads
+    streams = [s for s, site in enumerate(mixed.sites) if site.component.startswith(("resid", "embed"))]
+    steps = [item.site for item in mixed.important("kl_drop", -1e9)]
+    assert steps == streams[1:]
     assert mixed.important("prob", 0.0)[-1].site == len(mixed.sites) - 1
 
 
