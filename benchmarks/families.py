@@ -50,6 +50,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel  # no
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as FAMILIES  # noqa: E402
 
 import lens_recipes as lr  # noqa: E402
+from lens_recipes.wiring import wiring  # noqa: E402
 
 PAGE = ROOT / "references" / "architectures.md"
 LAYERS, VOCAB, FIRST_PLAIN_ID = 4, 101, 40
@@ -319,13 +320,15 @@ class Row:
     norm: str = ""
     unembed: str = ""
     tail: str = ""
+    adds: str = ""
+    parts: str = ""
     oracle: str = ""
     seconds: float = 0.0  # of the walk; not on the page
 
     def line(self) -> str:
         """The family's line of the table."""
         verdict = f"{self.verdict}: {self.reason}" if self.reason else self.verdict
-        cells = [self.family, self.cls, self.blocks, self.norm, self.unembed, self.tail, verdict]
+        cells = [self.family, self.cls, self.blocks, self.norm, self.unembed, self.tail, self.adds, self.parts, verdict]
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -358,6 +361,29 @@ def _judge(row: Row) -> None:
     elif said == "certified":
         row.reason = _difference(result, expected, final)
         row.verdict = "wrong" if row.reason else said
+        if row.verdict == "certified":
+            _take_apart(module, ids, final, row)
+
+
+def _take_apart(module: PreTrainedModel, ids: torch.Tensor, final: np.ndarray, row: Row) -> None:
+    """What a block adds, and how finely a logit can be split; every split must be the model's own logit."""
+    model = lr.load(module)
+    names = {name for block in wiring(model) for name in block.components if not name.startswith("resid")}
+    row.adds = ", ".join(sorted(names))
+    for unit in ("layer", "component", "head", "token"):
+        try:
+            result = lr.attribution(model, ids, [47, 51], unit=unit)
+        except lr.LensError:
+            return
+        except Exception as error:
+            row.verdict, row.reason = "crashed", f"attribution by {unit}: {type(error).__name__}: {_one_line(error)}"
+            return
+        own = final.reshape(*ids.shape, -1)[:, -1, [47, 51]]
+        scale = max(1.0, float(np.abs(result.values).max()))
+        if not np.allclose(result.capped_logit, own, atol=1e-3, rtol=1e-4) or result.error.max() > 1e-4 * scale:
+            row.verdict, row.reason = "wrong", f"attribution by {unit} does not sum to the model's logit"
+            return
+        row.parts = unit
 
 
 def _early_exits(module: PreTrainedModel, ids: torch.Tensor, path: str) -> np.ndarray:
@@ -526,10 +552,16 @@ each layer compared with the early-exit oracle: the model itself, with all later
 
 The tail is what stands between the last block and the logits, written where it is more than final norm → unembedding.
 
+**adds** are the components that a block writes into the stream, where its output is the sum of its input and those;
+**parts** is the finest `unit` of `attribution` whose parts were seen to sum to the model's own logits (layer,
+component, head, token: each includes those before it). Empty: the blocks are no sums (the stream is normed after each
+addition), or an activation in the model's head stands between the stream and the logits. A hybrid model has four
+layers here: what only deeper layers have (attention in Jamba, Bamba, Zamba) does not show.
+
 {summary}
 
-| family | class | blocks | final norm | unembedding | tail | verdict |
-|---|---|---|---|---|---|---|
+| family | class | blocks | final norm | unembedding | tail | adds | parts | verdict |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -537,7 +569,10 @@ def summary(rows: list[Row]) -> str:
     """One line: how many types, and how many of each verdict."""
     counts = collections.Counter(row.verdict for row in rows)
     order = ("certified", "refused", "wrong", "crashed", "no oracle", "not built")
-    return f"{len(rows)} types: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in order) + "."
+    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order)
+    finest = collections.Counter(row.parts for row in rows)
+    parts = ", ".join(f"{finest[unit]} by {unit}" for unit in ("token", "head", "component", "layer"))
+    return f"{len(rows)} types: {verdicts}. Attribution, at the finest: {parts}."
 
 
 def page(rows: list[Row]) -> str:

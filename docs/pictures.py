@@ -16,6 +16,9 @@ def main() -> None:
     figure.update_layout(font_size=13)
     figure.write_image(HERE / "heatmap.png", width=760, height=860, scale=1.5)
 
+    who = lr.attribution(model, "The capital of France is", " Paris", against=" London", unit="head")
+    lr.head_grid(who).write_image(HERE / "heads.png", width=720, height=820, scale=1.5)
+
 
 if __name__ == "__main__":
     main()
