@@ -20,16 +20,17 @@ from torch import nn
 
 from ._anatomy import Anatomy, anatomy
 from ._logit_lens import certificate_of, packed_tokens
-from .attribution_result import Attribution, Part
+from .attribution_result import Attribution
 from .batches import Batch, cut
 from .collect import collect
 from .decompose import agreement, decompose
 from .display import prompt_text, token_texts
 from .errors import LensError
 from .models import context_length, exclusive, resolve_remote, tokenizer_of
+from .parts import groups_of, name_parts, spread
 from .provenance import provenance
-from .readout import model_logits, replay
-from .sites import block_plan, heads_of, refuse_broken
+from .readout import model_logits
+from .sites import heads_of, refuse_broken
 from .tail import anywhere, split
 from .tokens import check_ids, encode, pick, pick_positions, target_ids
 from .wiring import Block, attention_of, wiring
@@ -107,12 +108,12 @@ def attribution(
         ]
     order = np.argsort([p for batch in batches for p in batch.token_prompts], kind="stable")
     longest = max(len(ids) for ids in encoded)
-    named = _parts(blocks, unit, longest)
+    named = name_parts(blocks, unit, longest)
     numbers = {
         name: np.concatenate([part[name] for part in found]).take(order, 0)
         for name in found[0] if name != "values"
     }  # fmt: skip
-    values = [_spread(part["values"], blocks, unit, longest) for part in found]
+    values = [spread(part["values"], blocks, unit, longest) for part in found]
     shares = np.concatenate([np.concatenate(values, 1).take(order, 1), numbers["constant"][None]])
     n = len(wanted[0])
     final = {name: _minus(array, n, against) for name, array in (
@@ -160,7 +161,7 @@ def _run(
     remote: bool | str,
 ) -> dict[str, np.ndarray]:
     """One batch, one trace: read the parts, and take them through the frozen tail where the model is."""
-    plan, groups, n_slots = _groups(blocks, unit, parts, batch)
+    plan, groups, n_slots = groups_of(blocks, unit, parts, batch)
     last = f"{parts.blocks}.{parts.n_layers - 1}"
     if len(blocks) < parts.n_layers:
         plan, n_slots = [*plan, ("read", "out", last, (), (n_slots,), None)], n_slots + 1
@@ -176,10 +177,10 @@ def _run(
         whole_tail = anywhere(whole_tail)
     tail = split(whole_tail)
     with torch.inference_mode(), model.trace(**inputs):
-        vectors, errors = collect(model, plan, where, n_slots)
+        vectors, errors = collect(model, plan, where, n_slots, max_bytes)
         numbers = decompose(model, tail, weight, vectors[explained], groups, vectors, ids, mean, max_bytes)
-        lens = replay(model, whole_tail, vectors[final].unsqueeze(0))[0]
-        proof = agreement(lens, model_logits(model.output)[rows, kept])
+        logits = model_logits(model.output)
+        proof = agreement(model, whole_tail, vectors[final], logits, (rows, kept), max_bytes)
         numbers = nnsight.save({**numbers, **errors, **proof})
     return {name: value.numpy() for name, value in numbers.items()}
 
@@ -187,93 +188,6 @@ def _run(
 def plan_slot(plan: list[tuple], path: str) -> int:
     """Where the output of a module goes."""
     return next(slots[0] for _, side, at, _, slots, _ in plan if (side, at) == ("out", path) and slots)
-
-
-# -- parts ---------------------------------------------------------------------------------------------------
-
-
-def _groups(blocks: list[Block], unit: str, parts: Anatomy, batch: Batch) -> tuple[list[tuple], list[tuple], int]:
-    """What is to be read, the groups of parts that `decompose` makes of it, and how many vectors that is."""
-    plan: list[tuple] = []
-    groups: list[tuple] = []
-    slots = iter(range(10**9))
-    first = next(slots)
-    groups.append(("one", _later(blocks, -1), first))
-    for layer, block in enumerate(blocks):
-        later = _later(blocks, layer)
-        own: dict[str, tuple[int, ...]] = {"embed": (first,)}
-        if unit == "layer":
-            slot = next(slots)
-            own |= {write.component: (slot,) for write in block.writes}
-            groups.append(("one", later, slot))
-        else:
-            for name in _components(block):
-                split_up = name == "attn_out" and unit in ("head", "token")
-                slot = next(slots)
-                own["head_out" if split_up else name] = (slot,)
-                if not split_up:
-                    groups.append(("one", later, slot))
-                    continue
-                heads = heads_of(block, layer, parts.family)
-                group: tuple = ("heads", later, slot, heads.columns, list(heads.chain))
-                if unit == "token":
-                    assert heads.weights is not None  # `_checked` has seen to it
-                    assert heads.values is not None
-                    seen, value = next(slots), next(slots)
-                    own |= {"attention": (seen,), "values": (value,)}
-                    how = (heads.values.path, heads.value_width)
-                    group = ("sources", *group[1:], seen, value, heads.value_columns, how, batch.rows.tolist())
-                groups.append(group)
-        if layer == len(blocks) - 1:
-            own["resid_post"] = (next(slots),)
-        plan += block_plan(block, own, first=layer == 0, checked=True)
-    return plan, groups, next(slots)
-
-
-def _components(block: Block) -> list[str]:
-    return list(dict.fromkeys(write.component for write in block.writes))
-
-
-def _later(blocks: list[Block], layer: int) -> list[tuple]:
-    """What is done to the stream after a block (−1: from the embedding on), nothing in most models."""
-    return [step for block in blocks[layer + 1 :] for step in (*block.between, *block.carry)]
-
-
-def _parts(blocks: list[Block], unit: str, longest: int) -> list[Part]:
-    """The names of all parts, in the order of `Attribution.values`."""
-    named = [Part(0, "embed")]
-    for layer, block in enumerate(blocks):
-        if unit == "layer":
-            named.append(Part(layer, "layer"))
-            continue
-        for name in _components(block):
-            if name != "attn_out" or unit == "component":
-                named.append(Part(layer, name))
-                continue
-            for head in range(_n_heads(block)):
-                if unit == "head":
-                    named.append(Part(layer, "head_out", head))
-                else:
-                    named += [Part(layer, "head_out", head, source) for source in range(longest)]
-                    named.append(Part(layer, "value_bias", head))
-            named.append(Part(layer, "attn_bias"))
-    return [*named, Part(None, "bias")]
-
-
-def _n_heads(block: Block) -> int:
-    return next(len(write.heads.columns) for write in block.writes if write.heads)
-
-
-def _spread(values: np.ndarray, blocks: list[Block], unit: str, longest: int) -> np.ndarray:
-    """The parts of a batch with room for the sources of the longest prompt; what is not there adds nothing."""
-    if unit != "token":
-        return values
-    per_head = [i for i, part in enumerate(_parts(blocks, unit, 1)) if part.component == "value_bias"]
-    others = len(_parts(blocks, unit, 0)) - 1 - len(per_head)
-    here = (len(values) - others - len(per_head)) // len(per_head)  # sources in this batch
-    wide = np.zeros((others + len(per_head) * (longest + 1), *values.shape[1:]), values.dtype)
-    wide[[i for i, part in enumerate(_parts(blocks, unit, longest)[:-1]) if (part.source or 0) < here]] = values
-    return wide
 
 
 def _checked(blocks: list[Block], unit: str, family: str, remote: bool) -> list[Block]:

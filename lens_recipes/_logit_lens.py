@@ -193,14 +193,14 @@ def _run(
         [[*targets[p], next_id] for p, next_id in zip(batch.token_prompts, batch.next_ids, strict=True)]
     )
     rows, kept, tail, plan, n_slots = batch.rows, batch.kept, parts.tail, reads.plan, reads.n_slots
-    where = (len(batch.inputs["input_ids"]), rows, batch.columns)
+    where, max_bytes = (len(batch.inputs["input_ids"]), rows, batch.columns), options["max_bytes"]
     inputs = dict(batch.inputs)
     if remote:
         nnsight.register("lens_recipes")  # the server does not have this package: its functions travel as source
         inputs["remote"] = remote
         tail = anywhere(tail)  # its devices are not ours
     with torch.inference_mode(), model.trace(**inputs):
-        vectors, errors = collect(model, plan, where, n_slots)
+        vectors, errors = collect(model, plan, where, n_slots, max_bytes)
         streams = []
         for slot, head in every:
             streams.append(vectors[slot] if head is None else partial(one_head, model, *head, vectors[slot]))

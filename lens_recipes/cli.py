@@ -123,6 +123,8 @@ def logit_lens_command(
         raise typer.BadParameter(f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of")
     if metric in (Metric.rank, Metric.logit) and of is None:
         raise typer.BadParameter('this metric needs --of: "next", "final", or a --target.', param_hint="--metric")
+    if metric in (Metric.entropy, Metric.kl) and of is not None:
+        raise typer.BadParameter("this metric is about all tokens at once: leave --of out.", param_hint="--metric")
     chosen = {
         "positions": _index(positions, "--positions"), "layers": _index(layers, "--layers"),
         "heads": _index(heads, "--heads"), "components": [name.strip() for name in components.split(",")],
@@ -174,7 +176,8 @@ def attribute_command(
 
         render(result, _console(), show_top=show_top)
     draw = {Unit.head: head_grid, Unit.token: source_map}.get(unit, attribution_bars)
-    _write(result, None if html is None else draw(result), html, json_path, offline)
+    figure = None if html is None else draw(result)
+    _write(result, figure, html, json_path, offline, targets=result.target_ids.shape[1])
 
 
 @app.command("anatomy")
@@ -196,8 +199,8 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 250)
 
 
-def _write(result: Any, figure: Any, html: Path | None, json_path: str | None, offline: bool) -> None:
-    """The files that were asked for; what was written is said on stderr."""
+def _write(result: Any, figure: Any, html: Path | None, json_path: str | None, offline: bool, targets: int = 1) -> None:
+    """The files that were asked for; what was written, and what a figure of one of `targets` leaves out, on stderr."""
     from . import write_html
     from .files import as_json
 
@@ -207,8 +210,9 @@ def _write(result: Any, figure: Any, html: Path | None, json_path: str | None, o
         result.save(json_path)
     if html is not None:
         write_html(figure, html, offline=offline)
-        if len(result) > 1:
-            print(f"the figure shows the first of {len(result)} prompts", file=sys.stderr)
+        for n, what in ((len(result), "prompts"), (targets, "targets")):
+            if n > 1:
+                print(f"the figure shows the first of {n} {what}", file=sys.stderr)
     for path in (html, None if json_path == "-" else json_path):
         if path is not None:
             print(f"wrote {path}", file=sys.stderr)
@@ -241,16 +245,22 @@ def _index(text: str, option: str) -> Any:
 
 def _check_outputs(html: Path | None, json_path: str | None) -> None:
     """Refuse a path that could not be written before the model is loaded."""
-    if html is not None and not html.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {str(html.parent)!r}.", param_hint="--html")
+    if html is not None:
+        _check_place(html, "--html")
     if json_path not in (None, "-"):
         path = Path(str(json_path))
         if path.suffix not in (".json", ".npz"):
             raise typer.BadParameter(
                 f"{json_path!r} must end in .json or .npz, or be - for stdout.", param_hint="--json"
             )
-        if not path.parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {str(path.parent)!r}.", param_hint="--json")
+        _check_place(path, "--json")
+
+
+def _check_place(path: Path, option: str) -> None:
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {str(path.parent)!r}.", param_hint=option)
+    if path.is_dir():
+        raise typer.BadParameter(f"{str(path)!r} is a folder; name a file in it.", param_hint=option)
 
 
 def main() -> None:

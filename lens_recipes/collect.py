@@ -20,6 +20,7 @@ def collect(
     plan: list[tuple],
     where: tuple[int, Int[Tensor, " token"], Int[Tensor, " token"]],
     n_slots: int,
+    max_bytes: int,
 ) -> tuple[list[Any], dict[str, Float[Tensor, " token"]]]:
     """Read tensors of a running model, each at the tokens asked for.
 
@@ -35,6 +36,7 @@ def collect(
             "attention": weights `[batch, head, query, key]`; `extra` is which output. "values": whole.
         where: (number of rows, row of each token, column of each token).
         n_slots: How many vectors are given back.
+        max_bytes: Bound on what the check of the heads holds at once.
 
     Returns:
         The vectors `[token, width]`, and the largest relative errors `[token]`: "block", "total" and "heads", of what
@@ -68,10 +70,8 @@ def collect(
             block, total = block + value.float(), total + value.float().to(total.device)
             scale = torch.maximum(scale, _size(value))
             if extra and pending:
-                (own, chain), x = pending.pop()
-                heads, bias, _ = head_writes(model, own, chain, x)
-                own_scale = torch.maximum(_size(heads).amax(0), _size(value)).cpu()
-                _note(errors, "heads", heads.sum(0) + bias, value, own_scale)
+                own, heads = pending.pop()
+                _note(errors, "heads", *_sum_of_heads(model, own, heads, value, max_bytes))
         elif role == "pre" and extra is not None:
             between, carry = extra
             start = value.float()
@@ -84,6 +84,18 @@ def collect(
             _note(errors, "block", block, value, own_scale)
             _note(errors, "total", total, value, scale.cpu())
     return vectors, errors
+
+
+def _sum_of_heads(model: Any, own: Any, x: Tensor, value: Tensor, max_bytes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Heads and bias added up, beside what attention really wrote, and the largest number among them `[token]`."""
+    columns, chain = own
+    step = max(1, max_bytes // (16 * (len(columns) + 1) * max(x.shape[-1], value.shape[-1])))
+    sums, sizes = [], []
+    for start in range(0, len(x), step):
+        heads, bias, _ = head_writes(model, columns, chain, x, slice(start, start + step))
+        sums.append(heads.sum(0) + bias)
+        sizes.append(_size(heads).amax(0))
+    return torch.cat(sums), value, torch.maximum(torch.cat(sizes), _size(value)).cpu()
 
 
 def _size(x: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:

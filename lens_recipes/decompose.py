@@ -6,6 +6,7 @@ and what is linear after it; and the softcap, which is applied to the sum alone.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,25 +48,26 @@ def decompose(
         `values` [part, token, column]; `constant`, `logit`, `capped` [token, column].
     """
     before, linear, cap = tail
-    vocab_rows = max(1, max_bytes // (12 * (ids.shape[-1] if weight is not None else _vocab(model, linear, x, before))))
-    rows_at_once = max(1, min(vocab_rows, max_bytes // (16 * x.shape[-1])))
-    n_tokens = len(x)
-    step = 1 if any(group[0] == "sources" for group in groups) else max(1, min(n_tokens, rows_at_once))
+    columns = ids.shape[-1] if weight is not None else _vocab(model, before, linear, x)
+    rows_at_once = max(1, min(max_bytes // (12 * columns), max_bytes // (16 * x.shape[-1])))
+    widest = max(len(group[3]) + 1 if group[0] == "heads" else 1 for group in groups)
+    by_token = any(group[0] == "sources" for group in groups)
+    average = _average(weight) if mean and weight is not None else None
     found: dict[str, list[Tensor]] = {"values": [], "constant": [], "logit": [], "capped": []}
     with torch.no_grad():
-        for start in range(0, n_tokens, step):
-            here = slice(start, min(start + step, n_tokens))
+        for here in _slices(len(x), 1 if by_token else rows_at_once // widest):
             frozen, normed = freeze(model, before, x[here])
             want = ids[here].to(normed.device)
-            constant = _scores(model, frozen, linear, weight, x.new_zeros(1, *x[here].shape), want, mean)
+            scores = partial(_scores, model, linear, _rows_of(weight, want, average), want, mean)
+            constant = scores(through(model, frozen, x.new_zeros(1, *x[here].shape)))
             at_once = max(1, rows_at_once // (here.stop - here.start))
             values = [
-                _scores(model, frozen, linear, weight, replay(None, later, chunk), want, mean) - constant
+                scores(through(model, frozen, replay(None, later, chunk))) - constant
                 for kind, later, *group in groups
                 for rows in _rows(model, kind, group, vectors, here, at_once)
                 for chunk in rows.split(at_once)
             ]
-            logit = _scores(model, [], linear, weight, normed[None], want, mean)[0]
+            logit = scores(normed[None])[0]
             for name, value in (
                 ("values", torch.cat(values)), ("constant", constant[0]),
                 ("logit", logit), ("capped", _capped(model, linear, cap, normed, want, mean, logit)),
@@ -74,33 +76,52 @@ def decompose(
     return {name: torch.cat(parts, 1 if name == "values" else 0) for name, parts in found.items()}
 
 
-def _vocab(model: Any, linear: list[tuple], x: Tensor, before: list[tuple]) -> int:
+def _slices(length: int, step: int) -> Iterator[slice]:
+    step = max(1, step)
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+
+
+def _vocab(model: Any, before: list[tuple], linear: list[tuple], x: Tensor) -> int:
     return replay(model, linear, replay(model, before, x[:1].unsqueeze(0))).shape[-1]
+
+
+def _average(weight: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+    """The mean row of an unembedding, and its mean bias."""
+    matrix, bias = weight
+    row = matrix.mean(0, dtype=torch.float32)
+    return row, bias.float().mean() if bias is not None else row.new_zeros(())
+
+
+def _rows_of(
+    weight: tuple[Tensor, Tensor | None] | None, ids: Int[Tensor, "token column"], average: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor] | None:
+    """The rows of a plain unembedding that are asked for, `[token, column, d_model]`, and their biases."""
+    if weight is None:
+        return None
+    matrix, bias = weight
+    wanted = matrix[ids].float()
+    added = bias[ids].float() if bias is not None else wanted.new_zeros(ids.shape)
+    if average is not None:
+        wanted = torch.cat([wanted, average[0].expand(len(ids), 1, -1)], 1)
+        added = torch.cat([added, average[1].expand(len(ids), 1)], 1)
+    return wanted, added
 
 
 def _scores(
     model: Any,
-    frozen: list[tuple],
     linear: list[tuple],
-    weight: tuple[Tensor, Tensor | None] | None,
-    rows: Float[Tensor, "part token d_model"],
+    target_rows: tuple[Tensor, Tensor] | None,
     ids: Int[Tensor, "token column"],
     mean: bool,
+    rows: Float[Tensor, "part token d_model"],
 ) -> Float[Tensor, "part token column"]:
-    """The logits of `ids` (and their mean over the vocabulary) that the frozen tail gives to some vectors."""
-    rows = through(model, frozen, rows)
-    if weight is None:
-        logits = replay(model, linear, accepted(model.get(linear[0][1]), rows.flatten(0, 1).unsqueeze(0)))[0]
-        return _pick(logits.float().unflatten(0, rows.shape[:2]).to(ids.device), ids, mean)
-    matrix, bias = weight
-    wanted = matrix[ids].float()
-    added = bias[ids].float() if bias is not None else wanted.new_zeros(ids.shape)
-    if mean:
-        wanted = torch.cat([wanted, matrix.float().mean(0).expand(len(ids), 1, -1)], 1)
-        last = bias.float().mean() if bias is not None else added.new_zeros(())
-        added = torch.cat([added, last.expand(len(ids), 1)], 1)
-    scores = torch.einsum("ptd,tcd->ptc", rows.float().to(wanted.device), wanted) + added
-    return replay(None, linear[1:], scores)
+    """The logits of `ids` (and their mean over the vocabulary) that the unembedding gives to some vectors."""
+    if target_rows is not None:
+        wanted, added = target_rows
+        scores = torch.einsum("ptd,tcd->ptc", rows.float().to(wanted.device), wanted) + added
+        return replay(None, linear[1:], scores)
+    logits = replay(model, linear, accepted(model.get(linear[0][1]), rows.flatten(0, 1).unsqueeze(0)))[0]
+    return _pick(logits.float().unflatten(0, rows.shape[:2]).to(ids.device), ids, mean)
 
 
 def _pick(logits: Float[Tensor, "*part token vocab"], ids: Int[Tensor, "token column"], mean: bool) -> Tensor:
@@ -165,15 +186,28 @@ def first_value(model: Any, path: str, width: int, like: Tensor) -> Float[Tensor
     return (out[0] if isinstance(out, (tuple, list)) else out).reshape(-1).to(like.device)
 
 
-def agreement(lens: Float[Tensor, "token vocab"], final: Float[Tensor, "token vocab"]) -> dict[str, Tensor]:
-    """The certificate's numbers `[token]`: the lens's logits against the model's own."""
-    lens, final = lens.float().cpu(), final.float().cpu()
-    gap = torch.where(lens == final, 0.0, (lens - final).abs())
-    mine, theirs = lens.log_softmax(-1), final.log_softmax(-1)
-    terms = torch.where(theirs.exp() > 0, theirs.exp() * (theirs - mine), 0.0)
-    return {
-        "error": gap.amax(-1),
-        "scale": final.masked_fill(final.isinf(), 0.0).abs().amax(-1),
-        "kl_last": terms.sum(-1).clamp(min=0),
-        "agrees": lens.argmax(-1) == final.argmax(-1),
-    }
+def agreement(
+    model: Any,
+    tail: list[tuple],
+    x: Float[Tensor, "token d_model"],
+    final: Float[Tensor, "batch position vocab"],
+    where: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
+    max_bytes: int,
+) -> dict[str, Tensor]:
+    """The certificate's numbers `[token]`: the last layer's lens against the model's own logits."""
+    parts: list[dict[str, Tensor]] = []
+    with torch.no_grad():
+        for here in _slices(len(x), max_bytes // (20 * final.shape[-1])):
+            lens = replay(model, tail, x[here].unsqueeze(0))[0].float().cpu()
+            own = final[where[0][here], where[1][here]].float().cpu()
+            gap = torch.where(lens == own, 0.0, (lens - own).abs())  # −inf beside −inf: no gap
+            mine, theirs = lens.log_softmax(-1), own.log_softmax(-1)
+            terms = torch.where(theirs.exp() > 0, theirs.exp() * (theirs - mine), 0.0)
+            numbers = {
+                "error": gap.amax(-1),
+                "scale": own.masked_fill(own.isinf(), 0.0).abs().amax(-1),
+                "kl_last": terms.sum(-1).clamp(min=0),
+                "agrees": lens.argmax(-1) == own.argmax(-1),
+            }
+            parts.append(numbers)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

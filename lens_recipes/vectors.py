@@ -7,7 +7,7 @@ activation: the readout is that of the lens, without a run.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from ._logit_lens import check_numbers
 from .display import token_texts
 from .models import dtype_of, exclusive, resolve_remote, tokenizer_of
 from .provenance import provenance
-from .readout import COPIES, readout, unembed
+from .readout import COPIES, first_of, readout, unembed
 from .result import LensResult, Site, Tokens
 from .tail import anywhere
 from .tokens import target_ids
@@ -45,11 +45,14 @@ def decode_vectors(
     """What a vector of the residual stream would say if it were the last block's output.
 
     The final norm divides by the vector's own size, so only its direction counts: a vector and twice the vector say
-    the same, and a small one is not less sure. −v is another question than v.
+    the same, and a small one is not less sure. −v is another question than v. (The norm's epsilon bounds this: what is
+    so small that its mean square is near that, often 1e-5, fades towards the zero vector, which says what the biases of
+    norm and unembedding say, and where there are none all tokens alike.)
 
     Args:
         model: What `load()` returns.
-        vectors: One vector `[d_model]` or several `[vector, d_model]`: a tensor, an array or lists of numbers.
+        vectors: One vector `[d_model]` or several `[vector, d_model]`: a tensor, an array, lists of numbers, or a list
+            of vectors. They are read in the precision of the model's weights.
         names: What to call each of them; None for "vector 0", "vector 1", …
         targets: Tokens to follow, as strings or ids.
         top_k: How many of the most likely tokens to keep.
@@ -63,18 +66,20 @@ def decode_vectors(
         no certificate: `provenance["certificate"]` says why.
 
     Raises:
-        ValueError: vectors that are not `d_model` wide, not finite, or not as many as their names.
+        ValueError: vectors that are not `d_model` wide, not finite in the model's precision, or not as many as their
+            names; a target that is not one token.
 
     Example:
-        >>> row = model._module.lm_head.weight[model.tokenizer(" Paris").input_ids[0]]
-        >>> print(decode_vectors(model, row, "the unembedding of Paris"))
+        >>> neuron = model._module.model.layers[29].mlp.down_proj.weight[:, 7]  # what it writes to the stream
+        >>> print(decode_vectors(model, [neuron, -neuron], ["when it fires", "when it is negative"]))
     """
     started = time.perf_counter()
+    targets = list(targets) if isinstance(targets, Iterator) else targets  # read twice: here and for the record
     where = resolve_remote(model, remote)
     with exclusive(model):
         parts, tokenizer = anatomy(model), tokenizer_of(model)
         check_numbers(top_k, None, max_bytes, parts.vocab_size)
-        rows = _rows(vectors, parts.d_model)
+        rows = _rows(vectors, parts.d_model, dtype_of(model))
         labels = _names(names, len(rows))
         wanted = target_ids(targets, 1, tokenizer, parts.vocab_size)[0]
         weight = None if where else plain_head(model, parts)
@@ -83,26 +88,20 @@ def decode_vectors(
             "n_sites": 1, "top_k": top_k, "track": None, "max_tracked": 1, "max_bytes": max_bytes,
             "copies": COPIES if weight is None else 1,
         }  # fmt: skip
-        device = rows.device if where else next(model._module.parameters()).device
-        stream = partial(_on_device, rows.to(dtype_of(model)), str(device))
         to_logits = partial(unembed, model, tail, weight, {})
         nothing = torch.zeros(1, 1, parts.vocab_size)  # in place of the model's own logits: what it gives is left out
         at = torch.zeros(2, len(rows), dtype=torch.long)
-        arguments = (
-            [stream],
-            [(0, apply_norm)],
-            to_logits,
-            nothing,
-            (at[0], at[1]),
-            torch.tensor([wanted] * len(rows)),
-        )
+        arguments = ([(0, apply_norm)], to_logits, nothing, (at[0], at[1]), torch.tensor([wanted] * len(rows)))
         if where:
             nnsight.register("lens_recipes")
+            last = f"{parts.blocks}.{parts.n_layers - 1}"  # vectors go where its output is: norm and head expect that
             with torch.inference_mode(), model.trace(input_ids=torch.tensor([parts.plain_ids[:1]]), remote=where):
-                found = nnsight.save(readout(*arguments, **options))
+                there = str(first_of(model.get(last).output).device)
+                found = nnsight.save(readout([partial(_on_device, rows, there)], *arguments, **options))
         else:
+            here = str(next(model._module.parameters()).device)
             with torch.inference_mode():
-                found = readout(*arguments, **options)
+                found = readout([partial(_on_device, rows, here)], *arguments, **options)
     record = provenance(
         model, "decode_vectors",
         {"names": labels, "targets": targets, "top_k": top_k, "apply_norm": apply_norm, "max_bytes": max_bytes},
@@ -116,28 +115,52 @@ def _on_device(rows: Tensor, device: str, here: slice) -> Tensor:
     return rows[here].to(device)
 
 
-def _rows(vectors: Any, width: int) -> Float[Tensor, "vector d_model"]:
-    try:
-        rows = torch.as_tensor(np.asarray(vectors) if isinstance(vectors, list | tuple) else vectors).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"received {type(vectors).__name__} as vectors; accepted are a tensor, an array or lists of numbers."
-        ) from None
+def _rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector d_model"]:
+    """The vectors on the CPU, in the precision of the model's weights."""
+    rows = _as_tensor(vectors)
+    if rows.is_complex() or rows.is_meta:
+        what = "complex numbers" if rows.is_complex() else "a tensor without numbers (it is on the meta device)"
+        raise ValueError(f"received {what} as vectors; accepted are real numbers.")
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[-1] != width or not len(rows):
         raise ValueError(
             f"received vectors of shape {list(rows.shape)}; this model's stream is {width} wide: pass [{width}] or "
             f"[vector, {width}]."
         )
-    rows = rows.float()
+    rows = rows.cpu()
     if not rows.isfinite().all():
         raise ValueError("the vectors hold NaN or infinite numbers: nothing can be read from those.")
+    rows = rows.to(dtype)
+    if not rows.isfinite().all():
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(f"the vectors hold numbers too large for {name}, the precision of this model's weights.")
     return rows
+
+
+def _as_tensor(vectors: Any) -> Tensor:
+    try:
+        if isinstance(vectors, Iterator):
+            vectors = list(vectors)
+        if isinstance(vectors, list | tuple) and vectors and all(isinstance(v, Tensor) for v in vectors):
+            return torch.stack([v.detach().cpu() for v in vectors])
+        if not isinstance(vectors, Tensor):
+            array = np.asarray(vectors)
+            kind = np.dtype(np.float64) if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+            return torch.from_numpy(np.array(array, dtype=kind, order="C"))  # a copy, of what any strides or lock show
+        vectors = vectors.detach()
+        return vectors if vectors.layout == torch.strided else vectors.to_dense()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"received {type(vectors).__name__} as vectors; accepted are a tensor, an array or lists of numbers, "
+            "each vector of one width."
+        ) from None
 
 
 def _names(names: Any, n: int) -> list[str]:
     if names is None:
         return [f"vector {i}" for i in range(n)]
+    if not isinstance(names, Iterable):
+        raise ValueError(f"names must be one string or a list of them, one per vector; received {names!r}.")
     given = [names] if isinstance(names, str) else [str(name) for name in names]
     if len(given) != n:
         raise ValueError(f"received {len(given)} names for {n} vectors: pass one each, or none.")

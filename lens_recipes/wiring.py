@@ -13,12 +13,12 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from ._anatomy import Anatomy, anatomy
-from .graph import Graph, Node, back_to, comes_from, operands, rescaled, where_from
+from .graph import Graph, Node, operands, rescaled
+from .heads import Heads, Tap, heads_of_write
 from .models import envoy_path, on_meta
 from .tail import Step, is_norm
 from .watch import SHAPE, watch
@@ -29,43 +29,6 @@ _KINDS = {
     "mixer_out": r"mixer|mamba|ssm|recurrent|temporal|conv|delta|lru|lstm|rwkv|time",
     "mlp_out": r"mlp|feed_?forward|ffn|moe|expert|glu|\bff|\bfc|dense",
 }
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A tensor that a trace can read: what a module takes ("in") or gives ("out"), and what is done to it after.
-
-    `when` puts taps in the order in which they must be read.
-    """
-
-    when: int
-    side: str
-    path: str
-    steps: tuple[Step, ...] = ()
-
-
-@dataclass(frozen=True)
-class Heads:
-    """How the heads of an attention reach the stream.
-
-    Attributes:
-        read: All heads side by side: the input of the output projection.
-        columns: Each head's columns there, `[head][width]`.
-        chain: From there to what is added: the projection, perhaps a norm, a scale.
-        weights, item: Which module gives the attention weights `[batch, head, query, key]`, as which of its outputs;
-            None under fused attention.
-        values, value_width, value_columns: Which module gives the values, how wide its input is, and each head's
-            columns in its output (heads may share them).
-    """
-
-    read: Tap
-    columns: list[list[int]]
-    chain: tuple[Step, ...]
-    weights: Tap | None = None
-    item: int = 0
-    values: Tap | None = None
-    value_width: int = 0
-    value_columns: list[list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +96,7 @@ def _read(model: Envoy, parts: Anatomy) -> list[Block]:
     watch(module, parts.plain_ids, parts.forward_options, meta=on_meta(model), graph=graph)
     names = {m: name for name, m in module.named_modules()}
     blocks = list(module.get_submodule(parts.blocks).children())
-    readers = [_Reader(graph, names, type(module).__name__, block, parts.d_model) for block in blocks]
+    readers = [Reader(graph, names, type(module).__name__, block, parts.d_model) for block in blocks]
     return [
         reader.block(None if layer == 0 else graph.outputs.get(blocks[layer - 1]))
         for layer, reader in enumerate(readers)
@@ -144,7 +107,7 @@ class _Unreadable(Exception):
     """Why a block is not the sum that was looked for."""
 
 
-class _Reader:
+class Reader:
     """Takes one block's output apart."""
 
     def __init__(self, graph: Graph, names: dict[nn.Module, str], family: str, block: nn.Module, width: int) -> None:
@@ -161,8 +124,8 @@ class _Reader:
 
     def block(self, before: Node | None) -> Block:
         """The block as a sum. `before` is what the block before it gave."""
-        post = self._tap("out", self.block_)
-        pre, mid, broken = self._tap("in", self.block_), None, ""
+        post = self.tap("out", self.block_)
+        pre, mid, broken = self.tap("in", self.block_), None, ""
         between: tuple[Step, ...] = ()
         carry: tuple[Step, ...] = ()
         writes: list[Write] = []
@@ -172,7 +135,7 @@ class _Reader:
             between = self._between(before)
             leaves = self._leaves()
             if before is None and (start := self._starts_later(leaves)):
-                pre = self._tap("out", start)
+                pre = self.tap("out", start)
                 leaves = self._leaves()
             carry = self._carry(leaves)
             writes = sorted(
@@ -188,7 +151,7 @@ class _Reader:
 
     def _terms(self, node: Node, steps: tuple[Step, ...]) -> list[tuple[Node, tuple[Step, ...]]]:
         """The tensors that add up to this one, each with what is done to it on the way."""
-        carries = self._carries(node)
+        carries = self.carries(node)
         if carries:
             self.sums.append(node)
         if node is self.base or (not carries and self._source(node)):
@@ -209,7 +172,7 @@ class _Reader:
             else f"something is added that no module gives (it comes out of the operation {node.name})"
         )
 
-    def _carries(self, node: Node) -> bool:
+    def carries(self, node: Node) -> bool:
         """Whether the block's input is in this tensor as a summand."""
         if node is self.base:
             return True
@@ -220,7 +183,7 @@ class _Reader:
                 below = [scaled[0]]
             else:
                 below = [node.moved] if node.moved is not None else []
-            self.carried[node] = any(self._carries(n) for n in below)
+            self.carried[node] = any(self.carries(n) for n in below)
         return self.carried[node]
 
     def _source(self, node: Node) -> nn.Module | None:
@@ -274,9 +237,9 @@ class _Reader:
                 continue
             for module in node.taken:
                 if module in self.inside and self.graph.times[module] == 1 and node.shape[-1] == self.width:
-                    return self._tap("in", module)
+                    return self.tap("in", module)
             if source := self._source(node):
-                return self._tap("out", source)
+                return self.tap("out", source)
         return None
 
     # -- what is added ---------------------------------------------------------------------------------------
@@ -284,8 +247,8 @@ class _Reader:
     def _write(self, node: Node, steps: tuple[Step, ...]) -> Write:
         source = self._source(node)
         assert source is not None
-        heads = _heads(self, node, steps) if self._kind(node) == "attn_out" else None
-        return Write(self._kind(node), self._tap("out", source, steps), heads)
+        heads = heads_of_write(self, node, steps) if self._kind(node) == "attn_out" else None
+        return Write(self._kind(node), self.tap("out", source, steps), heads)
 
     def _kind(self, node: Node) -> str:
         """Attention, state space or MLP: by the name and class of the module that made it, before any norm."""
@@ -306,7 +269,7 @@ class _Reader:
                         return kind
         return "other_out"
 
-    def _tap(self, side: str, module: nn.Module, steps: tuple[Step, ...] = ()) -> Tap:
+    def tap(self, side: str, module: nn.Module, steps: tuple[Step, ...] = ()) -> Tap:
         when = (self.graph.began if side == "in" else self.graph.ended)[module]
         return Tap(when, side, envoy_path(self.names[module]), steps)
 
@@ -317,86 +280,3 @@ def _without_family(kind: str, family: str) -> str:
     while same and not kind[same : same + 1].isupper():
         same -= 1
     return kind[same:]
-
-
-# -- heads ---------------------------------------------------------------------------------------------------
-
-
-def _heads(reader: _Reader, node: Node, steps: tuple[Step, ...]) -> Heads | None:
-    """Back from what attention adds to the heads side by side; None where they do not get there as they are."""
-    graph, chain, now = reader.graph, list(steps), node
-    for _ in range(32):
-        if reader._carries(now):
-            return None
-        step: Step | None = None
-        for module in (m for m in now.given if graph.inputs.get(m, now) is not now and graph.times[m] == 1):
-            taken = graph.inputs[module]
-            call = ("call", envoy_path(reader.names[module]), is_norm(module), None)
-            if found := back_to(taken, _mixes_by_weights):
-                return _with_columns(reader, module, *found, (call, *chain))
-            if step is None and taken.shape[-1] == now.shape[-1] and (is_norm(module) or not list(module.children())):
-                step, before = call, taken
-        if step is None:
-            if scaled := rescaled(now):
-                before, step = scaled
-            elif now.moved is not None:
-                now = now.moved
-                continue
-            else:
-                return None
-        now, chain = before, [step, *chain]
-    return None
-
-
-def _mixes_by_weights(node: Node) -> bool:
-    """Whether this is what attention weights made of the values: fused, or as a product with a softmax."""
-    fused = "scaled_dot_product" in node.name or "flash_attn" in node.name
-    plain = node.name == "bmm" and comes_from(node.args[0], "softmax")
-    return node.item <= 0 and len(node.shape) in (3, 4) and (fused or plain)
-
-
-def _with_columns(
-    reader: _Reader, module: nn.Module, mixed: Node, moves: list[Node], chain: tuple[Step, ...]
-) -> Heads | None:
-    """Which columns of the projection's input belong to which head: an index is sent the way of the numbers."""
-    index = where_from(mixed, moves)[0, 0]  # of the first token; all go the same way
-    place = torch.stack(torch.unravel_index(index, mixed.shape), -1)  # [column, (batch, head, position, inner)]
-    spots: dict[tuple[int, ...], list[int]] = {}
-    for column, at in enumerate(place[:, :-1].tolist()):
-        spots.setdefault(tuple(at), []).append(column)
-    if len({len(columns) for columns in spots.values()}) != 1:
-        return None
-    spots = dict(sorted(spots.items()))
-    read = reader._tap("in", module)
-    heads = Heads(read, list(spots.values()), chain)
-    sources = _sources(reader, mixed, place, spots) if mixed.name == "bmm" else {}
-    return Heads(**{**heads.__dict__, **sources})
-
-
-def _sources(reader: _Reader, mixed: Node, place: torch.Tensor, spots: dict[tuple[int, ...], list[int]]) -> Any:
-    """Where the attention weights and the values of each head can be read, if they can."""
-
-    def of_module(node: Node) -> bool:
-        return any(reader.graph.times[m] == 1 for m in (*node.given, *(m for m, _ in node.also)))
-
-    weights = back_to(mixed.args[0], lambda n: len(n.shape) == 4 and of_module(n))
-    values = back_to(mixed.args[1], lambda n: n.shape[:2] == SHAPE and len(n.shape) == 3 and of_module(n))
-    if weights is None or values is None:
-        return {}
-    from_weights, from_values = where_from(*weights), where_from(*values)
-    columns = []
-    for number, (spot, own) in enumerate(spots.items()):
-        head = torch.unravel_index(from_weights[spot[0], 0, 0], weights[0].shape)[1]
-        if int(head) != number:
-            return {}
-        inner = place[own, -1]
-        columns.append(torch.unravel_index(from_values[spot[0], 0, inner], values[0].shape)[2].tolist())
-    (module, item) = next(iter(weights[0].also), (None, 0))
-    module = module if module is not None else weights[0].given[0]
-    source = values[0].given[0]
-    if source not in reader.graph.inputs:
-        return {}
-    return {
-        "weights": reader._tap("out", module), "item": item, "values": reader._tap("out", source),
-        "value_width": reader.graph.inputs[source].shape[-1], "value_columns": columns,
-    }  # fmt: skip

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny
 
 import lens_recipes as lr
 from lens_recipes.cli import main
+from lens_recipes.models import load
 
 
 @pytest.fixture
 def run(smollm2, monkeypatch, capsys):
     """Run the command in this process on the shared model: (exit status, stdout, stderr)."""
-    monkeypatch.setattr(lr, "load", lambda *args, **kwargs: smollm2)
+    return _caller(smollm2, monkeypatch, capsys)
+
+
+@pytest.fixture
+def small(llama, monkeypatch, capsys):
+    """The same on a tiny model."""
+    return _caller(llama, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def folder(llama, tmp_path_factory):
+    """A checkpoint folder of the tiny model."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    llama._module.save_pretrained(path)
+    llama.tokenizer.save_pretrained(path)
+    return path
+
+
+def _caller(model, monkeypatch, capsys):
+    monkeypatch.setattr(lr, "load", lambda *args, **kwargs: model)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["lens-recipes", *arguments])
@@ -65,6 +90,16 @@ def test_json_to_stdout_is_json_and_nothing_else(run):
         (["Hi", "--html", "/no/such/folder/a.html"], ["--html", "no folder"]),
         (["Hi", "--metric", "rank", "--html", "a.html"], ["--metric", "--of"]),
         (["Hi", "--metric", "colour"], ["--metric", "'prob'"]),
+        (["Hi", "--metric", "kl", "--of", "next"], ["--metric", "--of"]),
+        (["Hi", "--html", "/"], ["--html", "is a folder"]),
+        (["Hi", "--components", "attn"], ["'attn'", "attn_out"]),
+        (["Hi", "--components", "attn_out,"], ["unknown: ''", "attn_out"]),
+        (["Hi", "--components", "mixer_out"], ["no mixer_out", "attn_out"]),
+        (["Hi", "--heads", "0,1"], ["heads", "head_out"]),
+        (["Hi", "--heads", "0", "--components", "attn_out"], ["heads", "head_out"]),
+        (["Hi", "--components", "head_out", "--heads", "9"], ["heads=9", "0 to 8"]),
+        (["Hi", "--components", "head_out", "--heads", "x"], ["--heads", "2:5"]),
+        (["Hi", "--components", "head_out", "--heads", "8:8"], ["selects nothing", "0 to 8"]),
         (["Hi", "--show-top", "60000"], ["49152"]),
     ],
 )
@@ -114,3 +149,239 @@ def test_help_has_examples_and_does_not_import_torch():
     )
     assert module.returncode == 0
     assert "logit-lens" in module.stdout
+
+
+# -- components ----------------------------------------------------------------------------------------------
+
+
+def test_components_stand_side_by_side(small):
+    status, out, err = small("logit-lens", "The fox", "--positions", "-1", "--components", " attn_out, mlp_out")
+    assert status == 0
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[1].split() == ["layer", "attn_out", "mlp_out"]
+    assert [line.split()[0] for line in lines[2:6]] == ["0", "1", "2", "3"]
+
+
+def test_components_and_heads_are_the_recipes_own(small, llama, tmp_path):
+    """What the options say is what the call says."""
+    file = tmp_path / "heads.npz"
+    chosen = ["--components", "head_out,resid_post", "--heads", "0,-1", "--layers", "1:3"]
+    status, _, err = small("logit-lens", "The fox", *chosen, "--json", str(file))
+    assert status == 0
+    assert err == f"wrote {file}\n"
+    expected = lr.logit_lens(llama, "The fox", components=["head_out", "resid_post"], heads=[0, -1], layers=slice(1, 3))
+    result = lr.LensResult.load(file)
+    assert result.sites == expected.sites
+    assert len(result.sites) == 2 * 3
+    np.testing.assert_array_equal(result.top_ids, expected.top_ids)
+
+
+def test_a_figure_of_components(small, tmp_path):
+    html = tmp_path / "parts.html"
+    status, out, err = small(
+        "logit-lens", "The fox", "--components", "attn_out,mlp_out,head_out", "--heads", "2", "--html", str(html)
+    )
+    assert status == 0
+    assert "2.head_out.2" in out
+    assert err == f"wrote {html}\n"
+    assert all(name in html.read_text() for name in ("3.attn_out", "3.mlp_out", "3.head_out.2"))
+
+
+# -- attribution ---------------------------------------------------------------------------------------------
+
+FOX = ("attribute", "The fox", "--target", " the")
+
+
+def test_a_real_attribution(run):
+    status, out, err = run(
+        "attribute", "The capital of France is", "--target", " Paris", "--against", " London", "--unit", "head"
+    )
+    assert status == 0
+    assert err == ""
+    assert "·Paris − ·London" in out
+    assert "head_out" in out
+    assert "certified" in out
+
+
+@pytest.mark.parametrize("unit", ["layer", "component", "head", "token"])
+def test_each_unit_has_its_table_and_its_figure(small, tmp_path, unit):
+    """Parts on stdout sum to the total there; bars, a grid or a map in the file; notes on stderr."""
+    html = tmp_path / f"{unit}.html"
+    status, out, err = small(*FOX, "--unit", unit, "--show-top", "3", "--html", str(html))
+    assert status == 0
+    assert err == f"wrote {html}\n"
+    rows = {name: float(value) for name, value in re.findall(r"^(\S.*?) +([+-]\d\S*)$", out, re.MULTILINE)}
+    parts = [value for name, value in rows.items() if name not in ("total", "the logit")]
+    assert len(parts) == 4  # three, and all the others
+    assert sum(parts) == pytest.approx(rows["total"], abs=0.03)
+    assert rows["total"] == pytest.approx(rows["the logit"], abs=0.011)
+    assert "certified" in out
+    kind = {"layer": '"type":"bar"', "component": '"type":"bar"'}.get(unit, '"type":"heatmap"')
+    page = html.read_text()
+    assert kind in page.split("Plotly.newPlot(")[-1].replace(" ", "")
+    words = {"layer": "layer 3", "component": "3.mlp_out", "head": '"head"', "token": "token that is read from"}
+    assert words[unit] in page
+
+
+@pytest.mark.parametrize("against", [None, "mean", " and"])
+def test_against_nothing_the_mean_or_a_token(small, llama, against):
+    options = [] if against is None else ["--against", against]
+    status, out, err = small(*FOX, *options, "--json", "-")
+    assert (status, err) == (0, "")
+    expected = lr.attribution(llama, "The fox", " the", against=against)
+    np.testing.assert_allclose(json.loads(out)["arrays"]["total"], expected.total, atol=1e-6)
+    _, table, _ = small(*FOX, *options)
+    assert {None: "·the\n", "mean": "·the − mean", " and": "·the − ·and"}[against] in table
+
+
+@pytest.mark.parametrize(("layer", "rows"), [("1", 2), ("-1", 4), ("0", 1)])
+def test_at_a_layer_no_later_one_counts(small, layer, rows):
+    status, out, _ = small(*FOX, "--at-layer", layer)
+    assert status == 0
+    assert len(re.findall(r"^layer \d", out, re.MULTILINE)) == rows
+
+
+@pytest.mark.parametrize("unit", ["layer", "token"])
+def test_json_on_stdout_is_a_file_that_can_be_read(small, tmp_path, unit):
+    """Strict JSON and nothing else, also beside a figure, and what the recipe gives."""
+    page = tmp_path / "a.html"
+    status, out, err = small(*FOX, "--unit", unit, "--positions", "all", "--json", "-", "--html", str(page))
+    assert status == 0
+    assert err == f"wrote {page}\n"
+    assert out.count("\n") == 1
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    json.loads(out, parse_constant=refuse)
+    file = tmp_path / "a.json"
+    file.write_text(out)
+    result = lr.Attribution.load(file)
+    assert result.unit == unit
+    assert result.certificate.passed
+    np.testing.assert_allclose(result.values.sum(0), result.total, atol=1e-5)
+    assert len(result.tokens) == len(result.tokens.text) == 3
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+def test_the_file_is_the_recipes_result(small, llama, tmp_path, suffix):
+    file = tmp_path / f"a{suffix}"
+    status, out, err = small(*FOX, "--target", " and", "--unit", "head", "--json", str(file))
+    assert status == 0
+    assert err == f"wrote {file}\n"
+    assert "·the" in out
+    assert "·and" in out
+    result, expected = lr.Attribution.load(file), lr.attribution(llama, "The fox", [" the", " and"], unit="head")
+    assert result.parts == expected.parts
+    np.testing.assert_allclose(result.values, expected.values, atol=1e-6)
+
+
+def test_several_prompts_and_targets(small, tmp_path):
+    """All in the table and in the file; what the figure leaves out is said."""
+    html, file = tmp_path / "a.html", tmp_path / "a.npz"
+    options = ["--target", " the", "--target", " and", "--html", str(html), "--json", str(file)]
+    status, out, err = small("attribute", "The fox", "The quick brown", *options)
+    assert status == 0
+    assert "The fox" in out
+    assert "The quick brown" in out
+    assert err.splitlines() == [
+        "the figure shows the first of 2 prompts",
+        "the figure shows the first of 2 targets",
+        f"wrote {html}",
+        f"wrote {file}",
+    ]
+    result = lr.Attribution.load(file)
+    assert len(result) == 2
+    assert result.target_ids.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", " the"], ["PROMPT"]),
+        (["Hi"], ["--target"]),
+        (["", "--target", " the"], ["empty"]),
+        (["Hi", "--target", ""], ["0 tokens"]),
+        (["Hi", "--target", "Parisian cafe"], ["11 tokens", "'Pa'"]),
+        (["Hi", "--target", " the", "--against", "Parisian cafe"], ["11 tokens", "'Pa'"]),
+        (["Hi", "--target", " the", "--against", ""], ["0 tokens"]),
+        (["Hi", "--target", " the", "--unit", "neuron"], ["--unit", "'component'"]),
+        (["Hi", "--target", " the", "--at-layer", "4"], ["at_layer=4", "0 to 3"]),
+        (["Hi", "--target", " the", "--at-layer", "last"], ["--at-layer", "integer"]),
+        (["Hi", "--target", " the", "--positions", "9"], ["positions=9", "0 to 1"]),
+        (["Hi", "--target", " the", "--positions", "last"], ["--positions", "2:5"]),
+        (["Hi", "--target", " the", "--positions", "::0"], ["--positions", "2:5"]),
+        (["Hi", "--target", " the", "--positions", ""], ["--positions", "2:5"]),
+        (["Hi", "--target", " the", "--show-top", "0"], ["--show-top"]),
+        (["Hi", "--target", " the", "--json", "a.csv"], ["--json", ".npz"]),
+        (["Hi", "--target", " the", "--json", "/no/such/folder/a.json"], ["--json", "no folder"]),
+        (["Hi", "--target", " the", "--html", "/no/such/folder/a.html"], ["--html", "no folder"]),
+        (["Hi", "--target", " the", "--html", "/"], ["--html", "is a folder"]),
+        (["Hi", "--target", " the", "--dtype", "int8"], ["--dtype", "bfloat16"]),
+        (["Hi", "--target", " the", "--heads", "0"], ["--heads"]),
+    ],
+)
+def test_bad_usage_of_attribute_is_status_2_and_one_message(small, arguments, words):
+    status, out, err = small("attribute", *arguments)
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert all(word in err for word in words)
+
+
+def test_an_output_folder_is_refused_before_the_model_is_loaded(monkeypatch, small, tmp_path):
+    """A long run whose result cannot be written is a lost run."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(lr, "load", fail)
+    (tmp_path / "results.json").mkdir()
+    for option, path in (("--json", tmp_path / "results.json"), ("--html", tmp_path)):
+        status, out, err = small(*FOX, option, str(path))
+        assert (status, out) == (2, "")
+        assert "is a folder" in err
+
+
+def test_a_model_that_cannot_be_split_is_status_1(monkeypatch, capsys):
+    """A model without heads: nothing that the caller typed is wrong."""
+    module = tiny.FAMILIES["mamba"]()
+    call = _caller(lr.load(module, tokenizer=tiny.tiny_tokenizer()), monkeypatch, capsys)
+    status, out, err = call("attribute", "!", "--target", "!", "--unit", "head")
+    assert (status, out) == (1, "")
+    assert err.startswith("lens-recipes: MambaForCausalLM has no attention")
+
+
+# -- as a program --------------------------------------------------------------------------------------------
+
+
+def _program(*arguments: str, **more) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "lens_recipes", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **more)
+
+
+def test_from_a_folder_in_a_process_of_its_own(folder, tmp_path):
+    """Nothing but the result on stdout, though libraries print while a model is loaded."""
+    done = _program(
+        "attribute", "The fox", "--target", " the", "--unit", "token", "--model", str(folder), "--json", "-",
+        "--html", "map.html", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["format"] == "lens-recipes/attribution"
+    assert "wrote map.html" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Path(tmp_path, "map.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", [("logit-lens", "Hi"), ("attribute", "Hi", "--target", " the"), ("anatomy",)])
+@pytest.mark.parametrize(("name", "words"), [("none", "there is no folder"), ("", "holds no model")])
+def test_a_folder_without_a_model_is_status_1(small, monkeypatch, tmp_path, command, name, words):
+    """One sentence for what transformers says in twenty lines."""
+    monkeypatch.setattr(lr, "load", load)
+    status, out, err = small(*command, "--model", str(tmp_path / name))
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1].startswith("lens-recipes: ")
+    assert words in err
+    assert "Traceback" not in err
