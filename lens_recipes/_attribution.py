@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from ._anatomy import Anatomy, anatomy
-from ._logit_lens import certificate_of, packed_tokens
+from ._logit_lens import certificate_of, check_numbers, packed_tokens
 from .attribution_result import Attribution
 from .batches import Batch, cut
 from .collect import collect
@@ -32,7 +32,7 @@ from .provenance import provenance
 from .readout import model_logits
 from .sites import heads_of, refuse_broken
 from .tail import anywhere, split
-from .tokens import check_ids, encode, pick, pick_positions, target_ids
+from .tokens import check_ids, encode, listed, pick_positions, target_ids
 from .wiring import Block, attention_of, wiring
 
 UNITS = ("layer", "component", "head", "token")
@@ -72,7 +72,8 @@ def attribution(
             which is switched back afterwards, and not on a server.
 
     Returns:
-        An `Attribution`; `values.sum(0)` is the logit.
+        An `Attribution`: `values.sum(0)` is its `logit`, and `capped_logit` is the model's own (compared with it in the
+        certificate).
 
     Raises:
         ValueError: an argument that does not fit the model or the prompts.
@@ -83,7 +84,8 @@ def attribution(
         >>> print(who)
     """
     started = time.perf_counter()
-    prompts, targets, against = (_listed(argument) for argument in (prompts, targets, against))
+    prompts, targets, against = (listed(argument) for argument in (prompts, targets, against))
+    mean = isinstance(against, str) and against == "mean"
     where = resolve_remote(model, remote)
     if unit not in UNITS:
         raise ValueError(f"unit={unit!r} is unknown; accepted are {', '.join(map(repr, UNITS))}.")
@@ -99,13 +101,12 @@ def attribution(
         if not wanted[0]:
             raise ValueError("attribution needs targets: one or several tokens whose logit is to be explained.")
         minus = _against_ids(against, wanted, tokenizer, parts.vocab_size)
-        layer = parts.n_layers - 1 if at_layer is None else pick(at_layer, parts.n_layers, "at_layer", "this model")[0]
+        layer = parts.n_layers - 1 if at_layer is None else _layer(at_layer, parts.n_layers)
+        check_numbers(1, None, max_bytes, parts.vocab_size)
         blocks = _checked(blocks[: layer + 1], unit, parts.family, bool(where))
         asked = [w + (m if isinstance(m, list) else []) for w, m in zip(wanted, minus, strict=True)]
         batches = cut(model, encoded, picked, parts, max_bytes, where, pad=unit != "token")
-        found = [
-            _run(model, parts, blocks, batch, unit, asked, against == "mean", max_bytes, where) for batch in batches
-        ]
+        found = [_run(model, parts, blocks, batch, unit, asked, mean, max_bytes, where) for batch in batches]
     order = np.argsort([p for batch in batches for p in batch.token_prompts], kind="stable")
     longest = max(len(ids) for ids in encoded)
     named = name_parts(blocks, unit, longest)
@@ -141,7 +142,7 @@ def attribution(
         error=error.astype(np.float32),
         target_ids=np.array(wanted, dtype=np.int32),
         against_ids=np.array([m if isinstance(m, list) else [-1] * n for m in minus], dtype=np.int32),
-        against="" if against is None else "mean" if against == "mean" else "token",
+        against="" if against is None else "mean" if mean else "token",
         texts=texts,
         certificate=certificate,
         provenance=provenance(model, "attribution", arguments, parts.vocab_size, where, time.perf_counter() - started),
@@ -180,7 +181,9 @@ def _run(
         vectors, errors = collect(model, plan, where, n_slots, max_bytes)
         numbers = decompose(model, tail, weight, vectors[explained], groups, vectors, ids, mean, max_bytes)
         logits = model_logits(model.output)
-        proof = agreement(model, whole_tail, vectors[final], logits, (rows, kept), max_bytes)
+        streams = (vectors[final], vectors[explained])
+        capped = numbers["capped"]
+        proof = agreement(model, whole_tail, streams, logits, (rows, kept), capped, ids, mean, max_bytes)
         numbers = nnsight.save({**numbers, **errors, **proof})
     return {name: value.numpy() for name, value in numbers.items()}
 
@@ -232,8 +235,9 @@ def _target_rows(model: Envoy, parts: Anatomy) -> tuple[torch.Tensor, torch.Tens
     """Weight and bias of a plain local unembedding, of which only the targets' rows are read; else None."""
     head = model._module.get_submodule(parts.unembed)
     plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and head.weight.device.type != "meta"
-    hooked = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
-    return (head.weight, head.bias) if plain and not hooked else None
+    changed = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook") or "forward" in vars(head)
+    cut = any(step[0] == "keep" for step in parts.tail)  # the mean is not that of all rows
+    return (head.weight, head.bias) if plain and not changed and not cut else None
 
 
 # -- targets -------------------------------------------------------------------------------------------------
@@ -243,6 +247,12 @@ def _against_ids(against: Any, wanted: list[list[int]], tokenizer: Any, vocab: i
     """What is subtracted for each prompt and target, or None for nothing and for the mean."""
     if against is None or (isinstance(against, str) and against == "mean"):
         return [None] * len(wanted)
+    if isinstance(against, set | dict):
+        raise ValueError(f'against={against!r} has no order: pass one token, a list of one per prompt, or "mean".')
+    if hasattr(against, "tolist"):
+        against = against.tolist()
+    if isinstance(against, Sequence) and not isinstance(against, str):
+        against = list(against)
     if isinstance(against, list) and not any(isinstance(item, list | tuple) for item in against):
         if len(against) != len(wanted):
             raise ValueError(
@@ -267,5 +277,9 @@ def _relative(error: np.ndarray, final: dict[str, np.ndarray]) -> float:
     return float((error / np.maximum(largest, 1e-30)).max())
 
 
-def _listed(argument: Any) -> Any:
-    return list(argument) if isinstance(argument, Iterable) and not hasattr(argument, "__len__") else argument
+def _layer(at_layer: Any, n_layers: int) -> int:
+    if isinstance(at_layer, bool) or not isinstance(at_layer, int | np.integer):
+        raise ValueError(f"at_layer={at_layer!r} must be one layer, a whole number: 0 to {n_layers - 1}, or None.")
+    if not -n_layers <= at_layer < n_layers:
+        raise ValueError(f"at_layer={at_layer} is out of range: this model has layers 0 to {n_layers - 1}.")
+    return int(at_layer) % n_layers

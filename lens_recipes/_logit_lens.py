@@ -6,7 +6,7 @@ Idea: nostalgebraist, "interpreting GPT: the logit lens" (LessWrong, 2020).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,9 +28,9 @@ from .models import context_length, dtype_of, exclusive, resolve_remote, tokeniz
 from .provenance import provenance
 from .readout import COPIES, PADDED, model_logits, readout, token_axis, unembed
 from .result import LensResult, Site, Tokens
-from .sites import Reads, pick_sites, site_reads, stream_reads
+from .sites import Reads, component_names, pick_sites, site_reads, stream_reads
 from .tail import anywhere
-from .tokens import check_ids, encode, following, pick, pick_positions, target_ids
+from .tokens import check_ids, encode, following, listed, pick, pick_positions, target_ids
 from .wiring import wiring
 
 MAX_TRACKED = 32
@@ -93,7 +93,8 @@ def logit_lens(
         >>> print(result)
     """
     started = time.perf_counter()
-    layers, heads, positions, targets = map(_listed, (layers, heads, positions, targets))
+    layers, heads, positions, targets = map(listed, (layers, heads, positions, targets))
+    components = component_names(components)
     where = resolve_remote(model, remote)
     if model._module.training and not where:
         raise LensError("the model is in training mode, where dropout makes every run different: call model.eval().")
@@ -160,7 +161,7 @@ def logit_lens(
 def _sites(model: Envoy, parts: Anatomy, layers: Any, components: Any, heads: Any) -> tuple[list[Site], Reads]:
     """The sites that were asked for, and what is to be read for them; the last layer's stream always comes last."""
     last = Site(parts.n_layers - 1)
-    if components in ("resid_post", ["resid_post"], ("resid_post",)) and heads is None:
+    if components == ["resid_post"] and heads is None:
         read = sorted(pick(layers, parts.n_layers, "layers", "this model"))
         return [Site(layer) for layer in read], stream_reads([*read, *({parts.n_layers - 1} - {*read})], parts)
     blocks = wiring(model)
@@ -252,11 +253,6 @@ def packed_tokens(encoded: list[list[int]], picked: list[list[int]]) -> Tokens:
 def _all_ids(encoded: list[list[int]], numbers: dict[str, np.ndarray], wanted: list[list[int]]) -> set[int]:
     ids = {i for row in (*encoded, *wanted) for i in row}
     return ids.union(*(np.unique(numbers[name]).tolist() for name in ("top_ids", "final_ids", "tracked_ids")))
-
-
-def _listed(argument: Any) -> Any:
-    """An iterable that can be read once, as a list that can be read again."""
-    return list(argument) if isinstance(argument, Iterable) and not hasattr(argument, "__len__") else argument
 
 
 def check_numbers(top_k: Any, track: Any, max_bytes: Any, vocab: int) -> None:

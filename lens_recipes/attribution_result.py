@@ -149,7 +149,7 @@ class Attribution:
         """What every view must say beside the numbers; empty when nothing is wrong."""
         return "" if self.certificate is None or self.certificate.passed else "NOT CERTIFIED"
 
-    def top(self, n: int = 10, *, prompt: int = 0, token: int = -1, target: int = 0) -> list[tuple[Part, float]]:
+    def top(self, n: int = 10, *, prompt: int = 0, position: int = -1, target: int = 0) -> list[tuple[Part, float]]:
         """The `n` largest parts by |value|, with their signed values; a NaN comes first, it spoils the total.
 
         `token` is an index into the prompt's selected tokens, −1 the last of them; `target` an index too.
@@ -159,11 +159,11 @@ class Attribution:
         """
         if n < 1:
             raise ValueError(f"n={n} must be at least 1.")
-        one, t, k = spot(self, prompt, token, target)
+        one, t, k = spot(self, prompt, position, target)
         return [(one.parts[p], float(one.values[p, t, k])) for p in by_size(one.values[:, t, k])[:n]]
 
     @np.errstate(invalid="ignore")  # ∞ − ∞
-    def grid(self, prompt: int = 0, token: int = -1, target: int = 0) -> tuple[list[int], NDArray[np.float32]]:
+    def grid(self, prompt: int = 0, position: int = -1, target: int = 0) -> tuple[list[int], NDArray[np.float32]]:
         """What each head adds, `[layer, head]`, and the layers that the rows are; NaN where a layer has no such head.
 
         With `unit="token"` a head's sum over all that it read from, and the bias of its values.
@@ -175,7 +175,7 @@ class Attribution:
             raise ValueError(
                 f'unit={self.unit!r} does not tell heads apart: run the recipe with unit="head" or unit="token".'
             )
-        one, t, k = spot(self, prompt, token, target)
+        one, t, k = spot(self, prompt, position, target)
         layers = sorted({part.layer for part in one.parts if part.layer is not None})
         row = {layer: number for number, layer in enumerate(layers)}
         heads = [(p, row[part.layer], part.head) for p, part in enumerate(one.parts) if part.layer in row]
@@ -242,28 +242,28 @@ class Attribution:
         return load(path, cls)
 
 
-def spot(result: Attribution, prompt: int, token: int, target: int) -> tuple[Attribution, int, int]:
+def spot(result: Attribution, prompt: int, position: int, target: int) -> tuple[Attribution, int, int]:
     """One prompt's result, and `token` and `target` as indices into its axes.
 
     Raises:
         ValueError: one of them is not there; the message says what is.
     """
-    for name, value in (("prompt", prompt), ("token", token), ("target", target)):
+    for name, value in (("prompt", prompt), ("position", position), ("target", target)):
         if not isinstance(value, int | np.integer):
             raise ValueError(f"{name}={value!r} must be a whole number, an index into the {name}s of the result.")
     if not -len(result) <= prompt < len(result):
         raise ValueError(f"prompt={prompt} is out of range: {_accepted(len(result), 'prompts')}.")
     one = result[prompt]
     n_tokens, n_targets = one.total.shape
-    if not -n_tokens <= token < n_tokens:
+    if not -n_tokens <= position < n_tokens:
         what = f"tokens of prompt {prompt} (an index into those that were read, not a position)"
-        raise ValueError(f"token={token} is out of range: {_accepted(n_tokens, what)}.")
+        raise ValueError(f"position={position} is out of range: {_accepted(n_tokens, what)}.")
     if not -n_targets <= target < n_targets:
         names = ", ".join(one.target_name(0, k) for k in range(n_targets))
         raise ValueError(
             f"target={target} is out of range: {_accepted(n_targets, 'targets')} ({names}); it is an index, not a text."
         )
-    return one, range(n_tokens)[token], range(n_targets)[target]
+    return one, range(n_tokens)[position], range(n_targets)[target]
 
 
 def _accepted(n: int, what: str) -> str:

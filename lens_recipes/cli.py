@@ -90,7 +90,7 @@ Remote = Annotated[bool, typer.Option("--remote", help="Run on an NDIF server; d
 
 @app.callback()
 def _root() -> None:
-    """Keeps `logit-lens` a subcommand while there are few of them."""
+    """What stands before every subcommand: nothing yet."""
 
 
 @app.command("logit-lens", epilog=EXAMPLES)
@@ -127,7 +127,8 @@ def logit_lens_command(
         raise typer.BadParameter("this metric is about all tokens at once: leave --of out.", param_hint="--metric")
     chosen = {
         "positions": _index(positions, "--positions"), "layers": _index(layers, "--layers"),
-        "heads": _index(heads, "--heads"), "components": [name.strip() for name in components.split(",")],
+        "heads": _index(heads, "--heads"),
+        "components": [name.strip() for name in components.split(",") if name.strip()],
     }  # fmt: skip
 
     from . import heatmap, logit_lens

@@ -45,9 +45,9 @@ def collect(
     n_rows, rows, columns = where
     vectors: list[Any] = [None] * n_slots
     errors: dict[str, Tensor] = {}
-    block: Any = None  # the sums, and the largest number on the way
+    block: Any = None  # the sums, and the same of absolute values
     total: Any = None
-    scale: Any = None
+    sizes: Any = None
     pending: list[tuple] = []
     for role, side, path, steps, slots, extra in plan:
         module = model.get(path)
@@ -67,22 +67,21 @@ def collect(
         if role == "heads":
             pending.append((extra, value))
         elif role == "write" and block is not None:
-            block, total = block + value.float(), total + value.float().to(total.device)
-            scale = torch.maximum(scale, _size(value))
+            block, total = block + _wide(value), total + _wide(value).to(total.device)
+            sizes = [sizes[0] + _wide(value).abs(), sizes[1] + _wide(value).abs().to(total.device)]
             if extra and pending:
                 own, heads = pending.pop()
                 _note(errors, "heads", *_sum_of_heads(model, own, heads, value, max_bytes))
         elif role == "pre" and extra is not None:
             between, carry = extra
-            start = value.float()
+            start = _wide(value)
             total = start if total is None else replay(model, between, total.to(start.device))
-            scale = _size(start) if scale is None else torch.maximum(scale.to(start.device), _size(start))
+            before = start.abs() if sizes is None else replay(model, between, sizes[1].to(start.device)).abs()
+            sizes = [replay(model, carry, start.abs()).abs(), replay(model, carry, before).abs()]
             block, total = replay(model, carry, start), replay(model, carry, total)
         elif role in ("mid", "post") and block is not None:
-            scale = torch.maximum(scale, _size(value))
-            own_scale = torch.maximum(_size(block), _size(value)).cpu()
-            _note(errors, "block", block, value, own_scale)
-            _note(errors, "total", total, value, scale.cpu())
+            _note(errors, "block", block, value, sizes[0] + _wide(value).abs())
+            _note(errors, "total", total, value, sizes[1] + _wide(value).abs())
     return vectors, errors
 
 
@@ -95,14 +94,24 @@ def _sum_of_heads(model: Any, own: Any, x: Tensor, value: Tensor, max_bytes: int
         heads, bias, _ = head_writes(model, columns, chain, x, slice(start, start + step))
         sums.append(heads.sum(0) + bias)
         sizes.append(_size(heads).amax(0))
-    return torch.cat(sums), value, torch.maximum(torch.cat(sizes), _size(value)).cpu()
+    return torch.cat(sums), value, torch.maximum(torch.cat(sizes), _size(value))[:, None]
 
 
-def _size(x: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:
-    return x.float().abs().amax(-1)
+def _size(x: Float[Tensor, "*head token d_model"]) -> Float[Tensor, "*head token"]:
+    return _wide(x).abs().amax(-1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: the sums must not be rounded as the stream is."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _note(errors: dict[str, Tensor], name: str, a: Tensor, b: Tensor, scale: Tensor) -> None:
-    """Keep the largest relative error of each token; a NaN stays."""
-    error = (a - b.to(a.device).float()).abs().amax(-1).cpu() / scale.clamp(min=1e-30)
+    """Keep the largest relative error of each token; a NaN stays.
+
+    Number by number: beside a massive activation, a whole missing part would be lost in the size of the vector.
+    """
+    apart = (a - _wide(b).to(a.device)).abs()
+    floor = 1e-6 * scale.amax(-1, keepdim=True)
+    error = (apart / (scale.to(a.device) + floor.to(a.device)).clamp(min=1e-30)).amax(-1).cpu()
     errors[name] = torch.maximum(errors[name], error) if name in errors else error

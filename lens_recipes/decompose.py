@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .frozen import accepted, freeze, head_writes, through
+from .frozen import accepted, enlarged, freeze, head_writes, through
 from .readout import replay
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def decompose(
             want = ids[here].to(normed.device)
             scores = partial(_scores, model, linear, _rows_of(weight, want, average), want, mean)
             constant = scores(through(model, frozen, x.new_zeros(1, *x[here].shape)))
-            at_once = max(1, rows_at_once // (here.stop - here.start))
+            at_once, size = max(1, rows_at_once // (here.stop - here.start)), enlarged(x)
             values = [
-                scores(through(model, frozen, replay(None, later, chunk))) - constant
+                (scores(through(model, frozen, replay(None, later, chunk) * size)) - constant) / size
                 for kind, later, *group in groups
                 for rows in _rows(model, kind, group, vectors, here, at_once)
                 for chunk in rows.split(at_once)
@@ -165,7 +165,7 @@ def _source_rows(model: Any, group: list, vectors: list[Any], here: slice, at_on
     x = vectors[slot][here]
     attention = vectors[weights][here][0].to(x.device)  # [head, source]
     value = vectors[values][row_of[here.start]].to(x.device)  # [source, inner]
-    zero = first_value(model, path, width, value)
+    zero, size = first_value(model, path, width, value), enlarged(x)
     frozen, _ = freeze(model, chain, x)
     nothing = through(model, frozen, x.new_zeros(1, *x.shape)).float()
     for head, own in enumerate(columns):
@@ -173,9 +173,9 @@ def _source_rows(model: Any, group: list, vectors: list[Any], here: slice, at_on
         given = torch.cat([value[:, value_columns[head]] - base, base[None]])
         weight = torch.cat([attention[head], attention[head].sum()[None]])
         alone = x.new_zeros(len(given), *x.shape)
-        alone[:, 0, own] = (weight[:, None] * given).to(x.dtype)
+        alone[:, 0, own] = (weight.float()[:, None] * given.float() * size).to(x.dtype)
         for chunk in alone.split(at_once):
-            yield through(model, frozen, chunk).float() - nothing
+            yield (through(model, frozen, chunk).float() - nothing) / size
     yield nothing
 
 
@@ -189,22 +189,32 @@ def first_value(model: Any, path: str, width: int, like: Tensor) -> Float[Tensor
 def agreement(
     model: Any,
     tail: list[tuple],
-    x: Float[Tensor, "token d_model"],
+    streams: tuple[Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]],
     final: Float[Tensor, "batch position vocab"],
     where: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
+    capped: Float[Tensor, "token column"],
+    ids: Int[Tensor, "token column"],
+    mean: bool,
     max_bytes: int,
 ) -> dict[str, Tensor]:
-    """The certificate's numbers `[token]`: the last layer's lens against the model's own logits."""
+    """The certificate's numbers `[token]`: the last layer's lens against the model's own logits.
+
+    `streams` are the last one and the one that is explained, whose lens must have the logits `capped`: those were made
+    of a few rows of the unembedding, and these are made by calling it.
+    """
+    last, explained = streams
     parts: list[dict[str, Tensor]] = []
     with torch.no_grad():
-        for here in _slices(len(x), max_bytes // (20 * final.shape[-1])):
-            lens = replay(model, tail, x[here].unsqueeze(0))[0].float().cpu()
+        for here in _slices(len(last), max_bytes // (40 * final.shape[-1])):
+            lens = replay(model, tail, last[here].unsqueeze(0))[0].float().cpu()
             own = final[where[0][here], where[1][here]].float().cpu()
             gap = torch.where(lens == own, 0.0, (lens - own).abs())  # −inf beside −inf: no gap
             mine, theirs = lens.log_softmax(-1), own.log_softmax(-1)
             terms = torch.where(theirs.exp() > 0, theirs.exp() * (theirs - mine), 0.0)
+            called = own if explained is last else replay(model, tail, explained[here].unsqueeze(0))[0].float().cpu()
+            apart = (_pick(called, ids[here].cpu(), mean) - capped[here]).abs()
             numbers = {
-                "error": gap.amax(-1),
+                "error": torch.maximum(gap.amax(-1), apart.amax(-1)),
                 "scale": own.masked_fill(own.isinf(), 0.0).abs().amax(-1),
                 "kl_last": terms.sum(-1).clamp(min=0),
                 "agrees": lens.argmax(-1) == own.argmax(-1),

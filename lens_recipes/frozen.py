@@ -35,10 +35,12 @@ def freeze(model: Any, steps: list[tuple], x: Float[Tensor, "token d_model"]) ->
 def _as_linear(model: Any, step: tuple, x: Tensor, after: Tensor) -> tuple:
     """Norm(v) = k · scale ⊙ (v − mean v) + bias with k from this run; for an RMS norm without the mean."""
     probe = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device)
-    probe[1::2] = -1  # no mean, and a mean square of 1
+    probe[1::2] = -1
+    if len(probe) % 2:
+        probe[-3:] = torch.tensor([1.0, 1.0, -2.0])  # its mean is 0 at any width
     pair = replay(model, [step], torch.stack([probe, -probe, probe + 1]).unsqueeze(0))[0].float()
     up, down, shifted = pair.to(after.device)
-    scale, bias = (up - down) / 2 * probe.to(up.device), (up + down) / 2
+    scale, bias = (up - down) / 2 / probe.to(up.device), (up + down) / 2
     centred = bool((shifted - up).abs().max() <= 0.05 * (up - down).abs().max())
     direction = scale * _centre(x.to(up.device).float(), centred)
     k = ((after.float() - bias) * direction).sum(-1) / (direction * direction).sum(-1).clamp(min=1e-30)
@@ -73,6 +75,14 @@ def accepted(module: Any, rows: Tensor) -> Tensor:
     return rows.to(first.dtype) if first is not None and first.dtype.is_floating_point else rows
 
 
+def enlarged(x: Tensor) -> int:
+    """By how much a part is made larger before an affine map, and its share smaller after.
+
+    In bfloat16 a small part would be rounded away beside the map's bias, which is taken off again.
+    """
+    return 1024 if x.dtype == torch.bfloat16 else 1
+
+
 def head_writes(
     model: Any, columns: list[list[int]], chain: list[tuple], x: Float[Tensor, "token inner"], here: slice = slice(None)
 ) -> tuple[Float[Tensor, "head token d_model"], Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]:
@@ -83,11 +93,11 @@ def head_writes(
     """
     x = x[here]
     frozen, whole = freeze(model, chain, x)
-    alone = x.new_zeros(len(columns) + 1, *x.shape)
+    alone, size = x.new_zeros(len(columns) + 1, *x.shape), enlarged(x)
     for head, own in enumerate(columns):
-        alone[head][:, own] = x[:, own]
+        alone[head][:, own] = x[:, own] * size
     writes = through(model, frozen, alone).float()
-    return writes[:-1] - writes[-1], writes[-1], whole
+    return (writes[:-1] - writes[-1]) / size, writes[-1], whole
 
 
 def one_head(model: Any, own: list[int], chain: list[tuple], x: Tensor, here: slice) -> Float[Tensor, "token d_model"]:

@@ -6,6 +6,8 @@ Three things that must agree are made here from the same list of blocks: the pla
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from ._anatomy import Anatomy
@@ -19,7 +21,7 @@ def groups_of(blocks: list[Block], unit: str, parts: Anatomy, batch: Batch) -> t
     """What is to be read, the groups of parts that `decompose` makes of it, and how many vectors that is."""
     plan: list[tuple] = []
     groups: list[tuple] = []
-    slots = iter(range(10**9))
+    slots = itertools.count()
     first = next(slots)
     groups.append(("one", _later(blocks, -1), first))
     for layer, block in enumerate(blocks):

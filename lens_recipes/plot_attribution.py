@@ -24,7 +24,7 @@ def attribution_bars(
     result: Attribution,
     *,
     prompt: int = 0,
-    token: int = -1,
+    position: int = -1,
     target: int = 0,
     top: int | None = None,
     title: str | None = None,
@@ -37,7 +37,7 @@ def attribution_bars(
     Args:
         result: Any attribution.
         prompt: Which prompt.
-        token: Which of its selected tokens, an index into them; −1 is the last.
+        position: Which of its selected tokens, an index into them; −1 is the last.
         target: Which target, an index.
         top: Bars, besides embedding and bias. None: 20, and for `unit="layer"` all up to 100.
         title: Replaces the figure's own.
@@ -52,7 +52,7 @@ def attribution_bars(
         top = 100 if result.unit == "layer" else 20
     if top < 1:
         raise ValueError(f"top={top} must be at least 1.")
-    one, t, k = spot(result, prompt, token, target)
+    one, t, k = spot(result, prompt, position, target)
     values = one.values[:, t, k]
     order = by_size(values)
     always = [p for p, part in enumerate(one.parts) if part.component in ("embed", "bias")]
@@ -99,15 +99,15 @@ def attribution_bars(
 
 @np.errstate(invalid="ignore")  # ∞ − ∞ is shown as what it is
 def head_grid(
-    result: Attribution, *, prompt: int = 0, token: int = -1, target: int = 0, title: str | None = None
+    result: Attribution, *, prompt: int = 0, position: int = -1, target: int = 0, title: str | None = None
 ) -> go.Figure:
     """Layers × heads, coloured by what each head adds to one logit; grey where a layer has no such head.
 
     Raises:
         ValueError: the unit is neither "head" nor "token", or no such prompt, token or target.
     """
-    layers, z = result.grid(prompt, token, target)
-    one, t, k = spot(result, prompt, token, target)
+    layers, z = result.grid(prompt, position, target)
+    one, t, k = spot(result, prompt, position, target)
     there = {(part.layer, part.head) for part in one.parts if part.head is not None}
     cells = [(row, head) for row, layer in enumerate(layers) for head in range(z.shape[1]) if (layer, head) in there]
     order = by_size(np.array([z[cell] for cell in cells]))
@@ -131,7 +131,7 @@ def source_map(
     result: Attribution,
     *,
     prompt: int = 0,
-    token: int = -1,
+    position: int = -1,
     target: int = 0,
     head: int | None = None,
     title: str | None = None,
@@ -146,7 +146,7 @@ def source_map(
     """
     if result.unit != "token":
         raise ValueError(f'unit={result.unit!r} does not tell source tokens apart: run the recipe with unit="token".')
-    one, t, k = spot(result, prompt, token, target)
+    one, t, k = spot(result, prompt, position, target)
     heads = sorted({part.head for part in one.parts if part.head is not None and part.source is not None})
     if head is not None and head not in heads:
         raise ValueError(f"head={head} is not in this result: accepted are {', '.join(map(str, heads)) or 'none'}.")

@@ -37,7 +37,7 @@ def trajectory(
     of: str | int | Iterable[str | int] | None = None,
     metric: str = "prob",
     prompts: int | Iterable[int] | None = None,
-    token: int = -1,
+    position: int = -1,
     component: str | None = None,
     title: str | None = None,
 ) -> go.Figure:
@@ -50,7 +50,7 @@ def trajectory(
             a − b, or None where each prompt has two targets.
         metric: "prob", "logprob" (nats), "rank" (log scale, 0 at the top), "logit" or "logit_diff" (nats).
         prompts: None for all, of which the first six are drawn, or which.
-        token: Which of each prompt's selected tokens is read; −1 is the last.
+        position: Which of each prompt's selected tokens is read; −1 is the last.
         component: Along which sites; None for "resid_post", or for the only component that was read.
         title: Replaces the figure's own.
 
@@ -66,7 +66,7 @@ def trajectory(
     along = _along(result, component)
     shown = _prompts(result, prompts)
     views = [result[p] for p in shown]
-    spots = [token_index(len(one.tokens), token, "token") for one in views]
+    spots = [token_index(len(one.tokens), position, "position") for one in views]
     lines = [tracks(one, of, metric, spot) for one, spot in zip(views, spots, strict=True)]
     _check_found(views, lines, of)
     colors = _colors(lines)
@@ -80,7 +80,7 @@ def trajectory(
     if len(views) == 1:
         where = _after(views[0], spots[0])
     else:
-        which = "the last token" if token == -1 else f"token {token} of those"
+        which = "the last token" if position == -1 else f"token {position} of those"
         where = f"predicted after {which} read of each prompt"
     cut = prompts is None and len(shown) < len(result)
     more = f"the first {len(shown)} of {len(result)} prompts (prompts= for others)" if cut else ""
@@ -193,7 +193,7 @@ def _hover(one: LensResult, s: int, track: Track, metric: str, about: list[str])
 # -- the top tokens of one position --------------------------------------------------------------------------
 
 
-def top_tokens(result: LensResult, *, prompt: int = 0, token: int = -1, title: str | None = None) -> go.Figure:
+def top_tokens(result: LensResult, position: int = -1, *, prompt: int = 0, title: str | None = None) -> go.Figure:
     """The last layer's top tokens × layers, coloured by their probability on a logarithmic scale.
 
     Only tracked tokens have a number at every layer: with `track="top1"`, those that were top-1 somewhere; with
@@ -202,7 +202,7 @@ def top_tokens(result: LensResult, *, prompt: int = 0, token: int = -1, title: s
     Args:
         result: A lens result with tracked tokens.
         prompt: Which prompt.
-        token: Which of its selected tokens; −1 is the last.
+        position: Which of its selected tokens; −1 is the last.
         title: Replaces the figure's own.
 
     Raises:
@@ -213,7 +213,7 @@ def top_tokens(result: LensResult, *, prompt: int = 0, token: int = -1, title: s
     """
     along = _along(result, None)
     one = result[prompt]
-    spot = token_index(len(one.tokens), token, "token")
+    spot = token_index(len(one.tokens), position, "position")
     tracked = np.flatnonzero(one.tracked_ids[spot] >= 0)
     if not len(tracked):
         raise ValueError("no token was tracked (track=None): run the recipe with track=10.")

@@ -221,7 +221,7 @@ class LensResult:
         *,
         of: str | int | None = None,
         prompt: int = 0,
-        token: int = -1,
+        position: int = -1,
     ) -> list[Important]:
         """The sites that stand out after one token, each with the number that says so, in the order of `sites`.
 
@@ -238,7 +238,7 @@ class LensResult:
             threshold: A site is important from this value on, itself included.
             of: As in `of()`. For "target_jump" None is the first target, or "final" where there is none.
             prompt: Which prompt.
-            token: Which of its selected tokens; −1 is the last.
+            position: Which of its selected tokens; −1 is the last.
 
         Raises:
             ValueError: an argument that does not fit the result; the message says what would.
@@ -248,7 +248,7 @@ class LensResult:
         """
         from .tracks import important
 
-        return important(self, metric, threshold, of=of, prompt=prompt, token=token)
+        return important(self, metric, threshold, of=of, prompt=prompt, position=position)
 
     def __str__(self) -> str:
         from ._table import table

@@ -40,7 +40,7 @@ def pick_sites(components: Any, heads: Any, layers: Any, blocks: list[Block], pa
         ValueError: a component, layer or head that this model does not have.
         LensError: a component that cannot be read in this model; the message says why.
     """
-    names = _names(components)
+    names = component_names(components)
     if heads is not None and "head_out" not in names:
         raise ValueError(f'heads={heads!r} needs components=("head_out",): only single heads have numbers.')
     chosen = sorted(pick(layers, parts.n_layers, "layers", "this model"))
@@ -51,7 +51,12 @@ def pick_sites(components: Any, heads: Any, layers: Any, blocks: list[Block], pa
     return sorted(found, key=lambda site: (site.layer, COMPONENTS.index(site.component), site.head or 0))
 
 
-def _names(components: Any) -> list[str]:
+def component_names(components: Any) -> list[str]:
+    """One or several components as a list, each once.
+
+    Raises:
+        ValueError: none, or one that does not exist.
+    """
     given = [components] if isinstance(components, str) else components
     names = list(given) if isinstance(given, Iterable) else []
     unknown = [name for name in names if name not in COMPONENTS]
@@ -75,8 +80,8 @@ def _layers_with(name: str, layers: list[int], any_layer: bool, blocks: list[Blo
         everywhere = [layer for layer, block in enumerate(blocks) if kind in block.components]
         if kind == "resid_mid" and not everywhere:
             raise ValueError(
-                f"{family} has no resid_mid: attention and MLP are not one after the other in its blocks, so there is "
-                f"no stream between them. Its components are {_components(blocks)}."
+                f"{family} has no resid_mid that can be read: attention and MLP are in parallel in its blocks, or no "
+                f"module of the block's own takes the stream between them. Its components are {_components(blocks)}."
             )
         where = f"only its layers {everywhere} have it" if everywhere else f"it has {_components(blocks)}"
         raise ValueError(f"{family} has no {name} in layers {[n for n in layers if n not in having]}: {where}.")
@@ -102,7 +107,12 @@ def heads_of(block: Block, layer: int, family: str) -> Heads:
         LensError: there are none that can be told apart.
     """
     writes = [write for write in block.writes if write.component == "attn_out"]
-    if len(writes) != 1 or writes[0].heads is None:
+    if len(writes) > 1:
+        raise LensError(
+            f"{family}: attention writes into the stream at {len(writes)} places of layer {layer}, so a head has no "
+            'one share. unit="component" and components="attn_out" work.'
+        )
+    if not writes or writes[0].heads is None:
         raise LensError(
             f"{family}: the heads of layer {layer} cannot be told apart: what attention makes of the values does not "
             "reach its output projection as it is, head beside head (gated, linear, recurrent or differential "
@@ -122,16 +132,25 @@ def _head_pairs(heads: Any, layers: list[int], blocks: list[Block]) -> list[tupl
     for layer in layers:
         found = next(write.heads for write in blocks[layer].writes if write.component == "attn_out")
         counts[layer] = len(found.columns) if found else 0
-    if isinstance(heads, Sequence) and heads and all(isinstance(h, Sequence) and len(h) == 2 for h in heads):
-        pairs = [(int(layer), int(head)) for layer, head in heads]
-        for layer, head in pairs:
-            if layer not in counts or not 0 <= head < counts[layer]:
-                raise ValueError(
-                    f"there is no head {head} in layer {layer}: the layers asked for are {layers}, with "
-                    f"{max(counts.values())} heads (0 to {max(counts.values()) - 1})."
-                )
-        return list(dict.fromkeys(pairs))
+    given = heads.tolist() if hasattr(heads, "tolist") else heads
+    if isinstance(given, Sequence) and any(isinstance(item, list | tuple) for item in given):
+        return list(dict.fromkeys(_head_pair(item, counts) for item in given))
     return [(layer, head) for layer in layers for head in pick(heads, counts[layer], "heads", f"layer {layer}")]
+
+
+def _head_pair(pair: Any, counts: dict[int, int]) -> tuple[int, int]:
+    """One (layer, head), the head perhaps counted from the end."""
+    whole = isinstance(pair, list | tuple) and len(pair) == 2 and all(type(number) is int for number in pair)
+    if not whole:
+        raise ValueError(f"heads={pair!r} is no pair (layer, head) of whole numbers, and the others are.")
+    layer, head = pair
+    if layer not in counts or not -counts[layer] <= head < counts[layer]:
+        most = max(counts.values())
+        raise ValueError(
+            f"there is no head {head} in layer {layer}: the layers asked for are {list(counts)}, with {most} heads "
+            f"(0 to {most - 1})."
+        )
+    return layer, head % counts[layer]
 
 
 # -- the plan ------------------------------------------------------------------------------------------------
@@ -172,7 +191,8 @@ def block_plan(block: Block, slots: dict[str, tuple[int, ...]], *, first: bool, 
     if pre or checked:
         steps.append((block.pre, "pre", pre, (block.between, block.carry) if checked else None))
     if block.mid and "resid_mid" in slots:
-        steps.append((block.mid, "mid", slots["resid_mid"], None))
+        later_scaled = bool(block.carry)  # then the sum on the way is not the stream in the middle
+        steps.append((block.mid, "read" if later_scaled else "mid", slots["resid_mid"], None))
     for write in block.writes if checked else []:
         steps.append((write.tap, "write", slots.get(write.component, ()), write.heads is not None))
         if write.heads and "head_out" in slots:

@@ -235,7 +235,7 @@ def _target_id(target: Any, tokenizer: Any | None, vocab_size: int) -> int:
         raise ValueError(f"a target must be {kind}; received {_short(target)}.")
     ids = _text_ids(target, tokenizer, False)
     for known in (*ids[:1], *_written_so(target, tokenizer)):
-        if (len(ids) == 1 or known != ids[0]) and token_text(tokenizer, known) == target:
+        if (len(ids) == 1 or known not in ids[:1]) and token_text(tokenizer, known) == target:
             return known
     pieces = [token_text(tokenizer, i) for i in ids]
     hint = f"{pieces[0]!r} (id {ids[0]})" if ids else "a string that is not empty"
@@ -257,6 +257,11 @@ def _written_so(target: str, tokenizer: Any) -> list[int]:
     spellings = [target.replace(" ", mark) for mark in (" ", "▁", "Ġ")]
     found = [tokenizer.convert_tokens_to_ids(spelling) for spelling in spellings]
     return [int(i) for i in found if i is not None]
+
+
+def listed(argument: Any) -> Any:
+    """An iterable that can be read once, as a list that can be read again."""
+    return list(argument) if isinstance(argument, Iterable) and not hasattr(argument, "__len__") else argument
 
 
 def following(ids: list[int]) -> list[int]:

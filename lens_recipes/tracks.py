@@ -67,7 +67,7 @@ def important(
     *,
     of: str | int | None = None,
     prompt: int = 0,
-    token: int = -1,
+    position: int = -1,
 ) -> list[Important]:
     """See `LensResult.important`."""
     limit = _threshold(metric, threshold)
@@ -76,7 +76,7 @@ def important(
     one = result[prompt]
     if metric != "prob" and all(site.component in UNORDERED for site in one.sites):
         raise ValueError(f'metric={metric!r} compares layers, and heads or vectors have no order: use metric="prob".')
-    values = _values(one, metric, of, token_index(len(one.tokens), token, "token"))
+    values = _values(one, metric, of, token_index(len(one.tokens), position, "position"))
     return [  # a NaN is never important
         Important(s, one.sites[s], float(value)) for s, value in enumerate(values) if value >= limit
     ]
@@ -116,7 +116,7 @@ def logprobs_of(one: LensResult, of: str | int, token: int) -> NDArray[np.float6
     logprobs = one.of(of)[0][:, token].astype(np.float64)
     if of in ("next", "final") and np.isnan(logprobs).all():
         why = "the prompt ends there" if of == "next" else "there is no answer of a model to follow"
-        raise ValueError(f"of={of!r} has no number at this token: {why}. Name a target, or another token=.")
+        raise ValueError(f"of={of!r} has no number at this token: {why}. Name a target, or another position=.")
     return logprobs
 
 

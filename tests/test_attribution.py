@@ -477,9 +477,113 @@ def test_a_part_that_is_missed_is_not_certified(llama, monkeypatch):
         (("a prompt", [260]), {"at_layer": 9}, "at_layer=9 is out of range"),
         (("a prompt", [260]), {"positions": 99}, "positions=99 is out of range"),
         (("", [260]), {}, "is empty"),
+        (("a prompt", [260]), {"at_layer": [1, 2]}, "at_layer=.* must be one layer"),
+        (("a prompt", [260]), {"max_bytes": 0}, "max_bytes=0 must be a positive"),
+        (("a prompt", [260]), {"max_bytes": "1"}, "max_bytes='1' must be"),
+        (("a prompt", [260]), {"against": {270}}, "has no order"),
     ],
 )
 def test_mistakes_are_one_clear_sentence(llama, arguments, options, words):
     with pytest.raises(ValueError, match=words) as mistake:
         lr.attribution(llama, *arguments, **options)
     assert len(str(mistake.value)) < 350
+
+
+# -- what a review found ---------------------------------------------------------------------------------------
+
+
+def test_a_padded_unembedding_whose_logits_are_cut(monkeypatch):
+    """The mean is that of the tokens that there are, not of all rows of the weight."""
+    module = tiny.FAMILIES["llama"]()
+    wide = torch.nn.Linear(32, tiny.VOCAB + 27, bias=False)
+    with torch.no_grad():
+        wide.weight[: tiny.VOCAB] = module.lm_head.weight
+        wide.weight[tiny.VOCAB :] = 3.0
+    module.lm_head = wide.requires_grad_(False)
+    forward = type(module).forward
+
+    def cut(self, *args, **kwargs):
+        out = forward(self, *args, **kwargs)
+        out.logits = out.logits[..., : tiny.VOCAB]
+        return out
+
+    monkeypatch.setattr(type(module), "forward", cut)
+    result = lr.attribution(lr.load(module), IDS, [7, 11], against="mean", unit="component")
+    own = oracle.plain_logits(module, IDS)[:, -1]
+    np.testing.assert_allclose(result.capped_logit, (own[:, [7, 11]] - own.mean(-1, keepdim=True)).numpy(), atol=1e-4)
+    np.testing.assert_allclose(result.total, result.logit, atol=1e-4)
+
+
+def test_the_logit_is_compared_with_the_models_own(monkeypatch):
+    """An unembedding that is not what its weight says: its rows are not used, and if they were, it would be seen."""
+    from lens_recipes import _attribution
+
+    module = tiny.FAMILIES["llama"]()
+    weight = module.lm_head.weight
+    module.lm_head.forward = lambda x: torch.nn.functional.linear(x, weight) * 0.5
+    model = lr.load(module)
+    result = lr.attribution(model, IDS, [7, 11])
+    own = oracle.plain_logits(module, IDS)[:, -1, [7, 11]].numpy()
+    np.testing.assert_allclose(result.capped_logit, own, atol=1e-5)
+    monkeypatch.setattr(_attribution, "_target_rows", lambda *_: (weight, None))
+    for options in ({}, {"at_layer": 1}):
+        with pytest.raises(lr.LensError, match="NOT CERTIFIED"):
+            lr.attribution(model, IDS, [7, 11], **options)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("unit", UNITS)
+def test_double_precision(family, unit):
+    result = lr.attribution(lr.load(tiny.FAMILIES[family]().double()), IDS, [7], unit=unit)
+    assert result.certificate.dtype == "float64"
+    exact = lr.attribution(lr.load(tiny.FAMILIES[family]()), IDS, [7], unit=unit)
+    np.testing.assert_allclose(result.values, exact.values, atol=1e-4)
+
+
+def test_a_norm_of_odd_width():
+    import transformers as hf
+
+    config = hf.GPT2Config(vocab_size=tiny.VOCAB, n_embd=33, n_layer=2, n_head=3, n_positions=tiny.POSITIONS)
+    module = hf.GPT2LMHeadModel(config).eval().requires_grad_(False)
+    tiny.unsettle(module, seed=3)
+    for unit in UNITS:
+        assert lr.attribution(lr.load(module), IDS, [7], unit=unit).certificate.passed
+
+
+@pytest.mark.parametrize("against", [(270, 271), np.array([270, 271]), torch.tensor([270, 271]), range(270, 272)])
+def test_any_flat_sequence_is_one_per_prompt(llama, against):
+    result = lr.attribution(llama, ["one", "two more"], [260, 261], against=against)
+    assert result.against_ids.tolist() == [[270, 270], [271, 271]]
+    once = lr.attribution(llama, ["one", "two more"], [260, 261], against=(i for i in (270, 271)))
+    np.testing.assert_array_equal(once.values, result.values)
+
+
+def test_an_empty_target_is_one_clear_sentence(smollm2):
+    with pytest.raises(ValueError, match="is 0 tokens"):
+        lr.attribution(smollm2, "x", "")
+
+
+def test_any_single_part_that_is_missed_is_seen_in_half_precision(monkeypatch):
+    """Also beside massive activations: errors are taken number by number."""
+    import dataclasses
+
+    from lens_recipes import _attribution
+
+    model = lr.load("smollm2", dtype="bfloat16")
+    honest = wiring(model)
+    for layer in (1, 8, 20, 29):
+        for gone in (0, 1):
+            writes = [write for i, write in enumerate(honest[layer].writes) if i != gone]
+            wrong = [*honest[:layer], dataclasses.replace(honest[layer], writes=writes), *honest[layer + 1 :]]
+            monkeypatch.setattr(_attribution, "wiring", lambda _, wrong=wrong: wrong)
+            kept = lr.attribution(model, "The capital of France is", " Paris", strict=False)
+            assert not kept.certificate.passed, (layer, gone, str(kept.certificate))
+
+
+def test_a_tiny_budget_changes_nothing(llama):
+    for unit in UNITS:
+        free = lr.attribution(llama, "a prompt of words", [260, 261], unit=unit, positions=None, against="mean")
+        tight = lr.attribution(
+            llama, "a prompt of words", [260, 261], unit=unit, positions=None, against="mean", max_bytes=20_000
+        )
+        np.testing.assert_allclose(tight.values, free.values, atol=1e-5)

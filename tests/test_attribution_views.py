@@ -312,7 +312,7 @@ def test_a_target_is_named_with_what_it_is_compared_to():
 
 def test_the_top_parts_are_the_largest_of_either_sign():
     result = attribution("token")
-    top = result.top(7, prompt=1, token=0, target=1)
+    top = result.top(7, prompt=1, position=0, target=1)
     one = result[1]
     sizes = np.sort(np.abs(one.values[:, 0, 1]))[::-1]
     assert [abs(value) for _, value in top] == sizes[:7].tolist()
@@ -321,7 +321,9 @@ def test_the_top_parts_are_the_largest_of_either_sign():
     assert len(result.top(10**6)) == len(result[0].parts)
     one.values[5, 0, 1] = math.nan
     one.values[3, 0, 1] = -math.inf
-    (first, nan), (second, infinite) = sorted(one.top(2, token=0, target=1), key=lambda pair: pair[1] != pair[1])[::-1]
+    (first, nan), (second, infinite) = sorted(one.top(2, position=0, target=1), key=lambda pair: pair[1] != pair[1])[
+        ::-1
+    ]
     assert math.isnan(nan)
     assert (first, second, infinite) == (one.parts[5], one.parts[3], -math.inf)
 
@@ -352,7 +354,7 @@ def test_a_grid_without_heads_says_which_unit_has_them(unit):
 
 WRONG = {
     "prompt": ({"prompt": 3}, ["prompt=3", "3 prompts", "-3 to 2"]),
-    "token": ({"prompt": 1, "token": 5}, ["token=5", "3 tokens", "-3 to 2", "not a position"]),
+    "token": ({"prompt": 1, "position": 5}, ["position=5", "3 tokens", "-3 to 2", "not a position"]),
     "target": ({"target": -3}, ["target=-3", "2 targets", "·Paris − ·London"]),
     "a text": ({"target": " Paris"}, ["target=' Paris'", "whole number"]),
 }
@@ -543,7 +545,7 @@ def test_nothing_breaks_on_numbers_that_are_none(unit, number):
 @pytest.mark.parametrize("top", [None, 1, 3, 10**4])
 def test_the_bars_sum_to_the_total_and_hold_embedding_and_bias(unit, top):
     result = attribution(unit, layers=9)
-    for place in ({}, {"prompt": 1, "token": 0, "target": 1}):
+    for place in ({}, {"prompt": 1, "position": 0, "target": 1}):
         figure = attribution_bars(result, top=top, **place)
         trace, names = figure.data[0], list(figure.layout.yaxis.ticktext)
         one, token, k = result[place.get("prompt", 0)], place.get("token", -1), place.get("target", 0)
@@ -595,7 +597,7 @@ def test_the_colours_of_a_map_are_the_same_to_both_sides_of_zero(sign):
 def test_the_head_grid_is_the_grid_with_places_by_size(unit):
     result = attribution(unit)
     layers, grid = result.grid(1, 0, 1)
-    figure = head_grid(result, prompt=1, token=0, target=1)
+    figure = head_grid(result, prompt=1, position=0, target=1)
     trace = figure.data[0]
     np.testing.assert_array_equal(trace.z, grid)
     assert list(figure.layout.yaxis.ticktext)[::-1] == [str(layer) for layer in layers]
@@ -611,7 +613,7 @@ def test_the_head_grid_is_the_grid_with_places_by_size(unit):
 @pytest.mark.parametrize("head", [None, 0, 3])
 def test_the_source_map_sums_heads_and_leaves_out_what_comes_later(head):
     result = attribution("token")
-    z = source_map(result, token=2, target=1, head=head).data[0].z
+    z = source_map(result, position=2, target=1, head=head).data[0].z
     assert z.shape == (3, 3)  # token 2 does not see tokens 3 and 4
     one = result[0]
     for layer in range(3):
@@ -625,7 +627,7 @@ def test_the_source_map_sums_heads_and_leaves_out_what_comes_later(head):
                 assert np.isnan(z[layer, source])
             else:
                 assert z[layer, source] == pytest.approx(one.values[mine, 2, 1].sum(), abs=1e-5)
-    figure = source_map(result, token=2, target=1, head=head)
+    figure = source_map(result, position=2, target=1, head=head)
     note = figure.layout.title.subtitle.text.split("in this map ")[1].split(";")[0]
     assert float(note) == pytest.approx(np.nansum(z), abs=0.006)
     assert [label.split("<br>")[0] for label in figure.layout.xaxis.ticktext] == ["The", "·capital", "·of"]

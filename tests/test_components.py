@@ -273,3 +273,54 @@ def test_smollm2_adds_up(smollm2):
     )  # fmt: skip
     assert len(result.sites) == 5 * 30 + 1
     assert result.certificate.max_total_error < 1e-5
+
+
+# -- what a review found ---------------------------------------------------------------------------------------
+
+
+def test_the_middle_of_a_block_that_scales_its_stream_afterwards():
+    """Gemma 4 has a number at the end of each block: the stream in the middle is read, and what is added adds up."""
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.block, self.number = block, torch.nn.Parameter(torch.tensor(0.7))
+
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(self.block, name)
+
+        def forward(self, *args, **kwargs):
+            return self.block(*args, **kwargs) * self.number
+
+    module = tiny.FAMILIES["llama"]()
+    module.model.layers = torch.nn.ModuleList(Scaled(block) for block in module.model.layers)
+    module.requires_grad_(False)
+    model = lr.load(module)
+    result = lr.logit_lens(model, IDS, components=("attn_out", "resid_mid", "mlp_out", "resid_post"))
+    assert result.certificate.passed
+    assert result.certificate.max_block_error < 2e-6
+    who = lr.attribution(model, IDS, [7], unit="head")
+    own = oracle.plain_logits(module, IDS)[:, -1, [7]].numpy()
+    np.testing.assert_allclose(who.capped_logit, own, atol=1e-4)
+
+
+@pytest.mark.parametrize("components", [np.array(["attn_out", "mlp_out"]), (c for c in ("attn_out", "mlp_out"))])
+def test_components_in_any_container_are_kept_in_the_record(llama, components):
+    result = lr.logit_lens(llama, "a prompt", components=components)
+    assert result.provenance["arguments"]["components"] == ["attn_out", "mlp_out"]
+    assert {site.component for site in result.sites} == {"attn_out", "mlp_out"}
+
+
+@pytest.mark.parametrize("pairs", [np.array([[1, -1], [3, 0]]), torch.tensor([[1, 3], [3, 0]]), ((1, 3), (3, 0))])
+def test_pairs_in_any_container_and_from_the_end(llama, pairs):
+    result = lr.logit_lens(llama, "a prompt", components="head_out", heads=pairs)
+    assert result.sites == [lr.Site(1, "head_out", 3), lr.Site(3, "head_out", 0)]
+
+
+@pytest.mark.parametrize("heads", [["12"], [(1.7, 2)], [("a", "b")], [(1, 2), 3]])
+def test_heads_that_are_no_numbers(llama, heads):
+    with pytest.raises(ValueError, match="heads"):
+        lr.logit_lens(llama, "a prompt", components="head_out", heads=heads)

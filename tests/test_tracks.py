@@ -273,7 +273,7 @@ def test_target_jump_is_about_the_first_target_or_the_answer(plain, llama):
         ({"metric": "kl_drop", "of": "final"}, ["leave `of` out"]),
         ({"of": " Rome"}, ["' Rome'", "' the'"]),
         ({"of": "next"}, ["the prompt ends there"]),
-        ({"token": 99}, ["token=99", "10 positions"]),
+        ({"position": 99}, ["position=99", "10 positions"]),
     ],
 )
 def test_important_says_what_is_wrong(plain, arguments, words):
@@ -441,7 +441,7 @@ def test_vectors_in_other_views(vectors):
 def test_a_trajectory_holds_each_prompts_own_numbers(mixed):
     posts = chosen(mixed.sites, component="resid_post")
     for metric in ("prob", "logprob", "logit", "rank"):
-        figure = trajectory(mixed, metric=metric, token=0)
+        figure = trajectory(mixed, metric=metric, position=0)
         assert len(figure.data) == 6  # two targets for each of three prompts
         for n, line in enumerate(figure.data):
             one, j = mixed[n // 2], n % 2
@@ -528,7 +528,7 @@ def test_texts_are_inert_in_figures(plain):
         ({"of": "next"}, ["the prompt ends there"]),
         ({"prompts": 3}, ["0 to 2"]),
         ({"prompts": []}, ["0 prompts"]),
-        ({"token": 9}, ["token=9"]),
+        ({"position": 9}, ["position=9"]),
         ({"component": "attn_out"}, ["no 'attn_out'", "'resid_post'"]),
         ({"metric": "logit_diff", "of": 7}, ["(a, b)"]),
         ({"metric": "logit_diff", "of": (7, 8)}, ["8 is not a target"]),
@@ -556,7 +556,7 @@ def test_more_than_can_be_told_apart_is_cut_and_said_or_refused(llama):
 
 def test_top_tokens_are_the_last_layers_in_its_order(llama):
     result = lr.logit_lens(llama, PROMPTS[:2], track=12, top_k=10)
-    figure = top_tokens(result, prompt=1, token=0)
+    figure = top_tokens(result, 0, prompt=1)
     one = result[1]
     assert figure.data[0].z.shape == (10, 4)
     np.testing.assert_allclose(figure.data[0].z[:, -1], one.top_logprobs[-1, 0] / math.log(10), rtol=1e-5)
