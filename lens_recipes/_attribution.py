@@ -146,7 +146,7 @@ def attribution(
         texts=texts,
         certificate=certificate,
         provenance=provenance(model, "attribution", arguments, parts.vocab_size, where, time.perf_counter() - started),
-        **final,
+        **{name: array.astype(np.float32) for name, array in final.items()},
     )
 
 
@@ -235,7 +235,7 @@ def _target_rows(model: Envoy, parts: Anatomy) -> tuple[torch.Tensor, torch.Tens
     """Weight and bias of a plain local unembedding, of which only the targets' rows are read; else None."""
     head = model._module.get_submodule(parts.unembed)
     plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and head.weight.device.type != "meta"
-    changed = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook") or "forward" in vars(head)
+    changed = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
     cut = any(step[0] == "keep" for step in parts.tail)  # the mean is not that of all rows
     return (head.weight, head.bias) if plain and not changed and not cut else None
 

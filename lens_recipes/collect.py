@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .frozen import head_writes
+from .frozen import head_writes, wide
 from .readout import first_of, replay
 
 
@@ -67,21 +67,21 @@ def collect(
         if role == "heads":
             pending.append((extra, value))
         elif role == "write" and block is not None:
-            block, total = block + _wide(value), total + _wide(value).to(total.device)
-            sizes = [sizes[0] + _wide(value).abs(), sizes[1] + _wide(value).abs().to(total.device)]
+            block, total = block + wide(value), total + wide(value).to(total.device)
+            sizes = [sizes[0] + wide(value).abs(), sizes[1] + wide(value).abs().to(total.device)]
             if extra and pending:
                 own, heads = pending.pop()
                 _note(errors, "heads", *_sum_of_heads(model, own, heads, value, max_bytes))
         elif role == "pre" and extra is not None:
             between, carry = extra
-            start = _wide(value)
+            start = wide(value)
             total = start if total is None else replay(model, between, total.to(start.device))
             before = start.abs() if sizes is None else replay(model, between, sizes[1].to(start.device)).abs()
             sizes = [replay(model, carry, start.abs()).abs(), replay(model, carry, before).abs()]
             block, total = replay(model, carry, start), replay(model, carry, total)
         elif role in ("mid", "post") and block is not None:
-            _note(errors, "block", block, value, sizes[0] + _wide(value).abs())
-            _note(errors, "total", total, value, sizes[1] + _wide(value).abs())
+            _note(errors, "block", block, value, sizes[0] + wide(value).abs())
+            _note(errors, "total", total, value, sizes[1] + wide(value).abs())
     return vectors, errors
 
 
@@ -91,19 +91,14 @@ def _sum_of_heads(model: Any, own: Any, x: Tensor, value: Tensor, max_bytes: int
     step = max(1, max_bytes // (16 * (len(columns) + 1) * max(x.shape[-1], value.shape[-1])))
     sums, sizes = [], []
     for start in range(0, len(x), step):
-        heads, bias, _ = head_writes(model, columns, chain, x, slice(start, start + step))
+        heads, bias = head_writes(model, columns, chain, x, slice(start, start + step))
         sums.append(heads.sum(0) + bias)
         sizes.append(_size(heads).amax(0))
     return torch.cat(sums), value, torch.maximum(torch.cat(sizes), _size(value))[:, None]
 
 
 def _size(x: Float[Tensor, "*head token d_model"]) -> Float[Tensor, "*head token"]:
-    return _wide(x).abs().amax(-1)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32: the sums must not be rounded as the stream is."""
-    return x if x.dtype == torch.float64 else x.float()
+    return wide(x).abs().amax(-1)
 
 
 def _note(errors: dict[str, Tensor], name: str, a: Tensor, b: Tensor, scale: Tensor) -> None:
@@ -111,7 +106,7 @@ def _note(errors: dict[str, Tensor], name: str, a: Tensor, b: Tensor, scale: Ten
 
     Number by number: beside a massive activation, a whole missing part would be lost in the size of the vector.
     """
-    apart = (a - _wide(b).to(a.device)).abs()
+    apart = (a - wide(b).to(a.device)).abs()
     floor = 1e-6 * scale.amax(-1, keepdim=True)
     error = (apart / (scale.to(a.device) + floor.to(a.device)).clamp(min=1e-30)).amax(-1).cpu()
     errors[name] = torch.maximum(errors[name], error) if name in errors else error

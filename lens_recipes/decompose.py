@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .frozen import accepted, enlarged, freeze, head_writes, through
+from .frozen import accepted, enlarged, freeze, head_writes, through, wide
 from .readout import replay
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def decompose(
                 ("values", torch.cat(values)), ("constant", constant[0]),
                 ("logit", logit), ("capped", _capped(model, linear, cap, normed, want, mean, logit)),
             ):  # fmt: skip
-                found[name].append(value.float().cpu())
+                found[name].append(wide(value).cpu())
     return {name: torch.cat(parts, 1 if name == "values" else 0) for name, parts in found.items()}
 
 
@@ -88,8 +88,8 @@ def _vocab(model: Any, before: list[tuple], linear: list[tuple], x: Tensor) -> i
 def _average(weight: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
     """The mean row of an unembedding, and its mean bias."""
     matrix, bias = weight
-    row = matrix.mean(0, dtype=torch.float32)
-    return row, bias.float().mean() if bias is not None else row.new_zeros(())
+    row = matrix.mean(0, dtype=torch.promote_types(matrix.dtype, torch.float32))
+    return row, wide(bias).mean() if bias is not None else row.new_zeros(())
 
 
 def _rows_of(
@@ -99,8 +99,8 @@ def _rows_of(
     if weight is None:
         return None
     matrix, bias = weight
-    wanted = matrix[ids].float()
-    added = bias[ids].float() if bias is not None else wanted.new_zeros(ids.shape)
+    wanted = wide(matrix[ids])
+    added = wide(bias[ids]) if bias is not None else wanted.new_zeros(ids.shape)
     if average is not None:
         wanted = torch.cat([wanted, average[0].expand(len(ids), 1, -1)], 1)
         added = torch.cat([added, average[1].expand(len(ids), 1)], 1)
@@ -118,10 +118,10 @@ def _scores(
     """The logits of `ids` (and their mean over the vocabulary) that the unembedding gives to some vectors."""
     if target_rows is not None:
         wanted, added = target_rows
-        scores = torch.einsum("ptd,tcd->ptc", rows.float().to(wanted.device), wanted) + added
+        scores = torch.einsum("ptd,tcd->ptc", wide(rows).to(wanted.device), wanted) + added
         return replay(None, linear[1:], scores)
     logits = replay(model, linear, accepted(model.get(linear[0][1]), rows.flatten(0, 1).unsqueeze(0)))[0]
-    return _pick(logits.float().unflatten(0, rows.shape[:2]).to(ids.device), ids, mean)
+    return _pick(wide(logits).unflatten(0, rows.shape[:2]).to(ids.device), ids, mean)
 
 
 def _pick(logits: Float[Tensor, "*part token vocab"], ids: Int[Tensor, "token column"], mean: bool) -> Tensor:
@@ -137,7 +137,7 @@ def _capped(
     if not cap or not mean:
         return replay(None, cap, logit)
     logits = replay(model, [*linear, *cap], normed.unsqueeze(0))[0]
-    return _pick(logits.float(), ids.to(logits.device), mean)
+    return _pick(wide(logits), ids.to(logits.device), mean)
 
 
 # -- the rows of a group of parts ----------------------------------------------------------------------------
@@ -146,10 +146,10 @@ def _capped(
 def _rows(model: Any, kind: str, group: list, vectors: list[Any], here: slice, at_once: int) -> Iterator[Tensor]:
     """The vectors `[part, token, d_model]` of one group, in pieces."""
     if kind == "one":
-        yield vectors[group[0]][here].float().unsqueeze(0)
+        yield wide(vectors[group[0]][here]).unsqueeze(0)
     elif kind == "heads":
         slot, columns, chain = group
-        heads, bias, _ = head_writes(model, columns, chain, vectors[slot], here)
+        heads, bias = head_writes(model, columns, chain, vectors[slot], here)
         yield heads
         yield bias.unsqueeze(0)
     else:
@@ -166,16 +166,16 @@ def _source_rows(model: Any, group: list, vectors: list[Any], here: slice, at_on
     attention = vectors[weights][here][0].to(x.device)  # [head, source]
     value = vectors[values][row_of[here.start]].to(x.device)  # [source, inner]
     zero, size = first_value(model, path, width, value), enlarged(x)
-    frozen, _ = freeze(model, chain, x)
-    nothing = through(model, frozen, x.new_zeros(1, *x.shape)).float()
+    frozen = freeze(model, chain, x)[0]
+    nothing = wide(through(model, frozen, x.new_zeros(1, *x.shape)))
     for head, own in enumerate(columns):
         base = zero[value_columns[head]]
         given = torch.cat([value[:, value_columns[head]] - base, base[None]])
         weight = torch.cat([attention[head], attention[head].sum()[None]])
         alone = x.new_zeros(len(given), *x.shape)
-        alone[:, 0, own] = (weight.float()[:, None] * given.float() * size).to(x.dtype)
+        alone[:, 0, own] = (wide(weight)[:, None] * wide(given) * size).to(x.dtype)
         for chunk in alone.split(at_once):
-            yield (through(model, frozen, chunk).float() - nothing) / size
+            yield (wide(through(model, frozen, chunk)) - nothing) / size
     yield nothing
 
 
@@ -206,12 +206,12 @@ def agreement(
     parts: list[dict[str, Tensor]] = []
     with torch.no_grad():
         for here in _slices(len(last), max_bytes // (40 * final.shape[-1])):
-            lens = replay(model, tail, last[here].unsqueeze(0))[0].float().cpu()
-            own = final[where[0][here], where[1][here]].float().cpu()
+            lens = wide(replay(model, tail, last[here].unsqueeze(0))[0]).cpu()
+            own = wide(final[where[0][here], where[1][here]]).cpu()
             gap = torch.where(lens == own, 0.0, (lens - own).abs())  # −inf beside −inf: no gap
             mine, theirs = lens.log_softmax(-1), own.log_softmax(-1)
             terms = torch.where(theirs.exp() > 0, theirs.exp() * (theirs - mine), 0.0)
-            called = own if explained is last else replay(model, tail, explained[here].unsqueeze(0))[0].float().cpu()
+            called = own if explained is last else wide(replay(model, tail, explained[here].unsqueeze(0))[0]).cpu()
             apart = (_pick(called, ids[here].cpu(), mean) - capped[here]).abs()
             numbers = {
                 "error": torch.maximum(gap.amax(-1), apart.amax(-1)),

@@ -38,12 +38,12 @@ def _as_linear(model: Any, step: tuple, x: Tensor, after: Tensor) -> tuple:
     probe[1::2] = -1
     if len(probe) % 2:
         probe[-3:] = torch.tensor([1.0, 1.0, -2.0])  # its mean is 0 at any width
-    pair = replay(model, [step], torch.stack([probe, -probe, probe + 1]).unsqueeze(0))[0].float()
+    pair = wide(replay(model, [step], torch.stack([probe, -probe, probe + 1]).unsqueeze(0))[0])
     up, down, shifted = pair.to(after.device)
     scale, bias = (up - down) / 2 / probe.to(up.device), (up + down) / 2
     centred = bool((shifted - up).abs().max() <= 0.05 * (up - down).abs().max())
-    direction = scale * _centre(x.to(up.device).float(), centred)
-    k = ((after.float() - bias) * direction).sum(-1) / (direction * direction).sum(-1).clamp(min=1e-30)
+    direction = scale * _centre(wide(x.to(up.device)), centred)
+    k = ((wide(after) - bias) * direction).sum(-1) / (direction * direction).sum(-1).clamp(min=1e-30)
     return ("linear", k[:, None] * scale, bias, centred)
 
 
@@ -56,7 +56,7 @@ def through(model: Any, frozen: Frozen, rows: Float[Tensor, "part token d"]) -> 
     for kind, *step in frozen:
         if kind == "linear":
             gain, bias, centred = step
-            rows = _centre(rows.to(gain.device).float(), centred) * gain + bias
+            rows = _centre(wide(rows.to(gain.device)), centred) * gain + bias
         elif kind == "call":
             rows = _called(model.get(step[0]), step[2], rows)
         else:
@@ -75,6 +75,11 @@ def accepted(module: Any, rows: Tensor) -> Tensor:
     return rows.to(first.dtype) if first is not None and first.dtype.is_floating_point else rows
 
 
+def wide(x: Tensor) -> Tensor:
+    """At least float32: sums must not be rounded as the stream is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def enlarged(x: Tensor) -> int:
     """By how much a part is made larger before an affine map, and its share smaller after.
 
@@ -85,19 +90,19 @@ def enlarged(x: Tensor) -> int:
 
 def head_writes(
     model: Any, columns: list[list[int]], chain: list[tuple], x: Float[Tensor, "token inner"], here: slice = slice(None)
-) -> tuple[Float[Tensor, "head token d_model"], Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]:
-    """What each head adds to the stream; what the projection (and a norm) add by themselves; and the whole.
+) -> tuple[Float[Tensor, "head token d_model"], Float[Tensor, "token d_model"]]:
+    """What each head adds to the stream, and what the projection (and a norm) add by themselves.
 
     `x` is the input of the output projection; `columns` are each head's, `chain` leads from there to the stream. A head
     alone is the projection called with the other heads' columns at zero.
     """
     x = x[here]
-    frozen, whole = freeze(model, chain, x)
-    alone, size = x.new_zeros(len(columns) + 1, *x.shape), enlarged(x)
-    for head, own in enumerate(columns):
-        alone[head][:, own] = x[:, own] * size
-    writes = through(model, frozen, alone).float()
-    return (writes[:-1] - writes[-1]) / size, writes[-1], whole
+    frozen = freeze(model, chain, x)[0] if any(step[0] == "call" and step[2] for step in chain) else chain
+    size = enlarged(x)
+    own = x.new_zeros(len(columns) + 1, x.shape[-1])  # the last row is of no head
+    own[:-1].scatter_(1, torch.tensor(columns, device=x.device), size)
+    writes = wide(through(model, frozen, x * own[:, None]))
+    return (writes[:-1] - writes[-1]) / size, writes[-1]
 
 
 def one_head(model: Any, own: list[int], chain: list[tuple], x: Tensor, here: slice) -> Float[Tensor, "token d_model"]:

@@ -548,7 +548,7 @@ def test_the_bars_sum_to_the_total_and_hold_embedding_and_bias(unit, top):
     for place in ({}, {"prompt": 1, "position": 0, "target": 1}):
         figure = attribution_bars(result, top=top, **place)
         trace, names = figure.data[0], list(figure.layout.yaxis.ticktext)
-        one, token, k = result[place.get("prompt", 0)], place.get("token", -1), place.get("target", 0)
+        one, token, k = result[place.get("prompt", 0)], place.get("position", -1), place.get("target", 0)
         assert sum(trace.x) == pytest.approx(one.total[token, k], abs=1e-4)
         assert {"embed", "bias"} <= set(names)
         assert len(names) == len(set(names)) == len(trace.x) == len(trace.marker.color)
