@@ -107,19 +107,10 @@ def attribution(
         asked = [w + (m if isinstance(m, list) else []) for w, m in zip(wanted, minus, strict=True)]
         batches = cut(model, encoded, picked, parts, max_bytes, where, pad=unit != "token")
         found = [_run(model, parts, blocks, batch, unit, asked, mean, max_bytes, where) for batch in batches]
-    order = np.argsort([p for batch in batches for p in batch.token_prompts], kind="stable")
-    longest = max(len(ids) for ids in encoded)
-    named = name_parts(blocks, unit, longest)
-    numbers = {
-        name: np.concatenate([part[name] for part in found]).take(order, 0)
-        for name in found[0] if name != "values"
-    }  # fmt: skip
-    values = [spread(part["values"], blocks, unit, longest) for part in found]
-    shares = np.concatenate([np.concatenate(values, 1).take(order, 1), numbers["constant"][None]])
-    n = len(wanted[0])
-    final = {name: _minus(array, n, against) for name, array in (
-        ("values", shares), ("logit", numbers["logit"]), ("capped_logit", numbers["capped"]),
-    )}  # fmt: skip
+    n, longest = len(wanted[0]), max(len(ids) for ids in encoded)
+    values = [spread(part.pop("values"), blocks, unit, longest) for part in found]
+    numbers = _in_prompt_order(values, found, [p for batch in batches for p in batch.token_prompts])
+    final = {name: _minus(numbers[name], n, against) for name in ("values", "logit", "capped_logit")}
     total = final["values"].sum(0, dtype=np.float64)
     error = np.abs(total - final["logit"])
     certificate = replace(certificate_of(numbers, model), max_sum_error=_relative(error, final))
@@ -134,7 +125,7 @@ def attribution(
     return Attribution(
         unit=unit,
         at_layer=layer,
-        parts=named,
+        parts=name_parts(blocks, unit, longest),
         tokens=replace(tokens, text=[texts[int(i)] for i in tokens.id]),
         prompts=[prompt_text(tokenizer, ids) for ids in encoded],
         sources=[[texts[i] for i in ids] for ids in encoded] if unit == "token" else [],
@@ -182,10 +173,21 @@ def _run(
         numbers = decompose(model, tail, weight, vectors[explained], groups, vectors, ids, mean, max_bytes)
         logits = model_logits(model.output)
         streams = (vectors[final], vectors[explained])
-        capped = numbers["capped"]
+        capped = numbers["capped_logit"]
         proof = agreement(model, whole_tail, streams, logits, (rows, kept), capped, ids, mean, max_bytes)
         numbers = nnsight.save({**numbers, **errors, **proof})
     return {name: value.numpy() for name, value in numbers.items()}
+
+
+def _in_prompt_order(
+    values: list[np.ndarray], found: list[dict[str, np.ndarray]], token_prompts: list[int]
+) -> dict[str, np.ndarray]:
+    """Batches end to end, tokens by prompt; what the tail adds by itself (the bias) becomes the last part."""
+    order = np.argsort(token_prompts, kind="stable")
+    joined = {name: np.concatenate([part[name] for part in found]).take(order, 0) for name in found[0]}
+    parts = np.concatenate(values, 1).take(order, 1)
+    joined["values"] = np.concatenate([parts, joined.pop("constant")[None]])
+    return joined
 
 
 def plan_slot(plan: list[tuple], path: str) -> int:

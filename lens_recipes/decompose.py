@@ -45,7 +45,7 @@ def decompose(
         max_bytes: Bound on what is held at once besides.
 
     Returns:
-        `values` [part, token, column]; `constant`, `logit`, `capped` [token, column].
+        `values` [part, token, column]; `constant`, `logit`, `capped_logit` [token, column].
     """
     before, linear, cap = tail
     columns = ids.shape[-1] if weight is not None else _vocab(model, before, linear, x)
@@ -53,7 +53,7 @@ def decompose(
     widest = max(len(group[3]) + 1 if group[0] == "heads" else 1 for group in groups)
     by_token = any(group[0] == "sources" for group in groups)
     average = _average(weight) if mean and weight is not None else None
-    found: dict[str, list[Tensor]] = {"values": [], "constant": [], "logit": [], "capped": []}
+    found: dict[str, list[Tensor]] = {"values": [], "constant": [], "logit": [], "capped_logit": []}
     with torch.no_grad():
         for here in _slices(len(x), 1 if by_token else rows_at_once // widest):
             frozen, normed = freeze(model, before, x[here])
@@ -70,7 +70,7 @@ def decompose(
             logit = scores(normed[None])[0]
             for name, value in (
                 ("values", torch.cat(values)), ("constant", constant[0]),
-                ("logit", logit), ("capped", _capped(model, linear, cap, normed, want, mean, logit)),
+                ("logit", logit), ("capped_logit", _capped(model, linear, cap, normed, want, mean, logit)),
             ):  # fmt: skip
                 found[name].append(wide(value).cpu())
     return {name: torch.cat(parts, 1 if name == "values" else 0) for name, parts in found.items()}
