@@ -62,8 +62,9 @@ def attribution(
         model: What `load()` returns.
         prompts: As for `logit_lens`.
         targets: One or several tokens, as strings or ids for all prompts, or one such list per prompt.
-        against: Also subtract the share in the logit of another token: a token, a list of one per prompt, or "mean" for
-            the mean over the vocabulary. A logit alone says little: adding the same to all logits changes nothing.
+        against: Also subtract the share in the logit of another token: a token, a list of one per prompt, lists as for
+            targets, or "mean" for the mean over the vocabulary. A logit alone says little: adding the same to all
+            logits changes nothing.
         unit: "layer" (all that a block adds), "component" (attention, MLP, …), "head" (attention by head, the rest by
             component), or "token" (each head by the token that it reads).
         at_layer: Explain the lens's logit after this block instead of the model's own.

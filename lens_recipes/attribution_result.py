@@ -149,18 +149,40 @@ class Attribution:
         """What every view must say beside the numbers; empty when nothing is wrong."""
         return "" if self.certificate is None or self.certificate.passed else "NOT CERTIFIED"
 
-    def top(self, n: int = 10, *, prompt: int = 0, position: int = -1, target: int = 0) -> list[tuple[Part, float]]:
+    def top(
+        self,
+        n: int = 10,
+        *,
+        component: str | None = None,
+        sign: int | None = None,
+        prompt: int = 0,
+        position: int = -1,
+        target: int = 0,
+    ) -> list[tuple[Part, float]]:
         """The `n` largest parts by |value|, with their signed values; a NaN comes first, it spoils the total.
 
-        `token` is an index into the prompt's selected tokens, −1 the last of them; `target` an index too.
+        Args:
+            n: How many, at most.
+            component: Only parts of this component, such as "head_out" or "mlp_out".
+            sign: 1 for the parts that help the target, −1 for those that hurt it, None for both.
+            prompt: Which prompt.
+            position: Which of its selected tokens, an index into them; −1 is the last.
+            target: Which target, an index.
 
         Raises:
-            ValueError: `n` below 1, or no such prompt, token or target.
+            ValueError: `n` below 1, or no such component, prompt, position or target.
         """
         if n < 1:
             raise ValueError(f"n={n} must be at least 1.")
+        if sign not in (None, 1, -1):
+            raise ValueError(f"sign={sign!r} must be 1 (what helps), -1 (what hurts) or None.")
+        there = list(dict.fromkeys(part.component for part in self.parts))
+        if component is not None and component not in there:
+            raise ValueError(f"component={component!r} is not in this result; its parts are {', '.join(there)}.")
         one, t, k = spot(self, prompt, position, target)
-        return [(one.parts[p], float(one.values[p, t, k])) for p in by_size(one.values[:, t, k])[:n]]
+        found = [(one.parts[p], float(one.values[p, t, k])) for p in by_size(one.values[:, t, k])]
+        named = [(part, value) for part, value in found if component in (None, part.component)]
+        return [(part, value) for part, value in named if sign is None or value * sign > 0][:n]
 
     @np.errstate(invalid="ignore")  # ∞ − ∞
     def grid(self, prompt: int = 0, position: int = -1, target: int = 0) -> tuple[list[int], NDArray[np.float32]]:

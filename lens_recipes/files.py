@@ -121,7 +121,7 @@ def load(path: str | os.PathLike[str], result: type = LensResult) -> Any:
     for other in _KINDS:
         if other is not kind and meta.get("format") == other.format:
             reader = f"{other.result.__name__}.load"
-            raise LensError(f"{str(path)!r} is not {kind.name} but {other.name}: read it with {reader}(path).")
+            raise LensError(f"{str(path)!r} is not {kind.name} but {other.name}: read it with lr.{reader}(path).")
     if meta.get("format") != kind.format:
         raise LensError(f"{str(path)!r} is not {kind.name} (its format is {meta.get('format')!r}).")
     if meta.get("version") != kind.version:

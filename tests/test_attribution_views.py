@@ -210,9 +210,9 @@ def test_the_file_of_the_other_sort_is_told_with_its_reader(tmp_path, suffix):
     attribution().save(parts)
     assert LensResult.load(lens).sites == [Site(0)]
     assert len(Attribution.load(parts)) == 3
-    with pytest.raises(LensError, match=r"is not an attribution but a lens result: read it with LensResult\.load"):
+    with pytest.raises(LensError, match=r"is not an attribution but a lens result: read it with lr\.LensResult\.load"):
         Attribution.load(lens)
-    with pytest.raises(LensError, match=r"is not a lens result but an attribution: read it with Attribution\.load"):
+    with pytest.raises(LensError, match=r"is not a lens result but an attribution: read it with lr\.Attribution\.load"):
         LensResult.load(parts)
 
 
@@ -678,3 +678,16 @@ def test_labels_are_the_words_of_the_tokens():
     assert len(deep.layout.yaxis.ticktext) <= 44
     assert deep.layout.yaxis.ticktext[0] == "125"
     assert attribution_bars(attribution(), title="mine").layout.title.text == "mine"
+
+
+def test_top_of_one_component_and_one_sign():
+    result = attribution("component")
+    every = result.top(10**6)
+    for component in ("attn_out", "mlp_out"):
+        for sign in (1, -1):
+            found = result.top(10**6, component=component, sign=sign)
+            assert found == [(p, v) for p, v in every if p.component == component and v * sign > 0]
+    with pytest.raises(ValueError, match="component='head_out' is not in this result; its parts are"):
+        result.top(component="head_out")
+    with pytest.raises(ValueError, match="sign=2 must be"):
+        result.top(sign=2)

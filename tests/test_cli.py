@@ -93,7 +93,7 @@ def test_json_to_stdout_is_json_and_nothing_else(run):
         (["Hi", "--metric", "kl", "--of", "next"], ["--metric", "--of"]),
         (["Hi", "--html", "/"], ["--html", "is a folder"]),
         (["Hi", "--components", "attn"], ["'attn'", "attn_out"]),
-        (["Hi", "--components", "attn_out,"], ["unknown: ''", "attn_out"]),
+        (["Hi", "--components", ","], ["components must be", "attn_out"]),
         (["Hi", "--components", "mixer_out"], ["no mixer_out", "attn_out"]),
         (["Hi", "--heads", "0,1"], ["heads", "head_out"]),
         (["Hi", "--heads", "0", "--components", "attn_out"], ["heads", "head_out"]),
