@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .certificate import Certificate
 from .display import visible
-from .result import Tokens
+from .result import Tokens, one_prompt
 
 AXES: dict[str, tuple[str, ...]] = {
     "values": ("part", "token", "target"),
@@ -106,27 +106,12 @@ class Attribution:
 
     def __getitem__(self, prompt: int) -> Attribution:
         """One prompt's result: its tokens and targets, and no sources beyond its end. (`texts` stays whole.)"""
-        if not isinstance(prompt, int | np.integer):
-            raise TypeError(f"result[i] is one prompt's result, i a whole number; received {prompt!r}.")
-        if not -len(self) <= prompt < len(self):
-            raise IndexError(f"prompt {prompt} is out of range: the result holds {len(self)}.")
-        number = range(len(self))[prompt]
+        number, cut = one_prompt(self, AXES, prompt)
         sources = self.sources[number : number + 1]
         length = len(sources[0]) if sources else 0
         kept = [p for p, part in enumerate(self.parts) if part.source is None or part.source < length]
-        here = np.flatnonzero(self.tokens.prompt == number)
-        cut: dict[str, Any] = {}
-        for name, axes in AXES.items():
-            array = getattr(self, name)
-            if "token" in axes:
-                array = array.take(here, axes.index("token"))
-            cut[name] = array[number : number + 1] if axes[0] == "prompt" else array
         cut["values"] = cut["values"][kept]
-        columns = {f.name: getattr(self.tokens, f.name) for f in dataclasses.fields(Tokens) if f.name != "text"}
-        tokens = Tokens(**{k: v[here] for k, v in columns.items()}, text=[self.tokens.text[i] for i in here])
-        tokens = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
-        parts, prompts = [self.parts[p] for p in kept], [self.prompts[number]]
-        return dataclasses.replace(self, **cut, tokens=tokens, parts=parts, prompts=prompts, sources=sources)
+        return dataclasses.replace(self, **cut, parts=[self.parts[p] for p in kept], sources=sources)
 
     def text(self, token: int) -> str:
         """The text of an id in this result."""

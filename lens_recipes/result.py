@@ -72,6 +72,26 @@ class Tokens:
         return len(self.id)
 
 
+def one_prompt(result: Any, axes_of: dict[str, tuple[str, ...]], prompt: Any) -> tuple[int, dict[str, Any]]:
+    """Which prompt `result[prompt]` is, and the result's arrays, tokens and prompts cut to it."""
+    if not isinstance(prompt, int | np.integer):
+        raise TypeError(f"result[i] is one prompt's result, i a whole number; received {prompt!r}.")
+    if not -len(result) <= prompt < len(result):
+        raise IndexError(f"prompt {prompt} is out of range: the result holds {len(result)}.")
+    number = range(len(result))[prompt]
+    here = np.flatnonzero(result.tokens.prompt == number)
+    cut: dict[str, Any] = {"prompts": [result.prompts[number]]}
+    for name, axes in axes_of.items():
+        array = getattr(result, name)
+        if "token" in axes:
+            array = array.take(here, axes.index("token"))
+        cut[name] = array[number : number + 1] if axes[0] == "prompt" else array
+    columns = {f.name: getattr(result.tokens, f.name) for f in dataclasses.fields(Tokens) if f.name != "text"}
+    tokens = Tokens(**{k: v[here] for k, v in columns.items()}, text=[result.tokens.text[i] for i in here])
+    cut["tokens"] = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
+    return number, cut
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class LensResult:
     """What each site of a model predicts after each token. Axes `[site, token, …]`; `tokens` names the tokens.
@@ -134,24 +154,10 @@ class LensResult:
 
     def __getitem__(self, prompt: int) -> LensResult:
         """One prompt's result: the numbers that it has alone. (`texts` stays whole.)"""
-        if not isinstance(prompt, int | np.integer):
-            raise TypeError(f"result[i] is one prompt's result, i a whole number; received {prompt!r}.")
-        if not -len(self) <= prompt < len(self):
-            raise IndexError(f"prompt {prompt} is out of range: the result holds {len(self)}.")
-        number = range(len(self))[prompt]
-        here = np.flatnonzero(self.tokens.prompt == number)
-        cut: dict[str, Any] = {}
-        for name, axes in AXES.items():
-            array = getattr(self, name)
-            if "token" in axes:
-                array = array.take(here, axes.index("token"))
-            cut[name] = array[number : number + 1] if axes[0] == "prompt" else array
+        _, cut = one_prompt(self, AXES, prompt)
         followed = (cut["tracked_ids"] >= 0).any(0)  # other prompts may have needed more columns
         cut |= {name: cut[name][..., followed] for name in ("tracked_ids", "tracked_logprobs")}
-        columns = {f.name: getattr(self.tokens, f.name) for f in dataclasses.fields(Tokens) if f.name != "text"}
-        tokens = Tokens(**{k: v[here] for k, v in columns.items()}, text=[self.tokens.text[i] for i in here])
-        tokens = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
-        return dataclasses.replace(self, **cut, tokens=tokens, prompts=[self.prompts[number]])
+        return dataclasses.replace(self, **cut)
 
     def text(self, token: int) -> str:
         """The text of an id in this result."""
