@@ -50,6 +50,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel  # no
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as FAMILIES  # noqa: E402
 
 import lens_recipes as lr  # noqa: E402
+from lens_recipes.attribution_result import UNITS  # noqa: E402
 from lens_recipes.wiring import wiring  # noqa: E402
 
 PAGE = ROOT / "references" / "architectures.md"
@@ -370,7 +371,7 @@ def _take_apart(module: PreTrainedModel, ids: torch.Tensor, final: np.ndarray, r
     model = lr.load(module)
     names = {name for block in wiring(model) for name in block.components if not name.startswith("resid")}
     row.adds = ", ".join(sorted(names))
-    for unit in ("layer", "component", "head", "token"):
+    for unit in UNITS:
         try:
             result = lr.attribution(model, ids, [47, 51], unit=unit)
         except lr.LensError:
@@ -570,9 +571,9 @@ def summary(rows: list[Row]) -> str:
     counts = collections.Counter(row.verdict for row in rows)
     order = ("certified", "refused", "wrong", "crashed", "no oracle", "not built")
     verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order)
-    finest = collections.Counter(row.parts for row in rows)
-    parts = ", ".join(f"{finest[unit]} by {unit}" for unit in ("token", "head", "component", "layer"))
-    return f"{len(rows)} types: {verdicts}. Attribution, at the finest: {parts}."
+    finest = [UNITS.index(row.parts) for row in rows if row.parts]
+    parts = ", ".join(f"{sum(i >= place for i in finest)} by {unit}" for place, unit in enumerate(UNITS))
+    return f"{len(rows)} types: {verdicts}. Attribution: {parts}."
 
 
 def page(rows: list[Row]) -> str:

@@ -20,13 +20,13 @@ from torch import nn
 
 from ._anatomy import Anatomy, anatomy
 from ._logit_lens import certificate_of, check_numbers, packed_tokens
-from .attribution_result import Attribution
+from .attribution_result import UNITS, Attribution
 from .batches import Batch, cut
 from .collect import collect
 from .decompose import agreement, decompose
 from .display import prompt_text, token_texts
 from .errors import LensError
-from .models import context_length, exclusive, resolve_remote, tokenizer_of
+from .models import context_length, exclusive, refuse_training, resolve_remote, tokenizer_of
 from .parts import groups_of, name_parts, spread
 from .provenance import provenance
 from .readout import model_logits
@@ -34,8 +34,6 @@ from .sites import heads_of, refuse_broken
 from .tail import anywhere, split
 from .tokens import check_ids, encode, listed, pick_positions, target_ids
 from .wiring import Block, attention_of, wiring
-
-UNITS = ("layer", "component", "head", "token")
 
 
 def attribution(
@@ -90,8 +88,7 @@ def attribution(
     where = resolve_remote(model, remote)
     if unit not in UNITS:
         raise ValueError(f"unit={unit!r} is unknown; accepted are {', '.join(map(repr, UNITS))}.")
-    if model._module.training and not where:
-        raise LensError("the model is in training mode, where dropout makes every run different: call model.eval().")
+    refuse_training(model, where)
     with exclusive(model), _eager(model) if unit == "token" and not where else contextlib.nullcontext():
         parts, blocks = anatomy(model), wiring(model)
         tokenizer = tokenizer_of(model)
@@ -121,13 +118,12 @@ def attribution(
         "targets": targets, "against": against, "unit": unit, "at_layer": at_layer, "positions": positions,
         "add_special_tokens": add_special_tokens, "max_bytes": max_bytes, "strict": strict,
     }  # fmt: skip
-    tokens = packed_tokens(encoded, picked)
     texts = token_texts(tokenizer, {i for row in (*encoded, *asked) for i in row})
     return Attribution(
         unit=unit,
         at_layer=layer,
         parts=name_parts(blocks, unit, longest),
-        tokens=replace(tokens, text=[texts[int(i)] for i in tokens.id]),
+        tokens=packed_tokens(encoded, picked, texts),
         prompts=[prompt_text(tokenizer, ids) for ids in encoded],
         sources=[[texts[i] for i in ids] for ids in encoded] if unit == "token" else [],
         total=total.astype(np.float32),

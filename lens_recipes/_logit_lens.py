@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,9 +21,8 @@ from .batches import Batch, cut
 from .certificate import Certificate
 from .collect import collect
 from .display import prompt_text, token_texts
-from .errors import LensError
 from .frozen import one_head
-from .models import context_length, dtype_of, exclusive, resolve_remote, tokenizer_of
+from .models import context_length, dtype_of, exclusive, refuse_training, resolve_remote, tokenizer_of
 from .provenance import provenance
 from .readout import COPIES, PADDED, model_logits, readout, token_axis, unembed
 from .result import LensResult, Site, Tokens
@@ -34,7 +32,6 @@ from .tokens import check_ids, encode, following, listed, pick, pick_positions, 
 from .wiring import wiring
 
 MAX_TRACKED = 32
-_SUMS = {"block": "block", "total": "total", "heads": "head"}  # errors of `collect`, and of the certificate
 
 
 def logit_lens(
@@ -96,8 +93,7 @@ def logit_lens(
     layers, heads, positions, targets = map(listed, (layers, heads, positions, targets))
     components = component_names(components)
     where = resolve_remote(model, remote)
-    if model._module.training and not where:
-        raise LensError("the model is in training mode, where dropout makes every run different: call model.eval().")
+    refuse_training(model, where)
     with exclusive(model):
         parts = anatomy(model)
         tokenizer = tokenizer_of(model)
@@ -129,11 +125,10 @@ def logit_lens(
         "apply_norm": apply_norm, "top_k": top_k, "track": track, "add_special_tokens": add_special_tokens,
         "max_bytes": max_bytes, "strict": strict,
     }  # fmt: skip
-    tokens = packed_tokens(encoded, picked)
     texts = token_texts(tokenizer, _all_ids(encoded, numbers, wanted))
     return LensResult(
         sites=sites,
-        tokens=replace(tokens, text=[texts[int(i)] for i in tokens.id]),
+        tokens=packed_tokens(encoded, picked, texts),
         prompts=[prompt_text(tokenizer, ids) for ids in encoded],
         top_ids=numbers["top_ids"],
         top_logprobs=numbers["top_logprobs"],
@@ -238,16 +233,16 @@ def certificate_of(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
         top1_agreement=float(numbers["agrees"].mean()),
         tokens=len(numbers["error"]),
         dtype=str(dtype_of(model)).removeprefix("torch."),
-        **{f"max_{name}_error": float(numbers[key].max()) for key, name in _SUMS.items() if key in numbers},
+        **{f"max_{name}_error": float(numbers[name].max()) for name in ("block", "total", "head") if name in numbers},
     )
 
 
-def packed_tokens(encoded: list[list[int]], picked: list[list[int]]) -> Tokens:
-    """The token axis: the picked positions of all prompts, without their texts."""
+def packed_tokens(encoded: list[list[int]], picked: list[list[int]], texts: dict[int, str]) -> Tokens:
+    """The token axis: the picked positions of all prompts."""
     after = [following(ids) for ids in encoded]
     spots = [(p, t, encoded[p][t], after[p][t]) for p in range(len(encoded)) for t in picked[p]]
     prompt, position, here, next_id = np.array(spots, dtype=np.int32).T
-    return Tokens(prompt, position, here, next_id, np.zeros(len(spots), dtype=bool), [])
+    return Tokens(prompt, position, here, next_id, np.zeros(len(spots), dtype=bool), [texts[int(i)] for i in here])
 
 
 def _all_ids(encoded: list[list[int]], numbers: dict[str, np.ndarray], wanted: list[list[int]]) -> set[int]:

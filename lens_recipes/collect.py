@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .frozen import head_writes, wide
-from .readout import first_of, replay
+from .readout import first_of, replay, slices
 
 
 def collect(
@@ -39,7 +39,7 @@ def collect(
         max_bytes: Bound on what the check of the heads holds at once.
 
     Returns:
-        The vectors `[token, width]`, and the largest relative errors `[token]`: "block", "total" and "heads", of what
+        The vectors `[token, width]`, and the largest relative errors `[token]`: "block", "total" and "head", of what
         was checked. Both sides of a check are read: nothing here is the difference of two streams.
     """
     n_rows, rows, columns = where
@@ -67,11 +67,12 @@ def collect(
         if role == "heads":
             pending.append((extra, value))
         elif role == "write" and block is not None:
-            block, total = block + wide(value), total + wide(value).to(total.device)
-            sizes = [sizes[0] + wide(value).abs(), sizes[1] + wide(value).abs().to(total.device)]
+            added = wide(value)
+            block, total = block + added, total + added.to(total.device)
+            sizes = [sizes[0] + added.abs(), sizes[1] + added.abs().to(total.device)]
             if extra and pending:
                 own, heads = pending.pop()
-                _note(errors, "heads", *_sum_of_heads(model, own, heads, value, max_bytes))
+                _note(errors, "head", *_sum_of_heads(model, own, heads, value, max_bytes))
         elif role == "pre" and extra is not None:
             between, carry = extra
             start = wide(value)
@@ -88,10 +89,10 @@ def collect(
 def _sum_of_heads(model: Any, own: Any, x: Tensor, value: Tensor, max_bytes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Heads and bias added up, beside what attention really wrote, and the largest number among them `[token]`."""
     columns, chain = own
-    step = max(1, max_bytes // (16 * (len(columns) + 1) * max(x.shape[-1], value.shape[-1])))
+    step = max_bytes // (16 * (len(columns) + 1) * max(x.shape[-1], value.shape[-1]))
     sums, sizes = [], []
-    for start in range(0, len(x), step):
-        heads, bias = head_writes(model, columns, chain, x, slice(start, start + step))
+    for here in slices(len(x), step):
+        heads, bias = head_writes(model, columns, chain, x, here)
         sums.append(heads.sum(0) + bias)
         sizes.append(_size(heads).amax(0))
     return torch.cat(sums), value, torch.maximum(torch.cat(sizes), _size(value))[:, None]

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .frozen import accepted, enlarged, freeze, head_writes, through, wide
-from .readout import replay
+from .readout import apart, first_of, replay, slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def decompose(
     average = _average(weight) if mean and weight is not None else None
     found: dict[str, list[Tensor]] = {"values": [], "constant": [], "logit": [], "capped_logit": []}
     with torch.no_grad():
-        for here in _slices(len(x), 1 if by_token else rows_at_once // widest):
+        for here in slices(len(x), 1 if by_token else rows_at_once // widest):
             frozen, normed = freeze(model, before, x[here])
             want = ids[here].to(normed.device)
             scores = partial(_scores, model, linear, _rows_of(weight, want, average), want, mean)
@@ -74,11 +74,6 @@ def decompose(
             ):  # fmt: skip
                 found[name].append(wide(value).cpu())
     return {name: torch.cat(parts, 1 if name == "values" else 0) for name, parts in found.items()}
-
-
-def _slices(length: int, step: int) -> Iterator[slice]:
-    step = max(1, step)
-    return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
 def _vocab(model: Any, before: list[tuple], linear: list[tuple], x: Tensor) -> int:
@@ -165,11 +160,11 @@ def _source_rows(model: Any, group: list, vectors: list[Any], here: slice, at_on
     x = vectors[slot][here]
     attention = vectors[weights][here][0].to(x.device)  # [head, source]
     value = vectors[values][row_of[here.start]].to(x.device)  # [source, inner]
-    zero, size = first_value(model, path, width, value), enlarged(x)
+    bias, size = _bias_of(model, path, width, value), enlarged(x)
     frozen = freeze(model, chain, x)[0]
     nothing = wide(through(model, frozen, x.new_zeros(1, *x.shape)))
     for head, own in enumerate(columns):
-        base = zero[value_columns[head]]
+        base = bias[value_columns[head]]
         given = torch.cat([value[:, value_columns[head]] - base, base[None]])
         weight = torch.cat([attention[head], attention[head].sum()[None]])
         alone = x.new_zeros(len(given), *x.shape)
@@ -179,11 +174,9 @@ def _source_rows(model: Any, group: list, vectors: list[Any], here: slice, at_on
     yield nothing
 
 
-def first_value(model: Any, path: str, width: int, like: Tensor) -> Float[Tensor, " inner"]:
-    """What the module of the values gives for a zero vector: their bias."""
-    zero = like.new_zeros(1, 1, width)
-    out = model.get(path)(zero)
-    return (out[0] if isinstance(out, (tuple, list)) else out).reshape(-1).to(like.device)
+def _bias_of(model: Any, path: str, width: int, like: Tensor) -> Float[Tensor, " inner"]:
+    """What a module gives for a zero vector."""
+    return first_of(model.get(path)(like.new_zeros(1, 1, width))).reshape(-1).to(like.device)
 
 
 def agreement(
@@ -205,17 +198,16 @@ def agreement(
     last, explained = streams
     parts: list[dict[str, Tensor]] = []
     with torch.no_grad():
-        for here in _slices(len(last), max_bytes // (40 * final.shape[-1])):
+        for here in slices(len(last), max_bytes // (40 * final.shape[-1])):
             lens = wide(replay(model, tail, last[here].unsqueeze(0))[0]).cpu()
             own = wide(final[where[0][here], where[1][here]]).cpu()
-            gap = torch.where(lens == own, 0.0, (lens - own).abs())  # −inf beside −inf: no gap
             mine, theirs = lens.log_softmax(-1), own.log_softmax(-1)
             terms = torch.where(theirs.exp() > 0, theirs.exp() * (theirs - mine), 0.0)
             called = own if explained is last else wide(replay(model, tail, explained[here].unsqueeze(0))[0]).cpu()
-            apart = (_pick(called, ids[here].cpu(), mean) - capped[here]).abs()
-            numbers = {
-                "error": torch.maximum(gap.amax(-1), apart.amax(-1)),
-                "scale": own.masked_fill(own.isinf(), 0.0).abs().amax(-1),
+            gap = (_pick(called, ids[here].cpu(), mean) - capped[here]).abs().amax(-1)
+            numbers = apart(lens, own)
+            numbers |= {
+                "error": torch.maximum(numbers["error"], gap),
                 "kl_last": terms.sum(-1).clamp(min=0),
                 "agrees": lens.argmax(-1) == own.argmax(-1),
             }

@@ -2,10 +2,10 @@
 
 A norm divides by the size of the whole vector, so the parts of a vector have no norm of their own. Held at the whole
 vector's size, it is a linear map, and the parts of its output sum to what it really gave (Elhage et al. 2021, "A
-Mathematical Framework for Transformer Circuits"; McGrath et al. 2023 call it direct logit attribution).
+Mathematical Framework for Transformer Circuits").
 
 Like `readout`, everything here imports only torch and runs where the model is. Modules are called and never their
-weights: a norm's scale and bias are read by calling it on two probe vectors.
+weights: a norm's scale and bias are read by calling it on a few probe vectors.
 """
 
 from __future__ import annotations

@@ -158,6 +158,13 @@ def rescaled(node: Node) -> tuple[Node, tuple] | None:
     return None
 
 
+def before(node: Node) -> tuple[Node, tuple[tuple, ...]] | None:
+    """The tensor of which this is a multiple, a cast or another layout, and the steps that make it; None if of none."""
+    if scaled := rescaled(node):
+        return scaled[0], (scaled[1],)
+    return (node.moved, ()) if node.moved is not None else None
+
+
 def comes_from(node: Node, kind: str, within: int = 16) -> bool:
     """Whether an operation whose name contains `kind` is among the last few that led to this tensor."""
     front, seen = [node], set()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .graph import Node, back_to, comes_from, rescaled, where_from
+from .graph import Node, back_to, before, comes_from, where_from
 from .models import envoy_path
 from .tail import Step, is_norm
 from .watch import SHAPE
@@ -65,23 +65,18 @@ def heads_of_write(reader: Reader, node: Node, steps: tuple[Step, ...]) -> Heads
     for _ in range(32):
         if reader.carries(now):
             return None
-        step: Step | None = None
+        back: tuple[Node, tuple[Step, ...]] | None = None
         for module in (m for m in now.given if graph.inputs.get(m, now) is not now and graph.times[m] == 1):
             taken = graph.inputs[module]
             call = ("call", envoy_path(reader.names[module]), is_norm(module), None)
             if found := back_to(taken, _mixes_by_weights):
                 return _with_columns(reader, module, *found, (call, *chain))
-            if step is None and taken.shape[-1] == now.shape[-1] and (is_norm(module) or not list(module.children())):
-                step, before = call, taken
-        if step is None:
-            if scaled := rescaled(now):
-                before, step = scaled
-            elif now.moved is not None:
-                now = now.moved
-                continue
-            else:
-                return None
-        now, chain = before, [step, *chain]
+            if back is None and taken.shape[-1] == now.shape[-1] and (is_norm(module) or not list(module.children())):
+                back = taken, (call,)
+        back = back or before(now)
+        if back is None:
+            return None
+        now, chain = back[0], [*back[1], *chain]
     return None
 
 

@@ -106,6 +106,12 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
     return chosen
 
 
+def refuse_training(model: Envoy, where: bool | str) -> None:
+    """Raise LensError if a run here would differ each time."""
+    if model._module.training and not where:
+        raise LensError("the model is in training mode, where dropout makes every run different: call model.eval().")
+
+
 def _has_hub_id(model: Envoy) -> bool:
     name = getattr(model, "repo_id", None)
     return isinstance(model, Remotable) and name is not None and (name in _ID_CACHE or not Path(name).is_dir())

@@ -75,7 +75,7 @@ def name_parts(blocks: list[Block], unit: str, longest: int) -> list[Part]:
             if name != "attn_out" or unit == "component":
                 named.append(Part(layer, name))
                 continue
-            for head in range(_n_heads(block)):
+            for head in range(block.n_heads):
                 if unit == "head":
                     named.append(Part(layer, "head_out", head))
                 else:
@@ -83,10 +83,6 @@ def name_parts(blocks: list[Block], unit: str, longest: int) -> list[Part]:
                     named.append(Part(layer, "value_bias", head))
             named.append(Part(layer, "attn_bias"))
     return [*named, Part(None, "bias")]
-
-
-def _n_heads(block: Block) -> int:
-    return next(len(write.heads.columns) for write in block.writes if write.heads)
 
 
 def spread(values: np.ndarray, blocks: list[Block], unit: str, longest: int) -> np.ndarray:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     # The logits of some rows, and slices of their columns: after a slice was given, its columns are filled.
     Tiles = tuple[Tensor, Iterator[slice]]
 
-_CERTIFICATE = ("error", "scale", "kl_last", "agrees", "block", "total", "heads")
+_CERTIFICATE = ("error", "scale", "kl_last", "agrees", "block", "total", "head")
 _OF_TOKENS = ("tracked_ids", "final_ids", "final_logprob", *_CERTIFICATE)
 PADDED = {"tracked_ids": -1, "tracked_logprobs": float("nan")}  # arrays of uneven width, and what fills them
 TILE = 1024  # columns at a time on a processor; elsewhere 16 times as many, for fewer and larger kernels
@@ -102,8 +102,13 @@ def whole(logits: Float[Tensor, "row vocab"]) -> Tiles:
 
 def columns(logits: Float[Tensor, "*row vocab"]) -> Iterator[slice]:
     """The vocabulary in tiles."""
-    vocab, width = logits.shape[-1], tile_width(logits)
-    return (slice(start, min(start + width, vocab)) for start in range(0, vocab, width))
+    return slices(logits.shape[-1], tile_width(logits))
+
+
+def slices(length: int, step: int) -> Iterator[slice]:
+    """0 to `length`, at most `step` (and at least one) at a time."""
+    step = max(1, step)
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
 def tile_width(logits: Float[Tensor, "*row vocab"]) -> int:
@@ -163,13 +168,12 @@ def readout(
     n_tokens, vocab = len(wanted), final_logits.shape[-1]
     rows, positions = where
     most = max(1, max_bytes // (vocab * 4 * copies))  # rows at a time that the budget allows
-    step = max(1, min(most, ROWS) // (len(reads) + 1))  # tokens at a time, all their sites together
+    step = min(most, ROWS) // (len(reads) + 1)  # tokens at a time, all their sites together
     width = min(most, len(reads))  # sites at a time
     tracked = 0 if track is None else min(max_tracked, n_sites) if track == "top1" else int(track)
     found: dict[str, Tensor] = {}
     with torch.no_grad():
-        for start in range(0, n_tokens, step):
-            here = slice(start, min(start + step, n_tokens))
+        for here in slices(n_tokens, step):
             part = _some_tokens(
                 [stream(here) if callable(stream) else stream[here] for stream in streams], reads, to_logits,
                 final_logits[rows[here], positions[here]], wanted[here],
@@ -184,7 +188,7 @@ def readout(
                     if name in PADDED:
                         shape[-1] = tracked
                     found[name] = torch.full(shape, PADDED.get(name, 0), dtype=value.dtype)
-                place = found[name].narrow(token_axis(name), start, here.stop - start)
+                place = found[name].narrow(token_axis(name), here.start, here.stop - here.start)
                 place[..., : value.shape[-1]].copy_(value) if name in PADDED else place.copy_(value)
     used = int((found["tracked_ids"] >= 0).any(0).sum())
     return found | {name: found[name][..., :used].clone() for name in PADDED}
@@ -239,17 +243,21 @@ def _some_tokens(
             logits = logits.unflatten(0, (len(sites), -1))
         tracked[sites] = _at(logits, ids) - every["logsumexp"][sites][..., None]
     last = logits[-1]  # the certificate's read
-    gap = torch.where(last == final, 0.0, (last - final).abs())  # −inf beside −inf: no gap
     return {name: value[:n_sites] for name, value in every.items()} | {
         "tracked_ids": ids,
         "tracked_logprobs": tracked[:n_sites],
         "final_ids": final_ids[:, 0],
         "final_logprob": (final.gather(-1, final_ids)[:, 0] - own["logsumexp"]).float(),
-        "error": gap.amax(-1),
-        "scale": final.masked_fill(final.isinf(), 0.0).abs().amax(-1),
+        **apart(last, final),
         "kl_last": every["kl"][-1],
         "agrees": every["top_ids"][-1, :, 0] == final_ids[:, 0],
     }
+
+
+def apart(lens: Float[Tensor, "token vocab"], final: Float[Tensor, "token vocab"]) -> dict[str, Tensor]:
+    """How far the last layer's lens is from the model's own logits ("error"), and how large those are ("scale")."""
+    gap = torch.where(lens == final, 0.0, (lens - final).abs())  # −inf beside −inf: no gap
+    return {"error": gap.amax(-1), "scale": final.masked_fill(final.isinf(), 0.0).abs().amax(-1)}
 
 
 def _chunks(reads: list[tuple[int, bool]], width: int) -> list[list[int]]:

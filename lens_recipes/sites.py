@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._anatomy import Anatomy
-from .components import ORDER
+from .components import ORDER, PARTS
 from .errors import LensError
 from .result import Site
 from .tokens import pick
-from .wiring import WRITES, Block, Heads, Tap
+from .wiring import Block, Heads, Tap
 
 COMPONENTS = ORDER[:-1]  # all but a vector
 
@@ -128,10 +128,7 @@ def _components(blocks: list[Block]) -> str:
 
 def _head_pairs(heads: Any, layers: list[int], blocks: list[Block]) -> list[tuple[int, int]]:
     """(layer, head) of each head that was asked for: numbers for every layer, or such pairs."""
-    counts = {}
-    for layer in layers:
-        found = next(write.heads for write in blocks[layer].writes if write.component == "attn_out")
-        counts[layer] = len(found.columns) if found else 0
+    counts = {layer: blocks[layer].n_heads for layer in layers}
     given = heads.tolist() if hasattr(heads, "tolist") else heads
     if isinstance(given, Sequence) and any(isinstance(item, list | tuple) for item in given):
         return list(dict.fromkeys(_head_pair(item, counts) for item in given))
@@ -167,7 +164,7 @@ def site_reads(sites: list[Site], blocks: list[Block], family: str) -> Reads:
     slot_of: dict[Site, int] = {}
     for site in sites:
         slot_of.setdefault(site._replace(head=None), len(slot_of))
-    checked = any(site.component in (*WRITES, "head_out", "resid_mid") for site in sites)
+    checked = any(site.component in (*PARTS, "resid_mid") for site in sites)
     plan = []
     for layer, block in enumerate(blocks):
         own = {name: slot_of.get(Site(layer, name)) for name in COMPONENTS}

@@ -7,7 +7,7 @@ activation: the readout is that of the lens, without a run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from .provenance import provenance
 from .readout import COPIES, first_of, readout, unembed
 from .result import LensResult, Site, Tokens
 from .tail import anywhere
-from .tokens import target_ids
+from .tokens import listed, target_ids
 
 NO_RUN = "vectors are decoded without a run, so there are no logits of the model to compare with"
 
@@ -74,7 +74,7 @@ def decode_vectors(
         >>> print(decode_vectors(model, [neuron, -neuron], ["when it fires", "when it is negative"]))
     """
     started = time.perf_counter()
-    targets = list(targets) if isinstance(targets, Iterator) else targets  # read twice: here and for the record
+    targets = listed(targets)
     where = resolve_remote(model, remote)
     with exclusive(model):
         parts, tokenizer = anatomy(model), tokenizer_of(model)
@@ -139,8 +139,7 @@ def _rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector
 
 def _as_tensor(vectors: Any) -> Tensor:
     try:
-        if isinstance(vectors, Iterator):
-            vectors = list(vectors)
+        vectors = listed(vectors)
         if isinstance(vectors, list | tuple) and vectors and all(isinstance(v, Tensor) for v in vectors):
             return torch.stack([v.detach().cpu() for v in vectors])
         if not isinstance(vectors, Tensor):

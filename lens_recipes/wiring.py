@@ -17,7 +17,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from ._anatomy import Anatomy, anatomy
-from .graph import Graph, Node, operands, rescaled
+from .graph import Graph, Node, before, operands
 from .heads import Heads, Tap, heads_of_write
 from .models import envoy_path, on_meta
 from .tail import Step, is_norm
@@ -66,6 +66,11 @@ class Block:
         streams = ["resid_pre", *(["resid_mid"] if self.mid else []), "resid_post"]
         return streams + [name for name in WRITES if any(write.component == name for write in self.writes)]
 
+    @property
+    def n_heads(self) -> int:
+        """How many heads of its attention can be told apart."""
+        return next((len(write.heads.columns) for write in self.writes if write.heads), 0)
+
 
 _known: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, ...], list[Block]]] = weakref.WeakKeyDictionary()
 
@@ -111,30 +116,29 @@ class Reader:
     """Takes one block's output apart."""
 
     def __init__(self, graph: Graph, names: dict[nn.Module, str], family: str, block: nn.Module, width: int) -> None:
-        self.graph, self.names, self.family, self.block_, self.width = graph, names, family, block, width
+        self.graph, self.names, self.family, self.root, self.width = graph, names, family, block, width
         self.inside = set(block.modules()) - {block}
         self.base: Node | None = self._base()
-        self.carried: dict[Node, bool] = {}
-        self.sums: list[Node] = []  # the stream on its way through the block
+        self.carried: dict[Node, bool] = {}  # the stream on its way through the block, and what is not
 
     def _base(self) -> Node | None:
-        base = self.graph.inputs.get(self.block_)
+        base = self.graph.inputs.get(self.root)
         shape = (*SHAPE, self.width)
         return base if base is not None and base.shape == shape and base.dtype.is_floating_point else None
 
-    def block(self, before: Node | None) -> Block:
-        """The block as a sum. `before` is what the block before it gave."""
-        post = self.tap("out", self.block_)
-        pre, mid, broken = self.tap("in", self.block_), None, ""
+    def block(self, given: Node | None) -> Block:
+        """The block as a sum. `given` is what the block before it gave."""
+        post = self.tap("out", self.root)
+        pre, mid, broken = self.tap("in", self.root), None, ""
         between: tuple[Step, ...] = ()
         carry: tuple[Step, ...] = ()
         writes: list[Write] = []
         try:
             if self.base is None:
                 raise _Unreadable("it does not take the residual stream as its first argument")
-            between = self._between(before)
+            between = self._between(given)
             leaves = self._leaves()
-            if before is None and (start := self._starts_later(leaves)):
+            if given is None and (start := self._starts_later(leaves)):
                 pre = self.tap("out", start)
                 leaves = self._leaves()
             carry = self._carry(leaves)
@@ -152,8 +156,6 @@ class Reader:
     def _terms(self, node: Node, steps: tuple[Step, ...]) -> list[tuple[Node, tuple[Step, ...]]]:
         """The tensors that add up to this one, each with what is done to it on the way."""
         carries = self.carries(node)
-        if carries:
-            self.sums.append(node)
         if node is self.base or (not carries and self._source(node)):
             return [(node, steps)]
         if added := operands(node):
@@ -162,10 +164,8 @@ class Reader:
                 scale: tuple[Step, ...] = () if factor == 1 else (("op", "mul", factor),)
                 found += self._terms(operand, scale + steps)
             return found
-        if scaled := rescaled(node):
-            return self._terms(scaled[0], (scaled[1], *steps))
-        if node.moved is not None:
-            return self._terms(node.moved, steps)
+        if back := before(node):
+            return self._terms(back[0], (*back[1], *steps))
         raise _Unreadable(
             "the stream is normed or mixed after the addition, so what a block adds does not stay in it"
             if carries or not node.parents
@@ -177,13 +177,9 @@ class Reader:
         if node is self.base:
             return True
         if node not in self.carried:
-            if added := operands(node):
-                below = [operand for operand, _ in added]
-            elif scaled := rescaled(node):
-                below = [scaled[0]]
-            else:
-                below = [node.moved] if node.moved is not None else []
-            self.carried[node] = any(self.carries(n) for n in below)
+            added, back = operands(node), before(node)
+            below = [parent for parent, _ in added] if added else [back[0]] if back else []
+            self.carried[node] = any(self.carries(parent) for parent in below)
         return self.carried[node]
 
     def _source(self, node: Node) -> nn.Module | None:
@@ -194,8 +190,8 @@ class Reader:
         return given[-1] if given else None
 
     def _leaves(self) -> list[tuple[Node, tuple[Step, ...]]]:
-        self.carried, self.sums = {}, []
-        return self._terms(self.graph.outputs[self.block_], ())
+        self.carried = {}
+        return self._terms(self.graph.outputs[self.root], ())
 
     def _starts_later(self, leaves: list[tuple[Node, tuple[Step, ...]]]) -> nn.Module | None:
         """RWKV's first block begins with a norm: the stream starts after it. That norm, if so."""
@@ -213,14 +209,13 @@ class Reader:
             raise _Unreadable("its output is not a sum that contains its input (the stream is normed on the way)")
         return passed[0]
 
-    def _between(self, before: Node | None) -> tuple[Step, ...]:
+    def _between(self, given: Node | None) -> tuple[Step, ...]:
         """What is done to the stream between two blocks: nothing, or a number times it."""
         steps: tuple[Step, ...] = ()
         node = self.base
-        while before is not None and node is not None and node is not before:
-            scaled = rescaled(node)
-            steps = (scaled[1], *steps) if scaled else steps
-            node = scaled[0] if scaled else node.moved
+        while given is not None and node is not None and node is not given:
+            back = before(node)
+            node, steps = (back[0], (*back[1], *steps)) if back else (None, ())
         if node is None:
             raise _Unreadable("between it and the block before it something is done to the stream")
         return steps
@@ -231,9 +226,8 @@ class Reader:
         wanted = {node for node, kind in kinds.items() if kind in ("attn_out", "mixer_out")}
         if not wanted or "mlp_out" not in kinds.values():
             return None
-        for node in list(self.sums):
-            inner = {leaf for leaf, _ in self._terms(node, ())} if node is not self.base else set()
-            if inner - {self.base} != wanted:
+        for node in reversed([node for node, carries in self.carried.items() if carries]):  # from the output down
+            if {leaf for leaf, _ in self._terms(node, ())} - {self.base} != wanted:
                 continue
             for module in node.taken:
                 if module in self.inside and self.graph.times[module] == 1 and node.shape[-1] == self.width:
@@ -247,22 +241,22 @@ class Reader:
     def _write(self, node: Node, steps: tuple[Step, ...]) -> Write:
         source = self._source(node)
         assert source is not None
-        heads = heads_of_write(self, node, steps) if self._kind(node) == "attn_out" else None
-        return Write(self._kind(node), self.tap("out", source, steps), heads)
+        kind = self._kind(node)
+        heads = heads_of_write(self, node, steps) if kind == "attn_out" else None
+        return Write(kind, self.tap("out", source, steps), heads)
 
     def _kind(self, node: Node) -> str:
         """Attention, state space or MLP: by the name and class of the module that made it, before any norm."""
         source = self._source(node)
         while source is not None and is_norm(source) and source in self.graph.inputs:
-            before: Node | None = self.graph.inputs[source]
-            while before is not None and not before.given:
-                scaled = rescaled(before)
-                before = scaled[0] if scaled else before.moved
-            source = self._source(before) if before is not None else None
-        path = self.names[source].removeprefix(f"{self.names[self.block_]}.") if source is not None else ""
+            back: tuple[Node, Any] | None = (self.graph.inputs[source], ())
+            while back is not None and not back[0].given:
+                back = before(back[0])
+            source = self._source(back[0]) if back is not None else None
+        path = self.names[source].removeprefix(f"{self.names[self.root]}.") if source is not None else ""
         names = path.split(".")
         for depth in range(len(names)):
-            module = self.block_.get_submodule(".".join(names[: depth + 1]))
+            module = self.root.get_submodule(".".join(names[: depth + 1]))
             for said in (_without_family(type(module).__name__, self.family), names[depth]):
                 for kind, pattern in _KINDS.items():
                     if "norm" not in said.lower() and re.search(pattern, said.lower()):
