@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from .certificate import Certificate
     from .components import Important
     from .errors import LensError
+    from .generation import generate_lens
     from .models import load
     from .plot import heatmap, write_html
     from .plot_attribution import attribution_bars, head_grid, source_map
     from .plot_tracks import top_tokens, trajectory
-    from .result import LensResult, Site, Tokens
-    from .tracks import logit_diff
+    from .result import LensResult, Response, Site, Tokens
+    from .tracks import Settled, logit_diff, settled_layers
     from .vectors import decode_vectors
 
 __all__ = [
@@ -39,17 +40,21 @@ __all__ = [
     "LensError",
     "LensResult",
     "Part",
+    "Response",
+    "Settled",
     "Site",
     "Tokens",
     "anatomy",
     "attribution",
     "attribution_bars",
     "decode_vectors",
+    "generate_lens",
     "head_grid",
     "heatmap",
     "load",
     "logit_diff",
     "logit_lens",
+    "settled_layers",
     "source_map",
     "table",
     "top_tokens",
@@ -66,6 +71,7 @@ _HOME = {
     "Certificate": "certificate",
     "Important": "components",
     "LensError": "errors",
+    "generate_lens": "generation",
     "logit_lens": "_logit_lens",
     "load": "models",
     "heatmap": "plot",
@@ -76,10 +82,13 @@ _HOME = {
     "top_tokens": "plot_tracks",
     "trajectory": "plot_tracks",
     "LensResult": "result",
+    "Response": "result",
     "Site": "result",
     "Tokens": "result",
     "table": "_table",
+    "Settled": "tracks",
     "logit_diff": "tracks",
+    "settled_layers": "tracks",
     "decode_vectors": "vectors",
 }
 

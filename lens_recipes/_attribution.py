@@ -19,7 +19,8 @@ from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from ._anatomy import Anatomy, anatomy
-from ._logit_lens import certificate_of, check_numbers, packed_tokens
+from ._logit_lens import check_numbers
+from .assemble import certificate_of, packed_tokens
 from .attribution_result import UNITS, Attribution
 from .batches import Batch, cut
 from .collect import collect
@@ -30,8 +31,9 @@ from .models import context_length, exclusive, refuse_training, resolve_remote, 
 from .parts import groups_of, name_parts, spread
 from .provenance import provenance
 from .readout import model_logits
+from .remote import destination, tail_for
 from .sites import heads_of, refuse_broken
-from .tail import anywhere, split
+from .tail import split
 from .tokens import check_ids, encode, listed, pick_positions, target_ids
 from .wiring import Block, attention_of, wiring
 
@@ -157,15 +159,10 @@ def _run(
     explained, final = plan_slot(plan, f"{parts.blocks}.{len(blocks) - 1}"), plan_slot(plan, last)
     weight = None if remote else _target_rows(model, parts)
     ids = torch.tensor([asked[p] for p in batch.token_prompts])
-    rows, kept, whole_tail = batch.rows, batch.kept, parts.tail
+    rows, kept, whole_tail = batch.rows, batch.kept, tail_for(parts, remote)
     where = (len(batch.inputs["input_ids"]), rows, batch.columns)
-    inputs = dict(batch.inputs)
-    if remote:
-        nnsight.register("lens_recipes")
-        inputs["remote"] = remote
-        whole_tail = anywhere(whole_tail)
     tail = split(whole_tail)
-    with torch.inference_mode(), model.trace(**inputs):
+    with torch.inference_mode(), model.trace(**batch.inputs, **destination(remote)):
         vectors, errors = collect(model, plan, where, n_slots, max_bytes)
         numbers = decompose(model, tail, weight, vectors[explained], groups, vectors, ids, mean, max_bytes)
         logits = model_logits(model.output)

@@ -17,19 +17,17 @@ from nnsight.intervention.envoy import Envoy
 from tqdm import tqdm
 
 from ._anatomy import Anatomy, anatomy, plain_head
+from .assemble import all_ids, certificate_of, in_prompt_order, lens_result, packed_tokens
 from .batches import Batch, cut
-from .certificate import Certificate
-from .collect import collect
+from .collect import collect, site_streams
 from .display import prompt_text, token_texts
-from .frozen import one_head
-from .models import context_length, dtype_of, exclusive, refuse_training, resolve_remote, tokenizer_of
+from .models import context_length, exclusive, refuse_training, resolve_remote, tokenizer_of
 from .provenance import provenance
-from .readout import COPIES, PADDED, model_logits, readout, token_axis, unembed
-from .result import LensResult, Site, Tokens
-from .sites import Reads, component_names, pick_sites, site_reads, stream_reads
-from .tail import anywhere
-from .tokens import check_ids, encode, following, listed, pick, pick_positions, target_ids
-from .wiring import wiring
+from .readout import COPIES, model_logits, readout, unembed
+from .remote import destination, tail_for
+from .result import LensResult
+from .sites import Reads, component_names, sites_and_reads
+from .tokens import check_ids, encode, listed, pick_positions, target_ids
 
 MAX_TRACKED = 32
 
@@ -100,7 +98,7 @@ def logit_lens(
         check_numbers(top_k, track, max_bytes, parts.vocab_size)
         encoded = encode(prompts, tokenizer, add_special_tokens=add_special_tokens)
         check_ids(encoded, parts.vocab_size, context_length(model))
-        sites, reads = _sites(model, parts, layers, components, heads)
+        sites, reads = sites_and_reads(model, parts, layers, components, heads)
         picked = pick_positions(positions, encoded)
         wanted = target_ids(targets, len(encoded), tokenizer, parts.vocab_size)
 
@@ -116,7 +114,7 @@ def logit_lens(
             _run(model, parts, batch, reads, apply_norm, wanted, options, where)
             for batch in tqdm(batches, "logit_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2)
         ]
-    numbers = _in_prompt_order(found, [p for batch in batches for p in batch.token_prompts])
+    numbers = in_prompt_order(found, [p for batch in batches for p in batch.token_prompts])
     certificate = certificate_of(numbers, model)
     if strict:
         certificate.check()
@@ -125,43 +123,17 @@ def logit_lens(
         "apply_norm": apply_norm, "top_k": top_k, "track": track, "add_special_tokens": add_special_tokens,
         "max_bytes": max_bytes, "strict": strict,
     }  # fmt: skip
-    texts = token_texts(tokenizer, _all_ids(encoded, numbers, wanted))
-    return LensResult(
-        sites=sites,
-        tokens=packed_tokens(encoded, picked, texts),
-        prompts=[prompt_text(tokenizer, ids) for ids in encoded],
-        top_ids=numbers["top_ids"],
-        top_logprobs=numbers["top_logprobs"],
-        entropy=numbers["entropy"],
-        kl_to_final=numbers["kl"],
-        logsumexp=numbers["logsumexp"],
-        next_logprobs=numbers["wanted_logprobs"][..., -2],
-        next_ranks=numbers["wanted_ranks"][..., -2],
-        final_ids=numbers["final_ids"].astype(np.int32),
-        model_logprobs=numbers["final_logprob"],
-        final_logprobs=numbers["wanted_logprobs"][..., -1],
-        final_ranks=numbers["wanted_ranks"][..., -1],
-        target_ids=np.array(wanted, dtype=np.int32).reshape(len(encoded), -1),
-        target_logits=numbers["wanted_logprobs"][..., :-2] + numbers["logsumexp"][..., None],
-        target_logprobs=numbers["wanted_logprobs"][..., :-2],
-        target_ranks=numbers["wanted_ranks"][..., :-2],
-        tracked_ids=numbers["tracked_ids"],
-        tracked_logprobs=numbers["tracked_logprobs"],
-        texts=texts,
-        certificate=certificate,
-        provenance=provenance(model, "logit_lens", arguments, parts.vocab_size, where, time.perf_counter() - started),
+    texts = token_texts(tokenizer, all_ids(numbers, encoded, wanted))
+    return lens_result(
+        numbers,
+        sites,
+        packed_tokens(encoded, picked, texts),
+        [prompt_text(tokenizer, ids) for ids in encoded],
+        wanted,
+        texts,
+        certificate,
+        provenance(model, "logit_lens", arguments, parts.vocab_size, where, time.perf_counter() - started),
     )
-
-
-def _sites(model: Envoy, parts: Anatomy, layers: Any, components: Any, heads: Any) -> tuple[list[Site], Reads]:
-    """The sites that were asked for, and what is to be read for them; the last layer's stream always comes last."""
-    last = Site(parts.n_layers - 1)
-    if components == ["resid_post"] and heads is None:
-        read = sorted(pick(layers, parts.n_layers, "layers", "this model"))
-        return [Site(layer) for layer in read], stream_reads([*read, *({parts.n_layers - 1} - {*read})], parts)
-    blocks = wiring(model)
-    sites = pick_sites(components, heads, layers, blocks, parts)
-    return sites, site_reads([*sites, *({last} - {*sites})], blocks, parts.family)
 
 
 def _run(
@@ -178,76 +150,23 @@ def _run(
 
     The block names only torch, nnsight, the model, plain values and the functions of `readout`, so it can travel.
     """
-    every = list(zip(reads.slots, reads.heads, strict=True))
-    sites = [(site, norm) for site in range(options["n_sites"])]
-    certified = (len(every) - 1, True)  # the last layer through the norm: what the certificate checks
-    if sites[-1] != certified:
-        sites.append(certified)
+    sites = reads.rows(options["n_sites"], norm)
     weight = None if remote else plain_head(model, parts)
     options = {**options, "copies": COPIES if weight is None else 1}
     wanted = torch.tensor(
         [[*targets[p], next_id] for p, next_id in zip(batch.token_prompts, batch.next_ids, strict=True)]
     )
-    rows, kept, tail, plan, n_slots = batch.rows, batch.kept, parts.tail, reads.plan, reads.n_slots
+    rows, kept, tail = batch.rows, batch.kept, tail_for(parts, remote)
     where, max_bytes = (len(batch.inputs["input_ids"]), rows, batch.columns), options["max_bytes"]
-    inputs = dict(batch.inputs)
-    if remote:
-        nnsight.register("lens_recipes")  # the server does not have this package: its functions travel as source
-        inputs["remote"] = remote
-        tail = anywhere(tail)  # its devices are not ours
-    with torch.inference_mode(), model.trace(**inputs):
+    plan, n_slots, slots, heads = reads.plan, reads.n_slots, reads.slots, reads.heads
+    with torch.inference_mode(), model.trace(**batch.inputs, **destination(remote)):
         vectors, errors = collect(model, plan, where, n_slots, max_bytes)
-        streams = []
-        for slot, head in every:
-            streams.append(vectors[slot] if head is None else partial(one_head, model, *head, vectors[slot]))
+        streams = site_streams(model, vectors, slots, heads)
         logits = model_logits(model.output)
         to_logits = partial(unembed, model, tail, weight, {})
         numbers = readout(streams, sites, to_logits, logits, (rows, kept), wanted, **options)
         numbers = nnsight.save({**numbers, **errors})
     return {name: value.numpy() for name, value in numbers.items()}
-
-
-def _in_prompt_order(found: list[dict[str, np.ndarray]], token_prompts: list[int]) -> dict[str, np.ndarray]:
-    """Batches end to end, then tokens by prompt; tracked tokens padded to the widest batch."""
-    order = np.argsort(token_prompts, kind="stable")
-    widest = max(part["tracked_ids"].shape[-1] for part in found)
-    joined = {}
-    for name in list(found[0]):
-        parts = [part.pop(name) for part in found]
-        if name in PADDED:
-            parts = [
-                np.pad(p, [(0, 0)] * (p.ndim - 1) + [(0, widest - p.shape[-1])], constant_values=PADDED[name])
-                for p in parts
-            ]
-        axis = token_axis(name)
-        joined[name] = np.concatenate(parts, axis).take(order, axis)
-    return joined
-
-
-def certificate_of(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
-    """The certificate of a run's numbers, each `[token]`."""
-    return Certificate(
-        max_logit_error=float(numbers["error"].max()),
-        max_abs_logit=float(numbers["scale"].max()),
-        max_kl=float(numbers["kl_last"].max()),
-        top1_agreement=float(numbers["agrees"].mean()),
-        tokens=len(numbers["error"]),
-        dtype=str(dtype_of(model)).removeprefix("torch."),
-        **{f"max_{name}_error": float(numbers[name].max()) for name in ("block", "total", "head") if name in numbers},
-    )
-
-
-def packed_tokens(encoded: list[list[int]], picked: list[list[int]], texts: dict[int, str]) -> Tokens:
-    """The token axis: the picked positions of all prompts."""
-    after = [following(ids) for ids in encoded]
-    spots = [(p, t, encoded[p][t], after[p][t]) for p in range(len(encoded)) for t in picked[p]]
-    prompt, position, here, next_id = np.array(spots, dtype=np.int32).T
-    return Tokens(prompt, position, here, next_id, np.zeros(len(spots), dtype=bool), [texts[int(i)] for i in here])
-
-
-def _all_ids(encoded: list[list[int]], numbers: dict[str, np.ndarray], wanted: list[list[int]]) -> set[int]:
-    ids = {i for row in (*encoded, *wanted) for i in row}
-    return ids.union(*(np.unique(numbers[name]).tolist() for name in ("top_ids", "final_ids", "tracked_ids")))
 
 
 def check_numbers(top_k: Any, track: Any, max_bytes: Any, vocab: int) -> None:

@@ -55,16 +55,20 @@ def cut(
     Prompts of different lengths share a batch where left padding changes nothing for this model; otherwise (and on
     a server, where that cannot be tried first, or without `pad`) each batch has one length.
     """
-    mixed = len({len(ids) for ids in encoded}) > 1
-    can_pad = mixed and pad and not remote and padding_is_harmless(model, parts)
-    bounds = _rope_bounds(text_config(model))
+    can_pad = pad and not remote and may_pad(model, parts, encoded)
+    bounds = rope_bounds(text_config(model))
     # Prompts of one sort may share a batch: one length, or where padding is harmless one side of each bound.
     sorts = [sum(len(ids) > bound for bound in bounds) if can_pad else len(ids) for ids in encoded]
-    groups = _groups([len(ids) for ids in encoded], picked, sorts, max_bytes // (4 * parts.vocab_size))
-    return [_batch(group, encoded, picked, parts) for group in groups]
+    groups = group([len(ids) for ids in encoded], picked, sorts, max_bytes // (4 * parts.vocab_size))
+    return [_batch(numbers, encoded, picked, parts) for numbers in groups]
 
 
-def _rope_bounds(config: Any) -> set[int]:
+def may_pad(model: Envoy, parts: Anatomy, encoded: list[list[int]]) -> bool:
+    """Whether prompts of different lengths are there, and may share a batch."""
+    return len({len(ids) for ids in encoded}) > 1 and padding_is_harmless(model, parts)
+
+
+def rope_bounds(config: Any) -> set[int]:
     """Lengths at which a model changes its position encoding for *all* tokens of a batch (longrope)."""
     found: set[int] = set()
     parts = [config.to_dict() if hasattr(config, "to_dict") else {}]
@@ -77,32 +81,39 @@ def _rope_bounds(config: Any) -> set[int]:
     return found
 
 
-def _groups(lengths: list[int], picked: list[list[int]], sorts: list[int], max_logits: int) -> Iterator[list[int]]:
+def group(lengths: list[int], picked: list[list[int]], sorts: list[int], max_logits: int) -> Iterator[list[int]]:
     """Prompt numbers of each batch, shortest first. A prompt that is over a budget by itself is a batch by itself."""
-    group: list[int] = []
+    together: list[int] = []
     kept = 0
     for prompt in sorted(range(len(lengths)), key=lambda p: lengths[p]):
         length = lengths[prompt]
         most = max(kept, length - min(picked[prompt]))
-        rows = len(group) + 1
+        rows = len(together) + 1
         full = rows * length > MAX_TOKENS or rows * most > max_logits
-        if group and (full or sorts[prompt] != sorts[group[-1]]):
-            yield group
-            group, most = [], length - min(picked[prompt])
-        group, kept = [*group, prompt], most
-    yield group
+        if together and (full or sorts[prompt] != sorts[together[-1]]):
+            yield together
+            together, most = [], length - min(picked[prompt])
+        together, kept = [*together, prompt], most
+    yield together
+
+
+def left_padded(prompts: list[list[int]]) -> tuple[Int[Tensor, "row column"], Int[Tensor, "row column"], list[int]]:
+    """Ids and mask of some prompts side by side, and how many columns are padding before each."""
+    width = max(map(len, prompts))
+    pads = [width - len(ids) for ids in prompts]
+    ids = torch.tensor([[0] * pad + ids for pad, ids in zip(pads, prompts, strict=True)])
+    return ids, torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads]), pads
 
 
 def _batch(group: list[int], encoded: list[list[int]], picked: list[list[int]], parts: Anatomy) -> Batch:
-    width = max(len(encoded[p]) for p in group)
     after = {p: following(encoded[p]) for p in group}
-    pads = [width - len(encoded[p]) for p in group]
-    ids = torch.tensor([[0] * pad + encoded[p] for p, pad in zip(group, pads, strict=True)])
+    ids, mask, pads = left_padded([encoded[p] for p in group])
+    width = ids.shape[1]
     spots = [(row, p, position) for row, p in enumerate(group) for position in picked[p]]
     columns = torch.tensor([pads[row] + position for row, _, position in spots])
     inputs: dict[str, Any] = {"input_ids": ids}
     if any(pads):
-        inputs["attention_mask"] = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads])
+        inputs["attention_mask"] = mask
     if "use_cache" in parts.forward_options:
         inputs["use_cache"] = False
     kept = columns

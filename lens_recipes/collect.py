@@ -5,13 +5,14 @@ Runs where the model is and imports only torch, like `readout`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .frozen import head_writes, wide
+from .frozen import head_writes, one_head, wide
 from .readout import first_of, replay, slices
 
 
@@ -84,6 +85,14 @@ def collect(
             _note(errors, "block", block, value, sizes[0] + wide(value).abs())
             _note(errors, "total", total, value, sizes[1] + wide(value).abs())
     return vectors, errors
+
+
+def site_streams(
+    model: Any, vectors: list[Any], slots: list[int], heads: list[tuple[list[int], list[tuple]] | None]
+) -> list[Any]:
+    """What `readout` reads of each site: a vector, or for a head what makes its share out of that of all heads."""
+    own = zip(slots, heads, strict=True)
+    return [vectors[slot] if head is None else partial(one_head, model, *head, vectors[slot]) for slot, head in own]
 
 
 def _sum_of_heads(model: Any, own: Any, x: Tensor, value: Tensor, max_bytes: int) -> tuple[Tensor, Tensor, Tensor]:

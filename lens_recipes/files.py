@@ -17,7 +17,7 @@ from .attribution_result import AXES as ATTRIBUTION_AXES
 from .attribution_result import UNITS, Attribution, Part
 from .certificate import Certificate
 from .errors import LensError
-from .result import AXES, LensResult, Site, Tokens
+from .result import AXES, LensResult, Response, Site, Tokens
 
 
 class _Kind(NamedTuple):
@@ -39,7 +39,7 @@ class _Kind(NamedTuple):
 
 
 _KINDS = (
-    _Kind(LensResult, "a lens result", "lens-recipes/result", 1, AXES, "sites", "site", Site, {}),
+    _Kind(LensResult, "a lens result", "lens-recipes/result", 1, AXES, "sites", "site", Site, {"responses": list}),
     _Kind(
         Attribution,
         "an attribution",
@@ -59,7 +59,10 @@ _TOKEN_COLUMNS = {
     "id": np.int32,
     "next_id": np.int32,
     "generated": np.bool_,
+    "next_logprob": np.float32,
+    "sampler_logprob": np.float32,
 }
+_OF_GENERATION = ("next_logprob", "sampler_logprob")  # columns that other results do not have
 
 
 def save(result: LensResult | Attribution, path: str | os.PathLike[str]) -> None:
@@ -105,7 +108,8 @@ def _meta(result: LensResult | Attribution) -> dict[str, Any]:
 
 def _arrays(result: LensResult | Attribution) -> dict[str, Any]:
     columns = {f"token_{name}": getattr(result.tokens, name) for name in _TOKEN_COLUMNS}
-    return {name: getattr(result, name) for name in _kind(type(result)).axes} | columns
+    there = {name: column for name, column in columns.items() if column is not None}
+    return {name: getattr(result, name) for name in _kind(type(result)).axes} | there
 
 
 def load(path: str | os.PathLike[str], result: type = LensResult) -> Any:
@@ -165,7 +169,10 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _rebuild(kind: _Kind, meta: dict[str, Any], arrays: dict[str, Any]) -> Any:
-    columns = {name: arrays[f"token_{name}"].astype(dtype) for name, dtype in _TOKEN_COLUMNS.items()}
+    there = {
+        name: f"token_{name}" for name in _TOKEN_COLUMNS if name not in _OF_GENERATION or f"token_{name}" in arrays
+    }
+    columns = {name: arrays[stored].astype(_TOKEN_COLUMNS[name]) for name, stored in there.items()}
     rows = [_row(kind, row) for row in meta[kind.rows]]
     sizes = {kind.axis: len(rows), "token": len(columns["id"]), "prompt": len(meta["prompts"])}
     fields = {}
@@ -180,7 +187,12 @@ def _rebuild(kind: _Kind, meta: dict[str, Any], arrays: dict[str, Any]) -> Any:
             raise ValueError(f"the tokens have {len(column)} entries for {name!r}, expected {sizes['token']}")
     if not all(0 <= prompt < sizes["prompt"] for prompt in columns["prompt"]):
         raise ValueError(f"a token belongs to a prompt that is not among the {sizes['prompt']}, expected")
+    if kind.result is LensResult:
+        responses = meta.get("responses", [])  # a file may be older than the field
+        meta["responses"] = [Response(*map(_text, response)) for response in responses]
     plain = {name: meta[name] for name in kind.plain}
+    if len(plain.get("responses", [])) not in (0, sizes["prompt"]):
+        raise ValueError(f"there are {len(plain['responses'])} responses, expected one for each prompt or none")
     for name, value in plain.items():
         if not isinstance(value, kind.plain[name]):
             raise ValueError(f"{name} is {value!r}, expected: {kind.plain[name].__name__}")
@@ -203,6 +215,12 @@ def _rebuild(kind: _Kind, meta: dict[str, Any], arrays: dict[str, Any]) -> Any:
         **plain,
         **fields,
     )
+
+
+def _text(stored: Any) -> str:
+    if not isinstance(stored, str):
+        raise ValueError(f"{stored!r} is no text, expected in a response")
+    return stored
 
 
 def _row(kind: _Kind, stored: Any) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ _locks: weakref.WeakKeyDictionary[torch.nn.Module, threading.RLock] = weakref.We
 
 # How a model that `load` built is to be run when a recipe is not told: False, True or a server's address.
 _remote_by_default: weakref.WeakKeyDictionary[Envoy, bool | str] = weakref.WeakKeyDictionary()
+_load_seconds: weakref.WeakKeyDictionary[Envoy, float] = weakref.WeakKeyDictionary()
 
 
 def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kwargs: Any) -> Envoy:
@@ -75,11 +77,18 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
             f"load() received {type(source).__name__}; it takes a hub id, a checkpoint folder, {SMOLLM2!r}, "
             "a Hugging Face PreTrainedModel or an nnsight model."
         )
+    started = time.perf_counter()
     if source == SMOLLM2:
         source = smollm2.folder()
     model = _from_pretrained(os.fspath(source), tokenizer, bool(remote), kwargs)
     _remote_by_default[model] = remote
+    _load_seconds[model] = time.perf_counter() - started
     return model
+
+
+def load_seconds(model: Envoy) -> float | None:
+    """How long `load` took, or None where it was given a model that was there already."""
+    return _load_seconds.get(model)
 
 
 def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:

@@ -58,7 +58,9 @@ class Tokens:
     """The packed token axis: prompts end to end, only the positions that were asked for.
 
     Each field is an array `[token]`. A token at `position` t predicts the token at t+1, `next_id` (−1 where the
-    prompt ends).
+    prompt ends). `generated` says that the model itself wrote `next_id`; then `next_logprob` is what its own
+    distribution gave it, and `sampler_logprob` what was left of that after temperature, top-p and the rest (NaN where
+    nothing was generated; both None in a result without generation).
     """
 
     prompt: NDArray[np.int32]
@@ -67,9 +69,21 @@ class Tokens:
     next_id: NDArray[np.int32]
     generated: NDArray[np.bool_]
     text: list[str]
+    next_logprob: NDArray[np.float32] | None = None
+    sampler_logprob: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.id)
+
+
+class Response(NamedTuple):
+    """What a model wrote after one prompt, and why it stopped.
+
+    `finish` is "eos", "stop" (a stop string), "length" (`max_new_tokens`), "time" (`max_time`) or "interrupted".
+    """
+
+    text: str
+    finish: str
 
 
 def one_prompt(result: Any, axes_of: dict[str, tuple[str, ...]], prompt: Any) -> tuple[int, dict[str, Any]]:
@@ -87,7 +101,8 @@ def one_prompt(result: Any, axes_of: dict[str, tuple[str, ...]], prompt: Any) ->
             array = array.take(here, axes.index("token"))
         cut[name] = array[number : number + 1] if axes[0] == "prompt" else array
     columns = {f.name: getattr(result.tokens, f.name) for f in dataclasses.fields(Tokens) if f.name != "text"}
-    tokens = Tokens(**{k: v[here] for k, v in columns.items()}, text=[result.tokens.text[i] for i in here])
+    there = {name: column[here] for name, column in columns.items() if column is not None}
+    tokens = Tokens(**there, text=[result.tokens.text[i] for i in here])
     cut["tokens"] = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
     return number, cut
 
@@ -118,6 +133,7 @@ class LensResult:
         texts: id → text of every id above.
         certificate: The proof, or None with the reason in `provenance["certificate"]`.
         provenance: Model, versions, recipe, arguments, seconds.
+        responses: What the model wrote after each prompt, `[prompt]`; empty where it did not generate.
     """
 
     sites: list[Site]
@@ -143,6 +159,7 @@ class LensResult:
     texts: dict[int, str]
     certificate: Certificate | None
     provenance: dict[str, Any] = field(default_factory=dict)
+    responses: list[Response] = field(default_factory=list)
 
     # -- prompts ---------------------------------------------------------------------------------------------
 
@@ -154,10 +171,21 @@ class LensResult:
 
     def __getitem__(self, prompt: int) -> LensResult:
         """One prompt's result: the numbers that it has alone. (`texts` stays whole.)"""
-        _, cut = one_prompt(self, AXES, prompt)
+        number, cut = one_prompt(self, AXES, prompt)
+        cut["responses"] = self.responses[number : number + 1]
         followed = (cut["tracked_ids"] >= 0).any(0)  # other prompts may have needed more columns
         cut |= {name: cut[name][..., followed] for name in ("tracked_ids", "tracked_logprobs")}
         return dataclasses.replace(self, **cut)
+
+    @property
+    def timings(self) -> dict[str, float | None]:
+        """Where the time of a generation went; empty where the model did not generate.
+
+        Seconds: `load_s` (None if `load` did not build the model), `tokenise_s`, `prefill_s`, `decode_s` (all steps
+        after the first, sampling included), `decode_per_token_s`, `lens_s`, `text_s` (ids to text). And `input_tokens`,
+        `output_tokens`, and `tokens_per_second` of prefill, decode and lens together.
+        """
+        return dict(self.provenance.get("timings", {}))
 
     def text(self, token: int) -> str:
         """The text of an id in this result."""

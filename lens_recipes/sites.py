@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nnsight.intervention.envoy import Envoy
+
 from ._anatomy import Anatomy
 from .components import ORDER, PARTS
 from .errors import LensError
 from .result import Site
 from .tokens import pick
-from .wiring import Block, Heads, Tap
+from .wiring import Block, Heads, Tap, wiring
 
 COMPONENTS = ORDER[:-1]  # all but a vector
 
@@ -31,6 +33,28 @@ class Reads:
     n_slots: int
     slots: list[int]
     heads: list[tuple[list[int], list[tuple]] | None]
+
+    def rows(self, n_sites: int, norm: bool = True) -> list[tuple[int, bool]]:
+        """(read, whether the norm is applied) of the sites, and last the certificate's: the last layer through it."""
+        sites, certified = [(site, norm) for site in range(n_sites)], (len(self.slots) - 1, True)
+        return sites if sites[-1] == certified else [*sites, certified]
+
+
+def sites_and_reads(
+    model: Envoy, parts: Anatomy, layers: Any, components: list[str], heads: Any = None
+) -> tuple[list[Site], Reads]:
+    """The sites that were asked for, and what is to be read for them; the last layer's stream always comes last.
+
+    Raises:
+        ValueError, LensError: as `pick_sites`.
+    """
+    last = parts.n_layers - 1
+    if components == ["resid_post"] and heads is None:
+        read = sorted(pick(layers, parts.n_layers, "layers", "this model"))
+        return [Site(layer) for layer in read], stream_reads([*read, *({last} - {*read})], parts)
+    blocks = wiring(model)
+    sites = pick_sites(components, heads, layers, blocks, parts)
+    return sites, site_reads([*sites, *({Site(last)} - {*sites})], blocks, parts.family)
 
 
 def pick_sites(components: Any, heads: Any, layers: Any, blocks: list[Block], parts: Anatomy) -> list[Site]:

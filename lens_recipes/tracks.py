@@ -186,3 +186,48 @@ def _difference(one: LensResult, pair: list[Any], token: int) -> Track:
     a, b = (int(one.target_ids[0, target_column(one, 0, what)]) for what in pair)
     name = f"{visible(one.text(a), 20)} − {visible(one.text(b), 20)}"
     return Track((a, b), name, logit_diff(one, a, b)[:, token].astype(np.float64))
+
+
+class Settled(NamedTuple):
+    """From which layer on the answer after one token is top-1, to the end.
+
+    `token` is an index into `result.tokens`, `site` one into `result.sites` (−1 for never), `layer` that site's (None
+    for never). `margin` is by how many nats the answer is ahead of the runner-up there; NaN for never, and where the
+    result holds no runner-up (`top_k=1`). `text` is the answer's.
+    """
+
+    token: int
+    text: str
+    site: int
+    layer: int | None
+    margin: float
+
+
+def settled_layers(result: LensResult, of: str = "final", *, component: str | None = None) -> list[Settled]:
+    """When each generated token was decided, one entry each; in a result without generation, all its tokens.
+
+    Args:
+        result: Any lens result.
+        of: "final" for the model's own answer, "next" for the token that was sampled, which settles nowhere unless it
+            is the model's answer. (`LensResult.settled` takes targets too.)
+        component: Along which sites, as in `LensResult.settled`.
+
+    Raises:
+        ValueError: as `LensResult.settled`, or an `of` that is neither.
+
+    Example:
+        >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
+        >>> print([(step.text, step.layer) for step in settled_layers(result)])
+    """
+    if of not in ("final", "next"):
+        raise ValueError(f'of={of!r} must be "final" or "next"; for a target there is result.settled({of!r}).')
+    ids, generated = result.final_ids if of == "final" else result.tokens.next_id, result.tokens.generated
+    sites, tops = result.settled(of, component=component), result.top_logprobs
+    found = []
+    for token in np.flatnonzero(generated if generated.any() else ids >= 0).tolist():
+        site = int(sites[token])
+        ahead = site >= 0 and tops.shape[-1] > 1
+        margin = float(tops[site, token, 0] - tops[site, token, 1]) if ahead else math.nan
+        layer = result.sites[site].layer if site >= 0 else None
+        found.append(Settled(token, result.text(ids[token]), site, layer, margin))
+    return found

@@ -24,8 +24,8 @@ from .display import token_texts
 from .models import dtype_of, exclusive, resolve_remote, tokenizer_of
 from .provenance import provenance
 from .readout import COPIES, first_of, readout, unembed
+from .remote import destination, tail_for
 from .result import LensResult, Site, Tokens
-from .tail import anywhere
 from .tokens import listed, target_ids
 
 NO_RUN = "vectors are decoded without a run, so there are no logits of the model to compare with"
@@ -83,7 +83,7 @@ def decode_vectors(
         labels = _names(names, len(rows))
         wanted = target_ids(targets, 1, tokenizer, parts.vocab_size)[0]
         weight = None if where else plain_head(model, parts)
-        tail = anywhere(parts.tail) if where else parts.tail
+        tail = tail_for(parts, where)
         options: dict[str, Any] = {
             "n_sites": 1, "top_k": top_k, "track": None, "max_tracked": 1, "max_bytes": max_bytes,
             "copies": COPIES if weight is None else 1,
@@ -93,9 +93,9 @@ def decode_vectors(
         at = torch.zeros(2, len(rows), dtype=torch.long)
         arguments = ([(0, apply_norm)], to_logits, nothing, (at[0], at[1]), torch.tensor([wanted] * len(rows)))
         if where:
-            nnsight.register("lens_recipes")
             last = f"{parts.blocks}.{parts.n_layers - 1}"  # vectors go where its output is: norm and head expect that
-            with torch.inference_mode(), model.trace(input_ids=torch.tensor([parts.plain_ids[:1]]), remote=where):
+            one = torch.tensor([parts.plain_ids[:1]])
+            with torch.inference_mode(), model.trace(input_ids=one, **destination(where)):
                 there = str(first_of(model.get(last).output).device)
                 found = nnsight.save(readout([partial(_on_device, rows, there)], *arguments, **options))
         else:

@@ -235,7 +235,7 @@ def test_none_picks_all():
 )
 def test_every_prompt_is_in_one_batch_that_keeps_its_budget(lengths, can_pad, max_logits, all_positions):
     picked = [list(range(n)) if all_positions else [n - 1] for n in lengths]
-    groups = list(batches._groups(lengths, picked, [0] * len(lengths) if can_pad else lengths, max_logits))
+    groups = list(batches.group(lengths, picked, [0] * len(lengths) if can_pad else lengths, max_logits))
     assert sorted(prompt for group in groups for prompt in group) == list(range(len(lengths)))
     for group in groups:
         kept = max(lengths[p] - min(picked[p]) for p in group)

@@ -1,0 +1,141 @@
+"""How much does the lens add to generation, beside the least that it could cost?
+
+    python benchmarks/generation.py                      # 64 new tokens after 128; JSON on stdout
+    python benchmarks/generation.py --prompts 4 --new 32
+    python benchmarks/generation.py --memory             # peak memory of 64 and of 512 steps, each in a fresh process
+
+Measured side by side in one process, interleaved, medians:
+
+- `generate`: Hugging Face's own `generate`, greedy, with its cache;
+- `floor`: the same, and after each step the bare product of that step's rows (all layers) with the unembedding;
+- `basic`: `generate_lens`, all layers, top-5 (`track=None`);
+- `all`: the same with two targets and tracking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from lens import text_ids
+
+import lens_recipes as lr
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def generate(module, ids: list[list[int]], new: int, product: bool) -> None:
+    """Hugging Face's own, as a user calls it; with `product` the floor."""
+    streams: list[torch.Tensor] = []
+
+    def decoded(_module, _args, _out) -> None:
+        rows = torch.cat(streams)
+        streams.clear()
+        rows @ module.lm_head.weight.T
+
+    hooks = []
+    if product:
+        for layer in module.model.layers:
+            hooks.append(layer.register_forward_hook(lambda _m, _i, out: streams.append(out[:, -1])))
+        hooks.append(module.register_forward_hook(decoded))
+    try:
+        inputs = torch.tensor(ids)
+        module.generate(
+            input_ids=inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=new,
+            min_new_tokens=new,
+        )  # fmt: skip
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def lens(model, ids: list[list[int]], new: int, **options) -> None:
+    lr.generate_lens(
+        model, ids, max_new_tokens=new, generation_config={"min_new_tokens": new}, do_sample=False, **options
+    )
+
+
+def contenders(model, ids: list[list[int]], new: int) -> dict[str, Callable[[], None]]:
+    return {
+        "generate": lambda: generate(model._module, ids, new, product=False),
+        "floor": lambda: generate(model._module, ids, new, product=True),
+        "basic": lambda: lens(model, ids, new, track=None),
+        "all": lambda: lens(model, ids, new, targets=[" the", " Paris"]),
+    }
+
+
+def measure(model, prompts: int, tokens: int, new: int, repeat: int) -> dict[str, object]:
+    """Median seconds of each contender, and the ratio to the floor, run in turn."""
+    runs = contenders(model, text_ids(model.tokenizer, prompts, tokens), new)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeat + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if turn:  # the first round warms up
+                seconds[name].append(time.perf_counter() - started)
+    ratios = {
+        name: statistics.median(v / f for v, f in zip(values, seconds["floor"], strict=True))
+        for name, values in seconds.items()
+    }
+    return {
+        "prompts": prompts,
+        "tokens": tokens,
+        "new": new,
+        "seconds": {name: round(statistics.median(values), 3) for name, values in seconds.items()},
+        "ratio_to_floor": {name: round(value, 3) for name, value in ratios.items() if name != "floor"},
+    }
+
+
+# -- memory --------------------------------------------------------------------------------------------------
+
+
+def memory_of(new: int) -> dict[str, int]:
+    """Peak resident megabytes of plain generation, and what the lens of as many steps adds; in this process."""
+    model = lr.load("smollm2")
+    ids = text_ids(model.tokenizer, 1, 128)
+    lens(model, ids, 2)
+    generate(model._module, ids, new, product=False)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    lens(model, ids, new)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"new": new, "generate_mb": before, "peak_mb": after, "grown_mb": after - before}
+
+
+def memory() -> None:
+    for new in (64, 512):
+        command = [sys.executable, __file__, "--memory-of", str(new)]
+        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[128])
+    parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--prompts", type=int, nargs="+", default=[1])
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        print(json.dumps(memory_of(options.memory_of)))
+        return
+    if options.memory:
+        memory()
+        return
+    model = lr.load("smollm2")
+    for prompts in options.prompts:
+        for tokens in options.tokens:
+            print(json.dumps(measure(model, prompts, tokens, options.new, options.repeat)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

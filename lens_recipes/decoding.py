@@ -1,0 +1,177 @@
+"""The loop in which a model generates, watched: after each step, what was read becomes numbers.
+
+Runs where the model is, so it imports only torch and transformers, like `readout` (a server has both).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import StoppingCriteriaList
+from transformers.generation import StopStringCriteria
+
+from .readout import readout
+
+# Why a row ends, as the classes of transformers' criteria name it; of several, the first here.
+ENDS = {
+    "EosTokenCriteria": "eos", "StopStringCriteria": "stop", "MaxLengthCriteria": "length", "MaxTimeCriteria": "time",
+}  # fmt: skip
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once the device has done all that it was asked to."""
+    if device.type in ("cuda", "mps", "xpu"):
+        getattr(torch, device.type).synchronize(device)
+    return time.perf_counter()
+
+
+class Watch:
+    """What is known of one running generation, and what is kept of it.
+
+    The trace gives it each step's streams and logits (`see`); the loop that it puts in place of `generate`'s own, which
+    is the same loop, tells it what was sampled, and with that the step becomes numbers (`_reduce`).
+
+    Attributes:
+        kept: One entry per step: the arrays of `readout` with the tokens of all rows that still run, those of
+            `collect`, and `row`, `position`, `id`, `next_id`, `generated`, `next_logprob`, `sampler_logprob` `[token]`.
+        ends: Why each row ended; "" while it runs.
+        seconds: (model and sampler, lens) of each step.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        pads: Int[Tensor, " row"],
+        first: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
+        targets: Int[Tensor, "row target"],
+        reads: list[tuple[int, bool]],
+        to_logits: Any,
+        options: dict[str, Any],
+        stop: list[str],
+        seed: int | None,
+        emit: Any,
+    ) -> None:
+        """Before the first step.
+
+        Args:
+            model: The nnsight model.
+            pads: How many columns are padding before each row.
+            first: (row, column) of each token that is read in the first step; later it is the newest of each row.
+            targets: Token ids to follow.
+            reads, to_logits, options: For `readout`.
+            stop: Strings that end a row.
+            seed: For the sampler, or None.
+            emit: Called with each step's arrays where the block runs in the caller's process; None elsewhere.
+        """
+        self.model, self.pads, self.targets = model, pads, targets
+        self.rows, self.columns = first
+        self.reads, self.to_logits, self.options = reads, to_logits, options
+        self.stop, self.seed, self.emit = stop, seed, emit
+        self.kept: list[dict[str, Tensor]] = []
+        self.ends = [""] * len(targets)
+        self.seconds: list[tuple[float, float]] = []
+
+    # -- what the trace calls --------------------------------------------------------------------------------
+
+    @property
+    def where(self) -> tuple[int, Int[Tensor, " token"], Int[Tensor, " token"]]:
+        """(number of rows, row of each token, its column) in this step."""
+        return len(self.ends), self.rows, self.columns
+
+    def see(self, streams: list[Any], errors: dict[str, Tensor], logits: Tensor) -> None:
+        """This step's streams, each `[token, …]`, the errors of their sums, and the model's logits."""
+        self.streams, self.errors, self.logits = streams, errors, logits
+
+    # -- what `generate` calls -------------------------------------------------------------------------------
+
+    def loop(
+        self,
+        module: Any,
+        input_ids: Tensor,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """transformers' own sampling loop, with an ear behind the sampler and one behind the end of each step."""
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
+        if self.stop:
+            stopping_criteria.append(StopStringCriteria(self.model.tokenizer, self.stop))
+        logits_processor.append(self._hear)
+        self.started = now(input_ids.device)
+        return type(module)._sample(
+            module,
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=_Criteria(stopping_criteria, self),
+            generation_config=generation_config,
+            **kwargs,
+        )
+
+    def _hear(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Last of the processors: these are the scores that are sampled from."""
+        self.scores = scores
+        return scores
+
+    def step(self, ids: Int[Tensor, "row column"], ends: dict[str, Tensor]) -> None:
+        """One more token per row has been sampled; `ends` says which rows each criterion ends."""
+        if not len(self.rows):  # where stopping is noticed a step late (MPS)
+            return
+        sampled = now(ids.device)
+        numbers = self._reduce(ids)
+        self.kept.append(numbers)
+        for row in numbers["row"][numbers["generated"]].tolist():
+            hit = [name for name, done in ends.items() if done[row]]
+            self.ends[row] = next((word for name, word in ENDS.items() if name in hit), "stop" if hit else "")
+        running = [row for row, end in enumerate(self.ends) if not end]
+        self.rows, self.columns = torch.tensor(running, dtype=torch.long), torch.full((len(running),), -1)
+        reduced = now(ids.device)
+        self.seconds.append((sampled - self.started, reduced - sampled))
+        if self.emit is not None:
+            self.emit(numbers)
+        self.started = now(ids.device)
+
+    def _reduce(self, ids: Int[Tensor, "row column"]) -> dict[str, Tensor]:
+        rows, device = self.rows, ids.device
+        width = ids.shape[1] - 1  # before the sampled token
+        columns = self.columns % width
+        last = columns == width - 1
+        next_ids = ids[rows.to(device), columns.to(device) + 1].cpu()
+        wanted = torch.cat([self.targets[rows], next_ids[:, None]], -1)
+        kept = columns if self.logits.shape[1] == width else columns - width  # the model gave its last logits only
+        numbers = readout(self.streams, self.reads, self.to_logits, self.logits, (rows, kept), wanted, **self.options)
+        at = rows[last], next_ids[last]
+        own, left = torch.full((2, len(rows)), float("nan"))
+        own[last] = _logprobs(self.logits[:, -1], *at)
+        left[last] = _logprobs(self.scores, *at)
+        spots = {"row": rows, "position": columns - self.pads[rows], "next_id": next_ids, "generated": last}
+        here = ids[rows.to(device), columns.to(device)].cpu()
+        del self.streams, self.logits, self.scores  # not beside the next step's
+        return {**numbers, **self.errors, **spots, "id": here, "next_logprob": own, "sampler_logprob": left}
+
+
+class _Criteria(StoppingCriteriaList):
+    """transformers' criteria, that tell a watch which of them end which rows."""
+
+    def __init__(self, criteria: Any, watch: Watch) -> None:
+        super().__init__(criteria)
+        self.watch = watch
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        ends = {type(criterion).__name__: criterion(input_ids, scores, **kwargs) for criterion in self}
+        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        for hit in ends.values():
+            done = done | torch.as_tensor(hit, device=done.device)
+        self.watch.step(input_ids, {name: torch.as_tensor(hit).expand(len(done)).cpu() for name, hit in ends.items()})
+        return done
+
+
+def _logprobs(scores: Tensor, rows: Int[Tensor, " token"], ids: Int[Tensor, " token"]) -> Tensor:
+    """The log-probability of one id in each of some rows of scores."""
+    logprobs = scores[rows.to(scores.device)].float().log_softmax(-1)
+    return logprobs.gather(-1, ids[:, None].to(scores.device))[:, 0].cpu()

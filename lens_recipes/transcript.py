@@ -1,0 +1,141 @@
+"""The steps of a generation become results: one for each token as it comes, and one for all."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nnsight.intervention.envoy import Envoy
+
+from .assemble import all_ids, certificate_of, in_prompt_order, lens_result
+from .display import prompt_text, token_texts
+from .models import load_seconds, tokenizer_of
+from .readout import token_axis
+from .result import LensResult, Response, Site, Tokens
+
+# What a step says of its tokens beside the arrays of `readout`, `[token]`.
+_SPOTS = {
+    "prompt": np.int32, "position": np.int32, "id": np.int32, "next_id": np.int32, "generated": np.bool_,
+    "next_logprob": np.float32, "sampler_logprob": np.float32,
+}  # fmt: skip
+
+Step = dict[str, np.ndarray]  # the arrays that `decoding.Watch` keeps of one step, with prompts in place of rows
+
+
+@dataclass
+class Run:
+    """What one batch left behind.
+
+    Attributes:
+        steps: The arrays of each step.
+        ends: Why each prompt's text ended, "" if it was cut off.
+        seconds: (model and sampler, lens) of each step.
+        interrupted: Whether it was cut off.
+    """
+
+    steps: list[Step]
+    ends: dict[int, str]
+    seconds: list[tuple[float, float]]
+    interrupted: bool
+
+
+@dataclass
+class Transcript:
+    """What a result needs beside the numbers: sites, prompts and targets `[prompt]`, and where it all comes from."""
+
+    model: Envoy
+    sites: list[Site]
+    encoded: list[list[int]]
+    wanted: list[list[int]]
+    record: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.prompts = [prompt_text(tokenizer_of(self.model), ids) for ids in self.encoded]
+
+    def parts(self, step: Step) -> list[LensResult]:
+        """One result for each token that a step generated.
+
+        Raises:
+            LensError: the lens was not the model's own output.
+        """
+        tokens = np.flatnonzero(step["generated"])
+        return [self._result([{name: v.take([t], _axis(name)) for name, v in step.items()}], {}) for t in tokens]
+
+    def whole(self, runs: list[Run], started: float, tokenise_s: float) -> LensResult:
+        """All that was read, prompt after prompt; those that had not begun are left out.
+
+        Raises:
+            LensError: the lens was not the model's own output.
+        """
+        since = time.perf_counter()
+        ends = {prompt: end or "interrupted" for run in runs if run.steps for prompt, end in run.ends.items()}
+        result = self._result([step for run in runs for step in run.steps], ends)
+        result.provenance["timings"] = {
+            "load_s": load_seconds(self.model),
+            "tokenise_s": tokenise_s,
+            **_timings(runs),
+            "text_s": time.perf_counter() - since,
+            "input_tokens": sum(len(self.encoded[prompt]) for prompt in ends),
+        }
+        if left := [prompt for prompt in range(len(self.encoded)) if prompt not in ends]:
+            result.provenance["not_begun"] = left
+        result.provenance["seconds"] = round(time.perf_counter() - started, 3)
+        return result
+
+    def _result(self, steps: list[Step], ends: dict[int, str]) -> LensResult:
+        """Steps in the order in which they were taken, as one certified result."""
+        token_prompts = np.concatenate([step["prompt"] for step in steps])
+        order = np.argsort(token_prompts, kind="stable")
+        spots: dict[str, Any] = {
+            name: np.concatenate([step[name] for step in steps])[order].astype(_SPOTS[name]) for name in _SPOTS
+        }
+        arrays = [{name: v for name, v in step.items() if name not in _SPOTS} for step in steps]
+        numbers = in_prompt_order(arrays, token_prompts.tolist())
+        shown, spots["prompt"] = np.unique(spots["prompt"], return_inverse=True)
+        wanted = [self.wanted[prompt] for prompt in shown]
+        texts = token_texts(tokenizer_of(self.model), all_ids(numbers, [spots["id"], spots["next_id"]], wanted))
+        spots["prompt"] = spots["prompt"].astype(np.int32)
+        certificate = certificate_of(numbers, self.model)
+        certificate.check()
+        return lens_result(
+            numbers,
+            self.sites,
+            Tokens(**spots, text=[texts[int(i)] for i in spots["id"]]),
+            [self.prompts[prompt] for prompt in shown],
+            wanted,
+            texts,
+            certificate,
+            dict(self.record),
+            [Response(self._text(spots, n), ends[int(prompt)]) for n, prompt in enumerate(shown)] if ends else [],
+        )
+
+    def _text(self, spots: dict[str, np.ndarray], number: int) -> str:
+        """What was written after one prompt, without special tokens."""
+        ids = spots["next_id"][spots["generated"] & (spots["prompt"] == number)].tolist()
+        tokenizer = tokenizer_of(self.model)
+        if tokenizer is None:
+            return prompt_text(None, ids)
+        return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _axis(name: str) -> int:
+    return 0 if name in _SPOTS else token_axis(name)
+
+
+def _timings(runs: list[Run]) -> dict[str, float | None]:
+    """Seconds of model and lens; the first step of each run is its prefill."""
+    prefill = sum(run.seconds[0][0] for run in runs if run.seconds)
+    decode = sum(model for run in runs for model, _ in run.seconds[1:])
+    lens = sum(lens for run in runs for _, lens in run.seconds)
+    tokens = sum(int(step["generated"].sum()) for run in runs for step in run.steps)
+    first = sum(int(run.steps[0]["generated"].sum()) for run in runs if run.steps)
+    return {
+        "prefill_s": prefill,
+        "decode_s": decode,
+        "decode_per_token_s": decode / (tokens - first) if tokens > first else None,
+        "lens_s": lens,
+        "output_tokens": tokens,
+        "tokens_per_second": tokens / (prefill + decode + lens),
+    }
