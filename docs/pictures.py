@@ -19,6 +19,10 @@ def main() -> None:
     who = lr.attribution(model, "The capital of France is", " Paris", against=" London", unit="head")
     lr.head_grid(who).write_image(HERE / "heads.png", width=720, height=820, scale=1.5)
 
+    said = lr.generate_lens(model, "The capital of France is", max_new_tokens=12, do_sample=False)
+    figure = lr.generation_heatmap(said, stride=1)
+    figure.write_image(HERE / "generation.png", width=1000, height=860, scale=1.5)
+
 
 if __name__ == "__main__":
     main()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .models import load
     from .plot import heatmap, write_html
     from .plot_attribution import attribution_bars, head_grid, source_map
+    from .plot_generation import generation_heatmap, generation_steps, write_generation
     from .plot_tracks import top_tokens, trajectory
     from .result import LensResult, Response, Site, Tokens
     from .tracks import Settled, logit_diff, settled_layers
@@ -49,6 +50,8 @@ __all__ = [
     "attribution_bars",
     "decode_vectors",
     "generate_lens",
+    "generation_heatmap",
+    "generation_steps",
     "head_grid",
     "heatmap",
     "load",
@@ -59,6 +62,7 @@ __all__ = [
     "table",
     "top_tokens",
     "trajectory",
+    "write_generation",
     "write_html",
 ]
 
@@ -79,6 +83,9 @@ _HOME = {
     "attribution_bars": "plot_attribution",
     "head_grid": "plot_attribution",
     "source_map": "plot_attribution",
+    "generation_heatmap": "plot_generation",
+    "generation_steps": "plot_generation",
+    "write_generation": "plot_generation",
     "top_tokens": "plot_tracks",
     "trajectory": "plot_tracks",
     "LensResult": "result",

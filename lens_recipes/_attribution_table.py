@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._table import PROMPTS_SHOWN, _tail
+from ._table import PROMPTS_SHOWN, prompt_end
 from .attribution_result import Attribution, Part, by_size
 from .display import visible
 
@@ -46,9 +46,9 @@ def render(result: Attribution, console: Console, *, show_top: int = 10) -> None
             console.print()
         token = len(one.tokens) - 1
         if token < 0:
-            console.print(Text(f"{_tail(one.prompts[0])}    no token of it was read"), soft_wrap=True)
+            console.print(Text(f"{prompt_end(one.prompts[0])}    no token of it was read"), soft_wrap=True)
             continue
-        console.print(Text(f"{_tail(one.prompts[0])}    {after(one, token)}, in logits"), soft_wrap=True)
+        console.print(Text(f"{prompt_end(one.prompts[0])}    {after(one, token)}, in logits"), soft_wrap=True)
         targets = range(one.target_ids.shape[1])
         for first in targets[::TARGETS_ABREAST]:
             console.print(_grid(one, token, targets[first : first + TARGETS_ABREAST], show_top))

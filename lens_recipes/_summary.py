@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ._generation_table import ending, share
 from ._table import probability
 from .components import PARTS, are_vectors, components, main_component, place, series
 from .result import LensResult
+from .steps import quartiles, settling, statistics, steps
 
 VECTORS_SHOWN = 5
 PARTS_NAMED = 5
+STEPS_NAMED = 5
 
 
 def summary(result: LensResult) -> str:
@@ -21,7 +24,7 @@ def summary(result: LensResult) -> str:
         lines += _vectors(result)
     else:
         for number, one in zip(range(5), result, strict=False):
-            lines += _answer(one, number)
+            lines += (_written if one.tokens.generated.any() else _answer)(one, number)
         if len(result) > 5:
             lines.append(f"… and {len(result) - 5} more prompts: result[i].summary()")
     return "\n".join([*lines, *(f"distrust: {reason}" for reason in _distrust(result))])
@@ -31,7 +34,7 @@ def _answer(one: LensResult, number: int) -> Iterator[str]:
     """The last token read of one prompt: where its answer settles, and how the targets' ranks move."""
     token = len(one.tokens) - 1
     main = main_component(one.sites)
-    along = [] if main in (None, "head_out") else series(one.sites)
+    along = settling(one)
     answer, p = repr(one.text(one.final_ids[token])), probability(one.model_logprobs[token])
     where = ""
     if along:
@@ -49,6 +52,36 @@ def _answer(one: LensResult, number: int) -> Iterator[str]:
         yield f"  {'also ' if along else ''}top-1 at {_named(one, others, token) or f'none of {rest}'}"
     for j, target in enumerate(one.target_ids[0]):
         yield f"  target {one.text(target)!r}: {_ranks(one, along, token, j)}"
+
+
+def _written(one: LensResult, number: int) -> Iterator[str]:
+    """What was written after one prompt: how it ended, when its tokens settled, and what was not the first choice."""
+    every, found = steps(one), statistics(one)
+    if one.responses:
+        yield f"prompt {number}: wrote {_cut(repr(one.responses[0].text))} ({ending(one)})"
+    else:
+        yield f"prompt {number}: wrote {_cut(repr(''.join(step.wrote for step in every)))}"
+    if len(found.layers):
+        yield (
+            f"  the model's first choice settled at layer {quartiles(found.layers)}, {share(found.last, found.tokens)} "
+            "only at the last layer read"
+        )
+        late = sorted((step for step in every if step.site >= 0), key=lambda step: (-step.site, step.margin))
+        named = (f"step {step.number} {step.answer!r} ({place(one.sites[step.site])})" for step in late[:STEPS_NAMED])
+        yield f"  decided latest, and by the smallest margin: {', '.join(named)}"
+    if others := [step for step in every if not step.first_choice]:
+        named = (
+            f"step {step.number} {step.wrote!r} (p {probability(step.logprob)}; {step.answer!r} "
+            f"{probability(step.answer_logprob)})"
+            for step in sorted(others, key=lambda step: step.logprob)[:STEPS_NAMED]
+        )
+        yield f"  not the model's first choice: {share(len(others), found.tokens)}, least likely {', '.join(named)}"
+    for j, target in enumerate(one.target_ids[0]):
+        yield f"  target {one.text(target)!r}, at the last step: {_ranks(one, settling(one), every[-1].token, j)}"
+
+
+def _cut(text: str, width: int = 200) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _named(one: LensResult, sites: list[int], token: int) -> str:
@@ -97,6 +130,10 @@ def _distrust(result: LensResult) -> Iterator[str]:
         yield result.mark
     if are_vectors(result.sites):
         return
+    if cut := [n for n, response in enumerate(result.responses) if response.finish == "interrupted"]:
+        yield f"interrupted: the text of prompt {', '.join(map(str, cut))} is not all that the model would have written"
+    if result.provenance.get("generation", {}).get("do_sample"):
+        yield "sampled: with another seed the model writes another text"
     if len(result) == 1:
         yield "one prompt is one observation: run several before you generalise"
     if parts := [name for name in components(result.sites) if name in PARTS]:

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .components import Important, are_vectors, chosen, components, token_index
+from .components import UNORDERED, Important, are_vectors, chosen, components, token_index
 from .display import visible
-from .result import LensResult
+from .result import LensResult, Site
 
 PROMPTS_SHOWN = 3  # by str(result); `table(result[i])` shows any other
 VECTORS_SHOWN = 40
@@ -76,6 +76,11 @@ def render(
             _one_prompt(one, console, position, show_top, rows)
         if len(result) > PROMPTS_SHOWN:
             console.print(Text(f"\n… and {len(result) - PROMPTS_SHOWN} more prompts: table(result[i])"))
+    proof(result, console)
+
+
+def proof(result: LensResult, console: Console) -> None:
+    """The certificate, below the numbers that it is about."""
     if result.certificate is not None:
         wiring = "" if result.normed else "the wiring, not the numbers above, is "
         style = "dim" if result.certificate.passed else "bold red"
@@ -85,18 +90,55 @@ def render(
 def _one_prompt(one: LensResult, console: Console, position: int, show_top: int, rows: list[int]) -> None:
     token = token_index(len(one.tokens), position, "position")
     at = f"after token {one.tokens.position[token]}, {visible(one.tokens.text[token])}"
-    console.print(Text(f"{_tail(one.prompts[0])}    {at}"), soft_wrap=True)
-    beside = [name for name in components(one.sites[s] for s in rows) if name not in ("embed", "head_out")]
+    console.print(Text(f"{prompt_end(one.prompts[0])}    {at}"), soft_wrap=True)
+    one_token(one, console, token, show_top, rows)
+
+
+def one_token(
+    one: LensResult, console: Console, token: int, show_top: int, rows: list[int], merge: bool = False
+) -> None:
+    """What some sites predict after one token; `merge` as in `_runs`."""
+    beside = abreast(one.sites[s] for s in rows)
     if len(beside) > 1:
-        apart = ("head_out",) if _stream(beside) else ("head_out", "embed")  # these get rows of their own
+        apart = ("head_out",) if stream_of(beside) else ("head_out", "embed")  # these get rows of their own
         layered = [s for s in rows if one.sites[s].component not in apart]
         _side_by_side(one, console, token, show_top, layered, beside)
         rows = [s for s in rows if one.sites[s].component in apart]
         if rows:
             console.print()
     if rows:
-        cells = [(str(one.sites[s]), s, token) for s in rows]
-        _print_grid(console, lambda shown: _grid(one, cells, shown), min(show_top, one.top_ids.shape[-1]))
+        labelled, most = _runs if merge else _singly, min(show_top, one.top_ids.shape[-1])
+        _print_grid(console, lambda shown: _grid(one, labelled(one, rows, token, shown), shown), most)
+
+
+def abreast(sites: Iterable[Site]) -> list[str]:
+    """The components that stand side by side, if they are several; others have rows of their own."""
+    return [name for name in components(sites) if name not in ("embed", "head_out")]
+
+
+def _singly(one: LensResult, rows: list[int], token: int, shown: int) -> list[tuple[str, int, int]]:
+    return [(str(one.sites[s]), s, token) for s in rows]
+
+
+def _runs(one: LensResult, rows: list[int], token: int, shown: int) -> list[tuple[str, int, int]]:
+    """Neighbours that say the same, one top-1 and the same others, as one row with the numbers of the last of them."""
+    runs: list[list[int]] = []
+    for s in rows:
+        if runs and _says_the_same(one, runs[-1][-1], s, token, shown):
+            runs[-1].append(s)
+        else:
+            runs.append([s])
+    names = [[str(one.sites[s]) for s in (run[0], run[-1])] for run in runs]
+    return [
+        (first if first == last else f"{first}–{last}", run[-1], token)
+        for run, (first, last) in zip(runs, names, strict=True)
+    ]
+
+
+def _says_the_same(one: LensResult, a: int, b: int, token: int, shown: int) -> bool:
+    this, that = one.top_ids[a, token, :shown], one.top_ids[b, token, :shown]
+    ordered = one.sites[a].component == one.sites[b].component not in UNORDERED
+    return ordered and this[0] == that[0] and set(this.tolist()) == set(that.tolist())
 
 
 def _print_grid(console: Console, grid: Callable[[int], Table], shown: int) -> None:
@@ -128,6 +170,9 @@ def _grid(
         ]
         if one.final_ranks[s, token] == 0:
             tops[0].stylize("bold green")  # what the model will answer
+        elif one.tokens.generated[token]:
+            for top, i in zip(tops, one.top_ids[s, token], strict=False):
+                top.stylize("yellow" if i == one.tokens.next_id[token] else "")  # what it wrote
         numbers = [f"{one.entropy[s, token]:.2f}", *([f"{one.kl_to_final[s, token]:.2f}"] if kl else [])]
         grid.add_row(Text(label), *tops, *numbers, *map(str, one.target_ranks[s, token]))
     return grid
@@ -138,7 +183,7 @@ def _grid(
 
 def _vectors(result: LensResult, console: Console, show_top: int) -> None:
     """A row for each vector: there are no layers, and no answer of a model to compare with."""
-    names = [_tail(name, 40) for name in result.tokens.text[:VECTORS_SHOWN]]
+    names = [prompt_end(name, 40) for name in result.tokens.text[:VECTORS_SHOWN]]
     cells = [(name, 0, t) for t, name in enumerate(names)]
     shown = min(show_top, result.top_ids.shape[-1])
     _print_grid(console, lambda k: _grid(result, cells, k, first="vector", kl=False), shown)
@@ -179,7 +224,7 @@ def _abreast(
         site = one.sites[s]
         label, column = str(site.layer), site.component
         if column == "embed":  # what enters layer 0 stands above what leaves it
-            label, column = "embed", _stream(beside) or ""
+            label, column = "embed", stream_of(beside) or ""
         if column in columns:
             cells.setdefault(label, {})[column] = _lines(one, s, token, shown, chars)
     grid = Table(box=None, pad_edge=False, header_style="dim")
@@ -191,7 +236,7 @@ def _abreast(
     return grid
 
 
-def _stream(beside: list[str]) -> str | None:
+def stream_of(beside: list[str]) -> str | None:
     return next((name for name in ("resid_post", "resid_pre", "resid_mid") if name in beside), None)
 
 
@@ -225,7 +270,7 @@ def probability(logprob: float) -> str:
     return f"{p:.3f}" if math.isnan(p) or p >= 0.001 else f"{p:.1e}"
 
 
-def _tail(prompt: str, width: int = 60) -> str:
+def prompt_end(prompt: str, width: int = 60) -> str:
     """The end of a prompt: what was read last is what matters."""
     shown = visible(prompt, len(prompt) * 10 + 1).replace("·", " ")
     return shown if len(shown) <= width else "…" + shown[1 - width :]

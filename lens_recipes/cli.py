@@ -12,7 +12,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+
+from .cli_generate import GENERATE_EXAMPLES, generate_command
+from .cli_options import (
+    EXIT_STATUS,
+    Components,
+    Followed,
+    Json,
+    Model,
+    Offline,
+    Precision,
+    Prompts,
+    Remote,
+    check_outputs,
+    index,
+    loaded,
+    names,
+    output,
+    say_written,
+    write_json,
+)
 
 app = typer.Typer(
     name="lens-recipes",
@@ -23,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-EXAMPLES = """
+EXAMPLES = f"""
 Examples:
 
   lens-recipes logit-lens "The capital of France is" --target " Paris"
@@ -38,18 +57,18 @@ Examples:
 
   lens-recipes logit-lens "The Eiffel Tower is in" --model meta-llama/Llama-3.1-70B --remote --positions -1
 
-Exit status: 0 done, 1 the run failed, 2 wrong usage, 130 interrupted.
+{EXIT_STATUS}
 """
 
 
-ATTRIBUTE_EXAMPLES = """
+ATTRIBUTE_EXAMPLES = f"""
 Examples:
 
   lens-recipes attribute "The capital of France is" --target " Paris" --against " London"
 
   lens-recipes attribute "The capital of France is" --target " Paris" --unit head --html heads.html --json heads.json
 
-Exit status: 0 done, 1 the run failed, 2 wrong usage, 130 interrupted.
+{EXIT_STATUS}
 """
 
 
@@ -68,26 +87,6 @@ class Metric(StrEnum):
     logit = "logit"
 
 
-class Dtype(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-Model = Annotated[
-    str, typer.Option("--model", "-m", help='Hub id, checkpoint folder, or "smollm2" (comes in a Python package).')
-]
-Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT...", help="One or several prompts.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Put plotly.js into the HTML file (4.5 MB).")]
-Json = Annotated[
-    str | None, typer.Option("--json", help="Write the whole result here; - for stdout, instead of the table.")
-]
-Precision = Annotated[
-    Dtype | None, typer.Option("--dtype", help="Precision of the weights; default: the checkpoint's own.")
-]
-Remote = Annotated[bool, typer.Option("--remote", help="Run on an NDIF server; downloads no weights.")]
-
-
 @app.callback()
 def _root() -> None:
     """What stands before every subcommand: nothing yet."""
@@ -97,15 +96,10 @@ def _root() -> None:
 def logit_lens_command(
     prompts: Prompts,
     model: Model = "smollm2",
-    target: Annotated[
-        list[str] | None, typer.Option(help="A token to follow through the layers; give it again for more.")
-    ] = None,
+    target: Followed = None,
     positions: Annotated[str, typer.Option(help='"all", or like -1 or 0,3,-1 or 2:5, in each prompt.')] = "all",
     layers: Annotated[str, typer.Option(help="The same, for layers.")] = "all",
-    components: Annotated[
-        str,
-        typer.Option(help="What is read, with commas: resid_post, resid_mid, attn_out, mlp_out, head_out, embed, …"),
-    ] = "resid_post",
+    components: Components = "resid_post",
     heads: Annotated[str, typer.Option(help='With --components head_out: "all", or like 0,3.')] = "all",
     show_top: Annotated[int, typer.Option(min=1, help="Predictions shown per layer.")] = 5,
     html: Annotated[Path | None, typer.Option(help="Write an interactive heatmap here.")] = None,
@@ -118,7 +112,7 @@ def logit_lens_command(
     remote: Remote = False,
 ) -> None:
     """Decode the residual stream after every layer, or what is added to it."""
-    _check_outputs(html, json_path)
+    check_outputs(html, json_path)
     if of not in (None, "next", "final", *(target or [])):
         raise typer.BadParameter(f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of")
     if metric in (Metric.rank, Metric.logit) and of is None:
@@ -126,20 +120,20 @@ def logit_lens_command(
     if metric in (Metric.entropy, Metric.kl) and of is not None:
         raise typer.BadParameter("this metric is about all tokens at once: leave --of out.", param_hint="--metric")
     chosen = {
-        "positions": _index(positions, "--positions"), "layers": _index(layers, "--layers"),
-        "heads": _index(heads, "--heads"),
-        "components": [name.strip() for name in components.split(",") if name.strip()],
+        "positions": index(positions, "--positions"), "layers": index(layers, "--layers"),
+        "heads": index(heads, "--heads"),
+        "components": names(components),
     }  # fmt: skip
 
     from . import heatmap, logit_lens
 
-    lm = _loaded(model, remote, dtype)
+    lm = loaded(model, remote, dtype)
     result = logit_lens(lm, prompts, targets=target, top_k=show_top, apply_norm=not raw, **chosen)
     if json_path != "-":
         from ._table import render
 
         several = len(chosen["components"]) > 1
-        render(result, _console(), show_top=1 if several else show_top)
+        render(result, output(), show_top=1 if several else show_top)
     figure = None if html is None else heatmap(result, metric=metric.value, of=of)
     _write(result, figure, html, json_path, offline)
 
@@ -165,20 +159,23 @@ def attribute_command(
     remote: Remote = False,
 ) -> None:
     """Which part of the network wrote a token: its logit as a sum over layers, components, heads or tokens read."""
-    _check_outputs(html, json_path)
-    where = _index(positions, "--positions")
+    check_outputs(html, json_path)
+    where = index(positions, "--positions")
 
     from . import attribution, attribution_bars, head_grid, source_map
 
-    lm = _loaded(model, remote, dtype)
+    lm = loaded(model, remote, dtype)
     result = attribution(lm, prompts, target, against=against, unit=unit.value, at_layer=at_layer, positions=where)
     if json_path != "-":
         from ._attribution_table import render
 
-        render(result, _console(), show_top=show_top)
+        render(result, output(), show_top=show_top)
     draw = {Unit.head: head_grid, Unit.token: source_map}.get(unit, attribution_bars)
     figure = None if html is None else draw(result)
     _write(result, figure, html, json_path, offline, targets=result.target_ids.shape[1])
+
+
+app.command("generate", epilog=GENERATE_EXAMPLES)(generate_command)
 
 
 @app.command("anatomy")
@@ -186,82 +183,20 @@ def anatomy_command(model: Model = "smollm2", remote: Remote = False) -> None:
     """Show where a model keeps blocks, norm and unembedding, and what it applies after it."""
     from . import anatomy
 
-    print(anatomy(_loaded(model, remote, None)))
-
-
-def _loaded(model: str, remote: bool, dtype: Dtype | None) -> Any:
-    from . import load
-
-    _quiet()
-    return load(model, remote=remote, **({"dtype": dtype.value} if dtype else {}))
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 250)
+    print(anatomy(loaded(model, remote, None)))
 
 
 def _write(result: Any, figure: Any, html: Path | None, json_path: str | None, offline: bool, targets: int = 1) -> None:
     """The files that were asked for; what was written, and what a figure of one of `targets` leaves out, on stderr."""
     from . import write_html
-    from .files import as_json
 
-    if json_path == "-":
-        print(as_json(result))
-    elif json_path is not None:
-        result.save(json_path)
+    write_json(result, json_path)
     if html is not None:
         write_html(figure, html, offline=offline)
         for n, what in ((len(result), "prompts"), (targets, "targets")):
             if n > 1:
                 print(f"the figure shows the first of {n} {what}", file=sys.stderr)
-    for path in (html, None if json_path == "-" else json_path):
-        if path is not None:
-            print(f"wrote {path}", file=sys.stderr)
-
-
-def _quiet() -> None:
-    """transformers' progress bars are for a terminal; in a log they are one long line."""
-    if not sys.stderr.isatty():
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-
-
-def _index(text: str, option: str) -> Any:
-    """ "all", "-1", "0,3,-1" or "2:5" as what the recipes take."""
-    if text == "all":
-        return None
-    try:
-        if ":" in text:
-            bounds = slice(*(int(part) if part.strip() else None for part in text.split(":")))
-            range(0)[bounds]  # a step of 0 is none
-            return bounds
-        numbers = [int(part) for part in text.split(",")]
-    except (ValueError, TypeError):
-        raise typer.BadParameter(
-            f'{text!r} is not "all", a number, numbers like 0,3,-1, or a range like 2:5.', param_hint=option
-        ) from None
-    return numbers
-
-
-def _check_outputs(html: Path | None, json_path: str | None) -> None:
-    """Refuse a path that could not be written before the model is loaded."""
-    if html is not None:
-        _check_place(html, "--html")
-    if json_path not in (None, "-"):
-        path = Path(str(json_path))
-        if path.suffix not in (".json", ".npz"):
-            raise typer.BadParameter(
-                f"{json_path!r} must end in .json or .npz, or be - for stdout.", param_hint="--json"
-            )
-        _check_place(path, "--json")
-
-
-def _check_place(path: Path, option: str) -> None:
-    if not path.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {str(path.parent)!r}.", param_hint=option)
-    if path.is_dir():
-        raise typer.BadParameter(f"{str(path)!r} is a folder; name a file in it.", param_hint=option)
+    say_written((html, json_path))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 from transformers.generation import StopStringCriteria
 
-from .readout import readout
+from .readout import most_tracked, place, readout, trimmed
 
 # Why a row ends, as the classes of transformers' criteria name it; of several, the first here.
 ENDS = {
@@ -24,8 +24,8 @@ ENDS = {
 
 def now(device: torch.device) -> float:
     """Seconds, once the device has done all that it was asked to."""
-    if device.type in ("cuda", "mps", "xpu"):
-        getattr(torch, device.type).synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
@@ -36,8 +36,10 @@ class Watch:
     is the same loop, tells it what was sampled, and with that the step becomes numbers (`_reduce`).
 
     Attributes:
-        kept: One entry per step: the arrays of `readout` with the tokens of all rows that still run, those of
-            `collect`, and `row`, `position`, `id`, `next_id`, `generated`, `next_logprob`, `sampler_logprob` `[token]`.
+        kept: What each step said of the rows that still ran, step after step along the token axis: the arrays of
+            `readout` and `collect`, and `row`, `position`, `id`, `next_id`, `generated`, `next_logprob`,
+            `sampler_logprob` `[token]`.
+        n_kept: How many tokens of it are filled; when the last row has ended, it is cut to them.
         ends: Why each row ended; "" while it runs.
         seconds: (model and sampler, lens) of each step.
     """
@@ -51,6 +53,7 @@ class Watch:
         reads: list[tuple[int, bool]],
         to_logits: Any,
         options: dict[str, Any],
+        n_steps: int,
         stop: list[str],
         seed: int | None,
         emit: Any,
@@ -63,6 +66,7 @@ class Watch:
             first: (row, column) of each token that is read in the first step; later it is the newest of each row.
             targets: Token ids to follow.
             reads, to_logits, options: For `readout`.
+            n_steps: At most so many tokens per row.
             stop: Strings that end a row.
             seed: For the sampler, or None.
             emit: Called with each step's arrays where the block runs in the caller's process; None elsewhere.
@@ -71,7 +75,9 @@ class Watch:
         self.rows, self.columns = first
         self.reads, self.to_logits, self.options = reads, to_logits, options
         self.stop, self.seed, self.emit = stop, seed, emit
-        self.kept: list[dict[str, Tensor]] = []
+        self.kept: dict[str, Tensor] = {}
+        self.n_kept, self.room = 0, len(first[0]) + (n_steps - 1) * len(targets)
+        self.tracked = most_tracked(options["track"], options["n_sites"], options["max_tracked"])
         self.ends = [""] * len(targets)
         self.seconds: list[tuple[float, float]] = []
 
@@ -124,12 +130,15 @@ class Watch:
             return
         sampled = now(ids.device)
         numbers = self._reduce(ids)
-        self.kept.append(numbers)
+        place(self.kept, numbers, self.n_kept, self.room, self.tracked)
+        self.n_kept += len(self.rows)
         for row in numbers["row"][numbers["generated"]].tolist():
             hit = [name for name, done in ends.items() if done[row]]
             self.ends[row] = next((word for name, word in ENDS.items() if name in hit), "stop" if hit else "")
         running = [row for row, end in enumerate(self.ends) if not end]
         self.rows, self.columns = torch.tensor(running, dtype=torch.long), torch.full((len(running),), -1)
+        if not running:
+            self.kept.update(trimmed(self.kept, self.n_kept))
         reduced = now(ids.device)
         self.seconds.append((sampled - self.started, reduced - sampled))
         if self.emit is not None:
@@ -159,7 +168,7 @@ class _Criteria(StoppingCriteriaList):
     """transformers' criteria, that tell a watch which of them end which rows."""
 
     def __init__(self, criteria: Any, watch: Watch) -> None:
-        super().__init__(criteria)
+        list.__init__(self, criteria)  # a class that travels as source has no super()
         self.watch = watch
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:

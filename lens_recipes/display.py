@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # characters that only turn text round
 _VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"})
 
 
@@ -35,6 +36,25 @@ def plotly_safe(token: str, width: int = 12) -> str:
 def inert(text: str) -> str:
     """Any text for plotly, as it is written: no tag, entity or TeX in it has an effect."""
     return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def prose(text: str) -> str:
+    """A whole text for a page, with its spaces and lines; otherwise as `visible` and `inert`."""
+    return inert("".join(char if char in " \n\t" else _legible(char) for char in text) or "∅")
+
+
+def printable(text: str) -> str:
+    """A whole text for a terminal: as it is, but by number what the terminal would act on rather than show.
+
+    >>> printable("fine\\n\\x1b[2J")
+    'fine\\n⟨1B⟩[2J'
+    """
+    return "".join(_legible(char) if _acts(char) else char for char in text)
+
+
+def _acts(char: str) -> bool:
+    control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
+    return control or unicodedata.bidirectional(char) in _TURNS
 
 
 def _legible(char: str) -> str:
@@ -115,3 +135,35 @@ def prompt_text(tokenizer: Any | None, ids: list[int]) -> str:
     if tokenizer is None:
         return " ".join(f"#{token}" for token in ids)
     return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+class Decoder:
+    """Ids to text as they come: characters that are several tokens come out whole, and the end says the rest.
+
+    Example:
+        >>> decoder = Decoder(tokenizer)
+        >>> for token in ids:
+        ...     print(decoder.add(token), end="")
+        >>> print(decoder.rest())
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.ids, self.said = tokenizer, list[int](), 0
+
+    def add(self, token: int) -> str:
+        """What is certain of the text after one more token, without special tokens."""
+        self.ids.append(int(token))
+        text = self._text()
+        return "" if text.endswith("\ufffd") else self._since(text)  # a character that is not complete yet
+
+    def rest(self) -> str:
+        """What is left, though it may be broken."""
+        return self._since(self._text())
+
+    def _text(self) -> str:
+        """Of all the ids: some tokenizers treat the first one differently, so that pieces do not add up."""
+        return self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _since(self, text: str) -> str:
+        new, self.said = text[self.said :], len(text)
+        return new

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,13 +24,13 @@ from .collect import collect, site_streams
 from .decoding import Watch
 from .models import context_length, envoy_path, exclusive, refuse_training, resolve_remote, text_config, tokenizer_of
 from .provenance import provenance
-from .readout import COPIES, model_logits, unembed
+from .readout import COPIES, model_logits, trimmed, unembed
 from .remote import destination, tail_for
 from .result import LensResult
 from .sampling import Settings, settings
 from .sites import Reads, component_names, sites_and_reads
 from .tokens import check_ids, encode, listed, target_ids
-from .transcript import Run, Step, Transcript
+from .transcript import Arrays, Run, Transcript
 
 MAX_BYTES = 256 * 2**20  # bound on the memory for the logits of one step
 MAX_CACHED = 8 * MAX_TOKENS  # tokens of a batch in the cache, those to come included
@@ -118,24 +119,13 @@ def generate_lens(
             "targets": targets, "track": track, "top_k": top_k, "include_prompt": include_prompt,
         }  # fmt: skip
         record = provenance(model, "generate_lens", arguments, parts.vocab_size, where, 0.0)
-        record["generation"] = chosen.used
-        transcript = Transcript(model, sites, encoded, wanted, record)
-        options = {
+        transcript = Transcript(model, sites, encoded, wanted, record | {"generation": chosen.used})
+        readout_options = {
             "n_sites": len(sites), "top_k": top_k, "track": track, "max_tracked": MAX_TRACKED, "max_bytes": MAX_BYTES,
         }  # fmt: skip
         first = [0 if include_prompt else len(ids) - 1 for ids in encoded]
-        batches = list(_groups(model, parts, encoded, first, chosen, where))
-        bar = tqdm(batches, "generate_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2)
-        runs: list[Run] = []
-        for number, numbers in enumerate(bar):
-            seeded = replace(chosen, seed=None if seed is None else seed + number)
-            prompts_here = [(encoded[p], first[p], wanted[p]) for p in numbers]
-            emit = None if on_step is None else partial(_emit, transcript, on_step)
-            runs.append(_run(model, parts, numbers, prompts_here, reads, seeded, options, emit, where))
-            if runs[-1].interrupted:
-                break
-    if not any(run.steps for run in runs):
-        raise KeyboardInterrupt
+        plan = _Plan(model, parts, reads, readout_options, chosen, first, where)
+        runs = _run_all(plan, transcript, None if on_step is None else partial(_emit, transcript, on_step))
     return transcript.whole(runs, started, tokenise_s)
 
 
@@ -151,89 +141,108 @@ def _check_room(encoded: list[list[int]], new: int, context: int | None) -> None
         )
 
 
-def _groups(
-    model: Envoy, parts: Anatomy, encoded: list[list[int]], first: list[int], chosen: Settings, remote: bool | str
-) -> Iterator[list[int]]:
+@dataclass(frozen=True)
+class _Plan:
+    """What is the same for every batch; `first` is the first position that is read of each prompt."""
+
+    model: Envoy
+    parts: Anatomy
+    reads: Reads
+    readout_options: dict[str, Any]
+    settings: Settings
+    first: list[int]
+    remote: bool | str
+
+
+def _run_all(plan: _Plan, transcript: Transcript, emit: Callable[[Arrays], None] | None) -> list[Run]:
+    """Batch after batch, until Ctrl-C."""
+    batches = list(_batches(plan, transcript.encoded))
+    runs: list[Run] = []
+    for prompts in tqdm(batches, "generate_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2):
+        seed = plan.settings.seed  # each batch its own, or all would be sampled with the same numbers
+        seeded = replace(plan.settings, seed=None if seed is None else seed + len(runs))
+        runs.append(_run(replace(plan, settings=seeded), transcript, prompts, emit))
+        if runs[-1].interrupted:
+            break
+    if not any(run.arrays for run in runs):
+        raise KeyboardInterrupt
+    return runs
+
+
+def _batches(plan: _Plan, encoded: list[list[int]]) -> Iterator[list[int]]:
     """Prompt numbers of each batch: few enough for the cache, and padded only where that changes nothing."""
-    can_pad = chosen.pads_are_harmless and not remote and may_pad(model, parts, encoded)
-    ends = [len(ids) + chosen.max_new_tokens for ids in encoded]
+    model, parts, new = plan.model, plan.parts, plan.settings.max_new_tokens
+    can_pad = plan.settings.pads_are_harmless and not plan.remote and may_pad(model, parts, encoded)
+    ends = [len(ids) + new for ids in encoded]
     crossing = any(end > bound for bound in rope_bounds(text_config(model)) for end in ends)
     sorts = [0 if can_pad and not crossing else len(ids) for ids in encoded]
     most = max(1, MAX_CACHED // max(ends))
-    picked = [[position] for position in first]
-    for numbers in group([len(ids) for ids in encoded], picked, sorts, MAX_BYTES // (4 * parts.vocab_size)):
-        yield from (numbers[start : start + most] for start in range(0, len(numbers), most))
+    picked = [[position] for position in plan.first]
+    for prompts in group([len(ids) for ids in encoded], picked, sorts, MAX_BYTES // (4 * parts.vocab_size)):
+        yield from (prompts[start : start + most] for start in range(0, len(prompts), most))
 
 
-def _emit(transcript: Transcript, on_step: Callable[[LensResult], Any], step: Step) -> None:
-    for part in transcript.parts(step):
+def _emit(transcript: Transcript, on_step: Callable[[LensResult], Any], arrays: Arrays) -> None:
+    for part in transcript.parts(arrays):
         on_step(part)
 
 
 # -- one batch -----------------------------------------------------------------------------------------------
 
 
-def _run(
-    model: Envoy,
-    parts: Anatomy,
-    numbers: list[int],
-    prompts: list[tuple[list[int], int, list[int]]],
-    reads: Reads,
-    chosen: Settings,
-    options: dict[str, Any],
-    emit: Callable[[Step], None] | None,
-    remote: bool | str,
-) -> Run:
+def _run(plan: _Plan, transcript: Transcript, prompts: list[int], emit: Callable[[Arrays], None] | None) -> Run:
     """One batch, one trace of `generate`: collect each step's streams, and reduce them where the model is.
 
-    `prompts` are (ids, the first position that is read, targets). As in `logit_lens`, the block can travel; only where
-    it does not, `emit` is called in it.
+    As in `logit_lens`, the block can travel; only where it does not, `emit` is called in it.
     """
-    ids, mask, pads = left_padded([prompt for prompt, _, _ in prompts])
-    spots = [(row, c) for row, (_, at, _) in enumerate(prompts) for c in range(pads[row] + at, ids.shape[1])]
-    rows, columns = torch.tensor(spots).T
+    model, parts, remote, chosen = plan.model, plan.parts, plan.remote, plan.settings
+    ids, mask, pads = left_padded([transcript.encoded[p] for p in prompts])
+    starts = [pad + plan.first[p] for pad, p in zip(pads, prompts, strict=True)]
+    rows, columns = torch.tensor([(row, c) for row, at in enumerate(starts) for c in range(at, ids.shape[1])]).T
     weight = None if remote else plain_head(model, parts)
     watch = Watch(
         model,
         torch.tensor(pads),
         (rows, columns),
-        torch.tensor([targets for _, _, targets in prompts], dtype=torch.long),
-        reads.rows(options["n_sites"]),
+        torch.tensor([transcript.wanted[p] for p in prompts], dtype=torch.long),
+        plan.reads.rows(plan.readout_options["n_sites"]),
         partial(unembed, model, tail_for(parts, remote), weight, {}),
-        {**options, "copies": COPIES if weight is None else 1},
+        {**plan.readout_options, "copies": COPIES if weight is None else 1},
+        chosen.max_new_tokens,
         chosen.stop,
         chosen.seed,
-        None if remote or emit is None else lambda step: emit(_arrays(step, numbers)),
+        None if remote or emit is None else lambda step: emit(_arrays(step, prompts)),
     )
     inputs = {"input_ids": ids, "attention_mask": mask, **chosen.options, **destination(remote)}
-    if len(spots) > len(prompts) and "logits_to_keep" in parts.forward_options:
+    speaker = _speaker(model)
+    if len(rows) > len(prompts) and "logits_to_keep" in inspect.signature(type(speaker._module).forward).parameters:
         inputs["logits_to_keep"] = 0  # of the whole prompt
-    plan, n_slots, slots, heads, max_bytes = reads.plan, reads.n_slots, reads.slots, reads.heads, MAX_BYTES
-    n_steps, speaker, interrupted = chosen.max_new_tokens, _speaker(model), False
+    reads, n_steps, max_bytes, interrupted = plan.reads, chosen.max_new_tokens, MAX_BYTES, False
+    how, n_slots, slots, heads = reads.plan, reads.n_slots, reads.slots, reads.heads
     quiet, kept = _early_end_expected(), _own_generator(chosen.seed)
     try:
         with quiet, kept, torch.inference_mode(), model.trace(fn="generate", custom_generate=watch.loop, **inputs) as t:
-            steps, ends, seconds = nnsight.save(watch.kept), nnsight.save(watch.ends), nnsight.save(watch.seconds)
+            found, ends, seconds = nnsight.save(watch.kept), nnsight.save(watch.ends), nnsight.save(watch.seconds)
             for _ in t.iter[:n_steps]:
                 _ = speaker.inputs  # waits for this step to begin: until then the last one has not been sampled
-                vectors, errors = collect(model, plan, watch.where, n_slots, max_bytes)
+                vectors, errors = collect(model, how, watch.where, n_slots, max_bytes)
                 streams = site_streams(model, vectors, slots, heads)
                 watch.see(streams, errors, model_logits(speaker.output))
     except KeyboardInterrupt:
         if remote:
             raise
-        steps, ends, seconds, interrupted = watch.kept, watch.ends, watch.seconds, True
-    run = Run([_arrays(step, numbers) for step in steps], dict(zip(numbers, ends, strict=True)), seconds, interrupted)
+        found, ends, seconds, interrupted = watch.kept, watch.ends, watch.seconds, True
+        found = trimmed(found, watch.n_kept) if found else {}
+    run = Run(_arrays(found, prompts), dict(zip(prompts, ends, strict=True)), seconds, interrupted)
     if remote and emit is not None:
-        for step in run.steps:
-            emit(step)
+        emit(run.arrays)
     return run
 
 
-def _arrays(step: dict[str, torch.Tensor], numbers: list[int]) -> Step:
-    """A step's tensors as arrays, with prompts in place of the rows of their batch."""
+def _arrays(step: dict[str, torch.Tensor], prompts: list[int]) -> Arrays:
+    """Tensors as arrays, with prompts in place of the rows of their batch."""
     found = {name: value.numpy() for name, value in step.items()}
-    return {"prompt": np.array(numbers)[found.pop("row")], **found}
+    return {"prompt": np.array(prompts)[found.pop("row")], **found} if found else {}
 
 
 def _speaker(model: Envoy) -> Envoy:

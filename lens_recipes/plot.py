@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from .result import LensResult, Site
 
 MAX_ROWS = 40  # more layers than this are shown with a stride, unless asked otherwise
 MAX_TEXT_COLUMNS = 60  # more tokens than this, and the words in the cells are dropped
+UPRIGHT = 24  # up to so many tokens, the labels of the columns stand upright
 FONT = {"family": "Inter, Helvetica, Arial, sans-serif", "size": 12}
 
 
@@ -72,22 +74,77 @@ def heatmap(
         >>> heatmap(result, sites=result.important("kl_drop", 1.0)).show()
     """
     one = result[prompt]
+    vectors = are_vectors(one.sites)  # have a name, but no position
+    labels = [plotly_safe(text) for text in one.tokens.text]
+    if len(labels) <= UPRIGHT and not vectors:
+        labels = numbered(labels, one.tokens.position)
+    columns = Columns(
+        range(len(labels)),
+        labels,
+        "vector" if vectors else "input token (a cell shows what is predicted to come after it)",
+        partial(_where, one),
+    )
+    figure, _ = site_map(
+        one, columns, "Logit lens", metric=metric, of=of, stride=stride, sites=sites, component=component, title=title
+    )
+    return figure
+
+
+class Columns(NamedTuple):
+    """Which tokens a map shows, how they are labelled, the axis's title, and what a cell (site, token) says first."""
+
+    tokens: Sequence[int]
+    labels: list[str]
+    title: str
+    place: Callable[[int, int], list[str]]
+
+
+def numbered(labels: list[str], numbers: Iterable[int]) -> list[str]:
+    """Labels of upright columns, with a small number below each."""
+    return [f"{label}<br><sub>{number}</sub>" for label, number in zip(labels, numbers, strict=True)]
+
+
+def site_map(
+    one: LensResult,
+    columns: Columns,
+    name: str,
+    *notes: str,
+    metric: str,
+    of: str | int | None,
+    stride: int | None,
+    sites: Iterable[int | Important] | None,
+    component: str | None,
+    title: str | None,
+    max_width: int = 2400,
+) -> tuple[go.Figure, list[int]]:
+    """Sites × tokens of one prompt, coloured by one metric, and which sites the rows are.
+
+    Args:
+        one: A result of one prompt.
+        columns: Of the map.
+        name: What the title begins with.
+        notes: For the title's second line.
+        max_width: Of the figure, in pixels.
+        metric, of, stride, sites, component, title: As for `heatmap`, and so are the errors.
+    """
     z, what = values(one, metric, of)
     scale = SCALES[metric]
-    named = chosen(one.sites, sites, component)
-    rows = _rows(one.sites, named, 1 if stride is None and sites is not None else stride)
-    n_tokens = len(one.tokens)
-    words = [[plotly_safe(one.text(i), 10) for i in one.top_ids[s, :, 0]] for s in rows]
-    position, inputs = one.tokens.position, [plotly_safe(text) for text in one.tokens.text]
-    color, limits, bar = _color_axis(metric, z[named], one)
+    chosen_sites = chosen(one.sites, sites, component)
+    rows = _rows(one.sites, chosen_sites, 1 if stride is None and sites is not None else stride)
+    tokens = list(columns.tokens)
+    n_tokens = len(tokens)
+    words = [[plotly_safe(one.text(i), 10) for i in one.top_ids[s, tokens, 0]] for s in rows]
+    color, limits, bar = _color_axis(metric, z[np.ix_(chosen_sites, tokens)], one)
     figure = go.Figure(
         go.Heatmap(
-            z=color[[named.index(s) for s in rows]],
+            z=color[[chosen_sites.index(s) for s in rows]],
             x=list(range(n_tokens)),
             y=list(range(len(rows))),
             text=words if n_tokens <= MAX_TEXT_COLUMNS else None,
             texttemplate="%{text}" if n_tokens <= MAX_TEXT_COLUMNS else None,
-            customdata=[[_hover(one, s, t, what, z) for t in range(n_tokens)] for s in rows],
+            customdata=[
+                ["<br>".join([*columns.place(s, t), *_hover(one, s, t, what, z)]) for t in tokens] for s in rows
+            ],
             hovertemplate="%{customdata}<extra></extra>",
             colorscale=scale.colors,
             colorbar={"title": {"text": inert(what), "side": "right"}, **bar},
@@ -96,10 +153,7 @@ def heatmap(
             **limits,
         )
     )
-    upright = n_tokens <= 24
-    vectors = are_vectors(one.sites)  # have a name, but no position
-    numbered = upright and not vectors
-    labels = [f"{text}<br><sub>{p}</sub>" if numbered else text for text, p in zip(inputs, position, strict=True)]
+    vectors = are_vectors(one.sites)
     several = components(one.sites) != ["resid_post"]
     left_out = len(rows) < len(one.sites) and (several or sites is not None)
     names = [str(one.sites[s]) for s in rows]
@@ -108,19 +162,20 @@ def heatmap(
         template="plotly_white",
         title=heading(
             one,
-            title if title is not None else f"Logit lens: {inert(what)}",
+            title if title is not None else f"{name}: {inert(what)}",
+            *notes,
             f"{len(rows)} of {len(one.sites)} sites" if left_out else "",
         ),
-        width=min(max(640, 190 + 74 * n_tokens) + left - 60, 2400),
+        width=min(max(640, 190 + 74 * n_tokens) + left - 60, max_width),
         height=170 + 24 * (max(len(rows), 6) if left_out or vectors else len(rows)),  # room for the colour bar
         margin={"l": left, "r": 20, "t": 90, "b": 70},
         font=FONT,
     )
     figure.update_xaxes(
-        title_text="vector" if vectors else "input token (a cell shows what is predicted to come after it)",
+        title_text=columns.title,
         tickvals=list(range(n_tokens)),
-        ticktext=labels,
-        tickangle=0 if upright else 90,
+        ticktext=columns.labels,
+        tickangle=0 if n_tokens <= UPRIGHT else 90,
         showgrid=False,
         zeroline=False,
     )
@@ -131,7 +186,7 @@ def heatmap(
         showgrid=False,
         zeroline=False,
     )
-    return figure
+    return figure, rows
 
 
 def heading(result: LensResult, text: str, *notes: str) -> dict[str, Any]:
@@ -154,7 +209,7 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool
     Raises:
         LensError: the path cannot be written.
     """
-    page = figure.to_html(include_plotlyjs=True if offline else "cdn", full_html=True)
+    page = figure.to_html(include_plotlyjs=True if offline else "cdn", full_html=True, auto_play=False)
     with written(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
 
@@ -209,16 +264,14 @@ def _number(value: float, what: str) -> str:
     return f"{value:,.0f}" if what.startswith("rank") else f"{value:.4g}"
 
 
-def _hover(one: LensResult, s: int, t: int, what: str, z: np.ndarray) -> str:
-    """Everything known about one cell, as inert HTML lines."""
-    lines = _where(one, s, t)
-    lines += [f"{inert(what)}: {_number(z[s, t], what)}", ""]
+def _hover(one: LensResult, s: int, t: int, what: str, z: np.ndarray) -> list[str]:
+    """What is known about one cell beside its place, as inert HTML lines."""
+    lines = [f"{inert(what)}: {_number(z[s, t], what)}", ""]
     for k in range(one.top_ids.shape[-1]):
         word, p = plotly_safe(one.text(one.top_ids[s, t, k]), 40), probability(one.top_logprobs[s, t, k])
         lines.append(f"{k + 1}. {word}  {p}")
     kl = "" if are_vectors(one.sites) else f", KL to final {one.kl_to_final[s, t]:.3f} nats"
-    lines += ["", f"entropy {one.entropy[s, t]:.3f} nats{kl}"]
-    return "<br>".join(lines)
+    return [*lines, "", f"entropy {one.entropy[s, t]:.3f} nats{kl}"]
 
 
 def _where(one: LensResult, s: int, t: int) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ._attribution_table import after, by_source, part_name, signed
-from ._table import _tail
+from ._table import prompt_end
 from .attribution_result import Attribution, by_size, spot
 from .display import inert, plotly_safe
 
@@ -252,7 +252,7 @@ def _height(rows: int) -> int:
 
 
 def _prompt(one: Attribution) -> str:
-    return plotly_safe(_tail(one.prompts[0]), 60).replace("·", " ")
+    return plotly_safe(prompt_end(one.prompts[0]), 60).replace("·", " ")
 
 
 def _target(one: Attribution, k: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from ._table import _tail, probability
+from ._table import probability, prompt_end
 from .components import are_vectors, series, token_index
 from .display import inert, plotly_safe
 from .plot import FONT, heading
@@ -75,7 +75,7 @@ def trajectory(
         for track in lines[i]:
             figure.add_trace(_line(one, spots[i], track, metric, along, i, colors[track.key]))
         if len(views) > 1:
-            group = {"text": f"<b>{inert(_tail(one.prompts[0], 34))}</b>"}
+            group = {"text": f"<b>{inert(prompt_end(one.prompts[0], 34))}</b>"}
             figure.update_traces(legendgrouptitle=group, selector={"legendgroup": f"prompt {i}"})
     if len(views) == 1:
         where = _after(views[0], spots[0])
@@ -103,7 +103,7 @@ def trajectory(
 
 
 def _line(one: LensResult, spot: int, track: Track, metric: str, along: list[int], i: int, color: str) -> go.Scatter:
-    about = [_after(one, spot), f"prompt: {inert(_tail(one.prompts[0]))}"]
+    about = [_after(one, spot), f"prompt: {inert(prompt_end(one.prompts[0]))}"]
     values = track.values[along]
     return go.Scatter(
         x=[one.sites[s].layer for s in along],

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     Tiles = tuple[Tensor, Iterator[slice]]
 
 _CERTIFICATE = ("error", "scale", "kl_last", "agrees", "block", "total", "head")
-_OF_TOKENS = ("tracked_ids", "final_ids", "final_logprob", *_CERTIFICATE)
+_OF_STEPS = ("row", "position", "id", "next_id", "generated", "next_logprob", "sampler_logprob")  # of a generation
+_OF_TOKENS = ("tracked_ids", "final_ids", "final_logprob", *_CERTIFICATE, *_OF_STEPS)
 PADDED = {"tracked_ids": -1, "tracked_logprobs": float("nan")}  # arrays of uneven width, and what fills them
 TILE = 1024  # columns at a time on a processor; elsewhere 16 times as many, for fewer and larger kernels
 BLOCK = 64  # columns that share a maximum
@@ -170,7 +171,7 @@ def readout(
     most = max(1, max_bytes // (vocab * 4 * copies))  # rows at a time that the budget allows
     step = min(most, ROWS) // (len(reads) + 1)  # tokens at a time, all their sites together
     width = min(most, len(reads))  # sites at a time
-    tracked = 0 if track is None else min(max_tracked, n_sites) if track == "top1" else int(track)
+    tracked = most_tracked(track, n_sites, max_tracked)
     found: dict[str, Tensor] = {}
     with torch.no_grad():
         for here in slices(n_tokens, step):
@@ -179,19 +180,41 @@ def readout(
                 final_logits[rows[here], positions[here]], wanted[here],
                 n_sites, top_k, track, max_tracked, width,
             )  # fmt: skip
-            for name, value in part.items():
-                # All at once, then filled: small arrays that stay, between large ones that go, would leave holes in
-                # the heap, and memory would grow with the prompt.
-                if name not in found:
-                    shape = list(value.shape)
-                    shape[token_axis(name)] = n_tokens
-                    if name in PADDED:
-                        shape[-1] = tracked
-                    found[name] = torch.full(shape, PADDED.get(name, 0), dtype=value.dtype)
-                place = found[name].narrow(token_axis(name), here.start, here.stop - here.start)
-                place[..., : value.shape[-1]].copy_(value) if name in PADDED else place.copy_(value)
-    used = int((found["tracked_ids"] >= 0).any(0).sum())
-    return found | {name: found[name][..., :used].clone() for name in PADDED}
+            place(found, part, here.start, n_tokens, tracked)
+    return trimmed(found, n_tokens)
+
+
+def most_tracked(track: str | int | None, n_sites: int, max_tracked: int) -> int:
+    """How many tokens of a position are followed at most."""
+    return 0 if track is None else min(max_tracked, n_sites) if track == "top1" else int(track)
+
+
+def place(found: dict[str, Tensor], part: dict[str, Tensor], start: int, n_tokens: int, tracked: int) -> None:
+    """Put the arrays of some tokens, from `start` on, into those of all `n_tokens`, which the first call makes.
+
+    All at once, then filled: small arrays that stay, between large ones that go, would leave holes in the heap, and
+    memory would grow with the prompt, or with each step of a generation.
+    """
+    for name, value in part.items():
+        axis = token_axis(name)
+        if name not in found:
+            shape = list(value.shape)
+            shape[axis] = n_tokens
+            if name in PADDED:
+                shape[-1] = tracked
+            found[name] = torch.full(shape, PADDED.get(name, 0), dtype=value.dtype)
+        spot = found[name].narrow(axis, start, value.shape[axis])
+        spot[..., : value.shape[-1]].copy_(value) if name in PADDED else spot.copy_(value)
+
+
+def trimmed(found: dict[str, Tensor], n_tokens: int) -> dict[str, Tensor]:
+    """The first tokens of such arrays, and no more columns than some token follows."""
+    there = {
+        name: v if v.shape[token_axis(name)] == n_tokens else v.narrow(token_axis(name), 0, n_tokens).clone()
+        for name, v in found.items()
+    }
+    used = int((there["tracked_ids"] >= 0).any(0).sum())
+    return there | {name: there[name][..., :used].clone() for name in PADDED}
 
 
 def _some_tokens(

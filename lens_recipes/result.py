@@ -285,8 +285,11 @@ class LensResult:
         return important(self, metric, threshold, of=of, prompt=prompt, position=position)
 
     def __str__(self) -> str:
+        from ._generation_table import generation_text
         from ._table import table
 
+        if self.tokens.generated.any():
+            return generation_text(self)
         several = len({site.component for site in self.sites}) > 1
         return table(self, show_top=1 if several else 5)  # else a screen for each few layers
 

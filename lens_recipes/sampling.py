@@ -53,7 +53,7 @@ class Settings:
     @property
     def used(self) -> dict[str, Any]:
         """What applies, as JSON can hold it: the sampler's settings only where it samples."""
-        given = {key: value for key, value in self.options.items() if key not in _OURS}
+        given = {key: value for key, value in self.options.items() if key not in _OURS and value is not None}
         effective = DEFAULTS | given
         if not effective["do_sample"]:
             effective = {key: value for key, value in effective.items() if key not in SAMPLER}
@@ -87,11 +87,16 @@ def settings(
             f"{type(module).__name__} cannot generate: it has no generate() of Hugging Face's. logit_lens() reads it."
         )
     sampler = {"temperature": temperature, "top_p": top_p, "top_k": sample_top_k}
-    _check(max_new_tokens, sampler, do_sample, seed)
+    _check_ours(max_new_tokens, seed)
+    _check_sampler(sampler, do_sample)
     given = {key: value for key, value in {**sampler, "do_sample": do_sample}.items() if value is not None}
     if do_sample is None and any(key in given for key in sampler):
         given["do_sample"] = True
-    options = _said(_checkpoint(model)) | _said(_config(generation_config)) | given
+    options = of_checkpoint(model) | _said(_config(generation_config)) | given
+    if options.get("do_sample"):
+        _check_sampler({name: options.get(name) for name in sampler}, True)
+    else:
+        options |= dict.fromkeys(SAMPLER)  # what the checkpoint says for sampling would only be warned of
     stops = _stops(stop if stop is not None else options.get("stop_strings"), model)
     options |= {**_OURS, "max_new_tokens": max_new_tokens}
     if options.get("pad_token_id") is None:  # what fills the rows that have ended enters no result
@@ -101,13 +106,21 @@ def settings(
     return Settings(options, stops, seed)
 
 
-def _check(max_new_tokens: Any, sampler: dict[str, Any], do_sample: Any, seed: Any) -> None:
+def of_checkpoint(model: Envoy) -> dict[str, Any]:
+    """What the checkpoint's own generation_config says."""
+    return _said(_checkpoint(model))
+
+
+def _check_ours(max_new_tokens: Any, seed: Any) -> None:
     if type(max_new_tokens) is not int or max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens!r} must be a whole number from 1.")
-    if do_sample not in (None, True, False):
-        raise ValueError(f"do_sample={do_sample!r} must be True, False, or None for what the checkpoint says.")
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
         raise ValueError(f"seed={seed!r} must be a whole number from 0, or None.")
+
+
+def _check_sampler(sampler: dict[str, Any], do_sample: Any) -> None:
+    if do_sample not in (None, True, False):
+        raise ValueError(f"do_sample={do_sample!r} must be True, False, or None for what the checkpoint says.")
     temperature, top_p, top_k = sampler.values()
     if temperature is not None and not (_is_number(temperature) and 0 < temperature < math.inf):
         hint = " For greedy decoding pass do_sample=False." if temperature == 0 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,14 @@ from .models import load_seconds, tokenizer_of
 from .readout import token_axis
 from .result import LensResult, Response, Site, Tokens
 
-# What a step says of its tokens beside the arrays of `readout`, `[token]`.
+# What a run says of its tokens beside the arrays of `readout`, `[token]`.
 _SPOTS = {
     "prompt": np.int32, "position": np.int32, "id": np.int32, "next_id": np.int32, "generated": np.bool_,
     "next_logprob": np.float32, "sampler_logprob": np.float32,
 }  # fmt: skip
 
-Step = dict[str, np.ndarray]  # the arrays that `decoding.Watch` keeps of one step, with prompts in place of rows
+# What `decoding.Watch` keeps, of one step or of several, step after step; with prompts in place of rows.
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass
@@ -29,13 +31,13 @@ class Run:
     """What one batch left behind.
 
     Attributes:
-        steps: The arrays of each step.
+        arrays: Of all its steps; none if it was cut off before the first.
         ends: Why each prompt's text ended, "" if it was cut off.
         seconds: (model and sampler, lens) of each step.
         interrupted: Whether it was cut off.
     """
 
-    steps: list[Step]
+    arrays: Arrays
     ends: dict[int, str]
     seconds: list[tuple[float, float]]
     interrupted: bool
@@ -54,14 +56,14 @@ class Transcript:
     def __post_init__(self) -> None:
         self.prompts = [prompt_text(tokenizer_of(self.model), ids) for ids in self.encoded]
 
-    def parts(self, step: Step) -> list[LensResult]:
-        """One result for each token that a step generated.
+    def parts(self, arrays: Arrays) -> Iterator[LensResult]:
+        """One result for each token that was generated, step after step.
 
         Raises:
             LensError: the lens was not the model's own output.
         """
-        tokens = np.flatnonzero(step["generated"])
-        return [self._result([{name: v.take([t], _axis(name)) for name, v in step.items()}], {}) for t in tokens]
+        for token in np.flatnonzero(arrays["generated"]):
+            yield self._result([{name: v.take([token], _axis(name)) for name, v in arrays.items()}], {})
 
     def whole(self, runs: list[Run], started: float, tokenise_s: float) -> LensResult:
         """All that was read, prompt after prompt; those that had not begun are left out.
@@ -70,8 +72,8 @@ class Transcript:
             LensError: the lens was not the model's own output.
         """
         since = time.perf_counter()
-        ends = {prompt: end or "interrupted" for run in runs if run.steps for prompt, end in run.ends.items()}
-        result = self._result([step for run in runs for step in run.steps], ends)
+        ends = {prompt: end or "interrupted" for run in runs if run.arrays for prompt, end in run.ends.items()}
+        result = self._result([run.arrays for run in runs if run.arrays], ends)
         result.provenance["timings"] = {
             "load_s": load_seconds(self.model),
             "tokenise_s": tokenise_s,
@@ -84,14 +86,14 @@ class Transcript:
         result.provenance["seconds"] = round(time.perf_counter() - started, 3)
         return result
 
-    def _result(self, steps: list[Step], ends: dict[int, str]) -> LensResult:
-        """Steps in the order in which they were taken, as one certified result."""
-        token_prompts = np.concatenate([step["prompt"] for step in steps])
+    def _result(self, runs: list[Arrays], ends: dict[int, str]) -> LensResult:
+        """All that some runs read, as one certified result."""
+        token_prompts = np.concatenate([run["prompt"] for run in runs])
         order = np.argsort(token_prompts, kind="stable")
         spots: dict[str, Any] = {
-            name: np.concatenate([step[name] for step in steps])[order].astype(_SPOTS[name]) for name in _SPOTS
+            name: np.concatenate([run[name] for run in runs])[order].astype(_SPOTS[name]) for name in _SPOTS
         }
-        arrays = [{name: v for name, v in step.items() if name not in _SPOTS} for step in steps]
+        arrays = [{name: v for name, v in run.items() if name not in _SPOTS} for run in runs]
         numbers = in_prompt_order(arrays, token_prompts.tolist())
         shown, spots["prompt"] = np.unique(spots["prompt"], return_inverse=True)
         wanted = [self.wanted[prompt] for prompt in shown]
@@ -121,7 +123,7 @@ class Transcript:
 
 
 def _axis(name: str) -> int:
-    return 0 if name in _SPOTS else token_axis(name)
+    return 0 if name == "prompt" else token_axis(name)
 
 
 def _timings(runs: list[Run]) -> dict[str, float | None]:
@@ -129,8 +131,9 @@ def _timings(runs: list[Run]) -> dict[str, float | None]:
     prefill = sum(run.seconds[0][0] for run in runs if run.seconds)
     decode = sum(model for run in runs for model, _ in run.seconds[1:])
     lens = sum(lens for run in runs for _, lens in run.seconds)
-    tokens = sum(int(step["generated"].sum()) for run in runs for step in run.steps)
-    first = sum(int(run.steps[0]["generated"].sum()) for run in runs if run.steps)
+    begun = [run for run in runs if run.arrays]
+    tokens = sum(int(run.arrays["generated"].sum()) for run in begun)
+    first = sum(len(run.ends) for run in begun)  # one token of each prompt
     return {
         "prefill_s": prefill,
         "decode_s": decode,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -12,6 +13,7 @@ import pytest
 import tiny
 
 import lens_recipes
+from lens_recipes.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +26,35 @@ def smollm2():
 def llama():
     """A random Llama with a tokenizer: fast, and strings work."""
     return lens_recipes.load(tiny.llama(vocab_size=tiny.STRING_VOCAB), tokenizer=tiny.tiny_tokenizer())
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys):
+    """Run the command line in this process, on a model that is there or loads: (exit status, stdout, stderr)."""
+
+    def on(model=None):
+        if model is not None:
+            monkeypatch.setattr(lens_recipes, "load", lambda *args, **kwargs: model)
+
+        def call(*arguments: str) -> tuple[int, str, str]:
+            monkeypatch.setattr(sys, "argv", ["lens-recipes", *arguments])
+            try:
+                main()
+                status = 0
+            except SystemExit as stop:
+                status = stop.code or 0
+            out, err = capsys.readouterr()
+            return status, out, err
+
+        return call
+
+    return on
+
+
+@pytest.fixture(scope="session")
+def folder(llama, tmp_path_factory):
+    """A checkpoint folder of the tiny model."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    llama._module.save_pretrained(path)
+    llama.tokenizer.save_pretrained(path)
+    return path

@@ -14,45 +14,19 @@ import pytest
 import tiny
 
 import lens_recipes as lr
-from lens_recipes.cli import main
 from lens_recipes.models import load
 
 
 @pytest.fixture
-def run(smollm2, monkeypatch, capsys):
-    """Run the command in this process on the shared model: (exit status, stdout, stderr)."""
-    return _caller(smollm2, monkeypatch, capsys)
+def run(smollm2, cli):
+    """Run the command on the shared model: (exit status, stdout, stderr)."""
+    return cli(smollm2)
 
 
 @pytest.fixture
-def small(llama, monkeypatch, capsys):
+def small(llama, cli):
     """The same on a tiny model."""
-    return _caller(llama, monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def folder(llama, tmp_path_factory):
-    """A checkpoint folder of the tiny model."""
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    llama._module.save_pretrained(path)
-    llama.tokenizer.save_pretrained(path)
-    return path
-
-
-def _caller(model, monkeypatch, capsys):
-    monkeypatch.setattr(lr, "load", lambda *args, **kwargs: model)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lens-recipes", *arguments])
-        try:
-            main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
+    return cli(llama)
 
 
 def test_the_main_job(run, tmp_path):
@@ -344,10 +318,10 @@ def test_an_output_folder_is_refused_before_the_model_is_loaded(monkeypatch, sma
         assert "is a folder" in err
 
 
-def test_a_model_that_cannot_be_split_is_status_1(monkeypatch, capsys):
+def test_a_model_that_cannot_be_split_is_status_1(cli):
     """A model without heads: nothing that the caller typed is wrong."""
     module = tiny.FAMILIES["mamba"]()
-    call = _caller(lr.load(module, tokenizer=tiny.tiny_tokenizer()), monkeypatch, capsys)
+    call = cli(lr.load(module, tokenizer=tiny.tiny_tokenizer()))
     status, out, err = call("attribute", "!", "--target", "!", "--unit", "head")
     assert (status, out) == (1, "")
     assert err.startswith("lens-recipes: MambaForCausalLM has no attention")

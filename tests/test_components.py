@@ -198,7 +198,7 @@ def test_a_part_that_is_missed_fails_the_certificate(llama, monkeypatch):
     """Both sides are measured: leave a part out, double one, take another tensor, and it says so."""
     import dataclasses
 
-    from lens_recipes import _logit_lens
+    from lens_recipes import sites as module_of_sites
 
     honest = wiring(llama)
 
@@ -214,7 +214,7 @@ def test_a_part_that_is_missed_fails_the_certificate(llama, monkeypatch):
 
     for wrong in (without_mlp, doubled, before_the_norm):
         blocks = [*honest[:2], wrong(honest[2]), *honest[3:]]
-        monkeypatch.setattr(_logit_lens, "wiring", lambda _, blocks=blocks: blocks)
+        monkeypatch.setattr(module_of_sites, "wiring", lambda _, blocks=blocks: blocks)
         with pytest.raises(lr.LensError, match="does not sum to the stream"):
             lr.logit_lens(llama, "a prompt", components="attn_out")
         kept = lr.logit_lens(llama, "a prompt", components="attn_out", strict=False)
