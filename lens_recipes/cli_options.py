@@ -79,6 +79,10 @@ def check_outputs(html: Path | None, json_path: str | None, *, folder: bool = Fa
         json_path: None, "-", or where the result goes.
         folder: Whether an `html` that does not end in .html is a folder.
     """
+    if str(html) == "-":
+        raise typer.BadParameter("figures are not written to stdout: name a file.", param_hint="--html")
+    if html is not None and json_path is not None and html == Path(json_path):
+        raise typer.BadParameter(f"{json_path!r} is where --html goes, too: name another file.", param_hint="--json")
     if html is not None:
         _check_place(html, "--html", folder and html.suffix != ".html")
     if json_path not in (None, "-"):

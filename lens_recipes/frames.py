@@ -77,6 +77,11 @@ def _columns(result: LensResult) -> Iterator[dict[str, Any]]:
     for k in range(result.tracked_ids.shape[-1]):
         ids = np.broadcast_to(result.tracked_ids[:, k], wide)
         parts.append(("tracked", k, ids, result.tracked_logprobs[..., k], None))
+    of_generation = {
+        name: column
+        for name in ("generated", "next_logprob", "sampler_logprob")
+        if result.tokens.next_logprob is not None and (column := getattr(result.tokens, name)) is not None
+    }
     for role, k, ids, logprobs, ranks in parts:
         flat, keep = ids.reshape(-1), ids.reshape(-1) >= 0
         s, t = site[keep], token[keep]
@@ -88,6 +93,7 @@ def _columns(result: LensResult) -> Iterator[dict[str, Any]]:
             "prompt": result.tokens.prompt[t],
             "position": result.tokens.position[t],
             "input": [result.tokens.text[i] for i in t],
+            **{name: column[t] for name, column in of_generation.items()},
             "entropy": result.entropy[s, t],
             "kl_to_final": result.kl_to_final[s, t],
             "role": role,

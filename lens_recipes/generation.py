@@ -75,8 +75,8 @@ def generate_lens(
         stop: Strings that end the text; they are part of it.
         layers, components, targets, track, top_k: As for `logit_lens`.
         include_prompt: Also read all tokens of the prompt, in the same run.
-        on_step: Called after each step with the result of that one token, for each prompt that is still running
-            (on a server, after all has arrived).
+        on_step: Called after each step with the result of that one token, for each prompt that is still running, its
+            number in `provenance["prompt"]` (on a server, after all has arrived).
         remote: As for `logit_lens`.
 
     Returns:

@@ -120,7 +120,9 @@ def generation_heatmap(
             showlegend=True,
         )
     marks = LEGEND_LINE * (bool(cells) + bool(other))  # one below the other: a narrow figure has no room beside
-    figure.update_layout(legend=LEGEND | {"orientation": "v"}, margin_t=100 + marks, height=figure.layout.height + marks)
+    figure.update_layout(
+        legend=LEGEND | {"orientation": "v"}, margin_t=100 + marks, height=figure.layout.height + marks
+    )
     labelled = slice(None, None, math.ceil(LABEL * len(steps) / figure.layout.width))
     figure.update_xaxes(
         range=[-0.5 - RIM, len(steps) - 0.5 + RIM],  # a scatter would add a margin of its own

@@ -312,7 +312,8 @@ class LensResult:
     def to_frame(self) -> Any:
         """Long-form pandas: one row per site, token and predicted token, with the role it plays there.
 
-        `role` is "top" (with `k`), "next", "final", "target" (with `k`) or "tracked".
+        `role` is "top" (with `k`), "next", "final", "target" (with `k`) or "tracked". Of a generation also
+        `generated`, `next_logprob` and `sampler_logprob` of the token after which the row is, as in `tokens`.
 
         Raises:
             LensError: pandas is not installed.

@@ -57,13 +57,15 @@ class Transcript:
         self.prompts = [prompt_text(tokenizer_of(self.model), ids) for ids in self.encoded]
 
     def parts(self, arrays: Arrays) -> Iterator[LensResult]:
-        """One result for each token that was generated, step after step.
+        """One result for each token that was generated, step after step; its provenance names the prompt's number.
 
         Raises:
             LensError: the lens was not the model's own output.
         """
         for token in np.flatnonzero(arrays["generated"]):
-            yield self._result([{name: v.take([token], _axis(name)) for name, v in arrays.items()}], {})
+            part = self._result([{name: v.take([token], _axis(name)) for name, v in arrays.items()}], {})
+            part.provenance["prompt"] = int(arrays["prompt"][token])
+            yield part
 
     def whole(self, runs: list[Run], started: float, tokenise_s: float) -> LensResult:
         """All that was read, prompt after prompt; those that had not begun are left out.

@@ -279,6 +279,8 @@ def test_lengths(small, arguments, new):
         (["Hi", "--json", "a.txt"], ["--json", ".json"]),
         (["Hi", "--json", "/no/such/folder/a.json"], ["--json", "no folder"]),
         (["Hi", "--html", "/no/such/folder/a"], ["--html", "no folder"]),
+        (["Hi", "--html", "-"], ["--html", "stdout"]),
+        (["Hi", "--html", "same.json", "--json", "same.json"], ["--json", "another file"]),
         (["Hi", "--html", "/no/such/folder/a.html"], ["--html", "no folder"]),
     ],
 )

@@ -324,6 +324,7 @@ def test_on_step_gives_each_token_of_each_running_prompt_once(llama):
         place = result.prompts[result.tokens.prompt[token]], int(result.tokens.position[token])
         part = by_place[place]
         assert part.certificate.passed
+        assert part.provenance["prompt"] == result.tokens.prompt[token]
         assert part.tokens.next_id[0] == result.tokens.next_id[token]
         assert part.text(part.tokens.next_id[0]) == result.text(result.tokens.next_id[token])
         for name in ("top_logprobs", "kl_to_final", "target_logprobs", "next_ranks"):
@@ -430,6 +431,16 @@ def test_a_generation_comes_back_from_its_file(llama, tmp_path, suffix):
     for name in ("next_logprob", "sampler_logprob", "generated", "next_id"):
         np.testing.assert_array_equal(getattr(again.tokens, name), getattr(result.tokens, name))
     assert str(lr.settled_layers(again)) == str(lr.settled_layers(result))
+
+
+def test_a_frame_says_what_model_and_sampler_gave_to_what_was_written(llama):
+    result = lr.generate_lens(llama, PROMPTS, max_new_tokens=3, temperature=0.7, seed=0, include_prompt=True)
+    frame = result.to_frame()
+    last = frame[(frame.role == "next") & (frame.layer == 3) & frame.generated]
+    assert last.id.tolist() == result.tokens.next_id[result.tokens.generated].tolist()
+    np.testing.assert_allclose(last.logprob, last.next_logprob, atol=1e-4)  # the last layer's lens is the model
+    np.testing.assert_array_equal(last.sampler_logprob, result.tokens.sampler_logprob[result.tokens.generated])
+    assert "generated" not in lr.logit_lens(llama, "one").to_frame()
 
 
 def test_when_each_token_was_decided(llama):
