@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from collections.abc import Callable
 
 import torch
 from lens import CHUNK, text_ids
+from side_by_side import peak_mb
 
 import lens_recipes as lr
 
@@ -122,9 +122,9 @@ def memory_of(case: str) -> dict[str, int]:
     lr.logit_lens(model, [ids[0][:3]], components="attn_out")
     with torch.inference_mode():
         model._module(input_ids=torch.tensor(ids), use_cache=False).logits.sum()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    before = peak_mb()
     MEMORY[case](model, ids)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    after = peak_mb()
     return {"before_mb": before, "peak_mb": after, "grown_mb": after - before}
 
 

@@ -17,15 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 from lens import text_ids
+from side_by_side import peak_mb, side_by_side
 
 import lens_recipes as lr
 
@@ -75,24 +73,7 @@ def contenders(model, ids: list[list[int]], new: int) -> dict[str, Callable[[], 
 def measure(model, prompts: int, tokens: int, new: int, repeat: int) -> dict[str, object]:
     """Median seconds of each contender, and the ratio to the floor, run in turn."""
     runs = contenders(model, text_ids(model.tokenizer, prompts, tokens), new)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeat + 1):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            if turn:  # the first round warms up
-                seconds[name].append(time.perf_counter() - started)
-    ratios = {
-        name: statistics.median(v / f for v, f in zip(values, seconds["floor"], strict=True))
-        for name, values in seconds.items()
-    }
-    return {
-        "prompts": prompts,
-        "tokens": tokens,
-        "new": new,
-        "seconds": {name: round(statistics.median(values), 3) for name, values in seconds.items()},
-        "ratio_to_floor": {name: round(value, 3) for name, value in ratios.items() if name != "floor"},
-    }
+    return {"prompts": prompts, "tokens": tokens, "new": new, **side_by_side(runs, repeat)}
 
 
 # -- memory --------------------------------------------------------------------------------------------------
@@ -104,9 +85,9 @@ def memory_of(new: int) -> dict[str, int]:
     ids = text_ids(model.tokenizer, 1, 128)
     lens(model, ids, 2)
     generate(model._module, ids, new, product=False)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    before = peak_mb()
     lens(model, ids, new)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    after = peak_mb()
     return {"new": new, "generate_mb": before, "peak_mb": after, "grown_mb": after - before}
 
 

@@ -25,14 +25,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import torch
+from side_by_side import peak_mb, side_by_side
 
 import lens_recipes as lr
 
@@ -93,25 +91,8 @@ def measure(model, prompts: int, tokens: int, last: bool, repeat: int, without: 
     runs = {
         k: v for k, v in contenders(model, text_ids(model.tokenizer, prompts, tokens), last).items() if k not in without
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeat + 1):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            if turn:  # the first round warms up
-                seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ratios = {
-        name: statistics.median(v / f for v, f in zip(values, seconds["floor"], strict=True))
-        for name, values in seconds.items()
-    }
-    return {
-        "prompts": prompts,
-        "tokens": tokens,
-        "positions": "last" if last else "all",
-        "seconds": {name: round(value, 3) for name, value in medians.items()},
-        "ratio_to_floor": {name: round(value, 3) for name, value in ratios.items() if name != "floor"},
-    }
+    where = "last" if last else "all"
+    return {"prompts": prompts, "tokens": tokens, "positions": where, **side_by_side(runs, repeat)}
 
 
 # -- memory --------------------------------------------------------------------------------------------------
@@ -151,9 +132,9 @@ def memory_of(case: str) -> dict[str, int]:
     prompts, tokens, warm, run = MEMORY[case]
     ids = text_ids(model.tokenizer, prompts, tokens)
     warm(model, ids)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    before = peak_mb()
     run(model, ids)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    after = peak_mb()
     return {"before_mb": before, "peak_mb": after, "grown_mb": after - before}
 
 
