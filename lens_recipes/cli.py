@@ -211,6 +211,9 @@ def main() -> None:
     except (LensError, ValueError) as error:
         print(f"lens-recipes: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ValueError) else 1)
+    except OSError as error:  # stdout cannot be written to, for one
+        print(f"lens-recipes: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("lens-recipes: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -43,7 +43,8 @@ Examples:
   lens-recipes generate "One, two," --greedy --stop "." --json - | jq .responses
 
 A setting that is not given comes from the checkpoint's generation_config, else it is: sampling with {DEFAULTS}, up
-to --max-length {MAX_LENGTH} or the model's context. The first line on stderr says what is used and where it comes from;
+to --max-length {MAX_LENGTH} or the model's context. The first line on stderr says what is used and where it comes from
+(on a terminal, after what is shown while the model is loaded);
 (given) is from the command line. Ctrl-C ends the text: what there is of it is shown and written.
 
 {EXIT_STATUS}

@@ -84,7 +84,7 @@ def check_outputs(html: Path | None, json_path: str | None, *, folder: bool = Fa
     if html is not None and json_path is not None and html == Path(json_path):
         raise typer.BadParameter(f"{json_path!r} is where --html goes, too: name another file.", param_hint="--json")
     if html is not None:
-        _check_place(html, "--html", folder and html.suffix != ".html")
+        _check_place(html, "--html", folder and html.suffix.lower() not in (".html", ".htm"))
     if json_path not in (None, "-"):
         path = Path(str(json_path))
         if path.suffix not in (".json", ".npz"):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .cli_options import FALLBACK, MAX_LENGTH
 from .models import context_length, tokenizer_of
-from .sampling import of_checkpoint, settings
+from .sampling import ONE_TEXT, of_checkpoint, settings
 from .tokens import encode
 
 
@@ -60,6 +60,10 @@ def plan(
         "seed": secrets.randbelow(2**32) if drawn else seed,
         "stop": stop or None,
     }
+    # The text of one row is what can be followed, whatever the checkpoint says.
+    several = {name: off for name, off in ONE_TEXT.items() if said.get(name) not in (None, off)}
+    if several:
+        options["generation_config"] = several
     used = settings(model, **options).used
     words = [f"sampling ({why})" if sampling else f"greedy ({why})"]
     for name in FALLBACK if sampling else ():
@@ -71,8 +75,9 @@ def plan(
     if used["stop"]:
         words.append(f"stop {', '.join(map(repr, used['stop']))} ({'given' if stop else 'checkpoint'})")
     known = {*FALLBACK, "do_sample", "use_cache", "max_new_tokens", "stop", "seed"}
-    others = [name for name in used if name not in known and not name.endswith("token_id")]
+    others = [name for name in used if name not in {*known, *ONE_TEXT} and not name.endswith("token_id")]
     words += [f"{name} {used[name]} (checkpoint)" for name in others]
+    words += [f"{name} {off} (the checkpoint's {said[name]} is not one text)" for name, off in several.items()]
     return Plan(options, f"settings: {', '.join(words)}")
 
 

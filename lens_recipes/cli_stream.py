@@ -50,9 +50,13 @@ class Stream:
             self._say("\n", None)
 
     def _say(self, text: str, style: str | None) -> None:
-        if self.console is not None and text:
+        if self.console is None or not text:
+            return
+        try:
             self.console.out(printable(text), style=style, end="", highlight=False)
             self.open_line = not text.endswith("\n")
+        except OSError:  # nobody reads any more (a closed pipe, a full disk): the result is still made and written
+            self.console = None
 
     def _style(self, part: Any) -> str | None:
         """The colour of a token; None where there are no colours, or no order in which layers settle."""

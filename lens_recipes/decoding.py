@@ -14,12 +14,15 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 from transformers.generation import StopStringCriteria
 
-from .readout import most_tracked, place, readout, trimmed
+from .readout import fill, most_tracked, readout, trimmed
 
 # Why a row ends, as the classes of transformers' criteria name it; of several, the first here.
 ENDS = {
     "EosTokenCriteria": "eos", "StopStringCriteria": "stop", "MaxLengthCriteria": "length", "MaxTimeCriteria": "time",
 }  # fmt: skip
+
+
+ROOM = 256  # steps that there is room for at first
 
 
 def now(device: torch.device) -> float:
@@ -76,7 +79,8 @@ class Watch:
         self.reads, self.to_logits, self.options = reads, to_logits, options
         self.stop, self.seed, self.emit = stop, seed, emit
         self.kept: dict[str, Tensor] = {}
-        self.n_kept, self.room = 0, len(first[0]) + (n_steps - 1) * len(targets)
+        self.n_kept, self.most = 0, len(first[0]) + (n_steps - 1) * len(targets)
+        self.room = min(self.most, len(first[0]) + ROOM * len(targets))
         self.tracked = most_tracked(options["track"], options["n_sites"], options["max_tracked"])
         self.ends = [""] * len(targets)
         self.seconds: list[tuple[float, float]] = []
@@ -103,13 +107,13 @@ class Watch:
         generation_config: Any,
         **kwargs: Any,
     ) -> Any:
-        """transformers' own sampling loop, with an ear behind the sampler and one behind the end of each step."""
+        """transformers' own loop, with an ear at the scores that are sampled from and one at each step's end."""
+        self.started = now(input_ids.device)
         if self.seed is not None:
             torch.manual_seed(self.seed)
         if self.stop:
             stopping_criteria.append(StopStringCriteria(self.model.tokenizer, self.stop))
         logits_processor.append(self._hear)
-        self.started = now(input_ids.device)
         return type(module)._sample(
             module,
             input_ids,
@@ -130,8 +134,10 @@ class Watch:
             return
         sampled = now(ids.device)
         numbers = self._reduce(ids)
-        place(self.kept, numbers, self.n_kept, self.room, self.tracked)
-        self.n_kept += len(self.rows)
+        if (needed := self.n_kept + len(self.rows)) > self.room:  # the bound on new tokens may be far off
+            self.room = min(self.most, 2 * needed)
+        fill(self.kept, numbers, self.n_kept, self.room, self.tracked)
+        self.n_kept = needed
         for row in numbers["row"][numbers["generated"]].tolist():
             hit = [name for name, done in ends.items() if done[row]]
             self.ends[row] = next((word for name, word in ENDS.items() if name in hit), "stop" if hit else "")

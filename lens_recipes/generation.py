@@ -30,7 +30,7 @@ from .result import LensResult
 from .sampling import Settings, settings
 from .sites import Reads, component_names, sites_and_reads
 from .tokens import check_ids, encode, listed, target_ids
-from .transcript import Arrays, Run, Transcript
+from .transcript import Arrays, Passage, Transcript
 
 MAX_BYTES = 256 * 2**20  # bound on the memory for the logits of one step
 MAX_CACHED = 8 * MAX_TOKENS  # tokens of a batch in the cache, those to come included
@@ -59,9 +59,11 @@ def generate_lens(
 ) -> LensResult:
     """Let the model write, and read the lens at every step: one cached forward and one product of all its rows.
 
-    The text is that of Hugging Face's `generate` with the same settings. A setting that is not given comes from
-    `generation_config`, else from the checkpoint's own, else from Hugging Face's defaults; `provenance["generation"]`
-    says what was used.
+    The text is that of Hugging Face's `generate` with the same settings, for one prompt also where it is sampled
+    (several prompts share one sampler). A setting that is not given comes from `generation_config`, else from the
+    checkpoint's own, else from Hugging Face's defaults; `provenance["generation"]` says what was used. Where a model
+    changes its position encoding beyond a length (longrope), the cache keeps what was before: there, the lens at a step
+    is not that of the whole text read anew.
 
     Args:
         model: What `load()` returns.
@@ -76,7 +78,8 @@ def generate_lens(
         layers, components, targets, track, top_k: As for `logit_lens`.
         include_prompt: Also read all tokens of the prompt, in the same run.
         on_step: Called after each step with the result of that one token, for each prompt that is still running, its
-            number in `provenance["prompt"]` (on a server, after all has arrived).
+            number in `provenance["prompt"]` (on a server, after all has arrived). It may not run a recipe on this
+            model, and random numbers that it draws from torch's generator are missing in the sampler's.
         remote: As for `logit_lens`.
 
     Returns:
@@ -126,7 +129,10 @@ def generate_lens(
         first = [0 if include_prompt else len(ids) - 1 for ids in encoded]
         plan = _Plan(model, parts, reads, readout_options, chosen, first, where)
         runs = _run_all(plan, transcript, None if on_step is None else partial(_emit, transcript, on_step))
-    return transcript.whole(runs, started, tokenise_s)
+    try:
+        return transcript.whole(runs, started, tokenise_s)
+    except KeyboardInterrupt:  # it came too late to stop the model, and what that wrote is not to be lost
+        return transcript.whole(runs, started, tokenise_s)
 
 
 def _check_room(encoded: list[list[int]], new: int, context: int | None) -> None:
@@ -154,16 +160,20 @@ class _Plan:
     remote: bool | str
 
 
-def _run_all(plan: _Plan, transcript: Transcript, emit: Callable[[Arrays], None] | None) -> list[Run]:
+def _run_all(plan: _Plan, transcript: Transcript, emit: Callable[[Arrays], None] | None) -> list[Passage]:
     """Batch after batch, until Ctrl-C."""
     batches = list(_batches(plan, transcript.encoded))
-    runs: list[Run] = []
-    for prompts in tqdm(batches, "generate_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2):
-        seed = plan.settings.seed  # each batch its own, or all would be sampled with the same numbers
-        seeded = replace(plan.settings, seed=None if seed is None else seed + len(runs))
-        runs.append(_run(replace(plan, settings=seeded), transcript, prompts, emit))
-        if runs[-1].interrupted:
-            break
+    runs: list[Passage] = []
+    try:
+        for prompts in tqdm(batches, "generate_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2):
+            seed = plan.settings.seed  # each batch its own, or all would be sampled with the same numbers
+            seeded = replace(plan.settings, seed=None if seed is None else seed + len(runs))
+            runs.append(_run(replace(plan, settings=seeded), transcript, prompts, emit))
+            if runs[-1].interrupted:
+                break
+    except KeyboardInterrupt:  # before or after a batch's own run
+        if plan.remote:
+            raise
     if not any(run.arrays for run in runs):
         raise KeyboardInterrupt
     return runs
@@ -190,7 +200,7 @@ def _emit(transcript: Transcript, on_step: Callable[[LensResult], Any], arrays: 
 # -- one batch -----------------------------------------------------------------------------------------------
 
 
-def _run(plan: _Plan, transcript: Transcript, prompts: list[int], emit: Callable[[Arrays], None] | None) -> Run:
+def _run(plan: _Plan, transcript: Transcript, prompts: list[int], emit: Callable[[Arrays], None] | None) -> Passage:
     """One batch, one trace of `generate`: collect each step's streams, and reduce them where the model is.
 
     As in `logit_lens`, the block can travel; only where it does not, `emit` is called in it.
@@ -211,7 +221,7 @@ def _run(plan: _Plan, transcript: Transcript, prompts: list[int], emit: Callable
         chosen.max_new_tokens,
         chosen.stop,
         chosen.seed,
-        None if remote or emit is None else lambda step: emit(_arrays(step, prompts)),
+        None if remote or emit is None else partial(_hand_on, model, prompts, emit),
     )
     inputs = {"input_ids": ids, "attention_mask": mask, **chosen.options, **destination(remote)}
     speaker = _speaker(model)
@@ -232,11 +242,21 @@ def _run(plan: _Plan, transcript: Transcript, prompts: list[int], emit: Callable
         if remote:
             raise
         found, ends, seconds, interrupted = watch.kept, watch.ends, watch.seconds, True
-        found = trimmed(found, watch.n_kept) if found else {}
-    run = Run(_arrays(found, prompts), dict(zip(prompts, ends, strict=True)), seconds, interrupted)
+        found = trimmed(found, watch.n_kept) if watch.n_kept else {}
+    run = Passage(_arrays(found, prompts), dict(zip(prompts, ends, strict=True)), seconds, interrupted)
     if remote and emit is not None:
         emit(run.arrays)
     return run
+
+
+def _hand_on(model: Envoy, prompts: list[int], emit: Callable[[Arrays], None], step: dict[str, torch.Tensor]) -> None:
+    """Call back with one step, as outside of the run: tensors are ordinary ones, and nnsight does not listen."""
+    model.interleaver.interleaving = False
+    try:
+        with torch.inference_mode(False):
+            emit(_arrays(step, prompts))
+    finally:
+        model.interleaver.interleaving = True
 
 
 def _arrays(step: dict[str, torch.Tensor], prompts: list[int]) -> Arrays:

@@ -151,11 +151,28 @@ def dtype_of(model: Envoy) -> torch.dtype:
     return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
 
 
+_running: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+
+
 @contextlib.contextmanager
 def exclusive(model: Envoy) -> Iterator[None]:
-    """One run at a time: a traced model is not to be used from two threads at once."""
-    with _locks.setdefault(model._module, threading.RLock()):
-        yield
+    """One run at a time: a traced model is not to be used from two threads at once.
+
+    Raises:
+        LensError: this thread is in the middle of a run of this model already (a recipe called by `on_step`).
+    """
+    module = model._module
+    with _locks.setdefault(module, threading.RLock()):
+        if module in _running:
+            raise LensError(
+                "this model is in the middle of a run, and another cannot begin before that has ended: on_step may "
+                "look at what it is given, or use another model. Collect the parts, and run the recipe afterwards."
+            )
+        _running.add(module)
+        try:
+            yield
+        finally:
+            _running.discard(module)
 
 
 def context_length(model: Envoy) -> int | None:

@@ -184,7 +184,7 @@ def write_generation(result: LensResult, path: str | os.PathLike[str], *, prompt
     head = [facts(_facts(one, steps)), picture(generation_heatmap(one), "heatmap")]
     views = {heading: StepViews(one, which) for heading, which in zip(HEADINGS, WHICH, strict=True)}
     path = Path(path)
-    if path.suffix.lower() == ".html":
+    if path.suffix.lower() in (".html", ".htm"):
         sliders = [f"<h2>{heading}</h2>\n{picture(view.slider(), view.which)}" for heading, view in views.items()]
         _write(path, page(name, [*head, *sliders], inline=True))
         return

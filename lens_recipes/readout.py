@@ -180,7 +180,7 @@ def readout(
                 final_logits[rows[here], positions[here]], wanted[here],
                 n_sites, top_k, track, max_tracked, width,
             )  # fmt: skip
-            place(found, part, here.start, n_tokens, tracked)
+            fill(found, part, here.start, n_tokens, tracked)
     return trimmed(found, n_tokens)
 
 
@@ -189,20 +189,24 @@ def most_tracked(track: str | int | None, n_sites: int, max_tracked: int) -> int
     return 0 if track is None else min(max_tracked, n_sites) if track == "top1" else int(track)
 
 
-def place(found: dict[str, Tensor], part: dict[str, Tensor], start: int, n_tokens: int, tracked: int) -> None:
-    """Put the arrays of some tokens, from `start` on, into those of all `n_tokens`, which the first call makes.
+def fill(found: dict[str, Tensor], part: dict[str, Tensor], start: int, n_tokens: int, tracked: int) -> None:
+    """Put the arrays of some tokens, from `start` on, into those of `n_tokens`, made or made larger where needed.
 
     All at once, then filled: small arrays that stay, between large ones that go, would leave holes in the heap, and
     memory would grow with the prompt, or with each step of a generation.
     """
     for name, value in part.items():
         axis = token_axis(name)
-        if name not in found:
+        there = found[name].shape[axis] if name in found else 0
+        if there < n_tokens:
             shape = list(value.shape)
             shape[axis] = n_tokens
             if name in PADDED:
                 shape[-1] = tracked
-            found[name] = torch.full(shape, PADDED.get(name, 0), dtype=value.dtype)
+            larger = torch.full(shape, PADDED.get(name, 0), dtype=value.dtype)
+            if there:
+                larger.narrow(axis, 0, there).copy_(found[name])
+            found[name] = larger
         spot = found[name].narrow(axis, start, value.shape[axis])
         spot[..., : value.shape[-1]].copy_(value) if name in PADDED else spot.copy_(value)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from nnsight.intervention.envoy import Envoy
 from transformers import GenerationConfig
 from transformers.generation import GenerationMode
@@ -24,7 +25,15 @@ _OURS = {
     "disable_compile": True,
 }  # fmt: skip
 # Settings that look back at the ids, padding included, so that a padded prompt would not give what it gives alone.
-_LOOK_BACK = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "bad_words_ids": None, "sequence_bias": None}
+_LOOK_BACK = {
+    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "sequence_bias": None, "min_length": 0,
+    "watermarking_config": None,
+}  # fmt: skip
+
+
+# What would make `generate` follow several texts, or call the model twice in a step, and the value that does not.
+ONE_TEXT = {"num_beams": 1, "num_return_sequences": 1, "guidance_scale": 1, "penalty_alpha": 0}
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,9 @@ def settings(
         raise LensError(
             f"{type(module).__name__} cannot generate: it has no generate() of Hugging Face's. logit_lens() reads it."
         )
+    max_new_tokens, seed, sample_top_k = map(_whole, (max_new_tokens, seed, sample_top_k))
+    temperature, top_p = map(_real, (temperature, top_p))
+    do_sample = bool(do_sample) if type(do_sample) in (int, np.bool_) and do_sample in (0, 1) else do_sample
     sampler = {"temperature": temperature, "top_p": top_p, "top_k": sample_top_k}
     _check_ours(max_new_tokens, seed)
     _check_sampler(sampler, do_sample)
@@ -119,7 +131,7 @@ def _check_ours(max_new_tokens: Any, seed: Any) -> None:
 
 
 def _check_sampler(sampler: dict[str, Any], do_sample: Any) -> None:
-    if do_sample not in (None, True, False):
+    if do_sample is not None and type(do_sample) is not bool:
         raise ValueError(f"do_sample={do_sample!r} must be True, False, or None for what the checkpoint says.")
     temperature, top_p, top_k = sampler.values()
     if temperature is not None and not (_is_number(temperature) and 0 < temperature < math.inf):
@@ -141,11 +153,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _whole(value: Any) -> Any:
+    """A whole number of any kind as an int; anything else as it is."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _real(value: Any) -> Any:
+    return float(value) if isinstance(value, np.floating) else value
+
+
 def _config(generation_config: Any) -> GenerationConfig:
     if generation_config is None or isinstance(generation_config, GenerationConfig):
         return generation_config or GenerationConfig()
     if isinstance(generation_config, dict):
-        unknown = [key for key in generation_config if not hasattr(GenerationConfig(), str(key))]
+        known = GenerationConfig().to_dict()
+        unknown = [key for key in generation_config if key not in known]
         if unknown:
             raise ValueError(f"generation_config has no setting {', '.join(map(repr, unknown))}.")
         return GenerationConfig(**generation_config)
@@ -186,11 +208,11 @@ def _check_mode(options: dict[str, Any]) -> None:
         mode = GenerationConfig(**options).get_generation_mode()
     except ValueError as error:
         raise ValueError(f"these generation settings do not go together: {' '.join(str(error).split())}") from error
-    several = next((name for name in ("num_beams", "num_return_sequences") if (options.get(name) or 1) > 1), None)
-    guided = options.get("guidance_scale") not in (None, 1, 1.0)
-    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or several or guided:
-        what = f"{several}={options[several]}" if several else "guidance_scale" if guided else mode.value
+    asked = next((name for name, off in ONE_TEXT.items() if options.get(name) not in (None, off)), None)
+    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE) or asked:
+        what = f"{asked}={options[asked]}" if asked else mode.value
+        instead = f"{{{asked!r}: {ONE_TEXT[asked]}}}" if asked else "one without it"
         raise ValueError(
-            f"the generation settings ask for {what}; a lens follows one text at a time, greedy or sampled. Pass a "
-            "generation_config without it."
+            f"the generation settings ask for {what}; a lens follows one text at a time, greedy or sampled. Pass "
+            f"generation_config={instead}."
         )

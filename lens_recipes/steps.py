@@ -124,5 +124,5 @@ def quartiles(values: NDArray[np.int64]) -> str:
 
 
 def settled_at(one: LensResult, step: Step) -> str:
-    """In words: "layer 27", or "never" where the first choice is not top-1 at the last site read."""
-    return place(one.sites[step.site]) if step.site >= 0 else "never"
+    """In words: "layer 27", or "later" where the first choice is not yet top-1 at the last site read."""
+    return place(one.sites[step.site]) if step.site >= 0 else "later"

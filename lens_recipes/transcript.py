@@ -27,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass
-class Run:
+class Passage:
     """What one batch left behind.
 
     Attributes:
@@ -67,7 +67,7 @@ class Transcript:
             part.provenance["prompt"] = int(arrays["prompt"][token])
             yield part
 
-    def whole(self, runs: list[Run], started: float, tokenise_s: float) -> LensResult:
+    def whole(self, runs: list[Passage], started: float, tokenise_s: float) -> LensResult:
         """All that was read, prompt after prompt; those that had not begun are left out.
 
         Raises:
@@ -128,7 +128,7 @@ def _axis(name: str) -> int:
     return 0 if name == "prompt" else token_axis(name)
 
 
-def _timings(runs: list[Run]) -> dict[str, float | None]:
+def _timings(runs: list[Passage]) -> dict[str, float | None]:
     """Seconds of model and lens; the first step of each run is its prefill."""
     prefill = sum(run.seconds[0][0] for run in runs if run.seconds)
     decode = sum(model for run in runs for model, _ in run.seconds[1:])
@@ -142,5 +142,5 @@ def _timings(runs: list[Run]) -> dict[str, float | None]:
         "decode_per_token_s": decode / (tokens - first) if tokens > first else None,
         "lens_s": lens,
         "output_tokens": tokens,
-        "tokens_per_second": tokens / (prefill + decode + lens),
+        "tokens_per_second": tokens / total if (total := prefill + decode + lens) else None,
     }

@@ -80,7 +80,8 @@ def watch(
             graph.end(m, out)
 
     shapes_only = _shapes_only(module) if meta else contextlib.nullcontext()
-    with _hooks(module, before, after), torch.no_grad(), shapes_only:
+    # A caller may be in inference mode, where operations are not the same: `to` would be one of no module.
+    with torch.inference_mode(False), _hooks(module, before, after), torch.no_grad(), shapes_only:
         try:
             with ops:
                 out = module(**kwargs)

@@ -13,7 +13,7 @@ from test_remote import NOT_THERE
 from transformers import GenerationConfig
 
 import lens_recipes as lr
-from lens_recipes import decoding, generation
+from lens_recipes import decoding, generation, transcript
 from lens_recipes.result import AXES
 from lens_recipes.wiring import wiring
 
@@ -119,6 +119,28 @@ def test_sampled_text_is_that_of_the_same_seed(smollm2, seed, sampler):
     assert ids_of(result) == written(smollm2._module, ids, max_new_tokens=NEW, do_sample=True, **named)
 
 
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_any_family_samples_what_the_same_seed_samples(family):
+    module = tiny.FAMILIES[family]()
+    options = {"max_new_tokens": 4, "temperature": 0.9}
+    result = lr.generate_lens(lr.load(module), IDS, seed=5, **options)
+    torch.manual_seed(5)
+    assert ids_of(result) == written(module, IDS, do_sample=True, **options)
+
+
+def test_numbers_of_numpy_are_numbers(llama):
+    options = {"max_new_tokens": np.int64(3), "temperature": np.float32(0.5), "seed": np.int32(1)}
+    result = lr.generate_lens(llama, "one", **options)
+    assert result.responses == lr.generate_lens(llama, "one", max_new_tokens=3, temperature=0.5, seed=1).responses
+
+
+def test_each_batch_has_a_seed_of_its_own(llama, monkeypatch):
+    """Or all batches would be sampled with the same random numbers."""
+    monkeypatch.setattr(generation, "MAX_CACHED", 20)
+    result = lr.generate_lens(llama, ["one prompt"] * 3, max_new_tokens=8, temperature=2.0, seed=0)
+    assert len({response.text for response in result.responses}) > 1
+
+
 def test_without_a_seed_torchs_generator_is_used_and_with_one_it_is_left_alone(llama):
     lr.generate_lens(llama, "one", max_new_tokens=2, do_sample=True)  # what is examined once may use the generator
     torch.manual_seed(5)
@@ -157,7 +179,7 @@ def test_the_prompt_is_read_in_the_same_run(llama):
     hook.remove()
     assert calls[-4:] == [len(prompt), 1, 1, 1]
     assert result.tokens.generated.tolist() == [False] * (len(prompt) - 1) + [True] * 4
-    assert np.isnan(result.tokens.next_logprob).tolist() == [False] * 0 + (~result.tokens.generated).tolist()
+    assert np.isnan(result.tokens.next_logprob).tolist() == (~result.tokens.generated).tolist()
     after = lens_of_the_whole(llama, prompt, ids_of(result), 0)
     assert (result.tokens.next_id[:-1] == after.tokens.next_id[:-1]).all()
     same(result, after, [name for name in LENS if not name.startswith("next_")])
@@ -246,8 +268,8 @@ def test_real_prompts_of_different_lengths_are_as_alone(smollm2):
         np.testing.assert_allclose(together[number].top_logprobs, alone.top_logprobs, atol=5e-3)
 
 
-def test_a_penalty_that_would_see_the_padding_keeps_lengths_apart(llama):
-    penalty = {"repetition_penalty": 1.5}
+@pytest.mark.parametrize("penalty", [{"repetition_penalty": 1.5}, {"min_length": 20, "eos_token_id": 248}])
+def test_a_setting_that_would_see_the_padding_keeps_lengths_apart(llama, penalty):
     options = {"max_new_tokens": NEW, "do_sample": False, "generation_config": penalty}
     together = lr.generate_lens(llama, PROMPTS, **options)
     for number, prompt in enumerate(PROMPTS):
@@ -333,6 +355,30 @@ def test_on_step_gives_each_token_of_each_running_prompt_once(llama):
     assert order == sorted(order)  # step after step, not prompt after prompt
 
 
+def test_on_step_stands_outside_of_the_run(llama):
+    """Its tensors are ordinary ones, the model may be called, another may be examined; a recipe on this one may not."""
+    other, seen = lr.load(tiny.llama()), []
+
+    def look(part):
+        assert not torch.ones(1).is_inference()
+        llama._module(torch.tensor([[5, 6]]))
+        seen.append(lr.attribution(other, [[7, 8, 9]], 5).certificate.passed)
+
+    expected = lr.generate_lens(llama, "one prompt", max_new_tokens=3, do_sample=False)
+    same(lr.generate_lens(llama, "one prompt", max_new_tokens=3, do_sample=False, on_step=look), expected)
+    assert seen == [True] * 3
+    for recipe in (lr.logit_lens, lr.decode_vectors):
+        with pytest.raises(lr.LensError, match="in the middle of a run"):
+            lr.generate_lens(llama, "one", max_new_tokens=3, on_step=lambda part, recipe=recipe: recipe(llama, "one"))
+    same(lr.generate_lens(llama, "one prompt", max_new_tokens=3, do_sample=False), expected)
+
+
+def test_a_model_is_examined_rightly_in_inference_mode():
+    model = lr.load(tiny.llama())
+    with torch.inference_mode():
+        assert lr.attribution(model, [[7, 8, 9]], 5).certificate.passed
+
+
 def test_an_error_in_on_step_is_the_callers_and_the_model_stays_usable(llama):
     def fail(part):
         raise RuntimeError("of the caller")
@@ -397,6 +443,51 @@ def test_ctrl_c_in_the_second_batch_leaves_the_first_whole(llama, monkeypatch, t
         assert ids_of(one) == ids_of(whole[number])[: len(one.tokens)]
     part.save(tmp_path / "part.json")
     assert lr.LensResult.load(tmp_path / "part.json").responses == part.responses
+
+
+MOMENTS = ["left_padded", "_arrays", "fill", "readout", "now", "certificate_of", "token_texts"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_at_any_moment_keeps_the_batches_that_are_done(llama, monkeypatch, moment):
+    """Between batches, in the lens, and while the result is put together."""
+    monkeypatch.setattr(generation, "MAX_CACHED", 2 * (20 + NEW))
+    whole = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, do_sample=False)
+    home = next(module for module in (generation, decoding, transcript) if hasattr(module, moment))
+    real, calls = getattr(home, moment), []
+    late = {"fill": NEW + 1, "readout": NEW + 1, "now": 3 * NEW + 2}.get(moment, 1 if home is transcript else 2)
+
+    def interrupting(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == late:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(home, moment, interrupting)
+    part = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, do_sample=False)
+    assert len(calls) >= late
+    assert part.certificate.passed
+    left = part.provenance.get("not_begun", [])
+    assert len(part) + len(left) == len(PROMPTS)
+    begun = [number for number in range(len(PROMPTS)) if number not in left]
+    for one, number in zip(part, begun, strict=True):
+        assert ids_of(one) == ids_of(whole[number])[: len(one.tokens)]
+    assert part.timings["output_tokens"] == len(part.tokens) > 0
+
+
+def test_ctrl_c_before_anything_was_kept_is_ctrl_c(llama, monkeypatch):
+    def interrupting(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decoding, "fill", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        lr.generate_lens(llama, "one prompt", max_new_tokens=1)
+
+
+def test_more_steps_than_there_was_room_for_at_first(llama, monkeypatch):
+    whole = lr.generate_lens(llama, PROMPTS, max_new_tokens=9, do_sample=False)
+    monkeypatch.setattr(decoding, "ROOM", 1)
+    same(lr.generate_lens(llama, PROMPTS, max_new_tokens=9, do_sample=False), whole, [*LENS, "tracked_logprobs"])
 
 
 def test_timings_add_up(llama):
@@ -534,6 +625,10 @@ def test_a_sampler_setting_alone_asks_for_sampling(llama):
         ({"generation_config": {"guidance_scale": 2.0}}, "guidance_scale"),
         ({"generation_config": {"prompt_lookup_num_tokens": 3}}, "one text at a time"),
         ({"generation_config": {"heat": 3}}, "no setting 'heat'"),
+        ({"generation_config": {"to_dict": 3}}, "no setting 'to_dict'"),
+        ({"generation_config": {"penalty_alpha": 0.6, "top_k": 4}}, r"penalty_alpha=0.6.*'penalty_alpha': 0"),
+        ({"do_sample": 0, "temperature": 0.5}, "no use for temperature=0.5"),
+        ({"do_sample": np.bool_(False), "temperature": 0.5}, "no use for temperature=0.5"),
         ({"generation_config": "greedy"}, "received str"),
         ({"generation_config": {"do_sample": True, "temperature": -2.0}}, "temperature=-2.0"),
         ({"top_k": 0}, "top_k=0"),
