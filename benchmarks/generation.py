@@ -14,7 +14,7 @@ Measured side by side in one process, interleaved, medians:
 What measuring found (SmolLM2-135M, float32, two cores). The step's rows are one product, as in the floor; what stands
 above it is one look at the logits in tiles, and the interleaving of 30 modules. Memory was the surprise: the small
 arrays of each step, kept one by one between the large ones that a step needs for a moment, left holes in the heap,
-99 MB after 250 steps. Arrays made once for many steps, and filled, need nothing beyond the result.
+and it grew with every step. Arrays made once for many steps, and filled, need nothing beyond the result.
 """
 
 from __future__ import annotations
