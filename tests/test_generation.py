@@ -268,6 +268,7 @@ def test_real_prompts_of_different_lengths_are_as_alone(smollm2):
         np.testing.assert_allclose(together[number].top_logprobs, alone.top_logprobs, atol=5e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Unfeasible length")
 @pytest.mark.parametrize("penalty", [{"repetition_penalty": 1.5}, {"min_length": 20, "eos_token_id": 248}])
 def test_a_setting_that_would_see_the_padding_keeps_lengths_apart(llama, penalty):
     options = {"max_new_tokens": NEW, "do_sample": False, "generation_config": penalty}
