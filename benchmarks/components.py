@@ -23,14 +23,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import torch
 from lens import CHUNK, text_ids
-from side_by_side import peak_mb
+from side_by_side import each_alone, grown
 
 import lens_recipes as lr
 
@@ -122,10 +120,7 @@ def memory_of(case: str) -> dict[str, int]:
     lr.logit_lens(model, [ids[0][:3]], components="attn_out")
     with torch.inference_mode():
         model._module(input_ids=torch.tensor(ids), use_cache=False).logits.sum()
-    before = peak_mb()
-    MEMORY[case](model, ids)
-    after = peak_mb()
-    return {"before_mb": before, "peak_mb": after, "grown_mb": after - before}
+    return grown(lambda: MEMORY[case](model, ids))
 
 
 def main() -> None:
@@ -138,10 +133,7 @@ def main() -> None:
     if options.memory_of:
         print(json.dumps(memory_of(options.memory_of)))
     elif options.memory:
-        for case in MEMORY:
-            command = [sys.executable, __file__, "--memory-of", case]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            print(json.dumps({case: json.loads(out)}), flush=True)
+        each_alone(__file__, MEMORY)
     else:
         speed(options.repeat, options.tokens)
 

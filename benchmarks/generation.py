@@ -22,13 +22,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
 from lens import text_ids
-from side_by_side import peak_mb, side_by_side
+from side_by_side import each_alone, grown, side_by_side
 
 import lens_recipes as lr
 
@@ -90,16 +88,7 @@ def memory_of(new: int) -> dict[str, int]:
     ids = text_ids(model.tokenizer, 1, 128)
     lens(model, ids, 2)
     generate(model._module, ids, new, product=False)
-    before = peak_mb()
-    lens(model, ids, new)
-    after = peak_mb()
-    return {"new": new, "generate_mb": before, "peak_mb": after, "grown_mb": after - before}
-
-
-def memory() -> None:
-    for new in (64, 512):
-        command = [sys.executable, __file__, "--memory-of", str(new)]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+    return grown(lambda: lens(model, ids, new))
 
 
 def main() -> None:
@@ -115,7 +104,7 @@ def main() -> None:
         print(json.dumps(memory_of(options.memory_of)))
         return
     if options.memory:
-        memory()
+        each_alone(__file__, (64, 512))
         return
     model = lr.load("smollm2")
     for prompts in options.prompts:

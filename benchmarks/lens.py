@@ -25,12 +25,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
-from side_by_side import peak_mb, side_by_side
+from side_by_side import each_alone, grown, side_by_side
 
 import lens_recipes as lr
 
@@ -132,17 +130,7 @@ def memory_of(case: str) -> dict[str, int]:
     prompts, tokens, warm, run = MEMORY[case]
     ids = text_ids(model.tokenizer, prompts, tokens)
     warm(model, ids)
-    before = peak_mb()
-    run(model, ids)
-    after = peak_mb()
-    return {"before_mb": before, "peak_mb": after, "grown_mb": after - before}
-
-
-def memory() -> None:
-    for case in MEMORY:
-        command = [sys.executable, __file__, "--memory-of", case]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        print(json.dumps({case: json.loads(out)}), flush=True)
+    return grown(lambda: run(model, ids))
 
 
 def main() -> None:
@@ -159,7 +147,7 @@ def main() -> None:
         print(json.dumps(memory_of(options.memory_of)))
         return
     if options.memory:
-        memory()
+        each_alone(__file__, MEMORY)
         return
     model = lr.load("smollm2")
     for prompts in options.prompts:

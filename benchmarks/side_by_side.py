@@ -1,11 +1,14 @@
-"""Contenders run in turn in one process, each beside the floor of its own turn: machines are noisy, ratios count."""
+"""How the benchmarks measure: contenders in turn beside the floor of their turn (ratios count), memory each alone."""
 
 from __future__ import annotations
 
+import json
 import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 def side_by_side(runs: dict[str, Callable[[], object]], repeat: int, floor: str = "floor") -> dict[str, dict]:
@@ -28,6 +31,17 @@ def side_by_side(runs: dict[str, Callable[[], object]], repeat: int, floor: str 
     }
 
 
-def peak_mb() -> int:
-    """The largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def grown(run: Callable[[], object]) -> dict[str, int]:
+    """Peak resident megabytes of this process before and after a run: a peak can only be seen to grow."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    run()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"before_mb": before, "peak_mb": after, "grown_mb": after - before}
+
+
+def each_alone(script: str, cases: Iterable[object]) -> None:
+    """Print what `script --memory-of CASE` says of each case, each in a fresh process."""
+    for case in cases:
+        command = [sys.executable, script, "--memory-of", str(case)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        print(json.dumps({str(case): json.loads(out)}), flush=True)

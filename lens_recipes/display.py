@@ -130,11 +130,11 @@ def token_texts(tokenizer: Any | None, ids: Iterable[int]) -> dict[int, str]:
     return {int(i): token_text(tokenizer, int(i)) for i in sorted({int(i) for i in ids if i >= 0})}
 
 
-def prompt_text(tokenizer: Any | None, ids: list[int]) -> str:
-    """A whole prompt as text: characters that are several tokens come out as themselves."""
+def prompt_text(tokenizer: Any | None, ids: list[int], *, special: bool = True) -> str:
+    """A whole text, with or without its special tokens: characters that are several tokens come out as themselves."""
     if tokenizer is None:
         return " ".join(f"#{token}" for token in ids)
-    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False)
 
 
 class Decoder:
@@ -162,7 +162,7 @@ class Decoder:
 
     def _text(self) -> str:
         """Of all the ids: some tokenizers treat the first one differently, so that pieces do not add up."""
-        return self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return prompt_text(self.tokenizer, self.ids, special=False)
 
     def _since(self, text: str) -> str:
         new, self.said = text[self.said :], len(text)

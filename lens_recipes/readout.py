@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     Tiles = tuple[Tensor, Iterator[slice]]
 
 _CERTIFICATE = ("error", "scale", "kl_last", "agrees", "block", "total", "head")
-_OF_STEPS = ("row", "position", "id", "next_id", "generated", "next_logprob", "sampler_logprob")  # of a generation
+_OF_STEPS = (
+    "row",
+    "prompt",
+    "position",
+    "id",
+    "next_id",
+    "generated",
+    "next_logprob",
+    "sampler_logprob",
+)  # of a generation
 _OF_TOKENS = ("tracked_ids", "final_ids", "final_logprob", *_CERTIFICATE, *_OF_STEPS)
 PADDED = {"tracked_ids": -1, "tracked_logprobs": float("nan")}  # arrays of uneven width, and what fills them
 TILE = 1024  # columns at a time on a processor; elsewhere 16 times as many, for fewer and larger kernels

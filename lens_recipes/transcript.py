@@ -63,7 +63,7 @@ class Transcript:
             LensError: the lens was not the model's own output.
         """
         for token in np.flatnonzero(arrays["generated"]):
-            part = self._result([{name: v.take([token], _axis(name)) for name, v in arrays.items()}], {})
+            part = self._result([{name: v.take([token], token_axis(name)) for name, v in arrays.items()}], {})
             part.provenance["prompt"] = int(arrays["prompt"][token])
             yield part
 
@@ -90,17 +90,12 @@ class Transcript:
 
     def _result(self, runs: list[Arrays], ends: dict[int, str]) -> LensResult:
         """All that some runs read, as one certified result."""
-        token_prompts = np.concatenate([run["prompt"] for run in runs])
-        order = np.argsort(token_prompts, kind="stable")
-        spots: dict[str, Any] = {
-            name: np.concatenate([run[name] for run in runs])[order].astype(_SPOTS[name]) for name in _SPOTS
-        }
-        arrays = [{name: v for name, v in run.items() if name not in _SPOTS} for run in runs]
-        numbers = in_prompt_order(arrays, token_prompts.tolist())
-        shown, spots["prompt"] = np.unique(spots["prompt"], return_inverse=True)
+        token_prompts = np.concatenate([run["prompt"] for run in runs]).tolist()
+        numbers = in_prompt_order([dict(run) for run in runs], token_prompts)
+        shown, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
+        spots: dict[str, Any] = {name: numbers.pop(name).astype(dtype) for name, dtype in _SPOTS.items()}
         wanted = [self.wanted[prompt] for prompt in shown]
         texts = token_texts(tokenizer_of(self.model), all_ids(numbers, [spots["id"], spots["next_id"]], wanted))
-        spots["prompt"] = spots["prompt"].astype(np.int32)
         certificate = certificate_of(numbers, self.model)
         certificate.check()
         return lens_result(
@@ -118,14 +113,7 @@ class Transcript:
     def _text(self, spots: dict[str, np.ndarray], number: int) -> str:
         """What was written after one prompt, without special tokens."""
         ids = spots["next_id"][spots["generated"] & (spots["prompt"] == number)].tolist()
-        tokenizer = tokenizer_of(self.model)
-        if tokenizer is None:
-            return prompt_text(None, ids)
-        return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
-def _axis(name: str) -> int:
-    return 0 if name == "prompt" else token_axis(name)
+        return prompt_text(tokenizer_of(self.model), ids, special=False)
 
 
 def _timings(runs: list[Passage]) -> dict[str, float | None]:

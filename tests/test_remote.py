@@ -86,6 +86,7 @@ def test_no_weight_is_touched_on_a_server(llama, monkeypatch):
     runs = {
         "attribution": lambda: lr.attribution(llama, "one prompt", [260], against="mean", unit="head", remote="local"),
         "lens": lambda: lr.logit_lens(llama, "one prompt", components=("head_out", "mlp_out"), remote="local"),
+        "generation": lambda: lr.generate_lens(llama, "one prompt", max_new_tokens=3, remote="local"),
     }
     for run in runs.values():
         run()  # what is examined once is not the block
