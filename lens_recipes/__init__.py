@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._anatomy import Anatomy, anatomy
     from ._attribution import attribution
+    from ._estimate import RemoteEstimate, estimate
     from ._logit_lens import logit_lens
     from ._table import table
     from .attribution_result import Attribution, Part
     from .certificate import Certificate
     from .components import Important
-    from .errors import LensError
+    from .errors import LensError, RemoteLensError
     from .generation import generate_lens
+    from .jobs import Job, JobStatus, submit
     from .models import load
+    from .ndif import RemoteSettings, remote_settings
     from .plot import heatmap, write_html
     from .plot_attribution import attribution_bars, head_grid, source_map
     from .plot_generation import generation_heatmap, generation_steps, write_generation
@@ -38,9 +41,14 @@ __all__ = [
     "Attribution",
     "Certificate",
     "Important",
+    "Job",
+    "JobStatus",
     "LensError",
     "LensResult",
     "Part",
+    "RemoteEstimate",
+    "RemoteLensError",
+    "RemoteSettings",
     "Response",
     "Settled",
     "Site",
@@ -49,6 +57,7 @@ __all__ = [
     "attribution",
     "attribution_bars",
     "decode_vectors",
+    "estimate",
     "generate_lens",
     "generation_heatmap",
     "generation_steps",
@@ -57,8 +66,10 @@ __all__ = [
     "load",
     "logit_diff",
     "logit_lens",
+    "remote_settings",
     "settled_layers",
     "source_map",
+    "submit",
     "table",
     "top_tokens",
     "trajectory",
@@ -75,6 +86,14 @@ _HOME = {
     "Certificate": "certificate",
     "Important": "components",
     "LensError": "errors",
+    "RemoteLensError": "errors",
+    "RemoteEstimate": "_estimate",
+    "estimate": "_estimate",
+    "Job": "jobs",
+    "JobStatus": "jobs",
+    "submit": "jobs",
+    "RemoteSettings": "ndif",
+    "remote_settings": "ndif",
     "generate_lens": "generation",
     "logit_lens": "_logit_lens",
     "load": "models",

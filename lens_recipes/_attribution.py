@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import nnsight
@@ -31,13 +32,16 @@ from .models import context_length, exclusive, refuse_training, resolve_remote, 
 from .parts import groups_of, name_parts, spread
 from .provenance import provenance
 from .readout import model_logits
-from .remote import destination, tail_for
+from .remote import tail_for
+from .run import Arrays, Run, in_turn, recipe
+from .schema import attribution_schema
 from .sites import heads_of, refuse_broken
 from .tail import split
 from .tokens import check_ids, encode, listed, pick_positions, target_ids
 from .wiring import Block, attention_of, wiring
 
 
+@recipe
 def attribution(
     model: Envoy,
     prompts: Any,
@@ -51,7 +55,7 @@ def attribution(
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
     strict: bool = True,
-) -> Attribution:
+) -> Run[Attribution]:
     """Split the logit of a target into what each part of the model adds to it (direct logit attribution).
 
     The final norm, and for heads and tokens every norm between them and the stream, is held at its value of this run;
@@ -91,7 +95,8 @@ def attribution(
     if unit not in UNITS:
         raise ValueError(f"unit={unit!r} is unknown; accepted are {', '.join(map(repr, UNITS))}.")
     refuse_training(model, where)
-    with exclusive(model), _eager(model) if unit == "token" and not where else contextlib.nullcontext():
+    eager = partial(_eager, model) if unit == "token" and not where else contextlib.nullcontext
+    with exclusive(model), eager():
         parts, blocks = anatomy(model), wiring(model)
         tokenizer = tokenizer_of(model)
         encoded = encode(prompts, tokenizer, add_special_tokens=add_special_tokens)
@@ -106,71 +111,90 @@ def attribution(
         blocks = _checked(blocks[: layer + 1], unit, parts.family, bool(where))
         asked = [w + (m if isinstance(m, list) else []) for w, m in zip(wanted, minus, strict=True)]
         batches = cut(model, encoded, picked, parts, max_bytes, where, pad=unit != "token")
-        found = [_run(model, parts, blocks, batch, unit, asked, mean, max_bytes, where) for batch in batches]
     n, longest = len(wanted[0]), max(len(ids) for ids in encoded)
-    values = [spread(part.pop("values"), blocks, unit, longest) for part in found]
-    numbers = _in_prompt_order(values, found, [p for batch in batches for p in batch.token_prompts])
-    final = {name: _minus(numbers[name], n, against) for name in ("values", "logit", "capped_logit")}
-    total = final["values"].sum(0, dtype=np.float64)
-    error = np.abs(total - final["logit"])
-    certificate = replace(certificate_of(numbers, model), max_sum_error=_relative(error, final))
-    if strict:
-        certificate.check()
     arguments = {
         "targets": targets, "against": against, "unit": unit, "at_layer": at_layer, "positions": positions,
         "add_special_tokens": add_special_tokens, "max_bytes": max_bytes, "strict": strict,
     }  # fmt: skip
-    texts = token_texts(tokenizer, {i for row in (*encoded, *asked) for i in row})
-    return Attribution(
-        unit=unit,
-        at_layer=layer,
-        parts=name_parts(blocks, unit, longest),
-        tokens=packed_tokens(encoded, picked, texts),
-        prompts=[prompt_text(tokenizer, ids) for ids in encoded],
-        sources=[[texts[i] for i in ids] for ids in encoded] if unit == "token" else [],
-        total=total.astype(np.float32),
-        error=error.astype(np.float32),
-        target_ids=np.array(wanted, dtype=np.int32),
-        against_ids=np.array([m if isinstance(m, list) else [-1] * n for m in minus], dtype=np.int32),
-        against="" if against is None else "mean" if mean else "token",
-        texts=texts,
-        certificate=certificate,
-        provenance=provenance(model, "attribution", arguments, parts.vocab_size, where, time.perf_counter() - started),
-        **{name: array.astype(np.float32) for name, array in final.items()},
+
+    def finish(found: list[Arrays]) -> Attribution:
+        values = [spread(part.pop("values"), blocks, unit, longest) for part in found]
+        numbers = _in_prompt_order(values, found, [p for batch in batches for p in batch.token_prompts])
+        final = {name: _minus(numbers[name], n, against) for name in ("values", "logit", "capped_logit")}
+        total = final["values"].sum(0, dtype=np.float64)
+        error = np.abs(total - final["logit"])
+        certificate = replace(certificate_of(numbers, model), max_sum_error=_relative(error, final))
+        if strict:
+            certificate.check()
+        texts = token_texts(tokenizer, {i for row in (*encoded, *asked) for i in row})
+        seconds = time.perf_counter() - started
+        return Attribution(
+            unit=unit,
+            at_layer=layer,
+            parts=name_parts(blocks, unit, longest),
+            tokens=packed_tokens(encoded, picked, texts),
+            prompts=[prompt_text(tokenizer, ids) for ids in encoded],
+            sources=[[texts[i] for i in ids] for ids in encoded] if unit == "token" else [],
+            total=total.astype(np.float32),
+            error=error.astype(np.float32),
+            target_ids=np.array(wanted, dtype=np.int32),
+            against_ids=np.array([m if isinstance(m, list) else [-1] * n for m in minus], dtype=np.int32),
+            against="" if against is None else "mean" if mean else "token",
+            texts=texts,
+            certificate=certificate,
+            provenance=provenance(model, "attribution", arguments, parts.vocab_size, where, seconds)
+            | {"dtype": certificate.dtype},
+            **{name: array.astype(np.float32) for name, array in final.items()},
+        )
+
+    n_parts, n_columns = len(name_parts(blocks, unit, longest)) - 1, len(asked[0]) + mean
+    run = Run(
+        model=model,
+        recipe="attribution",
+        remote=where,
+        anatomy=parts,
+        block=split_logits,
+        shared={"mean": mean, "max_bytes": max_bytes, "tail": tail_for(parts, where)},
+        batches=[{**batch.plain(asked), **_plan(blocks, unit, parts, batch)} for batch in batches],
+        schemas=[attribution_schema(n_parts, len(batch.rows), n_columns) for batch in batches],
+        finish=finish,
+        arguments={"prompts": encoded, **arguments},
+        local={"weight": None if where else _target_rows(model, parts)},
     )
+    run.here = partial(_here, run, eager)
+    return run
 
 
-def _run(
-    model: Envoy,
-    parts: Anatomy,
-    blocks: list[Block],
-    batch: Batch,
-    unit: str,
-    asked: list[list[int]],
-    mean: bool,
-    max_bytes: int,
-    remote: bool | str,
-) -> dict[str, np.ndarray]:
-    """One batch, one trace: read the parts, and take them through the frozen tail where the model is."""
+def _here(run: Run[Any], eager: Callable[[], contextlib.AbstractContextManager[None]]) -> list[Arrays]:
+    with eager():
+        return in_turn(run)
+
+
+def _plan(blocks: list[Block], unit: str, parts: Anatomy, batch: Batch) -> dict[str, Any]:
+    """What is read for a batch, into which of `n_slots` vectors, and the groups of parts that they make."""
     plan, groups, n_slots = groups_of(blocks, unit, parts, batch)
     last = f"{parts.blocks}.{parts.n_layers - 1}"
     if len(blocks) < parts.n_layers:
         plan, n_slots = [*plan, ("read", "out", last, (), (n_slots,), None)], n_slots + 1
     explained, final = plan_slot(plan, f"{parts.blocks}.{len(blocks) - 1}"), plan_slot(plan, last)
-    weight = None if remote else _target_rows(model, parts)
-    ids = torch.tensor([asked[p] for p in batch.token_prompts])
-    rows, kept, whole_tail = batch.rows, batch.kept, tail_for(parts, remote)
-    where = (len(batch.inputs["input_ids"]), rows, batch.columns)
+    return {"plan": plan, "groups": groups, "n_slots": n_slots, "explained": explained, "final": final}
+
+
+def split_logits(
+    model: Any, shared: dict[str, Any], batch: dict[str, Any], weight: Any = None
+) -> dict[str, torch.Tensor]:
+    """One batch, one trace: read the parts, and take them through the frozen tail where the model is."""
+    ids, mean, max_bytes, whole_tail = batch["wanted"][:, :-1], shared["mean"], shared["max_bytes"], shared["tail"]
     tail = split(whole_tail)
-    with torch.inference_mode(), model.trace(**batch.inputs, **destination(remote)):
-        vectors, errors = collect(model, plan, where, n_slots, max_bytes)
-        numbers = decompose(model, tail, weight, vectors[explained], groups, vectors, ids, mean, max_bytes)
+    with torch.inference_mode(), model.trace(**batch["inputs"]):
+        vectors, errors = collect(model, batch["plan"], batch["where"], batch["n_slots"], max_bytes)
+        streams = (vectors[batch["final"]], vectors[batch["explained"]])
+        numbers = decompose(model, tail, weight, streams[1], batch["groups"], vectors, ids, mean, max_bytes)
         logits = model_logits(model.output)
-        streams = (vectors[final], vectors[explained])
         capped = numbers["capped_logit"]
-        proof = agreement(model, whole_tail, streams, logits, (rows, kept), capped, ids, mean, max_bytes)
+        proof = agreement(model, whole_tail, streams, logits, batch["kept"], capped, ids, mean, max_bytes)
         numbers = nnsight.save({**numbers, **errors, **proof})
-    return {name: value.numpy() for name, value in numbers.items()}
+    return numbers  # noqa: RET504 - a block does not return
 
 
 def _in_prompt_order(

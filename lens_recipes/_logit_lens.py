@@ -11,27 +11,28 @@ from functools import partial
 from typing import Any
 
 import nnsight
-import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
-from tqdm import tqdm
 
-from ._anatomy import Anatomy, anatomy, plain_head
+from ._anatomy import anatomy, plain_head
 from .assemble import all_ids, certificate_of, in_prompt_order, lens_result, packed_tokens
-from .batches import Batch, cut
+from .batches import cut
 from .collect import collect, site_streams
 from .display import prompt_text, token_texts
 from .models import context_length, exclusive, refuse_training, resolve_remote, tokenizer_of
 from .provenance import provenance
 from .readout import COPIES, model_logits, readout, unembed
-from .remote import destination, tail_for
+from .remote import tail_for
 from .result import LensResult
-from .sites import Reads, component_names, sites_and_reads
+from .run import Arrays, Run, recipe
+from .schema import lens_schema
+from .sites import component_names, sites_and_reads
 from .tokens import check_ids, encode, listed, pick_positions, target_ids
 
 MAX_TRACKED = 32
 
 
+@recipe
 def logit_lens(
     model: Envoy,
     prompts: Any,
@@ -48,7 +49,7 @@ def logit_lens(
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
     strict: bool = True,
-) -> LensResult:
+) -> Run[LensResult]:
     """Decode the residual stream, or what is added to it, with the model's own final norm and unembedding.
 
     Args:
@@ -101,72 +102,60 @@ def logit_lens(
         sites, reads = sites_and_reads(model, parts, layers, components, heads)
         picked = pick_positions(positions, encoded)
         wanted = target_ids(targets, len(encoded), tokenizer, parts.vocab_size)
-
         batches = cut(model, encoded, picked, parts, max_bytes, where)
-        options = {
-            "n_sites": len(sites),
-            "top_k": top_k,
-            "track": track,
-            "max_tracked": MAX_TRACKED,
-            "max_bytes": max_bytes,
-        }
-        found = [
-            _run(model, parts, batch, reads, apply_norm, wanted, options, where)
-            for batch in tqdm(batches, "logit_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2)
-        ]
-    numbers = in_prompt_order(found, [p for batch in batches for p in batch.token_prompts])
-    certificate = certificate_of(numbers, model)
-    if strict:
-        certificate.check()
+    options = {
+        "n_sites": len(sites), "top_k": top_k, "track": track, "max_tracked": MAX_TRACKED, "max_bytes": max_bytes,
+    }  # fmt: skip
     arguments = {
         "layers": layers, "components": components, "heads": heads, "positions": positions, "targets": targets,
         "apply_norm": apply_norm, "top_k": top_k, "track": track, "add_special_tokens": add_special_tokens,
         "max_bytes": max_bytes, "strict": strict,
     }  # fmt: skip
-    texts = token_texts(tokenizer, all_ids(numbers, encoded, wanted))
-    return lens_result(
-        numbers,
-        sites,
-        packed_tokens(encoded, picked, texts),
-        [prompt_text(tokenizer, ids) for ids in encoded],
-        wanted,
-        texts,
-        certificate,
-        provenance(model, "logit_lens", arguments, parts.vocab_size, where, time.perf_counter() - started),
+
+    def finish(found: list[Arrays]) -> LensResult:
+        numbers = in_prompt_order(found, [p for batch in batches for p in batch.token_prompts])
+        certificate = certificate_of(numbers, model)
+        if strict:
+            certificate.check()
+        texts = token_texts(tokenizer, all_ids(numbers, encoded, wanted))
+        return lens_result(
+            numbers,
+            sites,
+            packed_tokens(encoded, picked, texts),
+            [prompt_text(tokenizer, ids) for ids in encoded],
+            wanted,
+            texts,
+            certificate,
+            provenance(model, "logit_lens", arguments, parts.vocab_size, where, time.perf_counter() - started)
+            | {"dtype": certificate.dtype},
+        )
+
+    return Run(
+        model=model,
+        recipe="logit_lens",
+        remote=where,
+        anatomy=parts,
+        block=read_lens,
+        shared={"reads": reads.plain(len(sites), apply_norm), "tail": tail_for(parts, where), "options": options},
+        batches=[batch.plain(wanted) for batch in batches],
+        schemas=[lens_schema(options, sites, len(batch.rows), len(wanted[0]) + 1) for batch in batches],
+        finish=finish,
+        arguments={"prompts": encoded, **arguments},
+        local={"weight": None if where else plain_head(model, parts)},
     )
 
 
-def _run(
-    model: Envoy,
-    parts: Anatomy,
-    batch: Batch,
-    reads: Reads,
-    norm: bool,
-    targets: list[list[int]],
-    options: dict[str, Any],
-    remote: bool | str,
-) -> dict[str, np.ndarray]:
-    """One batch, one trace: collect the stream of each layer, and reduce it where the model is.
-
-    The block names only torch, nnsight, the model, plain values and the functions of `readout`, so it can travel.
-    """
-    sites = reads.rows(options["n_sites"], norm)
-    weight = None if remote else plain_head(model, parts)
-    options = {**options, "copies": COPIES if weight is None else 1}
-    wanted = torch.tensor(
-        [[*targets[p], next_id] for p, next_id in zip(batch.token_prompts, batch.next_ids, strict=True)]
-    )
-    rows, kept, tail = batch.rows, batch.kept, tail_for(parts, remote)
-    where, max_bytes = (len(batch.inputs["input_ids"]), rows, batch.columns), options["max_bytes"]
-    plan, n_slots, slots, heads = reads.plan, reads.n_slots, reads.slots, reads.heads
-    with torch.inference_mode(), model.trace(**batch.inputs, **destination(remote)):
-        vectors, errors = collect(model, plan, where, n_slots, max_bytes)
-        streams = site_streams(model, vectors, slots, heads)
+def read_lens(model: Any, shared: dict[str, Any], batch: dict[str, Any], weight: Any = None) -> dict[str, torch.Tensor]:
+    """One batch, one trace: collect the stream of each layer, and reduce it where the model is."""
+    reads, options = shared["reads"], {**shared["options"], "copies": COPIES if weight is None else 1}
+    to_logits = partial(unembed, model, shared["tail"], weight, {})
+    with torch.inference_mode(), model.trace(**batch["inputs"]):
+        vectors, errors = collect(model, reads["plan"], batch["where"], reads["n_slots"], options["max_bytes"])
+        streams = site_streams(model, vectors, reads["slots"], reads["heads"])
         logits = model_logits(model.output)
-        to_logits = partial(unembed, model, tail, weight, {})
-        numbers = readout(streams, sites, to_logits, logits, (rows, kept), wanted, **options)
+        numbers = readout(streams, reads["sites"], to_logits, logits, batch["kept"], batch["wanted"], **options)
         numbers = nnsight.save({**numbers, **errors})
-    return {name: value.numpy() for name, value in numbers.items()}
+    return numbers  # noqa: RET504 - a block does not return
 
 
 def check_numbers(top_k: Any, track: Any, max_bytes: Any, vocab: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from nnsight.intervention.envoy import Envoy
 
 from .certificate import Certificate
@@ -40,9 +41,16 @@ def certificate_of(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
         max_kl=float(numbers["kl_last"].max()),
         top1_agreement=float(numbers["agrees"].mean()),
         tokens=len(numbers["error"]),
-        dtype=str(dtype_of(model)).removeprefix("torch."),
+        dtype=_coarser(dtype_of(model), float(numbers["eps"].max())),
         **{f"max_{name}_error": float(numbers[name].max()) for name in ("block", "total", "head") if name in numbers},
     )
+
+
+def _coarser(weights: torch.dtype, eps: float) -> str:
+    """The precision that a run had: that of the weights here, or of the stream where it ran, if that is coarser."""
+    known = {torch.finfo(dtype).eps: dtype for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+    coarsest = known.get(max(torch.finfo(weights).eps, eps), weights)
+    return str(coarsest).removeprefix("torch.")
 
 
 def packed_tokens(encoded: list[list[int]], picked: list[list[int]], texts: dict[int, str]) -> Tokens:

@@ -39,6 +39,19 @@ class Batch:
     token_prompts: list[int]
     next_ids: list[int]
 
+    def plain(self, asked: list[list[int]]) -> dict[str, Any]:
+        """What the run needs, in values that can travel; `asked` are the ids that are followed for each prompt.
+
+        The last one wanted is the id that follows.
+        """
+        ids = zip(self.token_prompts, self.next_ids, strict=True)
+        return {
+            "inputs": self.inputs,
+            "where": (len(self.inputs["input_ids"]), self.rows, self.columns),
+            "kept": (self.rows, self.kept),
+            "wanted": torch.tensor([[*asked[prompt], next_id] for prompt, next_id in ids]),
+        }
+
 
 def cut(
     model: Envoy,

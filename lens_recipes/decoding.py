@@ -6,6 +6,7 @@ Runs where the model is, so it imports only torch and transformers, like `readou
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 from transformers.generation import StopStringCriteria
 
-from .readout import fill, most_tracked, readout, trimmed
+from .collect import collect, site_streams
+from .readout import COPIES, fill, model_logits, most_tracked, readout, trimmed, unembed
 
 # Why a row ends, as the classes of transformers' criteria name it; of several, the first here.
 ENDS = {
@@ -162,12 +164,37 @@ class Watch:
         numbers = readout(self.streams, self.reads, self.to_logits, self.logits, (rows, kept), wanted, **self.options)
         at = rows[last], next_ids[last]
         own, left = torch.full((2, len(rows)), float("nan"))
-        own[last] = _logprobs(self.logits[:, -1], *at)
-        left[last] = _logprobs(self.scores, *at)
+        own[last] = logprobs_at(self.logits[:, -1], *at)
+        left[last] = logprobs_at(self.scores, *at)
         spots = {"row": rows, "position": columns - self.pads[rows], "next_id": next_ids, "generated": last}
         here = ids[rows.to(device), columns.to(device)].cpu()
         del self.streams, self.logits, self.scores  # not beside the next step's
         return {**numbers, **self.errors, **spots, "id": here, "next_logprob": own, "sampler_logprob": left}
+
+
+def watch_of(model: Any, shared: dict[str, Any], batch: dict[str, Any], weight: Any = None, emit: Any = None) -> Watch:
+    """A watch over one batch; `shared` and `batch` are those of `generate_lens`."""
+    return Watch(
+        model,
+        batch["pads"],
+        batch["first"],
+        batch["targets"],
+        shared["reads"]["sites"],
+        partial(unembed, model, shared["tail"], weight, {}),
+        {**shared["options"], "copies": COPIES if weight is None else 1},
+        shared["n_steps"],
+        shared["stop"],
+        batch["seed"],
+        emit,
+    )
+
+
+def see_step(model: Any, speaker: Any, shared: dict[str, Any], watch: Watch) -> None:
+    """Show a watch what this step reads; `speaker` is the module that `generate` calls."""
+    reads = shared["reads"]
+    vectors, errors = collect(model, reads["plan"], watch.where, reads["n_slots"], shared["options"]["max_bytes"])
+    streams = site_streams(model, vectors, reads["slots"], reads["heads"])
+    watch.see(streams, errors, model_logits(speaker.output))
 
 
 class _Criteria(StoppingCriteriaList):
@@ -186,7 +213,7 @@ class _Criteria(StoppingCriteriaList):
         return done
 
 
-def _logprobs(scores: Tensor, rows: Int[Tensor, " token"], ids: Int[Tensor, " token"]) -> Tensor:
+def logprobs_at(scores: Tensor, rows: Int[Tensor, " token"], ids: Int[Tensor, " token"]) -> Tensor:
     """The log-probability of one id in each of some rows of scores."""
     logprobs = scores[rows.to(scores.device)].float().log_softmax(-1)
     return logprobs.gather(-1, ids[:, None].to(scores.device))[:, 0].cpu()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .frozen import accepted, enlarged, freeze, head_writes, through, wide
+from .frozen import enlarged, freeze, head_writes, through, wide
 from .readout import apart, first_of, replay, slices
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def decompose(
         for here in slices(len(x), 1 if by_token else rows_at_once // widest):
             frozen, normed = freeze(model, before, x[here])
             want = ids[here].to(normed.device)
-            scores = partial(_scores, model, linear, _rows_of(weight, want, average), want, mean)
+            scores = partial(_scores, model, linear, _rows_of(weight, want, average), want, mean, normed.dtype)
             constant = scores(through(model, frozen, x.new_zeros(1, *x[here].shape)))
             at_once, size = max(1, rows_at_once // (here.stop - here.start)), enlarged(x)
             values = [
@@ -108,14 +108,15 @@ def _scores(
     target_rows: tuple[Tensor, Tensor] | None,
     ids: Int[Tensor, "token column"],
     mean: bool,
+    dtype: torch.dtype,
     rows: Float[Tensor, "part token d_model"],
 ) -> Float[Tensor, "part token column"]:
-    """The logits of `ids` (and their mean over the vocabulary) that the unembedding gives to some vectors."""
+    """The logits of `ids` (and their mean over the vocabulary) that the unembedding, which takes `dtype`, gives."""
     if target_rows is not None:
         wanted, added = target_rows
         scores = torch.einsum("ptd,tcd->ptc", wide(rows).to(wanted.device), wanted) + added
         return replay(None, linear[1:], scores)
-    logits = replay(model, linear, accepted(model.get(linear[0][1]), rows.flatten(0, 1).unsqueeze(0)))[0]
+    logits = replay(model, linear, rows.to(dtype).flatten(0, 1).unsqueeze(0))[0]
     return _pick(wide(logits).unflatten(0, rows.shape[:2]).to(ids.device), ids, mean)
 
 
@@ -205,7 +206,7 @@ def agreement(
             terms = torch.where(theirs.exp() > 0, theirs.exp() * (theirs - mine), 0.0)
             called = own if explained is last else wide(replay(model, tail, explained[here].unsqueeze(0))[0]).cpu()
             gap = (_pick(called, ids[here].cpu(), mean) - capped[here]).abs().amax(-1)
-            numbers = apart(lens, own)
+            numbers = apart(lens, own, last.dtype)
             numbers |= {
                 "error": torch.maximum(numbers["error"], gap),
                 "kl_last": terms.sum(-1).clamp(min=0),

@@ -19,7 +19,9 @@ from torch import Tensor
 from .readout import first_of, replay
 
 if TYPE_CHECKING:
-    Frozen = list[tuple]  # steps as in `tail`, and ("linear", gain [token, d], bias [d], whether the mean is taken off)
+    # Steps as in `tail`, calls with the dtype they were given: a frozen norm gives float32, and what a module expects
+    # cannot be asked where it has no weights. And ("linear", gain [token, d], bias [d], whether the mean is taken off).
+    Frozen = list[tuple]
 
 
 def freeze(model: Any, steps: list[tuple], x: Float[Tensor, "token d_model"]) -> tuple[Frozen, Tensor]:
@@ -27,7 +29,10 @@ def freeze(model: Any, steps: list[tuple], x: Float[Tensor, "token d_model"]) ->
     frozen: list[tuple] = []
     for step in steps:
         after = replay(model, [step], x.unsqueeze(0))[0]
-        frozen.append(_as_linear(model, step, x, after) if step[0] == "call" and step[2] else step)
+        if step[0] != "call":
+            frozen.append(step)
+        else:
+            frozen.append(_as_linear(model, step, x, after) if step[2] else (*step, x.dtype))
         x = after
     return frozen, x
 
@@ -58,21 +63,15 @@ def through(model: Any, frozen: Frozen, rows: Float[Tensor, "part token d"]) -> 
             gain, bias, centred = step
             rows = _centre(wide(rows.to(gain.device)), centred) * gain + bias
         elif kind == "call":
-            rows = _called(model.get(step[0]), step[2], rows)
+            rows = _called(model.get(step[0]), step[2], rows if len(step) < 4 else rows.to(step[3]))
         else:
             rows = replay(model, [(kind, *step)], rows)
     return rows
 
 
 def _called(module: Any, device: str | None, rows: Tensor) -> Tensor:
-    flat = accepted(module, rows.flatten(0, 1).unsqueeze(0))  # modules expect [batch, position, d_model]
+    flat = rows.flatten(0, 1).unsqueeze(0)  # modules expect [batch, position, d_model]
     return first_of(module(flat if device is None else flat.to(device)))[0].unflatten(0, rows.shape[:2])
-
-
-def accepted(module: Any, rows: Tensor) -> Tensor:
-    """Rows in the dtype of a module's weights: a frozen norm gives float32."""
-    first = next(iter(module._module.parameters()), None)
-    return rows.to(first.dtype) if first is not None and first.dtype.is_floating_point else rows
 
 
 def wide(x: Tensor) -> Tensor:

@@ -7,28 +7,29 @@ import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import nnsight
 import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
 from tqdm import tqdm
+from transformers import GenerationConfig
 
 from ._anatomy import Anatomy, anatomy, plain_head
 from ._logit_lens import MAX_TRACKED, check_numbers
 from .batches import MAX_TOKENS, group, left_padded, may_pad, rope_bounds
-from .collect import collect, site_streams
-from .decoding import Watch
+from .decoding import Watch, see_step, watch_of
 from .models import context_length, envoy_path, exclusive, refuse_training, resolve_remote, text_config, tokenizer_of
+from .overhear import heard, overhear
 from .provenance import provenance
-from .readout import COPIES, model_logits, trimmed, unembed
-from .remote import destination, tail_for
+from .readout import trimmed
+from .remote import tail_for
 from .result import LensResult
+from .run import Run, recipe
 from .sampling import Settings, settings
-from .sites import Reads, component_names, sites_and_reads
+from .schema import generation_schema
+from .sites import component_names, sites_and_reads
 from .tokens import check_ids, encode, listed, target_ids
 from .transcript import Arrays, Passage, Transcript
 
@@ -36,6 +37,7 @@ MAX_BYTES = 256 * 2**20  # bound on the memory for the logits of one step
 MAX_CACHED = 8 * MAX_TOKENS  # tokens of a batch in the cache, those to come included
 
 
+@recipe
 def generate_lens(
     model: Envoy,
     prompts: Any,
@@ -56,7 +58,7 @@ def generate_lens(
     include_prompt: bool = False,
     on_step: Callable[[LensResult], Any] | None = None,
     remote: bool | str | None = None,
-) -> LensResult:
+) -> Run[LensResult]:
     """Let the model write, and read the lens at every step: one cached forward and one product of all its rows.
 
     The text is that of Hugging Face's `generate` with the same settings, for one prompt also where it is sampled
@@ -116,23 +118,55 @@ def generate_lens(
         _check_room(encoded, max_new_tokens, context_length(model))
         sites, reads = sites_and_reads(model, parts, layers, components)
         wanted = target_ids(targets, len(encoded), tokenizer, parts.vocab_size)
-        arguments = {
-            "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "sample_top_k": sample_top_k,
-            "do_sample": do_sample, "seed": seed, "stop": stop, "layers": layers, "components": components,
-            "targets": targets, "track": track, "top_k": top_k, "include_prompt": include_prompt,
-        }  # fmt: skip
-        record = provenance(model, "generate_lens", arguments, parts.vocab_size, where, 0.0)
-        transcript = Transcript(model, sites, encoded, wanted, record | {"generation": chosen.used})
-        readout_options = {
-            "n_sites": len(sites), "top_k": top_k, "track": track, "max_tracked": MAX_TRACKED, "max_bytes": MAX_BYTES,
-        }  # fmt: skip
-        first = [0 if include_prompt else len(ids) - 1 for ids in encoded]
-        plan = _Plan(model, parts, reads, readout_options, chosen, first, where)
-        runs = _run_all(plan, transcript, None if on_step is None else partial(_emit, transcript, on_step))
-    try:
-        return transcript.whole(runs, started, tokenise_s)
-    except KeyboardInterrupt:  # it came too late to stop the model, and what that wrote is not to be lost
-        return transcript.whole(runs, started, tokenise_s)
+        batches = list(_batches(model, parts, chosen, encoded, include_prompt, where))
+    arguments = {
+        "max_new_tokens": max_new_tokens, "generation_config": _config_as_dict(generation_config),
+        "temperature": temperature, "top_p": top_p, "sample_top_k": sample_top_k, "do_sample": do_sample, "seed": seed,
+        "stop": stop, "layers": layers, "components": components, "targets": targets, "track": track, "top_k": top_k,
+        "include_prompt": include_prompt,
+    }  # fmt: skip
+    record = provenance(model, "generate_lens", arguments, parts.vocab_size, where, 0.0)
+    transcript = Transcript(model, sites, encoded, wanted, record | {"generation": chosen.used})
+    emit = None if on_step is None else partial(_emit, transcript, on_step)
+    options = {
+        "n_sites": len(sites), "top_k": top_k, "track": track, "max_tracked": MAX_TRACKED, "max_bytes": MAX_BYTES,
+    }  # fmt: skip
+    shared = {
+        "reads": reads.plain(len(sites)), "tail": tail_for(parts, where), "options": options, "stop": chosen.stop,
+        "speaker": _speaker_path(model), "generate": chosen.options, "n_steps": chosen.max_new_tokens,
+        "scores": chosen.changes_scores,
+    }  # fmt: skip
+    plain = [_plain(model, chosen.seed, n, prompts, transcript, include_prompt) for n, prompts in enumerate(batches)]
+    runs: list[Passage] = []
+
+    def here() -> list[Arrays]:
+        runs.extend(_run_all(model, shared, batches, plain, plain_head(model, parts), emit))
+        return [run.arrays for run in runs]
+
+    def finish(found: list[Arrays]) -> LensResult:
+        if where:
+            ending = partial(chosen.ending, tokenizer)
+            runs.extend(heard(*part, encoded, ending) for part in zip(found, batches, strict=True))
+            for run in runs if emit is not None else ():
+                emit(run.arrays)  # type: ignore[misc]
+        try:
+            return transcript.whole(runs, started, tokenise_s)
+        except KeyboardInterrupt:  # it came too late to stop the model, and what that wrote is not to be lost
+            return transcript.whole(runs, started, tokenise_s)
+
+    return Run(
+        model=model,
+        recipe="generate_lens",
+        remote=where,
+        anatomy=parts,
+        block=overhear,
+        shared=shared,
+        batches=plain,
+        schemas=[generation_schema(options, sites, batch, max_new_tokens) for batch in plain],
+        finish=finish,
+        arguments={"prompts": encoded, **arguments},
+        here=here,
+    )
 
 
 def _check_room(encoded: list[list[int]], new: int, context: int | None) -> None:
@@ -147,49 +181,52 @@ def _check_room(encoded: list[list[int]], new: int, context: int | None) -> None
         )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is the same for every batch; `first` is the first position that is read of each prompt."""
-
-    model: Envoy
-    parts: Anatomy
-    reads: Reads
-    readout_options: dict[str, Any]
-    settings: Settings
-    first: list[int]
-    remote: bool | str
+def _config_as_dict(generation_config: Any) -> Any:
+    """As provenance holds it, and takes it back."""
+    if isinstance(generation_config, GenerationConfig):
+        return {key: value for key, value in generation_config.to_diff_dict().items() if key != "transformers_version"}
+    return generation_config
 
 
-def _run_all(plan: _Plan, transcript: Transcript, emit: Callable[[Arrays], None] | None) -> list[Passage]:
-    """Batch after batch, until Ctrl-C."""
-    batches = list(_batches(plan, transcript.encoded))
-    runs: list[Passage] = []
-    try:
-        for prompts in tqdm(batches, "generate_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2):
-            seed = plan.settings.seed  # each batch its own, or all would be sampled with the same numbers
-            seeded = replace(plan.settings, seed=None if seed is None else seed + len(runs))
-            runs.append(_run(replace(plan, settings=seeded), transcript, prompts, emit))
-            if runs[-1].interrupted:
-                break
-    except KeyboardInterrupt:  # before or after a batch's own run
-        if plan.remote:
-            raise
-    if not any(run.arrays for run in runs):
-        raise KeyboardInterrupt
-    return runs
-
-
-def _batches(plan: _Plan, encoded: list[list[int]]) -> Iterator[list[int]]:
+def _batches(
+    model: Envoy, parts: Anatomy, chosen: Settings, encoded: list[list[int]], include_prompt: bool, remote: bool | str
+) -> Iterator[list[int]]:
     """Prompt numbers of each batch: few enough for the cache, and padded only where that changes nothing."""
-    model, parts, new = plan.model, plan.parts, plan.settings.max_new_tokens
-    can_pad = plan.settings.pads_are_harmless and not plan.remote and may_pad(model, parts, encoded)
+    new = chosen.max_new_tokens
+    can_pad = chosen.pads_are_harmless and not remote and may_pad(model, parts, encoded)
     ends = [len(ids) + new for ids in encoded]
     crossing = any(end > bound for bound in rope_bounds(text_config(model)) for end in ends)
     sorts = [0 if can_pad and not crossing else len(ids) for ids in encoded]
     most = max(1, MAX_CACHED // max(ends))
-    picked = [[position] for position in plan.first]
+    picked = [[_first(ids, include_prompt)] for ids in encoded]
     for prompts in group([len(ids) for ids in encoded], picked, sorts, MAX_BYTES // (4 * parts.vocab_size)):
         yield from (prompts[start : start + most] for start in range(0, len(prompts), most))
+
+
+def _first(ids: list[int], include_prompt: bool) -> int:
+    """The first position of a prompt that is read."""
+    return 0 if include_prompt else len(ids) - 1
+
+
+def _plain(
+    model: Envoy, seed: int | None, number: int, prompts: list[int], transcript: Transcript, include_prompt: bool
+) -> dict[str, Any]:
+    """One batch as plain values: the inputs, the tokens of the first step, targets and seed."""
+    encoded = [transcript.encoded[p] for p in prompts]
+    ids, mask, pads = left_padded(encoded)
+    starts = [pad + _first(row, include_prompt) for pad, row in zip(pads, encoded, strict=True)]
+    rows, columns = torch.tensor([(row, c) for row, at in enumerate(starts) for c in range(at, ids.shape[1])]).T
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+    forward = type(_speaker(model)._module).forward
+    if len(rows) > len(prompts) and "logits_to_keep" in inspect.signature(forward).parameters:
+        inputs["logits_to_keep"] = 0  # of the whole prompt
+    return {
+        "inputs": inputs,
+        "pads": torch.tensor(pads),
+        "first": (rows, columns),
+        "targets": torch.tensor([transcript.wanted[p] for p in prompts], dtype=torch.long),
+        "seed": None if seed is None else seed + number,  # its own, or all would be sampled with the same numbers
+    }
 
 
 def _emit(transcript: Transcript, on_step: Callable[[LensResult], Any], arrays: Arrays) -> None:
@@ -197,56 +234,51 @@ def _emit(transcript: Transcript, on_step: Callable[[LensResult], Any], arrays: 
         on_step(part)
 
 
-# -- one batch -----------------------------------------------------------------------------------------------
+# -- here ----------------------------------------------------------------------------------------------------
 
 
-def _run(plan: _Plan, transcript: Transcript, prompts: list[int], emit: Callable[[Arrays], None] | None) -> Passage:
-    """One batch, one trace of `generate`: collect each step's streams, and reduce them where the model is.
-
-    As in `logit_lens`, the block can travel; only where it does not, `emit` is called in it.
-    """
-    model, parts, remote, chosen = plan.model, plan.parts, plan.remote, plan.settings
-    ids, mask, pads = left_padded([transcript.encoded[p] for p in prompts])
-    starts = [pad + plan.first[p] for pad, p in zip(pads, prompts, strict=True)]
-    rows, columns = torch.tensor([(row, c) for row, at in enumerate(starts) for c in range(at, ids.shape[1])]).T
-    weight = None if remote else plain_head(model, parts)
-    watch = Watch(
-        model,
-        torch.tensor(pads),
-        (rows, columns),
-        torch.tensor([transcript.wanted[p] for p in prompts], dtype=torch.long),
-        plan.reads.rows(plan.readout_options["n_sites"]),
-        partial(unembed, model, tail_for(parts, remote), weight, {}),
-        {**plan.readout_options, "copies": COPIES if weight is None else 1},
-        chosen.max_new_tokens,
-        chosen.stop,
-        chosen.seed,
-        None if remote or emit is None else partial(_hand_on, model, prompts, emit),
-    )
-    inputs = {"input_ids": ids, "attention_mask": mask, **chosen.options, **destination(remote)}
-    speaker = _speaker(model)
-    if len(rows) > len(prompts) and "logits_to_keep" in inspect.signature(type(speaker._module).forward).parameters:
-        inputs["logits_to_keep"] = 0  # of the whole prompt
-    reads, n_steps, max_bytes, interrupted = plan.reads, chosen.max_new_tokens, MAX_BYTES, False
-    how, n_slots, slots, heads = reads.plan, reads.n_slots, reads.slots, reads.heads
-    quiet, kept = _early_end_expected(), _own_generator(chosen.seed)
+def _run_all(
+    model: Envoy,
+    shared: dict[str, Any],
+    batches: list[list[int]],
+    plain: list[dict[str, Any]],
+    weight: Any,
+    emit: Callable[[Arrays], None] | None,
+) -> list[Passage]:
+    """Batch after batch, until Ctrl-C."""
+    runs: list[Passage] = []
     try:
-        with quiet, kept, torch.inference_mode(), model.trace(fn="generate", custom_generate=watch.loop, **inputs) as t:
-            found, ends, seconds = nnsight.save(watch.kept), nnsight.save(watch.ends), nnsight.save(watch.seconds)
-            for _ in t.iter[:n_steps]:
+        for prompts, batch in zip(
+            tqdm(batches, "generate_lens", unit="batch", delay=2, leave=False, disable=len(batches) < 2), plain,
+            strict=True,
+        ):  # fmt: skip
+            hand_on = None if emit is None else partial(_hand_on, model, prompts, emit)
+            runs.append(_run(model, shared, batch, prompts, watch_of(model, shared, batch, weight, hand_on)))
+            if runs[-1].interrupted:
+                break
+    except KeyboardInterrupt:  # before or after a batch's own run
+        pass
+    if not any(run.arrays for run in runs):
+        raise KeyboardInterrupt
+    return runs
+
+
+def _run(model: Envoy, shared: dict[str, Any], batch: dict[str, Any], prompts: list[int], watch: Watch) -> Passage:
+    """One batch, one trace of `generate`, with the watch in its loop."""
+    speaker, interrupted = _speaker(model), False
+    inputs = {**batch["inputs"], **shared["generate"], "custom_generate": watch.loop}
+    quiet, kept = _early_end_expected(), torch.random.fork_rng(enabled=batch["seed"] is not None)
+    try:
+        with quiet, kept, torch.inference_mode(), model.trace(fn="generate", **inputs) as tracer:
+            for _ in tracer.iter[: shared["n_steps"]]:
                 _ = speaker.inputs  # waits for this step to begin: until then the last one has not been sampled
-                vectors, errors = collect(model, how, watch.where, n_slots, max_bytes)
-                streams = site_streams(model, vectors, slots, heads)
-                watch.see(streams, errors, model_logits(speaker.output))
+                see_step(model, speaker, shared, watch)
     except KeyboardInterrupt:
-        if remote:
-            raise
-        found, ends, seconds, interrupted = watch.kept, watch.ends, watch.seconds, True
+        interrupted = True
+    found = watch.kept
+    if interrupted:
         found = trimmed(found, watch.n_kept) if watch.n_kept else {}
-    run = Passage(_arrays(found, prompts), dict(zip(prompts, ends, strict=True)), seconds, interrupted)
-    if remote and emit is not None:
-        emit(run.arrays)
-    return run
+    return Passage(_arrays(found, prompts), dict(zip(prompts, watch.ends, strict=True)), watch.seconds, interrupted)
 
 
 def _hand_on(model: Envoy, prompts: list[int], emit: Callable[[Arrays], None], step: dict[str, torch.Tensor]) -> None:
@@ -265,11 +297,15 @@ def _arrays(step: dict[str, torch.Tensor], prompts: list[int]) -> Arrays:
     return {"prompt": np.array(prompts)[found.pop("row")], **found} if found else {}
 
 
-def _speaker(model: Envoy) -> Envoy:
-    """The module that `generate` calls: the model, or the one inside an adapter's wrapper."""
+def _speaker_path(model: Envoy) -> str:
+    """Where the module is that `generate` calls: the model itself, "", or the one inside an adapter's wrapper."""
     inner = model._module.get_base_model() if hasattr(model._module, "get_base_model") else model._module
-    path = next(path for path, module in model._module.named_modules() if module is inner)
-    return model.get(envoy_path(path)) if path else model
+    return envoy_path(next(path for path, module in model._module.named_modules() if module is inner))
+
+
+def _speaker(model: Envoy) -> Envoy:
+    path = _speaker_path(model)
+    return model.get(path) if path else model
 
 
 @contextlib.contextmanager
@@ -278,13 +314,3 @@ def _early_end_expected() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*the loop asked for a step the run did not make")
         yield
-
-
-@contextlib.contextmanager
-def _own_generator(seed: int | None) -> Iterator[None]:
-    """torch's random numbers as they were before, if a seed is set."""
-    if seed is None:
-        yield
-    else:
-        with torch.random.fork_rng():
-            yield

@@ -108,6 +108,11 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
             "this model has no weights here (it is on the meta device) and would have to be downloaded to run "
             "locally. Pass remote=True to run it on a server, or load it with its weights: load(source)."
         )
+    if chosen == "local" and not isinstance(model, Remotable):
+        raise LensError(
+            "a model without a tokenizer cannot be sent anywhere, so there is no rehearsal of it: load it with "
+            "load(..., tokenizer=...)."
+        )
     if chosen and chosen != "local" and not _has_hub_id(model):
         raise LensError(
             "a server finds a model by its hub id, and this one has none: load it with load(hub_id, remote=True)."

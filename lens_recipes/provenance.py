@@ -23,7 +23,6 @@ def provenance(
     name = getattr(model, "repo_id", None) or getattr(config, "_name_or_path", "") or type(model._module).__name__
     if os.sep in name and Path(name).exists():
         name = Path(name).name
-    packages = ("lens-recipes", "nnsight", "torch", "transformers")
     return {
         "model": name,
         "revision": getattr(model, "revision", None) or getattr(config, "_commit_hash", None),
@@ -33,9 +32,15 @@ def provenance(
         "recipe": recipe,
         "arguments": {key: plain(value) for key, value in arguments.items()},
         "remote": bool(remote),
-        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "versions": versions(),
         "seconds": round(seconds, 3),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    packages = ("lens-recipes", "nnsight", "torch", "transformers")
+    return {package: importlib.metadata.version(package) for package in packages}
 
 
 def plain(value: Any) -> Any:

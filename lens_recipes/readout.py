@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     # The logits of some rows, and slices of their columns: after a slice was given, its columns are filled.
     Tiles = tuple[Tensor, Iterator[slice]]
 
-_CERTIFICATE = ("error", "scale", "kl_last", "agrees", "block", "total", "head")
+_CERTIFICATE = ("error", "scale", "eps", "kl_last", "agrees", "block", "total", "head")
 _OF_STEPS = (
     "row",
     "prompt",
@@ -172,8 +172,8 @@ def readout(
     Returns:
         `top_ids`, `top_logprobs` [site, token, k]; `entropy`, `kl`, `logsumexp` [site, token];
         `wanted_logprobs`, `wanted_ranks` [site, token, want + 1]; `tracked_ids` [token, m], `tracked_logprobs`
-        [site, token, m]; `final_ids`, `final_logprob` [token]; and the certificate's `error`, `scale`, `kl_last`,
-        `agrees` [token]. Entropy and KL in nats, ranks from 0.
+        [site, token, m]; `final_ids`, `final_logprob` [token]; and the certificate's `error`, `scale`, `eps`,
+        `kl_last`, `agrees` [token]. Entropy and KL in nats, ranks from 0.
     """
     n_tokens, vocab = len(wanted), final_logits.shape[-1]
     rows, positions = where
@@ -284,16 +284,22 @@ def _some_tokens(
         "tracked_logprobs": tracked[:n_sites],
         "final_ids": final_ids[:, 0],
         "final_logprob": (final.gather(-1, final_ids)[:, 0] - own["logsumexp"]).float(),
-        **apart(last, final),
+        **apart(last, final, streams[-1].dtype),
         "kl_last": every["kl"][-1],
         "agrees": every["top_ids"][-1, :, 0] == final_ids[:, 0],
     }
 
 
-def apart(lens: Float[Tensor, "token vocab"], final: Float[Tensor, "token vocab"]) -> dict[str, Tensor]:
-    """How far the last layer's lens is from the model's own logits ("error"), and how large those are ("scale")."""
+def apart(
+    lens: Float[Tensor, "token vocab"], final: Float[Tensor, "token vocab"], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """How far the last layer's lens is from the model's own logits ("error"), and how large those are ("scale").
+
+    And how finely the stream is rounded there ("eps"), which a caller of a server cannot know.
+    """
     gap = torch.where(lens == final, 0.0, (lens - final).abs())  # −inf beside −inf: no gap
-    return {"error": gap.amax(-1), "scale": final.masked_fill(final.isinf(), 0.0).abs().amax(-1)}
+    scale = final.masked_fill(final.isinf(), 0.0).abs().amax(-1)
+    return {"error": gap.amax(-1), "scale": scale, "eps": torch.full_like(scale, torch.finfo(dtype).eps)}
 
 
 def _chunks(reads: list[tuple[int, bool]], width: int) -> list[list[int]]:

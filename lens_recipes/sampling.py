@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from nnsight.intervention.envoy import Envoy
 from transformers import GenerationConfig
-from transformers.generation import GenerationMode
+from transformers.generation import GenerationMode, StopStringCriteria
 
 from .errors import LensError
 from .models import on_meta, tokenizer_of
@@ -29,6 +30,13 @@ _LOOK_BACK = {
     "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0,
     "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "sequence_bias": None, "min_length": 0,
     "watermarking_config": None,
+}  # fmt: skip
+
+
+# Settings that leave the scores as they are.
+_NO_SCORES = {
+    *_OURS, *SAMPLER, "max_new_tokens", "do_sample", "use_cache", "eos_token_id", "pad_token_id", "bos_token_id",
+    "cache_implementation", "cache_config", "max_time", "num_beams", "num_return_sequences",
 }  # fmt: skip
 
 
@@ -58,6 +66,25 @@ class Settings:
     def pads_are_harmless(self) -> bool:
         """Whether a prompt padded on the left is penalised like the prompt alone."""
         return all(self.options.get(name) in (None, neutral) for name, neutral in _LOOK_BACK.items())
+
+    @property
+    def changes_scores(self) -> bool:
+        """Whether what is sampled from may not be the model's own logits."""
+        return bool(self.options.get("do_sample")) or any(
+            value is not None for key, value in self.options.items() if key not in _NO_SCORES
+        )
+
+    def ending(self, tokenizer: Any, prompt: list[int], written: list[int]) -> tuple[int, str]:
+        """How many of the tokens written after a prompt are its text, and why that ends, by transformers' criteria."""
+        eos = self.options.get("eos_token_id")
+        ends = {eos} if isinstance(eos, int) else {*(eos or [])}
+        stops = StopStringCriteria(tokenizer, self.stop) if self.stop else None
+        for n, token in enumerate(written, 1):
+            if token in ends:
+                return n, "eos"
+            if stops is not None and bool(stops(torch.tensor([prompt + written[:n]]), None)[0]):
+                return n, "stop"
+        return len(written), "length" if len(written) >= self.max_new_tokens else "time"
 
     @property
     def used(self) -> dict[str, Any]:

@@ -34,6 +34,10 @@ class Reads:
     slots: list[int]
     heads: list[tuple[list[int], list[tuple]] | None]
 
+    def plain(self, n_sites: int, norm: bool = True) -> dict[str, Any]:
+        """All of it as plain values that can travel, and the rows that `readout` makes of it as "sites"."""
+        return {**vars(self), "sites": self.rows(n_sites, norm)}
+
     def rows(self, n_sites: int, norm: bool = True) -> list[tuple[int, bool]]:
         """(read, whether the norm is applied) of the sites, and last the certificate's: the last layer through it."""
         sites, certified = [(site, norm) for site in range(n_sites)], (len(self.slots) - 1, True)

@@ -106,7 +106,7 @@ class Transcript:
             wanted,
             texts,
             certificate,
-            dict(self.record),
+            {**self.record, "dtype": certificate.dtype},
             [Response(self._text(spots, n), ends[int(prompt)]) for n, prompt in enumerate(shown)] if ends else [],
         )
 

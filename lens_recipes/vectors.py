@@ -24,13 +24,16 @@ from .display import token_texts
 from .models import dtype_of, exclusive, resolve_remote, tokenizer_of
 from .provenance import provenance
 from .readout import COPIES, first_of, readout, unembed
-from .remote import destination, tail_for
+from .remote import tail_for
 from .result import LensResult, Site, Tokens
+from .run import Arrays, Run, recipe
+from .schema import lens_schema
 from .tokens import listed, target_ids
 
 NO_RUN = "vectors are decoded without a run, so there are no logits of the model to compare with"
 
 
+@recipe
 def decode_vectors(
     model: Envoy,
     vectors: Any,
@@ -41,7 +44,7 @@ def decode_vectors(
     apply_norm: bool = True,
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
-) -> LensResult:
+) -> Run[LensResult]:
     """What a vector of the residual stream would say if it were the last block's output.
 
     The final norm divides by the vector's own size, so only its direction counts: a vector and twice the vector say
@@ -82,37 +85,66 @@ def decode_vectors(
         rows = _rows(vectors, parts.d_model, dtype_of(model))
         labels = _names(names, len(rows))
         wanted = target_ids(targets, 1, tokenizer, parts.vocab_size)[0]
-        weight = None if where else plain_head(model, parts)
-        tail = tail_for(parts, where)
-        options: dict[str, Any] = {
-            "n_sites": 1, "top_k": top_k, "track": None, "max_tracked": 1, "max_bytes": max_bytes,
-            "copies": COPIES if weight is None else 1,
-        }  # fmt: skip
-        to_logits = partial(unembed, model, tail, weight, {})
-        nothing = torch.zeros(1, 1, parts.vocab_size)  # in place of the model's own logits: what it gives is left out
-        at = torch.zeros(2, len(rows), dtype=torch.long)
-        arguments = ([(0, apply_norm)], to_logits, nothing, (at[0], at[1]), torch.tensor([wanted] * len(rows)))
-        if where:
-            last = f"{parts.blocks}.{parts.n_layers - 1}"  # vectors go where its output is: norm and head expect that
-            one = torch.tensor([parts.plain_ids[:1]])
-            with torch.inference_mode(), model.trace(input_ids=one, **destination(where)):
-                there = str(first_of(model.get(last).output).device)
-                found = nnsight.save(readout([partial(_on_device, rows, there)], *arguments, **options))
-        else:
-            here = str(next(model._module.parameters()).device)
-            with torch.inference_mode():
-                found = readout([partial(_on_device, rows, here)], *arguments, **options)
-    record = provenance(
-        model, "decode_vectors",
-        {"names": labels, "targets": targets, "top_k": top_k, "apply_norm": apply_norm, "max_bytes": max_bytes},
-        parts.vocab_size, where, time.perf_counter() - started,
-    )  # fmt: skip
-    numbers = {name: value.numpy() for name, value in found.items()}
-    return _result(numbers, labels, wanted, tokenizer, {**record, "certificate": NO_RUN})
+    arguments = {"names": labels, "targets": targets, "top_k": top_k, "apply_norm": apply_norm, "max_bytes": max_bytes}
+    options: dict[str, Any] = {"n_sites": 1, "top_k": top_k, "track": None, "max_tracked": 1, "max_bytes": max_bytes}
+    batch = {"rows": rows, "wanted": torch.tensor([wanted] * len(rows))}
+    shared = {
+        "vocab_size": parts.vocab_size, "tail": tail_for(parts, where), "options": options, "norm": apply_norm,
+        "last": f"{parts.blocks}.{parts.n_layers - 1}", "one": torch.tensor([parts.plain_ids[:1]]),
+    }  # fmt: skip
+
+    def finish(found: list[Arrays]) -> LensResult:
+        seconds = time.perf_counter() - started
+        record = provenance(model, "decode_vectors", arguments, parts.vocab_size, where, seconds)
+        return _result(found[0], labels, wanted, tokenizer, {**record, "certificate": NO_RUN})
+
+    def here() -> list[Arrays]:
+        like = torch.empty(0, dtype=rows.dtype, device=next(model._module.parameters()).device)
+        with torch.inference_mode():
+            numbers = decode(model, shared, batch, like, plain_head(model, parts))
+        return [{name: value.numpy() for name, value in numbers.items()}]
+
+    return Run(
+        model=model,
+        recipe="decode_vectors",
+        remote=where,
+        anatomy=parts,
+        block=decode_there,
+        shared=shared,
+        batches=[batch],
+        schemas=[lens_schema(options, [], len(rows), len(wanted))],
+        finish=finish,
+        arguments={"vectors": rows.tolist(), **arguments},
+        here=here,
+    )
 
 
-def _on_device(rows: Tensor, device: str, here: slice) -> Tensor:
-    return rows[here].to(device)
+def decode(model: Any, shared: dict[str, Any], batch: dict[str, Any], like: Tensor, weight: Any) -> dict[str, Tensor]:
+    """The readout of vectors, where and as precise as `like`; what the model's own logits would give is left out."""
+    rows = batch["rows"]
+    at = torch.zeros(2, len(rows), dtype=torch.long)
+    return readout(
+        [partial(_like, rows, like)],
+        [(0, shared["norm"])],
+        partial(unembed, model, shared["tail"], weight, {}),
+        torch.zeros(1, 1, shared["vocab_size"]),
+        (at[0], at[1]),
+        batch["wanted"],
+        **shared["options"],
+        copies=COPIES if weight is None else 1,
+    )
+
+
+def decode_there(model: Any, shared: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+    """The same on a server, in a run of one token: vectors go where the last block's output is."""
+    with torch.inference_mode(), model.trace(input_ids=shared["one"]):
+        like = first_of(model.get(shared["last"]).output)
+        numbers = nnsight.save(decode(model, shared, batch, like, None))
+    return numbers  # noqa: RET504 - a block does not return
+
+
+def _like(rows: Tensor, other: Tensor, here: slice) -> Tensor:
+    return rows[here].to(other)
 
 
 def _rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector d_model"]:
@@ -134,7 +166,7 @@ def _rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector
     if not rows.isfinite().all():
         name = str(dtype).removeprefix("torch.")
         raise ValueError(f"the vectors hold numbers too large for {name}, the precision of this model's weights.")
-    return rows
+    return rows.clone()  # a slice of a weight would travel with the whole of it
 
 
 def _as_tensor(vectors: Any) -> Tensor:

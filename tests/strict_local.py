@@ -18,6 +18,8 @@ from nnsight.schema.request import RequestModel
 from nnsight.tracing.tracer import _saves, dec, inc, save
 from nnsight.tracing.util import push
 
+running: list[bool] = []  # while a block runs as on a server
+
 
 class _Absent(importlib.abc.MetaPathFinder):
     def __init__(self, packages: tuple[str, ...]) -> None:
@@ -58,10 +60,12 @@ def install(monkeypatch, *packages: str) -> None:
                 if source is not None:
                     linecache.cache[file] = source
             inc()
+            running.append(True)
             try:
                 arrived.execute(arrived.info.code)
                 saved = {name: value for name, value in arrived.info.frame.f_locals.items() if id(value) in _saves()}
             finally:
+                running.pop()
                 dec()
         for value in saved.values():
             save(value)

@@ -348,11 +348,11 @@ def test_attention_is_switched_back(family, monkeypatch):
     lr.attribution(model, IDS, [7], unit="token")
     assert implementations(module) == before
 
-    def fails(*_):
+    def fails(*_, **__):
         assert set(implementations(module)) == {"eager"}
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(_attribution, "_run", fails)
+    monkeypatch.setattr(_attribution, "split_logits", fails)
     with pytest.raises(RuntimeError, match="in the middle"):
         lr.attribution(model, IDS, [7], unit="token")
     assert implementations(module) == before

@@ -190,7 +190,7 @@ def test_each_step_is_one_cached_forward_and_one_product(llama, monkeypatch):
     lr.generate_lens(llama, "one prompt", max_new_tokens=2)  # examined once, not in each run
     lengths, rows = [], []
     hook = llama._module.model.layers[0].register_forward_hook(lambda _m, args, _o: lengths.append(args[0].shape[1]))
-    monkeypatch.setattr(generation, "unembed", counting(generation.unembed, rows))
+    monkeypatch.setattr(decoding, "unembed", counting(decoding.unembed, rows))
     result = lr.generate_lens(llama, "one prompt", max_new_tokens=NEW, do_sample=False)
     hook.remove()
     assert lengths == [len(llama.tokenizer("one prompt").input_ids)] + [1] * (NEW - 1)
@@ -446,7 +446,7 @@ def test_ctrl_c_in_the_second_batch_leaves_the_first_whole(llama, monkeypatch, t
     assert lr.LensResult.load(tmp_path / "part.json").responses == part.responses
 
 
-MOMENTS = ["left_padded", "_arrays", "fill", "readout", "now", "certificate_of", "token_texts"]
+MOMENTS = ["_arrays", "fill", "readout", "now", "certificate_of", "token_texts"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -663,12 +663,12 @@ def test_stop_strings_need_a_tokenizer():
 
 def test_a_lens_that_is_not_the_models_own_is_refused(llama, monkeypatch):
     """Also step by step: no part is handed on uncertified."""
-    unembed = generation.unembed
+    unembed = decoding.unembed
 
     def wrong(model, tail, *rest):
         return unembed(model, tail[1:] if tail[0][0] == "call" else tail, *rest)  # the final norm forgotten
 
-    monkeypatch.setattr(generation, "unembed", wrong)
+    monkeypatch.setattr(decoding, "unembed", wrong)
     parts = []
     with pytest.raises(lr.LensError, match="NOT CERTIFIED"):
         lr.generate_lens(llama, "one prompt", max_new_tokens=3, on_step=parts.append)

@@ -132,15 +132,12 @@ def test_a_chat_gives_the_numbers_of_its_template(llama):
     assert_same(both[0], expected)
 
 
-def test_forty_prompts_in_several_batches_come_back_in_order(llama, monkeypatch):
+def test_forty_prompts_in_several_batches_come_back_in_order(llama):
     generator = np.random.default_rng(0)
     prompts = [generator.integers(6, 290, size=n).tolist() for n in generator.integers(1, 12, size=40)]
-    sizes = []
-    run = _logit_lens._run
-    monkeypatch.setattr(
-        _logit_lens, "_run", lambda *args: (sizes.append(len(args[2].inputs["input_ids"])), run(*args))[1]
-    )
-    together = lr.logit_lens(llama, prompts, targets=[7, 50], max_bytes=tiny.STRING_VOCAB * 4 * 40)
+    options = {"targets": [7, 50], "max_bytes": tiny.STRING_VOCAB * 4 * 40}
+    sizes = [len(batch["inputs"]["input_ids"]) for batch in lr.logit_lens.prepare(llama, prompts, **options).batches]
+    together = lr.logit_lens(llama, prompts, **options)
     assert len(sizes) > 5
     assert sum(sizes) == 40
     assert max(sizes) > 1
@@ -168,19 +165,12 @@ def test_padding_is_found_harmless_or_not_and_batch_equals_single_either_way(fam
         assert_same(together[number], lr.logit_lens(model, prompt, targets=[9]), atol=2e-4)
 
 
-def test_without_a_tokenizer_prompts_are_run_in_groups_of_equal_length(monkeypatch):
+def test_without_a_tokenizer_prompts_are_run_in_groups_of_equal_length():
     model = lr.load(tiny.llama())
-    widths = []
-    run = _logit_lens._run
-    monkeypatch.setattr(
-        _logit_lens,
-        "_run",
-        lambda *args: (widths.append(tuple(args[2].inputs["input_ids"].shape)), run(*args))[1],
-    )
     prompts = [tiny.random_ids(1, n, seed=n)[0].tolist() for n in (4, 6, 4)]
+    batches = lr.logit_lens.prepare(model, prompts).batches
+    assert [tuple(batch["inputs"]["input_ids"].shape) for batch in batches] == [(2, 4), (1, 6)]
     together = lr.logit_lens(model, prompts)
-    assert widths == [(2, 4), (1, 6)]
-    widths.clear()
     for number, prompt in enumerate(prompts):
         assert_same(together[number], lr.logit_lens(model, prompt))
 

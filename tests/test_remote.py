@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import traceback
 
 import numpy as np
 import pytest
 import strict_local
+import tiny
 import torch
 
 import lens_recipes as lr
@@ -46,6 +48,12 @@ def test_a_model_without_a_hub_id_is_not_sent(llama):
         lr.logit_lens(llama, "one prompt", remote=True)
 
 
+def test_a_model_that_cannot_be_sent_is_not_rehearsed():
+    """nnsight itself would run it here, as if nothing had been asked."""
+    with pytest.raises(lr.LensError, match="tokenizer"):
+        lr.logit_lens(lr.load(tiny.llama()), [5, 6, 7], remote="local")
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -82,7 +90,7 @@ def test_source_tokens_need_eager_attention_on_the_server(llama):
 
 
 def test_no_weight_is_touched_on_a_server(llama, monkeypatch):
-    """A sandboxed server has none: the block calls modules, which alone may look at their weights."""
+    """A sandboxed server has none: the block calls modules, which alone may look at their weights and their types."""
     runs = {
         "attribution": lambda: lr.attribution(llama, "one prompt", [260], against="mean", unit="head", remote="local"),
         "lens": lambda: lr.logit_lens(llama, "one prompt", components=("head_out", "mlp_out"), remote="local"),
@@ -91,7 +99,7 @@ def test_no_weight_is_touched_on_a_server(llama, monkeypatch):
     for run in runs.values():
         run()  # what is examined once is not the block
     inside, touched = threading.local(), []
-    call, look_up = torch.nn.Module.__call__, torch.nn.Module.__getattr__
+    call, look_up, listed = torch.nn.Module.__call__, torch.nn.Module.__getattr__, torch.nn.Module.named_parameters
 
     def counted(self, *args, **kwargs):
         inside.depth = getattr(inside, "depth", 0) + 1
@@ -105,6 +113,14 @@ def test_no_weight_is_touched_on_a_server(llama, monkeypatch):
             touched.append((type(self).__name__, name))
         return look_up(self, name)
 
+    def seen_all(self, *args, **kwargs):
+        callers = [frame.filename for frame in traceback.extract_stack(limit=5)]  # `generate` asks for its device
+        if strict_local.running and any("/lens_recipes/" in name for name in callers):
+            touched.append((type(self).__name__, "parameters"))
+        return listed(self, *args, **kwargs)
+
+    strict_local.install(monkeypatch, *NOT_THERE)
+    monkeypatch.setattr(torch.nn.Module, "named_parameters", seen_all)
     monkeypatch.setattr(torch.nn.Module, "__call__", counted)
     monkeypatch.setattr(torch.nn.Module, "__getattr__", seen)
     for run in runs.values():

@@ -396,7 +396,7 @@ def test_a_server_without_this_package_gives_the_same(llama, some, monkeypatch, 
 
 @pytest.mark.parametrize("family", ["gemma2", "cohere", "opt_project", "mamba", "gpt2", "llava", "rwkv_halved"])
 def test_every_tail_travels(family, monkeypatch):
-    model = lr.load(tiny.FAMILIES[family]())
+    model = lr.load(tiny.FAMILIES[family](), tokenizer=tiny.tiny_tokenizer())
     v = torch.randn(3, lr.anatomy(model).d_model, generator=torch.Generator().manual_seed(3))
     here = lr.decode_vectors(model, v, targets=[7])
     strict_local.install(monkeypatch, *NOT_THERE)

@@ -1,0 +1,178 @@
+"""How large a run is on a server, from the model's skeleton alone: jobs, bytes up, bytes back, memory there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+from .errors import RemoteLensError
+from .models import dtype_of, exclusive, text_config
+from .ndif import remote_settings
+from .readout import COPIES
+from .remote import parcel
+from .run import Run, prepared
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What zstd leaves of an array's bytes once they lie plane by plane: measured by benchmarks/remote.py --sizes.
+_LEFT = {"float32": 0.81, "int32": 0.35, "int64": 0.25, "bool": 0.15, "float64": 0.9}
+_FRAME = 900  # bytes of a job's result beside its arrays
+
+
+@dataclass(frozen=True)
+class RemoteEstimate:
+    """What a run would cost on a server.
+
+    Attributes:
+        recipe, model: What, on which.
+        jobs, batches: As how many jobs it is sent, and how many forward passes (generations) those make.
+        tokens: That run through the model, those to be written included.
+        bytes_up: That are sent: the code, and the token ids.
+        bytes_back: That come back, compressed; of a generation as if no text ended early.
+        server_bytes: Most memory on the server at once, beside the weights.
+    """
+
+    recipe: str
+    model: str
+    jobs: int
+    batches: int
+    tokens: int
+    bytes_up: int
+    bytes_back: int
+    server_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.recipe} on {self.model}: {_count(self.jobs, 'job')} ({_count(self.batches, 'batch')}, "
+            f"{self.tokens} tokens), {size(self.bytes_up)} up, about {size(self.bytes_back)} back, at most "
+            f"{size(self.server_bytes)} of memory there beside the weights"
+        )
+
+
+def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> RemoteEstimate:
+    """What a recipe would send, bring back and need on a server. Nothing is sent, and no weights are needed.
+
+    Args:
+        recipe: `logit_lens`, `attribution`, `generate_lens` or `decode_vectors` themselves.
+        *args, **kwargs: What it takes.
+
+    Raises:
+        ValueError, LensError: as the recipe does.
+
+    Example:
+        >>> print(estimate(logit_lens, load("meta-llama/Llama-3.1-70B", remote=True), ["one prompt", "and another"]))
+    """
+    run = prepared(recipe, *args, **kwargs)
+    jobs = cut_jobs(run)
+    with exclusive(run.model):
+        up = sum(len(parcel(run, [run.batches[n] for n in part])) for part in jobs)
+    return RemoteEstimate(
+        recipe=run.recipe,
+        model=getattr(run.model, "repo_id", None) or type(run.model._module).__name__,
+        jobs=len(jobs),
+        batches=len(run.batches),
+        tokens=sum(map(tokens_of, [run] * len(run.batches), run.batches)),
+        bytes_up=up,
+        bytes_back=bytes_back(run, len(jobs)),
+        server_bytes=server_bytes(run),
+    )
+
+
+def check_limits(run: Run[Any], jobs: int) -> None:
+    """Refuse what is larger than `remote_settings` allow, before it is sent.
+
+    Raises:
+        RemoteLensError: with what to narrow.
+    """
+    narrow = "Narrow layers, positions, components, top_k or track, pass fewer prompts at once, or raise"
+    back = bytes_back(run, jobs)
+    if back > remote_settings.max_back_bytes:
+        raise RemoteLensError(
+            f"this would bring back about {size(back)}, over the limit of {size(remote_settings.max_back_bytes)}.",
+            f"{narrow} lens_recipes.remote_settings.max_back_bytes.",
+        )
+    there = server_bytes(run)
+    if there > remote_settings.max_server_bytes:
+        raise RemoteLensError(
+            f"this would take about {size(there)} of memory on the server beside the weights, over the limit of "
+            f"{size(remote_settings.max_server_bytes)}.",
+            f"{narrow} lens_recipes.remote_settings.max_server_bytes; a smaller max_bytes helps, too.",
+        )
+
+
+def cut_jobs(run: Run[Any]) -> list[range]:
+    """The batches of each job, up to a number of tokens and of bytes that come back."""
+    jobs, start, tokens, back = [], 0, 0, 0
+    for n, (batch, schema) in enumerate(zip(run.batches, run.schemas, strict=True)):
+        more, larger = tokens_of(run, batch), sum(schema.nbytes().values())
+        full = tokens + more > remote_settings.tokens_per_job or back + larger > remote_settings.back_bytes_per_job
+        if n > start and full:
+            jobs.append(range(start, n))
+            start, tokens, back = n, 0, 0
+        tokens, back = tokens + more, back + larger
+    return [*jobs, range(start, len(run.batches))]
+
+
+def tokens_of(run: Run[Any], batch: dict[str, Any]) -> int:
+    """Tokens of a batch that run through the model."""
+    if "inputs" not in batch:
+        return 1
+    ids = batch["inputs"]["input_ids"]
+    return ids.numel() + len(ids) * run.shared.get("n_steps", 0)
+
+
+def bytes_back(run: Run[Any], jobs: int) -> int:
+    """Bytes of all results as they travel."""
+    sizes = [schema.nbytes() for schema in run.schemas]
+    return jobs * _FRAME + round(sum(_LEFT[dtype] * n for size in sizes for dtype, n in size.items()))
+
+
+def server_bytes(run: Run[Any]) -> int:
+    """Most memory that a batch takes where it runs, beside the weights, in bytes."""
+    return max(_memory(run, batch, sum(schema.nbytes(most=True).values())) for batch, schema in zip(
+        run.batches, run.schemas, strict=True))  # fmt: skip
+
+
+def _memory(run: Run[Any], batch: dict[str, Any], arrays: int) -> int:
+    parts, item = run.anatomy, dtype_of(run.model).itemsize
+    options = run.shared.get("options", run.shared)
+    if "inputs" not in batch:  # vectors
+        return (
+            len(batch["rows"]) * parts.d_model * 4
+            + min(options["max_bytes"], _logits(run, len(batch["rows"])))
+            + arrays
+        )
+    inputs, steps = batch["inputs"], run.shared.get("n_steps", 0)
+    rows, width = inputs["input_ids"].shape
+    read = len(batch["where"][1]) if "where" in batch else len(batch["first"][0])
+    keep = inputs.get("logits_to_keep", 1 if steps else width)
+    kept = len(keep) if isinstance(keep, torch.Tensor) else keep or width
+    slots = batch["n_slots"] if "n_slots" in batch else run.shared["reads"]["n_slots"]
+    inner = getattr(text_config(run.model), "intermediate_size", None) or 4 * parts.d_model
+    forward = rows * width * (8 * parts.d_model + 3 * inner) * item
+    cache = 2 * parts.n_layers * rows * (width + steps) * parts.d_model * item if steps else 0
+    own = rows * kept * parts.vocab_size * (item + 4)
+    scores = rows * steps * parts.vocab_size * 4 if run.shared.get("scores") else 0
+    lens = min(options["max_bytes"], _logits(run, read * len(run.shared.get("reads", {}).get("sites", [0, 0]))))
+    return forward + cache + own + scores + slots * read * parts.d_model * item + lens + 2 * arrays
+
+
+def _logits(run: Run[Any], rows: int) -> int:
+    """Bytes of the logits of some rows, with what is made beside them."""
+    return rows * run.anatomy.vocab_size * 4 * COPIES
+
+
+def size(n: int) -> str:
+    """Bytes for a person."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n >= scale:
+            return f"{n / scale:.{0 if n >= 100 * scale else 1}f} {unit}"
+    return f"{n} bytes"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}{'es' if what.endswith('ch') else 's'}"

@@ -1,0 +1,373 @@
+"""One NDIF server over HTTP: send a job, ask for its state, fetch what it gave. Every fault is a `RemoteLensError`.
+
+nnsight's own client waits on a websocket, and a cut connection loses the job with it. Here each job is sent once and
+then asked for by its id, so whatever fails in between can be asked again.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+from nnsight.schema.config import CONFIG
+from nnsight.schema.request import RequestModel
+from nnsight.schema.response import ResponseModel
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from .errors import RemoteLensError
+
+T = TypeVar("T")
+PUBLIC = "https://api.ndif.us"
+_AGAIN = "Ask again later: job.result() goes on."
+
+
+@dataclass
+class RemoteSettings:
+    """How this process uses a server; `lens_recipes.remote_settings` is the one that counts.
+
+    Attributes:
+        patience_s: How long a server that cannot be reached, or has no time (429, 503), is asked again.
+        timeout_s: How long a recipe waits for its jobs; None for as long as they take.
+        connect_s, read_s: How long one request may take to connect, and between two pieces of an answer.
+        poll_s: Longest time between two questions for a job's state.
+        max_back_bytes: Most that one run may bring back.
+        max_server_bytes: Most memory that one batch may take on the server beside the model.
+        tokens_per_job: Batches share a job up to so many tokens.
+        back_bytes_per_job: And up to so many bytes of its result.
+    """
+
+    patience_s: float = 60.0
+    timeout_s: float | None = None
+    connect_s: float = 10.0
+    read_s: float = 60.0
+    poll_s: float = 2.0
+    max_back_bytes: int = 256 * 2**20
+    max_server_bytes: int = 8 * 2**30
+    tokens_per_job: int = 16384
+    back_bytes_per_job: int = 32 * 2**20
+
+
+remote_settings = RemoteSettings()
+
+
+class _Transient(Exception):
+    """Worth asking again: nothing was accepted, or nothing was asked for."""
+
+    def __init__(self, problem: RemoteLensError, wait_s: float = 0.0) -> None:
+        super().__init__(str(problem))
+        self.problem, self.wait_s = problem, wait_s
+
+
+def api_key() -> str | None:
+    """The key of this user: of the environment now, else of nnsight's own configuration.
+
+    Raises:
+        RemoteLensError: it cannot be a key. What would send it says so with the key in its message.
+    """
+    key = (os.environ.get("NDIF_API_KEY") or CONFIG.API.APIKEY or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise RemoteLensError(
+            "the API key that is set is none: it holds characters that no key has.",
+            "Copy it again from https://login.ndif.us, and set it with NDIF_API_KEY or nnsight.login().",
+        )
+    return key or None
+
+
+def address(remote: bool | str) -> str:
+    """The server that `remote` means.
+
+    Raises:
+        RemoteLensError: it is no address of a server.
+    """
+    host = (os.environ.get("NDIF_HOST") or CONFIG.API.HOST) if remote is True else str(remote)
+    if not _is_address(host) or "@" in host or "?" in host or "#" in host:
+        raise RemoteLensError(
+            f"{_shown(host)!r} is no address of a server.",
+            'Pass remote=True for NDIF, an address like "https://host" or "http://127.0.0.1:8001", or "local".',
+        )
+    return host.rstrip("/")
+
+
+class Server:
+    """One NDIF server.
+
+    Attributes:
+        host: Its address, as the user named it.
+    """
+
+    def __init__(self, remote: bool | str) -> None:
+        """Address and key are looked up now.
+
+        Raises:
+            RemoteLensError: the key would travel where others can read it, or NDIF is asked without one.
+        """
+        self.host = address(remote)
+        self._key = api_key()
+        if self._key and not _private(self.host):
+            raise RemoteLensError(
+                f"{self.host} is plain http to another machine, where everybody on the way can read your NDIF key.",
+                "Use https, or a tunnel to localhost; or unset NDIF_API_KEY if this server needs none.",
+            )
+        if not self._key and self.host == PUBLIC:
+            raise RemoteLensError(
+                f"{self.host} needs an API key, and none is set.",
+                "Get one at https://login.ndif.us and set it once: python -c 'import nnsight; nnsight.login()', or "
+                "export NDIF_API_KEY=…",
+            )
+
+    def __repr__(self) -> str:
+        return f"Server({self.host!r})"
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def submit(self, model_key: str, env: dict[str, Any], blob: bytes) -> str:
+        """Send a job; its id. Sent again only if the server surely did not accept it."""
+        request = RequestModel(model_key=model_key, compress=True, env=env)
+        headers = {
+            "ndif-timestamp": repr(time.time()),
+            "nnsight-version": version("nnsight"),
+            "python-version": sys.version,
+        }
+
+        def post() -> httpx.Response:
+            with _client(self.host) as client:
+                return client.post(
+                    f"{self.host}/request",
+                    data={"data": request.metadata()},
+                    files={"blob": ("request", blob, "application/octet-stream")},
+                    headers={**self._headers(), **headers},
+                )
+
+        response = self._patiently(lambda: self._answer(post, sends=True))
+        return self._read(response).id
+
+    def state(self, job: str) -> ResponseModel | None:
+        """What the server last said of a job; None if nothing yet."""
+        answer = self._get(f"/response/{quote(job, safe='')}")
+        if answer is None:
+            return None
+        response = self._read(answer)
+        if response.id != job:
+            raise RemoteLensError(
+                f"{self.host} was asked for one job, and answered for another.", "Tell those who run the server."
+            )
+        return response
+
+    def fetch(self, url: Any) -> bytes | None:
+        """The result of a finished job, whole; None if the store has it no more (NDIF's addresses last an hour)."""
+        if not _is_address(url):
+            raise RemoteLensError(
+                f"{self.host} says that the job is done, but not where its result is.",
+                "Is it the address of an NDIF server's API? lens-recipes doctor --remote looks.",
+            )
+        if urlsplit(self.host).scheme == "https" and not _private(url):
+            raise RemoteLensError(
+                f"{self.host} sends its result over plain http ({urlsplit(url).hostname}), where it could be changed.",
+                "Ask those who run the server to use https for its store.",
+            )
+
+        def get() -> bytes | None:
+            pieces, size = [], 0
+            with _client(url) as client, client.stream("GET", url) as response:  # no key: this is the store
+                if response.status_code in (403, 404, 410):
+                    return None
+                response.raise_for_status()
+                for piece in response.iter_bytes():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > remote_settings.max_back_bytes:
+                        raise RemoteLensError(
+                            f"the server sends more than {remote_settings.max_back_bytes / 2**20:.0f} MB.",
+                            "Ask for less, or raise lens_recipes.remote_settings.max_back_bytes.",
+                        )
+            return b"".join(pieces)
+
+        return self._patiently(lambda: self._answer(get, sends=False, at=f"the store {urlsplit(url).netloc}"))
+
+    # -- questions -------------------------------------------------------------------------------------------
+
+    def ask(self, path: str) -> Any:
+        """The JSON that the server answers to a GET."""
+        answer = self._get(path)
+        if answer is None:
+            raise RemoteLensError(
+                f"{self.host} has no {path}: it is no NDIF server, or an old one.", "Check the address."
+            )
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise self._strange() from error
+
+    # -- one request -----------------------------------------------------------------------------------------
+
+    def _headers(self) -> dict[str, str]:
+        return {"ndif-api-key": self._key} if self._key else {}
+
+    def _get(self, path: str) -> httpx.Response | None:
+        def get() -> httpx.Response:
+            with _client(self.host) as client:
+                return client.get(f"{self.host}{path}", headers=self._headers())
+
+        return self._patiently(lambda: self._answer(get, sends=False, absent=True))
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Call again, with longer and longer pauses, while it is worth it."""
+        again = Retrying(
+            retry=retry_if_exception_type(_Transient),
+            stop=stop_after_delay(remote_settings.patience_s),
+            wait=_pause,
+            reraise=True,
+        )
+        try:
+            return again(call)
+        except _Transient as error:
+            raise error.problem from error.__cause__
+
+    def _answer(self, call: Callable[[], Any], *, sends: bool, absent: bool = False, at: str | None = None) -> Any:
+        """What a request gave, its faults sorted. One that `sends` begins a job; 404 may mean that it is `absent`."""
+        again, place = "Run it again later." if sends else _AGAIN, at or self.host
+        try:
+            answer = call()
+            if isinstance(answer, httpx.Response) and not (absent and answer.status_code == 404):
+                answer.raise_for_status()
+            return None if isinstance(answer, httpx.Response) and answer.status_code == 404 else answer
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise _Transient(
+                RemoteLensError(
+                    f"{place} cannot be reached ({_reason(error)}).",
+                    f"Is the address right, and the server up? lens-recipes doctor --remote looks. {again}",
+                    may_finish=not sends,
+                )
+            ) from error
+        except httpx.HTTPStatusError as error:
+            raise self._refusal(error.response, sends=sends) from error
+        except httpx.HTTPError as error:
+            problem = RemoteLensError(
+                f"the connection to {place} broke off ({_reason(error)}).",
+                "The server may have accepted it, so it is not sent again by itself: run it again if you want to."
+                if sends
+                else again,
+                may_finish=True,
+            )
+            raise problem if sends else _Transient(problem) from error
+
+    def _refusal(self, response: httpx.Response, *, sends: bool) -> Exception:
+        """What an answer that is not a success means."""
+        status, detail = response.status_code, self._without_key(_detail(response))
+        said = f"{urlsplit(str(response.url)).netloc} answered {status}: {detail}."
+        if status in (401, 403) or "api key" in detail.lower():
+            have = "the key that is set was not accepted" if self._key else "no key is set"
+            return RemoteLensError(
+                f"{said} It wants a valid API key, and {have}.",
+                "Set another with NDIF_API_KEY or nnsight.login(), and see lens-recipes doctor --remote.",
+            )
+        if status in (429, 503) or (status >= 500 and not sends):
+            why = "It has no room for requests now." if status in (429, 503) else "It is in trouble."
+            todo = "Run it again later." if sends else _AGAIN
+            return _Transient(RemoteLensError(f"{said} {why}", todo, may_finish=not sends), _retry_after(response))
+        if status == 413:
+            return RemoteLensError(f"{said} The request is too large.", "Pass fewer prompts at once.")
+        if "version" in detail.lower():
+            return RemoteLensError(said, "Install what the server asks for; lens-recipes doctor --remote compares.")
+        if sends and status >= 500:
+            return RemoteLensError(said, "It is not sent a second time by itself.", may_finish=True)
+        return RemoteLensError(said, "See what lens-recipes doctor --remote says of this server.")
+
+    def _read(self, response: httpx.Response) -> ResponseModel:
+        try:
+            said = ResponseModel.model_validate_json(response.text)
+        except ValueError:  # which shows what was said
+            raise self._strange() from None
+        said.description = self._without_key(said.description)
+        return said
+
+    def _strange(self) -> RemoteLensError:
+        return RemoteLensError(
+            f"{self.host} answered with something that NDIF servers do not say.",
+            "Is it the address of an NDIF server's API? lens-recipes doctor --remote looks.",
+        )
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "<key>") if self._key else text
+
+
+_backoff = wait_exponential_jitter(initial=0.2, max=8.0, jitter=0.2)
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return max(_backoff(state), error.wait_s if isinstance(error, _Transient) else 0.0)
+
+
+def _client(url: str) -> httpx.Client:
+    """What asks an address; a proxy that the environment names is not told what is meant for this machine."""
+    timeout = httpx.Timeout(remote_settings.read_s, connect=remote_settings.connect_s)
+    trust_env = urlsplit(url).scheme == "https" or not _private(url)
+    return httpx.Client(timeout=timeout, trust_env=trust_env, verify=_tls())
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """What https is checked with: made once, as it takes longer than a question does."""
+    return httpx.create_ssl_context()
+
+
+def _is_address(url: Any) -> bool:
+    """Whether it is an address on the web, with nothing in it that two readers could take for two things."""
+    try:
+        parts = urlsplit(str(url))
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return known and str(url).isprintable() and not {*str(url)} & {" ", "\\"}
+
+
+def _private(url: str) -> bool:
+    """Whether nobody can listen: https, or this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _detail(response: httpx.Response) -> str:
+    """What a server says of its refusal, in one short line."""
+    try:
+        response.read()
+    except (httpx.HTTPError, httpx.StreamError):  # a store's answer is not kept
+        return response.reason_phrase
+    try:
+        body = response.json()
+        text = str(body.get("detail", body) if isinstance(body, dict) else body)
+    except ValueError:
+        text = response.reason_phrase if "<html" in response.text.lower() else response.text or response.reason_phrase
+    return " ".join(text.split())[:500].rstrip(".")
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return min(float(response.headers.get("retry-after", 0)), remote_settings.patience_s)
+    except ValueError:
+        return 0.0
+
+
+def _shown(host: str) -> str:
+    """An address without what may be a password in it."""
+    return host.rsplit("@", 1)[-1]

@@ -1,0 +1,109 @@
+"""A recipe in three steps: arguments become batches, a block reads each where the model is, numbers become a result.
+
+The middle step is the same here, in nnsight's simulation of a server, and on one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from nnsight.intervention.backends.local import LocalSimulationBackend
+from nnsight.intervention.envoy import Envoy
+from tqdm import tqdm
+
+from ._anatomy import Anatomy
+from .models import exclusive
+from .remote import send, unpacked
+from .schema import Schema
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Run(Generic[R]):
+    """A recipe that has read its arguments and is ready to run.
+
+    Attributes:
+        model: What it runs on.
+        recipe: Its public name.
+        remote: False, "local", or a server's address (True for the one that nnsight knows).
+        anatomy: Where it keeps what.
+        block: (model, shared, batch) ─► tensors by name. It opens the trace, and travels to a server: it names only
+            torch, nnsight and functions of this package that do the same.
+        shared: What is the same for all batches, in plain values and tensors.
+        batches: What is not.
+        schemas: What the block gives for each batch.
+        finish: From the arrays of all batches to the result. It may empty them.
+        arguments: By which the same run can be prepared again elsewhere, as JSON can hold them.
+        local: Further arguments of the block that do not travel.
+        here: What runs all batches in this process, if it is not `in_turn`.
+    """
+
+    model: Envoy
+    recipe: str
+    remote: bool | str
+    anatomy: Anatomy
+    block: Callable[[Any, dict[str, Any], dict[str, Any]], dict[str, torch.Tensor]]
+    shared: dict[str, Any]
+    batches: list[dict[str, Any]]
+    schemas: list[Schema]
+    finish: Callable[[list[Arrays]], R]
+    arguments: dict[str, Any]
+    local: dict[str, Any] = field(default_factory=dict)
+    here: Callable[[], list[Arrays]] | None = None
+
+
+def in_turn(run: Run[Any]) -> list[Arrays]:
+    """All batches in this process."""
+    found = []
+    for batch in tqdm(run.batches, run.recipe, unit="batch", delay=2, leave=False, disable=len(run.batches) < 2):
+        numbers = run.block(run.model, run.shared, batch, **run.local)
+        found.append({name: value.numpy() for name, value in numbers.items()})
+    return found
+
+
+def simulated(run: Run[Any]) -> list[Arrays]:
+    """All batches in this process, as a server would run them."""
+    found = send(run, run.batches, LocalSimulationBackend(run.model))
+    return [unpacked(part, schema) for part, schema in zip(found, run.schemas, strict=True)]
+
+
+def recipe(prepare: Callable[P, Run[R]]) -> Callable[P, R]:
+    """Make a recipe of the function that prepares its run; `submit` and `estimate` find that as `recipe.prepare`."""
+
+    @functools.wraps(prepare)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        run = prepare(*args, **kwargs)
+        if run.remote and run.remote != "local":
+            from .jobs import Job
+
+            return Job(run).result()
+        with exclusive(run.model):
+            found = simulated(run) if run.remote else run.here() if run.here else in_turn(run)
+        return run.finish(found)
+
+    call.prepare = prepare  # type: ignore[attr-defined]
+    return call
+
+
+def prepared(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+    """The run of a recipe.
+
+    Raises:
+        ValueError: it is no recipe.
+    """
+    prepare = getattr(recipe, "prepare", None)
+    if prepare is None:
+        raise ValueError(
+            f"received {recipe!r} as the recipe; accepted are the functions logit_lens, attribution, generate_lens and "
+            "decode_vectors themselves, and their arguments after them, as in submit(logit_lens, model, prompts)."
+        )
+    run: Run[R] = prepare(*args, **kwargs)
+    return run
