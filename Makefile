@@ -4,7 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test clean
+# The NDIF server of `make test-ndif` has an environment of its own. Its stamp is named after what was installed.
+NDIF       := .venv-ndif
+NDIF_PINS  := tests/ndif/requirements.txt tests/ndif/constraints.txt
+NDIF_READY := $(NDIF)/.ready-$(shell { cat $(NDIF_PINS); $(PYTHON) -V; } | sha256sum | cut -c1-16)
+
+.PHONY: demo test test-ndif clean
 
 # One install serves both; it is made again only when what it installs has changed.
 $(READY): pyproject.toml constraints.txt
@@ -25,5 +30,18 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+# Only the server goes without this package: its client is the environment above.
+$(NDIF_READY):
+	@echo "installing the NDIF server into $(NDIF): two to five minutes, once"
+	rm -rf $(NDIF)
+	$(PYTHON) -m venv $(NDIF)
+	$(NDIF)/bin/pip install -qq --disable-pip-version-check -c tests/ndif/constraints.txt torch
+	$(NDIF)/bin/pip install -qq --disable-pip-version-check --ignore-requires-python \
+		-c tests/ndif/constraints.txt -r tests/ndif/requirements.txt
+	touch $@
+
+test-ndif: $(READY) $(NDIF_READY)
+	tests/ndif/run
+
 clean:
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NDIF) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

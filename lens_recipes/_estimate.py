@@ -48,7 +48,7 @@ class RemoteEstimate:
     def __str__(self) -> str:
         return (
             f"{self.recipe} on {self.model}: {_count(self.jobs, 'job')} ({_count(self.batches, 'batch')}, "
-            f"{self.tokens} tokens), {size(self.bytes_up)} up, about {size(self.bytes_back)} back, at most "
+            f"{_count(self.tokens, 'token')}), {size(self.bytes_up)} up, about {size(self.bytes_back)} back, at most "
             f"{size(self.server_bytes)} of memory there beside the weights"
         )
 
@@ -67,9 +67,12 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
         >>> print(estimate(logit_lens, load("meta-llama/Llama-3.1-70B", remote=True), ["one prompt", "and another"]))
     """
     run = prepared(recipe, *args, **kwargs)
+    if not run.remote:  # as it would be sent: without padding, and with no weight that is here
+        rehearsed: dict[str, Any] = {**kwargs, "remote": "local"}
+        run = prepared(recipe, *args, **rehearsed)
     jobs = cut_jobs(run)
     with exclusive(run.model):
-        up = sum(len(parcel(run, [run.batches[n] for n in part])) for part in jobs)
+        up = sum(len(parcel(run, part)) for part in jobs)
     return RemoteEstimate(
         recipe=run.recipe,
         model=getattr(run.model, "repo_id", None) or type(run.model._module).__name__,
@@ -82,13 +85,21 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
     )
 
 
+_NARROW = {
+    "logit_lens": "Narrow positions (−1 is cheap), layers, components, top_k or track, pass fewer prompts at once",
+    "attribution": "Narrow positions, targets or unit, pass fewer prompts at once",
+    "generate_lens": "Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once",
+    "decode_vectors": "Pass fewer vectors at once, or a smaller top_k",
+}
+
+
 def check_limits(run: Run[Any], jobs: int) -> None:
     """Refuse what is larger than `remote_settings` allow, before it is sent.
 
     Raises:
         RemoteLensError: with what to narrow.
     """
-    narrow = "Narrow layers, positions, components, top_k or track, pass fewer prompts at once, or raise"
+    narrow = f"{_NARROW[run.recipe]}, or raise"
     back = bytes_back(run, jobs)
     if back > remote_settings.max_back_bytes:
         raise RemoteLensError(
@@ -100,7 +111,8 @@ def check_limits(run: Run[Any], jobs: int) -> None:
         raise RemoteLensError(
             f"this would take about {size(there)} of memory on the server beside the weights, over the limit of "
             f"{size(remote_settings.max_server_bytes)}.",
-            f"{narrow} lens_recipes.remote_settings.max_server_bytes; a smaller max_bytes helps, too.",
+            f"{narrow} lens_recipes.remote_settings.max_server_bytes."
+            + (" A smaller max_bytes helps, too." if "max_bytes" in run.arguments else ""),
         )
 
 
@@ -138,40 +150,46 @@ def server_bytes(run: Run[Any]) -> int:
 
 
 def _memory(run: Run[Any], batch: dict[str, Any], arrays: int) -> int:
+    """Of one batch: the model's own forward pass, what is read of it, and what is made of that."""
     parts, item = run.anatomy, dtype_of(run.model).itemsize
-    options = run.shared.get("options", run.shared)
     if "inputs" not in batch:  # vectors
-        return (
-            len(batch["rows"]) * parts.d_model * 4
-            + min(options["max_bytes"], _logits(run, len(batch["rows"])))
-            + arrays
-        )
-    inputs, steps = batch["inputs"], run.shared.get("n_steps", 0)
-    rows, width = inputs["input_ids"].shape
+        return len(batch["rows"]) * parts.d_model * 4 + _lens(run, len(batch["rows"])) + arrays
     read = len(batch["where"][1]) if "where" in batch else len(batch["first"][0])
+    if "groups" in batch:
+        slots = batch["n_slots"]
+        rows = read * max(len(group[3]) + 1 if group[0] == "heads" else 1 for group in batch["groups"])
+    else:
+        slots, rows = run.shared["reads"]["n_slots"], read * len(run.shared["reads"]["sites"])
+    kept = slots * item + 4 * 4  # of each token and dimension: vectors, and four float32 sums that are compared
+    return _forward(run, batch["inputs"], item) + read * parts.d_model * kept + _lens(run, rows) + 2 * arrays
+
+
+def _forward(run: Run[Any], inputs: dict[str, Any], item: int) -> int:
+    """Bytes of a forward pass, or of a generation with its cache, logits and scores."""
+    parts, config, steps = run.anatomy, text_config(run.model), run.shared.get("n_steps", 0)
+    rows, width = inputs["input_ids"].shape
     keep = inputs.get("logits_to_keep", 1 if steps else width)
-    kept = len(keep) if isinstance(keep, torch.Tensor) else keep or width
-    slots = batch["n_slots"] if "n_slots" in batch else run.shared["reads"]["n_slots"]
-    inner = getattr(text_config(run.model), "intermediate_size", None) or 4 * parts.d_model
-    forward = rows * width * (8 * parts.d_model + 3 * inner) * item
-    cache = 2 * parts.n_layers * rows * (width + steps) * parts.d_model * item if steps else 0
-    own = rows * kept * parts.vocab_size * (item + 4)
+    logits = rows * (len(keep) if isinstance(keep, torch.Tensor) else keep or width) * parts.vocab_size * (item + 4)
+    inner = getattr(config, "intermediate_size", None) or 4 * parts.d_model
+    heads = getattr(config, "num_attention_heads", None) or 1
+    shared = (getattr(config, "num_key_value_heads", None) or heads) / heads  # keys and values of grouped heads
+    cache = 2 * parts.n_layers * rows * (width + steps) * round(parts.d_model * shared) * item if steps else 0
     scores = rows * steps * parts.vocab_size * 4 if run.shared.get("scores") else 0
-    lens = min(options["max_bytes"], _logits(run, read * len(run.shared.get("reads", {}).get("sites", [0, 0]))))
-    return forward + cache + own + scores + slots * read * parts.d_model * item + lens + 2 * arrays
+    return rows * width * (8 * parts.d_model + 3 * inner) * item + logits + cache + scores
 
 
-def _logits(run: Run[Any], rows: int) -> int:
-    """Bytes of the logits of some rows, with what is made beside them."""
-    return rows * run.anatomy.vocab_size * 4 * COPIES
+def _lens(run: Run[Any], rows: int) -> int:
+    """Bytes of the logits of some rows, with what is made beside them, under the run's own bound."""
+    one = run.anatomy.vocab_size * 4 * COPIES
+    return max(one, min(run.shared.get("options", run.shared)["max_bytes"], rows * one))
 
 
 def size(n: int) -> str:
     """Bytes for a person."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if n >= scale:
-            return f"{n / scale:.{0 if n >= 100 * scale else 1}f} {unit}"
-    return f"{n} bytes"
+        if n >= 0.9995 * scale:  # what would be rounded to 1000 of the unit below
+            return f"{n / scale:.{0 if n >= 99.95 * scale else 1}f} {unit}"
+    return _count(n, "byte")
 
 
 def _count(n: int, what: str) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .cli_doctor import DOCTOR_EXAMPLES, doctor_command
 from .cli_generate import GENERATE_EXAMPLES, generate_command
 from .cli_options import (
     EXIT_STATUS,
@@ -176,6 +177,7 @@ def attribute_command(
 
 
 app.command("generate", epilog=GENERATE_EXAMPLES)(generate_command)
+app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
 
 
 @app.command("anatomy")

@@ -6,7 +6,7 @@ import secrets
 from typing import Any, NamedTuple
 
 from .cli_options import FALLBACK, MAX_LENGTH
-from .models import context_length, tokenizer_of
+from .models import context_length, resolve_remote, tokenizer_of
 from .sampling import ONE_TEXT, of_checkpoint, settings
 from .tokens import encode
 
@@ -50,7 +50,7 @@ def plan(
     else:
         sampling, why = said.get("do_sample", True), "checkpoint" if "do_sample" in said else "default"
     filled = {name: value for name, value in FALLBACK.items() if sampling and name not in said} | given
-    drawn = seed is None and sampling
+    drawn = seed is None and sampling and not resolve_remote(model, None)  # a server may not take one
     options = {
         "max_new_tokens": new,
         "do_sample": sampling,
@@ -70,7 +70,7 @@ def plan(
         source = "given" if name in given else "default" if name in filled else "checkpoint"
         words.append(f"{_option(name)} {used[name]} ({source})")
     words.append(bound)
-    if sampling:
+    if options["seed"] is not None:
         words.append(f"seed {used['seed']} ({'drawn' if drawn else 'given'})")
     if used["stop"]:
         words.append(f"stop {', '.join(map(repr, used['stop']))} ({'given' if stop else 'checkpoint'})")

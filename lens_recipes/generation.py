@@ -80,16 +80,17 @@ def generate_lens(
         layers, components, targets, track, top_k: As for `logit_lens`.
         include_prompt: Also read all tokens of the prompt, in the same run.
         on_step: Called after each step with the result of that one token, for each prompt that is still running, its
-            number in `provenance["prompt"]` (on a server, after all has arrived). It may not run a recipe on this
-            model, and random numbers that it draws from torch's generator are missing in the sampler's.
+            number in `provenance["prompt"]` (on a server after all has arrived, and not by `Job.load`). It may not run
+            a recipe on this model, and random numbers that it draws from torch's generator are missing in the
+            sampler's.
         remote: As for `logit_lens`.
 
     Returns:
         A `LensResult`. On its token axis are the tokens *after which* the model wrote: `tokens.next_id` is what it
         wrote there, `tokens.generated` that it did, `tokens.next_logprob` what its own distribution gave that token,
         `tokens.sampler_logprob` what the sampler gave it. `responses` holds text and reason of the end of each prompt,
-        `timings` where the time went. Ctrl-C keeps what there is: such a result has the finish "interrupted", and lacks
-        the prompts that had not begun (`provenance["not_begun"]`).
+        `timings` where the time went. Ctrl-C keeps what there is (here, not on a server): such a result has the finish
+        "interrupted", and lacks the prompts that had not begun (`provenance["not_begun"]`).
 
     Raises:
         ValueError: settings that contradict each other, or arguments that fit neither model nor prompts.
@@ -144,15 +145,16 @@ def generate_lens(
         return [run.arrays for run in runs]
 
     def finish(found: list[Arrays]) -> LensResult:
+        passages = runs
         if where:
             ending = partial(chosen.ending, tokenizer)
-            runs.extend(heard(*part, encoded, ending) for part in zip(found, batches, strict=True))
-            for run in runs if emit is not None else ():
-                emit(run.arrays)  # type: ignore[misc]
+            passages = [heard(*part, encoded, ending) for part in zip(found, batches, strict=True)]
+            for passage in passages if emit is not None else ():
+                emit(passage.arrays)  # type: ignore[misc]
         try:
-            return transcript.whole(runs, started, tokenise_s)
+            return transcript.whole(passages, started, tokenise_s)
         except KeyboardInterrupt:  # it came too late to stop the model, and what that wrote is not to be lost
-            return transcript.whole(runs, started, tokenise_s)
+            return transcript.whole(passages, started, tokenise_s)
 
     return Run(
         model=model,
@@ -197,7 +199,10 @@ def _batches(
     ends = [len(ids) + new for ids in encoded]
     crossing = any(end > bound for bound in rope_bounds(text_config(model)) for end in ends)
     sorts = [0 if can_pad and not crossing else len(ids) for ids in encoded]
-    most = max(1, MAX_CACHED // max(ends))
+    most = MAX_CACHED // max(ends)
+    if remote and chosen.changes_scores:  # a server keeps those of all steps
+        most = min(most, MAX_BYTES // (4 * parts.vocab_size * new))
+    most = max(1, most)
     picked = [[_first(ids, include_prompt)] for ids in encoded]
     for prompts in group([len(ids) for ids in encoded], picked, sorts, MAX_BYTES // (4 * parts.vocab_size)):
         yield from (prompts[start : start + most] for start in range(0, len(prompts), most))

@@ -1,19 +1,14 @@
-"""A run on a server as jobs that outlive this process: sent once, asked for by their ids, kept in a file.
-
-The file is JSON lines: what the run is, and then each thing that happened to it (a job was accepted, a result arrived)
-as one more line. So what a crash leaves is whole up to its last line, and another process goes on from there.
-"""
+"""A run on a server as jobs that outlive this process: sent once, asked for by their ids, kept in a file."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import importlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
@@ -25,23 +20,22 @@ from tqdm import tqdm
 from ._estimate import check_limits, cut_jobs
 from .errors import LensError, RemoteLensError
 from .files import written
+from .job_failures import diagnosis, point
+from .job_file import append, arguments, fingerprint, header_of, read, whole
 from .models import exclusive, load, resolve_remote
 from .ndif import Server, address, api_key, remote_settings
-from .provenance import plain, versions
-from .remote import OWN, fingerprint, model_key, opened, parcel
+from .remote import model_key, opened, parcel, remote_env
 from .run import Run, prepared
 
 R = TypeVar("R")
-FORMAT, VERSION = "lens-recipes/job", 1
-RECIPES = ("logit_lens", "attribution", "generate_lens", "decode_vectors")
-UNKNOWN_S = 30.0  # how long a server may know nothing of a job that it accepted
+UNKNOWN_S = 120.0  # how long a server may know nothing of a job that it accepted
 
 
 class JobStatus(NamedTuple):
     """How far the jobs of a run are.
 
     Attributes:
-        state: "not sent", "queued", "running", "done" or "failed".
+        state: "not sent", "sending", "queued", "running", "done" or "failed".
         said: What the server says of the one that failed or is next, its place in the queue for one.
         done, total: Jobs that have ended well, and all of them.
     """
@@ -56,17 +50,25 @@ class JobStatus(NamedTuple):
 
 
 class _Part:
-    """Some batches that are sent as one job."""
+    """Some batches that are sent as one job.
+
+    Attributes:
+        state: "not sent", "sending" (and whether it was accepted is not known), "queued", "running", "failed",
+            "finished" (its result is there to be fetched) or "done" (and has been).
+        id: By which the server knows it, once it has accepted it.
+        seen_at: When the server last knew of it.
+        blob: What came back. `cost` is what the server says that it took.
+    """
 
     def __init__(self, batches: range) -> None:
         self.batches = batches
-        self.id: str | None = None
-        self.sent_at = 0.0
-        self.bytes_up = 0
-        self.blob: bytes | None = None  # what came back
-        self.cost: dict[str, Any] = {}  # what the server says that it took
-        self.said = ""
         self.state = "not sent"
+        self.id: str | None = None
+        self.seen_at = 0.0
+        self.bytes_up = 0
+        self.blob: bytes | None = None
+        self.cost: dict[str, Any] = {}
+        self.said = ""
 
 
 class Job(Generic[R]):
@@ -75,12 +77,16 @@ class Job(Generic[R]):
     Made by `submit`, or read by `Job.load`. `result()` may be called again after any error: it goes on where it was.
     """
 
-    def __init__(self, run: Run[R]) -> None:
+    def __init__(self, run: Run[R], parts: list[range] | None = None) -> None:
+        """A run that is to be sent, or whose `parts` were cut before, and may be sent already."""
         self._run, self._server = run, Server(run.remote)
         self._path: Path | None = None
         self._result: R | None = None
-        self._parts = [_Part(batches) for batches in cut_jobs(run)]
-        check_limits(run, len(self._parts))
+        self._parts = [_Part(batches) for batches in parts or cut_jobs(run)]
+        if parts is None:
+            check_limits(run, len(self._parts))
+        elif [*itertools.chain(*parts)] != [*range(len(run.batches))]:
+            raise ValueError(f"its parts {parts} are not those of {len(run.batches)} batches")
 
     def __repr__(self) -> str:
         ids = [part.id for part in self._parts if part.id]
@@ -88,25 +94,44 @@ class Job(Generic[R]):
 
     # -- what a user calls -----------------------------------------------------------------------------------
 
-    def send(self) -> Job[R]:
+    def send(self, *, again: bool = False) -> Job[R]:
         """Send what has not been sent, or has failed.
+
+        Args:
+            again: Also send what the server may have accepted without this process knowing.
 
         Raises:
             RemoteLensError: the server cannot be reached or refuses; what was accepted before stays accepted.
         """
         for number, part in enumerate(self._parts):
-            if part.id is None and part.blob is None:
+            if part.state == "sending" and not again:
+                raise RemoteLensError(
+                    f"part {number} was being sent when the connection or the process ended, and the server may have "
+                    "accepted it without this process knowing.",
+                    "job.send(again=True) sends it all the same.",
+                    may_finish=True,
+                    job=self,
+                )
+            if part.state in ("not sent", "sending"):
                 with exclusive(self._run.model):
-                    blob = parcel(self._run, [self._run.batches[n] for n in part.batches])
-                key, env = model_key(self._run.model), self._run.model._remoteable_get_env()
-                try:
-                    part.id = self._server.submit(key, env, blob)
-                except RemoteLensError as error:
-                    error.job = self
-                    raise
-                part.bytes_up, part.sent_at, part.state = len(blob), time.monotonic(), "queued"
-                self._note({"part": number, "id": part.id, "bytes_up": part.bytes_up})
+                    blob = parcel(self._run, part.batches)
+                self._post(number, part, blob)
         return self
+
+    def _post(self, number: int, part: _Part, blob: bytes) -> None:
+        """Send one part; that it is being sent is on the disk before."""
+        self._note({"part": number, "sending": len(blob)})
+        part.state, part.bytes_up = "sending", len(blob)
+        try:
+            part.id = self._server.submit(model_key(self._run.model), remote_env(self._run.model), blob)
+        except RemoteLensError as error:
+            error.job = self
+            if not error.may_finish:
+                part.state = "not sent"
+                self._note({"part": number, "failed": "refused"})
+            raise
+        part.seen_at, part.state = time.monotonic(), "queued"
+        self._note({"part": number, "id": part.id, "bytes_up": part.bytes_up})
 
     def status(self) -> JobStatus:
         """Ask how far it is; fetches nothing.
@@ -115,8 +140,8 @@ class Job(Generic[R]):
             RemoteLensError: the server cannot be reached.
         """
         for part in self._parts:
-            if part.id is not None and part.blob is None and part.state not in ("failed", "finished"):
-                self._hear(part, self._server.state(part.id))
+            if part.state in ("queued", "running"):
+                self._hear(part, self._server.state(str(part.id)))
         return self._status()
 
     def result(self, timeout: float | None = None) -> R:
@@ -126,10 +151,12 @@ class Job(Generic[R]):
             timeout: Seconds to wait; None for `remote_settings.timeout_s`.
 
         Raises:
-            RemoteLensError: a job failed, the server cannot be reached, or the time is over. Its `job` is this one.
+            RemoteLensError: a job failed, the server cannot be reached, or the time is over. Its `job` is this one, as
+                is that of a LensError (a certificate that failed) and of KeyboardInterrupt.
         """
         until = timeout if timeout is not None else remote_settings.timeout_s
         deadline = None if until is None else time.monotonic() + until
+        self._server.deadline = deadline
         try:
             self.send()
             bar = tqdm(total=len(self._parts), desc=f"{self._run.recipe} on {self._server.host}", unit="job", delay=2,
@@ -141,9 +168,11 @@ class Job(Generic[R]):
                         self._note(_arrival(number, part))
                     bar.update()
             return self._finish()
-        except RemoteLensError as error:
-            error.job = self
+        except (LensError, KeyboardInterrupt) as error:
+            error.job = self  # type: ignore[union-attr]
             raise
+        finally:
+            self._server.deadline = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keep this job in a file, and what happens to it from now on. The file holds no key.
@@ -151,18 +180,20 @@ class Job(Generic[R]):
         It holds the prompts and all results that have arrived. A recipe's own limits (`remote_settings`) are not kept.
         """
         try:
-            header = json.dumps(self._header())
+            header = json.dumps(header_of(self._run, self._server.host, [part.batches for part in self._parts]))
         except TypeError as error:  # the keys of a dict, for one
             raise LensError(f"this run cannot be kept in a file, which holds JSON: {error}.") from error
         lines: list[dict[str, Any]] = []
         for number, part in enumerate(self._parts):
             if part.id is not None:
                 lines.append({"part": number, "id": part.id, "bytes_up": part.bytes_up})
+            elif part.state == "sending":
+                lines.append({"part": number, "sending": part.bytes_up})
             if part.blob is not None:
                 lines.append(_arrival(number, part))
         with written(path) as scratch:
             scratch.write_text("\n".join([header, *map(json.dumps, lines), ""]), encoding="utf-8")
-        self._path = Path(path)
+        self._path = Path(path).absolute()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Envoy | None = None) -> Job[Any]:
@@ -176,15 +207,9 @@ class Job(Generic[R]):
             LensError: no such file, not a job, of another model or another version of this package, or on a server
                 that this user has not named (in NDIF_HOST, nnsight's configuration or `model`) and that wants a key.
         """
-        with _whole(path):
-            header, events = _read(Path(path))
-            return cls._rebuilt(path, header, events, model)
-
-    @classmethod
-    def _rebuilt(
-        cls, path: str | os.PathLike[str], header: dict[str, Any], events: list[dict[str, Any]], model: Envoy | None
-    ) -> Job[Any]:
-        host = str(header["host"])
+        with whole(path):
+            header, events = read(Path(path))
+            host = str(header["host"])
         if api_key() and host.lower().startswith("https:") and host not in (address(True), _default(model)):
             raise LensError(
                 f"{str(path)!r} says that its job is on {host}, a server that you have not named, and your NDIF key "
@@ -192,29 +217,46 @@ class Job(Generic[R]):
             )
         if model is None:
             model = load(header["model"], remote=host, **({"revision": r} if (r := header["revision"]) else {}))
-        recipe = getattr(importlib.import_module(__package__), header["recipe"])  # known: `_read` has seen to it
-        run = recipe.prepare(model, **_arguments(header["arguments"]), remote=host)
+        recipe = getattr(importlib.import_module(__package__), header["recipe"])  # known: `read` has seen to it
+        try:
+            run = recipe.prepare(model, **arguments(header["arguments"]), remote=host)
+        except (TypeError, ValueError) as error:
+            raise LensError(
+                f"{str(path)!r} is a job of {header['model']} with {header['versions']}, and what it asks for is not "
+                f"possible with this model and version of this package: {error}"
+            ) from error
         if fingerprint(run) != header["fingerprint"]:
             raise LensError(
-                f"{str(path)!r} is a job of another model, tokenizer or version of this package "
-                f"({header['versions']}): its results would not belong to what is asked here. Load it with those, or "
-                "run the recipe anew."
+                f"{str(path)!r} is a job of another model, tokenizer or version of this package, or of an adapter "
+                f"({header['model']}, {header['versions']}): its results would not belong to what is asked here. Pass "
+                "the model as it was loaded then, Job.load(path, model), or run the recipe anew."
             )
-        job = cls(run)
-        job._parts = [_Part(range(*bounds)) for bounds in header["parts"]]
-        if [*itertools.chain(*(part.batches for part in job._parts))] != [*range(len(run.batches))]:
-            raise ValueError(f"its parts {header['parts']} are not those of {len(run.batches)} batches")
-        for event in events:
-            part = job._parts[event["part"]]
-            if "id" in event:
-                part.id, part.bytes_up, part.state = event["id"], event["bytes_up"], "queued"
-                part.sent_at = time.monotonic()
-            elif "arrived" in event:
-                part.blob, part.cost, part.state = base64.b64decode(event["arrived"]), event["cost"], "done"
-            else:
-                part.id, part.state = None, "not sent"
+        with whole(path):
+            job = cls(run, [range(*bounds) for bounds in header["parts"]])
+            job._replay(events)
         job.save(path)  # without what a crash may have left of a last line
         return job
+
+    def _replay(self, events: list[dict[str, Any]]) -> None:
+        """What a file says has happened."""
+        for event in events:
+            part = self._parts[event["part"]]
+            if "id" in event:
+                part.id, part.bytes_up, part.state = event["id"], event["bytes_up"], "queued"
+                part.seen_at = time.monotonic()
+            elif "arrived" in event:
+                part.blob, part.cost, part.state = base64.b64decode(event["arrived"]), event["cost"], "done"
+            elif "sending" in event:
+                part.state = "sending"
+            else:
+                part.id, part.state = None, "not sent"
+
+    def _note(self, event: dict[str, Any]) -> None:
+        """One more line, on the disk before anything else happens."""
+        if self._path is not None:
+            if not (self._path.is_file() and self._path.stat().st_size):  # it was cleared away meanwhile
+                self.save(self._path)
+            append(self._path, event)
 
     # -- waiting ---------------------------------------------------------------------------------------------
 
@@ -226,7 +268,7 @@ class Job(Generic[R]):
             if part.state == "failed":
                 self._fail(part)
             if response is not None and response.status is Status.COMPLETED:
-                blob = self._server.fetch(response.data)
+                blob = self._server.fetch(response.data, self._most(part))
                 if blob is None:
                     self._forgotten(part, f"{self._server.host} keeps the result of a finished job no longer.")
                 self._open(part, blob)  # before it is kept: what is broken is fetched again
@@ -235,10 +277,10 @@ class Job(Generic[R]):
             bar.set_postfix_str(self._status().said[:60], refresh=False)
             bar.update(0)
             now = time.monotonic()
-            if response is None and now - part.sent_at > UNKNOWN_S:
+            if response is None and now - part.seen_at > UNKNOWN_S:
                 self._forgotten(
                     part,
-                    f"{self._server.host} knows nothing of a job that it accepted {now - part.sent_at:.0f} s ago: "
+                    f"{self._server.host} accepted a job and has known nothing of it for {now - part.seen_at:.0f} s: "
                     "it was started anew, or its results are kept no longer.",
                 )
             if deadline is not None and now > deadline:
@@ -254,7 +296,9 @@ class Job(Generic[R]):
         """Note what the server said of a part."""
         if response is None:
             return
-        part.said, part.cost = " ".join(response.description.split()), response.meta or {}
+        part.seen_at = time.monotonic()
+        part.said = " ".join(response.description.split())
+        part.cost = {name: n for name, n in (response.meta or {}).items() if isinstance(n, int | float)}
         states = {Status.COMPLETED: "finished", Status.ERROR: "failed", Status.RUNNING: "running"}
         part.state = states.get(response.status, "queued")
         if response.status is Status.ERROR:
@@ -271,7 +315,7 @@ class Job(Generic[R]):
         said, part.id = part.said, None
         self._note({"part": self._parts.index(part), "failed": said[-2000:]})
         part.state = "not sent"
-        raise diagnosis(said, self._run) from RemoteError(said)
+        raise diagnosis(said, self._run.model.repo_id) from RemoteError(said)
 
     def _status(self) -> JobStatus:
         open_ones = [part for part in self._parts if part.state not in ("finished", "done")]
@@ -279,14 +323,18 @@ class Job(Generic[R]):
         if not open_ones:
             return JobStatus("done", "", done, len(self._parts))
         next_one = min(open_ones, key=lambda part: part.state != "failed")
-        return JobStatus(next_one.state, _point(next_one.said), done, len(self._parts))
+        return JobStatus(next_one.state, point(next_one.said), done, len(self._parts))
 
     # -- the numbers -----------------------------------------------------------------------------------------
 
     def _open(self, part: _Part, blob: bytes) -> list[Any]:
         schemas = [self._run.schemas[n] for n in part.batches]
-        most = sum(sum(schema.nbytes(most=True).values()) + 16384 for schema in schemas) + 2**20
-        return opened(blob, schemas, most)
+        return opened(blob, schemas, [self._run.marks[n] for n in part.batches], self._most(part))
+
+    def _most(self, part: _Part) -> int:
+        """Bytes that a part's result cannot exceed, packed or unpacked."""
+        sizes = (self._run.schemas[n].nbytes(most=True) for n in part.batches)
+        return sum(sum(size.values()) + 16384 for size in sizes) + 2**20
 
     def _finish(self) -> R:
         if self._result is not None:
@@ -310,33 +358,6 @@ class Job(Generic[R]):
         except RemoteLensError:
             part.blob, part.state = None, "queued" if part.id else "not sent"
             raise
-
-    # -- the file --------------------------------------------------------------------------------------------
-
-    def _header(self) -> dict[str, Any]:
-        run = self._run
-        if not getattr(run.model, "repo_id", None):
-            raise LensError("this model has no hub id, by which another process could find it.")
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "recipe": run.recipe,
-            "model": run.model.repo_id,
-            "revision": getattr(run.model, "revision", None),
-            "host": self._server.host,
-            "arguments": {k: v if isinstance(v, dict) else plain(v) for k, v in run.arguments.items()},
-            "fingerprint": fingerprint(run),
-            "parts": [[part.batches.start, part.batches.stop] for part in self._parts],
-            "versions": versions(),
-        }
-
-    def _note(self, event: dict[str, Any]) -> None:
-        """One more line, on the disk before anything else happens."""
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(event) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
 
 
 def submit(recipe: Callable[..., R], *args: Any, path: str | os.PathLike[str] | None = None, **kwargs: Any) -> Job[R]:
@@ -364,50 +385,6 @@ def submit(recipe: Callable[..., R], *args: Any, path: str | os.PathLike[str] | 
     return job.send()
 
 
-def diagnosis(said: str, run: Run[Any]) -> RemoteLensError:
-    """What a job's failure means, by what the server says of it."""
-    last = _point(said) or "it says nothing"
-    if OWN in last:
-        return RemoteLensError(last[last.index(OWN) + len(OWN) :], "Nothing was computed.")
-    low = last.lower()
-    for words, happened, todo in _FAILURES:
-        if any(word in low for word in words):
-            return RemoteLensError(happened.format(model=run.model.repo_id, last=last), todo)
-    return RemoteLensError(
-        f"the job failed on the server: {last}",
-        "The server's whole answer is in this error's __cause__. lens-recipes doctor --remote compares versions.",
-    )
-
-
-_FAILURES: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (
-        ("could not deploy", "not deployed", "dedicated", "cannot be deployed"),
-        "the server could not deploy {model}: {last}",
-        "lens-recipes doctor --remote lists what it serves.",
-    ),
-    (
-        ("out of memory",),
-        "the server ran out of memory: {last}",
-        "Ask for less at once: positions=-1, fewer layers, a smaller max_bytes; estimate() says what a run needs.",
-    ),
-    (
-        ("timed out", "timeout", "execution time"),
-        "the server stopped the job for its time limit: {last}",
-        "Pass fewer tokens per job (lens_recipes.remote_settings.tokens_per_job), fewer layers or fewer positions.",
-    ),
-    (
-        ("unknownpersistentid", "architecture on this server"),
-        "the server's {model} has not the modules that are known here: {last}",
-        "Load the same revision as the server; lens-recipes doctor --remote compares the versions of transformers.",
-    ),
-    (
-        ("submitting request to model deployment", "evicted", "preempted", "cancelled"),
-        "the server's model went away while the job ran: {last}",
-        "job.result() sends this part again.",
-    ),
-)
-
-
 def _default(model: Envoy | None) -> bool | str:
     """The server that a model was loaded for."""
     return False if model is None else resolve_remote(model, None)
@@ -416,46 +393,3 @@ def _default(model: Envoy | None) -> bool | str:
 def _arrival(number: int, part: _Part) -> dict[str, Any]:
     """The line of a result."""
     return {"part": number, "arrived": base64.b64encode(part.blob or b"").decode(), "cost": part.cost}
-
-
-def _point(said: str) -> str:
-    """The line that matters of what a server says: of a traceback the last, of sentences the first."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()] or [""]
-    return lines[-1 if lines[0].startswith("Traceback") else 0]
-
-
-def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The first line of a job's file, and what happened since; a last line that was cut off never happened."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    header = json.loads(lines[0])
-    if header["format"] != FORMAT or header["version"] != VERSION:
-        raise LensError(f"{str(path)!r} is a {header['format']} of version {header['version']}, not a job.")
-    if header["recipe"] not in RECIPES:
-        raise LensError(f"{str(path)!r} is a job of {header['recipe']!r}, which is no recipe of this package.")
-    return header, [json.loads(line) for line in lines[1:-1]]
-
-
-@contextlib.contextmanager
-def _whole(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What a file that is none, or spoilt, does to its reader, as one sentence."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise LensError(f"there is no file {str(path)!r}.") from None
-    except OSError as error:
-        raise LensError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise LensError(f"{str(path)!r} is not a job's file: {type(error).__name__}: {error}") from error
-
-
-def _arguments(saved: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's arguments out of a file, where "2:5" is a slice."""
-    return {key: _slices(value) if key in ("layers", "positions", "heads") else value for key, value in saved.items()}
-
-
-def _slices(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_slices(item) for item in value]
-    if isinstance(value, str):
-        return slice(*(int(bound) if bound else None for bound in value.split(":")))
-    return value

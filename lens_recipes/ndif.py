@@ -6,8 +6,10 @@ then asked for by its id, so whatever fails in between can be asked again.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
+import json
 import os
 import ssl
 import sys
@@ -22,7 +24,7 @@ import httpx
 from nnsight.schema.config import CONFIG
 from nnsight.schema.request import RequestModel
 from nnsight.schema.response import ResponseModel
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
 from .errors import RemoteLensError
 
@@ -40,7 +42,7 @@ class RemoteSettings:
         timeout_s: How long a recipe waits for its jobs; None for as long as they take.
         connect_s, read_s: How long one request may take to connect, and between two pieces of an answer.
         poll_s: Longest time between two questions for a job's state.
-        max_back_bytes: Most that one run may bring back.
+        max_back_bytes: Most that one run may bring back, by its estimate.
         max_server_bytes: Most memory that one batch may take on the server beside the model.
         tokens_per_job: Batches share a job up to so many tokens.
         back_bytes_per_job: And up to so many bytes of its result.
@@ -103,27 +105,35 @@ class Server:
 
     Attributes:
         host: Its address, as the user named it.
+        deadline: When its caller's time is over, by the monotonic clock: after that, nothing is asked a second time.
     """
 
-    def __init__(self, remote: bool | str) -> None:
-        """Address and key are looked up now.
+    deadline: float | None = None
+
+    def __init__(self, remote: bool | str, settings: RemoteSettings = remote_settings) -> None:
+        """The address is looked up now, the key for each request: one that was refused may be replaced.
 
         Raises:
             RemoteLensError: the key would travel where others can read it, or NDIF is asked without one.
         """
-        self.host = address(remote)
-        self._key = api_key()
-        if self._key and not _private(self.host):
+        self.host, self._settings = address(remote), settings
+        _ = self._key
+
+    @property
+    def _key(self) -> str | None:
+        key = api_key()
+        if key and not _private(self.host):
             raise RemoteLensError(
                 f"{self.host} is plain http to another machine, where everybody on the way can read your NDIF key.",
                 "Use https, or a tunnel to localhost; or unset NDIF_API_KEY if this server needs none.",
             )
-        if not self._key and self.host == PUBLIC:
+        if not key and self.host == PUBLIC:
             raise RemoteLensError(
                 f"{self.host} needs an API key, and none is set.",
                 "Get one at https://login.ndif.us and set it once: python -c 'import nnsight; nnsight.login()', or "
                 "export NDIF_API_KEY=…",
             )
+        return key
 
     def __repr__(self) -> str:
         return f"Server({self.host!r})"
@@ -140,7 +150,7 @@ class Server:
         }
 
         def post() -> httpx.Response:
-            with _client(self.host) as client:
+            with _client(self.host, self._settings) as client:
                 return client.post(
                     f"{self.host}/request",
                     data={"data": request.metadata()},
@@ -163,14 +173,17 @@ class Server:
             )
         return response
 
-    def fetch(self, url: Any) -> bytes | None:
-        """The result of a finished job, whole; None if the store has it no more (NDIF's addresses last an hour)."""
+    def fetch(self, url: Any, most: int | None = None) -> bytes | None:
+        """The result of a finished job, of at most so many bytes; None if the store has it no more.
+
+        NDIF's addresses of results last an hour.
+        """
         if not _is_address(url):
             raise RemoteLensError(
                 f"{self.host} says that the job is done, but not where its result is.",
                 "Is it the address of an NDIF server's API? lens-recipes doctor --remote looks.",
             )
-        if urlsplit(self.host).scheme == "https" and not _private(url):
+        if urlsplit(self.host).scheme == "https" and urlsplit(url).scheme != "https":
             raise RemoteLensError(
                 f"{self.host} sends its result over plain http ({urlsplit(url).hostname}), where it could be changed.",
                 "Ask those who run the server to use https for its store.",
@@ -178,17 +191,21 @@ class Server:
 
         def get() -> bytes | None:
             pieces, size = [], 0
-            with _client(url) as client, client.stream("GET", url) as response:  # no key: this is the store
+            bound = most or self._settings.max_back_bytes
+            with (
+                _client(url, self._settings) as client,
+                client.stream("GET", url) as response,
+            ):  # no key: this is the store
                 if response.status_code in (403, 404, 410):
                     return None
                 response.raise_for_status()
                 for piece in response.iter_bytes():
                     pieces.append(piece)
                     size += len(piece)
-                    if size > remote_settings.max_back_bytes:
+                    if size > bound:
                         raise RemoteLensError(
-                            f"the server sends more than {remote_settings.max_back_bytes / 2**20:.0f} MB.",
-                            "Ask for less, or raise lens_recipes.remote_settings.max_back_bytes.",
+                            f"the store sends more than the {bound} bytes that this result can have.",
+                            "It is not the result of this job. Tell those who run the server.",
                         )
             return b"".join(pieces)
 
@@ -204,7 +221,7 @@ class Server:
                 f"{self.host} has no {path}: it is no NDIF server, or an old one.", "Check the address."
             )
         try:
-            return answer.json()
+            return json.loads(self._without_key(answer.text))
         except ValueError as error:
             raise self._strange() from error
 
@@ -215,16 +232,19 @@ class Server:
 
     def _get(self, path: str) -> httpx.Response | None:
         def get() -> httpx.Response:
-            with _client(self.host) as client:
+            with _client(self.host, self._settings) as client:
                 return client.get(f"{self.host}{path}", headers=self._headers())
 
         return self._patiently(lambda: self._answer(get, sends=False, absent=True))
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Call again, with longer and longer pauses, while it is worth it."""
+        left = self._settings.patience_s
+        if self.deadline is not None:
+            left = min(left, self.deadline - time.monotonic())
         again = Retrying(
             retry=retry_if_exception_type(_Transient),
-            stop=stop_after_delay(remote_settings.patience_s),
+            stop=stop_before_delay(left),
             wait=_pause,
             reraise=True,
         )
@@ -242,28 +262,36 @@ class Server:
                 answer.raise_for_status()
             return None if isinstance(answer, httpx.Response) and answer.status_code == 404 else answer
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            _forget_key(error)
             raise _Transient(
                 RemoteLensError(
-                    f"{place} cannot be reached ({_reason(error)}).",
+                    f"{place} cannot be reached ({self._without_key(_reason(error))}).",
                     f"Is the address right, and the server up? lens-recipes doctor --remote looks. {again}",
                     may_finish=not sends,
                 )
             ) from error
         except httpx.HTTPStatusError as error:
+            _forget_key(error)
             raise self._refusal(error.response, sends=sends) from error
         except httpx.HTTPError as error:
+            _forget_key(error)
             problem = RemoteLensError(
-                f"the connection to {place} broke off ({_reason(error)}).",
+                f"the connection to {place} broke off ({self._without_key(_reason(error))}).",
                 "The server may have accepted it, so it is not sent again by itself: run it again if you want to."
                 if sends
                 else again,
                 may_finish=True,
             )
             raise problem if sends else _Transient(problem) from error
+        except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:  # a proxy, a certificate, an odd name
+            raise RemoteLensError(
+                f"{place} cannot be asked ({self._without_key(_reason(error))}).",
+                "Look at the address, and at HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE in the environment.",
+            ) from error
 
     def _refusal(self, response: httpx.Response, *, sends: bool) -> Exception:
         """What an answer that is not a success means."""
-        status, detail = response.status_code, self._without_key(_detail(response))
+        status, detail = response.status_code, _short(self._without_key(_detail(response)))
         said = f"{urlsplit(str(response.url)).netloc} answered {status}: {detail}."
         if status in (401, 403) or "api key" in detail.lower():
             have = "the key that is set was not accepted" if self._key else "no key is set"
@@ -274,7 +302,10 @@ class Server:
         if status in (429, 503) or (status >= 500 and not sends):
             why = "It has no room for requests now." if status in (429, 503) else "It is in trouble."
             todo = "Run it again later." if sends else _AGAIN
-            return _Transient(RemoteLensError(f"{said} {why}", todo, may_finish=not sends), _retry_after(response))
+            return _Transient(
+                RemoteLensError(f"{said} {why}", todo, may_finish=not sends),
+                _retry_after(response, self._settings.patience_s),
+            )
         if status == 413:
             return RemoteLensError(f"{said} The request is too large.", "Pass fewer prompts at once.")
         if "version" in detail.lower():
@@ -309,9 +340,9 @@ def _pause(state: RetryCallState) -> float:
     return max(_backoff(state), error.wait_s if isinstance(error, _Transient) else 0.0)
 
 
-def _client(url: str) -> httpx.Client:
+def _client(url: str, settings: RemoteSettings = remote_settings) -> httpx.Client:
     """What asks an address; a proxy that the environment names is not told what is meant for this machine."""
-    timeout = httpx.Timeout(remote_settings.read_s, connect=remote_settings.connect_s)
+    timeout = httpx.Timeout(settings.read_s, connect=settings.connect_s)
     trust_env = urlsplit(url).scheme == "https" or not _private(url)
     return httpx.Client(timeout=timeout, trust_env=trust_env, verify=_tls())
 
@@ -343,6 +374,12 @@ def _private(url: str) -> bool:
         return False
 
 
+def _forget_key(error: httpx.HTTPError) -> None:
+    """What is known of a request goes on with its error, but not the key."""
+    with contextlib.suppress(RuntimeError):  # an error of no request
+        error.request.headers.pop("ndif-api-key", None)
+
+
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
@@ -358,12 +395,17 @@ def _detail(response: httpx.Response) -> str:
         text = str(body.get("detail", body) if isinstance(body, dict) else body)
     except ValueError:
         text = response.reason_phrase if "<html" in response.text.lower() else response.text or response.reason_phrase
+    return text
+
+
+def _short(text: str) -> str:
+    """One line that is not too long."""
     return " ".join(text.split())[:500].rstrip(".")
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _retry_after(response: httpx.Response, most: float) -> float:
     try:
-        return min(float(response.headers.get("retry-after", 0)), remote_settings.patience_s)
+        return min(float(response.headers.get("retry-after", 0)), most)
     except ValueError:
         return 0.0
 

@@ -81,6 +81,7 @@ def heard(
 
     `ending` says of a prompt and what was written after it how many tokens that is, and why it ends.
     """
+    arrays = dict(arrays)
     seconds = [(float(model), float(lens)) for model, lens in arrays.pop("seconds")]
     row, written = arrays.pop("row"), arrays["generated"]
     keep, ends = ~written, {}

@@ -6,9 +6,8 @@ run code: a job saves numbers, text and one tensor of bytes for each batch.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import nnsight
@@ -42,7 +41,7 @@ def packed(arrays: dict[str, torch.Tensor]) -> dict[str, Any]:
     """
     layout, planes = [], []
     for name, array in arrays.items():
-        flat = array.detach().cpu().contiguous().reshape(-1)
+        flat = array.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)  # strides of 0, too
         layout.append([name, str(array.dtype).removeprefix("torch."), list(array.shape)])
         planes.append(flat.view(torch.uint8).reshape(len(flat), flat.element_size()).T.reshape(-1))
     return {"layout": layout, "bytes": torch.cat(planes)}
@@ -71,13 +70,15 @@ def check_there(model: Any, blocks: str, expected: dict[str, Any]) -> None:
     ]
     if wrong:
         raise ValueError(
-            f"lens-recipes: the server's model is not the one that is known here: {'; '.join(wrong)}. Load the same "
-            "revision as the server's: load(hub_id, revision=…, remote=…)."
+            f"lens-recipes: the server's model is not the one that is known here: {'; '.join(wrong)}. Load the "
+            "revision that the server holds, load(hub_id, revision=…, remote=…), or ask those who run it for this one."
         )
 
 
-def _all_batches(model: Any, block: Any, shared: dict[str, Any], batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [packed(block(model, shared, batch)) for batch in batches]
+def _all_batches(
+    model: Any, block: Any, shared: dict[str, Any], batches: list[dict[str, Any]], marks: list[str]
+) -> list[dict[str, Any]]:
+    return [{"of": mark, **packed(block(model, shared, one))} for one, mark in zip(batches, marks, strict=True)]
 
 
 # -- there and back ------------------------------------------------------------------------------------------
@@ -88,15 +89,16 @@ def tail_for(parts: Anatomy, remote: bool | str) -> list[Step]:
     return anywhere(parts.tail) if remote else parts.tail
 
 
-def send(run: Run[Any], batches: list[dict[str, Any]], backend: Backend) -> Any:
+def send(run: Run[Any], which: range, backend: Backend) -> Any:
     """Some batches as one job, through a backend of nnsight's: one session, one trace for each batch."""
     nnsight.register("lens_recipes")
     model, block, shared, blocks = run.model, run.block, run.shared, run.anatomy.blocks
-    expected = facts(model, blocks)
+    expected, marks = facts(model, blocks), [run.marks[n] for n in which]
+    batches = [run.batches[n] for n in which]
     found = None
     with model.session(backend=backend):
         check_there(model, blocks, expected)
-        found = nnsight.save(_all_batches(model, block, shared, batches))
+        found = nnsight.save(_all_batches(model, block, shared, batches, marks))
     return found  # noqa: RET504 - a block does not return
 
 
@@ -110,14 +112,14 @@ class _Parcel(Backend):
         self.blob = RequestModel.serialize(tracer, compress=True)
 
 
-def parcel(run: Run[Any], batches: list[dict[str, Any]]) -> bytes:
+def parcel(run: Run[Any], which: range) -> bytes:
     """What is sent for some batches."""
     backend = _Parcel()
-    send(run, batches, backend)
+    send(run, which, backend)
     return backend.blob
 
 
-def opened(blob: bytes, schemas: list[Schema], most: int) -> list[Arrays]:
+def opened(blob: bytes, schemas: list[Schema], marks: list[str], most: int) -> list[Arrays]:
     """The arrays of a job's batches, out of what its server sent.
 
     Raises:
@@ -127,7 +129,12 @@ def opened(blob: bytes, schemas: list[Schema], most: int) -> list[Arrays]:
         if zstandard.frame_content_size(blob) > most:  # which is believed, whatever `max_output_size` is
             raise ValueError(f"it holds more than the {most} bytes that it can be")
         raw = zstandard.ZstdDecompressor().decompress(blob, max_output_size=most)
+        with zipfile.ZipFile(io.BytesIO(raw)) as entries:  # which torch would inflate, however large they get
+            if any(one.compress_type or one.file_size > most for one in entries.infolist()):
+                raise ValueError("it is packed as no result is")
         found = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)["found"]
+        if [part["of"] for part in found] != marks:
+            raise ValueError("it belongs to another one")
         return [unpacked(part, schema) for part, schema in zip(found, schemas, strict=True)]
     except RemoteLensError:
         raise
@@ -163,11 +170,6 @@ def model_key(model: Envoy) -> str:
         return str(model.to_model_key())
 
 
-def fingerprint(run: Run[Any]) -> str:
-    """What tells this run from another one: its inputs and all that is done with them."""
-    plain = json.dumps([run.recipe, run.shared, run.batches], default=_plain, sort_keys=True)
-    return hashlib.sha256(plain.encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, torch.Tensor) else str(value)
+def remote_env(model: Envoy) -> dict[str, Any]:
+    """What a server is to apply to the model before a job, as an adapter."""
+    return dict(model._remoteable_get_env())

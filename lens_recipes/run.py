@@ -6,6 +6,8 @@ The middle step is the same here, in nnsight's simulation of a server, and on on
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -18,6 +20,7 @@ from tqdm import tqdm
 
 from ._anatomy import Anatomy
 from .models import exclusive
+from .provenance import plain
 from .remote import send, unpacked
 from .schema import Schema
 
@@ -59,6 +62,21 @@ class Run(Generic[R]):
     local: dict[str, Any] = field(default_factory=dict)
     here: Callable[[], list[Arrays]] | None = None
 
+    @functools.cached_property
+    def marks(self) -> list[str]:
+        """What tells the result of each batch from any other of the same shape: it travels there and back."""
+        asked = {key: plain(value) for key, value in self.arguments.items() if key not in ("prompts", "vectors")}
+        run = json.dumps([getattr(self.model, "repo_id", None), self.recipe, asked], default=str, sort_keys=True)
+        return [_digest([run, {k: v for k, v in batch.items() if k not in _PLANS}]) for batch in self.batches]
+
+
+_PLANS = ("plan", "groups")  # of a batch, which follow from the arguments
+
+
+def _digest(value: Any) -> str:
+    plainly = json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v), sort_keys=True)
+    return hashlib.sha256(plainly.encode()).hexdigest()[:16]
+
 
 def in_turn(run: Run[Any]) -> list[Arrays]:
     """All batches in this process."""
@@ -71,7 +89,7 @@ def in_turn(run: Run[Any]) -> list[Arrays]:
 
 def simulated(run: Run[Any]) -> list[Arrays]:
     """All batches in this process, as a server would run them."""
-    found = send(run, run.batches, LocalSimulationBackend(run.model))
+    found = send(run, range(len(run.batches)), LocalSimulationBackend(run.model))
     return [unpacked(part, schema) for part, schema in zip(found, run.schemas, strict=True)]
 
 

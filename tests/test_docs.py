@@ -27,13 +27,13 @@ def test_every_python_block_runs_in_order(name, tmp_path, monkeypatch):
     runpy.run_path(str(script))
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", [*DOCUMENTS, "references/remote.md"])
 def test_every_local_link_leads_somewhere(name):
     for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
         assert link.startswith("https://") or (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", [*DOCUMENTS, "references/remote.md"])
 def test_every_name_the_documents_use_exists(name):
     text = (ROOT / name).read_text()
     assert all(hasattr(lr, used) for used in re.findall(r"\blr\.(\w+)", text))
@@ -41,7 +41,8 @@ def test_every_name_the_documents_use_exists(name):
     assert all(hasattr(lr.LensResult, used) or used in lr.LensResult.__dataclass_fields__ for used in fields)
 
 
-@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
+# Examples that need a server are run by tests/ndif.
+@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("*.py") if "remote" not in p.name))
 def test_every_example_runs(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [example])
