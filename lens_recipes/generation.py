@@ -135,7 +135,7 @@ def generate_lens(
     shared = {
         "reads": reads.plain(len(sites)), "tail": tail_for(parts, where), "options": options, "stop": chosen.stop,
         "speaker": _speaker_path(model), "generate": chosen.options, "n_steps": chosen.max_new_tokens,
-        "scores": chosen.changes_scores,
+        "scores": chosen.changes_scores, "blocks": [f"{parts.blocks}.{n}" for n in range(parts.n_layers)],
     }  # fmt: skip
     plain = [_plain(model, chosen.seed, n, prompts, transcript, include_prompt) for n, prompts in enumerate(batches)]
     runs: list[Passage] = []

@@ -37,7 +37,7 @@ def header_of(run: Run[Any], host: str, parts: list[range]) -> dict[str, Any]:
         "model": run.model.repo_id,
         "revision": getattr(run.model, "revision", None),
         "host": host,
-        "arguments": {k: v if isinstance(v, dict) else plain(v) for k, v in run.arguments.items()},
+        "arguments": plain(run.arguments),
         "fingerprint": fingerprint(run),
         "parts": [[batches.start, batches.stop] for batches in parts],
         "versions": versions(),

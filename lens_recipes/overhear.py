@@ -26,7 +26,13 @@ def overhear(model: Any, shared: dict[str, Any], batch: dict[str, Any]) -> dict[
     """One batch, one trace of `generate`: the arrays that a watch keeps, and `seconds` (model, lens) `[step, 2]`."""
     speaker = model.get(shared["speaker"]) if shared["speaker"] else model
     seed = batch["seed"]
-    if seed is not None and next(model._module.parameters()).device.type == "meta":
+    inside = any(side == "in" and path in shared["blocks"] for _, side, path, *_ in shared["reads"]["plan"])
+    if inside and _is_apart(model):
+        raise ValueError(
+            "lens-recipes: this server runs your code apart from its model and gives it copies of what is read, also "
+            "of the cache beside this model's stream before a block. Read resid_post alone while it writes."
+        )
+    if seed is not None and _is_apart(model):
         raise ValueError(
             "lens-recipes: this server runs your code apart from its model, whose random numbers it cannot set: leave "
             "out the seed, or generate greedily (do_sample=False)."
@@ -49,6 +55,11 @@ def overhear(model: Any, shared: dict[str, Any], batch: dict[str, Any]) -> dict[
                 _hear(watch, heard, result.sequences)
                 _hear_scores(watch, result.scores)
     return {**trimmed(watch.kept, watch.n_kept), "seconds": torch.tensor(watch.seconds, dtype=torch.float64)}
+
+
+def _is_apart(model: Any) -> bool:
+    """Whether this code runs in another process than the model, where a module has no weights."""
+    return bool(next(model._module.parameters()).device.type == "meta")
 
 
 def _hear(watch: Watch, heard: list[Tensor], ids: Tensor) -> None:

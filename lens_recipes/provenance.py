@@ -50,6 +50,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, slice):
         bounds = [value.start, value.stop] + ([] if value.step is None else [value.step])
         return ":".join("" if bound is None else str(bound) for bound in bounds)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [plain(item) for item in value]
     return value

@@ -129,7 +129,7 @@ class Reader:
     def block(self, given: Node | None) -> Block:
         """The block as a sum. `given` is what the block before it gave."""
         post = self.tap("out", self.root)
-        pre, mid, broken = self.tap("in", self.root), None, ""
+        pre, mid, broken = self._pre(), None, ""
         between: tuple[Step, ...] = ()
         carry: tuple[Step, ...] = ()
         writes: list[Write] = []
@@ -150,6 +150,14 @@ class Reader:
         except _Unreadable as reason:
             broken, writes = str(reason), []
         return Block(pre, mid, post, between, carry, writes, broken)
+
+    def _pre(self) -> Tap:
+        """Where the stream before the block is read: at a leaf that takes it, as the block's own arguments hold the
+        cache, which a sandboxed server would give back as a copy."""
+        for module in self.base.taken if self.base is not None else ():
+            if module in self.inside and self.graph.times[module] == 1 and not [*module.children()]:
+                return self.tap("in", module)
+        return self.tap("in", self.root)
 
     # -- the sum ---------------------------------------------------------------------------------------------
 

@@ -146,7 +146,12 @@ def test_the_socket_is_cut_when_the_server_accepts(server, wire, client):
     assert caught.value.may_finish
     assert wire.connections == 1
     wait_for(lambda: len(server.stored("responses/")) == known + 1)
-    assert caught.value.job.result().certificate.passed
+    job = caught.value.job
+    with pytest.raises(lr.RemoteLensError, match="may have accepted it without this process knowing") as caught:
+        job.result()
+    assert caught.value.may_finish
+    assert len(server.stored("responses/")) == known + 1
+    assert job.send(again=True).result().certificate.passed
     assert len(server.stored("responses/")) == known + 2
 
 
@@ -172,7 +177,7 @@ def test_the_store_is_down(server, client, here, settings, monkeypatch):
         assert caught.value.may_finish
     monkeypatch.setattr("lens_recipes.jobs.UNKNOWN_S", 1.0)
     server.start_store()
-    with pytest.raises(lr.RemoteLensError, match="knows nothing of a job that it accepted") as caught:
+    with pytest.raises(lr.RemoteLensError, match="accepted a job and has known nothing of it") as caught:
         after.result()
     assert not caught.value.may_finish
     assert_same(after.result(), lens)
@@ -326,7 +331,7 @@ def test_a_job_that_the_server_does_not_know(server, client, tmp_path, monkeypat
     path.write_text(re.sub('"id": "[0-9a-f]{32}"', f'"id": "{uuid.uuid4().hex}"', path.read_text()))
     lost = Job.load(path, client(server, "tiny"))
     assert lost.status().state == "queued"
-    with pytest.raises(lr.RemoteLensError, match="knows nothing of a job that it accepted") as caught:
+    with pytest.raises(lr.RemoteLensError, match="accepted a job and has known nothing of it") as caught:
         lost.result()
     assert not caught.value.may_finish
     assert_same(lost.result(), job.result())  # sent again, now that this is known

@@ -114,7 +114,7 @@ def test_the_example_runs_unchanged(server, elsewhere, tmp_path):
     assert "certified" in out
     assert "France: ' Paris' is the first choice from " in out
     assert "<html" in (tmp_path / "out" / "70b.html").read_text()
-    assert not (tmp_path / "out" / "capitals.job").exists()
+    assert not list(tmp_path.glob("out/*.job"))
 
 
 def test_the_example_goes_on_with_the_job_that_it_finds(server, client, elsewhere, tmp_path):
@@ -122,7 +122,7 @@ def test_the_example_goes_on_with_the_job_that_it_finds(server, client, elsewher
     (tmp_path / "out").mkdir()
     prompts = [f"The largest city of {name} is" for name in ("France", "Japan", "Peru", "Kenya")]
     targets = [[" Paris"], [" Tokyo"], [" Lima"], [" Nairobi"]]
-    path = tmp_path / "out" / "capitals.job"
+    path = tmp_path / "out" / "smollm2, The capital of {} is.job"
     lr.submit(lr.logit_lens, client(server), prompts, targets=targets, positions=-1, path=path)
     out, _ = ended(elsewhere(server, EXAMPLE, SMOLLM2, cwd=tmp_path))
     assert "logit_lens on" not in out  # no estimate: it has not begun anew
