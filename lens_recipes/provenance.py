@@ -51,6 +51,8 @@ def plain(value: Any) -> Any:
         bounds = [value.start, value.stop] + ([] if value.step is None else [value.step])
         return ":".join("" if bound is None else str(bound) for bound in bounds)
     if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):  # a `sequence_bias`, which generate() takes as pairs, too
+            return [[plain(key), plain(item)] for key, item in value.items()]
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [plain(item) for item in value]

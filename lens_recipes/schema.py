@@ -12,7 +12,10 @@ from .result import Site
 
 
 class UpTo(NamedTuple):
-    """A length that is known only afterwards: at most `most`, and `likely` where nothing better is known."""
+    """A length that is known only afterwards: at most `most`, and `likely` where nothing better is known.
+
+    It is the same wherever one such object stands in a schema.
+    """
 
     most: int
     likely: int
@@ -38,9 +41,10 @@ class Schema:
         known = self.arrays | self.optional
         if unknown := sorted({*arrays} - {*known}) or sorted({*self.arrays} - {*arrays}):
             raise ValueError(f"arrays {unknown} are unknown or missing")
+        found: dict[int, int] = {}
         for name, array in arrays.items():
             dtype, shape = known[name]
-            fits = len(shape) == array.ndim and all(map(_fits, array.shape, shape))
+            fits = len(shape) == array.ndim and all(map(_fits, array.shape, shape, [found] * array.ndim))
             if str(array.dtype) != dtype or not fits:
                 raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, not {dtype} {list(shape)}")
 
@@ -53,8 +57,11 @@ class Schema:
         return sizes
 
 
-def _fits(length: int, asked: int | UpTo) -> bool:
-    return length <= asked.most if isinstance(asked, UpTo) else length == asked
+def _fits(length: int, asked: int | UpTo, found: dict[int, int]) -> bool:
+    """Whether a length is as asked; `found` holds those that were known only afterwards."""
+    if isinstance(asked, UpTo):
+        return length <= asked.most and found.setdefault(id(asked), length) == length
+    return length == asked
 
 
 CHECKS: dict[str, str] = {"block": "float32", "total": "float32", "head": "float32"}

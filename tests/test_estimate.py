@@ -351,6 +351,18 @@ def test_a_schema_refuses_what_does_not(arrays, match):
         SCHEMA.check(arrays)
 
 
+def test_a_length_that_is_known_only_afterwards_is_the_same_everywhere():
+    n, other = UpTo(5, 3), UpTo(5, 3)
+    schema = Schema({"a": ("int64", (n,)), "b": ("int64", (2, n)), "c": ("int64", (other,))})
+
+    def check(a: int, b: int, c: int) -> None:
+        schema.check({"a": np.zeros(a, int), "b": np.zeros((2, b), int), "c": np.zeros(c, int)})
+
+    check(4, 4, 3)
+    with pytest.raises(ValueError, match=r"b is int64 \[2, 3\]"):
+        check(4, 3, 3)
+
+
 def test_a_schema_knows_how_large_its_arrays_are():
     assert SCHEMA.nbytes() == {"float32": 2 * 3 * 4, "int64": 8, "bool": 4}
     assert SCHEMA.nbytes(most=True) == {"float32": 2 * 5 * 4, "int64": 8, "bool": 4}
