@@ -70,7 +70,7 @@ def plan(
         source = "given" if name in given else "default" if name in filled else "checkpoint"
         words.append(f"{_option(name)} {used[name]} ({source})")
     words.append(bound)
-    if options["seed"] is not None:
+    if sampling and options["seed"] is not None:
         words.append(f"seed {used['seed']} ({'drawn' if drawn else 'given'})")
     if used["stop"]:
         words.append(f"stop {', '.join(map(repr, used['stop']))} ({'given' if stop else 'checkpoint'})")
