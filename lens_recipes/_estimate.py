@@ -18,7 +18,7 @@ from .run import Run, prepared
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What zstd leaves of an array's bytes once they lie plane by plane: measured by benchmarks/remote.py --sizes.
+# What zstd leaves of an array's bytes once they lie plane by plane, fitted so that benchmarks/remote.py --sizes agrees.
 _LEFT = {"float32": 0.81, "int32": 0.35, "int64": 0.25, "bool": 0.15, "float64": 0.9}
 _FRAME = 900  # bytes of a job's result beside its arrays
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
-from urllib.parse import urlsplit
 
+from .addresses import is_server, shown
 from .display import printable
 from .doctor_machine import embedded, machine
 from .doctor_packages import OPTIONAL, REQUIRED, chrome, imports, known, requirements, version
@@ -58,14 +58,9 @@ def examine(remote: bool | str = False) -> Report:
 
 def check_address(host: str) -> None:
     """Raise ValueError unless `host` is the address of a server; needs neither nnsight nor torch."""
-    try:
-        parts = urlsplit(host)
-        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets, or a port that is no number
-        fine = False
-    if not fine or not host.isprintable() or set(host) & set(" \\@?#"):
-        shown = printable(host.rsplit("@", 1)[-1].partition("?")[0])
-        raise ValueError(f'{shown!r} is no address of a server: one is like "https://host" or "http://127.0.0.1:8001".')
+    if not is_server(host):
+        named = printable(shown(host).partition("?")[0])
+        raise ValueError(f'{named!r} is no address of a server: one is like "https://host" or "http://127.0.0.1:8001".')
 
 
 def _key(findings: list[Finding], nnsight_is_there: bool) -> tuple[str | None, bool]:

@@ -84,12 +84,9 @@ def _devices(findings: list[Finding]) -> list[Device]:
 
 def embedded(findings: list[Finding]) -> tuple[str, str]:
     """State and folder of the embedded model; it is neither converted nor loaded."""
-    import platformdirs
-
     from . import smollm2
 
-    name = f"smollm2-135m-instruct-{smollm2.WHEEL.rpartition('=')[2]}-v{smollm2.FORMAT}"
-    place = Path(platformdirs.user_cache_dir("lens-recipes")) / name
+    place = smollm2.place()
     if place.is_dir():
         return "ready", str(place)
     try:

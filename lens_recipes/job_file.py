@@ -72,7 +72,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     events = []
     for line in lines:
         with contextlib.suppress(ValueError):
-            events += [json.loads(line)] if line else []
+            events.append(json.loads(line))
     return header, events
 
 

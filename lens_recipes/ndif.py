@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
 import json
 import os
 import ssl
@@ -26,6 +25,7 @@ from nnsight.schema.request import RequestModel
 from nnsight.schema.response import ResponseModel
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_exponential_jitter
 
+from .addresses import is_address, is_private, is_server, shown
 from .errors import RemoteLensError
 
 T = TypeVar("T")
@@ -92,9 +92,9 @@ def address(remote: bool | str) -> str:
         RemoteLensError: it is no address of a server.
     """
     host = (os.environ.get("NDIF_HOST") or CONFIG.API.HOST) if remote is True else str(remote)
-    if not _is_address(host) or "@" in host or "?" in host or "#" in host:
+    if not is_server(host):
         raise RemoteLensError(
-            f"{_shown(host)!r} is no address of a server.",
+            f"{shown(host)!r} is no address of a server.",
             'Pass remote=True for NDIF, an address like "https://host" or "http://127.0.0.1:8001", or "local".',
         )
     return host.rstrip("/")
@@ -122,7 +122,7 @@ class Server:
     @property
     def _key(self) -> str | None:
         key = api_key()
-        if key and not _private(self.host):
+        if key and not is_private(self.host):
             raise RemoteLensError(
                 f"{self.host} is plain http to another machine, where everybody on the way can read your NDIF key.",
                 "Use https, or a tunnel to localhost; or unset NDIF_API_KEY if this server needs none.",
@@ -178,7 +178,7 @@ class Server:
 
         NDIF's addresses of results last an hour.
         """
-        if not _is_address(url):
+        if not is_address(url):
             raise RemoteLensError(
                 f"{self.host} says that the job is done, but not where its result is.",
                 "Is it the address of an NDIF server's API? lens-recipes doctor --remote looks.",
@@ -192,10 +192,8 @@ class Server:
         def get() -> bytes | None:
             pieces, size = [], 0
             bound = most or self._settings.max_back_bytes
-            with (
-                _client(url, self._settings) as client,
-                client.stream("GET", url) as response,
-            ):  # no key: this is the store
+            # No key is sent: this is the store.
+            with _client(url, self._settings) as client, client.stream("GET", url) as response:
                 if response.status_code in (403, 404, 410):
                     return None
                 response.raise_for_status()
@@ -343,7 +341,7 @@ def _pause(state: RetryCallState) -> float:
 def _client(url: str, settings: RemoteSettings = remote_settings) -> httpx.Client:
     """What asks an address; a proxy that the environment names is not told what is meant for this machine."""
     timeout = httpx.Timeout(settings.read_s, connect=settings.connect_s)
-    trust_env = urlsplit(url).scheme == "https" or not _private(url)
+    trust_env = urlsplit(url).scheme == "https" or not is_private(url)
     return httpx.Client(timeout=timeout, trust_env=trust_env, verify=_tls())
 
 
@@ -351,27 +349,6 @@ def _client(url: str, settings: RemoteSettings = remote_settings) -> httpx.Clien
 def _tls() -> ssl.SSLContext:
     """What https is checked with: made once, as it takes longer than a question does."""
     return httpx.create_ssl_context()
-
-
-def _is_address(url: Any) -> bool:
-    """Whether it is an address on the web, with nothing in it that two readers could take for two things."""
-    try:
-        parts = urlsplit(str(url))
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    return known and str(url).isprintable() and not {*str(url)} & {" ", "\\"}
-
-
-def _private(url: str) -> bool:
-    """Whether nobody can listen: https, or this machine."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" or parts.hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _forget_key(error: httpx.HTTPError) -> None:
@@ -408,8 +385,3 @@ def _retry_after(response: httpx.Response, most: float) -> float:
         return min(float(response.headers.get("retry-after", 0)), most)
     except ValueError:
         return 0.0
-
-
-def _shown(host: str) -> str:
-    """An address without what may be a password in it."""
-    return host.rsplit("@", 1)[-1]

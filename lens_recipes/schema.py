@@ -95,8 +95,8 @@ def lens_schema(options: dict[str, Any], sites: list[Site], n_tokens: int | UpTo
 def _tracked(options: dict[str, Any], sites: list[Site]) -> UpTo:
     """How many tokens of a position are followed.
 
-    A stream keeps its top token through several layers, and every part has its own (in SmolLM2, whose numbers
-    benchmarks/remote.py --sizes prints).
+    A stream keeps its top token through several layers, and every part has its own; how many that makes was fitted to
+    SmolLM2 (benchmarks/remote.py --sizes prints what came of it beside what really travels).
     """
     most = most_tracked(options["track"], options["n_sites"], options["max_tracked"])
     streams = sum(site.component.startswith("resid") for site in sites)
@@ -107,7 +107,8 @@ def _tracked(options: dict[str, Any], sites: list[Site]) -> UpTo:
 def generation_schema(options: dict[str, Any], sites: list[Site], batch: dict[str, Any], n_steps: int) -> Schema:
     """The arrays of `overhear`: some tokens are read in the first step, later one of each row."""
     n_rows, n_targets = batch["targets"].shape
-    n_tokens = UpTo(*[len(batch["first"][0]) + n_rows * (n_steps - 1)] * 2)
+    most = len(batch["first"][0]) + n_rows * (n_steps - 1)
+    n_tokens = UpTo(most, most)
     lens = lens_schema(options, sites, n_tokens, n_targets + 1)
     steps = {
         **dict.fromkeys(("row", "position", "id", "next_id"), ("int64", (n_tokens,))),

