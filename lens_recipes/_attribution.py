@@ -21,6 +21,7 @@ from torch import nn
 
 from ._anatomy import Anatomy, anatomy
 from ._logit_lens import check_numbers
+from ._recipe import recipe
 from .assemble import certificate_of, packed_tokens
 from .attribution_result import UNITS, Attribution
 from .batches import Batch, cut
@@ -33,7 +34,7 @@ from .parts import groups_of, name_parts, spread
 from .provenance import provenance
 from .readout import model_logits
 from .remote import tail_for
-from .run import Arrays, Run, in_turn, recipe
+from .run import Arrays, Run, in_turn
 from .schema import attribution_schema
 from .sites import heads_of, refuse_broken
 from .tail import split

@@ -15,6 +15,7 @@ import torch
 from nnsight.intervention.envoy import Envoy
 
 from ._anatomy import anatomy, plain_head
+from ._recipe import recipe
 from .assemble import all_ids, certificate_of, in_prompt_order, lens_result, packed_tokens
 from .batches import cut
 from .collect import collect, site_streams
@@ -24,7 +25,7 @@ from .provenance import provenance
 from .readout import COPIES, model_logits, readout, unembed
 from .remote import tail_for
 from .result import LensResult
-from .run import Arrays, Run, recipe
+from .run import Arrays, Run
 from .schema import lens_schema
 from .sites import component_names, sites_and_reads
 from .tokens import check_ids, encode, listed, pick_positions, target_ids

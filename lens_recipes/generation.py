@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 
 from ._anatomy import Anatomy, anatomy, plain_head
 from ._logit_lens import MAX_TRACKED, check_numbers
+from ._recipe import recipe
 from .batches import MAX_TOKENS, group, left_padded, may_pad, rope_bounds
 from .decoding import Watch, see_step, watch_of
 from .models import context_length, envoy_path, exclusive, refuse_training, resolve_remote, text_config, tokenizer_of
@@ -26,7 +27,7 @@ from .provenance import provenance
 from .readout import trimmed
 from .remote import tail_for
 from .result import LensResult
-from .run import Run, recipe
+from .run import Run
 from .sampling import Settings, settings
 from .schema import generation_schema
 from .sites import component_names, sites_and_reads

@@ -19,7 +19,6 @@ from nnsight.intervention.envoy import Envoy
 from tqdm import tqdm
 
 from ._anatomy import Anatomy
-from .models import exclusive
 from .provenance import plain
 from .remote import send, unpacked
 from .schema import Schema
@@ -91,24 +90,6 @@ def simulated(run: Run[Any]) -> list[Arrays]:
     """All batches in this process, as a server would run them."""
     found = send(run, range(len(run.batches)), LocalSimulationBackend(run.model))
     return [unpacked(part, schema) for part, schema in zip(found, run.schemas, strict=True)]
-
-
-def recipe(prepare: Callable[P, Run[R]]) -> Callable[P, R]:
-    """Make a recipe of the function that prepares its run; `submit` and `estimate` find that as `recipe.prepare`."""
-
-    @functools.wraps(prepare)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        run = prepare(*args, **kwargs)
-        if run.remote and run.remote != "local":
-            from .jobs import Job
-
-            return Job(run).result()
-        with exclusive(run.model):
-            found = simulated(run) if run.remote else run.here() if run.here else in_turn(run)
-        return run.finish(found)
-
-    call.prepare = prepare  # type: ignore[attr-defined]
-    return call
 
 
 def prepared(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:

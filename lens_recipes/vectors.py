@@ -20,13 +20,14 @@ from torch import Tensor
 
 from ._anatomy import anatomy, plain_head
 from ._logit_lens import check_numbers
+from ._recipe import recipe
 from .display import token_texts
 from .models import dtype_of, exclusive, resolve_remote, tokenizer_of
 from .provenance import provenance
 from .readout import COPIES, first_of, readout, unembed
 from .remote import tail_for
 from .result import LensResult, Site, Tokens
-from .run import Arrays, Run, recipe
+from .run import Arrays, Run
 from .schema import lens_schema
 from .tokens import listed, target_ids
 
