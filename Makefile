@@ -1,4 +1,5 @@
-# `make demo` shows the first lens; `make test` proves the project. Both need Python >= 3.11 and pip alone.
+# `make demo` shows the first lens; `make test` proves the project. Both need Python >= 3.11 and pip; the tests also
+# Chromium, which they install from Debian where it is missing.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -22,9 +23,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	mkdir -p out
-	$(BIN)/lens-recipes logit-lens "The capital of France is" --model smollm2 --target " Paris" --html out/demo.html --offline
+	$(BIN)/lens-recipes logit-lens "The capital of France is" --model smollm2 --target " Paris" --report out/demo.html
 
 test: $(READY)
+	tests/need chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
