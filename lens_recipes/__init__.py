@@ -19,21 +19,27 @@ if TYPE_CHECKING:
     from ._attribution import attribution
     from ._estimate import RemoteEstimate, estimate
     from ._logit_lens import logit_lens
+    from ._report import report
     from ._table import table
     from .attribution_result import Attribution, Part
     from .certificate import Certificate
     from .components import Important
     from .errors import LensError, RemoteLensError
+    from .figure_files import save_png, save_svg, write_html
     from .generation import generate_lens
     from .jobs import Job, JobStatus, submit
+    from .metrics import logit_diff
     from .models import load
     from .ndif import RemoteSettings, remote_settings
-    from .plot import heatmap, write_html
+    from .plot import heatmap
     from .plot_attribution import attribution_bars, head_grid, source_map
+    from .plot_compare import compare
+    from .plot_flow import rank_flow
     from .plot_generation import generation_heatmap, generation_steps, write_generation
+    from .plot_profile import layer_profile
     from .plot_tracks import top_tokens, trajectory
     from .result import LensResult, Response, Site, Tokens
-    from .tracks import Settled, logit_diff, settled_layers
+    from .tracks import Settled, settled_layers
     from .vectors import decode_vectors
 
 __all__ = [
@@ -56,6 +62,7 @@ __all__ = [
     "anatomy",
     "attribution",
     "attribution_bars",
+    "compare",
     "decode_vectors",
     "estimate",
     "generate_lens",
@@ -63,10 +70,15 @@ __all__ = [
     "generation_steps",
     "head_grid",
     "heatmap",
+    "layer_profile",
     "load",
     "logit_diff",
     "logit_lens",
+    "rank_flow",
     "remote_settings",
+    "report",
+    "save_png",
+    "save_svg",
     "settled_layers",
     "source_map",
     "submit",
@@ -98,22 +110,28 @@ _HOME = {
     "logit_lens": "_logit_lens",
     "load": "models",
     "heatmap": "plot",
-    "write_html": "plot",
+    "save_png": "figure_files",
+    "save_svg": "figure_files",
+    "write_html": "figure_files",
     "attribution_bars": "plot_attribution",
     "head_grid": "plot_attribution",
     "source_map": "plot_attribution",
+    "compare": "plot_compare",
+    "rank_flow": "plot_flow",
+    "layer_profile": "plot_profile",
     "generation_heatmap": "plot_generation",
     "generation_steps": "plot_generation",
     "write_generation": "plot_generation",
     "top_tokens": "plot_tracks",
     "trajectory": "plot_tracks",
+    "report": "_report",
     "LensResult": "result",
     "Response": "result",
     "Site": "result",
     "Tokens": "result",
     "table": "_table",
     "Settled": "tracks",
-    "logit_diff": "tracks",
+    "logit_diff": "metrics",
     "settled_layers": "tracks",
     "decode_vectors": "vectors",
 }

@@ -1,8 +1,8 @@
-"""An attribution as text: `table()` for people, `summary()` for an assistant that reads on."""
+"""An attribution as text: its largest parts in a table, and `summary()` for an assistant that reads on."""
 
 from __future__ import annotations
 
-import io
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,74 +12,56 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._table import PROMPTS_SHOWN, prompt_end
+from ._table import WIDEST, after
 from .attribution_result import Attribution, Part, by_size
 from .display import visible
+from .table_text import cut, empty_grid, first_fit
 
 TARGETS_ABREAST = 4  # more targets than this go into further grids below
+NARROW = ((40, 20), (24, 14))  # columns that the names of part and target may take where one target is too wide
 DIRECT_ONLY = "direct effects only: what a part does through later layers is not counted"
 
 
-def table(result: Attribution, *, show_top: int = 10, width: int | None = None) -> str:
-    """The parts that matter most after the last token read of each prompt, as plain text, in logits.
-
-    Args:
-        result: Any attribution; its first three prompts are shown. `table(result[7])` shows another.
-        show_top: Parts per target.
-        width: Columns of the text; None for as wide as it needs.
-    """
-    if show_top < 1:
-        raise ValueError(f"show_top={show_top} must be at least 1.")
-    console = Console(file=io.StringIO(), width=width or 250, color_system=None, legacy_windows=False)
-    render(result, console, show_top=show_top)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines)
-
-
 @np.errstate(invalid="ignore")  # ∞ − ∞ is shown as what it is
-def render(result: Attribution, console: Console, *, show_top: int = 10) -> None:
-    """`table` on a rich console, with colours where it has them."""
-    if result.mark:
-        console.print(Text(result.mark, style="bold red"))
-    for number, one in zip(range(PROMPTS_SHOWN), result, strict=False):
-        if number:
-            console.print()
-        token = len(one.tokens) - 1
-        if token < 0:
-            console.print(Text(f"{prompt_end(one.prompts[0])}    no token of it was read"), soft_wrap=True)
-            continue
-        console.print(Text(f"{prompt_end(one.prompts[0])}    {after(one, token)}, in logits"), soft_wrap=True)
-        targets = range(one.target_ids.shape[1])
-        for first in targets[::TARGETS_ABREAST]:
-            console.print(_grid(one, token, targets[first : first + TARGETS_ABREAST], show_top))
-    if len(result) > PROMPTS_SHOWN:
-        console.print(Text(f"\n… and {len(result) - PROMPTS_SHOWN} more prompts: print(result[i])"))
-    if result.certificate is not None:
-        console.print(Text(str(result.certificate), style="dim" if result.certificate.passed else "bold red"))
+def print_parts(one: Attribution, console: Console, token: int, show_top: int) -> None:
+    """The largest parts of one prompt's targets, the targets side by side as far as the width takes them."""
+    start, targets = 0, range(one.target_ids.shape[1])
+    while start < len(targets):
+        stops = range(min(start + TARGETS_ABREAST, len(targets)), start, -1)
+        wide = (_grid(one, token, targets[start:stop], show_top) for stop in stops)
+        narrow = (_grid(one, token, targets[start : start + 1], show_top, names) for names in NARROW)
+        grid = first_fit(console, itertools.chain(wide, narrow))
+        console.print(grid)
+        start += len(grid.columns) // 2
 
 
-def _grid(one: Attribution, token: int, targets: range, show_top: int) -> Table:
+def _grid(one: Attribution, token: int, targets: range, show_top: int, narrow: tuple[int, int] | None = None) -> Table:
     """Side by side for each target: its largest parts, the rest as one number, and what they sum to."""
-    grid = Table(box=None, pad_edge=False, header_style="dim")
-    columns: list[list[tuple[str, str]]] = []
+    grid = empty_grid()
+    part_width, target_width = narrow or (WIDEST, WIDEST)
+    columns = []
     for k in targets:
-        values = one.values[:, token, k]
-        order = by_size(values)
-        rows = [(part_name(one, one.parts[p]), signed(values[p])) for p in order[:show_top]]
-        rest = order[show_top:]
-        if rest:
-            rows.append((f"all the others ({len(rest)})", signed(values[rest].sum())))
-        columns.append(rows + _sums(one, token, k))
+        columns.append([(cut(part, part_width), value) for part, value in target_rows(one, token, k, show_top)])
+        name = one.target_name(0, k).replace(" − ", "\n− " if narrow else " − ")
         grid.add_column("part", no_wrap=True)
-        grid.add_column(Text(one.target_name(0, k)), justify="right", no_wrap=True)
+        heading = "\n".join(cut(line, target_width) for line in name.split("\n"))
+        grid.add_column(Text(heading), justify="right", no_wrap=True)
     for cells in zip(*columns, strict=True):  # every target has the same rows
         grid.add_row(*(Text(text) for cell in cells for text in cell))
     return grid
 
 
-def _sums(one: Attribution, token: int, k: int) -> list[tuple[str, str]]:
+def target_rows(
+    one: Attribution, token: int, k: int, show_top: int, show: Callable[[str, int], str] = visible
+) -> list[tuple[str, str]]:
+    """What a table has of one target, as names and numbers: the largest parts, all the others as one, and the sums."""
+    values = one.values[:, token, k]
+    order = by_size(values)
+    rows = [(part_name(one, one.parts[p], show), signed(values[p])) for p in order[:show_top]]
+    if rest := order[show_top:]:
+        rows.append((f"all the others ({len(rest)})", signed(values[rest].sum())))
     logit, capped = one.logit[token, k], one.capped_logit[token, k]
-    rows = [("total", signed(one.total[token, k])), ("the logit", signed(logit))]
+    rows += [("total", signed(one.total[token, k])), ("the logit", signed(logit))]
     if not np.array_equal(one.logit, one.capped_logit, equal_nan=True):
         rows += [("after the softcap", signed(capped)), ("the softcap takes away", signed(logit - capped))]
     return [*rows, ("error: |total − logit|", f"{one.error[token, k]:.1e}")]
@@ -91,11 +73,6 @@ def part_name(one: Attribution, part: Part, show: Callable[[str, int], str] = vi
         return f"layer {part.layer}"
     known = part.source is not None and one.sources
     return f"{show(str(part), 40)} {show(one.sources[0][part.source], 12)}" if known else show(str(part), 40)  # type: ignore[index]
-
-
-def after(one: Attribution, token: int, show: Callable[[str, int], str] = visible) -> str:
-    """Where the numbers were read."""
-    return f"after token {one.tokens.position[token]}, {show(one.tokens.text[token], 12)}"
 
 
 def by_source(one: Attribution, values: NDArray[np.float32], head: int | None = None) -> tuple[list[int], NDArray[Any]]:
@@ -111,15 +88,15 @@ def by_source(one: Attribution, values: NDArray[np.float32], head: int | None = 
 
 
 def signed(value: float | np.floating[Any]) -> str:
-    """Logits with their sign, small ones too.
+    """Logits with their sign, small and huge ones too.
 
-    >>> signed(1.234), signed(-0.00123), signed(0)
-    ('+1.23', '-0.0012', '+0.00')
+    >>> signed(1.234), signed(-0.00123), signed(0), signed(1e9)
+    ('+1.23', '-0.0012', '+0.00', '+1e+09')
     """
     value = float(value)
     if np.isnan(value):
         return "nan"
-    return f"{value:+.2g}" if 0 < abs(value) < 0.095 else f"{value:+.2f}"
+    return f"{value:+.2f}" if value == 0 or 0.095 <= abs(value) < 1e6 else f"{value:+.2g}"
 
 
 # -- summary -------------------------------------------------------------------------------------------------

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ._table import PROMPTS_SHOWN, abreast, one_token, probability, prompt_end, proof
+from ._table import PROMPTS_SHOWN, WIDEST, abreast, probability, prompt_end
+from .consoles import kept, plain
 from .display import printable, visible
 from .result import LensResult
 from .steps import Step, quartiles, settled_at, settling, statistics, steps
+from .table_grids import one_token
+from .table_text import empty_grid, print_mark, print_proof
 
 STEPS_SHOWN = 40  # by str(result), of each prompt
 WIDE = 24  # characters of a written token
@@ -27,8 +29,8 @@ SECONDS = {
 
 def generation_text(result: LensResult) -> str:
     """`str(result)` of a generation: the responses and a line for each step, as plain text."""
-    console = Console(file=io.StringIO(), width=250, color_system=None, legacy_windows=False)
-    _mark(result, console)
+    console = kept(WIDEST)
+    print_mark(result, console)
     for number, one in zip(range(PROMPTS_SHOWN), result, strict=False):
         if number:
             console.print()
@@ -36,9 +38,8 @@ def generation_text(result: LensResult) -> str:
         overview(one, console)
     if len(result) > PROMPTS_SHOWN:
         console.print(Text(f"\n… and {len(result) - PROMPTS_SHOWN} more prompts: print(result[i])"))
-    proof(result, console)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines)
+    print_proof(result, console)
+    return plain(console)
 
 
 def generation_report(result: LensResult, console: Console, *, show_top: int = 3, written: bool = False) -> None:
@@ -55,7 +56,7 @@ def generation_report(result: LensResult, console: Console, *, show_top: int = 3
     """
     if not result.tokens.generated.any():
         raise ValueError("this result holds no generated tokens: pass what generate_lens() returned, or use table().")
-    _mark(result, console)
+    print_mark(result, console)
     for one in result:
         if not written:
             response(one, console)
@@ -67,12 +68,7 @@ def generation_report(result: LensResult, console: Console, *, show_top: int = 3
     _title(console, "Statistics")
     console.print(statistics_table(result))
     console.print()
-    proof(result, console)
-
-
-def _mark(result: LensResult, console: Console) -> None:
-    if result.mark:
-        console.print(Text(result.mark, style="bold red"))
+    print_proof(result, console)
 
 
 def _title(console: Console, text: str) -> None:
@@ -100,7 +96,7 @@ def overview(one: LensResult, console: Console, most: int = STEPS_SHOWN) -> None
     """A line for each of the first steps of one prompt."""
     every = steps(one)
     sampled, others = _was_sampled(every), [step for step in every[:most] if not step.first_choice]
-    grid = Table(box=None, pad_edge=False, header_style="dim")
+    grid = empty_grid()
     grid.add_column("step", justify="right")
     grid.add_column("wrote", no_wrap=True)
     for name in ("p", *(("sampler's p",) if sampled else ()), *(("settled at", "margin") if settling(one) else ())):
@@ -239,7 +235,7 @@ def share(part: int, whole: int) -> str:
 
 
 def _pairs() -> Table:
-    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid = empty_grid(header=False)
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     return grid

@@ -197,7 +197,7 @@ class Attribution:
         return layers, np.where(held, sums, np.nan).astype(np.float32)
 
     def __str__(self) -> str:
-        from ._attribution_table import table
+        from ._table import table
 
         return table(self)
 
@@ -211,6 +211,11 @@ class Attribution:
     def __repr__(self) -> str:
         mark = f"; {self.mark}" if self.mark else ""
         return f"Attribution({self.provenance.get('model', '?')}, by {self.unit}: {self.size}{mark})"
+
+    def _repr_html_(self) -> str:
+        from .notebook import attribution_html
+
+        return attribution_html(self)
 
     def summary(self) -> str:
         """A few lines for an assistant: what helps and hurts each target, how much of it that is, what to distrust."""

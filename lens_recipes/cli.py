@@ -25,14 +25,19 @@ from .cli_options import (
     Precision,
     Prompts,
     Remote,
+    attribution_figure,
+    check_apart,
     check_outputs,
+    check_place,
     index,
     loaded,
     names,
     output,
+    say_first,
     say_written,
     write_json,
 )
+from .cli_show import SHOW_EXAMPLES, show_command
 
 app = typer.Typer(
     name="lens-recipes",
@@ -107,6 +112,9 @@ def logit_lens_command(
     metric: Annotated[Metric, typer.Option(help="What colours the heatmap.")] = Metric.prob,
     of: Annotated[str | None, typer.Option(help='Whose: "next", "final" or a target.')] = None,
     offline: Offline = False,
+    page: Annotated[
+        Path | None, typer.Option("--report", help="Write a page to click through here; it needs no network.")
+    ] = None,
     json_path: Json = None,
     raw: Annotated[bool, typer.Option("--raw", help="Read the stream without the final norm.")] = False,
     dtype: Precision = None,
@@ -114,6 +122,9 @@ def logit_lens_command(
 ) -> None:
     """Decode the residual stream after every layer, or what is added to it."""
     check_outputs(html, json_path)
+    if page is not None:
+        check_place(page, "--report")
+        check_apart({"--html": html, "--report": page, "--json": json_path})
     if of not in (None, "next", "final", *(target or [])):
         raise typer.BadParameter(f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of")
     if metric in (Metric.rank, Metric.logit) and of is None:
@@ -134,9 +145,14 @@ def logit_lens_command(
         from ._table import render
 
         several = len(chosen["components"]) > 1
-        render(result, output(), show_top=1 if several else show_top)
+        render(result, output(), show_top=None if several else show_top)
     figure = None if html is None else heatmap(result, metric=metric.value, of=of)
     _write(result, figure, html, json_path, offline)
+    if page is not None:
+        from . import report
+
+        report(result, page)
+        say_written((page,))
 
 
 @app.command("attribute", epilog=ATTRIBUTE_EXAMPLES)
@@ -163,20 +179,20 @@ def attribute_command(
     check_outputs(html, json_path)
     where = index(positions, "--positions")
 
-    from . import attribution, attribution_bars, head_grid, source_map
+    from . import attribution
 
     lm = loaded(model, remote, dtype)
     result = attribution(lm, prompts, target, against=against, unit=unit.value, at_layer=at_layer, positions=where)
     if json_path != "-":
-        from ._attribution_table import render
+        from ._table import render
 
         render(result, output(), show_top=show_top)
-    draw = {Unit.head: head_grid, Unit.token: source_map}.get(unit, attribution_bars)
-    figure = None if html is None else draw(result)
+    figure = None if html is None else attribution_figure(result)
     _write(result, figure, html, json_path, offline, targets=result.target_ids.shape[1])
 
 
 app.command("generate", epilog=GENERATE_EXAMPLES)(generate_command)
+app.command("show", epilog=SHOW_EXAMPLES)(show_command)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
 
 
@@ -195,9 +211,8 @@ def _write(result: Any, figure: Any, html: Path | None, json_path: str | None, o
     write_json(result, json_path)
     if html is not None:
         write_html(figure, html, offline=offline)
-        for n, what in ((len(result), "prompts"), (targets, "targets")):
-            if n > 1:
-                print(f"the figure shows the first of {n} {what}", file=sys.stderr)
+        say_first(len(result), "prompts")
+        say_first(targets, "targets")
     say_written((html, json_path))
 
 

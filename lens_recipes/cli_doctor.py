@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .consoles import kept, plain
 from .doctor import check_address, examine
 from .doctor_packages import OPTIONAL
 from .doctor_report import Deployed, Device, Machine, Report, ServerReport
@@ -79,10 +79,9 @@ def doctor_command(
 
 def text(report: Report, width: int = WIDEST) -> str:
     """The report as plain text."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    console = kept(width)
     render(report, console)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines)
+    return plain(console)
 
 
 def render(report: Report, console: Console) -> None:

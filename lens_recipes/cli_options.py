@@ -81,20 +81,30 @@ def check_outputs(html: Path | None, json_path: str | None, *, folder: bool = Fa
     """
     if str(html) == "-":
         raise typer.BadParameter("figures are not written to stdout: name a file.", param_hint="--html")
-    if html is not None and json_path is not None and html == Path(json_path):
-        raise typer.BadParameter(f"{json_path!r} is where --html goes, too: name another file.", param_hint="--json")
+    check_apart({"--html": html, "--json": json_path})
     if html is not None:
-        _check_place(html, "--html", folder and html.suffix.lower() not in (".html", ".htm"))
+        check_place(html, "--html", folder and html.suffix.lower() not in (".html", ".htm"))
     if json_path not in (None, "-"):
         path = Path(str(json_path))
         if path.suffix not in (".json", ".npz"):
             raise typer.BadParameter(
                 f"{json_path!r} must end in .json or .npz, or be - for stdout.", param_hint="--json"
             )
-        _check_place(path, "--json")
+        check_place(path, "--json")
 
 
-def _check_place(path: Path, option: str, folder: bool = False) -> None:
+def check_apart(files: dict[str, Path | str | None]) -> None:
+    """Refuse two options that name one file."""
+    taken: dict[Path, str] = {}
+    for option, path in files.items():
+        if path not in (None, "-") and taken.setdefault(Path(path).resolve(), option) != option:
+            other = taken[Path(path).resolve()]
+            where = "the result itself" if other == "FILE" else f"where {other} goes, too"
+            raise typer.BadParameter(f"{str(path)!r} is {where}: name another file.", param_hint=option)
+
+
+def check_place(path: Path, option: str, folder: bool = False) -> None:
+    """Refuse a path that cannot be written."""
     if not path.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {str(path.parent)!r}.", param_hint=option)
     if folder and path.exists() and not path.is_dir():
@@ -125,9 +135,9 @@ def _quiet() -> None:
         disable_progress_bar()
 
 
-def output() -> Console:
-    """Stdout; in a file or a pipe lines are not cut to a terminal's width."""
-    return Console(width=None if sys.stdout.isatty() else 250)
+def output(width: int | None = None) -> Console:
+    """Stdout, so many columns wide; in a file or a pipe lines are not cut to a terminal's width."""
+    return Console(width=width if width or sys.stdout.isatty() else 250)
 
 
 def write_json(result: Any, json_path: str | None) -> None:
@@ -138,6 +148,19 @@ def write_json(result: Any, json_path: str | None) -> None:
         print(as_json(result))
     elif json_path is not None:
         result.save(json_path)
+
+
+def attribution_figure(result: Any, **options: Any) -> Any:
+    """The figure that suits what a logit was split into: bars, for heads a grid, for tokens a map."""
+    from . import attribution_bars, head_grid, source_map
+
+    return {"head": head_grid, "token": source_map}.get(result.unit, attribution_bars)(result, **options)
+
+
+def say_first(n: int, what: str) -> None:
+    """On stderr, that a figure shows one of several `what`."""
+    if n > 1:
+        print(f"the figure shows the first of {n} {what}", file=sys.stderr)
 
 
 def say_written(paths: Iterable[Path | str | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ ORDER = (
 )  # fmt: skip
 PARTS = ("attn_out", "mixer_out", "head_out", "mlp_out", "other_out")  # what a block adds, not the stream itself
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")
+MAX_ROWS = 40  # of a figure or a table; beyond that layers are left out, unless asked otherwise
 UNORDERED = ("head_out", "vector")  # head 2 of one layer and head 2 of the next have nothing to do with each other
 
 
@@ -117,6 +119,30 @@ def _index(sites: Sequence[Site], item: Any) -> int:
     if not -len(sites) <= item < len(sites):
         raise ValueError(f"site {item} is out of range: the result has the sites 0 to {len(sites) - 1}.")
     return int(item) % len(sites)
+
+
+def thinned(
+    sites: Sequence[Site], rows: list[int], stride: int | None, *, named: bool = False, layers_only: bool = False
+) -> list[int]:
+    """Those of some sites that every n-th layer has, counted from the last, which is always among them.
+
+    Args:
+        sites: Of the result.
+        rows: Indices into them, as `chosen` gives.
+        stride: n; None for about 40 rows.
+        named: Whether the caller named the sites: then None keeps them all.
+        layers_only: Whether None is about 40 layers, however many sites each of them has.
+
+    Raises:
+        ValueError: a stride that is no whole number from 1.
+    """
+    layers = list(dict.fromkeys(sites[s].layer for s in rows))
+    if stride is None:
+        stride = 1 if named else math.ceil(len(layers if layers_only else rows) / MAX_ROWS)
+    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+        raise ValueError(f"stride={stride!r} must be a whole number from 1.")
+    kept = set(layers[::-1][::stride])
+    return [s for s in rows if sites[s].layer in kept]
 
 
 def place(site: Site) -> str:

@@ -115,19 +115,46 @@ def _arrays(result: LensResult | Attribution) -> dict[str, Any]:
 def load(path: str | os.PathLike[str], result: type = LensResult) -> Any:
     """A `result` (`LensResult` or `Attribution`) from its file. See `LensResult.load`."""
     path, kind = Path(path), _kind(result)
-    _suffix(path)
-    try:
-        meta, arrays = _read(path)
-    except FileNotFoundError:
-        raise LensError(f"there is no file {str(path)!r}.") from None
-    except Exception as error:  # zip, JSON and unicode errors of a broken file are all one thing to a reader
-        raise LensError(f"{str(path)!r} is not {kind.name}, or not whole: {type(error).__name__}: {error}") from error
+    meta, arrays = _content(path, kind.name)
     for other in _KINDS:
         if other is not kind and meta.get("format") == other.format:
             reader = f"{other.result.__name__}.load"
             raise LensError(f"{str(path)!r} is not {kind.name} but {other.name}: read it with lr.{reader}(path).")
     if meta.get("format") != kind.format:
         raise LensError(f"{str(path)!r} is not {kind.name} (its format is {meta.get('format')!r}).")
+    return _result(path, kind, meta, arrays)
+
+
+def load_any(path: str | os.PathLike[str]) -> LensResult | Attribution:
+    """What `save` wrote, whichever result it is.
+
+    Raises:
+        ValueError: a name that does not end in .json or .npz.
+        LensError: the file is missing, truncated, corrupt, of a newer version, or something else.
+    """
+    path = Path(path)
+    meta, arrays = _content(path, "a result")
+    for kind in _KINDS:
+        if meta.get("format") == kind.format:
+            return _result(path, kind, meta, arrays)
+    neither = " nor ".join(kind.name for kind in _KINDS)
+    raise LensError(f"{str(path)!r} is neither {neither} (its format is {meta.get('format')!r}).")
+
+
+def _content(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is in a file that should hold `name`, unchecked."""
+    _suffix(path)
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        raise LensError(f"there is no file {str(path)!r}.") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise LensError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # zip, JSON and unicode errors of a broken file are all one thing to a reader
+        raise LensError(f"{str(path)!r} is not {name}, or not whole: {type(error).__name__}: {error}") from error
+
+
+def _result(path: Path, kind: _Kind, meta: dict[str, Any], arrays: dict[str, Any]) -> Any:
     if meta.get("version") != kind.version:
         raise LensError(
             f"{str(path)!r} is {kind.name} of version {meta.get('version')!r}; this package reads {kind.version}."

@@ -1,61 +1,83 @@
-"""Figures on web pages that need nothing else: no network, and no text on them acts as HTML."""
+"""Web pages that need nothing else: no network, and no text on them acts as HTML. The templates lie in `web/`."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from .display import inert, prose
+from .templates import script, template
 
 PLOTLY = "plotly.min.js"
-# No request leaves a page, whatever is on it. Scripts are not in the list: on a disk, 'self' is not the file beside it.
+# No request leaves a page, whatever is on it.
 POLICY = (
     "connect-src 'none'; img-src data: blob:; font-src 'none'; media-src 'none'; frame-src 'none'; object-src 'none'; "
     "form-action 'none'; base-uri 'none'"
 )
-STYLE = """
-body { font: 15px/1.5 Inter, Helvetica, Arial, sans-serif; margin: 2em; color: #222; }
-h1 { font-size: 1.4em; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 60em); gap: .5em 1.5em; }
-dt { color: #666; }
-dd { margin: 0; }
-pre { font: 14px/1.5 ui-monospace, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
-nav a { display: inline-block; white-space: pre; margin: 0 .7em .2em 0; }
-.figure { overflow-x: auto; margin: 2em 0; }
-"""
 
 
 def page(title: str, pieces: Iterable[str], *, inline: bool) -> str:
-    """A whole page of HTML.
+    """A page of figures, as HTML.
+
+    Its policy says nothing of scripts: plotly's own are on it, and on a disk 'self' is not the file beside it.
 
     Args:
         title: As it is to be read.
         pieces: HTML.
         inline: Whether plotly.js is on the page, or in the file `PLOTLY` beside it.
     """
-    script = f"<script>{get_plotlyjs()}</script>" if inline else f'<script src="{PLOTLY}"></script>'
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            f"<title>{inert(title)}</title>\n<style>{STYLE}</style>\n{script}\n</head>\n<body>\n<h1>{inert(title)}</h1>",
-            *pieces,
-            "</body>\n</html>\n",
-        ]
-    )
+    return template("figures.html.j2").render(
+        title=Markup(inert(title)),
+        policy=Markup(POLICY),
+        plotly=Markup(get_plotlyjs()) if inline else "",
+        plotly_file="" if inline else PLOTLY,
+        pieces=[Markup(piece) for piece in pieces],
+    )  # fmt: skip
+
+
+def script_page(name: str, code: str, **words: Any) -> str:
+    """A page with plotly.js and one script of ours, as HTML; by its policy nothing else runs on it or is asked for.
+
+    Args:
+        name: A template of `web/`, which extends `page.html.j2`.
+        code: A script of `web/`.
+        words: What else the template says; a `str` is escaped.
+    """
+    ours, plotly = script(code), get_plotlyjs()
+    hashes = " ".join(f"'sha256-{_hash(text)}'" for text in (plotly, ours))
+    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; {POLICY}"
+    return template(name).render(
+        policy=Markup(policy), plotly=Markup(plotly), script=Markup(ours), **words
+    )  # fmt: skip
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def written_out(text: str) -> Markup:
+    """Any text for a page, as it was written: spaces and lines kept, control characters by number."""
+    return Markup(prose(text))
 
 
 def facts(texts: dict[str, str]) -> str:
     """Names and what is to be read beside them, as it was written."""
-    rows = [f'<dt>{inert(name)}</dt><dd><pre dir="auto">{prose(text)}</pre></dd>' for name, text in texts.items()]
-    return "\n".join(["<dl>", *rows, "</dl>"])
+    return _piece("facts", [(name, written_out(text)) for name, text in texts.items()])
 
 
 def links(targets: Iterable[tuple[str, str]]) -> str:
     """(address, inert text) of pages in the same folder."""
-    return "\n".join(["<nav>", *(f'<a href="{address}">{text}</a>' for address, text in targets), "</nav>"])
+    return _piece("links", [(address, Markup(text)) for address, text in targets])
+
+
+def _piece(name: str, items: list[Any]) -> str:
+    return getattr(template("pieces.html.j2").module, name)(items)
 
 
 def picture(figure: go.Figure, name: str) -> str:

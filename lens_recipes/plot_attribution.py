@@ -11,9 +11,11 @@ from ._attribution_table import after, by_source, part_name, signed
 from ._table import prompt_end
 from .attribution_result import Attribution, by_size, spot
 from .display import inert, plotly_safe
+from .looks import FONT, expect
+from .metrics import DIVERGING
 
-HELPS, HURTS, REST = "#2166ac", "#c8501e", "#9a9a9a"  # blue and orange-red: told apart by all eyes
-DIVERGING = [[0, HURTS], [0.25, "#f0a985"], [0.5, "#fafafa"], [0.75, "#8fbbdc"], [1, HELPS]]
+HURTS, HELPS = DIVERGING[0][1], DIVERGING[-1][1]
+REST = "#9a9a9a"
 ABSENT = "#d9d9d9"  # under the cells that there are none of: not the white of a zero
 NUMBERS_SHOWN = 10  # in a map's cells
 LABELS_SHOWN = 44  # along an axis of layers or heads
@@ -48,6 +50,7 @@ def attribution_bars(
     Example:
         >>> attribution_bars(result, target=1).show()
     """
+    expect(Attribution, result)
     if top is None:
         top = 100 if result.unit == "layer" else 20
     if top < 1:
@@ -106,6 +109,7 @@ def head_grid(
     Raises:
         ValueError: the unit is neither "head" nor "token", or no such prompt, token or target.
     """
+    expect(Attribution, result)
     layers, z = result.grid(prompt, position, target)
     one, t, k = spot(result, prompt, position, target)
     there = {(part.layer, part.head) for part in one.parts if part.head is not None}
@@ -144,6 +148,7 @@ def source_map(
     Raises:
         ValueError: the unit is not "token", or no such head, prompt, token or target.
     """
+    expect(Attribution, result)
     if result.unit != "token":
         raise ValueError(f'unit={result.unit!r} does not tell source tokens apart: run the recipe with unit="token".')
     one, t, k = spot(result, prompt, position, target)
@@ -230,7 +235,7 @@ def _dress(
         template="plotly_white",
         title={"text": heading, "subtitle": {"text": subtitle}, "x": 0.02, "xanchor": "left"},
         margin={"l": 60, "r": 20, "t": 130, "b": 70},
-        font={"family": "Inter, Helvetica, Arial, sans-serif", "size": 12},
+        font=FONT,
         **size,
     )
 

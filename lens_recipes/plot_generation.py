@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -16,19 +16,17 @@ from .components import UNORDERED, Important, main_component, place
 from .display import inert, plotly_safe
 from .errors import LensError
 from .files import written
+from .looks import COLORS, LEGEND, RIM, outline
 from .pages import PLOTLY, facts, links, page, picture
-from .plot import UPRIGHT, Columns, numbered, site_map
-from .plot_steps import LEGEND, RIM, WHICH, StepViews, generation_steps, how_written, outline, written_steps
-from .plot_tracks import COLORS
+from .plot import Columns, site_map
+from .plot_steps import WHICH, StepViews, generation_steps, how_written, written_steps
 from .result import LensResult, Response
 from .steps import Step
 from .tracks import settled_layers
 
 __all__ = ["generation_heatmap", "generation_steps", "write_generation"]
 
-MAX_WIDTH = 4800  # pixels, so that 60 columns have room for their words; a page scrolls
 LEGEND_LINE = 30  # pixels
-LABEL = 15  # pixels that the label of a column needs
 MARK = COLORS[1]
 INDEX = "index.html"
 STEP_PAGE = re.compile(r"step-\d{4,}\.html")
@@ -46,11 +44,12 @@ def generation_heatmap(
     result: LensResult,
     *,
     metric: str = "prob",
-    of: str | int | None = None,
+    of: Any = None,
     prompt: int = 0,
     stride: int | None = None,
     sites: Iterable[int | Important] | None = None,
     component: str | None = None,
+    colors: str | None = None,
     title: str | None = None,
 ) -> go.Figure:
     """Layers × written tokens: what each layer would have written, and from where on the model's answer was decided.
@@ -61,12 +60,11 @@ def generation_heatmap(
 
     Args:
         result: What `generate_lens` gives; one prompt of it is shown, without the tokens of the prompt itself.
-        metric: "prob", "rank", "entropy", "kl" or "logit".
-        of: As for `heatmap`; "next" is the written token.
+        metric, of: As for `heatmap`; "next" is the written token.
         prompt: Which prompt.
         stride, sites: As for `heatmap`.
         component: Which rows; None for the `sites` that were named, else for "resid_post", or the only component.
-        title: Replaces the figure's own.
+        colors, title: As for `heatmap`.
 
     Raises:
         ValueError: no token was generated, or as for `heatmap`.
@@ -79,12 +77,10 @@ def generation_heatmap(
     by_token = {step.token: step for step in steps}
     along = main_component(one.sites) if component is None else component
     settled = _settled(one, along)
-    labels = [plotly_safe(step.wrote) for step in steps]
-    if len(steps) <= UPRIGHT:
-        labels = numbered(labels, range(1, len(steps) + 1))
     columns = Columns(
         list(by_token),
-        labels,
+        [step.wrote for step in steps],
+        list(range(1, len(steps) + 1)),
         "written token (a cell shows what that layer would have written there)",
         lambda s, t: _where(one, s, by_token[t], settled.get(t)),
     )
@@ -98,13 +94,13 @@ def generation_heatmap(
         stride=stride,
         sites=sites,
         component=along if sites is None else component,
+        colors=colors,
         title=title,
-        max_width=MAX_WIDTH,
     )
     places = [(y, s) for y, s in enumerate(rows) if one.sites[s].component == along]
     starts = [(x, settled[step.token]) for x, step in enumerate(steps) if step.token in settled]
     above = [(x, [y for y, s in places if s >= start]) for x, start in starts]  # the start itself may not be shown
-    cells = [(x, ys[0]) for x, ys in above if ys]
+    cells = [(x, ys[0], ys[0]) for x, ys in above if ys]
     if cells:
         figure.add_traces(outline(cells, "settled: from here up, the model's answer is top-1"))
     other = [(x, step) for x, step in enumerate(steps) if not step.first_choice]
@@ -123,12 +119,7 @@ def generation_heatmap(
     figure.update_layout(
         legend=LEGEND | {"orientation": "v"}, margin_t=100 + marks, height=figure.layout.height + marks
     )
-    labelled = slice(None, None, math.ceil(LABEL * len(steps) / figure.layout.width))
-    figure.update_xaxes(
-        range=[-0.5 - RIM, len(steps) - 0.5 + RIM],  # a scatter would add a margin of its own
-        tickvals=list(range(len(steps)))[labelled],
-        ticktext=labels[labelled],
-    )
+    figure.update_xaxes(range=[-0.5 - RIM, len(steps) - 0.5 + RIM])  # a scatter would add a margin of its own
     figure.update_yaxes(range=[-0.5 - RIM, len(rows) + (0.3 if other else 2 * RIM - 0.5)])
     return figure
 

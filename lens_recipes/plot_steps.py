@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,9 @@ import plotly.graph_objects as go
 from ._table import probability, prompt_end, stream_of
 from .components import UNORDERED, components, place
 from .display import inert, plotly_safe
-from .plot import FONT, SCALES, heading
+from .inks import in_two_inks
+from .looks import FONT, LEGEND, RIM, expect, heading, outline
+from .metrics import METRICS
 from .result import LensResult, Site
 from .steps import Step, steps
 from .tracks import DEFAULT_THRESHOLD
@@ -20,8 +21,8 @@ from .tracks import DEFAULT_THRESHOLD
 WHICH = ("all", "important")
 MIN_WIDTH, CELL, ROW, SLIDER = 960, 84, 24, 95  # pixels
 MIN_ROWS = 6  # what the colour bar needs
-RIM = 0.04  # round the cells, in columns, so that no outline is cut
 GAP = 0.3  # between components, in columns
+CHANGES = {"heatmap": ("type", "z", "text", "customdata"), "scatter": ("type", "x", "y")}  # from step to step
 # How the number that `important` gives is signed and called on the axis, and what is said where it finds nothing.
 FOUND = {
     "prob": ("{:.2f}", 1, "probability", "No layer gives a token a probability of {} here."),
@@ -132,8 +133,13 @@ class StepViews:
         """All steps, one at a time."""
         figure = self.step(0, max(map(len, self.shown)), room_below=SLIDER)
         figure.frames = [
-            {"name": str(n), "data": self._cells(n), "traces": [0, 1, 2], "layout": self._words(n)}
-            for n in range(len(self.steps))
+            {
+                "name": str(n),
+                "data": [{key: trace[key] for key in CHANGES[trace["type"]] if key in trace} for trace in traces],
+                "traces": list(range(len(traces))),
+                "layout": self._words(n),
+            }
+            for n, traces in enumerate(map(self._traces, range(len(self.steps))))
         ]
         at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
         marks = [
@@ -145,17 +151,9 @@ class StepViews:
 
     def step(self, n: int, n_rows: int | None = None, room_below: int = 0) -> go.Figure:
         """One step, with room for so many rows, and for something below."""
-        cells, words = self._cells(n), self._words(n)
+        cells, words = self._traces(n), self._words(n)
         room = max(MIN_ROWS, len(self.shown[n]) if n_rows is None else n_rows)
         edges = self._edges()
-        scale = SCALES["prob"]
-        cells[0] |= {
-            "x": edges, "texttemplate": "%{text}", "textfont": {"size": 11}, "hoverongaps": False,
-            "hovertemplate": "%{customdata}<extra></extra>", "colorscale": scale.colors, "zmin": 0, "zmax": 1,
-            "xgap": 1, "ygap": 1, "colorbar": {"title": {"text": scale.title, "side": "right"}},
-        }  # fmt: skip
-        for line, look in zip(cells[1:], outline([], "the token that was written"), strict=True):
-            line |= {key: value for key, value in look.items() if key not in line}
         ranks = [(panel, j) for panel in range(len(self.panels)) for j in range(self.k)]
         plain = {"showgrid": False, "zeroline": False}
         what = "head" if self.panels == ["head_out"] else "layer"
@@ -203,8 +201,8 @@ class StepViews:
         }  # fmt: skip
         return words | {"annotations": [nothing]}  # at every step: plotly takes an empty list in a frame for no change
 
-    def _cells(self, n: int) -> list[dict[str, Any]]:
-        """What of the traces is one step's own: the cells, and the outlines of those with the written token."""
+    def _traces(self, n: int) -> list[dict[str, Any]]:
+        """The cells of one step, the outlines of those with the written token, and the words."""
         one, token, width = self.one, self.steps[n].token, len(self._edges()) - 1
         height = max(1, len(self.shown[n]))  # of no cell at all plotly would draw no colour bar either
         z = np.full((height, width), np.nan, dtype=np.float32)
@@ -219,18 +217,17 @@ class StepViews:
                     said = f"{place(one.sites[s])}, top {j + 1}: {plotly_safe(text, 40)}  {probability(logprob)}"
                     hover[row][column] = said
                     if i == one.tokens.next_id[token]:
-                        hits.append((self._column(panel, j), row))
-        lines = outline(hits, "")
-        return [
-            {"type": "heatmap", "z": z, "text": words, "customdata": hover},
-            *({"type": "scatter", "x": line["x"], "y": line["y"]} for line in lines),
-        ]
+                        hits.append((self._column(panel, j), row, row))
+        scale = METRICS["prob"]
+        cells, black = in_two_inks({
+            "type": "heatmap", "x": self._edges(), "z": z, "text": words, "customdata": hover, "hoverongaps": False,
+            "hovertemplate": "%{customdata}<extra></extra>", "colorscale": scale.colors, "zmin": 0, "zmax": 1,
+            "xgap": 1, "ygap": 1, "colorbar": {"title": {"text": scale.title, "side": "right"}},
+        })  # fmt: skip
+        return [cells, *outline(hits, "the token that was written"), black]
 
 
 # -- one written token ---------------------------------------------------------------------------------------
-
-# Below the title, above the cells.
-LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}
 
 
 def written_steps(result: LensResult, prompt: int) -> tuple[LensResult, list[Step]]:
@@ -239,6 +236,7 @@ def written_steps(result: LensResult, prompt: int) -> tuple[LensResult, list[Ste
     Raises:
         ValueError: it wrote none.
     """
+    expect(LensResult, result)
     one = result[prompt]
     if not (found := steps(one)):
         raise ValueError(
@@ -255,17 +253,3 @@ def how_written(step: Step) -> list[str]:
     answer = f"{plotly_safe(step.answer, 20)} ({probability(step.answer_logprob)})"
     first = "the model's first choice" if step.first_choice else f"not the model's first choice, {answer}"
     return [f"p: {how}", first]
-
-
-def outline(cells: Iterable[tuple[float, float]], name: str) -> list[dict[str, Any]]:
-    """A frame round each cell (x, y) as two traces: black in white, so that it is seen on every colour."""
-    x: list[float | None] = [None]  # of no point at all plotly would drop the legend
-    y: list[float | None] = [None]
-    for column, row in cells:
-        x += [*(column + side for side in (-0.5, 0.5, 0.5, -0.5, -0.5)), None]
-        y += [*(row + side for side in (-0.5, -0.5, 0.5, 0.5, -0.5)), None]
-    look = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "name": name, "legendgroup": name, "x": x, "y": y}
-    return [
-        look | {"line": {"color": "white", "width": 5}, "showlegend": False},
-        look | {"line": {"color": "black", "width": 2}, "showlegend": True},
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -191,6 +191,26 @@ class LensResult:
         """The text of an id in this result."""
         return self.texts.get(int(token), f"#{token}")
 
+    def name(self, token: int, beside: Iterable[int], width: int = 20, show: Callable[..., str] = visible) -> str:
+        """The text of an id as it is shown, with the id where another one `beside` it would look the same."""
+        shown = show(self.text(token), width)
+        twin = any(i != token and show(self.text(i), width) == shown for i in beside)
+        return f"{shown} ({token})" if twin else shown
+
+    def named(self, ids: Iterable[int], what: str | int) -> int | None:
+        """The one of some ids that `what` means, a text or an id; None where there is none.
+
+        Raises:
+            ValueError: the text is that of several.
+        """
+        text = isinstance(what, str)
+        found = sorted({int(i) for i in ids if i >= 0 and (self.text(i) if text else i) == what})
+        if len(found) > 1:
+            raise ValueError(
+                f"{what!r} is the text of several tokens: pass one of the ids {', '.join(map(str, found))}."
+            )
+        return found[0] if found else None
+
     # -- reading it ------------------------------------------------------------------------------------------
 
     @property
@@ -215,15 +235,18 @@ class LensResult:
         targets, as text or id.
 
         Raises:
-            ValueError: not a target of this result; the message lists them.
+            ValueError: not a target of this result, or the text of several; the message lists them.
         """
         if what == "next":
             return self.next_logprobs, self.next_ranks, "the next token"
         if what == "final":
             return self.final_logprobs, self.final_ranks, "the model's answer"
+        each = [self.named(ids, what) for ids in self.target_ids]  # of each prompt
         for j, ids in enumerate(self.target_ids.T.tolist()):
-            if all((self.text(i) if isinstance(what, str) else i) == what for i in ids):
-                return self.target_logprobs[..., j], self.target_ranks[..., j], visible(self.text(ids[0]), 20)
+            if each and each == ids:
+                several = len(set(ids)) > 1  # then none is the id of all prompts
+                name = self.name(ids[0], [] if several else self.target_ids.ravel())
+                return self.target_logprobs[..., j], self.target_ranks[..., j], name
         known = [repr(self.text(i)) for i in dict.fromkeys(self.target_ids.ravel().tolist())]
         raise ValueError(
             f'of={what!r} is unknown: accepted are "next", "final" and a target of every prompt here; the targets are '
@@ -290,8 +313,7 @@ class LensResult:
 
         if self.tokens.generated.any():
             return generation_text(self)
-        several = len({site.component for site in self.sites}) > 1
-        return table(self, show_top=1 if several else 5)  # else a screen for each few layers
+        return table(self)
 
     @property
     def size(self) -> str:
@@ -302,6 +324,11 @@ class LensResult:
     def __repr__(self) -> str:
         mark = f"; {self.mark}" if self.mark else ""
         return f"LensResult({self.provenance.get('model', '?')}: {self.size}{mark})"
+
+    def _repr_html_(self) -> str:
+        from .notebook import lens_html
+
+        return lens_html(self)
 
     def summary(self) -> str:
         """A few lines for an assistant: where the answer settles, how the targets' ranks move, what to distrust."""

@@ -1,4 +1,4 @@
-"""Numbers along the sites of a result: which sites matter, and how far one token is ahead of another."""
+"""Along the sites of a result: which sites matter, what becomes of a token, and when it is decided."""
 
 from __future__ import annotations
 
@@ -11,50 +11,12 @@ from numpy.typing import NDArray
 
 from .components import UNORDERED, Important, previous, token_index
 from .display import visible
+from .metrics import METRICS, logprobs_of, target_column, tracked_only, values
 
 if TYPE_CHECKING:
     from .result import LensResult
 
 DEFAULT_THRESHOLD = {"prob": 0.5, "kl_drop": 0.5, "target_jump": 1.0}  # probability, nats, nats
-
-
-def logit_diff(result: LensResult, a: str | int, b: str | int) -> NDArray[np.float32]:
-    """The logit of target `a` minus that of target `b`, `[site, token]`, in nats: the log of the odds of a over b.
-
-    Within one site this is a fair comparison: softmax subtracts the same log Σ exp from every logit of a site, so it
-    falls out of the difference, and logit(a) − logit(b) = logprob(a) − logprob(b). A single logit has no such
-    meaning: each layer's logits have a level of their own, which the softmax does not see, so that the logit of one
-    token in layer 3 and in layer 20 cannot be compared, while the two layers' differences can.
-
-    Args:
-        result: Any lens result with targets.
-        a: One of the targets of every prompt, as text or id.
-        b: Another.
-
-    Raises:
-        ValueError: a prompt that has no such target; the message lists what it has.
-
-    Example:
-        >>> result = logit_lens(model, "The capital of France is", targets=[" Paris", " London"])
-        >>> logit_diff(result, " Paris", " London")[:, -1]
-    """
-    columns = np.array([[target_column(result, p, what) for what in (a, b)] for p in range(len(result))], dtype=int)
-    spots, here = np.arange(len(result.tokens)), columns.reshape(-1, 2)[result.tokens.prompt]
-    logits = result.target_logits
-    return logits[:, spots, here[:, 0]] - logits[:, spots, here[:, 1]]
-
-
-def target_column(result: LensResult, prompt: int, what: str | int) -> int:
-    """Which of a prompt's targets is `what`, a text or an id."""
-    ids = [int(i) for i in result.target_ids[prompt]]
-    for j, i in enumerate(ids):
-        if (result.text(i) if isinstance(what, str) else i) == what:
-            return j
-    known = ", ".join(f"{result.text(i)!r} ({i})" for i in ids) or "none"
-    raise ValueError(
-        f"{what!r} is not a target of the prompt {visible(result.prompts[prompt], 60)!r}: its targets are {known}. "
-        "Pass targets= to the recipe."
-    )
 
 
 # -- which sites stand out -----------------------------------------------------------------------------------
@@ -103,21 +65,25 @@ def _values(one: LensResult, metric: str, of: str | int | None, token: int) -> N
         return np.exp(one.top_logprobs[:, token, 0].astype(np.float64))
     if of is None:
         of = int(one.target_ids[0, 0]) if one.target_ids.size else "final"
-    logprobs = logprobs_of(one, of, token)
+    logprobs = at_token(one, of, token)
     return np.exp(logprobs) if metric == "prob" else _rise(one, logprobs)
 
 
-def logprobs_of(one: LensResult, of: str | int, token: int) -> NDArray[np.float64]:
+def at_token(one: LensResult, of: str | int, token: int) -> NDArray[np.float64]:
     """Log-probability of one token at each site, `[site]`.
 
     Raises:
         ValueError: not a token that this prompt follows, or it has no number there.
     """
-    logprobs = one.of(of)[0][:, token].astype(np.float64)
-    if of in ("next", "final") and np.isnan(logprobs).all():
-        why = "the prompt ends there" if of == "next" else "there is no answer of a model to follow"
-        raise ValueError(f"of={of!r} has no number at this token: {why}. Name a target, or another position=.")
-    return logprobs
+    if not has_number(one, of, token):
+        target = tracked_only(one, of) is None
+        why = {"next": "the prompt ends there", "final": "there is no answer of a model to follow"}.get(
+            str(of), "its log-probability is NaN at every site" if target else "it was not tracked there"
+        )
+        raise ValueError(
+            f"of={of!r} has no number at this token: {why}. Name a target that has one, or another position=."
+        )
+    return logprobs_of(one, of)[0][:, token].astype(np.float64)
 
 
 def _rise(one: LensResult, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -139,7 +105,7 @@ class Track(NamedTuple):
 
 
 def tracks(one: LensResult, of: Any, metric: str, token: int) -> list[Track]:
-    """What `of` names, followed through the sites of one prompt; targets that only other prompts have are left out.
+    """What `of` names, followed through the sites of one prompt; what has no number there is left out.
 
     Args:
         one: A result of one prompt.
@@ -150,9 +116,25 @@ def tracks(one: LensResult, of: Any, metric: str, token: int) -> list[Track]:
     ids = list(dict.fromkeys(one.target_ids[0].tolist()))
     wanted = (ids or ["final"]) if of is None else named(of)
     if metric == "logit_diff":
-        return [_difference(one, ids if of is None else wanted, token)]
-    known = {"next", "final", *ids, *(one.text(i) for i in ids)}
-    return [_one_track(one, what, metric, token) for what in wanted if what in known]
+        pair = ids if of is None else wanted
+        difference, name = values(one, metric, pair)
+        key = tuple(int(one.target_ids[0, target_column(one, 0, what)]) for what in pair)
+        return [Track(key, name.removeprefix(METRICS[metric].label).strip(), difference[:, token].astype(np.float64))]
+    there = followed(one, token, metric)
+    return [_one_track(one, what, metric, token) for what in wanted if what in there and has_number(one, what, token)]
+
+
+def has_number(one: LensResult, of: str | int, token: int) -> bool:
+    """Whether a token that this prompt follows has a log-probability at some site after this one of its tokens."""
+    return not np.isnan(logprobs_of(one, of)[0][:, token]).all()
+
+
+def followed(one: LensResult, token: int, metric: str) -> set[str | int]:
+    """What `of` may name after one token: targets and tracked tokens, as text and id, "next" and "final"; a tracked
+    token has no rank."""
+    tracked = [] if metric == "rank" else one.tracked_ids[token]
+    ids = {int(i) for i in (*one.target_ids[0], *tracked) if i >= 0}
+    return {"next", "final", *ids, *map(one.text, ids)}
 
 
 def named(of: Any) -> list[Any]:
@@ -164,28 +146,17 @@ def named(of: Any) -> list[Any]:
 
 
 def _one_track(one: LensResult, what: str | int, metric: str, token: int) -> Track:
-    logprobs, ranks = logprobs_of(one, what, token), one.of(what)[1][:, token]
-    key: str | int = what
     if what == "final":
+        key: str | int = what
         name = f"answer {visible(one.text(one.final_ids[token]), 20)}"
     elif what == "next":
+        key = what
         name = f"next token {visible(one.text(one.tokens.next_id[token]), 20)}"
     else:
-        key = int(one.target_ids[0, target_column(one, 0, what)])
+        tracked = tracked_only(one, what)
+        key = int(one.target_ids[0, target_column(one, 0, what)]) if tracked is None else tracked
         name = visible(one.text(key), 20)
-    if metric == "rank":
-        return Track(key, name, np.where(ranks < 0, np.nan, ranks))
-    if metric == "logit":
-        return Track(key, name, logprobs + one.logsumexp[:, token])
-    return Track(key, name, np.exp(logprobs) if metric == "prob" else logprobs)
-
-
-def _difference(one: LensResult, pair: list[Any], token: int) -> Track:
-    if len(pair) != 2:
-        raise ValueError(f'metric="logit_diff" is about two targets: pass of=(a, b) (received {len(pair)}: {pair!r}).')
-    a, b = (int(one.target_ids[0, target_column(one, 0, what)]) for what in pair)
-    name = f"{visible(one.text(a), 20)} − {visible(one.text(b), 20)}"
-    return Track((a, b), name, logit_diff(one, a, b)[:, token].astype(np.float64))
+    return Track(key, name, values(one, metric, what)[0][:, token].astype(np.float64))
 
 
 class Settled(NamedTuple):

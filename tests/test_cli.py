@@ -359,3 +359,16 @@ def test_a_folder_without_a_model_is_status_1(small, monkeypatch, tmp_path, comm
     assert err.splitlines()[-1].startswith("lens-recipes: ")
     assert words in err
     assert "Traceback" not in err
+
+
+def test_a_report_is_written_beside_the_rest(cli, llama, tmp_path):
+    run, page = cli(llama), tmp_path / "report.html"
+    status, out, err = run("logit-lens", "some words", "--report", str(page), "--json", str(tmp_path / "a.json"))
+    assert (status, err.splitlines()[-1]) == (0, f"wrote {page}")
+    assert "certified" in out
+    assert "some words" in page.read_text(encoding="utf-8")
+    for clash in ("--html", "--json"):
+        other = tmp_path / "a.json" if clash == "--json" else page
+        status, _, err = run("logit-lens", "some words", "--report", str(other), clash, str(other))
+        assert status == 2
+        assert f"where {'--report' if clash == '--json' else '--html'} goes, too" in err.replace("\n", " ")

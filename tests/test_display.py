@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import html
-import json
 
-import numpy as np
 import pytest
+from hostile import HOSTILE, assert_inert, cell_words, hostile_texts
 from hypothesis import given
 from hypothesis import strategies as st
 
 import lens_recipes as lr
 from lens_recipes.display import inert, plotly_safe, visible
 
-HOSTILE = ["<s>", "</s>", "<br>", "</script>", "$x$", "%{y}", "&lt;", "\n\n", "\x00", "", "שלום", "⟨F0⟩", "x" * 300]
-
 
 @pytest.fixture(scope="module")
 def hostile(llama):
     """A result in which every text is one of the hostile ones."""
-    result = lr.logit_lens(llama, "some words to begin with", targets=[260])
-    ids = sorted(result.texts)
-    for i, token in enumerate(ids):
-        result.texts[token] = HOSTILE[i % len(HOSTILE)]
-    result.tokens.text[:] = [result.texts[int(i)] for i in result.tokens.id]
-    result.prompts[0] = "".join(result.tokens.text)
-    return result
+    return hostile_texts(lr.logit_lens(llama, "some words to begin with", targets=[260, 261]))
 
 
 def test_whitespace_and_control_characters_are_visible():
@@ -47,12 +38,10 @@ def test_no_text_can_become_markup_or_tex(text):
 def test_a_heatmap_shows_hostile_tokens_as_they_are_written(hostile, metric):
     of = "final" if metric in ("rank", "logit") else None
     figure = lr.heatmap(hostile, metric=metric, of=of)
-    trace, shown = figure.data[0], json.dumps(figure.to_dict(), default=lambda a: np.asarray(a).tolist())
-    assert trace.hovertemplate == "%{customdata}<extra></extra>"  # no token text where plotly looks for fields
-    for bad in ("<s>", "</s>", "</script>", "$x$"):
-        assert bad not in shown
-    assert all("<" not in word for row in trace.text for word in row)
-    words = {html.unescape(word).strip("\u2068\u2069") for row in trace.text for word in row}
+    assert_inert(figure)
+    written = cell_words(figure)
+    assert all("<" not in word for row in written for word in row)
+    words = {html.unescape(word).strip("\u2068\u2069") for row in written for word in row}
     assert words <= {visible(text, 10) for text in HOSTILE}
 
 

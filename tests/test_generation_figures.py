@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import json
 import re
 
 import numpy as np
 import pytest
+from hostile import HOSTILE, assert_inert, cell_words, hostile_texts
 
 import lens_recipes as lr
 from lens_recipes._table import probability
@@ -19,11 +19,6 @@ from lens_recipes.plot_steps import FOUND, StepViews
 from lens_recipes.result import AXES, Response, Tokens
 
 V, K, LAYERS = 40, 3, 6
-# Whatever a page, plotly or TeX might act on, and what has no look of its own.
-HOSTILE = [
-    "<s>", "</s>", "<br>", "</script>", "</pre>", "$x$", "%{y}", "%{customdata}", "&lt;", "<!--", "\n\n", "\x00", "",
-    "שלום", "\u202eabc", "⟨F0⟩", "x" * 300, "<img src=x onerror=alert(1)>", "🙂", "\ud800", '"', "'",
-]  # fmt: skip
 
 
 def generation(steps=(7, 3), names=("resid_post",), heads=0, read=0, sharp=6.0, seed=0, **changes):
@@ -100,14 +95,8 @@ def parts():
 
 @pytest.fixture(scope="module")
 def hostile():
-    result = generation(steps=(8,), sharp=1.0)
-    texts = {i: HOSTILE[i % len(HOSTILE)] for i in range(V)}
-    tokens = dataclasses.replace(result.tokens, text=[texts[int(i)] for i in result.tokens.id])
-    whole = "".join(HOSTILE)
-    bad = {**result.provenance, "model": "<i>m</i>$y$"}
-    return dataclasses.replace(
-        result, texts=texts, tokens=tokens, prompts=[whole], responses=[Response(whole, "<u>end")], provenance=bad
-    )
+    result = hostile_texts(generation(steps=(8,), sharp=1.0))
+    return dataclasses.replace(result, responses=[Response("".join(HOSTILE), "<u>end")])
 
 
 def scatters(figure, markers):
@@ -139,7 +128,7 @@ def test_columns_are_the_written_tokens_and_cells_what_each_layer_would_have_wri
     cells, here = figure.data[0], one.tokens.generated
     rows = [s for s, site in enumerate(one.sites) if site.component == "resid_post"]
     np.testing.assert_allclose(cells.z, np.exp(one.top_logprobs[rows][:, here, 0]), rtol=1e-6)
-    assert [words(row) for row in cells.text] == [
+    assert [words(row) for row in cell_words(figure)] == [
         [visible(one.text(i), 10) for i in one.top_ids[s, here, 0]] for s in rows
     ]
     labels = [html.unescape(label.split("<br>")[0]) for label in figure.layout.xaxis.ticktext]
@@ -223,7 +212,7 @@ def test_the_hover_tells_how_the_token_was_written(result):
 
 def test_long_generations_keep_their_labels_legible():
     figure = lr.generation_heatmap(generation(steps=(700,)))
-    assert figure.layout.width <= 5000
+    assert figure.layout.width <= 7500
     assert len(figure.layout.xaxis.ticktext) * 15 <= figure.layout.width
     assert figure.data[0].text is None
     assert len(figure.data[0].z[0]) == 700
@@ -235,7 +224,7 @@ def test_long_generations_keep_their_labels_legible():
 def shown(frame):
     """The labels of a frame's rows, and what is in them: [row][column]."""
     cells = frame.data[0]
-    return list(frame.layout.yaxis.ticktext), np.asarray(cells.z), cells.text, cells.customdata
+    return list(frame.layout.yaxis.ticktext), np.asarray(cells.z), cell_words(frame), cells.customdata
 
 
 def test_each_frame_is_one_step_with_all_layers(result):
@@ -474,17 +463,7 @@ def leaves(value):
     ],
 )
 def test_no_token_acts_in_a_figure(hostile, view):
-    figure = json.loads(view(hostile).to_json())
-    figure["layout"].pop("template", None)
-    ours = re.compile(r"</?(b|br|sub|extra)>")
-    for text in leaves(figure):
-        assert not set("<>$") & set(ours.sub("", text)), text
-    # What plotly looks for fields in is ours alone: a token that looks like a field is only ever data.
-    asked = [trace.get(name) for trace in figure["data"] for name in ("hovertemplate", "texttemplate")]
-    assert set(filter(None, asked)) <= {"%{customdata}<extra></extra>", "%{text}"}
-    assert {key for frame in figure.get("frames", []) for trace in frame["data"] for key in trace} <= {
-        "type", "x", "y", "z", "text", "customdata",
-    }  # fmt: skip
+    assert_inert(view(hostile))
 
 
 @pytest.mark.parametrize("name", ["a.html", "folder"])

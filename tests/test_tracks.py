@@ -13,9 +13,10 @@ import lens_recipes as lr
 from lens_recipes._table import probability
 from lens_recipes.components import Important, chosen, components, previous, series
 from lens_recipes.display import visible
-from lens_recipes.plot_tracks import COLORS, DASHES, top_tokens, trajectory
+from lens_recipes.looks import COLORS, DASHES
+from lens_recipes.metrics import logit_diff
+from lens_recipes.plot_tracks import top_tokens, trajectory
 from lens_recipes.result import AXES
-from lens_recipes.tracks import logit_diff
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]
 ORDER = ["resid_pre", "attn_out", "head_out", "resid_mid", "mlp_out", "resid_post"]
@@ -319,12 +320,12 @@ def test_the_heatmap_shows_the_sites_that_were_named(mixed):
     one = mixed[0]
     rows = [0, 3, 7]
     figure = lr.heatmap(mixed, sites=rows)
-    np.testing.assert_allclose(figure.data[0].z, np.exp(one.top_logprobs[rows][..., 0]))
-    assert list(figure.layout.yaxis.ticktext) == [str(mixed.sites[s]) for s in rows] == ["embed", "0.head_out.0", "0"]
+    np.testing.assert_allclose(figure.data[0].z[:-1], np.exp(one.top_logprobs[rows][..., 0]))
+    assert list(figure.layout.yaxis.ticktext) == ["embed", "0.head_out.0", "0", "output"]
     assert f"3 of {len(mixed.sites)} sites" in figure.layout.title.subtitle.text
     drop = lr.heatmap(mixed, component="attn_out", metric="kl")
     attn = chosen(mixed.sites, component="attn_out")
-    np.testing.assert_allclose(drop.data[0].z, one.kl_to_final[attn])
+    np.testing.assert_allclose(drop.data[0].z[:-1], one.kl_to_final[attn])
     assert drop.data[0].zmax == pytest.approx(one.kl_to_final[attn].max())
     assert "<b>0.attn_out</b>" in drop.data[0].customdata[0][0]
 
@@ -332,7 +333,7 @@ def test_the_heatmap_shows_the_sites_that_were_named(mixed):
 def test_a_stride_keeps_all_components_of_a_layer(mixed):
     names = lr.heatmap(mixed, stride=3).layout.yaxis.ticktext
     expected = [str(site) for site in mixed.sites if site.layer in (0, 3)]
-    assert list(names) == expected
+    assert list(names) == [*expected, "output"]
 
 
 def test_one_components_views_are_those_of_a_result_of_it_alone(plain, mixed):
@@ -472,8 +473,8 @@ def test_the_rank_axis_is_logarithmic_and_reversed(plain):
     axis = trajectory(plain, metric="rank").layout.yaxis
     assert axis.range[0] > axis.range[1]
     assert axis.range[0] >= math.log10(V)
-    assert list(axis.ticktext[:3]) == ["0", "10", "100"]
-    np.testing.assert_allclose(axis.tickvals[:3], np.log10([1, 11, 101]))
+    assert list(axis.ticktext[:3]) == ["0", "1", "10"]
+    np.testing.assert_allclose(axis.tickvals[:3], np.log10([1, 2, 11]))
     low, high = trajectory(plain).layout.yaxis.range
     assert low <= 0 <= 1 <= high
 
@@ -484,7 +485,7 @@ def test_what_is_drawn_can_be_chosen(plain):
     for line, prompt in zip(final.data, (2, 0), strict=True):
         np.testing.assert_allclose(line.y, plain[prompt].final_logprobs[:, -1])
     seven = trajectory(plain, of=7)  # two of the prompts have it
-    assert [line.legendgroup for line in seven.data] == ["prompt 0", "prompt 1"]
+    assert [line.legendgroup for line in seven.data] == ["line 0", "line 1"]
     both = trajectory(plain, of=["final", 7], prompts=0)
     assert len(both.data) == 2
 
@@ -572,3 +573,92 @@ def test_top_tokens_say_how_to_get_ten(llama):
     assert "track=10" in top_tokens(few).layout.title.subtitle.text
     with pytest.raises(ValueError, match=r"track=None.*track=10"):
         top_tokens(lr.logit_lens(llama, "One two", track=None))
+
+
+def test_top_tokens_follow_one_component_and_name_its_last_layer(mixed):
+    figure = top_tokens(mixed, component="mlp_out")
+    along, one = chosen(mixed.sites, component="mlp_out"), mixed[0]
+    tracked = one.tracked_ids[-1] >= 0
+    expected = np.sort(one.tracked_logprobs[along[-1], -1, tracked])[::-1][:10] / math.log(10)
+    np.testing.assert_allclose(figure.data[0].z[:, -1], expected, rtol=1e-5)
+    assert figure.layout.xaxis.title.text == "layer (mlp_out)"
+    two = with_sites(mixed, [site for site in mixed.sites if site.component in ("attn_out", "mlp_out")])
+    with pytest.raises(ValueError, match="component= one of 'attn_out', 'mlp_out'"):
+        top_tokens(two)
+
+
+def test_top_tokens_of_few_layers_name_the_last_of_them_and_have_room(llama):
+    figure = top_tokens(lr.logit_lens(llama, "One two", layers=[0, 2], track=1))
+    title = figure.layout.title
+    assert title.text == "The tracked tokens that layer 2 ranks highest, through the layers"
+    assert "<br>only tokens that were tracked" in title.subtitle.text
+    assert max(map(len, title.subtitle.text.split("<br>"))) < 110  # letters in 760 pixels
+    height = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert height > 200  # pixels: the title of the colour bar is 160 long
+
+
+# -- tokens that look the same, and tokens without a number --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def twins(plain):
+    """Targets 260 and 7 of the first prompt have the same text, and so has 8 of the third."""
+    return dataclasses.replace(plain, texts={**plain.texts, int(plain.target_ids[0, 0]): "twin", 7: "twin", 8: "twin"})
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda r: r.of("twin"),
+        lambda r: r.settled("twin"),
+        lambda r: r[0].of("twin"),
+        lambda r: lr.heatmap(r, metric="rank", of="twin"),
+        lambda r: trajectory(r, of="twin", prompts=0),
+        lambda r: logit_diff(r[0], "twin", 7),
+    ],
+)
+def test_a_text_of_two_targets_is_refused(twins, ask):
+    first = int(twins.target_ids[0, 0])
+    ids = ", ".join(map(str, sorted([first, 7])))
+    with pytest.raises(ValueError, match=f"'twin' is the text of several tokens: pass one of the ids {ids}"):
+        ask(twins)
+
+
+def test_tokens_that_look_the_same_have_their_ids_in_titles_and_legends(twins):
+    first = int(twins.target_ids[0, 0])
+    assert [line.name for line in trajectory(twins, prompts=0).data] == [f"twin ({first})", "twin (7)"]
+    assert {"twin (8)", visible(twins.text(9))} <= {line.name for line in trajectory(twins).data}
+    assert "of twin (7)" in lr.heatmap(twins, metric="rank", of=7).layout.title.text
+    assert f"twin ({first}) − twin (7)" in lr.heatmap(twins, metric="logit_diff").layout.title.text
+    assert twins[2].of(8)[2] == "twin"  # no other one there
+    same = dataclasses.replace(twins, texts=dict.fromkeys(twins.texts, "twin"))
+    one = same[0]
+    ends = [note.text for note in lr.rank_flow(same).layout.annotations if "twin (" in note.text]
+    assert len(ends) == one.top_ids.shape[-1]
+    rows = top_tokens(same).layout.yaxis.ticktext
+    assert len(rows) == 1 or len(set(rows)) == len(rows)
+
+
+def test_a_token_is_not_compared_with_itself(plain):
+    for pair in [(7, 7), (" the", int(plain.target_ids[0, 0]))]:
+        with pytest.raises(ValueError, match="are the same token"):
+            logit_diff(plain[0], *pair)
+
+
+@pytest.mark.filterwarnings("error")
+def test_between_infinite_logits_there_is_no_difference(plain):
+    never = dataclasses.replace(plain, target_logits=plain.target_logits - np.inf)
+    assert np.isnan(logit_diff(never[0], 7, " the")).all()
+
+
+def test_where_a_token_has_no_number_it_is_not_drawn(plain):
+    (line,) = trajectory(plain, of="next", position=[0, -1], prompts=0).data
+    np.testing.assert_allclose(line.y, np.exp(plain[0].next_logprobs[:, 0]), rtol=1e-6)
+    logprobs = plain.target_logprobs.copy()
+    logprobs[:, plain.tokens.prompt == 0, 0] = np.nan
+    broken = dataclasses.replace(plain, target_logprobs=logprobs)
+    assert len(trajectory(broken, prompts=0).data) == 1
+    with pytest.raises(ValueError, match="its log-probability is NaN at every site"):
+        trajectory(broken, of=" the", prompts=0)
+    with pytest.raises(ValueError, match="its log-probability is NaN at every site"):
+        trajectory(dataclasses.replace(plain, target_logprobs=logprobs * np.nan))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import tiny
+from hostile import cell_words
 
 import lens_recipes as lr
 from lens_recipes._table import probability
@@ -20,22 +21,29 @@ def paris(smollm2):
 def test_the_metrics_are_the_results_own_numbers(paris):
     one = paris[0]
     prob = lr.heatmap(paris).data[0]
-    np.testing.assert_allclose(prob.z, np.exp(one.top_logprobs[..., 0]))
+    np.testing.assert_allclose(prob.z[:-1], np.exp(one.top_logprobs[..., 0]))
+    np.testing.assert_allclose(prob.z[-1], np.exp(one.model_logprobs))
     assert (prob.zmin, prob.zmax) == (0, 1)
-    assert prob.text[29][4] == "·Paris"
+    assert cell_words(lr.heatmap(paris))[29][4] == "·Paris"
     rank = lr.heatmap(paris, metric="rank", of=" Paris").data[0]
-    np.testing.assert_allclose(rank.z, -np.log10(one.target_ranks[..., 0] + 1))
+    np.testing.assert_allclose(rank.z[:-1], -np.log10(one.target_ranks[..., 0] + 1))
+    np.testing.assert_array_equal(rank.z[-1], rank.z[-2])  # what the last layer says is what the model says
     entropy = lr.heatmap(paris, metric="entropy").data[0]
     assert entropy.zmax == pytest.approx(math.log(49152))
     kl = lr.heatmap(paris, metric="kl").data[0]
     assert kl.zmin == 0
-    np.testing.assert_allclose(kl.z, one.kl_to_final)
+    np.testing.assert_allclose(kl.z[:-1], one.kl_to_final)
     logit = lr.heatmap(paris, metric="logit", of=" Paris").data[0]
-    np.testing.assert_allclose(logit.z, one.target_logits[..., 0], atol=1e-4)
+    np.testing.assert_allclose(logit.z[:-1], one.target_logits[..., 0], atol=1e-4)
     following = lr.heatmap(paris, metric="prob", of="next").data[0]
-    np.testing.assert_allclose(following.z, np.exp(one.next_logprobs))
+    np.testing.assert_allclose(following.z[:-1], np.exp(one.next_logprobs))
+    loss = lr.heatmap(paris, metric="loss").data[0]
+    np.testing.assert_allclose(loss.z[:-1], -one.next_logprobs)
+    ahead = lr.heatmap(paris, metric="logit_diff", of=(" Paris", " London")).data[0]
+    np.testing.assert_allclose(ahead.z[:-1], lr.logit_diff(one, " Paris", " London"))
+    assert ahead.zmin == -ahead.zmax
     same = lr.heatmap(paris, metric="rank", of=int(one.target_ids[0, 1])).data[0]
-    np.testing.assert_allclose(same.z, -np.log10(one.target_ranks[..., 1] + 1))
+    np.testing.assert_allclose(same.z[:-1], -np.log10(one.target_ranks[..., 1] + 1))
 
 
 def test_hover_tells_the_whole_cell(paris):
@@ -49,8 +57,8 @@ def test_rows_keep_true_layer_numbers_and_the_last(stride, n):
     model = lr.load(tiny.llama(num_hidden_layers=n))
     figure = lr.heatmap(lr.logit_lens(model, tiny.random_ids(batch=1, length=3)), stride=stride)
     layers = list(range(n - 1, -1, -(stride or 1)))[::-1]
-    assert list(figure.layout.yaxis.ticktext) == [str(layer) for layer in layers]
-    assert len(figure.data[0].z) == len(layers)
+    assert list(figure.layout.yaxis.ticktext) == [*map(str, layers), "output"]
+    assert len(figure.data[0].z) == len(layers) + 1
 
 
 @pytest.mark.parametrize(

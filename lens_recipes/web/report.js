@@ -1,0 +1,557 @@
+// The report: one state, four views of it (heatmap, cell, lines, table), and the address that holds the state.
+// All text comes from tokens and is set as text, never as HTML; what Plotly is given has passed `inert`.
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const SYMBOLS = "●■◆▲✕★"; // of `data.markers`, as text
+const WORD = 74, NARROW = 14, LETTERS = 12, MAX_WORDS = 60, UPRIGHT = 24, MAX_PINS = data.colors.length; // a column's pixels, with words or without
+
+// -- numbers ------------------------------------------------------------------------------------------------
+
+function unpacked({ type, shape, base64 }) {
+  const chars = atob(base64), bytes = new Uint8Array(chars.length);
+  for (let i = 0; i < chars.length; i++) bytes[i] = chars.charCodeAt(i);
+  const kinds = { f4: Float32Array, i4: Int32Array, u2: Uint16Array };
+  return { shape, values: new kinds[type](bytes.buffer) };
+}
+
+const arrays = Object.fromEntries(Object.entries(data.arrays).map(([name, packed]) => [name, unpacked(packed)]));
+
+function at(name, ...index) {
+  const { shape, values } = arrays[name];
+  return values[index.reduce((flat, i, axis) => flat * shape[axis] + i, 0)];
+}
+
+const size = (name, axis) => arrays[name].shape[axis];
+const K = size("top", 2);
+
+// log p and rank of what `of` names, after one token, at one site; rank -1 where it is not known
+const named = {
+  top: (s, t) => [at("top_logprobs", s, t, 0), 0],
+  next: (s, t) => [at("next_logprobs", s, t), at("next_ranks", s, t)],
+  final: (s, t) => [at("final_logprobs", s, t), at("final_ranks", s, t)],
+};
+const target = (j) => (s, t) => [at("target_logprobs", s, t, j), at("target_ranks", s, t, j)];
+const follow = (of) => named[of] ?? target(Number(of));
+
+function value(metric, of, s, t) {
+  if (metric === "entropy" || metric === "kl") return at(metric === "kl" ? "kl_to_final" : metric, s, t);
+  if (metric === "loss") return -at("next_logprobs", s, t);
+  if (metric === "logit_diff") {
+    const [a, b] = of.split("-").map(Number);
+    return at("target_logprobs", s, t, a) - at("target_logprobs", s, t, b);
+  }
+  const [logprob, rank] = follow(of)(s, t);
+  if (metric === "rank") return rank < 0 ? NaN : rank;
+  if (metric === "logit") return logprob + at("logsumexp", s, t);
+  return metric === "prob" ? Math.exp(logprob) : logprob;
+}
+
+// The row above all layers: measured for the model's answer, else the last layer's, where that is the output.
+function outputValue(metric, of, t) {
+  if ((metric === "prob" || metric === "logprob") && (of === "top" || of === "final")) {
+    const logprob = at("model_logprobs", t);
+    return metric === "prob" ? Math.exp(logprob) : logprob;
+  }
+  return data.output_site < 0 ? NaN : value(metric, of, data.output_site, t);
+}
+
+const cellValue = (row, t) =>
+  row.site < 0 ? outputValue(state.metric, state.of, t) : value(state.metric, state.of, row.site, t);
+
+// What one token has along the layers: null where the result does not follow it at this position.
+function logprobsOf(t, id) {
+  const along = data.along;
+  const m = Array.from({ length: size("tracked", 1) }, (_, i) => i).find((i) => at("tracked", t, i) === id);
+  if (m !== undefined) return along.map((s) => at("tracked_logprobs", s, t, m));
+  const j = prompt().targets.indexOf(id);
+  if (j >= 0) return along.map((s) => at("target_logprobs", s, t, j));
+  if (at("final", t) === id) return along.map((s) => at("final_logprobs", s, t));
+  if (data.tokens.next[t] === id) return along.map((s) => at("next_logprobs", s, t));
+  return null;
+}
+
+// -- words --------------------------------------------------------------------------------------------------
+
+const twins = new Map(); // how many tokens have a text
+for (const word of data.texts) twins.set(word, (twins.get(word) ?? 0) + 1);
+const text = (id) => (id < 0 ? "" : twins.get(data.texts[id]) > 1 ? `${data.texts[id]} #${data.ids[id]}` : data.texts[id]);
+const cut = (word, n) => ([...word].length <= n ? word : [...word].slice(0, n - 1).join("") + "…");
+const inert = (word) =>
+  word.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
+const isolated = (word) => `\u2068${word}\u2069`; // so that right-to-left text turns nothing round beside it
+const label = (word, n) => inert(isolated(cut(word, n)));
+
+function figures(metric, number) {
+  if (Number.isNaN(number)) return "–";
+  if (metric === "rank") return number.toLocaleString("en");
+  const small = number !== 0 && Math.abs(number) < 0.001;
+  return small ? number.toExponential(2) : String(Number(number.toPrecision(4)));
+}
+
+function probability(logprob) {
+  const p = Math.exp(logprob);
+  return p >= 0.001 ? p.toFixed(3) : p.toExponential(1);
+}
+
+function whose() {
+  const metric = data.metrics[state.metric];
+  const option = [...$("of").options].find((o) => o.value === state.of);
+  return ["top", "token", "pair"].includes(metric.about) && option ? `${metric.label} of ${option.text}` : metric.label;
+}
+
+function element(tag, words, attributes = {}) {
+  const made = document.createElement(tag);
+  if (words !== null) made.textContent = words;
+  for (const [name, set] of Object.entries(attributes)) made.setAttribute(name, set);
+  return made;
+}
+
+function refill(place, made) { // the keyboard stays where it was
+  const focused = [...place.children].indexOf(document.activeElement);
+  place.replaceChildren(...made);
+  if (focused >= 0) place.children[Math.min(focused, place.children.length - 1)]?.focus();
+}
+
+// -- state --------------------------------------------------------------------------------------------------
+
+// token: index into all tokens of the page, none at first; site: -1 is the model's output; pins: {token, id}
+const state = { prompt: 0, component: data.main, metric: "prob", of: "top", site: -1, token: -1, find: "", pins: [], lines: "prob" };
+
+const prompt = () => data.prompts[state.prompt];
+const tokens = () => Array.from({ length: prompt().stop - prompt().start }, (_, i) => prompt().start + i);
+
+function rows() {
+  const found = data.sites.flatMap((site, s) =>
+    site.component === state.component || (site.component === "embed" && state.component === data.main)
+      ? [{ site: s, label: site.label, place: site.place }] : []);
+  return data.answers ? [...found, { site: -1, label: "output", place: "the model's output" }] : found;
+}
+
+const rowOf = (site) => Math.max(0, rows().findIndex((row) => row.site === site));
+
+// What `of` may be for a metric, as [value, words].
+function choices(metric) {
+  const targets = prompt().targets.map((id, j) => [String(j), cut(text(id), 24)]);
+  const about = data.metrics[metric].about;
+  if (about === "pair") {
+    const pairs = targets.flatMap(([a, A]) => targets.map(([b, B]) => [`${a}-${b}`, `${A} − ${B}`]));
+    return pairs.filter(([pair]) => pair.split("-")[0] !== pair.split("-")[1]);
+  }
+  if (about !== "top" && about !== "token") return [];
+  const always = data.answers ? [["final", "the model's answer"], ["next", "the next token"]] : [];
+  return [...(about === "top" ? [["top", "the top token"]] : []), ...always, ...targets];
+}
+
+const metrics = () => Object.keys(data.metrics).filter((name) =>
+  data.metrics[name].about === "all" || data.metrics[name].about === "next" || choices(name).length);
+
+function settle() { // whatever was asked for, become something that this result has
+  const whole = (number, n) => (Number.isInteger(number) && number >= 0 && number < n ? number : 0);
+  state.prompt = whole(state.prompt, data.prompts.length);
+  if (!data.components.includes(state.component)) state.component = data.main;
+  if (!metrics().includes(state.metric)) state.metric = metrics()[0];
+  const accepted = choices(state.metric).map(([name]) => name);
+  if (!accepted.includes(state.of)) state.of = accepted[0] ?? "";
+  const { start, stop } = prompt();
+  if (!(Number.isInteger(state.token) && state.token >= start && state.token < stop)) state.token = stop - 1;
+  if (!rows().some((row) => row.site === state.site)) state.site = rows().at(-1).site;
+  const valid = ({ token, id }) => token >= start && token < stop && id >= 0 && id < data.texts.length;
+  const once = (one, i) => state.pins.findIndex((other) => same(other, one.token, one.id)) === i;
+  state.pins = state.pins.filter(valid).filter(once).slice(0, MAX_PINS);
+  if (state.lines !== "logprob") state.lines = "prob";
+}
+
+function toHash() {
+  const said = new URLSearchParams({ ...state, pins: state.pins.map((pin) => `${pin.token}:${pin.id}`).join(",") });
+  history.replaceState(null, "", `#${said}`);
+}
+
+function fromHash() {
+  const said = new URLSearchParams(location.hash.slice(1));
+  for (const name of ["component", "metric", "of", "find", "lines"]) if (said.has(name)) state[name] = said.get(name);
+  for (const name of ["prompt", "site", "token"]) if (said.has(name)) state[name] = Number(said.get(name));
+  const pins = (said.get("pins") ?? "").split(",").filter(Boolean).map((pin) => pin.split(":").map(Number));
+  state.pins = pins.map(([token, id]) => ({ token, id })).filter((pin) => Number.isInteger(pin.token) && Number.isInteger(pin.id));
+  settle();
+}
+
+// Every change comes through here.
+function go(change = {}) {
+  if ("prompt" in change) Object.assign(state, { token: -1, pins: [] });
+  Object.assign(state, change);
+  settle();
+  toHash();
+  draw(Object.keys(change));
+}
+
+// -- pins ---------------------------------------------------------------------------------------------------
+
+const topOf = (site, t, k = 0) => (site < 0 ? at("final", t) : at("top", site, t, k));
+const same = (pin, t, id) => pin.token === t && pin.id === id;
+
+function pin(t, id, add, cell = {}) {
+  const there = state.pins.some((other) => same(other, t, id));
+  const others = state.pins.filter((other) => !same(other, t, id));
+  if (there && (add || others.length === 0)) return go({ ...cell, pins: others });
+  if (add && others.length >= MAX_PINS) return say(`${MAX_PINS} tokens are pinned: unpin one first.`);
+  return go({ ...cell, pins: add ? [...others, { token: t, id }] : [{ token: t, id }] });
+}
+
+const say = (words) => { $("said").textContent = words; };
+
+// -- heatmap ------------------------------------------------------------------------------------------------
+
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const look = () => ({
+  paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: css("--back"), font: { family: "Inter, Helvetica, Arial, sans-serif", size: 12, color: css("--ink") },
+});
+const QUIET = { displayModeBar: false, responsive: false };
+
+// Cells whose top-1 is what the model answers, those above each other as one.
+function answered(shown, columns) {
+  const runs = [];
+  columns.forEach((t, x) => {
+    let first = -1;
+    shown.forEach((row, y) => {
+      const hit = row.site >= 0 && at("final_ranks", row.site, t) === 0;
+      if (hit && first < 0) first = y;
+      const ends = !hit || y === shown.length - 1;
+      if (first >= 0 && ends) { runs.push([x, first, hit ? y : y - 1]); first = -1; }
+    });
+  });
+  return runs;
+}
+
+function coloured(z) {
+  const { range, logarithmic, two_sided } = data.metrics[state.metric];
+  const shown = logarithmic ? z.map((line) => line.map((n) => -Math.log10(n + 1))) : z;
+  const finite = shown.flat().filter(Number.isFinite), none = finite.length === 0;
+  const [least, most] = [Math.min, Math.max].map((end) => finite.reduce((a, b) => end(a, b), finite[0] ?? 0));
+  const reach = Math.max(Math.abs(least), Math.abs(most), 1e-6);
+  const low = two_sided ? -reach : range[0] ?? least, high = two_sided ? reach : range[1] ?? Math.max(most, low + 1e-6);
+  const clipped = shown.map((line) => line.map((n) => (Number.isNaN(n) ? null : Math.min(Math.max(n, low), high))));
+  return { z: clipped, zmin: low, zmax: high, none };
+}
+
+const box = { left: 0, top: 5, wide: 0, tall: 0 }; // pixels: where the first cell begins, and how large a cell is
+const onPaper = matchMedia("print");
+
+function heatmap() {
+  const shown = rows(), columns = tokens(), written = columns.length <= MAX_WORDS;
+  box.left = Math.max(60, 40 + 7 * Math.max(...shown.map((row) => row.label.length)));
+  const room = ($("map").clientWidth - box.left - 25) / columns.length; // paper does not scroll
+  box.wide = onPaper.matches ? Math.min(140, room) : written ? Math.max(WORD, Math.min(140, room)) : Math.max(NARROW, room);
+  box.tall = shown.length > 60 ? 14 : 22;
+  const gap = written ? 1 : 0; // without gaps plotly draws many cells fast
+  const axis = { fixedrange: true, showgrid: false, zeroline: false, ticks: "", showticklabels: false };
+  const colour = coloured(shown.map((row) => columns.map((t) => cellValue(row, t))));
+  const { colors } = data.metrics[state.metric];
+  const trace = { type: "heatmap", ...colour, colorscale: colors, hoverinfo: "none", xgap: gap, ygap: gap, showscale: false };
+  Plotly.react("heatmap", [trace], {
+    ...look(), width: box.left + 20 + columns.length * box.wide, height: box.top + 5 + shown.length * box.tall,
+    margin: { l: box.left, r: 20, t: box.top, b: 5 }, dragmode: false, hovermode: "closest",
+    xaxis: { ...axis, range: [-0.5, columns.length - 0.5] },
+    yaxis: { ...axis, range: [-0.5, shown.length - 0.5] },
+  }, QUIET);
+  legend(trace);
+  headers(columns);
+  names(shown);
+  words(written ? shown : [], columns, colour);
+  frames(shown, columns);
+  cursor();
+}
+
+// What stands over the map is our own: plotly takes seconds for hundreds of labels, and picks greys for its words.
+const rowTop = (y) => box.top + (rows().length - 1 - y) * box.tall; // of a row
+
+function names(shown) {
+  const step = Math.ceil(15 / box.tall); // every name that has room
+  const made = shown.map((row, y) => element("span", row.label, { style: `top: ${rowTop(y)}px; line-height: ${box.tall}px` }));
+  $("names").replaceChildren(...made.filter((_, y) => (shown.length - 1 - y) % step === 0));
+  const height = box.top + 5 + shown.length * box.tall + $("columns").offsetHeight;
+  Object.assign($("names").style, { width: `${box.left}px`, height: `${height}px`, marginBottom: `${-height}px` });
+}
+
+function headers(columns) {
+  const upright = columns.length <= UPRIGHT, step = Math.ceil(LETTERS / box.wide), made = columns.map((t, x) => {
+    const word = element("bdi", cut(data.tokens.text[t], 14));
+    word.style.left = `${box.left + (x + 0.5) * box.wide}px`;
+    word.style.maxWidth = upright ? `${box.wide}px` : "";
+    word.hidden = x % step !== 0;
+    return word;
+  });
+  $("columns").className = upright ? "upright" : "";
+  $("columns").replaceChildren(...made);
+}
+
+function words(shown, columns, { z, zmin, zmax }) {
+  const { inks } = data.metrics[state.metric], room = Math.max(3, Math.floor(box.wide / 7.5));
+  $("words").replaceChildren(...shown.flatMap((row, y) => columns.map((t, x) => {
+    const part = (z[y][x] - zmin) / (zmax - zmin), fill = z[y][x] === null ? css("--ink") : inks[Math.round(part * (inks.length - 1))];
+    const made = document.createElementNS("http://www.w3.org/2000/svg", "text");
+    made.textContent = isolated(cut(data.texts[topOf(row.site, t)] ?? "", room));
+    for (const [name, set] of Object.entries({ x: box.left + (x + 0.5) * box.wide, y: rowTop(y) + box.tall / 2, fill })) made.setAttribute(name, set);
+    return made;
+  })));
+}
+
+const path = (id, shapes) => $(id).setAttribute("d", shapes.join(""));
+
+function frames(shown, columns) {
+  const runs = data.answers ? answered(shown, columns) : [];
+  const shapes = runs.map(([x, first, last]) =>
+    `M${box.left + x * box.wide},${rowTop(last)}h${box.wide}v${(last - first + 1) * box.tall}h${-box.wide}z`);
+  path("halo", shapes);
+  path("edge", shapes);
+}
+
+// The colours and what they stand for.
+function legend({ zmin, zmax, none }) {
+  const { colors, logarithmic } = data.metrics[state.metric];
+  const even = [0, 0.25, 0.5, 0.75, 1].map((part) => zmin + part * (zmax - zmin));
+  const at = logarithmic ? data.rank_ticks.tickvals : even;
+  const words = logarithmic ? data.rank_ticks.ticktext : even.map((n) => String(Number(n.toPrecision(3))));
+  $("whose").textContent = none ? `${whose()}: there are no numbers` : whose();
+  $("bar").hidden = $("ticks").hidden = none;
+  $("bar").style.background = `linear-gradient(to right, ${colors.map(([part, color]) => `${color} ${100 * part}%`).join(", ")})`;
+  $("ticks").replaceChildren(...at.map((n, i) => element("span", words[i], { style: `left: ${100 * (n - zmin) / (zmax - zmin)}%` })));
+}
+
+function cursor() {
+  const x = tokens().indexOf(state.token);
+  Object.assign($("cursor").style, {
+    left: `${box.left + x * box.wide}px`, top: `${rowTop(rowOf(state.site))}px`, width: `${box.wide}px`, height: `${box.tall}px`,
+  });
+  [...$("columns").children].forEach((word, i) => word.classList.toggle("here", i === x));
+}
+
+function reveal() { // scroll the map to the cell
+  const map = $("map"), x = box.left + tokens().indexOf(state.token) * box.wide;
+  if (x < map.scrollLeft + box.left || x + box.wide > map.scrollLeft + map.clientWidth) map.scrollLeft = x - map.clientWidth / 2;
+}
+
+// -- the cell, and its position at every layer --------------------------------------------------------------
+
+function cellWords(row, t) {
+  const { text: read, position, next, generated } = data.tokens;
+  const then = next[t] < 0 ? "" : generated[t] ? `, where ${text(next[t])} was written` : `, before ${text(next[t])}`;
+  const where = data.answers ? `after ${read[t]} (position ${position[t]})${then}` : read[t];
+  return `${row.place}, ${where}: ${whose()} ${figures(state.metric, cellValue(row, t))}`;
+}
+
+function predictions(site, t) {
+  if (site < 0) return [[at("final", t), at("model_logprobs", t)]];
+  return Array.from({ length: K }, (_, k) => [at("top", site, t, k), at("top_logprobs", site, t, k)]);
+}
+
+function cell() {
+  const row = rows()[rowOf(state.site)], t = state.token;
+  $("cell").replaceChildren(element("bdi", cellWords(row, t)));
+  refill($("top"), predictions(row.site, t).map(([id, logprob]) => {
+    const button = element("button", null, { type: "button", "aria-pressed": state.pins.some((p) => same(p, t, id)) });
+    button.append(element("bdi", text(id)), ` ${probability(logprob)}`);
+    button.onclick = (event) => pin(t, id, event.shiftKey);
+    return button;
+  }));
+  const y = rowOf(state.site);
+  Object.assign($("layer"), { max: rows().length - 1, value: y });
+  $("layer").setAttribute("aria-valuetext", row.place);
+  const columns = tokens(), x = columns.indexOf(t);
+  Object.assign($("position"), { max: columns.length - 1, value: x });
+  $("position").setAttribute("aria-valuetext", `${data.tokens.text[t]}, position ${data.tokens.position[t]}`);
+  $("layer-now").textContent = row.label;
+  $("position-now").textContent = data.answers ? `${data.tokens.position[t]} ${data.tokens.text[t]}` : data.tokens.text[t];
+}
+
+function every() {
+  const t = state.token, body = document.createDocumentFragment();
+  for (const row of rows().reverse()) {
+    const line = element("tr", null, row.site === state.site ? { class: "here" } : {});
+    line.append(element("th", row.label, { scope: "row" }));
+    predictions(row.site, t).forEach(([id, logprob]) => {
+      const made = element("td", null, { "data-site": row.site, "data-id": id });
+      made.append(element("bdi", cut(text(id), 16)), element("small", ` ${probability(logprob)}`));
+      if (id === at("final", t) && data.answers) made.className = "answer";
+      line.append(made);
+    });
+    body.append(line);
+  }
+  $("every").tBodies[0].replaceChildren(body);
+}
+
+// -- lines --------------------------------------------------------------------------------------------------
+
+function lines() {
+  const chips = [], traces = [], layers = data.along.map((s) => data.sites[s].layer);
+  state.pins.forEach(({ token: t, id }, i) => {
+    const logprobs = data.along.length ? logprobsOf(t, id) : null;
+    const name = `${text(id)} after ${data.answers ? `${data.tokens.position[t]} ` : ""}${data.tokens.text[t]}`;
+    const symbol = i % SYMBOLS.length, color = data.colors[i] === "#000000" ? css("--ink") : data.colors[i];
+    const chip = element("button", null, { type: "button", title: "unpin", style: `border-color: ${color}` });
+    const none = !data.along.length ? " (no layers to follow it through)" : " (no data: not tracked here)";
+    chip.append(element("span", `${SYMBOLS[symbol]} `, { style: `color: ${color}`, "aria-hidden": "true" }), element("bdi", name), logprobs ? "" : none, element("span", " ✕", { "aria-label": "unpin" }));
+    chip.onclick = () => go({ pins: state.pins.filter((_, j) => j !== i) });
+    chips.push(chip);
+    if (logprobs) traces.push({
+      type: "scatter", mode: "lines+markers", x: layers, name: label(name, 40), showlegend: false,
+      y: state.lines === "prob" ? logprobs.map(Math.exp) : logprobs,
+      line: { color, dash: data.dashes[i % data.dashes.length], width: 2 }, marker: { size: 7, symbol: data.markers[symbol] },
+      text: logprobs.map((logprob, n) => `${label(name, 40)}<br>layer ${layers[n]}: ${probability(logprob)}`),
+      hovertemplate: "%{text}<extra></extra>",
+    });
+  });
+  refill($("pins"), chips.length ? chips : [element("p", "Click a cell to pin its token; shift-click adds one.")]);
+  const grid = { gridcolor: css("--line"), zeroline: false, fixedrange: true };
+  Plotly.react("lines", traces, {
+    ...look(), plot_bgcolor: "rgba(0,0,0,0)", autosize: true, height: 280, margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", dragmode: false,
+    xaxis: { ...grid, title: { text: data.line_axis }, range: layers.length ? [layers[0] - 0.5, layers.at(-1) + 0.5] : undefined },
+    yaxis: { ...grid, title: { text: state.lines === "prob" ? "probability" : "log-probability (nats)" },
+      range: state.lines === "prob" ? [-0.02, 1.02] : undefined },
+  }, { ...QUIET, responsive: true });
+}
+
+// -- the same numbers as a table -----------------------------------------------------------------------------
+
+function table() {
+  if (!$("table").open) return;
+  const columns = tokens(), body = document.createDocumentFragment(), head = element("tr", null);
+  head.append(element("th", "layer", { scope: "col" }));
+  for (const t of columns) head.append(element("th", data.tokens.text[t], { scope: "col", dir: "auto" }));
+  for (const row of rows().reverse()) {
+    const line = element("tr", null);
+    line.append(element("th", row.label, { scope: "row" }));
+    for (const t of columns) line.append(element("td", figures(state.metric, cellValue(row, t))));
+    body.append(line);
+  }
+  $("numbers").caption.textContent = whose();
+  $("numbers").tHead.replaceChildren(head);
+  $("numbers").tBodies[0].replaceChildren(body);
+}
+
+// -- search -------------------------------------------------------------------------------------------------
+
+const plain = (word) => word.replaceAll("·", " ").toLowerCase();
+
+function matches() {
+  const wanted = plain(state.find);
+  if (!wanted.trim()) return new Set();
+  return new Set(data.texts.flatMap((word, id) => (plain(word).includes(wanted) ? [id] : [])));
+}
+
+// The cells whose top token is searched for, as [column, row].
+function marked(shown, columns) {
+  const ids = matches();
+  if (!ids.size) return [];
+  return shown.flatMap((row, y) => columns.flatMap((t, x) => (ids.has(topOf(row.site, t)) ? [[x, y]] : [])));
+}
+
+function search() { // what is found, where it is top-1, and what of it can be followed after this token
+  const shown = rows(), cells = marked(shown, tokens());
+  path("marks", cells.map(([x, y]) => `M${box.left + x * box.wide + 3},${rowTop(y) + 3}h7v7h-7z`));
+  const here = [...matches()].map((id) => [id, data.along.length ? logprobsOf(state.token, id) : null]);
+  here.sort((a, b) => (a[1] === null) - (b[1] === null));
+  const made = here.slice(0, 8).map(([id, logprobs]) => {
+    const button = element("button", null, { type: "button" });
+    button.append(element("bdi", text(id)), logprobs ? "" : " (no data here)");
+    button.onclick = (event) => pin(state.token, id, event.shiftKey);
+    return button;
+  });
+  refill($("found"), here.length > 8 ? [...made, element("span", ` and ${here.length - 8} more`)] : made);
+  const some = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+  const words = state.find.trim() ? `${some(here.length, "token")} found; top-1 in ${some(cells.length, "cell")}, marked on the map.` : "";
+  if ($("matched").textContent !== words) $("matched").textContent = words;
+}
+
+// -- drawing, and what a reader does -------------------------------------------------------------------------
+
+function options(select, pairs, chosen) {
+  select.replaceChildren(...pairs.map(([name, words]) => element("option", words, { value: name })));
+  select.value = chosen;
+  select.closest("label").hidden = pairs.length < 2;
+}
+
+const NUMBERS = ["prompt", "component", "metric", "of"]; // what the map and the table are about
+
+function draw(changed) { // of nothing, all
+  const touched = (names) => !changed.length || changed.some((name) => names.includes(name));
+  $("tip").hidden = true;
+  if (touched(NUMBERS)) {
+    options($("metric"), metrics().map((name) => [name, data.metrics[name].label]), state.metric);
+    options($("of"), choices(state.metric), state.of);
+    options($("component"), data.components.map((name) => [name, name]), state.component);
+    options($("prompt"), data.prompts.map(({ text }, p) => [p, cut(text, 60)]), state.prompt);
+    heatmap();
+    table();
+  }
+  if (touched(["pins", "lines", "prompt"])) {
+    options($("scale"), [["prob", "probability"], ["logprob", "log-probability"]], state.lines);
+    lines();
+  }
+  if (touched(["site", "token"])) cursor();
+  if (touched(["site", "token", "prompt"])) reveal();
+  if ($("search").value !== state.find) $("search").value = state.find;
+  cell();
+  every();
+  search();
+}
+
+for (const [id, name] of [["metric", "metric"], ["of", "of"], ["component", "component"], ["scale", "lines"]])
+  $(id).onchange = () => go({ [name]: $(id).value });
+$("prompt").onchange = () => go({ prompt: Number($("prompt").value) });
+$("layer").oninput = () => go({ site: rows()[Number($("layer").value)].site });
+$("position").oninput = () => go({ token: tokens()[Number($("position").value)] });
+$("search").oninput = () => go({ find: $("search").value });
+$("table").ontoggle = table;
+$("every").onclick = (event) => {
+  const made = event.target.closest("td");
+  if (!made) return;
+  pin(state.token, Number(made.dataset.id), event.shiftKey, { site: Number(made.dataset.site) });
+};
+
+$("map").onkeydown = (event) => {
+  const shown = rows(), columns = tokens(), y = rowOf(state.site), x = columns.indexOf(state.token);
+  const step = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
+  if (step) go({ token: columns[x + step[0]] ?? state.token, site: (shown[y + step[1]] ?? shown[y]).site });
+  else if (event.key === "Enter") pin(state.token, topOf(state.site, state.token), event.shiftKey);
+  else if (event.key === "Escape") go({ pins: [] });
+  else return;
+  event.preventDefault();
+  say(cellWords(rows()[rowOf(state.site)], state.token));
+};
+
+function listen() {
+  const map = $("heatmap"), tip = $("tip");
+  map.on("plotly_click", ({ points, event }) => {
+    const row = rows()[points[0].y], t = tokens()[points[0].x];
+    pin(t, topOf(row.site, t), event.shiftKey, { site: row.site, token: t });
+  });
+  map.on("plotly_hover", ({ points, event }) => {
+    const row = rows()[points[0].y], t = tokens()[points[0].x];
+    const tops = predictions(row.site, t).map(([id, logprob]) => {
+      const line = element("li", null);
+      line.append(element("bdi", text(id)), ` ${probability(logprob)}`);
+      return line;
+    });
+    tip.replaceChildren(element("bdi", cellWords(row, t)), ...tops);
+    tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 300)}px`;
+    tip.style.top = `${Math.min(event.clientY + 14, innerHeight - 40 - 20 * tops.length)}px`;
+    tip.hidden = false;
+  });
+  map.on("plotly_unhover", () => { tip.hidden = true; });
+}
+
+for (const part of document.querySelectorAll(".layers")) part.hidden = !data.along.length;
+for (const part of document.querySelectorAll(".answers")) part.hidden = !data.answers;
+let resized;
+addEventListener("resize", () => { // when it has ended
+  clearTimeout(resized);
+  resized = setTimeout(() => draw([]), 150);
+});
+addEventListener("hashchange", () => { fromHash(); draw([]); });
+onPaper.onchange = matchMedia("(prefers-color-scheme: dark)").onchange = () => draw([]);
+fromHash();
+draw([]);
+listen();
+document.body.dataset.ready = Math.round(performance.now()); // milliseconds: from here on the page answers
