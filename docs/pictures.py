@@ -1,8 +1,12 @@
-"""Makes the pictures of the README from real results: python docs/pictures.py (needs the extra `png` and a Chrome)."""
+"""Makes the pictures of the README from real results: python docs/pictures.py (needs the extra `dev` and Chromium)."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from playwright.sync_api import sync_playwright
 
 import lens_recipes as lr
 
@@ -11,17 +15,36 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     model = lr.load("smollm2")
-    result = lr.logit_lens(model, "The capital of France is", targets=[" Paris"])
+    result = lr.logit_lens(model, "The capital of France is", targets=[" Paris", " London"])
+    picture_of_report(result, HERE / "report.png")
     figure = lr.heatmap(result, stride=1)
     figure.update_layout(font_size=13)
-    figure.write_image(HERE / "heatmap.png", width=760, height=860, scale=1.5)
+    lr.save_png(figure, HERE / "heatmap.png", width=760, height=860, scale=1.5)
 
     who = lr.attribution(model, "The capital of France is", " Paris", against=" London", unit="head")
-    lr.head_grid(who).write_image(HERE / "heads.png", width=720, height=820, scale=1.5)
+    lr.save_png(lr.head_grid(who), HERE / "heads.png", width=720, height=820, scale=1.5)
 
     said = lr.generate_lens(model, "The capital of France is", max_new_tokens=12, do_sample=False)
     figure = lr.generation_heatmap(said, stride=1)
-    figure.write_image(HERE / "generation.png", width=1000, height=860, scale=1.5)
+    lr.save_png(figure, HERE / "generation.png", width=1000, height=860, scale=1.5)
+
+
+def picture_of_report(result: lr.LensResult, path: Path) -> None:
+    """The report with two tokens pinned, as a browser shows it."""
+    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+        page_file = Path(folder) / "report.html"
+        lr.report(result, page_file)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 960}, device_scale_factor=1.5)
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("body[data-ready]")
+        for word in ("Paris", "the"):
+            page.fill("#search", word)
+            page.locator("#found button").first.click(modifiers=["Shift"])
+        page.fill("#search", "")
+        page.locator("h1").click()
+        page.screenshot(path=path)
+        browser.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""Runs the tutorial and keeps in it what it shows: python docs/notebook.py (needs the extra `dev` and Chromium)."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import plotly.graph_objects as go
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+TUTORIAL = ROOT / "examples" / "tutorial.ipynb"
+FIGURE = "application/vnd.plotly.v1+json"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """A notebook with the outputs of a run in `folder`, by the Python and the package that run this.
+
+    What is of the machine and not of the results is left out: times, versions, and what was said on stderr (progress
+    bars, libraries that find no GPU).
+    """
+    notebook = copy.deepcopy(notebook)
+    python = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))  # no kernel that is installed
+    client = NotebookClient(
+        notebook,
+        python,
+        timeout=300,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    # One thread: the same numbers, to the last digit, on any number of cores.
+    alike = {"PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype", "OMP_NUM_THREADS": "1"}
+    client.execute(env={**os.environ, **alike}, cleanup_kc=True)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({})
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+def add_pictures(notebook: nbformat.NotebookNode) -> None:
+    """Beside each figure its picture, for pages that do not run plotly's script: GitHub is one."""
+    import lens_recipes as lr
+
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    for output in outputs:
+        if FIGURE not in output.get("data", {}):
+            continue
+        drawn = output.data[FIGURE]
+        figure = go.Figure(drawn["data"], drawn["layout"])
+        with tempfile.TemporaryDirectory() as folder:
+            lr.save_png(figure, Path(folder) / "figure.png", scale=1.5)
+            output.data["image/png"] = base64.b64encode((Path(folder) / "figure.png").read_bytes()).decode()
+        output.metadata["image/png"] = {"width": figure.layout.width, "height": figure.layout.height}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = executed(nbformat.read(TUTORIAL, as_version=4), Path(folder))
+    add_pictures(notebook)
+    nbformat.write(notebook, TUTORIAL)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # the package beside this file, whatever is installed
+    main()
