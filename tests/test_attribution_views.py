@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from hostile import HOSTILE, assert_inert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,6 @@ from lens_recipes.result import LensResult, Site, Tokens
 UNITS = ("layer", "component", "head", "token")
 SUFFIXES = (".json", ".npz")
 PROMPTS = [["The", " capital", " of", " France", " is"], ["<script>", " $x$", "\n"], ["שלום"]]
-HOSTILE = ["<script>", "</script>", "$x$", "%{y}", "&lt;", "\n", "\x00", "", "שלום", "<b>"]
 GOOD = Certificate(1e-6, 20.0, 1e-8, 1.0, 5, "float32")
 BAD = dataclasses.replace(GOOD, max_logit_error=5.0)
 
@@ -650,12 +650,9 @@ def test_hostile_texts_are_shown_as_they_are_written(view):
     result.provenance["model"] = "<u>model</u>$"
     for target in range(3):
         figure = view(result, target=target)
-        shown = json.dumps(figure.to_dict(), default=lambda a: np.asarray(a).tolist())
-        for bad in ("<script", "</script", "<img", "<i>", "<u>", "$", "&lt;b&gt;lt;"):
-            assert bad not in shown, bad
+        assert_inert(figure)
         assert "&lt;u&gt;model&lt;/u&gt;&#36;" in figure.layout.title.subtitle.text
         assert result.target_name(0, target) == html.unescape(figure.layout.title.text).split(": ")[0]
-        assert figure.data[0].hovertemplate == "%{customdata}<extra></extra>"  # no text where plotly looks for fields
 
 
 def test_tokens_that_read_right_to_left_turn_nothing_else_round():

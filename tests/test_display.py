@@ -45,6 +45,15 @@ def test_a_heatmap_shows_hostile_tokens_as_they_are_written(hostile, metric):
     assert words <= {visible(text, 10) for text in HOSTILE}
 
 
+@pytest.mark.parametrize("metric", ["prob", "logprob", "rank", "logit", "logit_diff"])
+def test_no_token_acts_in_lines(hostile, metric):
+    of = [int(i) for i in hostile.target_ids[0]]  # two may have one text
+    assert_inert(lr.trajectory(hostile, metric=metric, of=of, position=[-1, 0] if metric == "prob" else -1))
+    every = range(0, len(hostile.tokens), 4)
+    assert_inert(lr.trajectory(hostile, of="final", position=every))
+    assert_inert(lr.top_tokens(hostile))
+
+
 def test_a_written_page_cannot_be_broken_out_of(hostile, tmp_path):
     lr.write_html(lr.heatmap(hostile, title="</script><script>alert(1)</script>"), tmp_path / "a.html")
     page = (tmp_path / "a.html").read_text()

@@ -443,17 +443,6 @@ def test_a_page_says_what_is_not_certified(result, tmp_path):
     assert "".join(result.text(i) for i in result[0].tokens.next_id) in text
 
 
-def leaves(value):
-    """Every text of a figure."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from leaves(item)
-
-
 @pytest.mark.parametrize(
     "view",
     [
