@@ -102,6 +102,12 @@ def values(one: LensResult, metric: str, of: Any = None) -> tuple[NDArray[np.flo
             raise ValueError(f'metric={metric!r} needs `of`: "next", "final", or one of the targets, as text or id.')
         logprobs, whose = one.top_logprobs[..., 0], "the top token"
         return (np.exp(logprobs) if metric == "prob" else logprobs), f"{kind.label} of {whose}"
+    if not isinstance(of, str | int | np.integer):
+        raise ValueError(
+            f"of={of!r}: metric={metric!r} is about one token here, a text or an id (trajectory takes a list of them, "
+            'metric="logit_diff" a pair).'
+        )
+    of = of if isinstance(of, str) else int(of)
     if metric == "rank":
         if tracked_only(one, of) is not None:
             raise ValueError(NO_RANK.format(of))

@@ -71,6 +71,8 @@ def test_the_numbers_of_each_metric(result):
     ("metric", "of", "words"),
     [
         ("loss", 260, "next token"),
+        ("prob", [260, 261], "one token here"),
+        ("rank", (260,), "one token here"),
         ("logit_diff", 260, "two targets"),
         ("logit_diff", (260, 261, 262), "two targets"),
         ("logit_diff", "ab", "two targets"),

@@ -142,7 +142,10 @@ def test_the_table_has_the_numbers_of_the_arrays(result, opened, prompt):
 def test_a_click_pins_a_token_and_draws_it_through_the_layers(result, opened):
     page, one = opened(result), result[0]
     along = [s for s, site in enumerate(one.sites) if site.component == "resid_post"]
-    assert page.locator("#pins button").count() == 0
+    pinned = [(p["token"], page.evaluate(f"data.ids[{p['id']}]")) for p in state(page)["pins"]]
+    assert pinned == [(len(one.tokens) - 1, int(i)) for i in one.target_ids[0]]  # what was asked about
+    drawn = page.evaluate("document.getElementById('lines').data[1].y")
+    np.testing.assert_allclose(drawn, np.exp(one.target_logprobs[along, -1, 1]), rtol=1e-5)
     click(page, 2, 3)  # above the embedding: the second layer
     site, token = along[1], 3
     pinned = state(page)["pins"]

@@ -175,13 +175,21 @@ function fromHash() {
   const pins = (said.get("pins") ?? "").split(",").filter(Boolean).map((pin) => pin.split(":").map(Number));
   state.pins = pins.map(([token, id]) => ({ token, id })).filter((pin) => Number.isInteger(pin.token) && Number.isInteger(pin.id));
   settle();
+  if (!said.has("pins")) pinTargets();
+}
+
+// What was asked about a prompt, after its last token.
+function pinTargets() {
+  state.pins = prompt().targets.map((id) => ({ token: prompt().stop - 1, id }));
+  settle();
 }
 
 // Every change comes through here.
 function go(change = {}) {
-  if ("prompt" in change) Object.assign(state, { token: -1, pins: [] });
+  if ("prompt" in change) state.token = -1;
   Object.assign(state, change);
   settle();
+  if ("prompt" in change) pinTargets();
   toHash();
   draw(Object.keys(change));
 }
