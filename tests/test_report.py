@@ -190,25 +190,24 @@ def test_a_token_without_data_is_said_to_have_none(llama, opened):
     assert page.evaluate("document.getElementById('lines').data.length") == 0
 
 
-@pytest.mark.parametrize(("metric", "of"), [(m, {"token": "final"}.get(k.about)) for m, k in METRICS.items()])
-def test_the_colours_are_those_of_the_heatmap(result, opened, metric, of):
+def test_the_colours_are_those_of_the_heatmap(result, opened):
     page, one = opened(result), result[0]
-    page.evaluate(f"go({{ metric: '{metric}', of: '{of or ''}' }})")
-    pair = one.target_ids[0].tolist() if metric == "logit_diff" else of
     rows = [s for s, site in enumerate(one.sites) if site.component in ("embed", "resid_post")]
-    expected = json.loads(lr.heatmap(result, metric=metric, of=pair, sites=rows).to_json())["data"][0]
-    theirs = np.array(lr.heatmap(result, metric=metric, of=pair, sites=rows).data[0].z, dtype=np.float64)
-    drawn = page.evaluate("document.getElementById('heatmap').data[0]")
-    z = np.array([[math.nan if n is None else n for n in row] for row in drawn["z"]])
-    if "zmin" in expected:  # the heatmap's range is that of all sites where a metric has none of its own
-        np.testing.assert_allclose([drawn["zmin"], drawn["zmax"]], [expected["zmin"], expected["zmax"]], rtol=1e-5)
-        np.testing.assert_allclose(z, np.clip(theirs, expected["zmin"], expected["zmax"]), rtol=1e-4, atol=1e-5)
-    colors = METRICS[metric].colors
-    named = get_colorscale(colors) if isinstance(colors, str) else colors
-    assert drawn["colorscale"] == [list(point) for point in named]
-    bar = page.evaluate("document.getElementById('bar').style.background")
-    first, last = (to_rgb(named[end][1]) for end in (0, -1))
-    assert bar.index(first) < bar.index(last)
+    for metric, kind in METRICS.items():
+        of = "final" if kind.about == "token" else None
+        pair = one.target_ids[0].tolist() if metric == "logit_diff" else of
+        page.evaluate(f"go({{ metric: '{metric}', of: '{of or ''}' }})")
+        figure = lr.heatmap(result, metric=metric, of=pair, sites=rows)
+        theirs, limits = np.array(figure.data[0].z, dtype=np.float64), [figure.data[0].zmin, figure.data[0].zmax]
+        drawn = page.evaluate("document.getElementById('heatmap').data[0]")
+        z = np.array([[math.nan if n is None else n for n in row] for row in drawn["z"]])
+        np.testing.assert_allclose([drawn["zmin"], drawn["zmax"]], limits, rtol=1e-5, err_msg=metric)
+        np.testing.assert_allclose(z, np.clip(theirs, *limits), rtol=1e-4, atol=1e-5, err_msg=metric)
+        named = get_colorscale(kind.colors) if isinstance(kind.colors, str) else kind.colors
+        assert drawn["colorscale"] == [list(point) for point in named]
+        bar = page.evaluate("document.getElementById('bar').style.background")
+        first, last = (to_rgb(named[end][1]) for end in (0, -1))
+        assert bar.index(first) < bar.index(last)
 
 
 def to_rgb(color):
