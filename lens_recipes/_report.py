@@ -22,10 +22,10 @@ from .display import prose, visible
 from .files import written
 from .inks import inks_along
 from .looks import COLORS, DASHES, MARKERS
-from .metrics import METRICS, fixed_range, output_site, rank_ticks, vocab_size
+from .metrics import METRICS, fixed_range, output_site, rank_bar, vocab_size
 from .pages import script_page, written_out
 from .result import AXES, LensResult
-from .tracks import named
+from .tracks import named_prompts
 
 MAX_BYTES = 12_000_000
 TEXT = 40  # characters of a token
@@ -130,13 +130,9 @@ def _prompts(result: LensResult, prompts: Any, room: int) -> list[int]:
     if prompts is None:
         sizes = np.bincount(result.tokens.prompt, minlength=len(result)) * _token_bytes(result)
         return list(range(max(1, int((sizes.cumsum() <= room).sum()))))
-    items, n = named(prompts), len(result)
-    for p in items:
-        if not isinstance(p, int | np.integer) or isinstance(p, bool) or not -n <= p < n:
-            raise ValueError(f"prompts={prompts!r}: {p!r} is none of the prompts 0 to {n - 1} of this result.")
-    if not items:
+    if not (found := named_prompts(result, prompts)):
         raise ValueError("prompts= names no prompt: pass at least one, or None.")
-    return list(dict.fromkeys(int(p) % n for p in items))
+    return found
 
 
 def _token_bytes(result: LensResult) -> int:
@@ -213,7 +209,7 @@ def _data(result: LensResult, shown: list[int]) -> dict[str, Any]:
         "ids": ids,
         "texts": [visible(result.text(i), TEXT) for i in ids],
         "metrics": _metrics(result, ("kl", "loss") if vectors else ()),
-        "rank_ticks": _rank_ticks(vocab_size(result)),
+        "rank_ticks": rank_bar(vocab_size(result)),
         "colors": COLORS,
         "dashes": DASHES,
         "markers": MARKERS,
@@ -236,11 +232,6 @@ def _metrics(result: LensResult, without: Iterable[str]) -> dict[str, Any]:
         for colors in [get_colorscale(metric.colors) if isinstance(metric.colors, str) else metric.colors]
         if name not in without
     }
-
-
-def _rank_ticks(vocab: int) -> dict[str, Any]:
-    at, words = rank_ticks(vocab)
-    return {"tickvals": [-x for x in at], "ticktext": words}
 
 
 def _packed(array: np.ndarray) -> dict[str, Any]:

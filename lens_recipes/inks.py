@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,18 @@ def hexadecimal(rgb: tuple[float, ...]) -> str:
     return "#" + "".join(f"{round(255 * channel):02x}" for channel in rgb)
 
 
-def inks_along(colorscale: Any) -> list[str]:
+def inks_along(colorscale: str | list[list[Any]]) -> tuple[str, ...]:
     """The ink for each of `SHADES` steps of a scale."""
+    return _inks(colorscale if isinstance(colorscale, str) else tuple(map(tuple, colorscale)))
+
+
+@cache  # a generation has a heatmap for each of its steps
+def _inks(colorscale: str | tuple[tuple[Any, ...], ...]) -> tuple[str, ...]:
     from plotly.colors import sample_colorscale
 
-    shades = sample_colorscale(colorscale, np.linspace(0, 1, SHADES).tolist(), colortype="tuple")
-    return [ink(hexadecimal(shade)) for shade in shades]
+    scale = colorscale if isinstance(colorscale, str) else list(map(list, colorscale))
+    shades = sample_colorscale(scale, np.linspace(0, 1, SHADES).tolist(), colortype="tuple")
+    return tuple(ink(hexadecimal(shade)) for shade in shades)
 
 
 def in_two_inks(cells: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -263,8 +263,7 @@ def color_axis(metric: str, z: NDArray[np.floating[Any]], vocab: int) -> ColorAx
     """
     bar: dict[str, Any] = {}
     if metric == "rank":
-        at, words = rank_ticks(vocab)
-        z, bar = -np.log10(z + 1), {"tickvals": [-x for x in at], "ticktext": words}
+        z, bar = -np.log10(z + 1), rank_bar(vocab)
     finite = z[np.isfinite(z)]
     if METRICS[metric].two_sided:
         high = max(float(np.abs(finite).max(initial=0)), 1e-6)
@@ -288,6 +287,12 @@ def rank_ticks(vocab: int) -> tuple[list[float], list[str]]:
     """Where ranks 0, 1, 10, 100 … stand on an axis of log10(rank + 1), and how they are written."""
     ranks = [0, *(10**power for power in range(int(math.log10(vocab)) + 1))]
     return [math.log10(rank + 1) for rank in ranks], [f"{rank:,}" for rank in ranks]
+
+
+def rank_bar(vocab: int) -> dict[str, Any]:
+    """The same ticks on a colour bar, which has the top at the top."""
+    at, words = rank_ticks(vocab)
+    return {"tickvals": [-x for x in at], "ticktext": words}
 
 
 def number(value: float, metric: str) -> str:

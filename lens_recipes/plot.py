@@ -152,7 +152,6 @@ def site_map(
     shown = chosen(one.sites, sites, component)
     rows = thinned(one.sites, shown, stride, named=sites is not None)
     tokens = list(columns.tokens)
-    words = [[plotly_safe(one.text(i), 10) for i in one.top_ids[s, tokens, 0]] for s in rows]
     full = len(rows) * len(tokens) <= FULL_HOVER
     hover = [
         ["<br>".join([*columns.place(s, t), *_hover(one, s, t, what, float(z[s, t]), metric, full)]) for t in tokens]
@@ -164,10 +163,8 @@ def site_map(
     if output:
         top = _output(one, metric, of, z)[tokens]
         cells = np.vstack([cells, color_axis(metric, top, vocab_size(one)).z])
-        words.append([plotly_safe(one.text(one.final_ids[t]), 10) for t in tokens])
         hover.append(["<br>".join(_answer(one, t, what, float(p), metric)) for t, p in zip(tokens, top, strict=True)])
         names.append(OUTPUT)
-    written = len(tokens) <= MAX_WORDS
     colored = {
         "type": "heatmap",
         "z": cells,
@@ -182,7 +179,11 @@ def site_map(
         "ygap": 1,
         **axis.limits,
     }
-    figure = go.Figure(list(in_two_inks(colored | {"text": words})) if written else [colored])
+    traces: Iterable[dict[str, Any]] = [colored]
+    if len(tokens) <= MAX_WORDS:
+        said = [one.top_ids[s, tokens, 0] for s in rows] + [one.final_ids[tokens]] * output
+        traces = in_two_inks(colored | {"text": [[plotly_safe(one.text(i), 10) for i in ids] for ids in said]})
+    figure = go.Figure(list(traces))
     vectors = are_vectors(one.sites)
     several = components(one.sites) != ["resid_post"]
     left_out = len(rows) < len(one.sites) and (several or sites is not None)

@@ -16,7 +16,7 @@ from .layers import after, layer_axis, layered, value_axis, value_title
 from .looks import COLORS, DASHES, FONT, MARKERS, heading
 from .metrics import METRICS, NO_RANK, colorscale, known, number, vocab_size
 from .result import LensResult
-from .tracks import Track, at_token, followed, has_number, named, tracks
+from .tracks import Track, at_token, followed, has_number, named, named_prompts, tracks
 
 TOP_TOKENS = 10
 DRAWN = ("prob", "logprob", "rank", "logit", "logit_diff")  # of one token; `layer_profile` shows the others
@@ -123,14 +123,10 @@ def _positions(position: Any) -> list[Any]:
 
 
 def _prompts(result: LensResult, prompts: Any, n_positions: int) -> list[int]:
-    n, most = len(result), len(DASHES) // n_positions
+    most = len(DASHES) // n_positions
     if prompts is None:
-        return list(range(min(n, most)))
-    items = named(prompts)
-    for item in items:
-        if not isinstance(item, int | np.integer) or not -n <= item < n:
-            raise ValueError(f"prompts={prompts!r}: {item!r} is none of the prompts 0 to {n - 1} of this result.")
-    found = list(dict.fromkeys(int(item) % n for item in items))
+        return list(range(min(len(result), most)))
+    found = named_prompts(result, prompts)
     if not 1 <= len(found) <= most:
         each = f" of {n_positions} positions each" if n_positions > 1 else ""
         raise ValueError(

@@ -145,6 +145,19 @@ def named(of: Any) -> list[Any]:
     return list(dict.fromkeys(items))
 
 
+def named_prompts(result: LensResult, prompts: Any) -> list[int]:
+    """One or several prompts of a result as a list of their numbers from 0, without repetitions.
+
+    Raises:
+        ValueError: one of them is none of the result's.
+    """
+    items, n = named(prompts), len(result)
+    for item in items:
+        if not isinstance(item, int | np.integer) or isinstance(item, bool) or not -n <= item < n:
+            raise ValueError(f"prompts={prompts!r}: {item!r} is none of the prompts 0 to {n - 1} of this result.")
+    return list(dict.fromkeys(int(item) % n for item in items))
+
+
 def _one_track(one: LensResult, what: str | int, metric: str, token: int) -> Track:
     if what == "final":
         key: str | int = what

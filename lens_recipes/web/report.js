@@ -196,7 +196,7 @@ function go(change = {}) {
 
 // -- pins ---------------------------------------------------------------------------------------------------
 
-const topOf = (site, t, k = 0) => (site < 0 ? at("final", t) : at("top", site, t, k));
+const topOf = (site, t) => (site < 0 ? at("final", t) : at("top", site, t, 0));
 const same = (pin, t, id) => pin.token === t && pin.id === id;
 
 function pin(t, id, add, cell = {}) {
@@ -243,7 +243,8 @@ function coloured(z) {
   return { z: clipped, zmin: low, zmax: high, none };
 }
 
-const box = { left: 0, top: 5, wide: 0, tall: 0 }; // pixels: where the first cell begins, and how large a cell is
+// pixels: where the first cell begins, and how large a cell is; and how many rows there are
+const box = { left: 0, top: 5, wide: 0, tall: 0, rows: 0 };
 const onPaper = matchMedia("print");
 
 function heatmap() {
@@ -252,6 +253,7 @@ function heatmap() {
   const room = ($("map").clientWidth - box.left - 25) / columns.length; // paper does not scroll
   box.wide = onPaper.matches ? Math.min(140, room) : written ? Math.max(WORD, Math.min(140, room)) : Math.max(NARROW, room);
   box.tall = shown.length > 60 ? 14 : 22;
+  box.rows = shown.length;
   const gap = written ? 1 : 0; // without gaps plotly draws many cells fast
   const axis = { fixedrange: true, showgrid: false, zeroline: false, ticks: "", showticklabels: false };
   const colour = coloured(shown.map((row) => columns.map((t) => cellValue(row, t))));
@@ -272,7 +274,7 @@ function heatmap() {
 }
 
 // What stands over the map is our own: plotly takes seconds for hundreds of labels, and picks greys for its words.
-const rowTop = (y) => box.top + (rows().length - 1 - y) * box.tall; // of a row
+const rowTop = (y) => box.top + (box.rows - 1 - y) * box.tall;
 
 function names(shown) {
   const step = Math.ceil(15 / box.tall); // every name that has room
@@ -449,16 +451,15 @@ function matches() {
 }
 
 // The cells whose top token is searched for, as [column, row].
-function marked(shown, columns) {
-  const ids = matches();
+function marked(ids, shown, columns) {
   if (!ids.size) return [];
   return shown.flatMap((row, y) => columns.flatMap((t, x) => (ids.has(topOf(row.site, t)) ? [[x, y]] : [])));
 }
 
 function search() { // what is found, where it is top-1, and what of it can be followed after this token
-  const shown = rows(), cells = marked(shown, tokens());
+  const ids = matches(), cells = marked(ids, rows(), tokens());
   path("marks", cells.map(([x, y]) => `M${box.left + x * box.wide + 3},${rowTop(y) + 3}h7v7h-7z`));
-  const here = [...matches()].map((id) => [id, data.along.length ? logprobsOf(state.token, id) : null]);
+  const here = [...ids].map((id) => [id, data.along.length ? logprobsOf(state.token, id) : null]);
   here.sort((a, b) => (a[1] === null) - (b[1] === null));
   const made = here.slice(0, 8).map(([id, logprobs]) => {
     const button = element("button", null, { type: "button" });
