@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._attribution import attribution
     from ._estimate import RemoteEstimate, estimate
     from ._logit_lens import logit_lens
+    from ._paste import paste
     from ._report import report
     from ._table import table
     from .attribution_result import Attribution, Part
@@ -74,6 +75,7 @@ __all__ = [
     "load",
     "logit_diff",
     "logit_lens",
+    "paste",
     "rank_flow",
     "remote_settings",
     "report",
@@ -108,6 +110,7 @@ _HOME = {
     "remote_settings": "ndif",
     "generate_lens": "generation",
     "logit_lens": "_logit_lens",
+    "paste": "_paste",
     "load": "models",
     "heatmap": "plot",
     "save_png": "figure_files",

@@ -37,6 +37,7 @@ from .cli_options import (
     say_written,
     write_json,
 )
+from .cli_paste import PASTE_EXAMPLES, paste_command
 from .cli_show import SHOW_EXAMPLES, show_command
 
 app = typer.Typer(
@@ -192,6 +193,7 @@ def attribute_command(
 
 
 app.command("generate", epilog=GENERATE_EXAMPLES)(generate_command)
+app.command("paste", epilog=PASTE_EXAMPLES)(paste_command)
 app.command("show", epilog=SHOW_EXAMPLES)(show_command)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
 

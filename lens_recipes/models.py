@@ -78,9 +78,7 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
             "a Hugging Face PreTrainedModel or an nnsight model."
         )
     started = time.perf_counter()
-    if source == SMOLLM2:
-        source = smollm2.folder()
-    model = _from_pretrained(os.fspath(source), tokenizer, bool(remote), kwargs)
+    model = _from_pretrained(checkpoint(source), tokenizer, bool(remote), kwargs)
     _remote_by_default[model] = remote
     _load_seconds[model] = time.perf_counter() - started
     return model
@@ -207,7 +205,7 @@ def _from_pretrained(source: str, tokenizer: Any, remote: bool, kwargs: dict[str
     shared: dict[str, Any] = {key: kwargs[key] for key in _SHARED.split() if key in kwargs}
     with _plain_errors(source):
         config = kwargs.get("config") or AutoConfig.from_pretrained(source, **shared)
-        multimodal = _is_multimodal(config, source)
+        multimodal = is_multimodal(config, source)
         tokenizer = tokenizer or _tokenizer(source, shared)
         if tokenizer is not None:
             # The weights are found under either task; a skeleton only under its own, which wants the processor too.
@@ -219,7 +217,26 @@ def _from_pretrained(source: str, tokenizer: Any, remote: bool, kwargs: dict[str
         return NNsight(auto.from_pretrained(source, **kwargs).eval())
 
 
-def _is_multimodal(config: Any, source: str) -> bool:
+def checkpoint(source: str | os.PathLike) -> str:
+    """What transformers takes for it: the folder of the embedded default, or what was given."""
+    return os.fspath(smollm2.folder() if source == SMOLLM2 else source)
+
+
+def skeleton(source: str) -> Envoy:
+    """A model without weights, out of a checkpoint's config alone: to be looked at, not to be run.
+
+    Raises:
+        LensError: as `load`.
+    """
+    with _plain_errors(source):
+        config = AutoConfig.from_pretrained(source)
+        multimodal = is_multimodal(config, source)
+        auto = transformers.AutoModelForImageTextToText if multimodal else transformers.AutoModelForCausalLM
+        with torch.device("meta"):
+            return NNsight(auto.from_config(config).eval())
+
+
+def is_multimodal(config: Any, source: str) -> bool:
     """Whether the decoder is inside a multimodal model; neither that nor a language model is refused."""
     kind = type(config).model_type
     if getattr(config, "is_encoder_decoder", False):

@@ -21,10 +21,8 @@ def provenance(
     """A JSON-ready record. A local checkpoint is named by its folder alone: a result tells nothing of the machine."""
     config = getattr(model._module, "config", None)
     name = getattr(model, "repo_id", None) or getattr(config, "_name_or_path", "") or type(model._module).__name__
-    if os.sep in name and Path(name).exists():
-        name = Path(name).name
     return {
-        "model": name,
+        "model": shown_name(name),
         "revision": getattr(model, "revision", None) or getattr(config, "_commit_hash", None),
         "architecture": type(model._module).__name__,
         "dtype": str(dtype_of(model)).removeprefix("torch."),
@@ -35,6 +33,11 @@ def provenance(
         "versions": versions(),
         "seconds": round(seconds, 3),
     }
+
+
+def shown_name(name: str) -> str:
+    """A hub id, or the folder alone of a local checkpoint."""
+    return Path(name).name if os.sep in name and Path(name).exists() else name
 
 
 def versions() -> dict[str, str]:

@@ -27,6 +27,7 @@ class Run:
         logits: What came out.
         calls: Every module that ran, in the order in which they ended.
         inputs, outputs: The first tensor that each took and gave, or None.
+        in_tuple: The modules that give that tensor inside a tuple or list.
         events: In order: ("begin", module), ("end", module), and outside of all blocks
             ("op", function, args, kwargs, out).
     """
@@ -36,6 +37,7 @@ class Run:
     inputs: dict[nn.Module, Any]
     outputs: dict[nn.Module, Any]
     events: list[tuple]
+    in_tuple: set[nn.Module]
 
 
 def first_tensor(value: Any) -> Tensor | None:
@@ -60,7 +62,7 @@ def watch(
     if "use_cache" in options:
         kwargs["use_cache"] = False
 
-    run = Run(None, [], {}, {}, [])
+    run = Run(None, [], {}, {}, [], set())
     stack: list[nn.Module] = []
     ops = _Operations(run, stack, _outside_of_lists(module), graph)
 
@@ -75,6 +77,8 @@ def watch(
         stack.pop()
         run.calls.append(m)
         run.outputs[m] = first_tensor(out)
+        if isinstance(out, tuple | list):
+            run.in_tuple.add(m)
         run.events.append(("end", m))
         if graph is not None:
             graph.end(m, out)

@@ -1,0 +1,75 @@
+"""`paste()`: a short script for one model that needs this package no more, to copy into another project.
+
+The scripts are the jinja2 files of `scripts/`; what they must say of a model comes from `model_source`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .certificate import TOLERANCE, TOTAL
+from .model_source import ModelSource
+from .models import checkpoint, is_multimodal, skeleton
+from .paste_recipes import RECIPES
+from .provenance import shown_name, versions
+from .tokens import pick
+
+
+def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) -> str:
+    """A short script with this model's own module paths, norm, softcap and scales, for nnsight and torch alone.
+
+    Args:
+        recipe: One of `first-lens`, `top-k`, `token-track`, `grid-heatmap`, `batch`, `components`, `attribution`,
+            `generation`, `remote`.
+        model: A hub id, a checkpoint folder, or `"smollm2"`. Only its config is read; no weights are loaded.
+        remote: The script runs on an NDIF server. That of `remote` always does, as a job that outlives its process.
+        layers: Which layers the script decodes: None for all, an int, a slice, a list; negative from the end. The
+            last layer is always read for the proof, and for `components` and `attribution` all are.
+
+    Returns:
+        Its source. It proves itself when it runs: the last layer's lens must be the model's own logits, and what the
+        blocks add must sum to the stream, or to the logit.
+
+    Raises:
+        ValueError: there is no such recipe or layer, or a server is to find a folder.
+        LensError: the model cannot be read, or its blocks are no sums, and why.
+
+    Example:
+        >>> print(paste("first-lens", "Qwen/Qwen3-8B"))
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe={recipe!r} is unknown; accepted are {', '.join(map(repr, RECIPES))}.")
+    place = checkpoint(model)
+    remote = remote or recipe == "remote"
+    if remote and Path(place).is_dir():
+        raise ValueError(f"a server finds a model by its hub id, and {model!r} is a folder here: pass the hub id.")
+    source = ModelSource(skeleton(place))
+    dtype = "bfloat16" if remote else source.dtype  # a server may hold the model in half precision
+    chosen = pick(layers, source.parts.n_layers, "layers", "this model")
+    task = "image-text-to-text" if remote and is_multimodal(source.config, place) else "text-generation"
+    text = _scripts().get_template(f"{recipe}.py.j2").render(
+        m=source, name=shown_name(place), quoted=json.dumps(place), task=task, remote=remote, layers=_listed(chosen),
+        version=versions()["lens-recipes"], tolerance=TOLERANCE[dtype], gap_tolerance=TOTAL[dtype],
+    )  # fmt: skip
+    return re.sub(r"\n{4,}", "\n\n\n", text).strip() + "\n"
+
+
+def _listed(layers: list[int]) -> str:
+    """Ascending layers as they are written in a script."""
+    layers = sorted(layers)
+    through = list(range(layers[0], layers[-1] + 1)) == layers
+    if not through or len(layers) == 1:
+        return str(layers)
+    return f"range({layers[-1] + 1})" if layers[0] == 0 else f"range({layers[0]}, {layers[-1] + 1})"
+
+
+@cache
+def _scripts() -> Environment:
+    loader = PackageLoader(__package__, "scripts")
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

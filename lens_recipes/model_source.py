@@ -1,0 +1,255 @@
+"""What a script must say of one model: its modules, its norm, softcap and scales as Python source.
+
+All of it is read off a skeleton, a model without weights. Nothing is guessed: what `anatomy` and `wiring` refuse has
+no script either.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from nnsight.intervention.envoy import Envoy
+from torch import nn
+
+from ._anatomy import anatomy
+from .errors import LensError
+from .models import dtype_of, envoy_path, on_meta
+from .sites import refuse_broken
+from .tail import Step, split
+from .watch import Run, watch
+from .wiring import Block, Tap, wiring
+
+
+class ModelSource:
+    """One model, as expressions of a script in which it is called `model`.
+
+    Attributes:
+        parts: Its anatomy.
+        config: What it was made from.
+        dtype: Of its weights, a name in torch.
+    """
+
+    def __init__(self, model: Envoy) -> None:
+        self.model, self.parts = model, anatomy(model)
+        self._run: Run = watch(model._module, self.parts.plain_ids, self.parts.forward_options, meta=on_meta(model))
+        self._paths = {envoy_path(name): module for name, module in model._module.named_modules()}
+        self.config = model._module.config
+        self.dtype = str(dtype_of(model)).removeprefix("torch.")
+
+    def block(self, layer: int | str) -> str:
+        """A block; `layer` may be the name of a variable."""
+        return f"{expression(self.parts.blocks)}[{layer}]"
+
+    @property
+    def stream(self) -> str:
+        """What to write after a block for the stream after it."""
+        return self._output(f"{self.parts.blocks}.0")
+
+    @property
+    def tail(self) -> list[str]:
+        """The body of `to_logits(x)`."""
+        return self._lines(self.parts.tail)
+
+    def _output(self, path: str) -> str:
+        return ".output[0]" if self._paths[path] in self._run.in_tuple else ".output"
+
+    def _lines(self, steps: list[Step]) -> list[str]:
+        """Steps as assignments to `x`, each with a comment; a softcap is one line."""
+        steps = [step for step in steps if not _changes_nothing(step)]
+        found, now = [], 0
+        while now < len(steps):
+            step, cap = steps[now], steps[now : now + 3]
+            if [part[:2] for part in cap] == [("op", "div"), ("op", "tanh"), ("op", "mul")]:
+                found.append(f"x = {cap[2][2]} * torch.tanh(x / {cap[0][2]})  # the softcap")
+                now += 3
+                continue
+            found.append(f"x = {self._applied(step, 'x')}{self._why(step)}")
+            now += 1
+        return found
+
+    def _applied(self, step: Step, x: str) -> str:
+        kind, name, *more = step
+        if kind == "call":
+            first = "[0]" if self._paths[name] in self._run.in_tuple else ""
+            return f"{expression(name)}({x}){first}"
+        if kind == "cast":
+            return f"{x}.to(torch.{name})"
+        if kind == "keep":
+            return f"{x}[..., :{name}]"
+        sign = {"mul": "*", "div": "/", "add": "+", "sub": "-"}.get(name)
+        if sign and len(more) == 1:
+            return f"{x} {sign} {more[0]}"
+        return f"torch.{name}({', '.join([x, *map(str, more)])})"
+
+    def _why(self, step: Step) -> str:
+        if step[0] == "op":
+            return "  # a scale of this model" if step[1] in ("mul", "div") else ""
+        if step[0] != "call":
+            return ""
+        if step[1] == self.parts.unembed:
+            return "  # the unembedding"
+        return "  # the final norm: without it the numbers mean nothing" if step[2] else "  # a projection"
+
+    # -- what the blocks add ---------------------------------------------------------------------------------
+
+    @property
+    def start(self) -> str:
+        """The stream before the first block."""
+        return self._read(self._blocks[0].pre)
+
+    @property
+    def added(self) -> list[Added]:
+        """What the blocks add to the stream, alike blocks together.
+
+        Raises:
+            LensError: a block is no sum, or the stream is rescaled on its way.
+        """
+        found: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        for layer, block in enumerate(self._blocks):
+            writes = [(write.component, self._read(write.tap, layer)) for write in block.writes]
+            found.setdefault(tuple(_numbered(writes)), []).append(layer)
+        return [Added(tuple(layers), writes) for writes, layers in found.items()]
+
+    @property
+    def kinds(self) -> str:
+        """The names of what the blocks add."""
+        return " and ".join(dict.fromkeys(name for group in self.added for name, _ in group.writes))
+
+    @property
+    def _blocks(self) -> list[Block]:
+        blocks = wiring(self.model)
+        for layer, block in enumerate(blocks):
+            refuse_broken(block, layer, self.parts.family)
+            if block.between or block.carry:
+                raise LensError(
+                    f"{self.parts.family}: the stream is rescaled at layer {layer}, so what the blocks add does not "
+                    "sum to it as it is, and a short script would be wrong. lens_recipes.logit_lens(components=…) and "
+                    "attribution() follow it."
+                )
+        return blocks
+
+    def _read(self, tap: Tap, layer: int | None = None) -> str:
+        """What a tap reads after the last token, `[batch, 1, d_model]`, as a copy; with a layer, out of `block`."""
+        base = f"{self.parts.blocks}.{layer}"
+        inside = layer is not None and tap.path.startswith(base)
+        path = expression(tap.path.removeprefix(base), "block") if inside else expression(tap.path)
+        read = path + (".input" if tap.side == "in" else self._output(tap.path))
+        tensors = self._run.inputs if tap.side == "in" else self._run.outputs
+        if tensors[self._paths[tap.path]].ndim != 3:
+            read += f".reshape(1, -1, {self.parts.d_model})"
+        read += "[:, -1:]"
+        steps = [step for step in tap.steps if not _changes_nothing(step)]
+        for step in steps:
+            read = self._applied(step, read)
+        return read if steps else f"{read}.clone()"
+
+    # -- the tail as a linear map ----------------------------------------------------------------------------
+
+    @property
+    def linear(self) -> Linear:
+        """The tail in the parts that an attribution needs.
+
+        Raises:
+            LensError: the way from the stream to the logits is not one norm and then linear.
+        """
+        before, scores, cap = split(self.parts.tail)
+        norms = [step for step in before if step[0] == "call" and step[2]]
+        if len(norms) > 1 or (norms and before[0] != norms[0]):
+            raise LensError(
+                f"{self.parts.family}: between the stream and the unembedding stands more than one norm, or something "
+                "before it, which a short script cannot hold at its value. lens_recipes.attribution() can."
+            )
+        steps = [step for step in before if step not in norms] + scores
+        called = [self._paths[step[1]] for step in steps if step[0] == "call"]
+        if heads := [type(module).__name__ for module in called if [*module.children()]]:
+            raise LensError(
+                f"{self.parts.family}: its logits pass through a {heads[0]}, which is more than a matrix, "
+                'so a logit has no parts. paste("components", …) works.'
+            )
+        biased = any(getattr(module, "bias", None) is not None for module in called)
+        shifted = any(step[0] == "op" and step[1] not in ("mul", "div", "neg") for step in steps)
+        norm = norm_of(self._paths[norms[0][1]], self.parts.d_model) if norms else None
+        name = expression(norms[0][1]) if norms else ""
+        return Linear(name, norm, self._lines(steps), biased or shifted, self._lines(cap))
+
+
+@dataclass(frozen=True)
+class Added:
+    """What some blocks add to the stream: (name, expression), in the order in which it can be read."""
+
+    layers: tuple[int, ...]
+    writes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """x − mean(x) (if `centred`) over its size √(mean square + eps), times a gain, plus a bias (if `biased`)."""
+
+    eps: float
+    centred: bool
+    biased: bool
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A tail: a norm (an expression, and what it is), lines that are linear (but for `shifted`), and a softcap's."""
+
+    name: str
+    norm: Norm | None
+    scores: list[str]
+    shifted: bool
+    cap: list[str]
+
+
+def norm_of(module: nn.Module, width: int) -> Norm:
+    """What a norm without weights does, tried on a copy of it with random ones.
+
+    Raises:
+        LensError: it is neither a layer norm nor an RMS norm.
+    """
+    norm = copy.deepcopy(module).to_empty(device="cpu").double()
+    generator = torch.Generator().manual_seed(0)
+    for weight in (*norm.parameters(), *norm.buffers()):
+        weight.data.copy_(torch.rand(weight.shape, generator=generator, dtype=torch.float64) + 0.5)
+    a, b = torch.randn(2, 1, 1, width, generator=generator, dtype=torch.float64)
+    names = ("eps", "epsilon", "variance_epsilon", "norm_eps", "layer_norm_eps")
+    eps = next((float(f"{value:.7g}") for name in names if isinstance(value := getattr(norm, name, None), float)), 0.0)
+    with torch.no_grad():
+        bias = norm(torch.zeros_like(a))
+        for centred in (False, True):
+            found = Norm(eps, centred, bool(bias.abs().max() > 1e-9))
+            apart = _frozen(norm, found, bias, a) + _frozen(norm, found, bias, b) - _frozen(norm, found, bias, a + b)
+            if apart.abs().max() < 1e-5:
+                return found
+    raise LensError(
+        f"{type(module).__name__} is neither a layer norm nor an RMS norm, so a short script cannot hold it at its "
+        "value. lens_recipes.attribution() can."
+    )
+
+
+def _frozen(norm: nn.Module, kind: Norm, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """What is linear in x if the norm is what it is said to be: its output times the size that it divided by."""
+    middle = x.mean(-1, keepdim=True) if kind.centred else 0
+    return (norm(x) - bias) * ((x - middle).pow(2).mean(-1, keepdim=True) + kind.eps).sqrt()
+
+
+def expression(path: str, model: str = "model") -> str:
+    """A path of modules as Python: `model.model.layers[3].mlp`."""
+    parts = [part for part in path.split(".") if part]
+    return model + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)
+
+
+def _changes_nothing(step: Step) -> bool:
+    return step[0] == "op" and step[1] in ("mul", "div") and step[2] == 1
+
+
+def _numbered(writes: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same with names that differ: attn_out, attn_out_2."""
+    seen: dict[str, int] = {}
+    found = []
+    for name, code in writes:
+        seen[name] = seen.get(name, 0) + 1
+        found.append((name if seen[name] == 1 else f"{name}_{seen[name]}", code))
+    return found

@@ -1,0 +1,63 @@
+"""Every recipe of `paste` for every family that can be built small: run here, and as on a server."""
+
+from __future__ import annotations
+
+import pasted
+import pytest
+import strict_local
+import tiny
+from loopback import hub_at
+
+import lens_recipes as lr
+from lens_recipes.paste_recipes import RECIPES
+
+LOCAL = [recipe for recipe in RECIPES if recipe != "remote"]
+# Where a script says itself that it must not be used, or there is none.
+PADDING = ("recurrent_gemma", "rwkv", "rwkv_halved")
+NO_SUM = ("bert_lm", "openai_gpt", "opt_350m", "rwkv_halved")
+NO_LOGIT = (*NO_SUM, "modernbert_decoder")
+MULTIMODAL = ("gemma3_vlm", "llava", "qwen2_vl")  # their processors are not built here
+SENT = ("bloom", "cohere", "falcon", "falcon_h1", "gemma2", "gpt2", "gptj", "granite", "llama", "mpt", "olmo2", "qwen3")
+
+
+@pytest.fixture(scope="module", params=[family for family in tiny.FAMILIES if family not in MULTIMODAL])
+def one(request, tmp_path_factory):
+    """A family's name and its model, whose id is found in a hub's cache."""
+    hub = tmp_path_factory.mktemp("hub")
+    with hub_at(hub):
+        yield request.param, lr.load(pasted.checkpoint(request.param, hub, tmp_path_factory.mktemp("model")))
+
+
+@pytest.mark.parametrize("recipe", LOCAL)
+def test_here(one, recipe, tmp_path, monkeypatch):
+    family, model = one
+    monkeypatch.chdir(tmp_path)
+    if (recipe == "components" and family in NO_SUM) or (recipe == "attribution" and family in NO_LOGIT):
+        with pytest.raises(lr.LensError):
+            lr.paste(recipe, f"tiny/{family}")
+    elif recipe == "batch" and family in PADDING:
+        with pytest.raises(RuntimeError, match="padding changes this model's numbers"):
+            pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path)
+    else:
+        pasted.CHECKS[recipe](pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path), model)
+
+
+@pytest.mark.parametrize("recipe", LOCAL)
+def test_as_on_a_server(one, recipe, tmp_path, monkeypatch):
+    family, model = one
+    if family not in SENT:
+        pytest.skip("the block is the same but for its paths")
+    monkeypatch.chdir(tmp_path)
+    strict_local.install(monkeypatch, "lens_recipes", "jaxtyping")
+    text = pasted.rehearsed(pasted.script(recipe, f"tiny/{family}", remote=True))
+    pasted.CHECKS[recipe](pasted.execute(text, tmp_path), model)
+
+
+@pytest.mark.parametrize("recipe", LOCAL)
+def test_alone(recipe, tmp_path_factory, tmp_path):
+    """In a process that cannot import this package."""
+    hub = tmp_path_factory.mktemp("hub")
+    with hub_at(hub):
+        text = pasted.script(recipe, pasted.checkpoint("granite", hub, tmp_path_factory.mktemp("model")))
+    done = pasted.alone(text, hub, tmp_path)
+    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr

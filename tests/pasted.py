@@ -1,0 +1,175 @@
+"""Pasted scripts are written to disk and executed in this process; what they find is compared with the library."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from loopback import environment, lay_out
+
+import lens_recipes as lr
+
+PROMPT = "The capital of France is"
+ASKED = {"The capital of France is": "a", "Two plus two is": "e", "The opposite of hot is": "t"}
+# The small tokenizer knows letters, but no capitals.
+LETTERS = {'" Paris"': '"a"', '" London"': '"e"', '" four"': '"e"', '" cold"': '"t"'}
+
+
+def checkpoint(family: str, hub: Path, folder: Path) -> str:
+    """A small random model of a family, with a tokenizer, in a hub's cache; its id there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "VOCAB", tiny.STRING_VOCAB)  # as many tokens as the tokenizer has, and a few more
+        patch.setattr(tiny.llama, "__defaults__", (tiny.STRING_VOCAB, 4, 0))
+        model = tiny.FAMILIES[family]()
+    model.save_pretrained(folder)
+    tiny.tiny_tokenizer().save_pretrained(folder)
+    lay_out(hub, f"tiny/{family}", folder)
+    return f"tiny/{family}"
+
+
+def script(recipe: str, model: str, **options: Any) -> str:
+    """What is pasted, asking for tokens that the small tokenizer has."""
+    text = lr.paste(recipe, model, **options)
+    for word, letter in LETTERS.items():
+        text = text.replace(word, letter)
+    return text
+
+
+def rehearsed(text: str) -> str:
+    """A script for a server as one that nnsight rehearses here: see strict_local."""
+    skeleton, loaded = "tokenizer=AutoTokenizer.from_pretrained(MODEL))", "dispatch=True)"
+    assert skeleton in text
+    assert "remote=True" in text
+    return text.replace("remote=True", 'remote="local"').replace(skeleton, loaded)
+
+
+def execute(text: str, folder: Path) -> dict[str, Any]:
+    """Run a script from a file, as nnsight needs it; its globals."""
+    path = folder / "pasted.py"
+    path.write_text(text)
+    return runpy.run_path(str(path), run_name="__main__")
+
+
+def close(found: Any, expected: Any, message: str = "") -> None:
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=2e-4, rtol=1e-3, err_msg=message)
+
+
+def same(found: Any, expected: Any, message: str = "") -> None:
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), err_msg=message)
+
+
+def stacked(tensors: Any) -> np.ndarray:
+    return torch.stack([tensor.cpu() for tensor in tensors]).numpy()
+
+
+def layers_of(found: dict[str, Any]) -> list[int]:
+    return list(found["LAYERS"])
+
+
+ALONE = """
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "lens_recipes":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+from nnsight.modeling import huggingface
+huggingface._ID_CACHE.update({name: name for name in sys.argv[2:]})  # no hub can be asked
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def alone(text: str, hub: Path, folder: Path, *ids: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own that cannot import this package; a server knows these hub ids."""
+    (folder / "script.py").write_text(text)
+    command = [sys.executable, "-c", ALONE, "script.py", *ids]
+    variables = environment(hub) | more
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=variables)
+
+
+# -- what each recipe must have found ------------------------------------------------------------------------
+
+
+def first_lens(found: dict[str, Any], model: Any) -> None:
+    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), positions=-1)
+    same([int(token) for _, token in found["lens"]], result.top_ids[:, 0, 0])
+    close([float(prob) for prob, _ in found["lens"]], np.exp(result.top_logprobs[:, 0, 0]))
+
+
+def top_k(found: dict[str, Any], model: Any) -> None:
+    result = lr.logit_lens(model, PROMPT, layers=layers_of(found))
+    same(stacked(found["ids"]), result.top_ids)
+    close(stacked(found["logprobs"]), result.top_logprobs)
+    close(stacked(found["entropies"]), result.entropy)
+
+
+def token_track(found: dict[str, Any], model: Any) -> None:
+    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), targets=["a", "e"])
+    same(stacked(found["ranks"]), result.target_ranks)
+    close(stacked(found["logprobs"]), result.target_logprobs)
+
+
+def grid_heatmap(found: dict[str, Any], model: Any) -> None:
+    result = lr.logit_lens(model, PROMPT, layers=layers_of(found))
+    same(stacked(found["ids"]), result.top_ids[..., 0])
+    close(found["figure"].data[0].z, np.exp(result.top_logprobs[..., 0]))
+    assert "plotly" in Path("grid.html").read_text()
+
+
+def batch(found: dict[str, Any], model: Any) -> None:
+    answers = [[target] for target in ASKED.values()]
+    result = lr.logit_lens(model, list(ASKED), layers=layers_of(found), targets=answers, positions=-1)
+    same(stacked(found["ranks"]), result.target_ranks[..., 0])
+    close(stacked(found["logprobs"]), result.target_logprobs[..., 0])
+
+
+def components(found: dict[str, Any], model: Any) -> None:
+    names = list(dict.fromkeys(name for said in found["lens"] for name in said))
+    for name in names:
+        having = [layer for layer, said in zip(layers_of(found), found["lens"], strict=True) if name in said]
+        result = lr.logit_lens(model, PROMPT, layers=having, components=name, positions=-1, top_k=3)
+        rows = [said[name] for said in found["lens"] if name in said]
+        same(stacked([ids for _, ids in rows]), result.top_ids[:, 0], name)
+        close(stacked([probs for probs, _ in rows]), np.exp(result.top_logprobs[:, 0]), name)
+
+
+def attribution(found: dict[str, Any], model: Any) -> None:
+    result = lr.attribution(model, PROMPT, "a", against="e", unit="component")
+    expected: dict[str, float] = {}
+    for part, value in zip(result.parts, result.values[:, 0, 0], strict=True):
+        name = part.component if part.component in ("embed", "bias") else f"{part.layer} {part.component}"
+        expected[name] = expected.get(name, 0.0) + float(value)
+    values = {"bias": 0.0, **found["values"]}
+    assert set(expected) == set(values)
+    size = max(map(abs, expected.values()))
+    for name, value in values.items():
+        assert abs(value - expected[name]) < 1e-4 * size + 1e-5, name
+    close(float(found["logit"]), result.logit[0, 0])
+
+
+def generation(found: dict[str, Any], model: Any) -> None:
+    result = lr.generate_lens(
+        model, PROMPT, layers=layers_of(found), max_new_tokens=found["NEW_TOKENS"], do_sample=False
+    )
+    same(found["written"].cpu(), result.tokens.next_id)
+    same(stacked(found["steps"]).T, result.top_ids[..., 0])
+
+
+def remote(found: dict[str, Any], model: Any) -> None:
+    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), positions=-1)
+    same(stacked(found["found"]["ids"]), result.top_ids[:, 0])
+    close(stacked(found["found"]["logprobs"]), result.top_logprobs[:, 0])
+
+
+CHECKS: dict[str, Callable[[dict[str, Any], Any], None]] = {
+    "first-lens": first_lens, "top-k": top_k, "token-track": token_track, "grid-heatmap": grid_heatmap, "batch": batch,
+    "components": components, "attribution": attribution, "generation": generation, "remote": remote,
+}  # fmt: skip

@@ -1,0 +1,182 @@
+"""`paste`: the script of a model says what the library says, proves itself, and needs nothing of this package."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nnsight
+import pasted
+import pytest
+import strict_local
+from loopback import KEY, hub_at
+
+import lens_recipes as lr
+from lens_recipes.model_source import expression
+from lens_recipes.paste_recipes import RECIPES
+
+pytest_plugins = ["loopback"]
+
+FAMILIES = ("gemma2", "bloom")  # softcap and post-norms; the residual inside the modules, a layer norm with a bias
+LOCAL = [recipe for recipe in RECIPES if recipe != "remote"]
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """A hub's cache with a model of each family, and those models."""
+    hub = tmp_path_factory.mktemp("hub")
+    with hub_at(hub):
+        ids = {family: pasted.checkpoint(family, hub, tmp_path_factory.mktemp(family)) for family in FAMILIES}
+        yield hub, {name: lr.load(name) for name in ids.values()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("recipe", LOCAL)
+def test_a_script_finds_what_the_library_finds(zoo, recipe, family, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    found = pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path)
+    pasted.CHECKS[recipe](found, zoo[1][f"tiny/{family}"])
+    assert "proof: the last layer's lens is the model's own output" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", LOCAL)
+def test_a_script_for_a_server_runs_where_this_package_is_not(zoo, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    strict_local.install(monkeypatch, "lens_recipes", "jaxtyping")
+    found = pasted.execute(pasted.rehearsed(pasted.script(recipe, "tiny/gemma2", remote=True)), tmp_path)
+    pasted.CHECKS[recipe](found, zoo[1]["tiny/gemma2"])
+
+
+def test_only_some_layers(zoo, tmp_path):
+    """The last one is read for the proof all the same."""
+    found = pasted.execute(pasted.script("top-k", "tiny/bloom", layers=[2, 0]), tmp_path)
+    assert list(found["LAYERS"]) == [0, 2]
+    pasted.CHECKS["top-k"](found, zoo[1]["tiny/bloom"])
+
+
+# -- the script proves itself --------------------------------------------------------------------------------
+
+SABOTAGE = {
+    "first-lens": (r"    x = model.model.norm\(x\).*\n", "", "misses the model's own logits"),
+    "top-k": (r"    x = 10.0 \* torch.tanh.*\n", "", "misses the model's own logits"),
+    "components": (r"post_attention_layernorm.output", "self_attn.output[0]", "misses the stream"),
+    "attribution": (r' \* \(size\(x\) / size\(whole\)\)', "", "miss the logit"),
+    "batch": (r"model.trace\(prompts\[shortest\]\)", 'model.trace("something else")', "padding changes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", SABOTAGE)
+def test_a_script_that_is_changed_for_the_worse_says_so(zoo, recipe, tmp_path):
+    pattern, instead, message = SABOTAGE[recipe]
+    text, times = re.subn(pattern, instead, pasted.script(recipe, "tiny/gemma2"))
+    assert times
+    with pytest.raises(RuntimeError, match=message):
+        pasted.execute(text, tmp_path)
+
+
+# -- a job on a server ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote_script(client, server, monkeypatch, tmp_path):
+    """The recipe `remote`, for the model of the loopback server."""
+    monkeypatch.setattr(nnsight.CONFIG.API, "HOST", server.url)
+    monkeypatch.setattr(nnsight.CONFIG.API, "APIKEY", KEY)
+    monkeypatch.chdir(tmp_path)
+    return pasted.script("remote", client.repo_id).replace("time.sleep(2)", "time.sleep(0)")
+
+
+def test_a_job_is_sent_once_and_its_result_is_the_same(remote_script, server, llama, tmp_path):
+    found = pasted.execute(remote_script, tmp_path)
+    pasted.remote(found, llama)
+    assert server.posts == 1
+    assert not Path("lens.job").exists()
+
+
+def test_a_job_that_was_left_is_waited_for_again(remote_script, server, llama, tmp_path):
+    left = remote_script.replace("while (found", "raise SystemExit\nwhile (found")
+    with pytest.raises(SystemExit):
+        pasted.execute(left, tmp_path)
+    pasted.remote(pasted.execute(remote_script, tmp_path), llama)
+    assert server.posts == 1
+
+
+# -- its form ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
+def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
+    for family in FAMILIES:
+        for recipe in RECIPES:
+            if remote or recipe != "remote":
+                (tmp_path / f"{family}-{recipe}.py").write_text(lr.paste(recipe, f"tiny/{family}", remote=remote))
+    ruff = Path(sys.executable).with_name("ruff")
+    rules = ["check", "--isolated", "--line-length=120", "--select=E,F,I,UP,B,PIE,C4", "--ignore=B905"]
+    for command in (["format", "--isolated", "--line-length=120", "--check"], rules):
+        done = subprocess.run([ruff, *command, tmp_path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+    for path in tmp_path.glob("*.py"):
+        text = path.read_text()
+        code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
+        lines = [line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
+        most = 48 if "attribution" in path.name else 40  # a norm with a bias and a softcap need lines of their own
+        assert 10 <= len(lines) <= most, path.name
+        assert "lens_recipes" not in code
+        assert str(tmp_path) not in text
+
+
+def test_a_path_is_written_as_python():
+    assert expression("model.layers.3.mlp") == "model.model.layers[3].mlp"
+    assert expression("0.nns_output", "block") == "block[0].nns_output"
+
+
+def test_no_weights_are_needed(zoo, tmp_path):
+    """A folder that holds a config and nothing else."""
+    zoo[1]["tiny/gemma2"].config.save_pretrained(tmp_path)
+    text = lr.paste("first-lens", str(tmp_path))
+    assert "x = 10.0 * torch.tanh(x / 10.0)  # the softcap" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+# -- mistakes ------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_pasted_is_refused(zoo, folder, tmp_path):
+    with pytest.raises(ValueError, match=r"recipe='lens' is unknown; accepted are 'first-lens'"):
+        lr.paste("lens", "tiny/bloom")
+    with pytest.raises(ValueError, match=r"layers=7 is out of range: this model has layers 0 to 3"):
+        lr.paste("first-lens", "tiny/bloom", layers=7)
+    with pytest.raises(ValueError, match="is a folder here: pass the hub id"):
+        lr.paste("top-k", str(folder), remote=True)
+    with pytest.raises(lr.LensError, match="no model that transformers can load"):
+        lr.paste("top-k", str(tmp_path))
+
+
+def test_the_command(folder, tmp_path):
+    """Stdout is the script and nothing else, so that it can be piped; mistakes are sentences."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "lens_recipes", "paste", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    done = run("top-k", "--model", str(folder), "--layers", "1:")
+    assert done.stdout == lr.paste("top-k", str(folder), layers=slice(1, None))
+    wrong = run("top-q", "--model", str(folder))
+    assert wrong.returncode == 2
+    assert "'top-q' is not one of 'first-lens'" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_a_script_stands_alone(zoo, tmp_path):
+    """In a process that cannot import this package. The other recipes: tests/full."""
+    done = pasted.alone(pasted.script("first-lens", "tiny/gemma2"), zoo[0], tmp_path)
+    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+
+
+def test_a_job_is_sent_by_a_script_that_stands_alone(client, server, hub, tmp_path):
+    text = pasted.script("remote", client.repo_id)
+    done = pasted.alone(text, hub, tmp_path, client.repo_id, NDIF_HOST=server.url, NDIF_API_KEY=KEY)
+    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+    assert server.posts == 1
