@@ -1,6 +1,6 @@
 """The first lens: at which layer does a model come to its answer?
 
-Prints the layer-by-layer table, the summary and the proof, and writes an interactive heatmap.
+Prints what each layer would say next, the summary and the proof, and writes one page to click on.
 
     python examples/01_first_lens.py [MODEL] [PROMPT] [TARGET]
 """
@@ -18,9 +18,9 @@ def main(model: str = "smollm2", prompt: str = "The capital of France is", targe
     print(result)
     print(result.summary())
     Path("out").mkdir(exist_ok=True)
-    lr.write_html(lr.heatmap(result), "out/first_lens.html")
-    lr.write_html(lr.heatmap(result, metric="rank", of=target), "out/first_lens_rank.html")
+    lr.report(result, "out/first_lens.html")
     result.save("out/first_lens.json")
+    print("\nLook at how late the answer comes, and in out/first_lens.html click on it: its rank falls long before.")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from lens_recipes.result import AXES
 PROMPT = "The capital of France is"
 # Some seconds of work: so many steps of SmolLM2, whatever it wants to write.
 SLOW = {"max_new_tokens": 20, "do_sample": False, "layers": [0, 29], "generation_config": {"eos_token_id": 49000}}
-EXAMPLE = HERE.parents[1] / "examples" / "05_70b_remote.py"
+EXAMPLE = HERE.parents[1] / "examples" / "08_remote_70b.py"
 RESUME = "import sys, lens_recipes as lr; lr.Job.load(sys.argv[1]).result().save(sys.argv[2])"
 SUBMIT_AND_WAIT = f"""
 import sys, lens_recipes as lr
@@ -112,7 +112,7 @@ def test_the_example_runs_unchanged(server, elsewhere, tmp_path):
     out, _ = ended(elsewhere(server, EXAMPLE, SMOLLM2, cwd=tmp_path))
     assert "logit_lens on lens-recipes/smollm2: 1 job" in out
     assert "certified" in out
-    assert "France: ' Paris' is the first choice from " in out
+    assert "France: ' Paris' is the first choice from layer " in out
     assert "<html" in (tmp_path / "out" / "70b.html").read_text()
     assert not list(tmp_path.glob("out/*.job"))
 

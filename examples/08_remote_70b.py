@@ -3,7 +3,7 @@
 No weights are downloaded. It needs an NDIF key (NDIF_API_KEY, or `nnsight.login()`), or another server's address in
 NDIF_HOST. Stop it while it waits, run it again, and it goes on with the same job.
 
-    python examples/05_70b_remote.py [MODEL] [QUESTION]
+    python examples/08_remote_70b.py [MODEL] [QUESTION]
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def main(model: str = "meta-llama/Llama-3.1-70B", question: str = "The capital o
     print(job.status())
     result = job.result()
     place.unlink()  # done: the next call asks anew
-    print(result.certificate)
-    print(result.provenance["jobs"])
     for number, (country, city) in enumerate(CAPITALS.items()):
         first = result[number].settled(city)[-1]
-        layer = result.sites[first].layer if first >= 0 else "no layer"
-        print(f"{country}: {city!r} is the first choice from {layer} of {len(result.sites)} on")
-    lr.write_html(lr.heatmap(result[0]), "out/70b.html")
+        layer = f"from layer {result.sites[first].layer} on" if first >= 0 else "at no layer"
+        print(f"{country}: {city!r} is the first choice {layer}, of {len(result.sites)}")
+    print(result.certificate)
+    lr.write_html(lr.trajectory(result, metric="rank"), "out/70b.html")
+    print("\nLook in out/70b.html at the layers where the ranks fall: are they the same for all four countries?")
 
 
 if __name__ == "__main__":
