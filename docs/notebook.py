@@ -1,4 +1,4 @@
-"""Runs the tutorial and keeps in it what it shows: python docs/notebook.py (needs the extra `dev` and Chromium)."""
+"""Runs the tutorial and keeps in it what it shows: python docs/notebook.py (needs the extra `docs` and Chromium)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,113 @@
+"""The folder is a skill, a plugin and a package, and the three agree."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PLUGIN, MARKETPLACE = (
+    json.loads((ROOT / ".claude-plugin" / name).read_text()) for name in ("plugin.json", "marketplace.json")
+)
+SMALL = 2_000_000  # bytes
+KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def skill() -> dict[str, str]:
+    """The head of SKILL.md."""
+    head = (ROOT / "SKILL.md").read_text().split("---\n")[1]
+    return dict(line.split(": ", 1) for line in head.splitlines())
+
+
+def tracked() -> list[Path]:
+    """The files that a clone gets."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def without_pictures(path: Path) -> int:
+    """Bytes of a file; of a notebook, those that are not of its pictures."""
+    if path.suffix == ".png":
+        return 0
+    size = path.stat().st_size
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        size -= sum(len(output.get("data", {}).get("image/png", "")) for output in outputs)
+    return size
+
+
+def test_skill_plugin_and_package_are_one_thing():
+    assert skill()["name"] == PLUGIN["name"] == MARKETPLACE["plugins"][0]["name"] == PROJECT["name"]
+    assert skill()["license"] == PLUGIN["license"] == PROJECT["license"] == "MIT"
+    assert PLUGIN["version"] == PROJECT["version"]
+    assert "version" not in MARKETPLACE["plugins"][0]  # the plugin's own counts, and one place is enough
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+
+
+def test_the_plugin_is_as_documented():
+    """Required: a name in kebab-case. Paths begin with ./ and stay inside; a skill is a folder with SKILL.md."""
+    assert KEBAB.fullmatch(PLUGIN["name"])
+    assert set(PLUGIN) <= {"name", "version", "description", "author", "repository", "license", "keywords", "skills"}
+    assert PLUGIN["author"]["name"]
+    assert PLUGIN["skills"] == ["./"]  # the root is the skill
+    for path in PLUGIN["skills"]:
+        assert path.startswith("./")
+        assert ".." not in path
+        assert (ROOT / path / "SKILL.md").is_file()
+
+
+def test_the_marketplace_is_as_documented():
+    """Required: name, owner with a name, plugins, each with name and source, which is relative to the root."""
+    assert KEBAB.fullmatch(MARKETPLACE["name"])
+    assert MARKETPLACE["owner"]["name"]
+    (entry,) = MARKETPLACE["plugins"]
+    assert set(entry) == {"name", "source", "description"}
+    assert entry["source"].startswith("./")
+    assert (ROOT / entry["source"] / ".claude-plugin" / "plugin.json").is_file()
+
+
+def test_the_readme_installs_these():
+    """One placeholder for the address, and the names that a plugin is installed by."""
+    text = (ROOT / "README.md").read_text()
+    assert f"/plugin install {PLUGIN['name']}@{MARKETPLACE['name']}" in text
+    assert PLUGIN["repository"] == "https://github.com/OWNER/lens-recipes"
+    assert set(re.findall(r"[\w.-]+/lens-recipes\b", text)) <= {"OWNER/lens-recipes", "skills/lens-recipes"}
+
+
+def test_the_folder_is_small():
+    sizes = {path: without_pictures(path) for path in tracked()}
+    assert sum(sizes.values()) < SMALL, sorted(sizes.items(), key=lambda item: -item[1])[:5]
+
+
+def test_pictures_are_counted_honestly(tmp_path):
+    """Only what is inside a picture is left out."""
+    picture = base64.b64encode(b"x" * 3000).decode()
+    notebook = {"cells": [{"outputs": [{"data": {"image/png": picture, "text/plain": "y" * 500}}]}, {"source": "z"}]}
+    (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
+    whole = (tmp_path / "n.ipynb").stat().st_size
+    assert without_pictures(tmp_path / "n.ipynb") == whole - len(picture) > 500
+
+
+def test_the_wheel_holds_all_that_the_package_needs(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    package = {str(path.relative_to(ROOT)) for path in tracked() if path.is_relative_to(ROOT / "lens_recipes")}
+    assert any(name.endswith(".html.j2") for name in package)
+    assert package <= inside
+    assert {name.split("/")[0] for name in inside} == {"lens_recipes", f"lens_recipes-{PROJECT['version']}.dist-info"}
