@@ -1,5 +1,5 @@
-# `make demo` shows the first lens; `make test` proves the project. Both need Python >= 3.11 and pip; the tests also
-# Chromium, which they install from Debian where it is missing.
+# `make demo` shows the first lens; `make test` proves the project; `make test-full` adds the proofs that take long. All
+# need Python >= 3.11 and pip; the tests also Chromium, which they install from Debian where it is missing.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -10,7 +10,7 @@ NDIF       := .venv-ndif
 NDIF_PINS  := tests/ndif/requirements.txt tests/ndif/constraints.txt
 NDIF_READY := $(NDIF)/.ready-$(shell { cat $(NDIF_PINS); $(PYTHON) -V; } | sha256sum | cut -c1-16)
 
-.PHONY: demo test test-ndif clean
+.PHONY: demo test test-full test-ndif clean
 
 # One install serves both; it is made again only when what it installs has changed.
 $(READY): pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+test-full: $(READY)
+	tests/need chromium
+	$(BIN)/pytest tests/full
 
 # Only the server goes without this package: its client is the environment above.
 $(NDIF_READY):

@@ -14,11 +14,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as some
-from loopback import SMOLLM2, Loopback
 
 import lens_recipes as lr
 from lens_recipes import _estimate
-from lens_recipes import smollm2 as smollm2_files
 from lens_recipes.remote import packed, unpacked
 from lens_recipes.schema import Schema, UpTo
 
@@ -82,26 +80,6 @@ def test_what_runs_is_as_estimated(client, server, name):
     assert said.batches == len(batches)
     last = sum(shape[0] for shape in batches) if "generation" in name else 0  # is written, and not read again
     assert said.tokens == sum(np.prod(shape) for shape in read) + last
-
-
-def test_the_estimate_of_a_real_model(smollm2_client):
-    """A random model's numbers are noise to a compressor; these are not."""
-    for recipe in (
-        partial(lr.logit_lens, prompts="The capital of France is Paris, and the capital of Italy"),
-        partial(lr.logit_lens, prompts="The capital of France is", positions=-1, track=None),
-        partial(lr.attribution, prompts="The capital of France is", targets=260, unit="head"),
-    ):
-        said, record = estimate(recipe, smollm2_client), recipe(smollm2_client).provenance["jobs"]
-        assert said.bytes_up == pytest.approx(record["bytes_up"], rel=0.02)
-        assert said.bytes_back == pytest.approx(record["bytes_back"], rel=0.2)
-
-
-@pytest.fixture
-def smollm2_client(smollm2, tmp_path):
-    """SmolLM2 as a caller of a server has it, and the server."""
-    loopback.lay_out(tmp_path, SMOLLM2, smollm2_files.folder())
-    with loopback.hub_at(tmp_path), Loopback(smollm2) as server:
-        yield lr.load(SMOLLM2, remote=server.url)
 
 
 def test_a_run_of_several_jobs_is_estimated_as_such(client, server, settings):

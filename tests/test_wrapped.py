@@ -42,7 +42,8 @@ def test_a_quantised_unembedding_is_called_and_never_sliced():
     assert abs(result.top_logprobs - plain.top_logprobs).max() > 1e-4  # it is another model, and its own lens
 
 
-@pytest.mark.parametrize("inside", [False, True])
+# A model compiled inside takes a minute: tests/full.
+@pytest.mark.parametrize("inside", [False])
 def test_a_compiled_model_is_read_through_its_original(inside):
     module = tiny.llama()
     expected = certified(module).top_logprobs
