@@ -25,7 +25,18 @@ from .watch import SHAPE, Run, outermost_lists, plain_ids, watch
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Where this decoder keeps its parts. Paths are relative to the model: `model.get(anatomy.blocks)`."""
+    """Where this decoder keeps its parts. Paths are relative to the model: `model.get(anatomy.blocks)`.
+
+    Attributes:
+        family: The model's class.
+        n_layers, d_model, vocab_size: Blocks, width of the stream, tokens.
+        blocks: The list of blocks.
+        embed, norm, unembed: Embedding, final norm and unembedding; None where there is none, or it was not found.
+        attention, mlp: Within a block.
+        tail: All that happens between the last block and the logits, step by step.
+        forward_options: Which arguments the model's forward takes.
+        plain_ids: A few tokens without a special meaning, for trial runs.
+    """
 
     family: str
     n_layers: int
@@ -39,7 +50,7 @@ class Anatomy:
     unembed: str
     tail: list[Step] = field(repr=False)
     forward_options: frozenset[str] = field(repr=False)
-    plain_ids: tuple[int, ...] = field(repr=False)  # a few ids without a special meaning, for trial runs
+    plain_ids: tuple[int, ...] = field(repr=False)
 
     @property
     def after_unembed(self) -> str:

@@ -56,7 +56,7 @@ class Attribution:
     """How much each part of a model adds to the logit of a target (direct logit attribution). Units: logits.
 
     The final norm, and any norm between a head and the stream, is held at its value of this run, so that the parts
-    are linear and sum to the logit. Values are before the softcap.
+    are linear and sum to the logit. Values are before the softcap. `result[i]` is the result of one prompt.
 
     Attributes:
         unit: "layer", "component", "head" or "token".

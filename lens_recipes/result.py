@@ -113,7 +113,7 @@ class LensResult:
 
     Log-probabilities are natural logs, entropy and KL are in nats, rank 0 is the top. `final_*` is about the model's
     own answer, its top-1 after that token; `next_*` about the token that really follows (NaN, rank −1 where the
-    prompt ends).
+    prompt ends). `len(result)` is the number of prompts, `result[i]` the result of one, with the numbers it has alone.
 
     Attributes:
         sites: The places that were read, `[site]`.

@@ -1,44 +1,103 @@
-"""What the documents show is what happens."""
+"""What the documents show is what happens: blocks run, names and options exist, links lead somewhere."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import runpy
+import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import loopback
+import nnsight
 import pytest
+import torch
+import typer.main
+import yaml
+from loopback import SMOLLM2, Loopback
+from transformers import AutoTokenizer
+from typer._click.exceptions import MissingParameter
 
 import lens_recipes as lr
+from lens_recipes import smollm2 as smollm2_files
+from lens_recipes.cli import app
+
+pytest_plugins = ["loopback"]
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "SKILL.md"]
+REFERENCES = sorted(f"references/{path.name}" for path in (ROOT / "references").glob("*.md"))
+WITH_CODE = ["README.md", "SKILL.md", *(name for name in REFERENCES if "```python\n" in (ROOT / name).read_text())]
+DOCUMENTS = ["README.md", "SKILL.md", "CHANGELOG.md", *REFERENCES]
+DOCUMENTS += ["evals/README.md"] if (ROOT / "evals" / "README.md").exists() else []
+NOW = [name for name in DOCUMENTS if name != "CHANGELOG.md"]  # which may name what is no more
+FOLDERS = "references|examples|benchmarks|docs|tests|evals|lens_recipes|\\.claude-plugin"
+FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+SHOWN = {"result": lr.LensResult, "said": lr.LensResult, "who": lr.Attribution, "read": lr.Attribution, "job": lr.Job}
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_python_block_runs_in_order(name, tmp_path, monkeypatch):
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+# -- code ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loads(smollm2, tmp_path, monkeypatch):
+    """The documents' models: "smollm2", loaded once, and for the 70B one SmolLM2 on a server of this machine."""
+    really = lr.load
+    loopback.lay_out(tmp_path, SMOLLM2, smollm2_files.folder())
+    for name in ("NDIF_API_KEY", "NDIF_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    with loopback.hub_at(tmp_path), Loopback(smollm2) as server:
+        away = really(SMOLLM2, remote=server.url)
+        known = {("smollm2", False): smollm2, ("meta-llama/Llama-3.1-70B", True): away}
+        monkeypatch.setattr(lr, "load", lambda source, remote=False: known[source, remote])
+        yield
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_every_python_block_runs_in_order(name, loads, tmp_path, monkeypatch):
     """From a file on disk, as nnsight needs it, and in an empty folder."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
-    assert blocks
+    blocks = re.findall(r"^```python\n(.*?)^```$", read(name), re.DOTALL | re.MULTILINE)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     script = tmp_path / "document.py"
     script.write_text("\n".join(blocks))
-    monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script))
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, "references/remote.md"])
-def test_every_local_link_leads_somewhere(name):
-    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+def said_by(kind: str) -> list:
+    """The old idioms of a kind, "raises" or "warns", each with the heading above it: what one sees."""
+    found = re.findall(
+        rf"^### ([^\n]+)\n\n```python {kind}\n(.*?)^```$", read("references/nnsight-0.8.md"), re.M | re.S
+    )
+    assert found
+    return [pytest.param(heading, code, id=heading) for heading, code in found]
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, "references/remote.md"])
-def test_every_name_the_documents_use_exists(name):
-    text = (ROOT / name).read_text()
-    assert all(hasattr(lr, used) for used in re.findall(r"\blr\.(\w+)", text))
-    fields = set(re.findall(r"\bresult\.(\w+)", text)) - {"json"}
-    assert all(hasattr(lr.LensResult, used) or used in lr.LensResult.__dataclass_fields__ for used in fields)
+def run_old(code: str, model, folder: Path) -> None:
+    script = folder / "old.py"
+    script.write_text(code)
+    runpy.run_path(str(script), init_globals={"model": model, "nnsight": nnsight, "torch": torch})
+
+
+@pytest.mark.parametrize(("heading", "code"), said_by("raises"))
+def test_an_old_idiom_raises_what_the_page_says(heading, code, llama, tmp_path):
+    with warnings.catch_warnings(), pytest.raises(Exception, match=re.escape(heading)):  # noqa: PT012
+        warnings.simplefilter("ignore")
+        run_old(code, llama, tmp_path)
+    llama._module.requires_grad_(False)
+
+
+@pytest.mark.parametrize(("heading", "code"), said_by("warns"))
+def test_an_old_idiom_warns_as_the_page_says(heading, code, llama, tmp_path):
+    with pytest.warns(Warning, match=re.escape(heading)):
+        run_old(code, llama, tmp_path)
 
 
 # Examples that need a server are run by tests/ndif.
@@ -50,6 +109,91 @@ def test_every_example_runs(example, tmp_path, monkeypatch, capsys):
     assert "certified" in capsys.readouterr().out
 
 
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NOW)
+def test_every_name_the_documents_use_exists(name):
+    text = read(name)
+    assert [used for used in re.findall(r"\blr\.(\w+)", text) if not hasattr(lr, used)] == []
+    for variable, kind in SHOWN.items():
+        used = set(re.findall(rf"\b{variable}\.(\w+)", text)) - {"json", "npz"}
+        assert [field for field in used if field not in (*dir(kind), *kind.__annotations__)] == []
+
+
+def shell_lines() -> list:
+    """Every call of the command, as code or in a line of its own, in the documents and in the commands' examples."""
+    texts = {name: read(name) for name in NOW if name != "references/api.md"}  # which breaks lines, and is generated
+    texts |= {f"{name} --help": command.epilog or "" for name, command in typer.main.get_command(app).commands.items()}
+    found = []
+    for name, text in texts.items():
+        lines = re.findall(r"^ *(lens-recipes [^`]*?)$", text, re.MULTILINE)
+        lines += re.findall(r"(?<!`)`(lens-recipes [^`]+)`", FENCE.sub("", text))
+        found += [pytest.param(line, id=f"{name}: {' '.join(line.split())}") for line in dict.fromkeys(lines)]
+    return found
+
+
+@pytest.mark.parametrize("line", shell_lines())
+def test_every_shell_line_is_understood(line):
+    """Command, options and the form of their values; nothing is run."""
+    words = shlex.split(line.replace("[", "").replace("]", ""), comments=True)[1:]
+    words = words[: next((at for at, word in enumerate(words) if word in ("|", ">", ">>", "&&")), len(words))]
+    commands = typer.main.get_command(app)
+    if words[0] == "--help":
+        return
+    assert words[0] in commands.commands, f"there is no command {words[0]!r}"
+    command = commands.commands[words[0]]
+    try:
+        command.make_context(words[0], words[1:])
+    except MissingParameter:
+        assert not words[1:], "with options, but without what it needs"
+
+
+# -- places --------------------------------------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_local_link_leads_somewhere(name):
+    place = (ROOT / name).parent
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", read(name))):
+        if link.startswith("https://"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = place / file if file else ROOT / name
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("name", NOW)
+def test_every_file_that_is_named_is_there(name):
+    for named in re.findall(rf"(?<![\w/.])(?:{FOLDERS})/[\w./-]*\w\.\w+", read(name)):
+        assert (ROOT / named).exists(), named
+
+
+# -- pages ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_reference_begins_with_when_to_open_it(name):
+    title, first = read(name).split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert first.startswith("Open this ")
+    assert f"`{name}`" in read("SKILL.md")
+
+
+def test_the_api_page_is_fresh():
+    spec = importlib.util.spec_from_file_location("api_page", ROOT / "docs" / "api.py")
+    api = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(api)
+    assert api.page(lr) == api.PAGE.read_text(), f"references/api.md is stale; run: {api.COMMAND}"
+
+
 def test_the_skill_is_valid(tmp_path):
     """The folder's name must be the skill's."""
     (tmp_path / "lens-recipes").symlink_to(ROOT)
@@ -58,9 +202,21 @@ def test_the_skill_is_valid(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_skill_is_short_and_its_description_is_plain():
-    text = (ROOT / "SKILL.md").read_text()
-    header = text.split("---")[1]
+def test_the_skill_is_short():
+    """SmolLM2's small vocabulary counts more tokens than those of the assistants that load the skill."""
+    text = read("SKILL.md")
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_files.folder())
     assert len(text.splitlines()) < 400
-    assert len(re.search(r"description: (.*)", header)[1]) <= 1024
+    assert len(tokenizer(text)["input_ids"]) < 4000
+
+
+def test_the_description_is_plain():
+    """Every loader of skills can read it: one line of YAML that is what it looks like."""
+    _, header, body = read("SKILL.md").split("---\n", 2)
+    fields = yaml.safe_load(header)
+    assert fields["description"] == re.search(r"^description: (.*)$", header, re.MULTILINE)[1]
+    assert 200 < len(fields["description"]) <= 1024
     assert not set("<>") & set(header)
+    assert "---" not in header
+    assert "\n---\n" not in body
+    assert fields["name"] == "lens-recipes"
