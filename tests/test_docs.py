@@ -19,7 +19,6 @@ import typer.main
 import yaml
 from loopback import SMOLLM2, Loopback
 from transformers import AutoTokenizer
-from typer._click.exceptions import MissingParameter
 
 import lens_recipes as lr
 from lens_recipes import smollm2 as smollm2_files
@@ -145,8 +144,9 @@ def test_every_shell_line_is_understood(line):
     command = commands.commands[words[0]]
     try:
         command.make_context(words[0], words[1:])
-    except MissingParameter:
-        assert not words[1:], "with options, but without what it needs"
+    except Exception as missing:
+        if type(missing).__name__ != "MissingParameter" or words[1:]:  # a command may be named without all it needs
+            raise
 
 
 # -- places --------------------------------------------------------------------------------------------------
