@@ -1,0 +1,11 @@
+import json
+import sys
+from pathlib import Path
+
+import lens_recipes as lr
+
+folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
+result = lr.logit_lens(lr.load(folder), asked["prompt"], targets=asked["word"])
+lr.report(result, asked["report"])
+answer = {"logprobs": result.target_logprobs[:, -1, 0].tolist()}
+Path(out).write_text(json.dumps(answer))
