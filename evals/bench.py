@@ -99,16 +99,29 @@ class Bench:
 
 def waited(pid: int, limit_s: float) -> tuple[int, float, int]:
     """Wait for a process, and kill its group when its time is over: status, seconds, largest memory in bytes."""
-    started, killed = time.monotonic(), False
-    while True:  # wait4 says what this one process took; subprocess itself does not
-        done, status, usage = os.wait4(pid, os.WNOHANG)
+    started, killed, peak = time.monotonic(), False, 0
+    while True:
+        peak = max(peak, _peak(pid))
+        done, status = os.waitpid(pid, os.WNOHANG)
         seconds = time.monotonic() - started
         if done:
-            return os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss * 1024
+            return os.waitstatus_to_exitcode(status), seconds, peak
         if not killed and seconds > limit_s:
             os.killpg(pid, signal.SIGKILL)
             killed = True
         time.sleep(0.02)
+
+
+def _peak(pid: int) -> int:
+    """The largest memory of a process so far, in bytes; 0 where nothing says so, or it has ended.
+
+    Not `ru_maxrss`: that of a new process begins with what its parent held.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:

@@ -16,8 +16,10 @@ folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read
 model = TransformersModel(
     folder, task="text-generation", tokenizer=AutoTokenizer.from_pretrained(folder), dispatch=True
 )
+states = []
 with torch.no_grad(), model.trace(asked["prompt"]):
-    states = [model.lm_head(model.model.norm(layer.output)).save() for layer in model.model.layers]
+    for layer in model.model.layers:
+        states.append(model.lm_head(model.model.norm(layer.output)).save())
 logprobs = torch.stack([state.value[0] for state in states]).log_softmax(-1)
 entropy = -(logprobs.exp() * logprobs).sum(-1)
 kl = (logprobs[-1].exp() * (logprobs[-1] - logprobs)).sum(-1)
