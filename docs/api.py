@@ -32,6 +32,7 @@ GROUPS: dict[str, list[str]] = {
         "head_grid", "source_map", "generation_heatmap", "generation_steps",
     ],
     "Servers": ["estimate", "RemoteEstimate", "submit", "Job", "JobStatus", "remote_settings", "RemoteSettings"],
+    "Code for elsewhere": ["paste"],
     "Errors": ["LensError", "RemoteLensError"],
 }  # fmt: skip
 

@@ -161,15 +161,41 @@ class Attribution:
             raise ValueError(f"n={n} must be at least 1.")
         if sign not in (None, 1, -1):
             raise ValueError(f"sign={sign!r} must be 1 (what helps), -1 (what hurts) or None.")
-        there = list(dict.fromkeys(part.component for part in self.parts))
-        if component is not None and component not in there:
-            raise ValueError(f"component={component!r} is not in this result; its parts are {', '.join(there)}.")
+        self._check_component(component)
         one, t, k = spot(self, prompt, position, target)
         found = [(one.parts[p], float(one.values[p, t, k])) for p in by_size(one.values[:, t, k])]
         named = [(part, value) for part, value in found if component in (None, part.component)]
         return [(part, value) for part, value in named if sign is None or value * sign > 0][:n]
 
     @np.errstate(invalid="ignore")  # ∞ − ∞
+    def by_layer(
+        self, component: str | None = None, *, prompt: int = 0, position: int = -1, target: int = 0
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        """What each layer adds, `[layer]`, and which layers those are; with a component, only its share there.
+
+        All layers, the embedding and the biases of the model's tail (`parts` "embed" and "bias") sum to the logit.
+
+        Raises:
+            ValueError: no such component, prompt, position or target.
+
+        Example:
+            >>> who = attribution(model, "The capital of France is", " Paris", unit="component")
+            >>> layers, added = who.by_layer("mlp_out")
+        """
+        self._check_component(component)
+        one, t, k = spot(self, prompt, position, target)
+        sums: dict[int, float] = {}
+        for part, value in zip(one.parts, one.values[:, t, k].tolist(), strict=True):
+            asked = part.component == component or (component is None and part.component != "embed")
+            if part.layer is not None and asked:
+                sums[part.layer] = sums.get(part.layer, 0.0) + value
+        return list(sums), np.array(list(sums.values()), dtype=np.float32)
+
+    def _check_component(self, component: str | None) -> None:
+        there = list(dict.fromkeys(part.component for part in self.parts))
+        if component is not None and component not in there:
+            raise ValueError(f"component={component!r} is not in this result; its parts are {', '.join(there)}.")
+
     def grid(self, prompt: int = 0, position: int = -1, target: int = 0) -> tuple[list[int], NDArray[np.float32]]:
         """What each head adds, `[layer, head]`, and the layers that the rows are; NaN where a layer has no such head.
 

@@ -16,7 +16,7 @@ Examples:
 
   lens-recipes paste first-lens --model Qwen/Qwen3-8B > lens.py
 
-  lens-recipes paste attribution --model google/gemma-2-2b --output who.py
+  lens-recipes paste attribution --model google/gemma-2-2b --output parts.py
 
   lens-recipes paste remote --model meta-llama/Llama-3.1-70B --layers 40:
 

@@ -328,6 +328,27 @@ def test_the_top_parts_are_the_largest_of_either_sign():
     assert (first, second, infinite) == (one.parts[5], one.parts[3], -math.inf)
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_layers_the_embedding_and_the_biases_are_the_whole(unit):
+    result = attribution(unit)
+    layers, added = result.by_layer(prompt=1, position=0, target=1)
+    assert layers == [0, 1, 2]
+    one = result[1]
+    rest = [p for p, part in enumerate(one.parts) if part.component in ("embed", "bias")]
+    total = one.values[:, 0, 1].sum()
+    assert added.sum() + one.values[rest, 0, 1].sum() == pytest.approx(total, abs=1e-4)
+
+
+def test_a_component_by_layer_is_its_parts():
+    result = attribution("component")
+    layers, added = result.by_layer("mlp_out", target=1)
+    mine = [p for p, part in enumerate(result.parts) if part.component == "mlp_out"]
+    assert layers == [result.parts[p].layer for p in mine]
+    np.testing.assert_allclose(added, result[0].values[mine, -1, 1], rtol=1e-6)
+    with pytest.raises(ValueError, match="component='mlp' is not in this result; its parts are embed, attn_out"):
+        result.by_layer("mlp")
+
+
 @pytest.mark.parametrize("unit", ["head", "token"])
 def test_the_grid_holds_each_heads_whole_write(unit):
     result = attribution(unit)

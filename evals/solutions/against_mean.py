@@ -6,6 +6,5 @@ import lens_recipes as lr
 
 folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
 who = lr.attribution(lr.load(folder), asked["prompt"], asked["target"], against="mean", unit="layer")
-layers = who.values[[part.component == "layer" for part in who.parts], 0, 0]
-answer = {"layers": layers.tolist(), "total": who.total.item()}
+answer = {"layers": who.by_layer()[1].tolist(), "total": who.total.item()}
 Path(out).write_text(json.dumps(answer))

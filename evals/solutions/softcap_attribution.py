@@ -6,6 +6,5 @@ import lens_recipes as lr
 
 folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
 who = lr.attribution(lr.load(folder), asked["prompt"], asked["target"], against=asked["against"], unit="layer")
-layers = who.values[[part.component == "layer" for part in who.parts], 0, 0].tolist()
-answer = {"layers": layers, "logit": who.logit.item(), "capped_logit": who.capped_logit.item()}
+answer = {"layers": who.by_layer()[1].tolist(), "logit": who.logit.item(), "capped_logit": who.capped_logit.item()}
 Path(out).write_text(json.dumps(answer))
