@@ -136,7 +136,7 @@ class Attribution:
 
     def top(
         self,
-        n: int = 10,
+        n: int | None = 10,
         *,
         component: str | None = None,
         sign: int | None = None,
@@ -147,7 +147,7 @@ class Attribution:
         """The `n` largest parts by |value|, with their signed values; a NaN comes first, it spoils the total.
 
         Args:
-            n: How many, at most.
+            n: How many, at most; None for all.
             component: Only parts of this component, such as "head_out" or "mlp_out".
             sign: 1 for the parts that help the target, −1 for those that hurt it, None for both.
             prompt: Which prompt.
@@ -157,8 +157,8 @@ class Attribution:
         Raises:
             ValueError: `n` below 1, or no such component, prompt, position or target.
         """
-        if n < 1:
-            raise ValueError(f"n={n} must be at least 1.")
+        if n is not None and n < 1:
+            raise ValueError(f"n={n} must be at least 1, or None for all.")
         if sign not in (None, 1, -1):
             raise ValueError(f"sign={sign!r} must be 1 (what helps), -1 (what hurts) or None.")
         self._check_component(component)
@@ -190,6 +190,25 @@ class Attribution:
             if part.layer is not None and asked:
                 sums[part.layer] = sums.get(part.layer, 0.0) + value
         return list(sums), np.array(list(sums.values()), dtype=np.float32)
+
+    def by_source(
+        self, layer: int, head: int, *, prompt: int = 0, position: int = -1, target: int = 0
+    ) -> NDArray[np.float32]:
+        """What one head adds by what it read from each token of the prompt, `[source]`, as in `sources[prompt]`.
+
+        What the values' bias adds is of no token: a part of its own, "value_bias".
+
+        Raises:
+            ValueError: the unit is not "token", or there is no such head, prompt, position or target.
+        """
+        if self.unit != "token":
+            raise ValueError(f'unit={self.unit!r} does not tell sources apart: run the recipe with unit="token".')
+        one, t, k = spot(self, prompt, position, target)
+        heads = {(part.layer, part.head) for part in one.parts if part.component == "head_out"}
+        if (layer, head) not in heads:
+            raise ValueError(f"there is no head {head} in layer {layer} of this result; its last is {max(heads)}.")
+        mine = [p for p, part in enumerate(one.parts) if part[:3] == (layer, "head_out", head)]
+        return one.values[mine, t, k]
 
     def _check_component(self, component: str | None) -> None:
         there = list(dict.fromkeys(part.component for part in self.parts))

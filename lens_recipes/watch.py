@@ -156,17 +156,32 @@ def outermost_lists(module: nn.Module) -> list[tuple[str, nn.Module]]:
 def _shapes_only(module: nn.Module) -> Iterator[None]:
     """Run a model that has no weights: every operation gives a tensor of the right shape and no values.
 
-    A skeleton may stand in training mode, with dropout where the server's model has none.
+    A skeleton may stand in training mode, with dropout where the server's model has none; and without values torch's
+    grouped product, which experts run in, is there for bfloat16 alone.
     """
     training = [m for m in module.modules() if m.training]
+    grouped = [c for c in configs_of(module) if getattr(c, _EXPERTS, None) == "grouped_mm"]
     for m in training:
         m.training = False
+    for config in grouped:
+        setattr(config, _EXPERTS, "batched_mm")
     try:
         with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(assume_static_by_default=True)):
             yield
     finally:
         for m in training:
             m.training = True
+        for config in grouped:
+            setattr(config, _EXPERTS, "grouped_mm")
+
+
+_EXPERTS = "_experts_implementation_internal"
+
+
+def configs_of(module: nn.Module) -> list[Any]:
+    """Every config in a model, each once."""
+    found = {id(config): config for m in module.modules() if (config := getattr(m, "config", None)) is not None}
+    return list(found.values())
 
 
 @contextlib.contextmanager

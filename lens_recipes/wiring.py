@@ -21,7 +21,7 @@ from .graph import Graph, Node, before, operands
 from .heads import Heads, Tap, heads_of_write
 from .models import envoy_path, on_meta
 from .tail import Step, is_norm
-from .watch import SHAPE, watch
+from .watch import SHAPE, configs_of, watch
 
 WRITES = ("attn_out", "mixer_out", "mlp_out", "other_out")  # what a block may add, in the order of most blocks
 _KINDS = {
@@ -91,8 +91,7 @@ def wiring(model: Envoy) -> list[Block]:
 
 def attention_of(module: nn.Module) -> list[tuple[Any, str]]:
     """Every config in a model that chooses an implementation of attention, and which."""
-    configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
-    chosen = [(config, getattr(config, "_attn_implementation", None)) for config in configs.values()]
+    chosen = [(config, getattr(config, "_attn_implementation", None)) for config in configs_of(module)]
     return [(config, implementation) for config, implementation in chosen if implementation is not None]
 
 

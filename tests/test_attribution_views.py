@@ -318,7 +318,7 @@ def test_the_top_parts_are_the_largest_of_either_sign():
     assert [abs(value) for _, value in top] == sizes[:7].tolist()
     assert {value < 0 for _, value in top} == {True, False}
     assert all(one.values[one.parts.index(part), 0, 1] == value for part, value in top)
-    assert len(result.top(10**6)) == len(result[0].parts)
+    assert len(result.top(None)) == len(result.top(10**6)) == len(result[0].parts)
     one.values[5, 0, 1] = math.nan
     one.values[3, 0, 1] = -math.inf
     (first, nan), (second, infinite) = sorted(one.top(2, position=0, target=1), key=lambda pair: pair[1] != pair[1])[
@@ -363,6 +363,20 @@ def test_the_grid_holds_each_heads_whole_write(unit):
             mine = [p for p, part in enumerate(one.parts) if (part.layer, part.head) == (layer, head)]
             assert len(mine) == (1 if unit == "head" else 3 + 1)  # the sources of prompt 1, and the bias of the values
             assert grid[layer, head] == pytest.approx(one.values[mine, -2, 1].sum(), abs=1e-5)
+
+
+def test_a_heads_sources_are_its_parts_in_the_order_of_the_prompt():
+    result = attribution("token")
+    for prompt, tokens in enumerate(PROMPTS):
+        added = result.by_source(2, 3, prompt=prompt, position=0)
+        one = result[prompt]
+        assert added.shape == (len(tokens),) == (len(one.sources[0]),)
+        for source, value in enumerate(added):
+            assert value == one.values[one.parts.index(Part(2, "head_out", 3, source)), 0, 0]
+    with pytest.raises(ValueError, match=r"no head 3 in layer 1 of this result; its last is \(2, 3\)"):
+        result.by_source(1, 3)
+    with pytest.raises(ValueError, match='unit="token"'):
+        attribution("head").by_source(0, 0)
 
 
 @pytest.mark.parametrize("unit", ["layer", "component"])

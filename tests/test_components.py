@@ -257,7 +257,7 @@ def test_half_precision_adds_up_within_its_rounding(family):
     assert 0 <= result.certificate.max_block_error < 2e-2
 
 
-SKELETONS = ["llama", "gemma2", "gptj", "bloom"]  # the other families: tests/full
+SKELETONS = ["llama", "gemma2", "gptj", "bloom", "mixtral"]  # the other families: tests/full
 
 
 @pytest.mark.parametrize("family", SKELETONS)

@@ -29,11 +29,7 @@ def test_any_family(family, check):
     check(family)
 
 
-# On the meta device torch's product of grouped experts takes bfloat16 alone, and these are float32.
-GROUPED = ["mixtral", "gpt_oss"]
-
-
-@pytest.mark.parametrize("family", sorted(set(tiny.FAMILIES) - {*test_components.SKELETONS, *GROUPED}))
+@pytest.mark.parametrize("family", sorted(set(tiny.FAMILIES) - {*test_components.SKELETONS}))
 def test_wiring_without_weights_is_the_same(family):
     test_components.test_wiring_without_weights_is_the_same(family)
 

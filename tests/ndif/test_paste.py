@@ -1,0 +1,18 @@
+"""Pasted scripts for a server, as they are, on a real one: for callers that it trusts, and for strangers."""
+
+from __future__ import annotations
+
+import nnsight
+import pasted
+import pytest
+from server import SMOLLM2
+
+from lens_recipes.paste_recipes import RECIPES
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_script_finds_there_what_the_library_finds_here(any_server, here, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(nnsight.CONFIG.API, "HOST", any_server.url)
+    monkeypatch.chdir(tmp_path)
+    found = pasted.execute(pasted.script(recipe, SMOLLM2, remote=True), tmp_path)
+    pasted.CHECKS[recipe](found, here("smollm2"))
