@@ -13,7 +13,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .certificate import TOLERANCE, TOTAL
 from .model_source import ModelSource
 from .models import checkpoint, is_multimodal, skeleton
 from .paste_recipes import RECIPES
@@ -30,14 +29,14 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
         model: A hub id, a checkpoint folder, or `"smollm2"`. Only its config is read; no weights are loaded.
         remote: The script runs on an NDIF server. That of `remote` always does, as a job that outlives its process.
         layers: Which layers the script decodes: None for all, an int, a slice, a list; negative from the end. The
-            last layer is always read for the proof, and for `components` and `attribution` all are.
+            last layer is always read for the proof, and for `components` all are; `attribution` takes none.
 
     Returns:
         Its source. It proves itself when it runs: the last layer's lens must be the model's own logits, and what the
         blocks add must sum to the stream, or to the logit.
 
     Raises:
-        ValueError: there is no such recipe or layer, or a server is to find a folder.
+        ValueError: there is no such recipe or layer, a server is to find a folder, or an attribution of some layers.
         LensError: the model cannot be read, or its blocks are no sums, and why.
 
     Example:
@@ -45,18 +44,30 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
     """
     if recipe not in RECIPES:
         raise ValueError(f"recipe={recipe!r} is unknown; accepted are {', '.join(map(repr, RECIPES))}.")
+    if layers is not None and recipe == "attribution":
+        raise ValueError("attribution is a sum over all layers: leave layers out.")
     place = checkpoint(model)
+    if Path(place).is_dir():
+        place = str(Path(place).resolve())  # a script may be run from anywhere
     remote = remote or recipe == "remote"
     if remote and Path(place).is_dir():
         raise ValueError(f"a server finds a model by its hub id, and {model!r} is a folder here: pass the hub id.")
     source = ModelSource(skeleton(place))
-    dtype = "bfloat16" if remote else source.dtype  # a server may hold the model in half precision
     chosen = pick(layers, source.parts.n_layers, "layers", "this model")
-    task = "image-text-to-text" if remote and is_multimodal(source.config, place) else "text-generation"
-    text = _scripts().get_template(f"{recipe}.py.j2").render(
-        m=source, name=shown_name(place), quoted=json.dumps(place), task=task, remote=remote, layers=_listed(chosen),
-        version=versions()["lens-recipes"], tolerance=TOLERANCE[dtype], gap_tolerance=TOTAL[dtype],
-    )  # fmt: skip
+    text = (
+        _scripts()
+        .get_template(f"{recipe}.py.j2")
+        .render(
+            m=source,
+            name=shown_name(place),
+            quoted=json.dumps(place),
+            task="image-text-to-text" if remote and is_multimodal(source.config, place) else "text-generation",
+            remote=remote,
+            here=".cpu()" if remote else "",
+            layers=_listed(chosen),
+            version=versions()["lens-recipes"],
+        )
+    )
     return re.sub(r"\n{4,}", "\n\n\n", text).strip() + "\n"
 
 

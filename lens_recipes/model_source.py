@@ -1,21 +1,19 @@
 """What a script must say of one model: its modules, its norm, softcap and scales as Python source.
 
-All of it is read off a skeleton, a model without weights. Nothing is guessed: what `anatomy` and `wiring` refuse has
-no script either.
+All of it is read off a skeleton, a model without weights. Nothing is guessed: where `anatomy` or `wiring` refuse a
+skeleton, there is no script.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
-import torch
 from nnsight.intervention.envoy import Envoy
-from torch import nn
 
 from ._anatomy import anatomy
 from .errors import LensError
-from .models import dtype_of, envoy_path, on_meta
+from .models import envoy_path, on_meta
+from .norm_source import Norm, norm_of
 from .sites import refuse_broken
 from .tail import Step, split
 from .watch import Run, watch
@@ -28,7 +26,6 @@ class ModelSource:
     Attributes:
         parts: Its anatomy.
         config: What it was made from.
-        dtype: Of its weights, a name in torch.
     """
 
     def __init__(self, model: Envoy) -> None:
@@ -36,7 +33,6 @@ class ModelSource:
         self._run: Run = watch(model._module, self.parts.plain_ids, self.parts.forward_options, meta=on_meta(model))
         self._paths = {envoy_path(name): module for name, module in model._module.named_modules()}
         self.config = model._module.config
-        self.dtype = str(dtype_of(model)).removeprefix("torch.")
 
     def block(self, layer: int | str) -> str:
         """A block; `layer` may be the name of a variable."""
@@ -132,8 +128,7 @@ class ModelSource:
 
     def _read(self, tap: Tap, layer: int | None = None) -> str:
         """What a tap reads after the last token, `[batch, 1, d_model]`, as a copy; with a layer, out of `block`."""
-        base = f"{self.parts.blocks}.{layer}"
-        inside = layer is not None and tap.path.startswith(base)
+        inside = layer is not None and f"{tap.path}.".startswith(base := f"{self.parts.blocks}.{layer}.")
         path = expression(tap.path.removeprefix(base), "block") if inside else expression(tap.path)
         read = path + (".input" if tap.side == "in" else self._output(tap.path))
         tensors = self._run.inputs if tap.side == "in" else self._run.outputs
@@ -184,15 +179,6 @@ class Added:
 
 
 @dataclass(frozen=True)
-class Norm:
-    """x − mean(x) (if `centred`) over its size √(mean square + eps), times a gain, plus a bias (if `biased`)."""
-
-    eps: float
-    centred: bool
-    biased: bool
-
-
-@dataclass(frozen=True)
 class Linear:
     """A tail: a norm (an expression, and what it is), lines that are linear (but for `shifted`), and a softcap's."""
 
@@ -201,38 +187,6 @@ class Linear:
     scores: list[str]
     shifted: bool
     cap: list[str]
-
-
-def norm_of(module: nn.Module, width: int) -> Norm:
-    """What a norm without weights does, tried on a copy of it with random ones.
-
-    Raises:
-        LensError: it is neither a layer norm nor an RMS norm.
-    """
-    norm = copy.deepcopy(module).to_empty(device="cpu").double()
-    generator = torch.Generator().manual_seed(0)
-    for weight in (*norm.parameters(), *norm.buffers()):
-        weight.data.copy_(torch.rand(weight.shape, generator=generator, dtype=torch.float64) + 0.5)
-    a, b = torch.randn(2, 1, 1, width, generator=generator, dtype=torch.float64)
-    names = ("eps", "epsilon", "variance_epsilon", "norm_eps", "layer_norm_eps")
-    eps = next((float(f"{value:.7g}") for name in names if isinstance(value := getattr(norm, name, None), float)), 0.0)
-    with torch.no_grad():
-        bias = norm(torch.zeros_like(a))
-        for centred in (False, True):
-            found = Norm(eps, centred, bool(bias.abs().max() > 1e-9))
-            apart = _frozen(norm, found, bias, a) + _frozen(norm, found, bias, b) - _frozen(norm, found, bias, a + b)
-            if apart.abs().max() < 1e-5:
-                return found
-    raise LensError(
-        f"{type(module).__name__} is neither a layer norm nor an RMS norm, so a short script cannot hold it at its "
-        "value. lens_recipes.attribution() can."
-    )
-
-
-def _frozen(norm: nn.Module, kind: Norm, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """What is linear in x if the norm is what it is said to be: its output times the size that it divided by."""
-    middle = x.mean(-1, keepdim=True) if kind.centred else 0
-    return (norm(x) - bias) * ((x - middle).pow(2).mean(-1, keepdim=True) + kind.eps).sqrt()
 
 
 def expression(path: str, model: str = "model") -> str:

@@ -245,6 +245,14 @@ def is_multimodal(config: Any, source: str) -> bool:
             f"{source!r} is an encoder–decoder ({kind!r}): its logits do not come from one residual stream. "
             "A lens needs a decoder-only model."
         )
+    trained = (getattr(config, "architectures", None) or [""])[0]
+    if trained.endswith(
+        ("ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
+    ):
+        raise LensError(
+            f"{source!r} is a {trained}: it was not trained to predict the next token, and transformers gives it an "
+            "unembedding of random numbers, or let it read in both directions. A lens needs a causal language model."
+        )
     if kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return False
     if kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
@@ -14,6 +15,8 @@ import tiny
 
 import lens_recipes
 from lens_recipes.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with Ctrl-C ignored
 
 
 @pytest.fixture(scope="session")

@@ -132,13 +132,12 @@ def batch(found: dict[str, Any], model: Any) -> None:
 
 
 def components(found: dict[str, Any], model: Any) -> None:
-    names = list(dict.fromkeys(name for said in found["lens"] for name in said))
-    for name in names:
-        having = [layer for layer, said in zip(layers_of(found), found["lens"], strict=True) if name in said]
-        result = lr.logit_lens(model, PROMPT, layers=having, components=name, positions=-1, top_k=3)
-        rows = [said[name] for said in found["lens"] if name in said]
-        same(stacked([ids for _, ids in rows]), result.top_ids[:, 0], name)
-        close(stacked([probs for probs, _ in rows]), np.exp(result.top_logprobs[:, 0]), name)
+    assert [layer for layer, _ in found["lens"]] == layers_of(found)
+    for name in dict.fromkeys(name for _, said in found["lens"] for name in said):
+        rows = {layer: said[name] for layer, said in found["lens"] if name in said}
+        result = lr.logit_lens(model, PROMPT, layers=list(rows), components=name, positions=-1, top_k=3)
+        same(stacked([ids for _, ids in rows.values()]), result.top_ids[:, 0], name)
+        close(stacked([probs for probs, _ in rows.values()]), np.exp(result.top_logprobs[:, 0]), name)
 
 
 def attribution(found: dict[str, Any], model: Any) -> None:

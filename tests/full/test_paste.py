@@ -1,12 +1,15 @@
-"""Every recipe of `paste` for every family that can be built small: run here, and as on a server."""
+"""`paste` for every family that can be built small: what depends on the family, and for some of them every recipe, also
+as on a server."""
 
 from __future__ import annotations
 
+import nnsight
 import pasted
 import pytest
 import strict_local
 import tiny
-from loopback import hub_at
+from loopback import KEY, Loopback, hub_at
+from nnsight.modeling import huggingface
 
 import lens_recipes as lr
 from lens_recipes.paste_recipes import RECIPES
@@ -17,7 +20,20 @@ PADDING = ("recurrent_gemma", "rwkv", "rwkv_halved")
 NO_SUM = ("bert_lm", "openai_gpt", "opt_350m", "rwkv_halved")
 NO_LOGIT = (*NO_SUM, "modernbert_decoder")
 MULTIMODAL = ("gemma3_vlm", "llava", "qwen2_vl")  # their processors are not built here
-SENT = ("bloom", "cohere", "falcon", "falcon_h1", "gemma2", "gpt2", "gptj", "granite", "llama", "mpt", "olmo2", "qwen3")
+EVERY_RECIPE = (
+    "bloom",
+    "cohere",
+    "falcon",
+    "falcon_h1",
+    "gemma2",
+    "gpt2",
+    "gptj",
+    "granite",
+    "llama",
+    "mpt",
+    "olmo2",
+    "qwen3",
+)
 
 
 @pytest.fixture(scope="module", params=[family for family in tiny.FAMILIES if family not in MULTIMODAL])
@@ -31,6 +47,8 @@ def one(request, tmp_path_factory):
 @pytest.mark.parametrize("recipe", LOCAL)
 def test_here(one, recipe, tmp_path, monkeypatch):
     family, model = one
+    if family not in (*EVERY_RECIPE, *PADDING) and recipe not in ("first-lens", "components", "attribution"):
+        pytest.skip("this script says nothing more of the model than the first lens does")
     monkeypatch.chdir(tmp_path)
     if (recipe == "components" and family in NO_SUM) or (recipe == "attribution" and family in NO_LOGIT):
         with pytest.raises(lr.LensError):
@@ -45,12 +63,26 @@ def test_here(one, recipe, tmp_path, monkeypatch):
 @pytest.mark.parametrize("recipe", LOCAL)
 def test_as_on_a_server(one, recipe, tmp_path, monkeypatch):
     family, model = one
-    if family not in SENT:
+    if family not in EVERY_RECIPE:
         pytest.skip("the block is the same but for its paths")
     monkeypatch.chdir(tmp_path)
     strict_local.install(monkeypatch, "lens_recipes", "jaxtyping")
     text = pasted.rehearsed(pasted.script(recipe, f"tiny/{family}", remote=True))
     pasted.CHECKS[recipe](pasted.execute(text, tmp_path), model)
+
+
+def test_a_job(one, tmp_path, monkeypatch):
+    """The recipe `remote`, on a server on loopback that has the model."""
+    family, model = one
+    if family not in EVERY_RECIPE:
+        pytest.skip("the block is the same but for its paths")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(huggingface._ID_CACHE, f"tiny/{family}", f"tiny/{family}")
+    monkeypatch.setattr(nnsight.CONFIG.API, "APIKEY", KEY)
+    with Loopback(model) as server:
+        monkeypatch.setattr(nnsight.CONFIG.API, "HOST", server.url)
+        pasted.remote(pasted.execute(pasted.script("remote", f"tiny/{family}"), tmp_path), model)
+        assert server.posts == 1
 
 
 @pytest.mark.parametrize("recipe", LOCAL)
