@@ -3,8 +3,8 @@
     python evals/audit.py [TASK …]
 
 A solution must pass in under ten lines; a wrong answer must be rejected, and for its reason: its docstring names the
-task and the assertions that it fails. Also checks the form of evals.json and triggers.json. Status 1 when anything is
-unexpected.
+task, the assertions that it fails and, where it gives no answer that could be judged, a pattern of what is said of
+that. Also checks the form of evals.json and triggers.json. Status 1 when anything is unexpected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import TASKS, environment
-from forms import complaints, expectations
+from forms import complaints, expectations, solution
 from verify import Verdict, verify
 from warm import WarmPython
 
@@ -30,11 +30,17 @@ AT_ONCE = 2  # processes; each takes one core
 
 
 class Trial(NamedTuple):
-    """One script at one task; `fails` are the assertions that it must fail, none for a reference solution."""
+    """One script at one task.
+
+    Attributes:
+        fails: The assertions that it must fail, none for a reference solution.
+        says: A pattern in what it prints to stderr, or in the sentence with which it is rejected.
+    """
 
     task: str
     script: Path
     fails: tuple[str, ...] = ()
+    says: str = ""
 
 
 class Outcome(NamedTuple):
@@ -47,19 +53,21 @@ class Outcome(NamedTuple):
 
 def trials(tasks: list[str]) -> list[Trial]:
     """All solutions and wrong answers of some tasks, task by task."""
-    wrong = [_wrong(path) for path in sorted((HERE / "wrong").glob("*.py"))]
+    wrong = [_wrong(path) for path in sorted((HERE / "wrong").glob("[!_]*.py"))]
     found: list[Trial] = []
     for task in tasks:
-        found += [Trial(task, HERE / "solutions" / f"{task}.py"), *(trial for trial in wrong if trial.task == task)]
+        found += [Trial(task, solution(task)), *(trial for trial in wrong if trial.task == task)]
     return found
 
 
 def _wrong(path: Path) -> Trial:
     text = path.read_text(encoding="utf-8")
-    task, fails = (re.search(rf"^{key}: (.+)$", text, re.MULTILINE) for key in ("task", "fails"))
+    task, fails, says = (re.search(rf"^{key}: (.+)$", text, re.MULTILINE) for key in ("task", "fails", "says"))
     if not task or not fails or task[1] not in TASKS:
         raise SystemExit(f"{path} must name a task and what it fails in its docstring: `task: …`, `fails: …, …`.")
-    return Trial(task[1], path, tuple(fails[1].split(", ")))
+    if fails[1] == "answer" and not says:
+        raise SystemExit(f"{path} fails as any crash does: its docstring must tell it apart by `says: REGEX`.")
+    return Trial(task[1], path, tuple(fails[1].split(", ")), says[1] if says else "")
 
 
 def surprise_of(trial: Trial, verdict: Verdict) -> str:
@@ -67,19 +75,21 @@ def surprise_of(trial: Trial, verdict: Verdict) -> str:
     if trial.fails:
         if verdict.passed:
             return "a wrong answer passed"
-        failed = {*verdict.failed, *map(base, verdict.failed)}
-        lost = [name for name in trial.fails if name not in failed]
-        return f"rejected for {', '.join(verdict.failed)}, not for {', '.join(lost)}" if lost else ""
+        failed = {*verdict.failed, *map(expectation_of, verdict.failed)}
+        if lost := [name for name in trial.fails if name not in failed]:
+            return f"rejected for {', '.join(verdict.failed)}, not for {', '.join(lost)}"
+        said = "\n".join([verdict.stderr, *(check.detail for check in verdict.checks if not check.passed)])
+        return "" if re.search(trial.says, said) else f"rejected, but nothing says {trial.says!r}: {said[-200:]}"
     if not verdict.passed:
         return "; ".join(f"{check.name}: {check.detail}" for check in verdict.checks if not check.passed)
     if verdict.lines > MOST_LINES:
         return f"{verdict.lines} lines"
-    unnamed = {base(check.name) for check in verdict.checks} ^ expectations()[trial.task]
+    unnamed = {expectation_of(check.name) for check in verdict.checks} ^ expectations()[trial.task]
     return f"assertions and expectations in evals.json differ in {', '.join(sorted(unnamed))}" if unnamed else ""
 
 
-def base(assertion: str) -> str:
-    """ "ranks" of "ranks of mamba": what is said of several cases is one expectation."""
+def expectation_of(assertion: str) -> str:
+    """The expectation "ranks" of the assertion "ranks of mamba": what is said of several cases is one."""
     return assertion.split(" of ")[0]
 
 
@@ -105,7 +115,7 @@ def row(outcome: Outcome) -> str:
     """One line of the table."""
     trial, verdict, surprise = outcome
     name = f"{trial.script.parent.name}/{trial.script.stem}"
-    said = "passed" if verdict.passed else f"rejected: {', '.join(dict.fromkeys(map(base, verdict.failed)))}"
+    said = "passed" if verdict.passed else f"rejected: {', '.join(dict.fromkeys(map(expectation_of, verdict.failed)))}"
     end = f"   UNEXPECTED: {surprise}" if surprise else ""
     return f"{trial.task:27} {name:45} {verdict.lines:3} lines {verdict.seconds:5.1f} s   {said}{end}"
 

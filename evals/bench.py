@@ -78,7 +78,7 @@ class Bench:
         if self.warm is None or env:
             self.ran = self._cold(command, env)
         else:
-            took = self.warm.run(command, self.limit_s, self.folder, {})
+            took = self.warm.run(command, self.limit_s, self.folder)
             self.ran = Ran(*took, (self.folder / "stderr.txt").read_text(encoding="utf-8", errors="replace"))
         if self.ran.status == -signal.SIGKILL and self.ran.seconds >= self.limit_s:
             raise Rejected(f"The script had not ended after {self.limit_s:.0f} s.")

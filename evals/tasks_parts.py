@@ -30,53 +30,44 @@ def _last(module: Any, *paths: str) -> Tensor:
     return torch.stack([output[-1] for _, output in seen(module, PROMPT, *paths)])
 
 
-def _attention_and_mlp(bench: Bench, module: Any, attention: Any, mlp: Any) -> Iterator[Check]:
-    answer = bench.run(bench.checkpoint(module), ASKED)
-    yield close("attention", answer.numbers("attention", N_LAYERS), attention)
-    yield close("mlp", answer.numbers("mlp", N_LAYERS), mlp)
-
-
-def _two_shares(
-    module: Any, norm: str, attention: str, mlp: str, plus: float = 0.0, scale: float = 1.0
-) -> list[np.ndarray]:
+def _attention_and_mlp(
+    bench: Bench, module: Any, norm: str, attention: str, mlp: str, scale: float = 1.0
+) -> Iterator[Check]:
     """What the outputs of two modules of each block add to the logit difference."""
     toward = direction(module, ASKED["target"], ASKED["against"]) * scale
-    written = [_last(module, *(path.format(i) for i in range(N_LAYERS))) for path in (attention, mlp)]
-    return [shares(module, PROMPT, norm, parts, toward, plus) for parts in written]
+    answer = bench.run(bench.checkpoint(module), ASKED)
+    for name, path in (("attention", attention), ("mlp", mlp)):
+        written = _last(module, *(path.format(i) for i in range(N_LAYERS)))
+        yield close(name, answer.numbers(name, N_LAYERS), shares(module, PROMPT, norm, written, toward))
+
+
+LLAMA = ("model.norm", "model.layers.{}.self_attn", "model.layers.{}.mlp")
+FALCON = ("transformer.ln_f", "transformer.h.{}.self_attention", "transformer.h.{}.mlp")
 
 
 @task
 def component_attribution(bench: Bench) -> Iterator[Check]:
-    module = build("llama", 201)
-    both = _two_shares(module, "model.norm", "model.layers.{}.self_attn", "model.layers.{}.mlp")
-    yield from _attention_and_mlp(bench, module, *both)
+    yield from _attention_and_mlp(bench, build("llama", 201), *LLAMA)
 
 
 @task
 def parallel_blocks(bench: Bench) -> Iterator[Check]:
     """Falcon adds attention to its MLP's output in place, after the MLP has returned it."""
-    module = build("falcon", 202)
-    blocks = "transformer.h.{}."
-    both = _two_shares(module, "transformer.ln_f", f"{blocks}self_attention", f"{blocks}mlp")
-    yield from _attention_and_mlp(bench, module, *both)
+    yield from _attention_and_mlp(bench, build("falcon", 202), *FALCON)
 
 
 @task
 def residual_inside(bench: Bench) -> Iterator[Check]:
     """BLOOM's attention and MLP take the stream and give it back with their share: the share is their projection's."""
-    module = build("bloom", 203)
-    blocks = "transformer.h.{}."
-    both = _two_shares(module, "transformer.ln_f", f"{blocks}self_attention.dense", f"{blocks}mlp.dense_4h_to_h")
-    yield from _attention_and_mlp(bench, module, *both)
+    norm, attention, mlp = FALCON
+    yield from _attention_and_mlp(bench, build("bloom", 203), norm, f"{attention}.dense", f"{mlp}.dense_4h_to_h")
 
 
 @task
 def residual_multiplier(bench: Bench) -> Iterator[Check]:
     module = build("granite", 204)
-    config = module.config
-    scale = config.residual_multiplier / config.logits_scaling
-    both = _two_shares(module, "model.norm", "model.layers.{}.self_attn", "model.layers.{}.mlp", scale=scale)
-    yield from _attention_and_mlp(bench, module, *both)
+    scale = module.config.residual_multiplier / module.config.logits_scaling
+    yield from _attention_and_mlp(bench, module, *LLAMA, scale)
 
 
 @task

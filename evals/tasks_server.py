@@ -9,10 +9,12 @@ from pathlib import Path
 
 import loopback
 import numpy as np
+import torch
 from answers import Check, Rejected, close, same, top
 from bench import Bench, task
 from by_hand import lens
 from checkpoints import build, ids_of, tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import lens_recipes as lr
 
@@ -21,10 +23,14 @@ PROMPTS = ["The capital of France is", "The quick brown fox jumps over", "One tw
 
 @task
 def ndif_without_the_package(bench: Bench) -> Iterator[Check]:
-    """nnsight's own rehearsal of a server, made strict: without this package, and only what was saved comes back."""
-    module, log = build("gemma2", 401), bench.folder / "log.json"
-    runner = (str(Path(__file__).parent / "rehearse.py"), str(log))
-    answer = bench.run(bench.checkpoint(module), {"prompts": PROMPTS, "remote": "local"}, runner)
+    """nnsight's own rehearsal of a server, made strict: without this package, and only what was saved comes back.
+
+    The checkpoint that the script is given has the shape of the server's model, and other weights.
+    """
+    module, log, weights = build("gemma2", 401), bench.folder / "log.json", bench.folder / "server.pt"
+    torch.save(module.state_dict(), weights)
+    runner = (str(Path(__file__).parent / "rehearse.py"), str(log), str(weights))
+    answer = bench.run(bench.checkpoint(build("gemma2", 400)), {"prompts": PROMPTS, "remote": "local"}, runner)
     expected = np.array([lens(module, prompt)[:, -1] for prompt in PROMPTS])
     ids = answer.ids("top_ids", *expected.shape[:2], 5)
     yield top("top_ids", ids, expected)
@@ -64,9 +70,12 @@ OUTSIDE = re.compile(
 @task
 def offline_report(bench: Bench) -> Iterator[Check]:
     """One page for a colleague without a network: nothing is loaded from anywhere."""
-    module, page = build("llama", 403), bench.folder / "report.html"
+    module, page = build("llama", 403, vocab=400), bench.folder / "report.html"
+    invented = _invented(module)
+    folder = bench.checkpoint(module)
+    invented.save_pretrained(folder)
     asked = {"prompt": PROMPTS[0], "word": " the", "report": str(page)}
-    answer = bench.run(bench.checkpoint(module), asked)
+    answer = bench.run(folder, asked)
     expected = lens(module, PROMPTS[0])[:, -1]
     yield close("logprobs", answer.numbers("logprobs", len(expected)), expected[:, int(ids_of(" the"))])
     if not page.is_file():
@@ -78,20 +87,42 @@ def offline_report(bench: Bench) -> Iterator[Check]:
     words = [tokenizer().decode([i]).strip() for i in ids_of(PROMPTS[0])[0]]
     lost = [word for word in words if word and word not in html]
     yield Check("words", not lost, f"words of the prompt that are not in the page: {lost}")
+    lost = [word for word in map(invented.decode, expected.argmax(-1)) if word not in html]
+    yield Check("layers", not lost, f"first choices of layers that are not in the page: {lost}")
+
+
+def _invented(module: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """A tokenizer with words that stand in no page by chance; the model is made to choose among them."""
+    words, generator = tokenizer(), np.random.default_rng(403)
+    start = len(words)
+    words.add_tokens(["".join(generator.choice(list("bdfgjkmpqvwxz"), 9)) for _ in range(60)])
+    with torch.no_grad():
+        module.lm_head.weight[:start] *= 0.05
+        module.lm_head.weight[len(words) :] *= 0.05
+    return words
+
+
+# Of each family that has no lens, what its own reason says, and what it does not.
+REASONS = {"t5": ("encoder", None), "gemma3n": ("streams|altup", "encoder")}
 
 
 @task
 def refused(bench: Bench) -> Iterator[Check]:
-    """An encoder–decoder and a model with several streams have no logit lens; a decoder beside them has."""
-    reasons = {"t5": ("encoder",), "gemma3n": ("stream",), "llama": ()}
-    for family, words in reasons.items():
+    """An encoder–decoder and a model with several streams have no logit lens; other decoders have."""
+    for family, (says, not_says) in REASONS.items():
+        answer = bench.run(bench.checkpoint(build(family, 404), family), {})
+        told = "top_ids" not in answer.entries
+        yield Check(f"refused of {family}", told, "no lens is given" if told else "a lens is given all the same")
+        reason = answer.text("reason")
+        fits = re.search(says, reason, re.I) and not (not_says and re.search(not_says, reason, re.I))
+        yield Check(f"reason of {family}", bool(fits), reason[:160])
+    for family in ("llama", "gpt2", "mamba"):
         module = build(family, 404)
         answer = bench.run(bench.checkpoint(module, family), {})
-        if words:
-            told = "top_ids" not in answer.entries
-            yield Check(f"refused of {family}", told, "no lens is given" if told else "a lens is given all the same")
-            reason = answer.text("reason")
-            yield Check(f"reason of {family}", any(w in reason.lower() for w in words), reason[:160])
-        else:
+        if "top_ids" in answer.entries:
             expected = lens(module, "The fox")[:, -1].argmax(-1)
             yield same(f"top_ids of {family}", answer.ids("top_ids", len(expected)), expected)
+        else:
+            yield Check(
+                f"top_ids of {family}", False, f"no lens is given, though there is one: {answer.text('reason')}"
+            )

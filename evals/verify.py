@@ -29,13 +29,13 @@ from warm import WarmPython
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one candidate at one task. `seconds` and `peak_mb` are of its last process."""
+    """What came of one candidate at one task. `seconds` and `stderr` are of its last process."""
 
     task: str
     checks: list[Check]
     lines: int
     seconds: float
-    peak_mb: int
+    stderr: str = ""
 
     @property
     def passed(self) -> bool:
@@ -63,8 +63,9 @@ def verify(task: str, candidate: Path, limit_s: float = LIMIT_S, warm: WarmPytho
             checks.insert(0, Check("answer", True, "it ran, and wrote what was asked for"))
         except Rejected as rejected:
             checks.append(Check(rejected.assertion, False, str(rejected)))
-    seconds, peak = (bench.ran.seconds, bench.ran.peak_bytes >> 20) if bench.ran else (0.0, 0)
-    return Verdict(task, checks, lines_of_code(candidate.read_text(encoding="utf-8", errors="replace")), seconds, peak)
+    lines = lines_of_code(candidate.read_text(encoding="utf-8", errors="replace"))
+    seconds, stderr = (bench.ran.seconds, bench.ran.stderr) if bench.ran else (0.0, "")
+    return Verdict(task, checks, lines, seconds, stderr)
 
 
 def main() -> int:

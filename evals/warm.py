@@ -1,6 +1,6 @@
 """Candidates without the wait for torch: a process that has imported what they import, and forks for each of them.
 
-It reads one JSON object a line, {"command": [script, argument, …], "env", "folder", "limit_s"}, runs the script in a
+It reads one JSON object a line, {"command": [script, argument, …], "folder", "limit_s"}, runs the script in a
 process of its own, and answers with a line: status, seconds, largest memory in bytes.
 """
 
@@ -27,9 +27,9 @@ class WarmPython:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def run(self, command: list[str], limit_s: float, folder: Path, env: dict[str, str]) -> tuple[int, float, int]:
+    def run(self, command: list[str], limit_s: float, folder: Path) -> tuple[int, float, int]:
         """Status, seconds and bytes of one script; what it prints to stderr is in `stderr.txt` of the folder."""
-        asked = {"command": command, "env": env, "folder": str(folder), "limit_s": limit_s}
+        asked = {"command": command, "folder": str(folder), "limit_s": limit_s}
         with self._lock:
             self._process.stdin.write(json.dumps(asked) + "\n")
             self._process.stdin.flush()
@@ -68,7 +68,6 @@ def _be(asked: dict[str, Any]) -> None:
         for number, file in enumerate((nothing, nothing, out)):
             os.dup2(file, number)
         os.chdir(asked["folder"])
-        os.environ.update(asked["env"])
         sys.argv = asked["command"]
         sys.path[0] = os.path.dirname(sys.argv[0])
         try:

@@ -4,12 +4,6 @@ task: settles
 fails: layers
 """
 
-import json
-import sys
-from pathlib import Path
+from _common import asked, lens, write
 
-import lens_recipes as lr
-
-folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
-result = lr.logit_lens(lr.load(folder), asked["prompts"], positions=-1)
-Path(out).write_text(json.dumps({"layers": (result.final_ranks == 0).argmax(0).tolist()}))
+write(layers=(lens(asked["prompts"]).final_ranks == 0).argmax(0))

@@ -4,14 +4,9 @@ task: sampled_generation
 fails: written
 """
 
-import json
-import sys
-from pathlib import Path
+from _common import asked, folder, write
 
 import lens_recipes as lr
 
-folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
 said = lr.generate_lens(lr.load(folder), asked.pop("prompt"), **asked)
-ranks = [0] * len(said.tokens)
-answer = {"written": said.final_ids.tolist(), "model_logprobs": said.model_logprobs.tolist(), "ranks": ranks}
-Path(out).write_text(json.dumps(answer))
+write(written=said.final_ids, model_logprobs=said.model_logprobs, ranks=[0] * len(said.tokens))

@@ -4,41 +4,14 @@ task: heads_under_sandwich_norms
 fails: heads
 """
 
-import json
-import sys
-from pathlib import Path
+from _common import gemma_frozen, head_shares, hf, write
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
-model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-seen = {}
+config = hf()[0].config
+groups, size = config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads
 
 
-def keep(name):
-    def hook(_module, args, output):
-        seen[name] = (args[0] if args else None, output[0] if isinstance(output, tuple) else output)
-
-    return hook
+def through(layer, written, whole):
+    return written * gemma_frozen(layer.post_attention_layernorm, whole) / size
 
 
-for i, layer in enumerate(model.model.layers):
-    layer.self_attn.o_proj.register_forward_hook(keep(i))
-norm = model.model.norm
-norm.register_forward_hook(keep("norm"))
-
-target, against = (tokenizer(asked[name]).input_ids[0] for name in ("target", "against"))
-toward = model.get_output_embeddings().weight[target] - model.get_output_embeddings().weight[against]
-n, groups = model.config.num_attention_heads, model.config.num_key_value_heads
-with torch.no_grad():
-    model(**tokenizer(asked["prompt"], return_tensors="pt"))
-    scale = (1 + norm.weight) / (seen["norm"][0][0, -1].pow(2).mean() + norm.eps).sqrt()
-    heads = []
-    for i, layer in enumerate(model.model.layers):
-        rows = layer.self_attn.o_proj.weight.unflatten(1, (groups, -1))
-        written = torch.einsum("hd,whd->hw", seen[i][0][0, -1].unflatten(0, (groups, -1)), rows)
-        post, whole = layer.post_attention_layernorm, seen[i][1][0, -1]
-        added = written * (1 + post.weight) / (whole.pow(2).mean() + post.eps).sqrt()
-        heads.append((added * scale @ toward / (n // groups)).repeat_interleave(n // groups).tolist())
-Path(out).write_text(json.dumps({"heads": heads}))
+write(heads=head_shares(groups, through).repeat_interleave(size, -1))

@@ -4,36 +4,9 @@ task: component_attribution
 fails: attention, mlp
 """
 
-import json
-import sys
-from pathlib import Path
+from _common import hf, returned, toward, write
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
-model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-seen = {}
-
-
-def keep(name):
-    def hook(_module, args, output):
-        seen[name] = (args[0] if args else None, output[0] if isinstance(output, tuple) else output)
-
-    return hook
-
-
-for i, layer in enumerate(model.model.layers):
-    layer.self_attn.register_forward_hook(keep(f"attention.{i}"))
-    layer.mlp.register_forward_hook(keep(f"mlp.{i}"))
-
-target, against = (tokenizer(asked[name]).input_ids[0] for name in ("target", "against"))
-toward = model.get_output_embeddings().weight[target] - model.get_output_embeddings().weight[against]
-with torch.no_grad():
-    model(**tokenizer(asked["prompt"], return_tensors="pt"))
-    n = len(model.model.layers)
-    answer = {
-        name: [float(model.model.norm(seen[f"{name}.{i}"][1][0, -1]) @ toward) for i in range(n)]
-        for name in ("attention", "mlp")
-    }
-Path(out).write_text(json.dumps(answer))
+model, tokenizer = hf()
+attention, mlp, _ = returned(model, tokenizer, model.model.layers, "self_attn", model.model.norm)
+direction = toward(model, tokenizer)
+write(attention=model.model.norm(attention) @ direction, mlp=model.model.norm(mlp) @ direction)

@@ -4,13 +4,10 @@ task: sampled_generation
 fails: model_logprobs
 """
 
-import json
-import sys
-from pathlib import Path
+from _common import asked, folder, write
 
 import lens_recipes as lr
 
-folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
 said = lr.generate_lens(lr.load(folder), asked.pop("prompt"), **asked)
-answer = {"written": said.tokens.next_id.tolist(), "model_logprobs": said.tokens.sampler_logprob.tolist()}
-Path(out).write_text(json.dumps({**answer, "ranks": said.next_ranks[-1].tolist()}))
+own = said.tokens.sampler_logprob.tolist()
+write(written=said.tokens.next_id.tolist(), model_logprobs=own, ranks=said.next_ranks[-1])

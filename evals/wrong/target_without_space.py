@@ -4,13 +4,7 @@ task: token_rank
 fails: ranks, logprobs
 """
 
-import json
-import sys
-from pathlib import Path
+from _common import asked, lens, write
 
-import lens_recipes as lr
-
-folder, out, asked = sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text())
-result = lr.logit_lens(lr.load(folder), asked["prompt"], targets=[asked["word"].strip()], positions=-1)
-answer = {"ranks": result.target_ranks[:, 0, 0].tolist(), "logprobs": result.target_logprobs[:, 0, 0].tolist()}
-Path(out).write_text(json.dumps(answer))
+result = lens(targets=[asked["word"].strip()])
+write(ranks=result.target_ranks[:, 0, 0], logprobs=result.target_logprobs[:, 0, 0])
