@@ -162,15 +162,20 @@ def _members(kind: type) -> list[str]:
 
 
 def _commands() -> str:
-    """The help of every command, as it prints it."""
+    """The help of every command, as it prints it, but for columns and blank lines."""
     from lens_recipes.cli import app
+    from lens_recipes.cli_options import EXIT_STATUS
 
-    parts = ["## Commands\n"]
+    parts = [f"## Commands\n\n`--help` shows the same, with examples. {EXIT_STATUS}\n"]
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
         done = CliRunner().invoke(app, [name, "--help"], terminal_width=WIDTH, prog_name="lens-recipes", color=False)
         if done.exit_code:
             raise SystemExit(f"docs/api.py: lens-recipes {name} --help failed: {done.output}")
         said = re.sub(r"\n{2,}", "\n", done.output.strip())  # the epilog's blank lines cost more than they show
+        said = re.sub(r"\n +(--help +Show|Exit status:).*", "", said)  # the same for all
+        said = re.sub(r"\n  Examples:(\n    .*)+", "", said)
+        said = re.sub(r"\n {8,}", " ", said)  # an option is one line, to be found by grep
+        said = re.sub(r"(?<=\S) {3,}(?=\S)", "  ", said)
         parts.append(f"### lens-recipes {name}\n\n```text\n{said}\n```\n")
     return "\n".join(parts)
 

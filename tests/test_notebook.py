@@ -109,7 +109,7 @@ def test_every_colour_can_be_read_and_bright_is_probable(paris):
     some = np.log(np.linspace(0.001, 1, paris.top_ids[..., 0].size, dtype=np.float32)).reshape(paris.entropy.shape)
     tops = np.broadcast_to(some[..., None], paris.top_logprobs.shape)
     html = dataclasses.replace(paris, top_logprobs=tops)[0]._repr_html_()
-    pairs = re.findall(r"background-color: (#\w{6}); color: (#\w{6})\" title", html)
+    pairs = re.findall(r"background: (#\w{6}); color: (#\w{6})\" title", html)
     assert len(pairs) == 50
     assert all(contrast(ground, ink) > 4.5 for ground, ink in pairs)
     assert {ink for _, ink in pairs} == {"#000000", "#ffffff"}
