@@ -170,10 +170,9 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
 
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
 def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
-    for family in FAMILIES:
-        for recipe in RECIPES:
-            if remote or recipe != "remote":
-                (tmp_path / f"{family}-{recipe}.py").write_text(lr.paste(recipe, f"tiny/{family}", remote=remote))
+    family = FAMILIES[not remote]
+    for recipe in RECIPES if remote else LOCAL:
+        (tmp_path / f"{family}-{recipe}.py").write_text(lr.paste(recipe, f"tiny/{family}", remote=remote))
     ruff = Path(sys.executable).with_name("ruff")
     rules = ["check", "--isolated", "--line-length=120", "--select=E,F,I,UP,B,PIE,C4", "--ignore=B905"]
     for command in (["format", "--isolated", "--line-length=120", "--check"], rules):
@@ -241,16 +240,3 @@ def test_the_command(folder, tmp_path):
     assert wrong.returncode == 2
     assert "'top-q' is not one of 'first-lens'" in wrong.stderr
     assert "Traceback" not in wrong.stderr
-
-
-def test_a_script_stands_alone(zoo, tmp_path):
-    """In a process that cannot import this package. The other recipes: tests/full."""
-    done = pasted.alone(pasted.script("first-lens", "tiny/gemma2"), zoo[0], tmp_path)
-    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
-
-
-def test_a_job_is_sent_by_a_script_that_stands_alone(client, server, hub, tmp_path):
-    text = pasted.script("remote", client.repo_id)
-    done = pasted.alone(text, hub, tmp_path, client.repo_id, NDIF_HOST=server.url, NDIF_API_KEY=KEY)
-    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
-    assert server.posts == 1

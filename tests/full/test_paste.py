@@ -14,6 +14,8 @@ from nnsight.modeling import huggingface
 import lens_recipes as lr
 from lens_recipes.paste_recipes import RECIPES
 
+pytest_plugins = ["loopback"]
+
 LOCAL = [recipe for recipe in RECIPES if recipe != "remote"]
 # Where a script says itself that it must not be used, or there is none.
 PADDING = ("recurrent_gemma", "rwkv", "rwkv_halved")
@@ -93,3 +95,10 @@ def test_alone(recipe, tmp_path_factory, tmp_path):
         text = pasted.script(recipe, pasted.checkpoint("granite", hub, tmp_path_factory.mktemp("model")))
     done = pasted.alone(text, hub, tmp_path)
     assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+
+
+def test_a_job_is_sent_by_a_script_that_stands_alone(client, server, hub, tmp_path):
+    text = pasted.script("remote", client.repo_id)
+    done = pasted.alone(text, hub, tmp_path, client.repo_id, NDIF_HOST=server.url, NDIF_API_KEY=KEY)
+    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+    assert server.posts == 1

@@ -65,3 +65,12 @@ def smollm2_client(smollm2, tmp_path):
     loopback.lay_out(tmp_path, SMOLLM2, smollm2_files.folder())
     with loopback.hub_at(tmp_path), Loopback(smollm2) as server:
         yield lr.load(SMOLLM2, remote=server.url)
+
+
+def test_every_component_of_every_layer_adds_up(smollm2):
+    result = lr.logit_lens(
+        smollm2, "The capital of France is",
+        components=("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"),
+    )  # fmt: skip
+    assert len(result.sites) == 5 * 30 + 1
+    assert result.certificate.max_total_error < 1e-5
