@@ -46,12 +46,11 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
         raise ValueError(f"recipe={recipe!r} is unknown; accepted are {', '.join(map(repr, RECIPES))}.")
     if layers is not None and recipe == "attribution":
         raise ValueError("attribution is a sum over all layers: leave layers out.")
-    place = checkpoint(model)
+    place, remote = checkpoint(model), remote or recipe == "remote"
     if Path(place).is_dir():
+        if remote:
+            raise ValueError(f"a server finds a model by its hub id, and {model!r} is a folder here: pass the hub id.")
         place = str(Path(place).resolve())  # a script may be run from anywhere
-    remote = remote or recipe == "remote"
-    if remote and Path(place).is_dir():
-        raise ValueError(f"a server finds a model by its hub id, and {model!r} is a folder here: pass the hub id.")
     source = ModelSource(skeleton(place))
     chosen = pick(layers, source.parts.n_layers, "layers", "this model")
     text = (

@@ -167,7 +167,6 @@ class Attribution:
         named = [(part, value) for part, value in found if component in (None, part.component)]
         return [(part, value) for part, value in named if sign is None or value * sign > 0][:n]
 
-    @np.errstate(invalid="ignore")  # ∞ − ∞
     def by_layer(
         self, component: str | None = None, *, prompt: int = 0, position: int = -1, target: int = 0
     ) -> tuple[list[int], NDArray[np.float32]]:
@@ -215,6 +214,7 @@ class Attribution:
         if component is not None and component not in there:
             raise ValueError(f"component={component!r} is not in this result; its parts are {', '.join(there)}.")
 
+    @np.errstate(invalid="ignore")  # ∞ − ∞
     def grid(self, prompt: int = 0, position: int = -1, target: int = 0) -> tuple[list[int], NDArray[np.float32]]:
         """What each head adds, `[layer, head]`, and the layers that the rows are; NaN where a layer has no such head.
 

@@ -7,6 +7,7 @@ skeleton, there is no script.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from nnsight.intervention.envoy import Envoy
 
@@ -95,7 +96,7 @@ class ModelSource:
         """The stream before the first block."""
         return self._read(self._blocks[0].pre)
 
-    @property
+    @cached_property
     def added(self) -> list[Added]:
         """What the blocks add to the stream, alike blocks together.
 
@@ -113,7 +114,7 @@ class ModelSource:
         """The names of what the blocks add."""
         return " and ".join(dict.fromkeys(name for group in self.added for name, _ in group.writes))
 
-    @property
+    @cached_property
     def _blocks(self) -> list[Block]:
         blocks = wiring(self.model)
         for layer, block in enumerate(blocks):
@@ -136,8 +137,8 @@ class ModelSource:
             read += f".reshape(1, -1, {self.parts.d_model})"
         read += "[:, -1:]"
         steps = [step for step in tap.steps if not _changes_nothing(step)]
-        for step in steps:
-            read = self._applied(step, read)
+        for number, step in enumerate(steps):
+            read = self._applied(step, f"({read})" if number else read)
         return read if steps else f"{read}.clone()"
 
     # -- the tail as a linear map ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import html
 import json
 import math
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -363,6 +364,15 @@ def test_the_grid_holds_each_heads_whole_write(unit):
             mine = [p for p, part in enumerate(one.parts) if (part.layer, part.head) == (layer, head)]
             assert len(mine) == (1 if unit == "head" else 3 + 1)  # the sources of prompt 1, and the bias of the values
             assert grid[layer, head] == pytest.approx(one.values[mine, -2, 1].sum(), abs=1e-5)
+
+
+def test_a_grid_of_infinities_is_no_warning():
+    result = attribution("token")
+    mine = [p for p, part in enumerate(result.parts) if (part.layer, part.head) == (0, 0)][:2]
+    result.values[mine, :, :] = np.array([math.inf, -math.inf])[:, None, None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(result.grid()[1][0, 0])
 
 
 def test_a_heads_sources_are_its_parts_in_the_order_of_the_prompt():
