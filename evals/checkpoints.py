@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 from pathlib import Path
-from unittest import mock
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import tiny
+from tiny import save as save
+from tiny import tiny_tokenizer as tokenizer
 
 SCALED = {"cohere": 7.0, "granite": 7.0, "minicpm3": 7.0}  # what their logits are divided by would leave little
 
 
 def build(family: str, seed: int, vocab: int = tiny.STRING_VOCAB) -> PreTrainedModel:
     """A model of a family in tests/tiny.py, large enough for the tokenizer, with weights of its own."""
-    with mock.patch.object(tiny, "VOCAB", vocab):
-        builder = {**tiny.FAMILIES, **tiny.REFUSED}[family]
-        module = builder(vocab_size=vocab) if family == "llama" else builder()
+    module = tiny.for_text(family, vocab)
     tiny.unsettle(module, seed, logit_std=SCALED.get(family, 4.0))
     return module
-
-
-def tokenizer() -> PreTrainedTokenizerBase:
-    """The one that every checkpoint is saved with."""
-    return tiny.tiny_tokenizer()
-
-
-def save(module: PreTrainedModel, folder: Path) -> Path:
-    """Write a checkpoint folder as a hub has it."""
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
-        module.save_pretrained(folder)
-        tokenizer().save_pretrained(folder)
-    return folder
 
 
 def ids_of(text: str) -> torch.Tensor:

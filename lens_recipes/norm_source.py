@@ -32,12 +32,10 @@ def norm_of(module: nn.Module, width: int) -> Norm:
         weight.data.copy_(torch.rand(weight.shape, generator=generator, dtype=torch.float64) + 0.5)
     a, b = torch.randn(2, 1, 1, width, generator=generator, dtype=torch.float64)
     b = b * 1e-3  # as small as a part may be: there eps counts
-    names = ("eps", "epsilon", "variance_epsilon", "norm_eps", "layer_norm_eps")
-    eps = next((float(f"{value:.7g}") for name in names if isinstance(value := getattr(norm, name, None), float)), 0.0)
     with torch.no_grad():
-        bias = norm(torch.zeros_like(a))
+        bias = (norm(a) + norm(-a)) / 2
         for centred in (False, True):
-            found = Norm(eps, centred, bool(bias.abs().max() > 1e-9))
+            found = Norm(_eps(norm, centred, bias, a), centred, bool(bias.abs().max() > 1e-9))
             apart = _frozen(norm, found, bias, a) + _frozen(norm, found, bias, b) - _frozen(norm, found, bias, a + b)
             if apart.abs().max() < 1e-5:
                 return found
@@ -45,6 +43,16 @@ def norm_of(module: nn.Module, width: int) -> Norm:
         f"{type(module).__name__} is neither a layer norm nor an RMS norm, so a short script cannot hold it at its "
         "value. lens_recipes.attribution() can."
     )
+
+
+def _eps(norm: nn.Module, centred: bool, bias: torch.Tensor, x: torch.Tensor) -> float:
+    """What it adds to the mean square, read off what x and a tiny x give: some norms keep it in no attribute."""
+    tiny = 1e-6
+    square = (x - x.mean() if centred else x).pow(2).mean()
+    shrunk = ((norm(x * tiny) - bias).norm() / (norm(x) - bias).norm()) ** 2
+    # shrunk = tiny² (square + eps) / (tiny² square + eps), solved for eps
+    eps = float(square * tiny**2 * (1 - shrunk) / (shrunk - tiny**2))
+    return float(f"{eps:.3g}") if eps > 1e-14 else 0.0
 
 
 def _frozen(norm: nn.Module, kind: Norm, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

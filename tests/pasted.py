@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import tiny
 import torch
 from loopback import environment, lay_out
@@ -25,13 +24,7 @@ LETTERS = {'" Paris"': '"a"', '" London"': '"e"', '" four"': '"e"', '" cold"': '
 
 def checkpoint(family: str, hub: Path, folder: Path) -> str:
     """A small random model of a family, with a tokenizer, in a hub's cache; its id there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny, "VOCAB", tiny.STRING_VOCAB)  # as many tokens as the tokenizer has, and a few more
-        patch.setattr(tiny.llama, "__defaults__", (tiny.STRING_VOCAB, 4, 0))
-        model = tiny.FAMILIES[family]()
-    model.save_pretrained(folder)
-    tiny.tiny_tokenizer().save_pretrained(folder)
-    lay_out(hub, f"tiny/{family}", folder)
+    lay_out(hub, f"tiny/{family}", tiny.save(tiny.for_text(family), folder))
     return f"tiny/{family}"
 
 

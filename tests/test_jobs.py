@@ -809,8 +809,7 @@ def test_a_job_cannot_be_kept_where_there_is_no_folder(client, server, tmp_path)
 def test_a_job_of_another_model_is_refused(client, server, tmp_path, other_server, hub):
     path, checkpoint = tmp_path / "a.job", tmp_path / "other"
     lr.submit(lr.logit_lens, client, PROMPTS, path=path)
-    tiny.llama(tiny.STRING_VOCAB, 3).save_pretrained(checkpoint)
-    tiny.tiny_tokenizer().save_pretrained(checkpoint)
+    tiny.save(tiny.llama(tiny.STRING_VOCAB, 3), checkpoint)
     loopback.lay_out(tmp_path / "hub", REPO, checkpoint)
     with loopback.hub_at(tmp_path / "hub"):
         other = lr.load(REPO, remote=server.url)

@@ -291,9 +291,7 @@ def test_a_trace_is_no_part_of_the_result_so_two_calls_agree_to_the_bit(llama):
 
 
 def test_a_model_without_weights_is_not_dispatched_behind_the_users_back(tmp_path):
-    tiny.llama(vocab_size=tiny.STRING_VOCAB).save_pretrained(tmp_path)
-    tiny.tiny_tokenizer().save_pretrained(tmp_path)
-    model = lr.load(str(tmp_path), remote=True)
+    model = lr.load(str(tiny.save(tiny.for_text("llama"), tmp_path)), remote=True)
     for _ in range(2):
         with pytest.raises(lr.LensError, match=r"no weights here .* remote=True"):
             lr.logit_lens(model, FRANCE, remote=False)

@@ -23,10 +23,7 @@ TEXT = "The capital of France is"
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A local folder with a small Llama and its tokenizer."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.llama(vocab_size=tiny.STRING_VOCAB).save_pretrained(folder)
-    tiny.tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return tiny.save(tiny.for_text("llama"), tmp_path_factory.mktemp("checkpoint"))
 
 
 # -- sources -------------------------------------------------------------------------------------------------

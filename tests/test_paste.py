@@ -13,11 +13,15 @@ import pasted
 import pytest
 import strict_local
 import tiny
+import torch
 from loopback import KEY, hub_at
 from nnsight.intervention.backends.remote import RemoteError
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 import lens_recipes as lr
 from lens_recipes.model_source import expression
+from lens_recipes.norm_source import Norm, norm_of
 from lens_recipes.paste_recipes import RECIPES
 
 pytest_plugins = ["loopback"]
@@ -199,6 +203,16 @@ def test_no_weights_are_needed(zoo, tmp_path):
     text = lr.paste("first-lens", str(tmp_path))
     assert "x = 10.0 * torch.tanh(x / 10.0)  # the softcap" in text
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("eps", [1e-5, 3e-12, 0.0, 0.1])
+def test_a_norm_is_read_off_what_it_gives(eps):
+    """OLMo's keeps its eps in no attribute, and computes in float32."""
+    assert norm_of(torch.nn.LayerNorm(32, eps=eps), 32) == Norm(eps, centred=True, biased=True)
+    assert norm_of(LlamaRMSNorm(32, eps=eps), 32) == Norm(eps, centred=False, biased=False)
+    assert norm_of(OlmoLayerNorm(32), 32) == Norm(1e-5, centred=True, biased=False)
+    with pytest.raises(lr.LensError, match="Tanh is neither a layer norm nor an RMS norm"):
+        norm_of(torch.nn.Tanh(), 32)
 
 
 # -- mistakes ------------------------------------------------------------------------------------------------

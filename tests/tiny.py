@@ -7,8 +7,13 @@ cap or a logit scale gives visibly wrong log-probabilities.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
 
 import torch
 import transformers as hf
@@ -280,9 +285,9 @@ def falcon() -> hf.PreTrainedModel:
 
 
 @_family("llama")
-def llama(vocab_size: int = VOCAB, num_hidden_layers: int = 4, seed: int = 0) -> hf.PreTrainedModel:
+def llama(vocab_size: int | None = None, num_hidden_layers: int = 4, seed: int = 0) -> hf.PreTrainedModel:
     """Llama; `vocab_size=STRING_VOCAB` fits :func:`tiny_tokenizer`."""
-    config = hf.LlamaConfig(**_common(vocab_size=vocab_size, num_hidden_layers=num_hidden_layers))
+    config = hf.LlamaConfig(**_common(vocab_size=vocab_size or VOCAB, num_hidden_layers=num_hidden_layers))
     return _build(hf.LlamaForCausalLM, config, seed=seed)
 
 
@@ -756,3 +761,17 @@ def tiny_tokenizer() -> hf.PreTrainedTokenizerFast:
         chat_template=_CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def for_text(family: str, vocab_size: int = STRING_VOCAB) -> hf.PreTrainedModel:
+    """A model of any family with as many tokens as :func:`tiny_tokenizer` has, and a few more."""
+    with mock.patch.object(sys.modules[__name__], "VOCAB", vocab_size):
+        return {**FAMILIES, **REFUSED}[family]()
+
+
+def save(model: hf.PreTrainedModel, folder: Path) -> Path:
+    """Write a model and :func:`tiny_tokenizer` as a checkpoint folder."""
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
+        model.save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+    return folder
