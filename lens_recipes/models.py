@@ -246,9 +246,9 @@ def is_multimodal(config: Any, source: str) -> bool:
             "A lens needs a decoder-only model."
         )
     trained = (getattr(config, "architectures", None) or [""])[0]
-    if trained.endswith(
-        ("ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
-    ):
+    other = ("ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
+    bare = modeling_auto.MODEL_MAPPING_NAMES.get(kind) == trained and not getattr(config, "tie_word_embeddings", False)
+    if bare or trained.endswith(other):
         raise LensError(
             f"{source!r} is a {trained}: it was not trained to predict the next token, and transformers gives it an "
             "unembedding of random numbers, or let it read in both directions. A lens needs a causal language model."

@@ -67,7 +67,7 @@ def test_only_some_layers(zoo, tmp_path):
 
 SABOTAGE = {
     "first-lens": (r"    x = model.model.norm\(x\).*\n", "", "misses the model's own logits"),
-    "top-k": (r"    x = 10.0 \* torch.tanh.*\n", "", "misses the model's own logits"),
+    "top-k": (r"return 10.0 \* torch.tanh.*\n", "return x\n", "misses the model's own logits"),
     "components": (r"post_attention_layernorm.output", "self_attn.output[0]", "misses the stream"),
     "attribution": (r' \* \(size\(x\) / size\(whole\)\)', "", "miss the logit"),
     "batch": (r"model.trace\(prompts\[shortest\]\)", 'model.trace("something else")', "padding changes"),
@@ -79,7 +79,7 @@ def test_a_script_that_is_changed_for_the_worse_says_so(zoo, recipe, tmp_path):
     pattern, instead, message = SABOTAGE[recipe]
     text, times = re.subn(pattern, instead, pasted.script(recipe, "tiny/gemma2"))
     assert times
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(AssertionError, match=message):
         pasted.execute(text, tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
     names = {"model": types.SimpleNamespace(tokenizer=Tokenizer())}
     exec(text[a:b], names)
     assert [names["token_id"](word) for word in (" Paris", "Paris", " Rome")] == [7, 8, 10]
-    with pytest.raises(ValueError, match="' London' is not one token of this model but 2: take another word"):
+    with pytest.raises(AssertionError, match="' London' is not one token of this model but 2: take another word"):
         names["token_id"](" London")
 
 
@@ -186,8 +186,9 @@ def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
         text = path.read_text()
         code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
         lines = [line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
-        most = 55 if "attribution" in path.name else 50  # a norm with a bias and a softcap need lines of their own
-        assert 10 <= len(lines) <= most, path.name
+        longer = {"attribution": 49, "remote": 47}  # a norm held at its size; a job that outlives the script
+        most = longer.get(path.stem.removeprefix(f"{family}-"), 42 if remote else 40)
+        assert 10 <= len(lines) <= most, (path.name, len(lines))
         assert "lens_recipes" not in code
         assert str(tmp_path) not in text
 
@@ -201,7 +202,7 @@ def test_no_weights_are_needed(zoo, tmp_path):
     """A folder that holds a config and nothing else."""
     zoo[1]["tiny/gemma2"].config.save_pretrained(tmp_path)
     text = lr.paste("first-lens", str(tmp_path))
-    assert "x = 10.0 * torch.tanh(x / 10.0)  # the softcap" in text
+    assert "return 10.0 * torch.tanh(x / 10.0)  # the softcap" in text
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
@@ -231,7 +232,7 @@ def test_what_cannot_be_pasted_is_refused(zoo, folder, tmp_path):
         lr.paste("attribution", "tiny/bloom", layers=1)
 
 
-@pytest.mark.parametrize("build", [tiny.bert_mlm, tiny.llama_classifier])
+@pytest.mark.parametrize("build", [tiny.bert_mlm, tiny.llama_classifier, tiny.llama_headless])
 def test_a_checkpoint_that_was_trained_for_something_else_is_refused(build, tmp_path):
     """By its config: of a skeleton nobody can see in which direction it reads, or what its unembedding holds."""
     module = build()
