@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Two processes of one thread each: small models gain nothing from a second thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 # The NDIF server of `make test-ndif` has an environment of its own. Its stamp is named after what was installed.
 NDIF       := .venv-ndif
@@ -30,11 +32,11 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-full: $(READY)
 	tests/need chromium
-	$(BIN)/pytest tests/full
+	$(PYTEST) tests/full
 
 # Only the server goes without this package: its client is the environment above.
 $(NDIF_READY):

@@ -86,7 +86,8 @@ def run_old(code: str, model, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("heading", "code"), said_by("raises"))
-def test_an_old_idiom_raises_what_the_page_says(heading, code, llama, tmp_path):
+def test_an_old_idiom_raises_what_the_page_says(heading, code, llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python", "old.py"])  # the tests may run below a `python -c`
     with warnings.catch_warnings(), pytest.raises(Exception, match=re.escape(heading)):  # noqa: PT012
         warnings.simplefilter("ignore")
         run_old(code, llama, tmp_path)

@@ -70,7 +70,7 @@ SABOTAGE = {
     "top-k": (r"return 10.0 \* torch.tanh.*\n", "return x\n", "misses the model's own logits"),
     "components": (r"post_attention_layernorm.output", "self_attn.output[0]", "misses the stream"),
     "attribution": (r' \* \(size\(x\) / size\(whole\)\)', "", "miss the logit"),
-    "batch": (r"model.trace\(prompts\[shortest\]\)", 'model.trace("something else")', "padding changes"),
+    "batch": (r"model.trace\(shortest\)", 'model.trace("something else")', "padding changes"),
 }  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
     names = {"model": types.SimpleNamespace(tokenizer=Tokenizer())}
     exec(text[a:b], names)
     assert [names["token_id"](word) for word in (" Paris", "Paris", " Rome")] == [7, 8, 10]
-    with pytest.raises(AssertionError, match="' London' is not one token of this model but 2: take another word"):
+    with pytest.raises(ValueError, match="' London' is not one token of this model but 2: take another word"):
         names["token_id"](" London")
 
 
@@ -186,7 +186,7 @@ def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
         text = path.read_text()
         code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
         lines = [line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
-        longer = {"attribution": 49, "remote": 47}  # a norm held at its size; a job that outlives the script
+        longer = {"attribution": 50, "remote": 47}  # a norm held at its size; a job that outlives the script
         most = longer.get(path.stem.removeprefix(f"{family}-"), 42 if remote else 40)
         assert 10 <= len(lines) <= most, (path.name, len(lines))
         assert "lens_recipes" not in code

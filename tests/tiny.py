@@ -27,7 +27,8 @@ TOKENIZER_VOCAB = 300
 STRING_VOCAB = 320
 POSITIONS = 64
 
-Builder = Callable[..., hf.PreTrainedModel]
+Model = hf.PreTrainedModel
+Builder = Callable[..., Model]
 FAMILIES: dict[str, Builder] = {}
 REFUSED: dict[str, Builder] = {}
 
@@ -96,13 +97,11 @@ def unsettle(model: nn.Module, seed: int, logit_std: float = 4.0, gain: float = 
                 weight.copy_(_gaussian(weight, gain / math.sqrt(_fan_in(module, weight)), generator))
 
 
-def _build(
-    cls: type[hf.PreTrainedModel], config: hf.PreTrainedConfig, seed: int = 0, logit_std: float = 4.0
-) -> hf.PreTrainedModel:
-    """Build one model from its config, with settled randomness, unsettled weights and in eval mode."""
+def _build(config: hf.PreTrainedConfig, cls: Builder | None = None, seed: int = 0, logit_std: float = 4.0) -> Model:
+    """A causal language model, or one of a class, with settled randomness, unsettled weights and in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = cls(config).float().eval()
+        model = (cls or hf.AutoModelForCausalLM.from_config)(config).float().eval()
     unsettle(model, seed + 1, logit_std=logit_std)
     return model.requires_grad_(False)
 
@@ -118,14 +117,13 @@ def random_ids(batch: int = 2, length: int = 9, seed: int = 0, vocab_size: int =
 
 
 def _ids(**more: object) -> dict:
-    """Special token ids valid in the small vocabulary, and whatever else is given."""
-    return {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, **more}
+    """The small vocabulary with its special tokens, and whatever else is given."""
+    return {"vocab_size": VOCAB, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, **more}
 
 
 def _common(**more: object) -> dict:
     """Settings in the names that most recent families share, with grouped-query attention."""
     settings = _ids(
-        vocab_size=VOCAB,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=4,
@@ -136,194 +134,182 @@ def _common(**more: object) -> dict:
     return {**settings, **more}
 
 
-def _family(name: str, into: dict[str, Builder] = FAMILIES) -> Callable[[Builder], Builder]:
-    """Register a builder under a name."""
+def _family(builder: Builder) -> Builder:
+    FAMILIES[builder.__name__] = builder
+    return builder
 
-    def register(builder: Builder) -> Builder:
-        into[name] = builder
-        return builder
 
-    return register
+def _refused(builder: Builder) -> Builder:
+    REFUSED[builder.__name__] = builder
+    return builder
 
 
 # --------------------------------------------------------------------------------------------------
 # decoders with learned positions or ALiBi
 
 
-@_family("gpt2")
-def gpt2() -> hf.PreTrainedModel:
+@_family
+def gpt2() -> Model:
     """GPT-2: LayerNorm with bias, tied head."""
-    config = hf.GPT2Config(**_ids(vocab_size=VOCAB, n_embd=32, n_layer=4, n_head=4, n_positions=POSITIONS))
-    return _build(hf.GPT2LMHeadModel, config)
+    return _build(hf.GPT2Config(**_ids(n_embd=32, n_layer=4, n_head=4, n_positions=POSITIONS)))
 
 
-@_family("gpt_neo")
-def gpt_neo() -> hf.PreTrainedModel:
+@_family
+def gpt_neo() -> Model:
     """GPT-Neo: alternating global and local attention, unscaled attention scores."""
     config = hf.GPTNeoConfig(
-        **_ids(vocab_size=VOCAB, hidden_size=32, num_layers=4, num_heads=4, max_position_embeddings=POSITIONS),
+        **_ids(hidden_size=32, num_layers=4, num_heads=4, max_position_embeddings=POSITIONS),
         attention_types=[[["global", "local"], 2]],
         window_size=4,
     )
-    return _build(hf.GPTNeoForCausalLM, config)
+    return _build(config)
 
 
-@_family("gpt_bigcode")
-def gpt_bigcode() -> hf.PreTrainedModel:
+@_family
+def gpt_bigcode() -> Model:
     """GPT-BigCode: multi-query attention."""
-    config = hf.GPTBigCodeConfig(
-        **_ids(vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS), multi_query=True
-    )
-    return _build(hf.GPTBigCodeForCausalLM, config)
+    config = hf.GPTBigCodeConfig(**_ids(n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS), multi_query=True)
+    return _build(config)
 
 
-@_family("openai_gpt")
-def openai_gpt() -> hf.PreTrainedModel:
+@_family
+def openai_gpt() -> Model:
     """GPT-1: post-norm blocks and no final norm at all."""
-    config = hf.OpenAIGPTConfig(**_ids(vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS))
-    return _build(hf.OpenAIGPTLMHeadModel, config)
+    return _build(hf.OpenAIGPTConfig(**_ids(n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS)))
 
 
 def _opt_config(**more: object) -> hf.OPTConfig:
     """Settings of a small OPT."""
-    base = _ids(vocab_size=VOCAB, hidden_size=32, ffn_dim=64, num_hidden_layers=4, num_attention_heads=4, dropout=0.0)
+    base = _ids(hidden_size=32, ffn_dim=64, num_hidden_layers=4, num_attention_heads=4, dropout=0.0)
     base.update(max_position_embeddings=POSITIONS, word_embed_proj_dim=32)
     return hf.OPTConfig(**{**base, **more})
 
 
-@_family("opt")
-def opt() -> hf.PreTrainedModel:
+@_family
+def opt() -> Model:
     """OPT as most sizes are: pre-norm with a final norm."""
-    return _build(hf.OPTForCausalLM, _opt_config())
+    return _build(_opt_config())
 
 
-@_family("opt_project")
-def opt_project() -> hf.PreTrainedModel:
+@_family
+def opt_project() -> Model:
     """OPT with narrower embeddings: project_in and project_out, the latter after the final norm."""
-    return _build(hf.OPTForCausalLM, _opt_config(word_embed_proj_dim=24))
+    return _build(_opt_config(word_embed_proj_dim=24))
 
 
-@_family("opt_350m")
-def opt_350m() -> hf.PreTrainedModel:
+@_family
+def opt_350m() -> Model:
     """OPT-350m's layout: post-norm blocks, no final norm, project_out only."""
-    config = _opt_config(word_embed_proj_dim=24, do_layer_norm_before=False)
-    return _build(hf.OPTForCausalLM, config)
+    return _build(_opt_config(word_embed_proj_dim=24, do_layer_norm_before=False))
 
 
-@_family("xglm")
-def xglm() -> hf.PreTrainedModel:
+@_family
+def xglm() -> Model:
     """XGLM: sinusoidal positions and scaled embeddings."""
     config = hf.XGLMConfig(
-        **_ids(vocab_size=VOCAB, d_model=32, ffn_dim=64, num_layers=3, attention_heads=4),
+        **_ids(d_model=32, ffn_dim=64, num_layers=3, attention_heads=4),
         max_position_embeddings=POSITIONS,
     )
-    return _build(hf.XGLMForCausalLM, config)
+    return _build(config)
 
 
-@_family("biogpt")
-def biogpt() -> hf.PreTrainedModel:
+@_family
+def biogpt() -> Model:
     """BioGPT: learned positions, scaled embeddings."""
     config = _common(num_hidden_layers=3)
     config.pop("num_key_value_heads")
-    return _build(hf.BioGptForCausalLM, hf.BioGptConfig(**config))
+    return _build(hf.BioGptConfig(**config))
 
 
-@_family("bloom")
-def bloom() -> hf.PreTrainedModel:
+@_family
+def bloom() -> Model:
     """BLOOM: ALiBi and a norm on the embeddings."""
-    config = hf.BloomConfig(**_ids(vocab_size=VOCAB, hidden_size=32, n_layer=4, n_head=4))
-    return _build(hf.BloomForCausalLM, config)
+    return _build(hf.BloomConfig(**_ids(hidden_size=32, n_layer=4, n_head=4)))
 
 
-@_family("mpt")
-def mpt() -> hf.PreTrainedModel:
+@_family
+def mpt() -> Model:
     """MPT: ALiBi and no biases."""
-    config = hf.MptConfig(
-        **_ids(vocab_size=VOCAB, d_model=32, n_layers=4, n_heads=4, max_seq_len=POSITIONS, expansion_ratio=2)
-    )
-    return _build(hf.MptForCausalLM, config)
+    config = hf.MptConfig(**_ids(d_model=32, n_layers=4, n_heads=4, max_seq_len=POSITIONS, expansion_ratio=2))
+    return _build(config)
 
 
 # --------------------------------------------------------------------------------------------------
 # decoders with rotary positions
 
 
-@_family("gpt_neox")
-def gpt_neox() -> hf.PreTrainedModel:
+@_family
+def gpt_neox() -> Model:
     """GPT-NeoX: attention and MLP in parallel, untied head."""
     config = _common(use_parallel_residual=True)
     config.pop("num_key_value_heads")
-    return _build(hf.GPTNeoXForCausalLM, hf.GPTNeoXConfig(**config))
+    return _build(hf.GPTNeoXConfig(**config))
 
 
-@_family("gptj")
-def gptj() -> hf.PreTrainedModel:
+@_family
+def gptj() -> Model:
     """GPT-J: one norm per block, attention and MLP in parallel, a bias in the head."""
-    config = hf.GPTJConfig(
-        **_ids(vocab_size=VOCAB, n_embd=32, n_layer=4, n_head=4, n_positions=POSITIONS, rotary_dim=4)
-    )
-    return _build(hf.GPTJForCausalLM, config)
+    config = hf.GPTJConfig(**_ids(n_embd=32, n_layer=4, n_head=4, n_positions=POSITIONS, rotary_dim=4))
+    return _build(config)
 
 
-@_family("codegen")
-def codegen() -> hf.PreTrainedModel:
+@_family
+def codegen() -> Model:
     """CodeGen: GPT-J's layout with its own fused attention."""
-    config = hf.CodeGenConfig(
-        **_ids(vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS, rotary_dim=4)
-    )
-    return _build(hf.CodeGenForCausalLM, config)
+    config = hf.CodeGenConfig(**_ids(n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS, rotary_dim=4))
+    return _build(config)
 
 
-@_family("falcon")
-def falcon() -> hf.PreTrainedModel:
+@_family
+def falcon() -> Model:
     """Falcon: parallel attention and multi-query heads."""
     config = hf.FalconConfig(
-        **_ids(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=4, num_attention_heads=4),
+        **_ids(hidden_size=32, num_hidden_layers=4, num_attention_heads=4),
         max_position_embeddings=POSITIONS,
     )
-    return _build(hf.FalconForCausalLM, config)
+    return _build(config)
 
 
-@_family("llama")
-def llama(vocab_size: int | None = None, num_hidden_layers: int = 4, seed: int = 0) -> hf.PreTrainedModel:
+@_family
+def llama(vocab_size: int | None = None, num_hidden_layers: int = 4, seed: int = 0) -> Model:
     """Llama; `vocab_size=STRING_VOCAB` fits :func:`tiny_tokenizer`."""
     config = hf.LlamaConfig(**_common(vocab_size=vocab_size or VOCAB, num_hidden_layers=num_hidden_layers))
-    return _build(hf.LlamaForCausalLM, config, seed=seed)
+    return _build(config, seed=seed)
 
 
-@_family("mistral")
-def mistral() -> hf.PreTrainedModel:
+@_family
+def mistral() -> Model:
     """Mistral: sliding-window attention."""
-    return _build(hf.MistralForCausalLM, hf.MistralConfig(**_common(sliding_window=6)))
+    return _build(hf.MistralConfig(**_common(sliding_window=6)))
 
 
-@_family("qwen2")
-def qwen2() -> hf.PreTrainedModel:
+@_family
+def qwen2() -> Model:
     """Qwen2: biases on query, key and value."""
-    return _build(hf.Qwen2ForCausalLM, hf.Qwen2Config(**_common()))
+    return _build(hf.Qwen2Config(**_common()))
 
 
-@_family("qwen3")
-def qwen3() -> hf.PreTrainedModel:
+@_family
+def qwen3() -> Model:
     """Qwen3: norms on query and key, tied head as the small checkpoints have it."""
-    return _build(hf.Qwen3ForCausalLM, hf.Qwen3Config(**_common(head_dim=8, tie_word_embeddings=True)))
+    return _build(hf.Qwen3Config(**_common(head_dim=8, tie_word_embeddings=True)))
 
 
-@_family("gemma")
-def gemma() -> hf.PreTrainedModel:
+@_family
+def gemma() -> Model:
     """Gemma: norms scale by 1 + w, embeddings scaled."""
-    return _build(hf.GemmaForCausalLM, hf.GemmaConfig(**_common(head_dim=8)))
+    return _build(hf.GemmaConfig(**_common(head_dim=8)))
 
 
-@_family("gemma2")
-def gemma2() -> hf.PreTrainedModel:
+@_family
+def gemma2() -> Model:
     """Gemma 2: soft-capped logits and norms on both sides of each sublayer."""
     config = hf.Gemma2Config(
         **_common(head_dim=8, query_pre_attn_scalar=8, sliding_window=6),
         final_logit_softcapping=10.0,
         attn_logit_softcapping=5.0,
     )
-    return _build(hf.Gemma2ForCausalLM, config)
+    return _build(config)
 
 
 def _gemma3_text_config() -> hf.Gemma3TextConfig:
@@ -335,46 +321,44 @@ def _gemma3_text_config() -> hf.Gemma3TextConfig:
     )
 
 
-@_family("gemma3_text")
-def gemma3_text() -> hf.PreTrainedModel:
+@_family
+def gemma3_text() -> Model:
     """Gemma 3's text decoder on its own."""
-    return _build(hf.Gemma3ForCausalLM, _gemma3_text_config())
+    return _build(_gemma3_text_config())
 
 
-@_family("phi")
-def phi() -> hf.PreTrainedModel:
+@_family
+def phi() -> Model:
     """Phi: attention and MLP in parallel on one norm, a bias in the head."""
-    return _build(hf.PhiForCausalLM, hf.PhiConfig(**_common(num_key_value_heads=4)))
+    return _build(hf.PhiConfig(**_common(num_key_value_heads=4)))
 
 
-@_family("phi3")
-def phi3() -> hf.PreTrainedModel:
+@_family
+def phi3() -> Model:
     """Phi-3: fused projections."""
-    config = hf.Phi3Config(**_common(original_max_position_embeddings=POSITIONS))
-    return _build(hf.Phi3ForCausalLM, config)
+    return _build(hf.Phi3Config(**_common(original_max_position_embeddings=POSITIONS)))
 
 
-@_family("olmo")
-def olmo() -> hf.PreTrainedModel:
+@_family
+def olmo() -> Model:
     """OLMo: norms without parameters."""
-    return _build(hf.OlmoForCausalLM, hf.OlmoConfig(**_common(num_hidden_layers=3)))
+    return _build(hf.OlmoConfig(**_common(num_hidden_layers=3)))
 
 
-@_family("olmo2")
-def olmo2() -> hf.PreTrainedModel:
+@_family
+def olmo2() -> Model:
     """OLMo 2: norms only on the output of each sublayer."""
-    return _build(hf.Olmo2ForCausalLM, hf.Olmo2Config(**_common()))
+    return _build(hf.Olmo2Config(**_common()))
 
 
-@_family("cohere")
-def cohere() -> hf.PreTrainedModel:
+@_family
+def cohere() -> Model:
     """Cohere: parallel sublayers, scaled logits, tied head."""
-    config = hf.CohereConfig(**_common(logit_scale=0.5))
-    return _build(hf.CohereForCausalLM, config, logit_std=7.0)
+    return _build(hf.CohereConfig(**_common(logit_scale=0.5)), logit_std=7.0)
 
 
-@_family("granite")
-def granite() -> hf.PreTrainedModel:
+@_family
+def granite() -> Model:
     """Granite: multipliers on embeddings, residuals, attention scores and logits, none of them one."""
     config = hf.GraniteConfig(
         **_common(),
@@ -383,11 +367,11 @@ def granite() -> hf.PreTrainedModel:
         attention_multiplier=0.3,
         logits_scaling=2.0,
     )
-    return _build(hf.GraniteForCausalLM, config, logit_std=7.0)
+    return _build(config, logit_std=7.0)
 
 
-@_family("minicpm3")
-def minicpm3() -> hf.PreTrainedModel:
+@_family
+def minicpm3() -> Model:
     """MiniCPM3: latent attention, the hidden state divided before the head."""
     config = hf.MiniCPM3Config(
         **_common(num_key_value_heads=4, tie_word_embeddings=True),
@@ -400,78 +384,73 @@ def minicpm3() -> hf.PreTrainedModel:
         scale_depth=1.4,
         dim_model_base=16,
     )
-    return _build(hf.MiniCPM3ForCausalLM, config, logit_std=7.0)
+    return _build(config, logit_std=7.0)
 
 
-@_family("nemotron")
-def nemotron() -> hf.PreTrainedModel:
+@_family
+def nemotron() -> Model:
     """Nemotron: LayerNorm that scales by 1 + w and has a bias."""
-    return _build(hf.NemotronForCausalLM, hf.NemotronConfig(**_common(num_hidden_layers=3)))
+    return _build(hf.NemotronConfig(**_common(num_hidden_layers=3)))
 
 
-@_family("starcoder2")
-def starcoder2() -> hf.PreTrainedModel:
+@_family
+def starcoder2() -> Model:
     """StarCoder2: LayerNorm and biases with rotary positions, tied head."""
-    return _build(hf.Starcoder2ForCausalLM, hf.Starcoder2Config(**_common(sliding_window=6)))
+    return _build(hf.Starcoder2Config(**_common(sliding_window=6)))
 
 
-@_family("stablelm")
-def stablelm() -> hf.PreTrainedModel:
+@_family
+def stablelm() -> Model:
     """StableLM: LayerNorm with bias, norms per attention head."""
-    config = hf.StableLmConfig(**_common(use_qkv_bias=True, qk_layernorm=True))
-    return _build(hf.StableLmForCausalLM, config)
+    return _build(hf.StableLmConfig(**_common(use_qkv_bias=True, qk_layernorm=True)))
 
 
-@_family("mixtral")
-def mixtral() -> hf.PreTrainedModel:
+@_family
+def mixtral() -> Model:
     """Mixtral: a mixture of experts."""
-    config = hf.MixtralConfig(**_common(num_local_experts=4, num_experts_per_tok=2))
-    return _build(hf.MixtralForCausalLM, config)
+    return _build(hf.MixtralConfig(**_common(num_local_experts=4, num_experts_per_tok=2)))
 
 
-@_family("gpt_oss")
-def gpt_oss() -> hf.PreTrainedModel:
+@_family
+def gpt_oss() -> Model:
     """gpt-oss: attention sinks and a mixture of experts with biases."""
     config = hf.GptOssConfig(
         **_common(head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=6),
     )
-    return _build(hf.GptOssForCausalLM, config)
+    return _build(config)
 
 
-@_family("nanochat")
-def nanochat() -> hf.PreTrainedModel:
+@_family
+def nanochat() -> Model:
     """NanoChat: norms without parameters and soft-capped logits."""
-    config = hf.NanoChatConfig(**_common(final_logit_softcapping=8.0))
-    return _build(hf.NanoChatForCausalLM, config)
+    return _build(hf.NanoChatConfig(**_common(final_logit_softcapping=8.0)))
 
 
 # --------------------------------------------------------------------------------------------------
 # recurrent and state-space decoders
 
 
-@_family("mamba")
-def mamba() -> hf.PreTrainedModel:
+@_family
+def mamba() -> Model:
     """Mamba: a state-space mixer per block."""
-    config = hf.MambaConfig(
-        **_ids(vocab_size=VOCAB, hidden_size=32, state_size=8, num_hidden_layers=4, time_step_rank=4)
-    )
-    return _build(hf.MambaForCausalLM, config)
+    config = hf.MambaConfig(**_ids(hidden_size=32, state_size=8, num_hidden_layers=4, time_step_rank=4))
+    return _build(config)
 
 
-@_family("mamba2")
-def mamba2() -> hf.PreTrainedModel:
+@_family
+def mamba2() -> Model:
     """Mamba 2: heads and gated norms in the mixer."""
     config = hf.Mamba2Config(
-        **_ids(vocab_size=VOCAB, hidden_size=32, state_size=8, num_hidden_layers=3, n_groups=2),
+        **_ids(hidden_size=32, state_size=8, num_hidden_layers=3, n_groups=2),
         num_heads=8,
         head_dim=8,
         chunk_size=8,
     )
-    return _build(hf.Mamba2ForCausalLM, config)
+    return _build(config)
 
 
-@_family("falcon_h1")
-def falcon_h1() -> hf.PreTrainedModel:
+@_family
+def falcon_h1() -> Model:
     """Falcon-H1: attention and Mamba side by side, a multiplier on the logits."""
     config = hf.FalconH1Config(
         **_common(num_hidden_layers=3),
@@ -484,14 +463,14 @@ def falcon_h1() -> hf.PreTrainedModel:
         lm_head_multiplier=0.5,
         embedding_multiplier=1.5,
     )
-    return _build(hf.FalconH1ForCausalLM, config, logit_std=7.0)
+    return _build(config, logit_std=7.0)
 
 
-@_family("recurrent_gemma")
-def recurrent_gemma() -> hf.PreTrainedModel:
+@_family
+def recurrent_gemma() -> Model:
     """RecurrentGemma: recurrent and attention blocks, soft-capped logits."""
     config = hf.RecurrentGemmaConfig(
-        **_ids(vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=4),
+        **_ids(hidden_size=32, intermediate_size=64, num_hidden_layers=4),
         num_attention_heads=4,
         num_key_value_heads=1,
         lru_width=32,
@@ -499,31 +478,31 @@ def recurrent_gemma() -> hf.PreTrainedModel:
         logits_soft_cap=10.0,
         w_init_variance_scale=1.0,
     )
-    return _build(hf.RecurrentGemmaForCausalLM, config)
+    return _build(config)
 
 
 def _rwkv_config(rescale_every: int) -> hf.RwkvConfig:
     """Settings of a small RWKV."""
     return hf.RwkvConfig(
-        **_ids(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=4, context_length=POSITIONS),
+        **_ids(hidden_size=32, num_hidden_layers=4, context_length=POSITIONS),
         rescale_every=rescale_every,
     )
 
 
-@_family("rwkv")
-def rwkv() -> hf.PreTrainedModel:
+@_family
+def rwkv() -> Model:
     """RWKV: a norm inside the first block only, and blocks that return their state too."""
-    return _build(hf.RwkvForCausalLM, _rwkv_config(rescale_every=6))
+    return _build(_rwkv_config(rescale_every=6))
 
 
-@_family("rwkv_halved")
-def rwkv_halved() -> hf.PreTrainedModel:
+@_family
+def rwkv_halved() -> Model:
     """RWKV deep enough for its rescaling: outside the blocks, the stream is halved after every second one.
 
     The last block's output is halved too before the final norm, which tells only through the norm's epsilon.
     The first forward pass rescales weights in place to match.
     """
-    return _build(hf.RwkvForCausalLM, _rwkv_config(rescale_every=2))
+    return _build(_rwkv_config(rescale_every=2))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -537,22 +516,22 @@ def _bert_config(**more: object) -> hf.BertConfig:
     return hf.BertConfig(**{**base, **more})
 
 
-@_family("bert_lm")
-def bert_lm() -> hf.PreTrainedModel:
+@_family
+def bert_lm() -> Model:
     """BERT as a decoder: post-norm blocks, a head with its own dense layer, norm and bias."""
-    return _build(hf.BertLMHeadModel, _bert_config(is_decoder=True))
+    return _build(_bert_config(is_decoder=True))
 
 
-@_family("modernbert_decoder")
-def modernbert_decoder() -> hf.PreTrainedModel:
+@_family
+def modernbert_decoder() -> Model:
     """ModernBERT as a decoder: a final norm and then a head with its own dense layer and norm."""
     config = _common(num_hidden_layers=3, local_attention=6, cls_token_id=BOS, sep_token_id=EOS)
     config.pop("num_key_value_heads")
-    return _build(hf.ModernBertDecoderForCausalLM, hf.ModernBertDecoderConfig(**config))
+    return _build(hf.ModernBertDecoderConfig(**config))
 
 
-@_family("llava")
-def llava() -> hf.PreTrainedModel:
+@_family
+def llava() -> Model:
     """LLaVA: a Llama decoder beside a CLIP vision tower with a different number of layers."""
     vision = hf.CLIPVisionConfig(
         hidden_size=16,
@@ -568,11 +547,11 @@ def llava() -> hf.PreTrainedModel:
         image_token_index=IMAGE,
         image_seq_length=4,
     )
-    return _build(hf.LlavaForConditionalGeneration, config)
+    return _build(config, hf.LlavaForConditionalGeneration)
 
 
-@_family("gemma3_vlm")
-def gemma3_vlm() -> hf.PreTrainedModel:
+@_family
+def gemma3_vlm() -> Model:
     """Gemma 3 with its vision tower, which has as many layers as the text decoder.
 
     This class ignores the text config's soft cap on the logits, unlike Gemma3ForCausalLM.
@@ -593,11 +572,11 @@ def gemma3_vlm() -> hf.PreTrainedModel:
         eoi_token_index=IMAGE_END,
         image_token_index=IMAGE,
     )
-    return _build(hf.Gemma3ForConditionalGeneration, config)
+    return _build(config, hf.Gemma3ForConditionalGeneration)
 
 
-@_family("qwen2_vl")
-def qwen2_vl() -> hf.PreTrainedModel:
+@_family
+def qwen2_vl() -> Model:
     """Qwen2-VL: a decoder with positions in three parts."""
     text = _common(rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]})
     vision = {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2}
@@ -609,15 +588,15 @@ def qwen2_vl() -> hf.PreTrainedModel:
         vision_start_token_id=IMAGE_START,
         vision_end_token_id=IMAGE_END,
     )
-    return _build(hf.Qwen2VLForConditionalGeneration, config)
+    return _build(config, hf.Qwen2VLForConditionalGeneration)
 
 
 # --------------------------------------------------------------------------------------------------
 # models for which a plain logit lens must be refused
 
 
-@_family("t5", REFUSED)
-def t5() -> hf.PreTrainedModel:
+@_refused
+def t5() -> Model:
     """T5: an encoder and a decoder."""
     config = hf.T5Config(
         vocab_size=VOCAB,
@@ -630,14 +609,14 @@ def t5() -> hf.PreTrainedModel:
         eos_token_id=EOS,
         decoder_start_token_id=PAD,
     )
-    return _build(hf.T5ForConditionalGeneration, config)
+    return _build(config, hf.T5ForConditionalGeneration)
 
 
-@_family("bart", REFUSED)
-def bart() -> hf.PreTrainedModel:
+@_refused
+def bart() -> Model:
     """BART: an encoder and a decoder, and a bias on the logits kept as a buffer."""
     config = hf.BartConfig(
-        **_ids(vocab_size=VOCAB, d_model=32, encoder_layers=3, decoder_layers=3, encoder_ffn_dim=64),
+        **_ids(d_model=32, encoder_layers=3, decoder_layers=3, encoder_ffn_dim=64),
         decoder_ffn_dim=64,
         encoder_attention_heads=4,
         decoder_attention_heads=4,
@@ -645,42 +624,41 @@ def bart() -> hf.PreTrainedModel:
         decoder_start_token_id=EOS,
         forced_eos_token_id=EOS,
     )
-    return _build(hf.BartForConditionalGeneration, config)
+    return _build(config, hf.BartForConditionalGeneration)
 
 
-@_family("bert_mlm", REFUSED)
-def bert_mlm() -> hf.PreTrainedModel:
+@_refused
+def bert_mlm() -> Model:
     """BERT as a masked language model."""
-    return _build(hf.BertForMaskedLM, _bert_config())
+    return _build(_bert_config(), hf.BertForMaskedLM)
 
 
-@_family("bert_lm_not_causal", REFUSED)
-def bert_lm_not_causal() -> hf.PreTrainedModel:
+@_refused
+def bert_lm_not_causal() -> Model:
     """BERT's language-model class without is_decoder, so attention looks both ways."""
-    return _build(hf.BertLMHeadModel, _bert_config(is_decoder=False))
+    return _build(_bert_config(is_decoder=False))
 
 
-@_family("xlnet", REFUSED)
-def xlnet() -> hf.PreTrainedModel:
+@_refused
+def xlnet() -> Model:
     """XLNet: attention looks both ways, and the hidden state inside is [position, batch, dim]."""
-    config = hf.XLNetConfig(**_ids(vocab_size=VOCAB, d_model=32, n_layer=3, n_head=4, d_inner=64))
-    return _build(hf.XLNetLMHeadModel, config)
+    return _build(hf.XLNetConfig(**_ids(d_model=32, n_layer=3, n_head=4, d_inner=64)))
 
 
-@_family("llama_headless", REFUSED)
-def llama_headless() -> hf.PreTrainedModel:
+@_refused
+def llama_headless() -> Model:
     """A base model: no output head."""
-    return _build(hf.LlamaModel, hf.LlamaConfig(**_common()))
+    return _build(hf.LlamaConfig(**_common()), hf.LlamaModel)
 
 
-@_family("llama_classifier", REFUSED)
-def llama_classifier() -> hf.PreTrainedModel:
+@_refused
+def llama_classifier() -> Model:
     """A decoder with a classifier in place of the output head."""
-    return _build(hf.LlamaForSequenceClassification, hf.LlamaConfig(**_common(num_labels=3)))
+    return _build(hf.LlamaConfig(**_common(num_labels=3)), hf.LlamaForSequenceClassification)
 
 
-@_family("gemma3n", REFUSED)
-def gemma3n() -> hf.PreTrainedModel:
+@_refused
+def gemma3n() -> Model:
     """Gemma 3n's text decoder: several residual streams, merged only after the last block."""
     config = hf.Gemma3nTextConfig(
         **_common(head_dim=8, sliding_window=6, vocab_size_per_layer_input=VOCAB),
@@ -691,14 +669,14 @@ def gemma3n() -> hf.PreTrainedModel:
         activation_sparsity_pattern=[0.0] * 4,
         layer_types=["sliding_attention", "full_attention"] * 2,
     )
-    return _build(hf.Gemma3nForCausalLM, config)
+    return _build(config)
 
 
-@_family("deepseek_v4", REFUSED)
-def deepseek_v4() -> hf.PreTrainedModel:
+@_refused
+def deepseek_v4() -> Model:
     """DeepSeek V4: hyper-connections, several residual streams mixed by each block."""
     config = hf.DeepseekV4Config(
-        **_ids(vocab_size=VOCAB, hidden_size=32, moe_intermediate_size=32, num_hidden_layers=3),
+        **_ids(hidden_size=32, moe_intermediate_size=32, num_hidden_layers=3),
         num_attention_heads=4,
         head_dim=16,
         qk_rope_head_dim=8,
@@ -715,7 +693,7 @@ def deepseek_v4() -> hf.PreTrainedModel:
         max_position_embeddings=POSITIONS,
         mlp_layer_types=["moe"] * 3,
     )
-    return _build(hf.DeepseekV4ForCausalLM, config)
+    return _build(config)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -763,13 +741,13 @@ def tiny_tokenizer() -> hf.PreTrainedTokenizerFast:
     )
 
 
-def for_text(family: str, vocab_size: int = STRING_VOCAB) -> hf.PreTrainedModel:
+def for_text(family: str, vocab_size: int = STRING_VOCAB) -> Model:
     """A model of any family with as many tokens as :func:`tiny_tokenizer` has, and a few more."""
     with mock.patch.object(sys.modules[__name__], "VOCAB", vocab_size):
         return {**FAMILIES, **REFUSED}[family]()
 
 
-def save(model: hf.PreTrainedModel, folder: Path) -> Path:
+def save(model: Model, folder: Path) -> Path:
     """Write a model and :func:`tiny_tokenizer` as a checkpoint folder."""
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar
         model.save_pretrained(folder)
