@@ -98,7 +98,7 @@ def speed(repeat: int, tokens: int) -> None:
     print(json.dumps({"tokens": tokens, **ratios(lenses, repeat)}), flush=True)
 
 
-# -- memory --------------------------------------------------------------------------------------------------
+# -- memory ------------------------------------------------------------
 
 MEMORY = {
     "five components, 128 tokens": lambda model, ids: lr.logit_lens(model, ids, components=FIVE, track=None),

@@ -58,7 +58,7 @@ LAYERS, VOCAB, FIRST_PLAIN_ID = 4, 101, 40
 SECONDS = 60  # for one type: one that hangs must not stop the walk
 
 
-# -- configs, shrunk -----------------------------------------------------------------------------------------
+# -- configs, shrunk ---------------------------------------------------
 
 # Attribute names (whole, as patterns, in order) and the size they get. A function is given the default.
 RULES: list[tuple[str, Any]] = [
@@ -264,7 +264,7 @@ def _shrunken_list(value: Any, total: int, kept: list[int]) -> Any:
     return value
 
 
-# -- models --------------------------------------------------------------------------------------------------
+# -- models ------------------------------------------------------------
 
 
 def build(family: str) -> PreTrainedModel:
@@ -303,7 +303,7 @@ def prompts() -> torch.Tensor:
     return torch.randint(FIRST_PLAIN_ID, VOCAB, (2, 8), generator=generator)
 
 
-# -- verdicts ------------------------------------------------------------------------------------------------
+# -- verdicts ----------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -535,7 +535,7 @@ def _at_most(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-# -- the page ------------------------------------------------------------------------------------------------
+# -- the page ----------------------------------------------------------
 
 COMMAND = "python benchmarks/families.py --write"
 HEAD = """# Architectures

@@ -79,7 +79,7 @@ def measure(model, prompts: int, tokens: int, new: int, repeat: int) -> dict[str
     return {"prompts": prompts, "tokens": tokens, "new": new, **side_by_side(runs, repeat)}
 
 
-# -- memory --------------------------------------------------------------------------------------------------
+# -- memory ------------------------------------------------------------
 
 
 def memory_of(new: int) -> dict[str, int]:

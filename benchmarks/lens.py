@@ -93,7 +93,7 @@ def measure(model, prompts: int, tokens: int, last: bool, repeat: int, without: 
     return {"prompts": prompts, "tokens": tokens, "positions": where, **side_by_side(runs, repeat)}
 
 
-# -- memory --------------------------------------------------------------------------------------------------
+# -- memory ------------------------------------------------------------
 
 
 def forward(model, ids: list[list[int]]) -> None:

@@ -133,7 +133,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-# -- assertions about numbers --------------------------------------------------------------------------------
+# -- assertions about numbers ------------------------------------------
 
 
 def close(name: str, found: np.ndarray, expected: Any, atol: float = 2e-3) -> Check:

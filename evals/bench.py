@@ -153,7 +153,7 @@ def lines_of_code(source: str) -> int:
     return len(held)
 
 
-# -- the tasks -----------------------------------------------------------------------------------------------
+# -- the tasks ---------------------------------------------------------
 
 Task = Callable[[Bench], Iterator[Check]]
 TASKS: dict[str, Task] = {}

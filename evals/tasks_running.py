@@ -79,7 +79,7 @@ def sampled_generation(bench: Bench) -> Iterator[Check]:
     yield same("ranks", answer.ids("ranks", len(ids)), [ranks(logprobs[-1, t], i) for t, i in enumerate(ids)])
 
 
-# -- many prompts --------------------------------------------------------------------------------------------
+# -- many prompts ------------------------------------------------------
 
 MANY, VOCAB, EXTRA = 1500, 20_000, 2 * 10**9
 

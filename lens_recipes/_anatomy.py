@@ -130,7 +130,7 @@ def _examine(model: Envoy) -> Anatomy:
     )
 
 
-# -- blocks --------------------------------------------------------------------------------------------------
+# -- blocks ------------------------------------------------------------
 
 
 def _find_blocks(module: nn.Module, run: Run) -> tuple[str, list[nn.Module]]:

@@ -261,7 +261,7 @@ def _target_rows(model: Envoy, parts: Anatomy) -> tuple[torch.Tensor, torch.Tens
     return (head.weight, head.bias) if plain and not changed and not cut else None
 
 
-# -- targets -------------------------------------------------------------------------------------------------
+# -- targets -----------------------------------------------------------
 
 
 def _against_ids(against: Any, wanted: list[list[int]], tokenizer: Any, vocab: int) -> list[list[int] | None]:

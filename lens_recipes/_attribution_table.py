@@ -99,7 +99,7 @@ def signed(value: float | np.floating[Any]) -> str:
     return f"{value:+.2f}" if value == 0 or 0.095 <= abs(value) < 1e6 else f"{value:+.2g}"
 
 
-# -- summary -------------------------------------------------------------------------------------------------
+# -- summary -----------------------------------------------------------
 
 
 @np.errstate(invalid="ignore")

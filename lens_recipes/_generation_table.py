@@ -89,7 +89,7 @@ def ending(one: LensResult) -> str:
     return f"{n} token{'' if n == 1 else 's'}, finish: {one.responses[0].finish}"
 
 
-# -- steps ---------------------------------------------------------------------------------------------------
+# -- steps -------------------------------------------------------------
 
 
 def overview(one: LensResult, console: Console, most: int = STEPS_SHOWN) -> None:
@@ -168,7 +168,7 @@ def _nats(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"
 
 
-# -- timing and statistics -----------------------------------------------------------------------------------
+# -- timing and statistics ---------------------------------------------
 
 
 def timing_table(result: LensResult) -> Table:

@@ -108,7 +108,7 @@ def _facts(result: LensResult) -> dict[str, str]:
     }
 
 
-# -- what has room -------------------------------------------------------------------------------------------
+# -- what has room -----------------------------------------------------
 
 
 def _fitting(result: LensResult, prompts: Any, room: int) -> tuple[list[int], Markup, str]:
@@ -158,7 +158,7 @@ def _track(data: dict[str, Any], result: LensResult, shown: list[int], room: int
     return f"of the {there} tracked tokens of a position the {most} most likely" if most < there else ""
 
 
-# -- what the script reads -----------------------------------------------------------------------------------
+# -- what the script reads ---------------------------------------------
 
 
 def _tokens(result: LensResult, shown: list[int]) -> NDArray[np.intp]:

@@ -143,7 +143,7 @@ def _shown(
     return Shown(prompts, position, top, rows, len(named), "layers" if components(there) == ["resid_post"] else "sites")
 
 
-# -- what every format says ----------------------------------------------------------------------------------
+# -- what every format says --------------------------------------------
 
 
 def spot(one: LensResult | Attribution, shown: Shown) -> int | None:

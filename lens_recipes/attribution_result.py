@@ -96,7 +96,7 @@ class Attribution:
     certificate: Certificate | None
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    # -- prompts ---------------------------------------------------------------------------------------------
+    # -- prompts -------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -127,7 +127,7 @@ class Attribution:
             return f"{name} − {show(self.text(other), 20)}"
         return f"{name} − {show(self.against, 40).replace('·', ' ')}" if self.against else name
 
-    # -- reading it ------------------------------------------------------------------------------------------
+    # -- reading it ----------------------------------------------------
 
     @property
     def mark(self) -> str:

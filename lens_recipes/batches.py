@@ -147,7 +147,7 @@ def _batch(group: list[int], encoded: list[list[int]], picked: list[list[int]], 
     )
 
 
-# -- padding -------------------------------------------------------------------------------------------------
+# -- padding -----------------------------------------------------------
 
 _harmless: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 

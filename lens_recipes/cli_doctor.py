@@ -202,7 +202,7 @@ def _findings(report: Report, console: Console) -> None:
     console.print(Text(f"{verdict}{f': {said}' if said else ''}.", style="bold green" if report.ok else "bold red"))
 
 
-# -- pieces --------------------------------------------------------------------------------------------------
+# -- pieces ------------------------------------------------------------
 
 
 def _grid(rows: Iterable[tuple[str, str | Text]]) -> Table:

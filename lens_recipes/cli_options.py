@@ -46,7 +46,7 @@ Precision = Annotated[
 Remote = Annotated[bool, typer.Option("--remote", help="Run on an NDIF server; downloads no weights.")]
 
 
-# -- before the model ----------------------------------------------------------------------------------------
+# -- before the model --------------------------------------------------
 
 
 def index(text: str, option: str) -> Any:
@@ -116,7 +116,7 @@ def check_place(path: Path, option: str, folder: bool = False) -> None:
         raise typer.BadParameter(f"nothing may be written to the folder {str(place)!r}.", param_hint=option)
 
 
-# -- the model and the result --------------------------------------------------------------------------------
+# -- the model and the result ------------------------------------------
 
 
 def loaded(model: str, remote: bool, dtype: Dtype | None) -> Any:

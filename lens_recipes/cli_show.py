@@ -138,7 +138,7 @@ def _whose(of: list[str] | None) -> Any:
     return None if not of else of[0] if len(of) == 1 else tuple(of)
 
 
-# -- what is shown -------------------------------------------------------------------------------------------
+# -- what is shown -----------------------------------------------------
 
 
 def _as_its_command(result: Any, prompt: int | None) -> None:

@@ -87,7 +87,7 @@ class Watch:
         self.ends = [""] * len(targets)
         self.seconds: list[tuple[float, float]] = []
 
-    # -- what the trace calls --------------------------------------------------------------------------------
+    # -- what the trace calls ------------------------------------------
 
     @property
     def where(self) -> tuple[int, Int[Tensor, " token"], Int[Tensor, " token"]]:
@@ -98,7 +98,7 @@ class Watch:
         """This step's streams, each `[token, …]`, the errors of their sums, and the model's logits."""
         self.streams, self.errors, self.logits = streams, errors, logits
 
-    # -- what `generate` calls -------------------------------------------------------------------------------
+    # -- what `generate` calls -----------------------------------------
 
     def loop(
         self,

@@ -136,7 +136,7 @@ def _capped(
     return _pick(wide(logits), ids.to(logits.device), mean)
 
 
-# -- the rows of a group of parts ----------------------------------------------------------------------------
+# -- the rows of a group of parts --------------------------------------
 
 
 def _rows(model: Any, kind: str, group: list, vectors: list[Any], here: slice, at_once: int) -> Iterator[Tensor]:

@@ -65,7 +65,7 @@ def _legible(char: str) -> str:
     return "·" if category == "Zs" else char
 
 
-# -- ids ─► text ---------------------------------------------------------------------------------------------
+# -- ids ─► text ---------------------------------------------------
 
 
 def _brackets(error: UnicodeError) -> tuple[str, int]:

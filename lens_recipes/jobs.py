@@ -92,7 +92,7 @@ class Job(Generic[R]):
         ids = [part.id for part in self._parts if part.id]
         return f"Job({self._run.recipe} on {self._server.host}, {len(self._parts)} jobs, ids {ids})"
 
-    # -- what a user calls -----------------------------------------------------------------------------------
+    # -- what a user calls ---------------------------------------------
 
     def send(self, *, again: bool = False) -> Job[R]:
         """Send what has not been sent, or has failed.
@@ -258,7 +258,7 @@ class Job(Generic[R]):
                 self.save(self._path)
             append(self._path, event)
 
-    # -- waiting ---------------------------------------------------------------------------------------------
+    # -- waiting -------------------------------------------------------
 
     def _wait(self, part: _Part, deadline: float | None, bar: tqdm[Any]) -> bytes:
         pause = 0.02
@@ -325,7 +325,7 @@ class Job(Generic[R]):
         next_one = min(open_ones, key=lambda part: part.state != "failed")
         return JobStatus(next_one.state, point(next_one.said), done, len(self._parts))
 
-    # -- the numbers -----------------------------------------------------------------------------------------
+    # -- the numbers ---------------------------------------------------
 
     def _open(self, part: _Part, blob: bytes) -> list[Any]:
         schemas = [self._run.schemas[n] for n in part.batches]

@@ -198,7 +198,7 @@ def target_column(result: LensResult, prompt: int, what: str | int) -> int:
     )
 
 
-# -- colours -------------------------------------------------------------------------------------------------
+# -- colours -----------------------------------------------------------
 
 
 def vocab_size(result: LensResult) -> int:

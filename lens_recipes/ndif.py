@@ -138,7 +138,7 @@ class Server:
     def __repr__(self) -> str:
         return f"Server({self.host!r})"
 
-    # -- jobs ------------------------------------------------------------------------------------------------
+    # -- jobs ----------------------------------------------------------
 
     def submit(self, model_key: str, env: dict[str, Any], blob: bytes) -> str:
         """Send a job; its id. Sent again only if the server surely did not accept it."""
@@ -209,7 +209,7 @@ class Server:
 
         return self._patiently(lambda: self._answer(get, sends=False, at=f"the store {urlsplit(url).netloc}"))
 
-    # -- questions -------------------------------------------------------------------------------------------
+    # -- questions -----------------------------------------------------
 
     def ask(self, path: str) -> Any:
         """The JSON that the server answers to a GET."""
@@ -223,7 +223,7 @@ class Server:
         except ValueError as error:
             raise self._strange() from error
 
-    # -- one request -----------------------------------------------------------------------------------------
+    # -- one request ---------------------------------------------------
 
     def _headers(self) -> dict[str, str]:
         return {"ndif-api-key": self._key} if self._key else {}

@@ -42,7 +42,7 @@ def _filled(result: LensResult | Attribution, **tables: Any) -> str:
     )
 
 
-# -- a lens --------------------------------------------------------------------------------------------------
+# -- a lens ------------------------------------------------------------
 
 
 def _map(result: LensResult) -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ def _viridis(p: float) -> str:
     return hexadecimal(rgb)
 
 
-# -- an attribution ------------------------------------------------------------------------------------------
+# -- an attribution ----------------------------------------------------
 
 
 @np.errstate(invalid="ignore")  # ∞ − ∞ is shown as what it is

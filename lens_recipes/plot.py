@@ -231,7 +231,7 @@ def _runs(hits: np.ndarray) -> Iterator[tuple[int, int, int]]:
         yield from ((column, int(first), int(after) - 1) for first, after in edges.reshape(-1, 2))
 
 
-# -- what a cell says ----------------------------------------------------------------------------------------
+# -- what a cell says --------------------------------------------------
 
 
 def _hover(one: LensResult, s: int, t: int, what: str, value: float, metric: str, full: bool) -> list[str]:

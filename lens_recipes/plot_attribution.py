@@ -183,7 +183,7 @@ def source_map(
     return figure
 
 
-# -- what the figures share ----------------------------------------------------------------------------------
+# -- what the figures share --------------------------------------------
 
 
 def _map(z: np.ndarray, hover: list[list[str]]) -> go.Heatmap:

@@ -149,7 +149,7 @@ def _written(step: Step) -> list[str]:
     return [f"written {plotly_safe(step.wrote, 40)}", *how_written(step)]
 
 
-# -- the page ------------------------------------------------------------------------------------------------
+# -- the page ----------------------------------------------------------
 
 
 def write_generation(result: LensResult, path: str | os.PathLike[str], *, prompt: int = 0) -> None:

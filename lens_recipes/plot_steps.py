@@ -127,7 +127,7 @@ class StepViews:
         numbers = {label: form.format(sign * value).replace("-", "−") for label, value in best.items()}
         return {label: f"{label}  ({numbers[label]})" for label in reversed(self.rows) if label in best}
 
-    # -- figures -------------------------------------------------------------------------------------------------
+    # -- figures -------------------------------------------------------
 
     def slider(self) -> go.Figure:
         """All steps, one at a time."""
@@ -227,7 +227,7 @@ class StepViews:
         return [cells, *outline(hits, "the token that was written"), black]
 
 
-# -- one written token ---------------------------------------------------------------------------------------
+# -- one written token -------------------------------------------------
 
 
 def written_steps(result: LensResult, prompt: int) -> tuple[LensResult, list[Step]]:

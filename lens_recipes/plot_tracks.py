@@ -209,7 +209,7 @@ def _hover(one: LensResult, s: int, track: Track, metric: str, about: list[str])
     return "<br>".join([*lines, f"{METRICS[metric].title} {written}", *about])
 
 
-# -- the top tokens of one position --------------------------------------------------------------------------
+# -- the top tokens of one position ------------------------------------
 
 
 def top_tokens(

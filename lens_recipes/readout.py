@@ -57,7 +57,7 @@ def token_axis(name: str) -> int:
     return 0 if name in _OF_TOKENS else 1
 
 
-# -- stream ─► logits ----------------------------------------------------------------------------------------
+# -- stream ─► logits ----------------------------------------------
 
 
 def unembed(
@@ -137,7 +137,7 @@ def _products(x: Tensor, weight: Tensor, bias: Tensor | None, after: list[tuple]
         yield here
 
 
-# -- logits ─► numbers ---------------------------------------------------------------------------------------
+# -- logits ─► numbers ---------------------------------------------
 
 
 def readout(

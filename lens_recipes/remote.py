@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OWN = "lens-recipes: "  # begins what the functions below, and the recipes' blocks, raise there
 
 
-# -- on the server -------------------------------------------------------------------------------------------
+# -- on the server -----------------------------------------------------
 
 
 def packed(arrays: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _all_batches(
     return [{"of": mark, **packed(block(model, shared, one))} for one, mark in zip(batches, marks, strict=True)]
 
 
-# -- there and back ------------------------------------------------------------------------------------------
+# -- there and back ----------------------------------------------------
 
 
 def tail_for(parts: Anatomy, remote: bool | str) -> list[Step]:

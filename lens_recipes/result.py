@@ -161,7 +161,7 @@ class LensResult:
     provenance: dict[str, Any] = field(default_factory=dict)
     responses: list[Response] = field(default_factory=list)
 
-    # -- prompts ---------------------------------------------------------------------------------------------
+    # -- prompts -------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -211,7 +211,7 @@ class LensResult:
             )
         return found[0] if found else None
 
-    # -- reading it ------------------------------------------------------------------------------------------
+    # -- reading it ----------------------------------------------------
 
     @property
     def normed(self) -> bool:

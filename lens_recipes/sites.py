@@ -178,7 +178,7 @@ def _head_pair(pair: Any, counts: dict[int, int]) -> tuple[int, int]:
     return layer, head % counts[layer]
 
 
-# -- the plan ------------------------------------------------------------------------------------------------
+# -- the plan ----------------------------------------------------------
 
 
 def stream_reads(layers: list[int], parts: Anatomy) -> Reads:

@@ -94,7 +94,7 @@ def _says_the_same(one: LensResult, a: int, b: int, token: int, tops: int) -> bo
     return ordered and this[0] == that[0] and set(this.tolist()) == set(that.tolist())
 
 
-# -- one row for each site -----------------------------------------------------------------------------------
+# -- one row for each site ---------------------------------------------
 
 
 def _print_grid(
@@ -154,7 +154,7 @@ def _grid(one: LensResult, cells: list[Cell], layout: Layout, first: str) -> Tab
     return grid
 
 
-# -- components side by side ---------------------------------------------------------------------------------
+# -- components side by side -------------------------------------------
 
 
 def _side_by_side(

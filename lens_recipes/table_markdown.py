@@ -66,7 +66,7 @@ def _parts(one: Attribution, token: int, target: int, show_top: int) -> str:
     return pipe_table(columns, rows)
 
 
-# -- Markdown ------------------------------------------------------------------------------------------------
+# -- Markdown ----------------------------------------------------------
 
 
 def pipe_table(columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> str:

@@ -70,7 +70,7 @@ def _heading(console: Console, prompt: str, at: str) -> None:
         console.print(Text(f"{cut(end, room, keep_end=True)}    {at}"))
 
 
-# -- grids that fit ------------------------------------------------------------------------------------------
+# -- grids that fit ----------------------------------------------------
 
 
 def empty_grid(*, header: bool = True) -> Table:

@@ -13,7 +13,7 @@ from .display import token_text
 Positions = int | slice | Sequence[int] | None
 
 
-# -- prompts ─► ids ------------------------------------------------------------------------------------------
+# -- prompts ─► ids ------------------------------------------------
 
 
 def encode(prompts: Any, tokenizer: Any | None, *, add_special_tokens: bool = True) -> list[list[int]]:
@@ -145,7 +145,7 @@ def check_ids(encoded: list[list[int]], vocab_size: int, context: int | None) ->
             )
 
 
-# -- which positions, layers, targets ------------------------------------------------------------------------
+# -- which positions, layers, targets ----------------------------------
 
 
 def pick(what: Positions, length: int, name: str, of: str) -> list[int]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_THRESHOLD = {"prob": 0.5, "kl_drop": 0.5, "target_jump": 1.0}  # probability, nats, nats
 
 
-# -- which sites stand out -----------------------------------------------------------------------------------
+# -- which sites stand out ---------------------------------------------
 
 
 def important(
@@ -93,7 +93,7 @@ def _rise(one: LensResult, values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(before >= 0, values - values[before], np.nan)
 
 
-# -- tokens through the sites --------------------------------------------------------------------------------
+# -- tokens through the sites ------------------------------------------
 
 
 class Track(NamedTuple):

@@ -158,7 +158,7 @@ class Reader:
                 return self.tap("in", module)
         return self.tap("in", self.root)
 
-    # -- the sum ---------------------------------------------------------------------------------------------
+    # -- the sum -------------------------------------------------------
 
     def _terms(self, node: Node, steps: tuple[Step, ...]) -> list[tuple[Node, tuple[Step, ...]]]:
         """The tensors that add up to this one, each with what is done to it on the way."""
@@ -243,7 +243,7 @@ class Reader:
                 return self.tap("out", source)
         return None
 
-    # -- what is added ---------------------------------------------------------------------------------------
+    # -- what is added -------------------------------------------------
 
     def _write(self, node: Node, steps: tuple[Step, ...]) -> Write:
         source = self._source(node)

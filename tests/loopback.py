@@ -129,7 +129,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 
-    # -- the routes ------------------------------------------------------------------------------------------
+    # -- the routes ----------------------------------------------------
 
     def on_request(self) -> None:
         self.say(self.loopback.accept(self.take(), self.headers["content-type"]))
@@ -222,7 +222,7 @@ class Loopback:
         """The requests for one route."""
         return [seen for seen in self.seen if seen.path.split("/")[1] == route]
 
-    # -- faults ----------------------------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------
 
     def script(self, route: str, *faults: Fault) -> None:
         """What the next requests for a route ("request", "response", "store", …) get, one fault each."""
@@ -236,7 +236,7 @@ class Loopback:
         script = self._script.get(route)
         return script.pop(0) if script else self._always.get(route, ordinary)
 
-    # -- jobs ------------------------------------------------------------------------------------------------
+    # -- jobs ----------------------------------------------------------
 
     def accept(self, body: bytes, content_type: str) -> ResponseModel:
         """A job out of a multipart form."""
@@ -316,7 +316,7 @@ def as_result(saved: Any) -> bytes:
     return zstandard.ZstdCompressor(level=3).compress(file.getvalue())
 
 
-# -- what can be scripted ------------------------------------------------------------------------------------
+# -- what can be scripted ----------------------------------------------
 
 
 def ordinary(exchange: Exchange) -> None:
@@ -397,7 +397,7 @@ class Clock:
             self.events.pop(0)()
 
 
-# -- fixtures: pytest_plugins = ["loopback"] -----------------------------------------------------------------
+# -- fixtures: pytest_plugins = ["loopback"] ---------------------------
 
 
 def lay_out(hub: Path, repo: str, checkpoint: Path) -> None:

@@ -91,7 +91,7 @@ def test_finer_units_sum_to_coarser_ones(family):
             np.testing.assert_allclose(value, values[0], **scale)
 
 
-# -- against ---------------------------------------------------------------------------------------------------
+# -- against -----------------------------------------------------------
 
 
 def test_against_a_token_is_the_difference_of_two_attributions(llama):
@@ -152,7 +152,7 @@ def test_rows_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
         np.testing.assert_allclose(called.capped_logit, rows.capped_logit, atol=1e-4)
 
 
-# -- heads, by a second run ------------------------------------------------------------------------------------
+# -- heads, by a second run --------------------------------------------
 
 
 @contextlib.contextmanager
@@ -247,7 +247,7 @@ def test_a_real_ablation_is_another_number(smollm2):
     assert "direct" in result.summary()
 
 
-# -- source tokens ---------------------------------------------------------------------------------------------
+# -- source tokens -----------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_oss", "bloom", "gpt_bigcode", "gpt_neox", "phi3"])
@@ -358,7 +358,7 @@ def test_attention_is_switched_back(family, monkeypatch):
     assert implementations(module) == before
 
 
-# -- linearity -------------------------------------------------------------------------------------------------
+# -- linearity ---------------------------------------------------------
 
 
 @settings(max_examples=25, deadline=None)
@@ -398,7 +398,7 @@ def test_heads_are_linear_in_their_columns(seed, scale):
     torch.testing.assert_close(one.sum(0) + bias, whole, atol=1e-5, rtol=1e-4)
 
 
-# -- precision, refusals, mistakes -----------------------------------------------------------------------------
+# -- precision, refusals, mistakes -------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])  # more of them: tests/full
@@ -490,7 +490,7 @@ def test_mistakes_are_one_clear_sentence(llama, arguments, options, words):
     assert len(str(mistake.value)) < 350
 
 
-# -- what a review found ---------------------------------------------------------------------------------------
+# -- what a review found -----------------------------------------------
 
 
 def test_a_padded_unembedding_whose_logits_are_cut(monkeypatch):

@@ -126,7 +126,7 @@ def through_a_file(result, path):
     return Attribution.load(path)
 
 
-# -- files ---------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -270,7 +270,7 @@ def test_a_broken_missing_or_misnamed_file_is_told(tmp_path, suffix):
         result.save(tmp_path / "no" / f"a{suffix}")
 
 
-# -- one prompt ----------------------------------------------------------------------------------------------
+# -- one prompt --------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -308,7 +308,7 @@ def test_a_target_is_named_with_what_it_is_compared_to():
     assert plain.target_name(2, 1) == "<b>"
 
 
-# -- largest parts, heads ------------------------------------------------------------------------------------
+# -- largest parts, heads ----------------------------------------------
 
 
 def test_the_top_parts_are_the_largest_of_either_sign():
@@ -423,7 +423,7 @@ def test_no_targets_and_no_parts_asked_for_are_told():
             call()
 
 
-# -- rows ----------------------------------------------------------------------------------------------------
+# -- rows --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -473,7 +473,7 @@ def test_a_frame_without_pandas_says_how_to_get_it(monkeypatch):
         attribution().to_frame()
 
 
-# -- texts ---------------------------------------------------------------------------------------------------
+# -- texts -------------------------------------------------------------
 
 
 def test_the_table_has_the_largest_parts_and_their_sums():
@@ -583,7 +583,7 @@ def test_nothing_breaks_on_numbers_that_are_none(unit, number):
         assert "Infinity" not in figure.to_json()
 
 
-# -- figures -------------------------------------------------------------------------------------------------
+# -- figures -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -31,7 +31,7 @@ def is_one_clear_message(error):
     return message
 
 
-# -- logit_lens() --------------------------------------------------------------------------------------------
+# -- logit_lens() ------------------------------------------------------
 
 # (what is wrong, arguments, words of the message)
 WRONG = [
@@ -165,7 +165,7 @@ def test_a_prompt_beyond_the_context_is_told_or_read(family):
         assert "64" in message
 
 
-# -- load() --------------------------------------------------------------------------------------------------
+# -- load() ------------------------------------------------------------
 
 
 def nothing_there(tmp_path):
@@ -243,7 +243,7 @@ def test_what_is_no_model_is_told_in_one_sentence(source, words, tmp_path):
         assert word in message
 
 
-# -- files ---------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

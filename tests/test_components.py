@@ -269,7 +269,7 @@ def test_wiring_without_weights_is_the_same(family):
     assert wiring(lr.load(module)) == wiring(lr.load(skeleton))
 
 
-# -- what a review found ---------------------------------------------------------------------------------------
+# -- what a review found -----------------------------------------------
 
 
 def test_the_middle_of_a_block_that_scales_its_stream_afterwards():

@@ -41,7 +41,7 @@ def read(name: str) -> str:
     return (ROOT / name).read_text()
 
 
-# -- code ----------------------------------------------------------------------------------------------------
+# -- code --------------------------------------------------------------
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_every_example_runs(example, tmp_path, monkeypatch, capsys):
     assert "certified" in capsys.readouterr().out
 
 
-# -- names ---------------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NOW)
@@ -150,7 +150,7 @@ def test_every_shell_line_is_understood(line):
             raise
 
 
-# -- places --------------------------------------------------------------------------------------------------
+# -- places ------------------------------------------------------------
 
 
 def anchors(path: Path) -> set[str]:
@@ -177,7 +177,7 @@ def test_every_file_that_is_named_is_there(name):
         assert (ROOT / named).exists(), named
 
 
-# -- pages ---------------------------------------------------------------------------------------------------
+# -- pages -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", REFERENCES)

@@ -54,7 +54,7 @@ def refused(call) -> lr.RemoteLensError:
     return caught.value
 
 
-# -- what travels --------------------------------------------------------------------------------------------
+# -- what travels ------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -182,7 +182,7 @@ def test_wrong_arguments_are_refused_as_by_the_recipe(client):
         lr.estimate(lr.logit_lens, client, SHORT, top_k=0)
 
 
-# -- limits --------------------------------------------------------------------------------------------------
+# -- limits ------------------------------------------------------------
 
 WORDS = {
     "max_back_bytes": ("would bring back about", "remote_settings.max_back_bytes"),
@@ -230,7 +230,7 @@ def test_a_limit_says_what_to_narrow(client, settings, name, narrow):
     assert ("A smaller max_bytes helps, too." in todo) == (name != "generation")
 
 
-# -- arrays there and back -----------------------------------------------------------------------------------
+# -- arrays there and back ---------------------------------------------
 
 DTYPES = some.sampled_from(
     [np.dtype(name) for name in ("float32", "float64", "float16", "int64", "int32", "int16", "uint8", "bool")]
@@ -295,7 +295,7 @@ def test_what_lies_plane_by_plane_is_smaller():
     assert planes < 0.95 * whole
 
 
-# -- schemas -------------------------------------------------------------------------------------------------
+# -- schemas -----------------------------------------------------------
 
 SCHEMA = Schema({"a": ("float32", (2, UpTo(5, 3))), "b": ("int64", ())}, {"c": ("bool", (4,))})
 FITS = {"a": np.zeros((2, 5), np.float32), "b": np.zeros((), np.int64)}

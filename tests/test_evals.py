@@ -28,7 +28,7 @@ def warm():
     python.close()
 
 
-# -- the two files -------------------------------------------------------------------------------------------
+# -- the two files -----------------------------------------------------
 
 
 def test_the_files_have_their_form():
@@ -75,7 +75,7 @@ def test_what_a_wrong_answer_fails_is_an_expectation_of_its_task():
         )
 
 
-# -- lines ---------------------------------------------------------------------------------------------------
+# -- lines -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_solutions_are_honest_about_their_lines():
         assert lines_of_code(text) <= audit.MOST_LINES, path.name
 
 
-# -- answers -------------------------------------------------------------------------------------------------
+# -- answers -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_numbers_are_close_or_the_worst_is_named():
     assert off.detail == "largest difference at [0, 1]: 2.5, expected 2"
 
 
-# -- the verifier --------------------------------------------------------------------------------------------
+# -- the verifier ------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def lens_of_the_whole(model, prompt, new, first, **options):
     return lr.logit_lens(model, [[*prompt, *new[:-1]]], positions=slice(first, None), **options)
 
 
-# -- equality ------------------------------------------------------------------------------------------------
+# -- equality ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -245,7 +245,7 @@ def test_without_a_cache_the_newest_token_is_read(llama):
     same(cached, without)
 
 
-# -- batches and ends ----------------------------------------------------------------------------------------
+# -- batches and ends --------------------------------------------------
 
 PROMPTS = ["one prompt", "another, longer one, of more words", "two", "and the fourth of them"]
 
@@ -337,7 +337,7 @@ def test_a_chat_goes_through_the_template(llama):
     assert ids_of(result) == written(llama._module, ids, max_new_tokens=3, do_sample=False)
 
 
-# -- as it happens -------------------------------------------------------------------------------------------
+# -- as it happens -----------------------------------------------------
 
 
 def test_on_step_gives_each_token_of_each_running_prompt_once(llama):
@@ -561,7 +561,7 @@ def test_when_each_token_was_decided(llama):
         lr.settled_layers(result, " Paris")
 
 
-# -- settings ------------------------------------------------------------------------------------------------
+# -- settings ----------------------------------------------------------
 
 
 @pytest.fixture
@@ -680,7 +680,7 @@ def test_a_lens_that_is_not_the_models_own_is_refused(llama, monkeypatch):
     assert not parts
 
 
-# -- on a server ---------------------------------------------------------------------------------------------
+# -- on a server -------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def words(row):
     return [html.unescape(word).strip("\u2068\u2069") for word in row]
 
 
-# -- layers × written tokens ---------------------------------------------------------------------------------
+# -- layers × written tokens ------------------------------------------
 
 
 @pytest.mark.parametrize("prompt", [0, 1, -1])
@@ -218,7 +218,7 @@ def test_long_generations_keep_their_labels_legible():
     assert len(figure.data[0].z[0]) == 700
 
 
-# -- steps ---------------------------------------------------------------------------------------------------
+# -- steps -------------------------------------------------------------
 
 
 def shown(frame):
@@ -365,7 +365,7 @@ def test_a_heatmap_refuses_what_the_other_heatmap_refuses(result):
         lr.generation_heatmap(result, component="mlp_out")
 
 
-# -- pages ---------------------------------------------------------------------------------------------------
+# -- pages -------------------------------------------------------------
 
 
 def outside_scripts(text):

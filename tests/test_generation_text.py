@@ -68,7 +68,7 @@ def blocks(text: str) -> list[tuple[str, list[str]]]:
     return [block for block in found if block[0]]
 
 
-# -- the numbers ---------------------------------------------------------------------------------------------
+# -- the numbers -------------------------------------------------------
 
 
 @pytest.mark.parametrize("prompt", [0, 1])
@@ -125,7 +125,7 @@ def test_without_an_order_nothing_settles(llama, parts):
         assert "perplexity" in text
 
 
-# -- layer by layer ------------------------------------------------------------------------------------------
+# -- layer by layer ----------------------------------------------------
 
 
 @pytest.mark.parametrize("show_top", [1, 2, 5])
@@ -220,7 +220,7 @@ def test_a_narrow_terminal_has_fewer_predictions_and_no_cut_rows(sampled):
             assert all(re.search(r"\d\.\d+ +\d+\.\d\d$", row.rstrip()) for row in rows)
 
 
-# -- the whole -----------------------------------------------------------------------------------------------
+# -- the whole ---------------------------------------------------------
 
 
 def test_print_of_a_generation(sampled, greedy):
@@ -301,7 +301,7 @@ def test_the_statistics_are_said(sampled):
     assert f"{found.sampler_probability:.3f}" in text
 
 
-# -- hostile texts -------------------------------------------------------------------------------------------
+# -- hostile texts -----------------------------------------------------
 
 HOSTILE = ["[red]", "[/]", "[bold]x[/bold]", "\x1b[2J", "\x07", "\u202e", "$x$", "<b>", ":smile:", "[link=x]"]
 
@@ -363,7 +363,7 @@ def test_bytes_that_are_no_character_come_out_in_the_end():
     assert Decoder(tokenizer).add(tokenizer.eos_token_id) == ""
 
 
-# -- summary -------------------------------------------------------------------------------------------------
+# -- summary -----------------------------------------------------------
 
 
 def test_the_summary_of_a_generation(sampled):

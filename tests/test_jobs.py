@@ -89,7 +89,7 @@ def once(settings):
     settings(tokens_per_job=1)
 
 
-# -- the same as here ----------------------------------------------------------------------------------------
+# -- the same as here --------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -131,7 +131,7 @@ def test_all_that_has_come_may_be_asked_for_again(client, server):
     assert len(server.seen) == asked
 
 
-# -- submitting, and how far it is ---------------------------------------------------------------------------
+# -- submitting, and how far it is -------------------------------------
 
 
 def test_a_job_is_sent_and_not_waited_for(client, server, llama):
@@ -217,7 +217,7 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(client, server):
     assert not server.seen
 
 
-# -- waiting -------------------------------------------------------------------------------------------------
+# -- waiting -----------------------------------------------------------
 
 
 def test_a_job_that_never_finishes_is_waited_for_as_long_as_said(client, server, clock):
@@ -305,7 +305,7 @@ def test_a_server_that_goes_down_keeps_its_jobs(client, server, clock, settings)
     assert server.posts == 1
 
 
-# -- jobs that fail ------------------------------------------------------------------------------------------
+# -- jobs that fail ----------------------------------------------------
 
 TRACE = 'Traceback (most recent call last):\n  File "actor.py", line 7, in timeout\n    factor = evicted()\n'
 MISMATCH = (
@@ -424,7 +424,7 @@ def test_a_result_that_is_kept_no_longer_is_computed_again(client, server, clock
     assert server.posts == 2
 
 
-# -- results that are none -----------------------------------------------------------------------------------
+# -- results that are none ---------------------------------------------
 
 
 class _Runs:
@@ -558,7 +558,7 @@ def test_a_result_that_is_nowhere(client, server, clock, data):
     assert not clock.slept
 
 
-# -- many prompts --------------------------------------------------------------------------------------------
+# -- many prompts ------------------------------------------------------
 
 
 def test_a_run_goes_on_where_a_job_failed(client, server, llama, once):
@@ -657,7 +657,7 @@ def test_a_run_goes_on_in_another_process(client, server, llama, hub, once, tmp_
     assert server.posts == len(MANY) + 1
 
 
-# -- the file ------------------------------------------------------------------------------------------------
+# -- the file ----------------------------------------------------------
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -882,7 +882,7 @@ def test_a_file_that_is_cleared_away_is_written_again(client, server, once, tmp_
     assert server.posts == len(server.asked("store")) == 2
 
 
-# -- whom a file may name ------------------------------------------------------------------------------------
+# -- whom a file may name ----------------------------------------------
 
 
 def test_a_file_does_not_make_a_stranger_of_the_host_that_gets_the_key(client, server, tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def ids_of(model, text):
     return model.tokenizer(text).input_ids
 
 
-# -- the real model ------------------------------------------------------------------------------------------
+# -- the real model ----------------------------------------------------
 
 
 def test_smollm2_comes_to_paris(smollm2):
@@ -97,7 +97,7 @@ def test_prompts_of_different_lengths_give_what_each_gives_alone(smollm2):
         assert_same(together[number], alone, ranks_off_by=3)
 
 
-# -- prompts -------------------------------------------------------------------------------------------------
+# -- prompts -----------------------------------------------------------
 
 
 def test_every_sort_of_prompt_gives_the_numbers_of_its_ids(llama):
@@ -148,7 +148,7 @@ def test_forty_prompts_in_several_batches_come_back_in_order(llama):
         assert_same(together[number], lr.logit_lens(llama, prompts[number], targets=[7, 50]))
 
 
-# -- padding -------------------------------------------------------------------------------------------------
+# -- padding -----------------------------------------------------------
 
 HARMLESS = {"llama": True, "gpt2": True, "mamba": True, "rwkv": False, "recurrent_gemma": False}
 
@@ -175,7 +175,7 @@ def test_without_a_tokenizer_prompts_are_run_in_groups_of_equal_length():
         assert_same(together[number], lr.logit_lens(model, prompt))
 
 
-# -- layers, positions, targets, tracked tokens ---------------------------------------------------------------
+# -- layers, positions, targets, tracked tokens ------------------------
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_top_k_may_be_the_whole_vocabulary_and_sums_to_one(llama):
     np.testing.assert_allclose(np.exp(result.top_logprobs).sum(-1), 1, atol=1e-5)
 
 
-# -- how it is read ------------------------------------------------------------------------------------------
+# -- how it is read ----------------------------------------------------
 
 
 def test_the_raw_stream_is_marked_and_still_certified(llama):
@@ -315,7 +315,7 @@ def test_a_model_in_training_mode_is_refused(llama):
         llama._module.eval()
 
 
-# -- a certificate that can fail -----------------------------------------------------------------------------
+# -- a certificate that can fail ---------------------------------------
 
 
 def changed(model, **changes):

@@ -86,7 +86,7 @@ def test_a_pair_that_means_nothing_is_refused(result, metric, of, words):
         values(result[0], metric, of)
 
 
-# -- colours -------------------------------------------------------------------------------------------------
+# -- colours -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -131,7 +131,7 @@ def test_bright_is_better_or_more_certain(metric):
     assert dark < 0.05
 
 
-# -- words in cells ------------------------------------------------------------------------------------------
+# -- words in cells ----------------------------------------------------
 
 
 @pytest.mark.parametrize(("metric", "colors"), [("prob", None), ("entropy", None), ("rank", "Greys"), ("logit", None)])
@@ -197,7 +197,7 @@ def test_infinities_take_the_end_of_the_scale():
     assert color_axis("logit", np.full((2, 2), np.nan), 100).limits == {}
 
 
-# -- the heatmap ---------------------------------------------------------------------------------------------
+# -- the heatmap -------------------------------------------------------
 
 
 def framed(figure):
@@ -260,7 +260,7 @@ def test_several_positions_have_a_dash_each(result):
         lr.trajectory(result, metric="entropy")
 
 
-# -- a result of another kind --------------------------------------------------------------------------------
+# -- a result of another kind ------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory):
     return tiny.save(tiny.for_text("llama"), tmp_path_factory.mktemp("checkpoint"))
 
 
-# -- sources -------------------------------------------------------------------------------------------------
+# -- sources -----------------------------------------------------------
 
 
 def test_a_local_folder_gives_what_the_module_gave(checkpoint, llama):
@@ -144,7 +144,7 @@ def test_an_encoder_decoder_folder_is_refused(tmp_path, family):
         lr.logit_lens(lr.load(str(tmp_path), tokenizer=tiny.tiny_tokenizer()), [7, 8])
 
 
-# -- remote --------------------------------------------------------------------------------------------------
+# -- remote ------------------------------------------------------------
 
 
 def test_a_remote_model_is_built_on_meta_without_its_weights(checkpoint, tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_a_remote_folder_without_a_tokenizer_asks_for_one(tmp_path):
         lr.load(str(tmp_path), remote=True)
 
 
-# -- the embedded default ------------------------------------------------------------------------------------
+# -- the embedded default ----------------------------------------------
 
 
 class Checkpoint:

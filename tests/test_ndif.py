@@ -59,7 +59,7 @@ def refused(call) -> lr.RemoteLensError:
     return caught.value
 
 
-# -- sending -------------------------------------------------------------------------------------------------
+# -- sending -----------------------------------------------------------
 
 
 def test_a_job_arrives_whole_and_says_who_sends_it(server):
@@ -182,7 +182,7 @@ def test_a_refusal_is_one_short_line(server, body):
     assert "<" not in text
 
 
-# -- asking --------------------------------------------------------------------------------------------------
+# -- asking ------------------------------------------------------------
 
 
 def asking(server: Loopback) -> dict:
@@ -258,7 +258,7 @@ def test_an_answer_for_another_job_is_none(server):
     assert "answered for another" in refused(asking(server)["response"]).happened
 
 
-# -- the store -----------------------------------------------------------------------------------------------
+# -- the store ---------------------------------------------------------
 
 
 def accepted(server: Loopback, result: bytes) -> str:
@@ -317,7 +317,7 @@ def test_a_result_is_not_taken_over_plain_http_from_a_server_on_https(monkeypatc
     assert "plain http (store.example.org)" in error.happened
 
 
-# -- the key -------------------------------------------------------------------------------------------------
+# -- the key -----------------------------------------------------------
 
 
 def test_the_key_is_that_of_this_moment_and_the_environment_goes_first(server, monkeypatch):
@@ -435,7 +435,7 @@ def test_the_key_is_shown_nowhere(server, key, clock, settings, caplog, capfd, r
     assert KEY not in "".join([*said, caplog.text, *capfd.readouterr()])
 
 
-# -- addresses -----------------------------------------------------------------------------------------------
+# -- addresses ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(

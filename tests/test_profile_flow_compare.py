@@ -80,7 +80,7 @@ def refused(words, view, *arguments, **options):
     assert all(word in str(error.value) for word in words), error.value
 
 
-# -- layer_profile -------------------------------------------------------------------------------------------
+# -- layer_profile -----------------------------------------------------
 
 
 def lines(figure):
@@ -235,7 +235,7 @@ def test_heads_vectors_and_the_embedding_have_no_layers_to_follow(parts, vectors
     refused(["component= one of 'attn_out', 'mlp_out'"], view, two)
 
 
-# -- rank_flow -----------------------------------------------------------------------------------------------
+# -- rank_flow ---------------------------------------------------------
 
 
 def flows(figure):
@@ -341,7 +341,7 @@ def test_a_flow_has_no_more_lines_than_colours(monkeypatch):
     refused(["k=9", "1 to 8", "colours"], lr.rank_flow, wide, k=9)
 
 
-# -- compare -------------------------------------------------------------------------------------------------
+# -- compare -----------------------------------------------------------
 
 
 def like(result, seed, **options):
@@ -587,7 +587,7 @@ def test_vectors_are_not_compared(result, vectors):
     refused(["vectors have no layers"], lr.compare, result, vectors)
 
 
-# -- texts ---------------------------------------------------------------------------------------------------
+# -- texts -------------------------------------------------------------
 
 NAMES = ("<b>$a$</b>", "%{y}&lt;")
 

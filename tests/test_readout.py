@@ -181,7 +181,7 @@ def test_a_wrong_lens_shows_in_the_certificates_numbers():
     assert found["agrees"].all()  # a scale keeps the order
 
 
-# -- numbers that are no numbers -----------------------------------------------------------------------------
+# -- numbers that are no numbers ---------------------------------------
 
 
 @pytest.mark.parametrize("max_bytes", [1, HUGE])
@@ -257,7 +257,7 @@ def test_an_entropy_of_a_flat_lens_is_log_v_and_equal_logits_have_kl_0():
     assert (found["wanted_ranks"][..., -1] == 0).all()
 
 
-# -- tracked tokens ------------------------------------------------------------------------------------------
+# -- tracked tokens ----------------------------------------------------
 
 
 @pytest.mark.parametrize("max_bytes", [1, HUGE])
@@ -295,7 +295,7 @@ def test_a_number_tracks_the_models_own_top_tokens_even_when_no_site_is_the_last
     assert found["tracked_logprobs"].shape == (1, 4, 4)
 
 
-# -- small parts ---------------------------------------------------------------------------------------------
+# -- small parts -------------------------------------------------------
 
 
 def test_the_first_of_an_output_is_never_a_batch_row():
@@ -341,7 +341,7 @@ def test_a_tail_is_replayed_step_by_step():
             torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
 
-# -- shapes, checked while it runs ---------------------------------------------------------------------------
+# -- shapes, checked while it runs -------------------------------------
 
 
 @pytest.mark.parametrize("max_bytes", [1, 5_000, HUGE])

@@ -112,7 +112,7 @@ def numbers(page):
     return list(rows), np.array(list(rows.values()))
 
 
-# -- the numbers ---------------------------------------------------------------------------------------------
+# -- the numbers -------------------------------------------------------
 
 
 @pytest.mark.parametrize("prompt", [0])  # the other: tests/full
@@ -261,7 +261,7 @@ def test_every_word_can_be_read_on_its_colour(result, opened):
             assert (light + 0.05) / (dark + 0.05) > 4.4
 
 
-# -- the controls --------------------------------------------------------------------------------------------
+# -- the controls ------------------------------------------------------
 
 
 def test_sliders_and_keys_move_the_cell(result, opened):
@@ -382,7 +382,7 @@ def test_a_wrong_address_is_a_view_all_the_same(result, opened, fragment):
     assert page.locator("#every tr").count() > 2
 
 
-# -- how it looks --------------------------------------------------------------------------------------------
+# -- how it looks ------------------------------------------------------
 
 
 def test_dark_or_light_as_the_reader_likes(result, opened):
@@ -422,7 +422,7 @@ def test_on_paper_there_are_no_controls(result, opened):
     until(page, "box.left + tokens().length * box.wide <= document.getElementById('map').clientWidth")  # all of it
 
 
-# -- any result ----------------------------------------------------------------------------------------------
+# -- any result --------------------------------------------------------
 
 
 def test_what_is_not_certified_is_said_on_the_page(result, opened):
@@ -480,7 +480,7 @@ def test_the_policy_lets_nothing_in(result, tmp_path):
     assert json.loads(stored)["sites"][0]["label"] == "embed"
 
 
-# -- size ----------------------------------------------------------------------------------------------------
+# -- size --------------------------------------------------------------
 
 
 def test_prompts_that_have_no_room_are_left_out_and_named_ones_refused(result, tmp_path):

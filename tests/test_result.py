@@ -53,7 +53,7 @@ def through_a_file(result, path):
     return lr.LensResult.load(path)
 
 
-# -- files ---------------------------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------
 
 KINDS = {
     "plain": {},
@@ -239,7 +239,7 @@ def test_whatever_sort_of_argument_was_accepted_can_be_saved(llama, tmp_path, ar
         assert_equal(before, through_a_file(before, tmp_path / f"result{suffix}"))
 
 
-# -- views ---------------------------------------------------------------------------------------------------
+# -- views -------------------------------------------------------------
 
 
 def test_one_prompts_view_is_what_running_it_alone_gives(llama, result):
@@ -306,7 +306,7 @@ def test_numbers_of_a_result_agree_with_each_other(result):
     assert len(spots) == len(result.tokens.text)
 
 
-# -- what is read off it -------------------------------------------------------------------------------------
+# -- what is read off it -----------------------------------------------
 
 
 def with_ranks(result, ranks):
@@ -357,7 +357,7 @@ def test_every_view_shows_the_mark(result):
             assert word in view
 
 
-# -- rows ----------------------------------------------------------------------------------------------------
+# -- rows --------------------------------------------------------------
 
 COLUMNS = ["certified", "layer", "component", "head", "prompt", "position", "input", "entropy", "kl_to_final"]
 COLUMNS += ["role", "k", "id", "text", "logprob", "prob", "rank"]

@@ -89,7 +89,7 @@ def deep(result, n_layers):
     return dataclasses.replace(result, sites=[lr.Site(layer) for layer in range(n_layers)], **arrays)
 
 
-# -- reading a table back ------------------------------------------------------------------------------------
+# -- reading a table back ----------------------------------------------
 
 
 class Page(HTMLParser):
@@ -145,7 +145,7 @@ def expected_rows(one, token, show_top):
         yield [str(site), *words, *numbers, *map(str, one.target_ranks[s, token])]
 
 
-# -- the numbers ---------------------------------------------------------------------------------------------
+# -- the numbers -------------------------------------------------------
 
 
 @pytest.mark.parametrize("texts", [None, MARKUP, HOSTILE, WIDE])
@@ -303,7 +303,7 @@ def test_a_generation_is_a_table_like_any_other(results):
     assert layers_of_text(lr.table(one, position=1)) == list("0123")
 
 
-# -- which rows ----------------------------------------------------------------------------------------------
+# -- which rows --------------------------------------------------------
 
 
 @pytest.mark.parametrize(("stride", "n"), [(None, 40), (None, 41), (None, 100), (1, 100), (3, 100), (7, 50), (99, 9)])
@@ -400,7 +400,7 @@ def test_a_wrong_argument_says_what_is_accepted(results, kind, options, words):
         assert all(word in str(error.value) for word in words), str(error.value)
 
 
-# -- the width -----------------------------------------------------------------------------------------------
+# -- the width ---------------------------------------------------------
 
 texts = st.lists(
     st.text(max_size=20)

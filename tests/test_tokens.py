@@ -49,7 +49,7 @@ def sentencepiece():
     return wrapped
 
 
-# -- prompts to ids ------------------------------------------------------------------------------------------
+# -- prompts to ids ----------------------------------------------------
 
 
 def test_strings_are_encoded_one_by_one(tokenizer):
@@ -180,7 +180,7 @@ def test_ids_and_lengths_that_fit_exactly_are_accepted():
         check_ids([[0] * 5], vocab_size=10, context=4)
 
 
-# -- positions and layers ------------------------------------------------------------------------------------
+# -- positions and layers ----------------------------------------------
 
 
 @often
@@ -243,7 +243,7 @@ def test_every_prompt_is_in_one_batch_that_keeps_its_budget(lengths, can_pad, ma
         assert can_pad or len({lengths[p] for p in group}) == 1
 
 
-# -- targets -------------------------------------------------------------------------------------------------
+# -- targets -----------------------------------------------------------
 
 
 def test_targets_are_strings_or_ids_for_all_prompts_or_for_each(tokenizer):
@@ -305,7 +305,7 @@ def test_a_sentencepiece_target_is_found_by_its_exact_text(sentencepiece):
         target_ids(" a", 1, sentencepiece, 300)
 
 
-# -- ids to text ---------------------------------------------------------------------------------------------
+# -- ids to text -------------------------------------------------------
 
 
 def test_byte_level_tokens_are_shown_as_their_text(tokenizer):

@@ -99,7 +99,7 @@ def vectors(plain):
     )  # fmt: skip
 
 
-# -- sites ---------------------------------------------------------------------------------------------------
+# -- sites -------------------------------------------------------------
 
 
 def test_sites_are_written_as_a_person_would():
@@ -164,7 +164,7 @@ def test_the_summary_reads_along_the_stream_and_names_what_else_says_the_answer(
     assert "halfway" not in parts
 
 
-# -- logit_diff ----------------------------------------------------------------------------------------------
+# -- logit_diff --------------------------------------------------------
 
 
 def test_logit_diff_is_the_difference_of_the_logits_and_of_the_logprobs(mixed):
@@ -192,7 +192,7 @@ def test_logit_diff_says_what_the_targets_are(plain, llama):
         logit_diff(lr.logit_lens(llama, "One"), 7, 8)
 
 
-# -- important -----------------------------------------------------------------------------------------------
+# -- important ---------------------------------------------------------
 
 
 def by_hand(result, numbers, threshold, rise):
@@ -283,7 +283,7 @@ def test_important_says_what_is_wrong(plain, arguments, words):
     assert all(word in str(error.value) for word in words)
 
 
-# -- choosing rows -------------------------------------------------------------------------------------------
+# -- choosing rows -----------------------------------------------------
 
 
 def test_rows_are_chosen_by_index_by_importance_and_by_component(mixed):
@@ -313,7 +313,7 @@ def test_a_row_that_is_not_there_is_an_error(mixed, view, arguments, words):
     assert all(word in str(error.value) for word in words)
 
 
-# -- heatmap -------------------------------------------------------------------------------------------------
+# -- heatmap -----------------------------------------------------------
 
 
 def test_the_heatmap_shows_the_sites_that_were_named(mixed):
@@ -347,7 +347,7 @@ def test_one_components_views_are_those_of_a_result_of_it_alone(plain, mixed):
         assert lr.table(plain, sites=range(4), **options) == lr.table(plain, **options)
 
 
-# -- the table of several components -------------------------------------------------------------------------
+# -- the table of several components -----------------------------------
 
 
 def test_side_by_side_every_site_is_there_with_its_probability(mixed):
@@ -396,7 +396,7 @@ def test_the_table_shows_only_the_sites_that_were_named(mixed):
     assert [line.split()[0] for line in text.splitlines()[2:] if line.split()[0].isdigit()] == ["1", "3"]
 
 
-# -- vectors -------------------------------------------------------------------------------------------------
+# -- vectors -----------------------------------------------------------
 
 
 def test_vectors_have_a_row_each_and_no_answer(vectors):
@@ -436,7 +436,7 @@ def test_vectors_in_other_views(vectors):
     assert (frame["id"] >= 0).all()
 
 
-# -- trajectory ----------------------------------------------------------------------------------------------
+# -- trajectory --------------------------------------------------------
 
 
 def test_a_trajectory_holds_each_prompts_own_numbers(mixed):
@@ -552,7 +552,7 @@ def test_more_than_can_be_told_apart_is_cut_and_said_or_refused(llama):
         trajectory(lr.logit_lens(llama, [1], targets=list(range(1, 10))))
 
 
-# -- top tokens ----------------------------------------------------------------------------------------------
+# -- top tokens --------------------------------------------------------
 
 
 def test_top_tokens_are_the_last_layers_in_its_order(llama):
@@ -597,7 +597,7 @@ def test_top_tokens_of_few_layers_name_the_last_of_them_and_have_room(llama):
     assert height > 200  # pixels: the title of the colour bar is 160 long
 
 
-# -- tokens that look the same, and tokens without a number --------------------------------------------------
+# -- tokens that look the same, and tokens without a number ------------
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def linear_logits(model, rows, ids):
     return (rows @ model._module.lm_head.weight.T)[:, ids].numpy()
 
 
-# -- the same as the lens ------------------------------------------------------------------------------------
+# -- the same as the lens ----------------------------------------------
 
 
 @pytest.mark.parametrize("norm", [True, False], ids=["norm", "raw"])
@@ -96,7 +96,7 @@ def test_in_half_precision_too(family, dtype):
     same(lr.decode_vectors(model, rows.double().numpy(), targets=[7]), lens, atol=1e-4)
 
 
-# -- which vectors are alike ---------------------------------------------------------------------------------
+# -- which vectors are alike -------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mamba", "gpt2"])
@@ -149,7 +149,7 @@ def test_the_row_of_a_token_names_the_token(llama):
     np.testing.assert_array_equal(found.top_ids[0, :, 0], np.arange(VOCAB))
 
 
-# -- how they are given --------------------------------------------------------------------------------------
+# -- how they are given ------------------------------------------------
 
 
 def test_one_vector_is_several_of_one(llama, some):
@@ -219,7 +219,7 @@ def test_nothing_is_left_behind_in_the_model(llama, some):
     same(lr.logit_lens(llama, "one prompt"), before, AXES, atol=0)
 
 
-# -- memory and time -----------------------------------------------------------------------------------------
+# -- memory and time ---------------------------------------------------
 
 
 @pytest.mark.parametrize("max_bytes", [1, 4 * VOCAB * 2, 4 * VOCAB * 3 + 1])
@@ -246,7 +246,7 @@ def test_thousands_of_vectors(llama):
     assert len(result.summary().splitlines()) < 12
 
 
-# -- names, targets, and what is left out --------------------------------------------------------------------
+# -- names, targets, and what is left out ------------------------------
 
 
 def test_names_are_the_token_axis(llama, some):
@@ -317,7 +317,7 @@ def test_there_is_no_certificate_and_the_reason_is_said(llama, some):
     assert not result.to_frame()["certified"].any()
 
 
-# -- as any other result -------------------------------------------------------------------------------------
+# -- as any other result -----------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
@@ -382,7 +382,7 @@ def test_what_a_real_neuron_writes(smollm2):
     assert "·work" in str(result)
 
 
-# -- on a server ---------------------------------------------------------------------------------------------
+# -- on a server -------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"apply_norm": False}, {"max_bytes": 1}], ids=["plain", "raw", "chunks"])
@@ -420,7 +420,7 @@ def test_vectors_go_where_the_model_is(some, remote, device):
     same(lr.decode_vectors(model, some.to(device), targets=[7], remote=remote), here, atol=1e-3)
 
 
-# -- mistakes ------------------------------------------------------------------------------------------------
+# -- mistakes ----------------------------------------------------------
 
 
 BAD = {

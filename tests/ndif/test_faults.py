@@ -60,7 +60,7 @@ def assert_same(there, here):
     np.testing.assert_allclose(there.top_logprobs, here.top_logprobs, atol=2e-3)
 
 
-# -- the server is away --------------------------------------------------------------------------------------
+# -- the server is away ------------------------------------------------
 
 
 def test_nothing_listens(server, client, settings):
@@ -184,7 +184,7 @@ def test_the_store_is_down(server, client, here, settings, monkeypatch):
     assert goes_on(before).responses[0].finish == "length"
 
 
-# -- the model -----------------------------------------------------------------------------------------------
+# -- the model ---------------------------------------------------------
 
 
 def test_the_model_is_killed_in_the_middle(server, client):
@@ -257,7 +257,7 @@ def test_an_exception_in_the_block(any_server, client):
     assert caught.value.job.result().certificate.passed
 
 
-# -- what is in the store ------------------------------------------------------------------------------------
+# -- what is in the store ----------------------------------------------
 
 
 class Trap:
@@ -338,7 +338,7 @@ def test_a_job_that_the_server_does_not_know(server, client, tmp_path, monkeypat
     assert_same(Job.load(path, client(server, "tiny")).result(), job.result())
 
 
-# -- a server that wants a key, a new client, and jobs that are done in five seconds ---------------------------
+# -- a server that wants a key, a new client, and jobs that are done in five seconds ---
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def assert_same(there, here, arrays=AXES, atol=2e-3):
         np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=atol, err_msg=name)
 
 
-# -- logit_lens ----------------------------------------------------------------------------------------------
+# -- logit_lens --------------------------------------------------------
 
 LENS = {
     "all": {"targets": [" Paris", " blue"]},
@@ -94,7 +94,7 @@ def test_many_prompts_are_several_jobs_and_a_file(both, settings, tmp_path):
         assert again.provenance["jobs"] == there.provenance["jobs"]
 
 
-# -- attribution ---------------------------------------------------------------------------------------------
+# -- attribution -------------------------------------------------------
 
 
 @pytest.mark.parametrize(("unit", "against"), [("layer", "mean"), ("component", " London"), ("head", "mean")])
@@ -118,7 +118,7 @@ def test_source_tokens_are_refused_before_anything_is_sent(server, client):
     assert len(server.stored("responses/")) == known
 
 
-# -- generate_lens -------------------------------------------------------------------------------------------
+# -- generate_lens -----------------------------------------------------
 
 
 def assert_same_text(there, here):
@@ -195,7 +195,7 @@ def test_a_sampled_text_is_certified(any_server, client):
     assert np.isfinite(there.tokens.sampler_logprob[there.tokens.generated]).all()
 
 
-# -- decode_vectors ------------------------------------------------------------------------------------------
+# -- decode_vectors ----------------------------------------------------
 
 
 def test_vectors(both, here):
