@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# Two processes of one thread each: small models gain nothing from a second thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+# Processes of one thread each: small models gain nothing from a second thread.
+WORKERS ?= 2
+PYTEST  := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 # The NDIF server of `make test-ndif` has an environment of its own. Its stamp is named after what was installed.
 NDIF       := .venv-ndif

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from .model_source import ModelSource
+from .model_source import ModelSource, listed
 from .models import checkpoint, is_multimodal, skeleton
 from .paste_recipes import RECIPES
 from .provenance import shown_name, versions
@@ -63,20 +63,11 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
             task="image-text-to-text" if remote and is_multimodal(source.config, place) else "text-generation",
             remote=remote,
             here=".cpu()" if remote else "",
-            layers=_listed(chosen),
+            layers=listed(sorted(chosen)),
             version=versions()["lens-recipes"],
         )
     )
     return re.sub(r"\n{4,}", "\n\n\n", text).strip() + "\n"
-
-
-def _listed(layers: list[int]) -> str:
-    """Ascending layers as they are written in a script."""
-    layers = sorted(layers)
-    through = list(range(layers[0], layers[-1] + 1)) == layers
-    if not through or len(layers) == 1:
-        return str(layers)
-    return f"range({layers[-1] + 1})" if layers[0] == 0 else f"range({layers[0]}, {layers[-1] + 1})"
 
 
 @cache

@@ -89,7 +89,7 @@ class ModelSource:
             return "  # the unembedding"
         return "  # the final norm: without it the numbers mean nothing" if step[2] else "  # a projection"
 
-    # -- what the blocks add ---------------------------------------------------------------------------------
+    # -- what the blocks add -------------------------------------------
 
     @property
     def start(self) -> str:
@@ -98,7 +98,7 @@ class ModelSource:
 
     @cached_property
     def added(self) -> list[Added]:
-        """What the blocks add to the stream, alike blocks together.
+        """What the blocks add to the stream, alike blocks together, the kind that most are of last.
 
         Raises:
             LensError: a block is no sum, or the stream is rescaled on its way.
@@ -107,12 +107,13 @@ class ModelSource:
         for layer, block in enumerate(self._blocks):
             writes = [(write.component, self._read(write.tap, layer)) for write in block.writes]
             found.setdefault(tuple(_numbered(writes)), []).append(layer)
-        return [Added(tuple(layers), writes) for writes, layers in found.items()]
+        return sorted((Added(layers, writes) for writes, layers in found.items()), key=lambda one: len(one.layers))
 
     @property
     def kinds(self) -> str:
-        """The names of what the blocks add."""
-        return " and ".join(dict.fromkeys(name for group in self.added for name, _ in group.writes))
+        """The names of what the blocks add: "a, b and c"."""
+        names = [*dict.fromkeys(name for group in reversed(self.added) for name, _ in group.writes)]
+        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
     @cached_property
     def _blocks(self) -> list[Block]:
@@ -141,7 +142,7 @@ class ModelSource:
             read = self._applied(step, f"({read})" if number else read)
         return read if steps else f"{read}.clone()"
 
-    # -- the tail as a linear map ----------------------------------------------------------------------------
+    # -- the tail as a linear map --------------------------------------
 
     @property
     def linear(self) -> Linear:
@@ -175,8 +176,12 @@ class ModelSource:
 class Added:
     """What some blocks add to the stream: (name, expression), in the order in which it can be read."""
 
-    layers: tuple[int, ...]
+    layers: list[int]
     writes: tuple[tuple[str, str], ...]
+
+    @property
+    def where(self) -> str:
+        return listed(self.layers)
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,15 @@ class Linear:
     scores: list[str]
     shifted: bool
     cap: list[str]
+
+
+def listed(layers: list[int]) -> str:
+    """Ascending layers as Python: a range where there is one."""
+    first, end = layers[0], layers[-1] + 1
+    step = layers[1] - first if len(layers) > 1 else 0
+    if layers != [*range(first, end, step or 1)] or step == 0 or (len(layers) == 2 and step > 1):
+        return str(layers)
+    return f"range({first}, {end}, {step})" if step > 1 else f"range({first}, {end})" if first else f"range({end})"
 
 
 def expression(path: str, model: str = "model") -> str:

@@ -245,14 +245,7 @@ def is_multimodal(config: Any, source: str) -> bool:
             f"{source!r} is an encoder–decoder ({kind!r}): its logits do not come from one residual stream. "
             "A lens needs a decoder-only model."
         )
-    trained = (getattr(config, "architectures", None) or [""])[0]
-    other = ("ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
-    bare = modeling_auto.MODEL_MAPPING_NAMES.get(kind) == trained and not getattr(config, "tie_word_embeddings", False)
-    if bare or trained.endswith(other):
-        raise LensError(
-            f"{source!r} is a {trained}: it was not trained to predict the next token, and transformers gives it an "
-            "unembedding of random numbers, or let it read in both directions. A lens needs a causal language model."
-        )
+    _refuse_untrained(config, source)
     if kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return False
     if kind in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
@@ -261,6 +254,30 @@ def is_multimodal(config: Any, source: str) -> bool:
         f"{source!r} is a {kind!r} model; a lens needs a decoder that predicts the next token (a causal language "
         "model, or a multimodal model with one inside)."
     )
+
+
+def _refuse_untrained(config: Any, source: str) -> None:
+    """Raise LensError if the checkpoint is of a class that does not predict the next token: no weights show that."""
+    kind, trained = type(config).model_type, (getattr(config, "architectures", None) or [""])[0]
+    other = ("ForMaskedLM", "ForPreTraining", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
+    if trained.endswith(other) or getattr(config, "use_bidirectional_attention", None) is True:
+        raise LensError(
+            f"{source!r} is a {trained or kind}: it was not trained to predict the next token, and transformers gives "
+            "it an unembedding of random numbers, or lets it read in both directions. A lens needs a causal language "
+            "model."
+        )
+    heads = (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind),
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind),
+    )
+    bare = trained not in heads and trained == modeling_auto.MODEL_MAPPING_NAMES.get(kind)
+    # The embedding stands in for the unembedding if they are one, unless there is more to the head, as in BERT's kin.
+    tied = getattr(config, "tie_word_embeddings", False) and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if bare and not tied:
+        raise LensError(
+            f"{source!r} is a {trained}: it was saved without its unembedding, and transformers would put random "
+            f"numbers there. Load the checkpoint of the whole language model, a {heads[0] or heads[1]}."
+        )
 
 
 def _tokenizer(source: str, kwargs: dict[str, Any]) -> Any | None:

@@ -33,7 +33,7 @@ def norm_of(module: nn.Module, width: int) -> Norm:
     a, b = torch.randn(2, 1, 1, width, generator=generator, dtype=torch.float64)
     b = b * 1e-3  # as small as a part may be: there eps counts
     with torch.no_grad():
-        bias = (norm(a) + norm(-a)) / 2
+        bias = (norm(a) + norm(-a)) / 2  # not norm(0): without an eps that is 0 / 0
         for centred in (False, True):
             found = Norm(_eps(norm, centred, bias, a), centred, bool(bias.abs().max() > 1e-9))
             apart = _frozen(norm, found, bias, a) + _frozen(norm, found, bias, b) - _frozen(norm, found, bias, a + b)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,31 +55,31 @@ def test_json_to_stdout_is_json_and_nothing_else(run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["PROMPT"]),
-        (["Hi", "--target", " Parisian cafe"], ["4 tokens", "' Paris'"]),
-        ([""], ["empty"]),
-        (["Hi", "--layers", "99"], ["layers=99", "0 to 29"]),
-        (["Hi", "--layers", "x"], ["--layers", "2:5"]),
-        (["Hi", "--positions", "1"], ["positions=1"]),
-        (["Hi", "--json", "a.txt"], ["--json", ".json"]),
-        (["Hi", "--html", "/no/such/folder/a.html"], ["--html", "no folder"]),
-        (["Hi", "--metric", "rank", "--html", "a.html"], ["--metric", "--of"]),
-        (["Hi", "--metric", "colour"], ["--metric", "'prob'"]),
-        (["Hi", "--metric", "kl", "--of", "next"], ["--metric", "--of"]),
-        (["Hi", "--html", "/"], ["--html", "is a folder"]),
-        (["Hi", "--components", "attn"], ["'attn'", "attn_out"]),
-        (["Hi", "--components", ","], ["components must be", "attn_out"]),
-        (["Hi", "--components", "mixer_out"], ["no mixer_out", "attn_out"]),
-        (["Hi", "--heads", "0,1"], ["heads", "head_out"]),
-        (["Hi", "--heads", "0", "--components", "attn_out"], ["heads", "head_out"]),
-        (["Hi", "--components", "head_out", "--heads", "9"], ["heads=9", "0 to 8"]),
-        (["Hi", "--components", "head_out", "--heads", "x"], ["--heads", "2:5"]),
-        (["Hi", "--components", "head_out", "--heads", "8:8"], ["selects nothing", "0 to 8"]),
-        (["Hi", "--show-top", "60000"], ["49152"]),
+        ("", ["PROMPT"]),
+        ("Hi --target ' Parisian cafe'", ["4 tokens", "' Paris'"]),
+        ("''", ["empty"]),
+        ("Hi --layers 99", ["layers=99", "0 to 29"]),
+        ("Hi --layers x", ["--layers", "2:5"]),
+        ("Hi --positions 1", ["positions=1"]),
+        ("Hi --json a.txt", ["--json", ".json"]),
+        ("Hi --html /no/such/folder/a.html", ["--html", "no folder"]),
+        ("Hi --metric rank --html a.html", ["--metric", "--of"]),
+        ("Hi --metric colour", ["--metric", "'prob'"]),
+        ("Hi --metric kl --of next", ["--metric", "--of"]),
+        ("Hi --html /", ["--html", "is a folder"]),
+        ("Hi --components attn", ["'attn'", "attn_out"]),
+        ("Hi --components ,", ["components must be", "attn_out"]),
+        ("Hi --components mixer_out", ["no mixer_out", "attn_out"]),
+        ("Hi --heads 0,1", ["heads", "head_out"]),
+        ("Hi --heads 0 --components attn_out", ["heads", "head_out"]),
+        ("Hi --components head_out --heads 9", ["heads=9", "0 to 8"]),
+        ("Hi --components head_out --heads x", ["--heads", "2:5"]),
+        ("Hi --components head_out --heads 8:8", ["selects nothing", "0 to 8"]),
+        ("Hi --show-top 60000", ["49152"]),
     ],
 )
 def test_bad_usage_is_status_2_and_one_message(run, arguments, words):
-    status, out, err = run("logit-lens", *arguments)
+    status, out, err = run("logit-lens", *shlex.split(arguments))
     assert status == 2
     assert out == ""
     assert "Traceback" not in err
@@ -125,7 +126,7 @@ def test_help_has_examples_and_does_not_import_torch():
     assert "logit-lens" in module.stdout
 
 
-# -- components ----------------------------------------------------------------------------------------------
+# -- components --------------------------------------------------------
 
 
 def test_components_stand_side_by_side(small):
@@ -162,7 +163,7 @@ def test_a_figure_of_components(small, tmp_path):
     assert all(name in html.read_text() for name in ("3.attn_out", "3.mlp_out", "3.head_out.2"))
 
 
-# -- attribution ---------------------------------------------------------------------------------------------
+# -- attribution -------------------------------------------------------
 
 FOX = ("attribute", "The fox", "--target", " the")
 
@@ -273,31 +274,31 @@ def test_several_prompts_and_targets(small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--target", " the"], ["PROMPT"]),
-        (["Hi"], ["--target"]),
-        (["", "--target", " the"], ["empty"]),
-        (["Hi", "--target", ""], ["0 tokens"]),
-        (["Hi", "--target", "Parisian cafe"], ["11 tokens", "'Pa'"]),
-        (["Hi", "--target", " the", "--against", "Parisian cafe"], ["11 tokens", "'Pa'"]),
-        (["Hi", "--target", " the", "--against", ""], ["0 tokens"]),
-        (["Hi", "--target", " the", "--unit", "neuron"], ["--unit", "'component'"]),
-        (["Hi", "--target", " the", "--at-layer", "4"], ["at_layer=4", "0 to 3"]),
-        (["Hi", "--target", " the", "--at-layer", "last"], ["--at-layer", "integer"]),
-        (["Hi", "--target", " the", "--positions", "9"], ["positions=9", "0 to 1"]),
-        (["Hi", "--target", " the", "--positions", "last"], ["--positions", "2:5"]),
-        (["Hi", "--target", " the", "--positions", "::0"], ["--positions", "2:5"]),
-        (["Hi", "--target", " the", "--positions", ""], ["--positions", "2:5"]),
-        (["Hi", "--target", " the", "--show-top", "0"], ["--show-top"]),
-        (["Hi", "--target", " the", "--json", "a.csv"], ["--json", ".npz"]),
-        (["Hi", "--target", " the", "--json", "/no/such/folder/a.json"], ["--json", "no folder"]),
-        (["Hi", "--target", " the", "--html", "/no/such/folder/a.html"], ["--html", "no folder"]),
-        (["Hi", "--target", " the", "--html", "/"], ["--html", "is a folder"]),
-        (["Hi", "--target", " the", "--dtype", "int8"], ["--dtype", "bfloat16"]),
-        (["Hi", "--target", " the", "--heads", "0"], ["--heads"]),
+        ("--target ' the'", ["PROMPT"]),
+        ("Hi", ["--target"]),
+        ("'' --target ' the'", ["empty"]),
+        ("Hi --target ''", ["0 tokens"]),
+        ("Hi --target 'Parisian cafe'", ["11 tokens", "'Pa'"]),
+        ("Hi --target ' the' --against 'Parisian cafe'", ["11 tokens", "'Pa'"]),
+        ("Hi --target ' the' --against ''", ["0 tokens"]),
+        ("Hi --target ' the' --unit neuron", ["--unit", "'component'"]),
+        ("Hi --target ' the' --at-layer 4", ["at_layer=4", "0 to 3"]),
+        ("Hi --target ' the' --at-layer last", ["--at-layer", "integer"]),
+        ("Hi --target ' the' --positions 9", ["positions=9", "0 to 1"]),
+        ("Hi --target ' the' --positions last", ["--positions", "2:5"]),
+        ("Hi --target ' the' --positions ::0", ["--positions", "2:5"]),
+        ("Hi --target ' the' --positions ''", ["--positions", "2:5"]),
+        ("Hi --target ' the' --show-top 0", ["--show-top"]),
+        ("Hi --target ' the' --json a.csv", ["--json", ".npz"]),
+        ("Hi --target ' the' --json /no/such/folder/a.json", ["--json", "no folder"]),
+        ("Hi --target ' the' --html /no/such/folder/a.html", ["--html", "no folder"]),
+        ("Hi --target ' the' --html /", ["--html", "is a folder"]),
+        ("Hi --target ' the' --dtype int8", ["--dtype", "bfloat16"]),
+        ("Hi --target ' the' --heads 0", ["--heads"]),
     ],
 )
 def test_bad_usage_of_attribute_is_status_2_and_one_message(small, arguments, words):
-    status, out, err = small("attribute", *arguments)
+    status, out, err = small("attribute", *shlex.split(arguments))
     assert status == 2
     assert out == ""
     assert "Traceback" not in err
@@ -327,7 +328,7 @@ def test_a_model_that_cannot_be_split_is_status_1(cli):
     assert err.startswith("lens-recipes: MambaForCausalLM has no attention")
 
 
-# -- as a program --------------------------------------------------------------------------------------------
+# -- as a program ------------------------------------------------------
 
 
 def _program(*arguments: str, **more) -> subprocess.CompletedProcess:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def hugging_face(model, prompt: str, **options) -> str:
     return model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-# -- the main job --------------------------------------------------------------------------------------------
+# -- the main job ------------------------------------------------------
 
 
 def test_the_main_job(smollm2, cli, tmp_path):
@@ -175,7 +176,7 @@ def test_a_stop_string_ends_the_text(small, llama):
     assert stop in written
 
 
-# -- settings and where they come from -----------------------------------------------------------------------
+# -- settings and where they come from ---------------------------------
 
 
 @pytest.mark.parametrize(
@@ -246,38 +247,38 @@ def test_lengths(small, arguments, new):
     assert "(given)" in settings_of(err)
 
 
-# -- mistakes ------------------------------------------------------------------------------------------------
+# -- mistakes ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["PROMPT"]),
-        (["Hi", "there"], ["unexpected", "there"]),
-        (["Hi", "--greedy", "--temperature", "0.5"], ["--greedy", "no use for --temperature"]),
-        (["Hi", "--greedy", "--top-p", "0.5", "--top-k", "3"], ["--greedy", "no use for --top-p, --top-k"]),
-        (["Hi", "--temperature", "0"], ["--temperature", "above 0", "--greedy"]),
-        (["Hi", "--temperature", "-1"], ["--temperature", "above 0"]),
-        (["Hi", "--temperature", "nan"], ["--temperature", "above 0"]),
-        (["Hi", "--temperature", "inf"], ["--temperature", "above 0"]),
-        (["Hi", "--temperature", "warm"], ["--temperature", "number"]),
-        (["Hi", "--top-p", "0"], ["--top-p", "at most 1"]),
-        (["Hi", "--top-p", "95"], ["--top-p", "at most 1"]),
-        (["Hi", "--top-k", "-1"], ["--top-k"]),
-        (["Hi", "--top-k", "2.5"], ["--top-k"]),
-        (["Hi", "--seed", "-1"], ["--seed"]),
-        (["Hi", "--max-length", "0"], ["--max-length"]),
-        (["Hi", "--max-new-tokens", "0"], ["--max-new-tokens"]),
-        (["Hi", "--max-tokens", "9"], ["--max-tokens"]),
-        (["Hi", "--stop", ""], ["--stop", "empty"]),
-        (["Hi", "--show-top", "0"], ["--show-top"]),
-        (["Hi", "--dtype", "int8"], ["--dtype", "bfloat16"]),
-        (["Hi", "--json", "a.txt"], ["--json", ".json"]),
-        (["Hi", "--json", "/no/such/folder/a.json"], ["--json", "no folder"]),
-        (["Hi", "--html", "/no/such/folder/a"], ["--html", "no folder"]),
-        (["Hi", "--html", "-"], ["--html", "stdout"]),
-        (["Hi", "--html", "same.json", "--json", "same.json"], ["--json", "another file"]),
-        (["Hi", "--html", "/no/such/folder/a.html"], ["--html", "no folder"]),
+        ("", ["PROMPT"]),
+        ("Hi there", ["unexpected", "there"]),
+        ("Hi --greedy --temperature 0.5", ["--greedy", "no use for --temperature"]),
+        ("Hi --greedy --top-p 0.5 --top-k 3", ["--greedy", "no use for --top-p, --top-k"]),
+        ("Hi --temperature 0", ["--temperature", "above 0", "--greedy"]),
+        ("Hi --temperature -1", ["--temperature", "above 0"]),
+        ("Hi --temperature nan", ["--temperature", "above 0"]),
+        ("Hi --temperature inf", ["--temperature", "above 0"]),
+        ("Hi --temperature warm", ["--temperature", "number"]),
+        ("Hi --top-p 0", ["--top-p", "at most 1"]),
+        ("Hi --top-p 95", ["--top-p", "at most 1"]),
+        ("Hi --top-k -1", ["--top-k"]),
+        ("Hi --top-k 2.5", ["--top-k"]),
+        ("Hi --seed -1", ["--seed"]),
+        ("Hi --max-length 0", ["--max-length"]),
+        ("Hi --max-new-tokens 0", ["--max-new-tokens"]),
+        ("Hi --max-tokens 9", ["--max-tokens"]),
+        ("Hi --stop ''", ["--stop", "empty"]),
+        ("Hi --show-top 0", ["--show-top"]),
+        ("Hi --dtype int8", ["--dtype", "bfloat16"]),
+        ("Hi --json a.txt", ["--json", ".json"]),
+        ("Hi --json /no/such/folder/a.json", ["--json", "no folder"]),
+        ("Hi --html /no/such/folder/a", ["--html", "no folder"]),
+        ("Hi --html -", ["--html", "stdout"]),
+        ("Hi --html same.json --json same.json", ["--json", "another file"]),
+        ("Hi --html /no/such/folder/a.html", ["--html", "no folder"]),
     ],
 )
 def test_bad_usage_is_one_message_before_the_model_is_loaded(run, monkeypatch, arguments, words):
@@ -285,7 +286,7 @@ def test_bad_usage_is_one_message_before_the_model_is_loaded(run, monkeypatch, a
         raise AssertionError("loaded")
 
     monkeypatch.setattr(lr, "load", fail)
-    status, out, err = run("generate", *arguments)
+    status, out, err = run("generate", *shlex.split(arguments))
     assert (status, out) == (2, "")
     assert "Traceback" not in err
     assert all(word in err for word in words)
@@ -314,20 +315,20 @@ def test_places_that_cannot_be_written_are_refused_before_the_model_is_loaded(ru
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([""], ["empty"]),
-        (["The fox", "--max-length", "3"], ["3 tokens long", "--max-length 3 (given)", "--max-new-tokens"]),
-        (["The fox", "--max-length", "65"], ["--max-length 65", "holds 64 tokens", "at most 61"]),
-        (["The fox", "--max-new-tokens", "62"], ["--max-new-tokens 62", "holds 64 tokens", "at most 61"]),
-        (["!" * 64], ["64 tokens long", "holds 64", "Shorten it"]),
-        (["!" * 70], ["70 tokens long", "holds 64", "Shorten it"]),
-        (["The fox", "--target", " Parisian"], ["tokens for this model"]),
-        (["The fox", "--components", "attn"], ["'attn'", "attn_out"]),
-        (["The fox", "--components", ","], ["components must be"]),
-        (["The fox", "--show-top", "400"], ["--show-top", "320"]),
+        ("''", ["empty"]),
+        ("'The fox' --max-length 3", ["3 tokens long", "--max-length 3 (given)", "--max-new-tokens"]),
+        ("'The fox' --max-length 65", ["--max-length 65", "holds 64 tokens", "at most 61"]),
+        ("'The fox' --max-new-tokens 62", ["--max-new-tokens 62", "holds 64 tokens", "at most 61"]),
+        ("!" * 64, ["64 tokens long", "holds 64", "Shorten it"]),
+        ("!" * 70, ["70 tokens long", "holds 64", "Shorten it"]),
+        ("'The fox' --target ' Parisian'", ["tokens for this model"]),
+        ("'The fox' --components attn", ["'attn'", "attn_out"]),
+        ("'The fox' --components ,", ["components must be"]),
+        ("'The fox' --show-top 400", ["--show-top", "320"]),
     ],
 )
 def test_what_does_not_fit_the_model_is_status_2_and_one_message(small, arguments, words):
-    status, out, err = small("generate", *arguments)
+    status, out, err = small("generate", *shlex.split(arguments))
     assert (status, out) == (2, "")
     assert "Traceback" not in err
     assert all(word in err for word in words)
@@ -376,7 +377,7 @@ def test_a_folder_without_a_model_is_status_1(run, tmp_path, name, words):
     assert "Traceback" not in err
 
 
-# -- interrupts ----------------------------------------------------------------------------------------------
+# -- interrupts --------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -444,7 +445,7 @@ def test_help_does_not_import_torch():
     assert "--temperature 0.7, --top-p 0.95, --top-k 5" in " ".join(done.stdout.split())
 
 
-# -- the stream ----------------------------------------------------------------------------------------------
+# -- the stream --------------------------------------------------------
 
 
 def _streamed(model, prompt: str, *, terminal: bool, **options):

@@ -7,6 +7,7 @@ import html
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -63,7 +64,7 @@ def drawn(monkeypatch):
     return seen
 
 
-# -- what it shows -------------------------------------------------------------------------------------------
+# -- what it shows -----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_hostile_tokens_reach_no_terminal(run, results, tmp_path, form):
         assert visible(hostile[0].tokens.text[-1])[:7] in html.unescape(out)
 
 
-# -- pages and pictures --------------------------------------------------------------------------------------
+# -- pages and pictures ------------------------------------------------
 
 
 @pytest.fixture
@@ -213,45 +214,45 @@ def test_several_outputs_at_once(run, files, results, drawn, reported, tmp_path)
     assert out == f"{results['lens'].summary()}\n{lr.table(results['lens'], format='tsv')}\n"
 
 
-# -- mistakes ------------------------------------------------------------------------------------------------
+# -- mistakes ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["FILE"]),
-        (["lens.json", "parts.json"], ["unexpected extra argument"]),
-        (["lens.txt"], [".json or .npz", "lens.txt"]),
-        (["-"], [".json or .npz"]),
-        (["lens.json", "--format", "csv"], ["--format", "'markdown'"]),
-        (["lens.json", "--width", "39"], ["--width", "40"]),
-        (["lens.json", "--format", "tsv", "--width", "80"], ["width=80", '"text"']),
-        (["lens.json", "--show-top", "0"], ["--show-top"]),
-        (["lens.json", "--stride", "0"], ["--stride"]),
-        (["lens.json", "--position", "99"], ["position=99"]),
-        (["lens.json", "--prompt", "2"], ["--prompt", "2 prompts"]),
-        (["parts.json", "--prompt", "-2"], ["--prompt", "one prompt"]),
-        (["lens.json", "--html", "-"], ["--html", "stdout"]),
-        (["lens.json", "--html", "/no/a.html"], ["--html", "no folder"]),
-        (["lens.json", "--png", "/no/a.png"], ["--png", "no folder"]),
-        (["lens.json", "--png", "a.jpg"], ["--png", ".svg"]),
-        (["lens.json", "--png", "-"], ["--png", ".svg"]),
-        (["lens.json", "--html", "lens.json"], ["--html", "the result itself"]),
-        (["lens.json", "--html", "./a.svg", "--png", "a.svg"], ["--png", "--html goes"]),
-        (["lens.json", "--metric", "rank"], ["--metric", "--png"]),
-        (["lens.json", "--of", "next"], ["--of", "--png"]),
-        (["lens.json", "--png", "a.png", "--metric", "colour"], ["'colour'", "'logit_diff'"]),
-        (["lens.json", "--png", "a.png", "--metric", "rank"], ["needs `of`"]),
-        (["lens.json", "--png", "a.png", "--of", " Rome"], ["' Rome'", "' the'"]),
-        (["heads.json", "--png", "a.png", "--metric", "prob"], ["--metric", "attribution"]),
-        (["heads.json", "--stride", "2"], ["--stride", "attribution"]),
-        (["lens.json", "--json", "a.json"], ["--json"]),
+        ("", ["FILE"]),
+        ("lens.json parts.json", ["unexpected extra argument"]),
+        ("lens.txt", [".json or .npz", "lens.txt"]),
+        ("-", [".json or .npz"]),
+        ("lens.json --format csv", ["--format", "'markdown'"]),
+        ("lens.json --width 39", ["--width", "40"]),
+        ("lens.json --format tsv --width 80", ["width=80", '"text"']),
+        ("lens.json --show-top 0", ["--show-top"]),
+        ("lens.json --stride 0", ["--stride"]),
+        ("lens.json --position 99", ["position=99"]),
+        ("lens.json --prompt 2", ["--prompt", "2 prompts"]),
+        ("parts.json --prompt -2", ["--prompt", "one prompt"]),
+        ("lens.json --html -", ["--html", "stdout"]),
+        ("lens.json --html /no/a.html", ["--html", "no folder"]),
+        ("lens.json --png /no/a.png", ["--png", "no folder"]),
+        ("lens.json --png a.jpg", ["--png", ".svg"]),
+        ("lens.json --png -", ["--png", ".svg"]),
+        ("lens.json --html lens.json", ["--html", "the result itself"]),
+        ("lens.json --html ./a.svg --png a.svg", ["--png", "--html goes"]),
+        ("lens.json --metric rank", ["--metric", "--png"]),
+        ("lens.json --of next", ["--of", "--png"]),
+        ("lens.json --png a.png --metric colour", ["'colour'", "'logit_diff'"]),
+        ("lens.json --png a.png --metric rank", ["needs `of`"]),
+        ("lens.json --png a.png --of ' Rome'", ["' Rome'", "' the'"]),
+        ("heads.json --png a.png --metric prob", ["--metric", "attribution"]),
+        ("heads.json --stride 2", ["--stride", "attribution"]),
+        ("lens.json --json a.json", ["--json"]),
     ],
 )
 def test_bad_usage_is_status_2_and_one_message(run, files, drawn, monkeypatch, arguments, words):
     monkeypatch.chdir(files)
     before = sorted(files.iterdir())
-    status, out, err = run("show", *arguments)
+    status, out, err = run("show", *shlex.split(arguments))
     assert (status, out) == (2, "")
     assert "Traceback" not in err
     assert all(word in err for word in words), err
@@ -305,7 +306,7 @@ def test_any_result_is_read_as_what_it_is(files, results, kind, suffix):
         assert result.summary() == results[kind].summary()
 
 
-# -- as a program --------------------------------------------------------------------------------------------
+# -- as a program ------------------------------------------------------
 
 
 def program(*arguments):

@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.metadata
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def of(report, about):
     return [finding for finding in report.findings if finding.about == about]
 
 
-# -- without a server ----------------------------------------------------------------------------------------
+# -- without a server --------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_network", "key")
@@ -222,7 +223,7 @@ def test_lines_fit_the_terminal(server, key, width):
     assert max(map(len, lines)) <= width
 
 
-# -- a server that is well -----------------------------------------------------------------------------------
+# -- a server that is well ---------------------------------------------
 
 
 def test_a_server_that_is_well(run, server, key):
@@ -306,7 +307,7 @@ def test_a_server_without_models(server):
     assert of(report, "models")[0].level == "note"
 
 
-# -- servers that are not well -------------------------------------------------------------------------------
+# -- servers that are not well -----------------------------------------
 
 
 def test_a_server_that_is_down(run, closed, key):
@@ -422,7 +423,7 @@ def test_text_of_a_server_does_nothing_to_the_terminal(server):
     assert not {"\x1b", "\x07", "\u202e"} & set(str(report))
 
 
-# -- the key -------------------------------------------------------------------------------------------------
+# -- the key -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 500])
@@ -476,26 +477,26 @@ def test_ndif_without_a_key_is_not_asked(run):
     assert "https://login.ndif.us" in out
 
 
-# -- wrong usage ---------------------------------------------------------------------------------------------
+# -- wrong usage -------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--host", "local"], ["--host", "'local'", "https://host"]),
-        (["--host", "http://h:port"], ["--host", "no address"]),
-        (["--host", "http://[::1"], ["--host", "no address"]),
-        (["--host", ""], ["--host", "no address"]),
-        (["--host", "https://me:secret@h"], ["--host", "'h'"]),
-        (["--host", f"https://h/?key={KEY}"], ["--host", "'https://h/'"]),
-        (["--host"], ["--host", "argument"]),
-        (["--json", "-"], ["argument"]),
-        (["--model", "smollm2"], ["--model"]),
+        ("--host local", ["--host", "'local'", "https://host"]),
+        ("--host http://h:port", ["--host", "no address"]),
+        ("--host 'http://[::1'", ["--host", "no address"]),
+        ("--host ''", ["--host", "no address"]),
+        ("--host https://me:secret@h", ["--host", "'h'"]),
+        (f"--host https://h/?key={KEY}", ["--host", "'https://h/'"]),
+        ("--host", ["--host", "argument"]),
+        ("--json -", ["argument"]),
+        ("--model smollm2", ["--model"]),
     ],
 )
 def test_wrong_usage_is_status_2_and_one_message(run, arguments, words):
-    status, out, err = run("doctor", *arguments)
+    status, out, err = run("doctor", *shlex.split(arguments))
     assert (status, out) == (2, "")
     assert "Traceback" not in err
     assert "secret" not in err
@@ -528,7 +529,7 @@ def test_a_wrong_NDIF_HOST_does_not_matter_to_host(server, monkeypatch):
     assert "secret" not in report.as_json()
 
 
-# -- what is installed ---------------------------------------------------------------------------------------
+# -- what is installed -------------------------------------------------
 
 
 @pytest.fixture
@@ -666,7 +667,7 @@ def test_known_imports_before_nnsight():
     assert done.stdout == "asked\n"
 
 
-# -- the machine ---------------------------------------------------------------------------------------------
+# -- the machine -------------------------------------------------------
 
 
 @pytest.fixture
@@ -733,7 +734,7 @@ def test_a_container_may_have_less_memory(tmp_path, monkeypatch):
     assert examine().machine.memory_bytes > 10**8
 
 
-# -- the embedded model --------------------------------------------------------------------------------------
+# -- the embedded model ------------------------------------------------
 
 
 @pytest.mark.usefixtures("smollm2")

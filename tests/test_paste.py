@@ -16,11 +16,14 @@ import tiny
 import torch
 from loopback import KEY, hub_at
 from nnsight.intervention.backends.remote import RemoteError
+from transformers import AutoConfig, BertModel
+from transformers.models.auto import modeling_auto
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 import lens_recipes as lr
-from lens_recipes.model_source import expression
+from lens_recipes.model_source import expression, listed
+from lens_recipes.models import is_multimodal
 from lens_recipes.norm_source import Norm, norm_of
 from lens_recipes.paste_recipes import RECIPES
 
@@ -63,7 +66,7 @@ def test_only_some_layers(zoo, tmp_path):
     pasted.CHECKS["top-k"](found, zoo[1]["tiny/bloom"])
 
 
-# -- the script proves itself --------------------------------------------------------------------------------
+# -- the script proves itself ------------------------------------------
 
 SABOTAGE = {
     "first-lens": (r"    x = model.model.norm\(x\).*\n", "", "misses the model's own logits"),
@@ -71,6 +74,7 @@ SABOTAGE = {
     "components": (r"post_attention_layernorm.output", "self_attn.output[0]", "misses the stream"),
     "attribution": (r' \* \(size\(x\) / size\(whole\)\)', "", "miss the logit"),
     "batch": (r"model.trace\(shortest\)", 'model.trace("something else")', "padding changes"),
+    "generation": (r"errors.append\(error\)", "errors.append(0 * error / (len(errors) != 1))", "logits by nan"),
 }  # fmt: skip
 
 
@@ -79,11 +83,11 @@ def test_a_script_that_is_changed_for_the_worse_says_so(zoo, recipe, tmp_path):
     pattern, instead, message = SABOTAGE[recipe]
     text, times = re.subn(pattern, instead, pasted.script(recipe, "tiny/gemma2"))
     assert times
-    with pytest.raises(AssertionError, match=message):
+    with pytest.raises(RuntimeError, match=message):
         pasted.execute(text, tmp_path)
 
 
-# -- a job on a server ---------------------------------------------------------------------------------------
+# -- a job on a server -------------------------------------------------
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def test_a_job_that_failed_is_sent_anew(remote_script, server, llama, tmp_path):
     pasted.remote(pasted.execute(remote_script, tmp_path), llama)
 
 
-# -- as a user changes them ----------------------------------------------------------------------------------
+# -- as a user changes them --------------------------------------------
 
 
 def test_what_is_said_of_a_layer_is_that_layers(zoo, tmp_path, monkeypatch, capsys):
@@ -169,31 +173,20 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
         names["token_id"](" London")
 
 
-# -- its form ------------------------------------------------------------------------------------------------
+# -- its form ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
 def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
-    family = FAMILIES[not remote]
-    for recipe in RECIPES if remote else LOCAL:
-        (tmp_path / f"{family}-{recipe}.py").write_text(lr.paste(recipe, f"tiny/{family}", remote=remote))
-    ruff = Path(sys.executable).with_name("ruff")
-    rules = ["check", "--isolated", "--line-length=120", "--select=E,F,I,UP,B,PIE,C4", "--ignore=B905"]
-    for command in (["format", "--isolated", "--line-length=120", "--check"], rules):
-        done = subprocess.run([ruff, *command, tmp_path], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
-    for path in tmp_path.glob("*.py"):
-        text = path.read_text()
-        code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
-        lines = [line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
-        longer = {"attribution": 50, "remote": 47}  # a norm held at its size; a job that outlives the script
-        most = longer.get(path.stem.removeprefix(f"{family}-"), 42 if remote else 40)
-        assert 10 <= len(lines) <= most, (path.name, len(lines))
-        assert "lens_recipes" not in code
-        assert str(tmp_path) not in text
+    pasted.refuse_bad_form(f"tiny/{FAMILIES[not remote]}", RECIPES if remote else LOCAL, tmp_path, remote)
 
 
-def test_a_path_is_written_as_python():
+def test_paths_and_layers_are_written_as_python():
+    for layers in ([3], [0, 1], [1, 2, 3], [0, 2], [3, 7, 11], [0, 4, 8], [0, 1, 3], [*range(30)]):
+        assert list(eval(listed(layers))) == layers
+    assert [listed(layers) for layers in ([0, 1, 2], [2, 3], [3, 7, 11], [0, 2])] == [
+        "range(3)", "range(2, 4)", "range(3, 12, 4)", "[0, 2]"
+    ]  # fmt: skip
     assert expression("model.layers.3.mlp") == "model.model.layers[3].mlp"
     assert expression("0.nns_output", "block") == "block[0].nns_output"
 
@@ -208,15 +201,18 @@ def test_no_weights_are_needed(zoo, tmp_path):
 
 @pytest.mark.parametrize("eps", [1e-5, 3e-12, 0.0, 0.1])
 def test_a_norm_is_read_off_what_it_gives(eps):
-    """OLMo's keeps its eps in no attribute, and computes in float32."""
     assert norm_of(torch.nn.LayerNorm(32, eps=eps), 32) == Norm(eps, centred=True, biased=True)
     assert norm_of(LlamaRMSNorm(32, eps=eps), 32) == Norm(eps, centred=False, biased=False)
+
+
+def test_a_norm_that_says_nothing_of_itself():
+    """OLMo's keeps its eps in no attribute, and computes in float32."""
     assert norm_of(OlmoLayerNorm(32), 32) == Norm(1e-5, centred=True, biased=False)
     with pytest.raises(lr.LensError, match="Tanh is neither a layer norm nor an RMS norm"):
         norm_of(torch.nn.Tanh(), 32)
 
 
-# -- mistakes ------------------------------------------------------------------------------------------------
+# -- mistakes ----------------------------------------------------------
 
 
 def test_what_cannot_be_pasted_is_refused(zoo, folder, tmp_path):
@@ -232,14 +228,52 @@ def test_what_cannot_be_pasted_is_refused(zoo, folder, tmp_path):
         lr.paste("attribution", "tiny/bloom", layers=1)
 
 
-@pytest.mark.parametrize("build", [tiny.bert_mlm, tiny.llama_classifier, tiny.llama_headless])
-def test_a_checkpoint_that_was_trained_for_something_else_is_refused(build, tmp_path):
+def bert_without_head():
+    """As sentence encoders are saved: its embedding is tied, but its head has a layer of its own."""
+    return BertModel(tiny.bert_mlm().config)
+
+
+def gemma_in_both_directions():
+    module = tiny.gemma3_text()
+    module.config.use_bidirectional_attention = True
+    return module
+
+
+UNTRAINED, HEADLESS = "it was not trained to predict", "it was saved without its unembedding"
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (tiny.bert_mlm, UNTRAINED),
+        (tiny.llama_classifier, UNTRAINED),
+        (gemma_in_both_directions, UNTRAINED),
+        (tiny.llama_headless, HEADLESS),
+        (bert_without_head, HEADLESS),
+    ],
+)
+def test_a_checkpoint_that_was_trained_for_something_else_is_refused(build, message, tmp_path):
     """By its config: of a skeleton nobody can see in which direction it reads, or what its unembedding holds."""
     module = build()
     module.save_pretrained(tmp_path)
     for ask in (lambda place: lr.paste("top-k", place), lr.load):
-        with pytest.raises(lr.LensError, match=f"is a {type(module).__name__}: it was not trained to predict"):
+        with pytest.raises(lr.LensError, match=f"is a {type(module).__name__}: {message}"):
             ask(str(tmp_path))
+
+
+@pytest.mark.parametrize("heads", ["CAUSAL_LM", "IMAGE_TEXT_TO_TEXT"])
+def test_no_class_of_language_models_is_refused_by_its_name(heads):
+    """Llama 4's class for images and text is also the one that transformers lists as its bare model."""
+    names, seen = getattr(modeling_auto, f"MODEL_FOR_{heads}_MAPPING_NAMES"), 0
+    for kind, name in names.items():
+        try:
+            config = AutoConfig.for_model(kind, architectures=[name])
+        except Exception:  # some cannot be made without settings or other packages
+            continue
+        if not config.is_encoder_decoder and not name.endswith("ForMaskedLM"):
+            seen += 1
+            assert is_multimodal(config, kind) is (kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    assert seen > 0.7 * len(names)
 
 
 def test_the_command(folder, tmp_path):

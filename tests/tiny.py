@@ -33,8 +33,7 @@ FAMILIES: dict[str, Builder] = {}
 REFUSED: dict[str, Builder] = {}
 
 
-# --------------------------------------------------------------------------------------------------
-# moving the weights off their initial values
+# -- moving the weights off their initial values -----------------------
 
 
 def _away_from_zero(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -112,8 +111,7 @@ def random_ids(batch: int = 2, length: int = 9, seed: int = 0, vocab_size: int =
     return torch.randint(FIRST_TEXT_ID, vocab_size, (batch, length), generator=generator)
 
 
-# --------------------------------------------------------------------------------------------------
-# shared settings
+# -- shared settings ---------------------------------------------------
 
 
 def _ids(**more: object) -> dict:
@@ -144,8 +142,7 @@ def _refused(builder: Builder) -> Builder:
     return builder
 
 
-# --------------------------------------------------------------------------------------------------
-# decoders with learned positions or ALiBi
+# -- decoders with learned positions or ALiBi --------------------------
 
 
 @_family
@@ -234,8 +231,7 @@ def mpt() -> Model:
     return _build(config)
 
 
-# --------------------------------------------------------------------------------------------------
-# decoders with rotary positions
+# -- decoders with rotary positions ------------------------------------
 
 
 @_family
@@ -426,8 +422,7 @@ def nanochat() -> Model:
     return _build(hf.NanoChatConfig(**_common(final_logit_softcapping=8.0)))
 
 
-# --------------------------------------------------------------------------------------------------
-# recurrent and state-space decoders
+# -- recurrent and state-space decoders --------------------------------
 
 
 @_family
@@ -505,8 +500,7 @@ def rwkv_halved() -> Model:
     return _build(_rwkv_config(rescale_every=2))
 
 
-# --------------------------------------------------------------------------------------------------
-# heads of the BERT kind, and decoders inside multimodal checkpoints
+# -- heads of the BERT kind, and decoders inside multimodal checkpoints ---
 
 
 def _bert_config(**more: object) -> hf.BertConfig:
@@ -591,8 +585,7 @@ def qwen2_vl() -> Model:
     return _build(config, hf.Qwen2VLForConditionalGeneration)
 
 
-# --------------------------------------------------------------------------------------------------
-# models for which a plain logit lens must be refused
+# -- models for which a plain logit lens must be refused ---------------
 
 
 @_refused
@@ -696,8 +689,7 @@ def deepseek_v4() -> Model:
     return _build(config)
 
 
-# --------------------------------------------------------------------------------------------------
-# a tokenizer
+# -- a tokenizer -------------------------------------------------------
 
 _TEXT = (
     "The quick brown fox jumps over the lazy dog.",

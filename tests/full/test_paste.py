@@ -21,7 +21,6 @@ LOCAL = [recipe for recipe in RECIPES if recipe != "remote"]
 PADDING = ("recurrent_gemma", "rwkv", "rwkv_halved")
 NO_SUM = ("bert_lm", "openai_gpt", "opt_350m", "rwkv_halved")
 NO_LOGIT = (*NO_SUM, "modernbert_decoder")
-MULTIMODAL = ("gemma3_vlm", "llava", "qwen2_vl")  # their processors are not built here
 EVERY_RECIPE = (
     "bloom",
     "cohere",
@@ -38,7 +37,7 @@ EVERY_RECIPE = (
 )
 
 
-@pytest.fixture(scope="module", params=[family for family in tiny.FAMILIES if family not in MULTIMODAL])
+@pytest.fixture(scope="module", params=list(tiny.FAMILIES))
 def one(request, tmp_path_factory):
     """A family's name and its model, whose id is found in a hub's cache."""
     hub = tmp_path_factory.mktemp("hub")
@@ -56,10 +55,28 @@ def test_here(one, recipe, tmp_path, monkeypatch):
         with pytest.raises(lr.LensError):
             lr.paste(recipe, f"tiny/{family}")
     elif recipe == "batch" and family in PADDING:
-        with pytest.raises(AssertionError, match="padding changes this model's numbers"):
+        with pytest.raises(RuntimeError, match="padding changes this model's numbers"):
             pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path)
     else:
         pasted.CHECKS[recipe](pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path), model)
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
+def test_the_form(one, remote, tmp_path):
+    family, _ = one
+    if remote and family not in EVERY_RECIPE:
+        pytest.skip("the script is the same but for its paths")
+    recipes = ["batch", "grid-heatmap"]  # the longest of those that differ in `to_logits` alone
+    recipes += [] if family in NO_SUM else ["components"] if family in NO_LOGIT else ["components", "attribution"]
+    pasted.refuse_bad_form(f"tiny/{family}", recipes + ["remote"] * remote, tmp_path, remote)
+
+
+def test_a_server_is_told_what_kind_of_model_it_has(one):
+    family, _ = one
+    if family not in ("gemma3_vlm", "llama", "llava", "qwen2_vl"):
+        pytest.skip("a model of text, as llama")
+    text = lr.paste("first-lens", f"tiny/{family}", remote=True)
+    assert f'task="{"text-generation" if family == "llama" else "image-text-to-text"}"' in text
 
 
 @pytest.mark.parametrize("recipe", LOCAL)
