@@ -199,9 +199,11 @@ def listed(layers: list[int]) -> str:
     """Ascending layers as Python: a range where there is one."""
     first, end = layers[0], layers[-1] + 1
     step = layers[1] - first if len(layers) > 1 else 0
-    if layers != [*range(first, end, step or 1)] or step == 0 or (len(layers) == 2 and step > 1):
-        return str(layers)
-    return f"range({first}, {end}, {step})" if step > 1 else f"range({first}, {end})" if first else f"range({end})"
+    if step == 1 and layers == [*range(first, end)]:
+        return f"range({first}, {end})" if first else f"range({end})"
+    if len(layers) > 2 and layers == [*range(first, end, step)]:
+        return f"range({first}, {end}, {step})"
+    return str(layers)
 
 
 def expression(path: str, model: str = "model") -> str:

@@ -270,7 +270,7 @@ def _refuse_untrained(config: Any, source: str) -> None:
         modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind),
         modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind),
     )
-    bare = trained not in heads and trained == modeling_auto.MODEL_MAPPING_NAMES.get(kind)
+    bare = any(heads) and trained not in heads and trained == modeling_auto.MODEL_MAPPING_NAMES.get(kind)
     # The embedding stands in for the unembedding if they are one, unless there is more to the head, as in BERT's kin.
     tied = getattr(config, "tie_word_embeddings", False) and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if bare and not tied:

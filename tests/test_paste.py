@@ -182,10 +182,10 @@ def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
 
 
 def test_paths_and_layers_are_written_as_python():
-    for layers in ([3], [0, 1], [1, 2, 3], [0, 2], [3, 7, 11], [0, 4, 8], [0, 1, 3], [*range(30)]):
+    for layers in ([0], [3], [0, 1], [1, 2, 3], [0, 2], [3, 7, 11], [0, 4, 8], [0, 1, 3], [*range(30)]):
         assert list(eval(listed(layers))) == layers
-    assert [listed(layers) for layers in ([0, 1, 2], [2, 3], [3, 7, 11], [0, 2])] == [
-        "range(3)", "range(2, 4)", "range(3, 12, 4)", "[0, 2]"
+    assert [listed(layers) for layers in ([0], [0, 1, 2], [2, 3], [3, 7, 11], [0, 2])] == [
+        "[0]", "range(3)", "range(2, 4)", "range(3, 12, 4)", "[0, 2]"
     ]  # fmt: skip
     assert expression("model.layers.3.mlp") == "model.model.layers[3].mlp"
     assert expression("0.nns_output", "block") == "block[0].nns_output"
@@ -274,6 +274,11 @@ def test_no_class_of_language_models_is_refused_by_its_name(heads):
             seen += 1
             assert is_multimodal(config, kind) is (kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     assert seen > 0.7 * len(names)
+
+
+def test_what_has_no_language_model_at_all_is_not_sent_for_its_head():
+    with pytest.raises(lr.LensError, match="is a 'vit' model; a lens needs a decoder"):
+        is_multimodal(AutoConfig.for_model("vit", architectures=["ViTModel"]), "x")
 
 
 def test_the_command(folder, tmp_path):
