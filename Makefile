@@ -4,9 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# Processes of one thread each: small models gain nothing from a second thread.
-WORKERS ?= 2
-PYTEST  := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+# One thread: small models gain nothing from a second. `make test WORKERS=2` takes two processes and half the time.
+WORKERS ?= 0
+PYTEST  := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 # The NDIF server of `make test-ndif` has an environment of its own. Its stamp is named after what was installed.
 NDIF       := .venv-ndif
