@@ -39,11 +39,16 @@ TARGET, RIVAL = " Paris", " London"
 def floor(module, ids: list[list[int]], rows_per_layer: int) -> None:
     """Body and product of as many rows as are asked for of each layer: no norm, no metric, nothing kept."""
     streams = []
-    hooks = [layer.register_forward_hook(lambda _m, _i, out: streams.append(out)) for layer in module.model.layers]
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: streams.append(out))
+        for layer in module.model.layers
+    ]
     try:
         with torch.inference_mode():
             module.model(input_ids=torch.tensor(ids), use_cache=False)
-            rows = torch.cat([stream.flatten(0, 1) for stream in streams for _ in range(rows_per_layer)])
+            rows = torch.cat(
+                [stream.flatten(0, 1) for stream in streams for _ in range(rows_per_layer)]
+            )
             for start in range(0, len(rows), CHUNK):
                 rows[start : start + CHUNK] @ module.lm_head.weight.T
     finally:
@@ -56,7 +61,9 @@ def forward(module, ids: list[list[int]]) -> None:
         module(input_ids=torch.tensor(ids), use_cache=False, logits_to_keep=1)
 
 
-def ratios(runs: dict[str, tuple[Callable[[], object], Callable[[], object]]], repeat: int) -> dict[str, object]:
+def ratios(
+    runs: dict[str, tuple[Callable[[], object], Callable[[], object]]], repeat: int
+) -> dict[str, object]:
     """Median of the seconds of each run, of its floor, and of the ratio of the two, run in turn."""
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for turn in range(repeat + 1):
@@ -88,12 +95,18 @@ def speed(repeat: int, tokens: int) -> None:
     def one():
         forward(module, ids)
 
-    units = {f"attribution by {unit}": (split(unit), one) for unit in ("layer", "component", "head", "token")}
+    units = {
+        f"attribution by {unit}": (split(unit), one)
+        for unit in ("layer", "component", "head", "token")
+    }
     sent = {"attribution by head, as sent": (split("head", remote="local"), one)}
     print(json.dumps({"tokens": tokens, **ratios(units | sent, max(repeat, 5))}), flush=True)
     lenses = {
         "lens": (lambda: lr.logit_lens(model, ids, track=None), lambda: floor(module, ids, 1)),
-        "components": (lambda: lr.logit_lens(model, ids, components=FIVE, track=None), lambda: floor(module, ids, 5)),
+        "components": (
+            lambda: lr.logit_lens(model, ids, components=FIVE, track=None),
+            lambda: floor(module, ids, 5),
+        ),
     }
     print(json.dumps({"tokens": tokens, **ratios(lenses, repeat)}), flush=True)
 
@@ -101,14 +114,18 @@ def speed(repeat: int, tokens: int) -> None:
 # -- memory ------------------------------------------------------------
 
 MEMORY = {
-    "five components, 128 tokens": lambda model, ids: lr.logit_lens(model, ids, components=FIVE, track=None),
+    "five components, 128 tokens": lambda model, ids: lr.logit_lens(
+        model, ids, components=FIVE, track=None
+    ),
     "heads of all layers, 32 tokens": lambda model, ids: lr.logit_lens(
         model, [ids[0][:32]], components="head_out", track=None
     ),
     "attribution by head, 128 tokens": lambda model, ids: lr.attribution(
         model, ids, TARGET, unit="head", positions=None
     ),
-    "attribution by token, last of 128 tokens": lambda model, ids: lr.attribution(model, ids, TARGET, unit="token"),
+    "attribution by token, last of 128 tokens": lambda model, ids: lr.attribution(
+        model, ids, TARGET, unit="token"
+    ),
 }
 
 
@@ -116,7 +133,9 @@ def memory_of(case: str) -> dict[str, int]:
     """Peak resident megabytes before and after one case, beyond a forward that keeps its logits."""
     model = lr.load("smollm2")
     ids = text_ids(model.tokenizer, 1, 128)
-    lr.attribution(model, [ids[0][:3]], TARGET, unit="token")  # what is imported and examined once is not counted
+    lr.attribution(
+        model, [ids[0][:3]], TARGET, unit="token"
+    )  # what is imported and examined once is not counted
     lr.logit_lens(model, [ids[0][:3]], components="attn_out")
     with torch.inference_mode():
         model._module(input_ids=torch.tensor(ids), use_cache=False).logits.sum()

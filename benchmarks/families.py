@@ -50,8 +50,8 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel  # no
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as FAMILIES  # noqa: E402
 
 import lens_recipes as lr  # noqa: E402
-from lens_recipes.attribution_result import UNITS  # noqa: E402
-from lens_recipes.wiring import wiring  # noqa: E402
+from lens_recipes.arrays.attribution import UNITS
+from lens_recipes.models.structure.blocks import residual_blocks
 
 PAGE = ROOT / "references" / "architectures.md"
 LAYERS, VOCAB, FIRST_PLAIN_ID = 4, 101, 40
@@ -68,7 +68,10 @@ RULES: list[tuple[str, Any]] = [
         r".*vocab_size|.*vocab_size_base|vocab_size_per_layer_input|encoder_hash_byte_group_vocab|n_vocab",
         lambda v: v and VOCAB,
     ),
-    (r"max_position_embeddings|n_positions|n_ctx|max_seq_len|context_length|max_(source|target)_positions", 64),
+    (
+        r"max_position_embeddings|n_positions|n_ctx|max_seq_len|context_length|max_(source|target)_positions",
+        64,
+    ),
     (r"original_max_position_embeddings|rel_extent|.*max_distance", 64),
     (
         r"num_hidden_layers|n_layers?|num_layers|decoder_layers|num_decoder_layers|num_blocks|num_layers_per_stack|encoder_layers",
@@ -77,10 +80,16 @@ RULES: list[tuple[str, Any]] = [
     (r"num_encoder_layers|depth|num_global_layers|conf_num_hidden_layers", 2),
     (r"num_mem_blocks|num_kv_shared_layers|num_nextn_predict_layers|mtp_.*", lambda v: min(v, 1)),
     (r"first_k_dense_replace|num_dense_layers", lambda v: min(v, 1)),
-    (r".*num_(key_value|kv|mamba_kv)_heads|kv_n_heads|num_query_groups|.*num_key_heads", lambda v: min(v, 2)),
+    (
+        r".*num_(key_value|kv|mamba_kv)_heads|kv_n_heads|num_query_groups|.*num_key_heads",
+        lambda v: min(v, 2),
+    ),
     (r"o_groups|n_group|num_expert_group|mamba_n_?groups|n_groups", lambda v: min(v, 2)),
     (r"topk_group", 1),
-    (r".*(num_heads|attention_heads|n_heads?|num_value_heads)|linear_num_heads|conf_num_attention_heads", 4),
+    (
+        r".*(num_heads|attention_heads|n_heads?|num_value_heads)|linear_num_heads|conf_num_attention_heads",
+        4,
+    ),
     (r"n_mamba_heads", 2),
     (r"qk_head_dim", 16),
     (r"rotary_dim", 4),
@@ -94,14 +103,20 @@ RULES: list[tuple[str, Any]] = [
     (r"index_topk|index_topk_blocks|centroid_intermediate_top_k", 4),
     (r"hc_mult|hc_count|altup_num_inputs", 2),
     (r".*state_size|.*d_state|d_rel", 8),
-    (r".*chunk_(size|length)|block_size|index_block_size|.*chunk_len(gth)?", lambda v: v if v < 1 else 8),
+    (
+        r".*chunk_(size|length)|block_size|index_block_size|.*chunk_len(gth)?",
+        lambda v: v if v < 1 else 8,
+    ),
     (
         r".*sliding_window(_size)?|.*window_size|local_attention|attention_window_size|keep_window_size",
         lambda v: v and 6,
     ),
     (r"image_size|crop_size", 8),
     (r"patch_size", 4),
-    (r"moe_.*intermediate_size|.*expert.*intermediate_size|expert_ffn_hidden_size", lambda v: v and 16),
+    (
+        r"moe_.*intermediate_size|.*expert.*intermediate_size|expert_ffn_hidden_size",
+        lambda v: v and 16,
+    ),
     (
         r".*(intermediate_size|ffn_dim|ffn_hidden_size|feed_forward_size|dff|d_ff|dim_ff|d_inner|mlp_dim)",
         lambda v: v and 64,
@@ -113,24 +128,50 @@ RULES: list[tuple[str, Any]] = [
         r"(hidden|embedding|emb|n_embd|embed|.*_hidden|input|.*_embed).*(size|dim)|d_model|n_embd|dim_model|out_hidden_size",
         32,
     ),
-    (r"embedding_dim|emb_dim|embed_dim|word_embed_proj_dim|prompt_mid_dim|codebook_dim|backbone_hidden_size", 32),
-    (r"(vision|projector)_(input|output)_dim|.*output_dim|.*output_channels|num_filters|codebook_size", 32),
-    (r"adapter_(in_dim|out_dim|input_size)|attention_hidden_size|ple_embed_dim|input_feat_size", 32),
+    (
+        r"embedding_dim|emb_dim|embed_dim|word_embed_proj_dim|prompt_mid_dim|codebook_dim|backbone_hidden_size",
+        32,
+    ),
+    (
+        r"(vision|projector)_(input|output)_dim|.*output_dim|.*output_channels|num_filters|codebook_size",
+        32,
+    ),
+    (
+        r"adapter_(in_dim|out_dim|input_size)|attention_hidden_size|ple_embed_dim|input_feat_size",
+        32,
+    ),
     (r"image_seq_length|.*tokens_per_image", 4),
-    (r".*(multiplier|logits?_scal(e|ing)|residual_scale)", lambda v: 1.5 if type(v) is float and v == 1 else v),
+    (
+        r".*(multiplier|logits?_scal(e|ing)|residual_scale)",
+        lambda v: 1.5 if type(v) is float and v == 1 else v,
+    ),
     (r"(final_logit_softcapping|logits_soft_cap|output_logit_soft_cap)", 10.0),
     (r"is_decoder", True),
     (r"use_cache", False),
     (r"ffn_round_up_to_multiple_of|.*divisible_by", 8),
 ]
-UNSET = {"final_logit_softcapping": 10.0, "logit_scale": 0.5}  # what may stand in a config, and would change logits
+UNSET = {
+    "final_logit_softcapping": 10.0,
+    "logit_scale": 0.5,
+}  # what may stand in a config, and would change logits
 FEWER_LAYERS = 2  # of towers beside the text: another number than LAYERS, so that nobody takes them for the decoder
 TEXT_PARTS = ("text_config", "decoder", "decoder_config", "language_config", "llm_config")
 
 # Where meanings do not say enough: settings of single types. This builds test models; the library has no such table.
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
-_SWA_PARTS = ("num_attention_heads", "num_key_value_heads", "q_lora_rank", "kv_lora_rank", "v_head_dim")
-_DOTS3 = {**{f"swa_{part}": 4 for part in _SWA_PARTS}, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8, "head_dim": 16}
+_SWA_PARTS = (
+    "num_attention_heads",
+    "num_key_value_heads",
+    "q_lora_rank",
+    "kv_lora_rank",
+    "v_head_dim",
+)
+_DOTS3 = {
+    **{f"swa_{part}": 4 for part in _SWA_PARTS},
+    "swa_head_dim": 16,
+    "swa_qk_nope_head_dim": 8,
+    "head_dim": 16,
+}
 _GEMMA4 = {"global_head_dim": 16}
 _QSA = {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8}
 _QSA |= {"indexer_compress_ratio": 2, "split_ngram_parts": 4}
@@ -142,7 +183,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "encoder_config": {"hidden_size_global": 64},
         "decoder_config": {"hidden_size_global": 64},
     },
-    "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
+    "cohere_compass_text": {
+        "rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}
+    },
     "dbrx": {"attn_config": {"rope_theta": 1e4, "clip_qkv": 8.0}},
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2},
@@ -191,9 +234,13 @@ def _shrink(kind: type[PreTrainedConfig], *, text: bool, more: dict[str, Any]) -
             settings[name] = _shrink(type(value), text=text and name in TEXT_PARTS, more=inner)
         elif isinstance(value, list | tuple) and kept is not None:
             settings[name] = _shrunken_list(value, *kept)
-        elif field.default is not None and (type(value) is type(field.default) or not isinstance(field.default, str)):
+        elif field.default is not None and (
+            type(value) is type(field.default) or not isinstance(field.default, str)
+        ):
             settings[name] = _shrunken_value(name, value, kind, layers)
-            if re.fullmatch(r".*num_(key_value|kv)_heads", name) and value == _query_heads(name, default):
+            if re.fullmatch(r".*num_(key_value|kv)_heads", name) and value == _query_heads(
+                name, default
+            ):
                 settings[name] = 4
         elif value is None and name in UNSET:
             settings[name] = UNSET[name]
@@ -219,7 +266,11 @@ def _shrunken_value(name: str, value: Any, kind: type[PreTrainedConfig], layers:
         return value
     if not isinstance(value, int | float) or "drop" in name:
         return value
-    for alias in (name, kind.attribute_map.get(name, name), *(k for k, v in kind.attribute_map.items() if v == name)):
+    for alias in (
+        name,
+        kind.attribute_map.get(name, name),
+        *(k for k, v in kind.attribute_map.items() if v == name),
+    ):
         for pattern, small in RULES:
             if re.fullmatch(pattern, alias):
                 small = layers if small is LAYERS else small
@@ -329,7 +380,17 @@ class Row:
     def line(self) -> str:
         """The family's line of the table."""
         verdict = f"{self.verdict}: {self.reason}" if self.reason else self.verdict
-        cells = [self.family, self.cls, self.blocks, self.norm, self.unembed, self.tail, self.adds, self.parts, verdict]
+        cells = [
+            self.family,
+            self.cls,
+            self.blocks,
+            self.norm,
+            self.unembed,
+            self.tail,
+            self.adds,
+            self.parts,
+            verdict,
+        ]
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -353,7 +414,10 @@ def _judge(row: Row) -> None:
         return
     said, result = _read(module, ids, row)
     try:
-        expected, final = _early_exits(module, ids, row.blocks), oracle.plain_logits(module, ids).numpy()
+        expected, final = (
+            _early_exits(module, ids, row.blocks),
+            oracle.plain_logits(module, ids).numpy(),
+        )
     except Exception as error:
         row.oracle = runs or _one_line(error)
     row.verdict = said
@@ -369,7 +433,12 @@ def _judge(row: Row) -> None:
 def _take_apart(module: PreTrainedModel, ids: torch.Tensor, final: np.ndarray, row: Row) -> None:
     """What a block adds, and how finely a logit can be split; every split must be the model's own logit."""
     model = lr.load(module)
-    names = {name for block in wiring(model) for name in block.components if not name.startswith("resid")}
+    names = {
+        name
+        for block in residual_blocks(model)
+        for name in block.components
+        if not name.startswith("resid")
+    }
     row.adds = ", ".join(sorted(names))
     for unit in UNITS:
         try:
@@ -377,12 +446,21 @@ def _take_apart(module: PreTrainedModel, ids: torch.Tensor, final: np.ndarray, r
         except lr.LensError:
             return
         except Exception as error:
-            row.verdict, row.reason = "crashed", f"attribution by {unit}: {type(error).__name__}: {_one_line(error)}"
+            row.verdict, row.reason = (
+                "crashed",
+                f"attribution by {unit}: {type(error).__name__}: {_one_line(error)}",
+            )
             return
         own = final.reshape(*ids.shape, -1)[:, -1, [47, 51]]
         scale = max(1.0, float(np.abs(result.values).max()))
-        if not np.allclose(result.capped_logit, own, atol=1e-3, rtol=1e-4) or result.error.max() > 1e-4 * scale:
-            row.verdict, row.reason = "wrong", f"attribution by {unit} does not sum to the model's logit"
+        if (
+            not np.allclose(result.capped_logit, own, atol=1e-3, rtol=1e-4)
+            or result.error.max() > 1e-4 * scale
+        ):
+            row.verdict, row.reason = (
+                "wrong",
+                f"attribution by {unit} does not sum to the model's logit",
+            )
             return
         row.parts = unit
 
@@ -456,7 +534,9 @@ def _note_parts(parts: lr.Anatomy, row: Row) -> None:
     plain = [parts.norm, parts.unembed] if parts.norm else [parts.unembed]
     if [step[1] for step in parts.tail] != plain:
         row.tail = next(
-            line.partition(" tail ")[2].strip() for line in str(parts).splitlines() if line.startswith("whole tail")
+            line.partition(" tail ")[2].strip()
+            for line in str(parts).splitlines()
+            if line.startswith("whole tail")
         )
 
 
@@ -575,7 +655,9 @@ def summary(rows: list[Row]) -> str:
     order = ("certified", "refused", "wrong", "crashed", "no oracle", "not built")
     verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order)
     finest = [UNITS.index(row.parts) for row in rows if row.parts]
-    parts = ", ".join(f"{sum(i >= place for i in finest)} by {unit}" for place, unit in enumerate(UNITS))
+    parts = ", ".join(
+        f"{sum(i >= place for i in finest)} by {unit}" for place, unit in enumerate(UNITS)
+    )
     return f"{len(rows)} types: {verdicts}. Attribution: {parts}."
 
 
@@ -588,7 +670,9 @@ def page(rows: list[Row]) -> str:
 def main() -> int:
     """Walk, print, write what was asked for; 1 where something is wrong or crashed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="model types to walk, instead of all")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="model types to walk, instead of all"
+    )
     parser.add_argument("--json", type=Path, metavar="F", help="write the verdicts to this file")
     parser.add_argument("--write", action="store_true", help=f"renew {PAGE.relative_to(ROOT)}")
     parser.add_argument("--times", action="store_true", help="print each row as it comes")

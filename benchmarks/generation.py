@@ -45,7 +45,9 @@ def generate(module, ids: list[list[int]], new: int, product: bool) -> None:
     hooks = []
     if product:
         for layer in module.model.layers:
-            hooks.append(layer.register_forward_hook(lambda _m, _i, out: streams.append(out[:, -1])))
+            hooks.append(
+                layer.register_forward_hook(lambda _m, _i, out: streams.append(out[:, -1]))
+            )
         hooks.append(module.register_forward_hook(decoded))
     try:
         inputs = torch.tensor(ids)
@@ -60,7 +62,12 @@ def generate(module, ids: list[list[int]], new: int, product: bool) -> None:
 
 def lens(model, ids: list[list[int]], new: int, **options) -> None:
     lr.generate_lens(
-        model, ids, max_new_tokens=new, generation_config={"min_new_tokens": new}, do_sample=False, **options
+        model,
+        ids,
+        max_new_tokens=new,
+        generation_config={"min_new_tokens": new},
+        do_sample=False,
+        **options,
     )
 
 
@@ -109,7 +116,9 @@ def main() -> None:
     model = lr.load("smollm2")
     for prompts in options.prompts:
         for tokens in options.tokens:
-            print(json.dumps(measure(model, prompts, tokens, options.new, options.repeat)), flush=True)
+            print(
+                json.dumps(measure(model, prompts, tokens, options.new, options.repeat)), flush=True
+            )
 
 
 if __name__ == "__main__":

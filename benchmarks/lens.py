@@ -49,7 +49,9 @@ def floor(module, ids: list[list[int]], last: bool) -> None:
     """Body and product: no norm, no metric, nothing kept."""
     streams = []
     hooks = [
-        layer.register_forward_hook(lambda _m, _i, out: streams.append(out[:, -1:] if last else out))
+        layer.register_forward_hook(
+            lambda _m, _i, out: streams.append(out[:, -1:] if last else out)
+        )
         for layer in module.model.layers
     ]
     try:
@@ -84,10 +86,14 @@ def contenders(model, ids: list[list[int]], last: bool) -> dict[str, Callable[[]
     }
 
 
-def measure(model, prompts: int, tokens: int, last: bool, repeat: int, without: set[str]) -> dict[str, object]:
+def measure(
+    model, prompts: int, tokens: int, last: bool, repeat: int, without: set[str]
+) -> dict[str, object]:
     """Median seconds of each contender, and the ratio to the floor, run in turn."""
     runs = {
-        k: v for k, v in contenders(model, text_ids(model.tokenizer, prompts, tokens), last).items() if k not in without
+        k: v
+        for k, v in contenders(model, text_ids(model.tokenizer, prompts, tokens), last).items()
+        if k not in without
     }
     where = "last" if last else "all"
     return {"prompts": prompts, "tokens": tokens, "positions": where, **side_by_side(runs, repeat)}

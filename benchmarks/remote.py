@@ -29,8 +29,9 @@ import zstandard
 from nnsight.intervention.backends.remote import RemoteBackend
 
 import lens_recipes as lr
-from lens_recipes._estimate import bytes_back, server_bytes
-from lens_recipes.remote import model_key, packed
+from lens_recipes.run.remote.estimate import bytes_back, server_bytes
+from lens_recipes.run.remote.wire import model_key
+from lens_recipes.trace.pack import pack_arrays
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "ndif"))
 
@@ -52,10 +53,16 @@ def sizes() -> None:
     )  # fmt: skip
     small = lr.load("smollm2")
     ids = small.tokenizer(TEXT)["input_ids"][:100]
-    for name, model in (("SmolLM2", small), ("80 layers", lr.load(transformers.LlamaForCausalLM(config).eval()))):
+    for name, model in (
+        ("SmolLM2", small),
+        ("80 layers", lr.load(transformers.LlamaForCausalLM(config).eval())),
+    ):
         for case, options in CASES.items():
             run = lr.logit_lens.prepare(model, ids, **options)
-            found = [packed(run.block(model, run.shared, batch, **run.local)) for batch in run.batches]
+            found = [
+                pack_arrays(run.block(model, run.shared, batch, **run.local))
+                for batch in run.batches
+            ]
             blob = io.BytesIO()
             torch.save({"found": found}, blob)
             there = len(zstandard.ZstdCompressor().compress(blob.getvalue()))
@@ -107,7 +114,8 @@ def against_plain(repeat: int) -> None:
         ids = model.tokenizer(TEXT)["input_ids"]
         for n in (16, 100):
             runs: dict[str, Callable[[], int]] = {
-                case: lambda options=options, n=n: lens(model, ids[:n], options) for case, options in CASES.items()
+                case: lambda options=options, n=n: lens(model, ids[:n], options)
+                for case, options in CASES.items()
             }
             runs["plain"] = lambda n=n: plain(model, server.url, ids[:n])
             seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -129,7 +137,9 @@ def against_plain(repeat: int) -> None:
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--sizes", action="store_true")
     options.add_argument("--repeat", type=int, default=3)
     chosen = options.parse_args()

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable, Iterable
 
 
-def side_by_side(runs: dict[str, Callable[[], object]], repeat: int, floor: str = "floor") -> dict[str, dict]:
+def side_by_side(
+    runs: dict[str, Callable[[], object]], repeat: int, floor: str = "floor"
+) -> dict[str, dict]:
     """Median seconds of each contender, and the median of its ratios to the floor; the first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeat + 1):

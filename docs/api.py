@@ -25,7 +25,7 @@ GROUPS: dict[str, list[str]] = {
     "What they return": [
         "LensResult", "Tokens", "Site", "Important", "Response", "Attribution", "Part", "Certificate",
     ],
-    "Reading a result": ["logit_diff", "settled_layers", "Settled", "table"],
+    "Reading a result": ["logit_diff", "metric_values", "settled_layers", "Settled", "table"],
     "Pages and files": ["report", "write_generation", "write_html", "save_png", "save_svg"],
     "Figures": [
         "heatmap", "trajectory", "top_tokens", "rank_flow", "layer_profile", "compare", "attribution_bars",
@@ -55,7 +55,9 @@ def page(lr: Any) -> str:
     named = [name for names in GROUPS.values() for name in names]
     if sorted(named) != sorted(lr.__all__):
         odd = sorted(set(named) ^ set(lr.__all__))
-        raise SystemExit(f"docs/api.py: put every public name into one group of GROUPS; odd are {', '.join(odd)}")
+        raise SystemExit(
+            f"docs/api.py: put every public name into one group of GROUPS; odd are {', '.join(odd)}"
+        )
     parts = [HEAD]
     for title, names in GROUPS.items():
         parts += [f"## {title}\n", *([_metrics()] if title == "Figures" else [])]
@@ -86,9 +88,9 @@ def _entry(name: str, thing: Any) -> str:
 
 def _metrics() -> str:
     """What `metric` and `of` mean in every figure."""
-    from lens_recipes.metrics import values
+    from lens_recipes.arrays.metrics import metric_values
 
-    _, sections = _parsed(inspect.getdoc(values) or "")
+    _, sections = _parsed(inspect.getdoc(metric_values) or "")
     lines = [line for line in _section("Args", sections["Args"]) if not line.startswith("- `one`")]
     return "\n".join(["In all of them:", "", *lines])
 
@@ -134,7 +136,9 @@ def _fields(kind: type, *, shown: bool) -> list[str]:
     defaults: dict[str, Any] = {}
     if dataclasses.is_dataclass(kind):
         fields = [field.name for field in dataclasses.fields(kind)]
-        plain = [field for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING]
+        plain = [
+            field for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING
+        ]
         defaults = {field.name: field.default for field in plain}
     else:
         fields, defaults = list(getattr(kind, "_fields", ())), getattr(kind, "_field_defaults", {})
@@ -148,7 +152,9 @@ def _members(kind: type) -> list[str]:
     """Properties and methods of its own, each with its first paragraph and its arguments."""
     lines = []
     for name, member in vars(kind).items():
-        if name.startswith("_") or not (isinstance(member, property | classmethod) or inspect.isfunction(member)):
+        if name.startswith("_") or not (
+            isinstance(member, property | classmethod) or inspect.isfunction(member)
+        ):
             continue
         inner = member.__func__ if isinstance(member, classmethod) else member
         call = "" if isinstance(member, property) else _signature(inner, bound=True)
@@ -163,15 +169,19 @@ def _members(kind: type) -> list[str]:
 
 def _commands() -> str:
     """The help of every command, as it prints it, but for columns and blank lines."""
-    from lens_recipes.cli import app
-    from lens_recipes.cli_options import EXIT_STATUS
+    from lens_recipes.cli.app import app
+    from lens_recipes.cli.options import EXIT_STATUS
 
     parts = [f"## Commands\n\n`--help` shows the same, with examples. {EXIT_STATUS}\n"]
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
-        done = CliRunner().invoke(app, [name, "--help"], terminal_width=WIDTH, prog_name="lens-recipes", color=False)
+        done = CliRunner().invoke(
+            app, [name, "--help"], terminal_width=WIDTH, prog_name="lens-recipes", color=False
+        )
         if done.exit_code:
             raise SystemExit(f"docs/api.py: lens-recipes {name} --help failed: {done.output}")
-        said = re.sub(r"\n{2,}", "\n", done.output.strip())  # the epilog's blank lines cost more than they show
+        said = re.sub(
+            r"\n{2,}", "\n", done.output.strip()
+        )  # the epilog's blank lines cost more than they show
         said = re.sub(r"\n +(--help +Show|Exit status:).*", "", said)  # the same for all
         said = re.sub(r"\n  Examples:(\n    .*)+", "", said)
         said = re.sub(r"\n {8,}", " ", said)  # an option is one line, to be found by grep

@@ -32,7 +32,9 @@ def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.Notebook
     bars, libraries that find no GPU).
     """
     notebook = copy.deepcopy(notebook)
-    python = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))  # no kernel that is installed
+    python = AsyncKernelManager(
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[])
+    )  # no kernel that is installed
     client = NotebookClient(
         notebook,
         python,
@@ -64,8 +66,13 @@ def keep_pictures(notebook: nbformat.NotebookNode) -> None:
         figure = go.Figure(drawn["data"], drawn["layout"])
         with tempfile.TemporaryDirectory() as folder:
             lr.save_png(figure, Path(folder) / "figure.png", scale=1.5)
-            output.data["image/png"] = base64.b64encode(few_colours(Path(folder) / "figure.png")).decode()
-        output.metadata["image/png"] = {"width": figure.layout.width, "height": figure.layout.height}
+            output.data["image/png"] = base64.b64encode(
+                few_colours(Path(folder) / "figure.png")
+            ).decode()
+        output.metadata["image/png"] = {
+            "width": figure.layout.width,
+            "height": figure.layout.height,
+        }
 
 
 def few_colours(path: Path) -> bytes:

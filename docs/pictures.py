@@ -21,7 +21,9 @@ def main() -> None:
     figure.update_layout(font_size=13)
     lr.save_png(figure, HERE / "heatmap.png", width=760, height=860, scale=1.5)
 
-    who = lr.attribution(model, "The capital of France is", " Paris", against=" London", unit="head")
+    who = lr.attribution(
+        model, "The capital of France is", " Paris", against=" London", unit="head"
+    )
     lr.save_png(lr.head_grid(who), HERE / "heads.png", width=720, height=820, scale=1.5)
 
     said = lr.generate_lens(model, "The capital of France is", max_new_tokens=12, do_sample=False)
@@ -34,7 +36,9 @@ def picture_of_report(result: lr.LensResult, path: Path) -> None:
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         page_file = Path(folder) / "report.html"
         lr.report(result, page_file)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
         page = browser.new_page(viewport={"width": 1280, "height": 960}, device_scale_factor=1.5)
         page.goto(page_file.as_uri())
         page.wait_for_selector("body[data-ready]")

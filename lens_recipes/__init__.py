@@ -15,33 +15,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._anatomy import Anatomy, anatomy
-    from ._attribution import attribution
-    from ._estimate import RemoteEstimate, estimate
-    from ._logit_lens import logit_lens
-    from ._paste import paste
-    from ._report import report
-    from ._table import table
-    from .attribution_result import Attribution, Part
-    from .certificate import Certificate
-    from .components import Important
-    from .errors import LensError, RemoteLensError
-    from .figure_files import save_png, save_svg, write_html
-    from .generation import generate_lens
-    from .jobs import Job, JobStatus, submit
-    from .metrics import logit_diff
-    from .models import load
-    from .ndif import RemoteSettings, remote_settings
-    from .plot import heatmap
-    from .plot_attribution import attribution_bars, head_grid, source_map
-    from .plot_compare import compare
-    from .plot_flow import rank_flow
-    from .plot_generation import generation_heatmap, generation_steps, write_generation
-    from .plot_profile import layer_profile
-    from .plot_tracks import top_tokens, trajectory
-    from .result import LensResult, Response, Site, Tokens
-    from .tracks import Settled, settled_layers
-    from .vectors import decode_vectors
+    from lens_recipes.arrays.axes import Part, Response, Site, Tokens
+    from lens_recipes.arrays.certificate import Certificate
+    from lens_recipes.arrays.metrics import logit_diff, metric_values
+    from lens_recipes.arrays.sites import Important
+    from lens_recipes.arrays.tracks import Settled, settled_layers
+    from lens_recipes.errors import LensError, RemoteLensError
+    from lens_recipes.models.load import load
+    from lens_recipes.models.structure.anatomy import Anatomy, anatomy
+    from lens_recipes.recipes.attribution.attribution import attribution
+    from lens_recipes.recipes.generation.generate import generate_lens
+    from lens_recipes.recipes.logit_lens import logit_lens
+    from lens_recipes.recipes.paste.paste import paste
+    from lens_recipes.recipes.vectors import decode_vectors
+    from lens_recipes.results import Attribution, LensResult
+    from lens_recipes.run.remote.estimate import RemoteEstimate, estimate
+    from lens_recipes.run.remote.jobs import Job, JobStatus, submit
+    from lens_recipes.run.remote.settings import RemoteSettings, remote_settings
+    from lens_recipes.views.figures.attribution import attribution_bars, head_grid, source_map
+    from lens_recipes.views.figures.compare.figure import compare
+    from lens_recipes.views.figures.export import save_png, save_svg, write_html
+    from lens_recipes.views.figures.generation.heatmap import generation_heatmap
+    from lens_recipes.views.figures.generation.steps import generation_steps
+    from lens_recipes.views.figures.heatmap import heatmap
+    from lens_recipes.views.figures.profile import layer_profile
+    from lens_recipes.views.figures.rank_flow import rank_flow
+    from lens_recipes.views.figures.trajectory import top_tokens, trajectory
+    from lens_recipes.views.pages.generation import write_generation
+    from lens_recipes.views.pages.report import report
+    from lens_recipes.views.tables.table import table
 
 __all__ = [
     "Anatomy",
@@ -75,6 +77,7 @@ __all__ = [
     "load",
     "logit_diff",
     "logit_lens",
+    "metric_values",
     "paste",
     "rank_flow",
     "remote_settings",
@@ -92,51 +95,52 @@ __all__ = [
 ]
 
 _HOME = {
-    "Anatomy": "_anatomy",
-    "anatomy": "_anatomy",
-    "attribution": "_attribution",
-    "Attribution": "attribution_result",
-    "Part": "attribution_result",
-    "Certificate": "certificate",
-    "Important": "components",
+    "Anatomy": "models.structure.anatomy",
+    "anatomy": "models.structure.anatomy",
+    "attribution": "recipes.attribution.attribution",
+    "Attribution": "results",
+    "Part": "arrays.axes",
+    "Certificate": "arrays.certificate",
+    "Important": "arrays.sites",
     "LensError": "errors",
     "RemoteLensError": "errors",
-    "RemoteEstimate": "_estimate",
-    "estimate": "_estimate",
-    "Job": "jobs",
-    "JobStatus": "jobs",
-    "submit": "jobs",
-    "RemoteSettings": "ndif",
-    "remote_settings": "ndif",
-    "generate_lens": "generation",
-    "logit_lens": "_logit_lens",
-    "paste": "_paste",
-    "load": "models",
-    "heatmap": "plot",
-    "save_png": "figure_files",
-    "save_svg": "figure_files",
-    "write_html": "figure_files",
-    "attribution_bars": "plot_attribution",
-    "head_grid": "plot_attribution",
-    "source_map": "plot_attribution",
-    "compare": "plot_compare",
-    "rank_flow": "plot_flow",
-    "layer_profile": "plot_profile",
-    "generation_heatmap": "plot_generation",
-    "generation_steps": "plot_generation",
-    "write_generation": "plot_generation",
-    "top_tokens": "plot_tracks",
-    "trajectory": "plot_tracks",
-    "report": "_report",
-    "LensResult": "result",
-    "Response": "result",
-    "Site": "result",
-    "Tokens": "result",
-    "table": "_table",
-    "Settled": "tracks",
-    "logit_diff": "metrics",
-    "settled_layers": "tracks",
-    "decode_vectors": "vectors",
+    "RemoteEstimate": "run.remote.estimate",
+    "estimate": "run.remote.estimate",
+    "Job": "run.remote.jobs",
+    "JobStatus": "run.remote.jobs",
+    "submit": "run.remote.jobs",
+    "RemoteSettings": "run.remote.settings",
+    "remote_settings": "run.remote.settings",
+    "generate_lens": "recipes.generation.generate",
+    "logit_lens": "recipes.logit_lens",
+    "paste": "recipes.paste.paste",
+    "load": "models.load",
+    "heatmap": "views.figures.heatmap",
+    "save_png": "views.figures.export",
+    "save_svg": "views.figures.export",
+    "write_html": "views.figures.export",
+    "attribution_bars": "views.figures.attribution",
+    "head_grid": "views.figures.attribution",
+    "source_map": "views.figures.attribution",
+    "compare": "views.figures.compare.figure",
+    "rank_flow": "views.figures.rank_flow",
+    "layer_profile": "views.figures.profile",
+    "generation_heatmap": "views.figures.generation.heatmap",
+    "generation_steps": "views.figures.generation.steps",
+    "write_generation": "views.pages.generation",
+    "top_tokens": "views.figures.trajectory",
+    "trajectory": "views.figures.trajectory",
+    "report": "views.pages.report",
+    "LensResult": "results",
+    "Response": "arrays.axes",
+    "Site": "arrays.axes",
+    "Tokens": "arrays.axes",
+    "table": "views.tables.table",
+    "Settled": "arrays.tracks",
+    "logit_diff": "arrays.metrics",
+    "metric_values": "arrays.metrics",
+    "settled_layers": "arrays.tracks",
+    "decode_vectors": "recipes.vectors",
 }
 
 

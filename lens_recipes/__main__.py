@@ -1,6 +1,6 @@
 """`python -m lens_recipes`."""
 
-from .cli import main
+from lens_recipes.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .jobs import Job
+from typing import Any
 
 
 class LensError(Exception):
@@ -27,7 +24,9 @@ class RemoteLensError(LensError):
             `error.job.result()` goes on, and computes nothing twice.
     """
 
-    def __init__(self, happened: str, todo: str, *, may_finish: bool = False, job: Job | None = None) -> None:
+    def __init__(
+        self, happened: str, todo: str, *, may_finish: bool = False, job: Any = None
+    ) -> None:
         super().__init__(happened, todo)
         self.happened, self.todo, self.may_finish, self.job = happened, todo, may_finish, job
 

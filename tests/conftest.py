@@ -14,9 +14,11 @@ import pytest
 import tiny
 
 import lens_recipes
-from lens_recipes.cli import main
+from lens_recipes.cli.app import main
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with Ctrl-C ignored
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell starts its background jobs with Ctrl-C ignored
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +30,9 @@ def smollm2():
 @pytest.fixture(scope="session")
 def llama():
     """A random Llama with a tokenizer: fast, and strings work."""
-    return lens_recipes.load(tiny.llama(vocab_size=tiny.STRING_VOCAB), tokenizer=tiny.tiny_tokenizer())
+    return lens_recipes.load(
+        tiny.llama(vocab_size=tiny.STRING_VOCAB), tokenizer=tiny.tiny_tokenizer()
+    )
 
 
 @pytest.fixture

@@ -18,12 +18,16 @@ OURS = re.compile(r"</?(b|br|sub|extra)>")
 
 def hostile_texts(result: Any) -> Any:
     """The same lens result with a hostile text in the place of every token's, of its prompts and of its model."""
-    ids = sorted({*result.texts, *map(int, result.tokens.id), *map(int, result.tokens.next_id)} - {-1})
+    ids = sorted(
+        {*result.texts, *map(int, result.tokens.id), *map(int, result.tokens.next_id)} - {-1}
+    )
     texts = {token: HOSTILE[i % len(HOSTILE)] for i, token in enumerate(ids)}
     tokens = dataclasses.replace(result.tokens, text=[texts[int(i)] for i in result.tokens.id])
     model = {**result.provenance, "model": "<i>m</i>$y$"}
     prompts = ["".join(HOSTILE)] * len(result.prompts)
-    return dataclasses.replace(result, texts=texts, tokens=tokens, prompts=prompts, provenance=model)
+    return dataclasses.replace(
+        result, texts=texts, tokens=tokens, prompts=prompts, provenance=model
+    )
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -44,7 +48,9 @@ def assert_inert(figure: Any) -> None:
     for text in leaves(plain):
         assert not set("<>$") & set(OURS.sub("", text)), text
         assert not re.search(r"&(?!amp;|lt;|gt;|#36;|quot;|#x27;)", text), text
-    asked = [trace.get(name) for trace in plain["data"] for name in ("hovertemplate", "texttemplate")]
+    asked = [
+        trace.get(name) for trace in plain["data"] for name in ("hovertemplate", "texttemplate")
+    ]
     assert set(filter(None, asked)) <= {"%{customdata}<extra></extra>", "%{text}"}
     assert {key for frame in plain.get("frames", []) for trace in frame["data"] for key in trace} <= {
         "type", "x", "y", "z", "text", "customdata",
@@ -55,5 +61,12 @@ def cell_words(figure: Any, n: int = 0) -> list[list[str]]:
     """The words in a figure's `n`-th heatmap, of whose cells each has one in white or one in black."""
     white = figure.data[n]
     black = [trace for trace in figure.data if trace.type == "heatmap" and not trace.customdata][n]
-    assert not any(a and b for pair in zip(white.text, black.text, strict=True) for a, b in zip(*pair, strict=True))
-    return [[a or b for a, b in zip(*pair, strict=True)] for pair in zip(white.text, black.text, strict=True)]
+    assert not any(
+        a and b
+        for pair in zip(white.text, black.text, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
+    return [
+        [a or b for a, b in zip(*pair, strict=True)]
+        for pair in zip(white.text, black.text, strict=True)
+    ]

@@ -39,9 +39,14 @@ from nnsight.schema.response import ResponseModel, Status
 from nnsight.tracing.tracer import _saves, dec, inc
 
 import lens_recipes as lr
-from lens_recipes import jobs, ndif
+from lens_recipes.run.remote import jobs
+from lens_recipes.run.remote import server as ndif
 
-REPO, SMOLLM2, REVISION = "lens-recipes/tiny", "lens-recipes/smollm2", "0123456789abcdef0123456789abcdef01234567"
+REPO, SMOLLM2, REVISION = (
+    "lens-recipes/tiny",
+    "lens-recipes/smollm2",
+    "0123456789abcdef0123456789abcdef01234567",
+)
 KEY = "11111111-2222-4333-8444-abcdefabcdef"
 NOT_THERE = ("lens_recipes", "jaxtyping", "plotly", "platformdirs", "rich", "tqdm", "typer")
 
@@ -100,14 +105,18 @@ class Exchange(BaseHTTPRequestHandler):
 
     def serve(self) -> None:
         """What is scripted for this route, else what a server does."""
-        self.loopback.seen.append(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+        self.loopback.seen.append(
+            Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
+        )
         self.loopback.next_fault(self.path.split("/")[1])(self)
 
     def ordinary(self) -> None:
         """As a server without faults."""
         getattr(self, f"on_{self.path.split('/')[1]}", lambda: self.answer(404, b"no such place"))()
 
-    def answer(self, status: int, body: Any = b"", headers: dict[str, str] | None = None, length: int = -1) -> None:
+    def answer(
+        self, status: int, body: Any = b"", headers: dict[str, str] | None = None, length: int = -1
+    ) -> None:
         """Say it; `length` is what the header claims."""
         plain = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
@@ -243,7 +252,9 @@ class Loopback:
         form = _form(body, content_type.partition("boundary=")[2].encode())
         number = f"job-{next(self._ids)}"
         self.parcels[number] = Parcel(RequestModel.model_validate_json(form["data"]), form["blob"])
-        return ResponseModel(id=number, status=Status.RECEIVED, description="Your job has been received.")
+        return ResponseModel(
+            id=number, status=Status.RECEIVED, description="Your job has been received."
+        )
 
     def run(self, number: str, parcel: Parcel) -> ResponseModel:
         """Run a block where this package does not exist, and keep what it saved."""
@@ -252,22 +263,33 @@ class Loopback:
             try:
                 parcel.result = self._execute(parcel)
                 parcel.last = ResponseModel(
-                    id=number, status=Status.COMPLETED, description="Done.", data=f"{self.url}/store/{number}"
+                    id=number,
+                    status=Status.COMPLETED,
+                    description="Done.",
+                    data=f"{self.url}/store/{number}",
                 )
             except Exception:
-                parcel.last = ResponseModel(id=number, status=Status.ERROR, description=traceback.format_exc())
+                parcel.last = ResponseModel(
+                    id=number, status=Status.ERROR, description=traceback.format_exc()
+                )
         return parcel.last
 
     def _execute(self, parcel: Parcel) -> bytes:
         objects = self.model._remoteable_persistent_objects()
         with self._counted(), strict_local.absent(*NOT_THERE), _strange_classes():
             sources = dict(linecache.cache)
-            tracer = RequestModel.deserialize(parcel.blob, objects, compress=parcel.request.compress)
+            tracer = RequestModel.deserialize(
+                parcel.blob, objects, compress=parcel.request.compress
+            )
             _put_back(sources, tracer.info.frame.f_code.co_filename)
             inc()
             try:
                 tracer.execute(tracer.info.code)
-                saved = {name: value for name, value in tracer.info.frame.f_locals.items() if id(value) in _saves()}
+                saved = {
+                    name: value
+                    for name, value in tracer.info.frame.f_locals.items()
+                    if id(value) in _saves()
+                }
             finally:
                 dec()
         return as_result(saved)
@@ -330,14 +352,18 @@ def says(status: int, body: Any = b"", **headers: str) -> Fault:
     def fault(exchange: Exchange) -> None:
         if exchange.command == "POST":
             exchange.take()
-        exchange.answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        exchange.answer(
+            status, body, {name.replace("_", "-"): value for name, value in headers.items()}
+        )
 
     return fault
 
 
 def reports(status: Status, text: str = "", data: Any = None) -> Fault:
     """A job's state."""
-    return lambda exchange: exchange.say(ResponseModel(id=exchange.name, status=status, description=text, data=data))
+    return lambda exchange: exchange.say(
+        ResponseModel(id=exchange.name, status=status, description=text, data=data)
+    )
 
 
 def hangs_up(exchange: Exchange) -> None:

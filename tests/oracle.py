@@ -67,7 +67,9 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     found = [
         (name.count("."), module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and all(block in ran for block in module)
+        if isinstance(module, nn.ModuleList)
+        and len(module) == count
+        and all(block in ran for block in module)
     ]
     if not found:
         raise LookupError(f"no list of {count} blocks ran in {type(model).__name__}")

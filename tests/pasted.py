@@ -53,7 +53,9 @@ def execute(text: str, folder: Path) -> dict[str, Any]:
 
 
 def close(found: Any, expected: Any, message: str = "") -> None:
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=2e-4, rtol=1e-3, err_msg=message)
+    np.testing.assert_allclose(
+        np.asarray(found), np.asarray(expected), atol=2e-4, rtol=1e-3, err_msg=message
+    )
 
 
 def same(found: Any, expected: Any, message: str = "") -> None:
@@ -81,12 +83,16 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
-def alone(text: str, hub: Path, folder: Path, *ids: str, **more: str) -> subprocess.CompletedProcess[str]:
+def alone(
+    text: str, hub: Path, folder: Path, *ids: str, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own that cannot import this package; a server knows these hub ids."""
     (folder / "script.py").write_text(text)
     command = [sys.executable, "-c", ALONE, "script.py", *ids]
     variables = environment(hub) | more
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=variables)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env=variables
+    )
 
 
 # Lines of code: elsewhere forty, and two more on a server.
@@ -98,14 +104,22 @@ def refuse_bad_form(model: str, recipes: list[str], folder: Path, remote: bool) 
     for recipe in recipes:
         (folder / f"{recipe}.py").write_text(lr.paste(recipe, model, remote=remote))
     ruff = Path(sys.executable).with_name("ruff")
-    rules = ["check", "--isolated", "--line-length=120", "--select=E,F,I,UP,B,PIE,C4", "--ignore=B905"]
+    rules = [
+        "check",
+        "--isolated",
+        "--line-length=120",
+        "--select=E,F,I,UP,B,PIE,C4",
+        "--ignore=B905",
+    ]
     for command in (["format", "--isolated", "--line-length=120", "--check", "--diff"], rules):
         done = subprocess.run([ruff, *command, folder], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
     for recipe in recipes:
         text = (folder / f"{recipe}.py").read_text()
         code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
-        lines = [line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
+        lines = [
+            line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")
+        ]
         assert 10 <= len(lines) <= LONGER.get(recipe, 42 if remote else 40), (recipe, len(lines))
         assert "lens_recipes" not in code
         assert str(folder) not in text
@@ -142,7 +156,9 @@ def grid_heatmap(found: dict[str, Any], model: Any) -> None:
 
 def batch(found: dict[str, Any], model: Any) -> None:
     answers = [[target] for target in ASKED.values()]
-    result = lr.logit_lens(model, list(ASKED), layers=layers_of(found), targets=answers, positions=-1)
+    result = lr.logit_lens(
+        model, list(ASKED), layers=layers_of(found), targets=answers, positions=-1
+    )
     same(stacked(found["ranks"]), result.target_ranks[..., 0])
 
 
@@ -150,16 +166,24 @@ def components(found: dict[str, Any], model: Any) -> None:
     assert [layer for layer, _ in found["lens"]] == layers_of(found)
     for name in dict.fromkeys(name for _, said in found["lens"] for name in said):
         rows = {layer: said[name] for layer, said in found["lens"] if name in said}
-        result = lr.logit_lens(model, PROMPT, layers=list(rows), components=name, positions=-1, top_k=3)
+        result = lr.logit_lens(
+            model, PROMPT, layers=list(rows), components=name, positions=-1, top_k=3
+        )
         same(stacked([ids for _, ids in rows.values()]), result.top_ids[:, 0], name)
-        close(stacked([probs for probs, _ in rows.values()]), np.exp(result.top_logprobs[:, 0]), name)
+        close(
+            stacked([probs for probs, _ in rows.values()]), np.exp(result.top_logprobs[:, 0]), name
+        )
 
 
 def attribution(found: dict[str, Any], model: Any) -> None:
     result = lr.attribution(model, PROMPT, "a", against="e", unit="component")
     expected: dict[str, float] = {}
     for part, value in zip(result.parts, result.values[:, 0, 0], strict=True):
-        name = part.component if part.component in ("embed", "bias") else f"{part.layer} {part.component}"
+        name = (
+            part.component
+            if part.component in ("embed", "bias")
+            else f"{part.layer} {part.component}"
+        )
         expected[name] = expected.get(name, 0.0) + float(value)
     values = {"bias": 0.0, **found["values"]}
     assert set(expected) == set(values)

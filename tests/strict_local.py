@@ -33,7 +33,9 @@ class _Absent(importlib.abc.MetaPathFinder):
 @contextlib.contextmanager
 def absent(*packages: str) -> Iterator[None]:
     """Make packages unimportable, also the ones that are already imported."""
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in packages}
+    hidden = {
+        name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in packages
+    }
     finder = _Absent(packages)
     sys.meta_path.insert(0, finder)
     try:
@@ -63,7 +65,11 @@ def install(monkeypatch, *packages: str) -> None:
             running.append(True)
             try:
                 arrived.execute(arrived.info.code)
-                saved = {name: value for name, value in arrived.info.frame.f_locals.items() if id(value) in _saves()}
+                saved = {
+                    name: value
+                    for name, value in arrived.info.frame.f_locals.items()
+                    if id(value) in _saves()
+                }
             finally:
                 running.pop()
                 dec()

@@ -14,12 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lens_recipes as lr
-from lens_recipes.frozen import freeze, head_writes, through
-from lens_recipes.readout import replay
-from lens_recipes.tail import split
-from lens_recipes.wiring import attention_of, wiring
+from lens_recipes.models.structure.blocks import attention_of, residual_blocks
+from lens_recipes.models.structure.head_path import split_at_unembedding
+from lens_recipes.trace.attribution.freeze import apply_affine, freeze_norm, head_writes
+from lens_recipes.trace.operations import replay
 
-NO_SUMS = ["openai_gpt", "opt_350m", "bert_lm", "modernbert_decoder"]  # post-norm, or an activation in the head
+NO_SUMS = [
+    "openai_gpt",
+    "opt_350m",
+    "bert_lm",
+    "modernbert_decoder",
+]  # post-norm, or an activation in the head
 NO_HEADS = ["mamba", "mamba2", "rwkv", "rwkv_halved"]
 NO_SOURCES = ["minicpm3"]  # latent attention: the values are no module's output
 SUMS = [family for family in tiny.FAMILIES if family not in NO_SUMS]
@@ -36,7 +41,9 @@ def close(size):
     return {"atol": 2e-5 * max(1.0, float(size)), "rtol": 1e-4}
 
 
-@pytest.mark.parametrize(("unit", "family"), [(unit, family) for unit, names in UNITS.items() for family in names])
+@pytest.mark.parametrize(
+    ("unit", "family"), [(unit, family) for unit, names in UNITS.items() for family in names]
+)
 def test_parts_sum_to_the_models_own_logit(unit, family):
     module = tiny.FAMILIES[family]()
     result = lr.attribution(lr.load(module), IDS, [7, 11], unit=unit, positions=[2, -1])
@@ -51,7 +58,9 @@ def test_parts_sum_to_the_models_own_logit(unit, family):
     assert len(result.parts) == len(set(result.parts)) == len(result.values)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "bloom", "mamba", "rwkv_halved", "recurrent_gemma"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "cohere", "bloom", "mamba", "rwkv_halved", "recurrent_gemma"]
+)
 @pytest.mark.parametrize("layer", [0, 2])
 def test_at_a_layer_the_lens_is_explained(family, layer):
     model = lr.load(tiny.FAMILIES[family]())
@@ -62,7 +71,9 @@ def test_at_a_layer_the_lens_is_explained(family, layer):
     assert result.at_layer == layer
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "bloom", "falcon", "gptj", "qwen2", "gpt_oss"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gpt2", "gemma2", "bloom", "falcon", "gptj", "qwen2", "gpt_oss"]
+)
 def test_finer_units_sum_to_coarser_ones(family):
     """Tokens and the values' bias to their head, heads and the output's bias to attention, components to the layer."""
     model = lr.load(tiny.FAMILIES[family]())
@@ -73,14 +84,18 @@ def test_finer_units_sum_to_coarser_ones(family):
         return found[unit].values[index].sum(0, dtype=np.float64)
 
     scale = close(np.abs(found["token"].values).max())
-    for layer in range(len(wiring(model))):
+    for layer in range(len(residual_blocks(model))):
         for head in range(4):
             whole = total("head", lambda p, n=layer, h=head: (p.layer, p.head) == (n, h))
             np.testing.assert_allclose(
-                total("token", lambda p, n=layer, h=head: (p.layer, p.head) == (n, h)), whole, **scale
+                total("token", lambda p, n=layer, h=head: (p.layer, p.head) == (n, h)),
+                whole,
+                **scale,
             )
         attention = total("component", lambda p, n=layer: p == lr.Part(n, "attn_out"))
-        heads = total("head", lambda p, n=layer: p.layer == n and p.component in ("head_out", "attn_bias"))
+        heads = total(
+            "head", lambda p, n=layer: p.layer == n and p.component in ("head_out", "attn_bias")
+        )
         np.testing.assert_allclose(heads, attention, **scale)
         block = total("layer", lambda p, n=layer: p == lr.Part(n, "layer"))
         parts = total("component", lambda p, n=layer: p.layer == n and p.component != "embed")
@@ -106,8 +121,12 @@ def test_against_the_mean_is_minus_the_mean_of_all(llama):
     one = lr.attribution(llama, "a prompt", [260], unit="component")
     every = lr.attribution(llama, "a prompt", list(range(tiny.STRING_VOCAB)), unit="component")
     held = lr.attribution(llama, "a prompt", [260], against="mean", unit="component")
-    np.testing.assert_allclose(held.values, one.values - every.values.mean(-1, keepdims=True), atol=1e-5)
-    np.testing.assert_allclose(held.logit, one.logit - every.logit.mean(-1, keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(
+        held.values, one.values - every.values.mean(-1, keepdims=True), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        held.logit, one.logit - every.logit.mean(-1, keepdims=True), atol=1e-5
+    )
 
 
 def test_against_per_prompt_and_per_target(llama):
@@ -127,8 +146,12 @@ def test_the_softcap_is_left_out_and_reported(family):
     own = oracle.plain_logits(module, IDS)[:, -1]
     cap = {"gemma2": 10.0, "nanochat": 8.0, "recurrent_gemma": 10.0}[family]
     raw = torch.atanh(own.double() / cap) * cap
-    np.testing.assert_allclose(result.capped_logit, (own[:, [7, 9]] - own[:, [20]]).numpy(), atol=1e-4)
-    np.testing.assert_allclose(result.logit, (raw[:, [7, 9]] - raw[:, [20]]).numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        result.capped_logit, (own[:, [7, 9]] - own[:, [20]]).numpy(), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        result.logit, (raw[:, [7, 9]] - raw[:, [20]]).numpy(), rtol=1e-3, atol=1e-3
+    )
     assert np.abs(result.logit - result.capped_logit).max() > 0.05
 
 
@@ -136,12 +159,14 @@ def test_the_mean_after_a_softcap():
     module = tiny.FAMILIES["gemma2"]()
     result = lr.attribution(lr.load(module), IDS, [7], against="mean")
     own = oracle.plain_logits(module, IDS)[:, -1]
-    np.testing.assert_allclose(result.capped_logit[:, 0], (own[:, 7] - own.mean(-1)).numpy(), atol=1e-4)
+    np.testing.assert_allclose(
+        result.capped_logit[:, 0], (own[:, 7] - own.mean(-1)).numpy(), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "cohere", "gptj", "gemma2", "opt_project"])
 def test_rows_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
-    from lens_recipes import _attribution
+    from lens_recipes.recipes.attribution import attribution as _attribution
 
     model = lr.load(tiny.FAMILIES[family]())
     rows = lr.attribution(model, IDS, [7, 9], against="mean", unit="head")
@@ -176,7 +201,10 @@ def outputs(module, ids, *modules):
     seen = {}
 
     def note(m, args, out):
-        seen[m] = (args[0].detach().clone(), (out if isinstance(out, torch.Tensor) else out[0]).detach().clone())
+        seen[m] = (
+            args[0].detach().clone(),
+            (out if isinstance(out, torch.Tensor) else out[0]).detach().clone(),
+        )
 
     handles = [m.register_forward_hook(note) for m in modules]
     oracle.plain_logits(module, ids)
@@ -193,8 +221,18 @@ BY_HAND = {
     "gpt_neox": ("gpt_neox.layers.{}.attention.dense", "gpt_neox.final_layer_norm", None, 0.0),
     "falcon": ("transformer.h.{}.self_attention.dense", "transformer.ln_f", None, 0.0),
     "bloom": ("transformer.h.{}.self_attention.dense", "transformer.ln_f", None, 0.0),
-    "gemma2": ("model.layers.{}.self_attn.o_proj", "model.norm", "model.layers.{}.post_attention_layernorm", 1.0),
-    "olmo2": ("model.layers.{}.self_attn.o_proj", "model.norm", "model.layers.{}.post_attention_layernorm", 0.0),
+    "gemma2": (
+        "model.layers.{}.self_attn.o_proj",
+        "model.norm",
+        "model.layers.{}.post_attention_layernorm",
+        1.0,
+    ),
+    "olmo2": (
+        "model.layers.{}.self_attn.o_proj",
+        "model.norm",
+        "model.layers.{}.post_attention_layernorm",
+        0.0,
+    ),
 }
 
 
@@ -224,7 +262,9 @@ def test_a_head_is_what_its_columns_write(family):
                 ((_, after),) = outputs(module, IDS, projection)
             change = before - after
             if between is not None:
-                change = frozen_norm(module.get_submodule(between.format(layer)), before, change, plus)
+                change = frozen_norm(
+                    module.get_submodule(between.format(layer)), before, change, plus
+                )
             share = frozen_norm(norm, stream, change, plus)[:, -1] @ head_module.weight[[7, 11]].T
             part = result.parts.index(lr.Part(layer, "head_out", head))
             np.testing.assert_allclose(result.values[part], share.numpy(), rtol=1e-3, atol=1e-4)
@@ -235,13 +275,17 @@ def test_a_real_ablation_is_another_number(smollm2):
     prompt = "The capital of France is"
     result = lr.attribution(smollm2, prompt, " Paris", unit="head")
     part, value = max(
-        (p for p in result.top(20) if p[0].component == "head_out" and p[0].layer < 24), key=lambda p: abs(p[1])
+        (p for p in result.top(20) if p[0].component == "head_out" and p[0].layer < 24),
+        key=lambda p: abs(p[1]),
     )
     module = smollm2._module
     ids = torch.tensor([smollm2.tokenizer(prompt).input_ids])
     paris = int(result.target_ids[0, 0])
     own = oracle.plain_logits(module, ids)[0, -1, paris]
-    with silenced(module.model.layers[part.layer].self_attn.o_proj, list(range(part.head * 64, part.head * 64 + 64))):
+    with silenced(
+        module.model.layers[part.layer].self_attn.o_proj,
+        list(range(part.head * 64, part.head * 64 + 64)),
+    ):
         without = oracle.plain_logits(module, ids)[0, -1, paris]
     assert abs(float(own - without) - value) > 0.2
     assert "direct" in result.summary()
@@ -263,7 +307,7 @@ def test_a_source_token_is_weight_times_value(family):
     for config, _ in attention_of(module):
         config._attn_implementation_internal = "eager"
     layer, source = 1, 3
-    write = next(w for w in wiring(model)[layer].writes if w.heads)
+    write = next(w for w in residual_blocks(model)[layer].writes if w.heads)
     values, columns = (
         module.get_submodule(write.heads.values.path),
         sorted({*itertools.chain(*write.heads.value_columns)}),
@@ -297,15 +341,15 @@ def module_at_zero(module, like):
 def share_of(model, layer, inner, targets):
     """The share in a logit of a change of the output projection's input, with the norms of this run."""
     parts = lr.anatomy(model)
-    before, linear, _ = split(parts.tail)
-    write = next(w for w in wiring(model)[layer].writes if w.heads)
+    before, linear, _ = split_at_unembedding(parts.tail)
+    write = next(w for w in residual_blocks(model)[layer].writes if w.heads)
     projection = model._module.get_submodule(write.heads.read.path)
     norm = model._module.get_submodule(parts.norm)
     ((x, _), (stream, _)) = outputs(model._module, IDS, projection, norm)
-    chain, _ = freeze(model, list(write.heads.chain), x[:, -1])
-    tail, _ = freeze(model, before, stream[:, -1])
+    chain, _ = freeze_norm(model, list(write.heads.chain), x[:, -1])
+    tail, _ = freeze_norm(model, before, stream[:, -1])
     both = torch.stack([inner, torch.zeros_like(inner)])
-    logits = replay(model, linear, through(model, tail, through(model, chain, both)))
+    logits = replay(model, linear, apply_affine(model, tail, apply_affine(model, chain, both)))
     return (logits[0] - logits[1])[:, targets].numpy()
 
 
@@ -329,7 +373,11 @@ def test_prompts_of_different_length_in_one_call(llama):
 def test_a_token_reads_nothing_from_the_future(llama):
     result = lr.attribution(llama, "a prompt with words", [260], unit="token", positions=[0, 2])
     for token, position in enumerate(result.tokens.position):
-        later = [i for i, part in enumerate(result.parts) if part.source is not None and part.source > position]
+        later = [
+            i
+            for i, part in enumerate(result.parts)
+            if part.source is not None and part.source > position
+        ]
         assert later
         assert np.abs(result.values[later, token]).max() == 0
 
@@ -340,7 +388,7 @@ def implementations(module):
 
 @pytest.mark.parametrize("family", ["llama", "falcon", "llava"])
 def test_attention_is_switched_back(family, monkeypatch):
-    from lens_recipes import _attribution
+    from lens_recipes.recipes.attribution import attribution as _attribution
 
     module = tiny.FAMILIES[family]()
     model = lr.load(module)
@@ -362,19 +410,26 @@ def test_attention_is_switched_back(family, monkeypatch):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), a=st.floats(-3, 3), b=st.floats(-3, 3), family=st.sampled_from(["llama", "gpt2"]))
+@given(
+    seed=st.integers(0, 10**6),
+    a=st.floats(-3, 3),
+    b=st.floats(-3, 3),
+    family=st.sampled_from(["llama", "gpt2"]),
+)
 def test_the_frozen_tail_is_linear(seed, a, b, family):
     model = LINEAR.setdefault(family, lr.load(tiny.FAMILIES[family]()))
     generator = torch.Generator().manual_seed(seed)
     x, u, v = torch.randn(3, 5, 32, generator=generator)
-    before, linear, _ = split(lr.anatomy(model).tail)
+    before, linear, _ = split_at_unembedding(lr.anatomy(model).tail)
     with torch.no_grad():
-        frozen, normed = freeze(model, before, x)
+        frozen, normed = freeze_norm(model, before, x)
         rows = torch.stack([u, v, a * u + b * v, torch.zeros_like(u), x])
-        out = replay(model, linear, through(model, frozen, rows))
+        out = replay(model, linear, apply_affine(model, frozen, rows))
         one, two, mixed, zero, whole = out
         own = replay(model, linear, normed)
-    torch.testing.assert_close(mixed - zero, a * (one - zero) + b * (two - zero), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        mixed - zero, a * (one - zero) + b * (two - zero), atol=1e-3, rtol=1e-3
+    )
     torch.testing.assert_close(whole, own, atol=1e-4, rtol=1e-4)
 
 
@@ -385,7 +440,7 @@ LINEAR: dict = {}
 @given(seed=st.integers(0, 10**6), scale=st.floats(-4, 4))
 def test_heads_are_linear_in_their_columns(seed, scale):
     model = LINEAR.setdefault("qwen2", lr.load(tiny.FAMILIES["qwen2"]()))
-    heads = next(w for w in wiring(model)[0].writes if w.heads).heads
+    heads = next(w for w in residual_blocks(model)[0].writes if w.heads).heads
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(seed))
     scaled = x.clone()
     scaled[:, heads.columns[2]] *= scale
@@ -406,7 +461,9 @@ def test_heads_are_linear_in_their_columns(seed, scale):
 def test_half_precision(family, unit):
     """In bfloat16 the sums are off by rounding alone: 5 % of the largest part, where float32 has a millionth."""
     exact = lr.attribution(lr.load(tiny.FAMILIES[family]()), IDS, [7, 11], unit=unit)
-    half = lr.attribution(lr.load(tiny.FAMILIES[family]().to(torch.bfloat16)), IDS, [7, 11], unit=unit)
+    half = lr.attribution(
+        lr.load(tiny.FAMILIES[family]().to(torch.bfloat16)), IDS, [7, 11], unit=unit
+    )
     assert half.certificate.max_sum_error < 5e-2
     assert half.certificate.max_block_error < 2e-2
     largest = np.abs(exact.values).max()
@@ -422,7 +479,9 @@ def test_smollm2_in_both_precisions(smollm2):
     for unit in UNITS:
         result = lr.attribution(smollm2, prompts, targets, against=against, unit=unit)
         assert result.certificate.max_sum_error < 1e-5
-    half = lr.attribution(lr.load("smollm2", dtype="bfloat16"), prompts, targets, against=against, unit="head")
+    half = lr.attribution(
+        lr.load("smollm2", dtype="bfloat16"), prompts, targets, against=against, unit="head"
+    )
     assert half.certificate.passed
     assert half.certificate.max_sum_error < 3e-2
 
@@ -453,9 +512,9 @@ def test_no_sources_but_heads(family):
 def test_a_part_that_is_missed_is_not_certified(llama, monkeypatch):
     import dataclasses
 
-    from lens_recipes import _attribution
+    from lens_recipes.recipes.attribution import attribution as _attribution
 
-    honest = wiring(llama)
+    honest = residual_blocks(llama)
     wrong = [dataclasses.replace(honest[0], writes=honest[0].writes[1:]), *honest[1:]]
     monkeypatch.setattr(_attribution, "wiring", lambda _: wrong)
     with pytest.raises(lr.LensError, match="does not sum to the stream"):
@@ -511,7 +570,9 @@ def test_a_padded_unembedding_whose_logits_are_cut(monkeypatch):
     monkeypatch.setattr(type(module), "forward", cut)
     result = lr.attribution(lr.load(module), IDS, [7, 11], against="mean", unit="component")
     own = oracle.plain_logits(module, IDS)[:, -1]
-    np.testing.assert_allclose(result.capped_logit, (own[:, [7, 11]] - own.mean(-1, keepdim=True)).numpy(), atol=1e-4)
+    np.testing.assert_allclose(
+        result.capped_logit, (own[:, [7, 11]] - own.mean(-1, keepdim=True)).numpy(), atol=1e-4
+    )
     np.testing.assert_allclose(result.total, result.logit, atol=1e-4)
 
 
@@ -538,14 +599,18 @@ def test_double_precision(family, unit):
 def test_a_norm_of_odd_width():
     import transformers as hf
 
-    config = hf.GPT2Config(vocab_size=tiny.VOCAB, n_embd=33, n_layer=2, n_head=3, n_positions=tiny.POSITIONS)
+    config = hf.GPT2Config(
+        vocab_size=tiny.VOCAB, n_embd=33, n_layer=2, n_head=3, n_positions=tiny.POSITIONS
+    )
     module = hf.GPT2LMHeadModel(config).eval().requires_grad_(False)
     tiny.unsettle(module, seed=3)
     for unit in UNITS:
         assert lr.attribution(lr.load(module), IDS, [7], unit=unit).certificate.passed
 
 
-@pytest.mark.parametrize("against", [(270, 271), np.array([270, 271]), torch.tensor([270, 271]), range(270, 272)])
+@pytest.mark.parametrize(
+    "against", [(270, 271), np.array([270, 271]), torch.tensor([270, 271]), range(270, 272)]
+)
 def test_any_flat_sequence_is_one_per_prompt(llama, against):
     result = lr.attribution(llama, ["one", "two more"], [260, 261], against=against)
     assert result.against_ids.tolist() == [[270, 270], [271, 271]]
@@ -562,14 +627,18 @@ def test_any_single_part_that_is_missed_is_seen_in_half_precision(monkeypatch):
     """Also beside massive activations: errors are taken number by number."""
     import dataclasses
 
-    from lens_recipes import _attribution
+    from lens_recipes.recipes.attribution import attribution as _attribution
 
     model = lr.load("smollm2", dtype="bfloat16")
-    honest = wiring(model)
+    honest = residual_blocks(model)
     for layer in (1, 8, 20, 29):
         for gone in (0, 1):
             writes = [write for i, write in enumerate(honest[layer].writes) if i != gone]
-            wrong = [*honest[:layer], dataclasses.replace(honest[layer], writes=writes), *honest[layer + 1 :]]
+            wrong = [
+                *honest[:layer],
+                dataclasses.replace(honest[layer], writes=writes),
+                *honest[layer + 1 :],
+            ]
             monkeypatch.setattr(_attribution, "wiring", lambda _, wrong=wrong: wrong)
             kept = lr.attribution(model, "The capital of France is", " Paris", strict=False)
             assert not kept.certificate.passed, (layer, gone, str(kept.certificate))
@@ -577,8 +646,16 @@ def test_any_single_part_that_is_missed_is_seen_in_half_precision(monkeypatch):
 
 def test_a_tiny_budget_changes_nothing(llama):
     for unit in UNITS:
-        free = lr.attribution(llama, "a prompt of words", [260, 261], unit=unit, positions=None, against="mean")
+        free = lr.attribution(
+            llama, "a prompt of words", [260, 261], unit=unit, positions=None, against="mean"
+        )
         tight = lr.attribution(
-            llama, "a prompt of words", [260, 261], unit=unit, positions=None, against="mean", max_bytes=20_000
+            llama,
+            "a prompt of words",
+            [260, 261],
+            unit=unit,
+            positions=None,
+            against="mean",
+            max_bytes=20_000,
         )
         np.testing.assert_allclose(tight.values, free.values, atol=1e-5)

@@ -15,13 +15,14 @@ from hostile import HOSTILE, assert_inert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lens_recipes._attribution_table import signed
-from lens_recipes.attribution_result import AXES, Attribution, Part
-from lens_recipes.certificate import Certificate
-from lens_recipes.display import visible
+from lens_recipes.arrays.attribution import AXES
+from lens_recipes.arrays.axes import Part, Site, Tokens
+from lens_recipes.arrays.certificate import Certificate
+from lens_recipes.arrays.text import visible_token
 from lens_recipes.errors import LensError
-from lens_recipes.plot_attribution import attribution_bars, head_grid, source_map
-from lens_recipes.result import LensResult, Site, Tokens
+from lens_recipes.results import Attribution, LensResult
+from lens_recipes.views.figures.attribution import attribution_bars, head_grid, source_map
+from lens_recipes.views.words import signed
 
 UNITS = ("layer", "component", "head", "token")
 SUFFIXES = (".json", ".npz")
@@ -43,7 +44,9 @@ def parts_of(unit, layers, heads, sources):
         elif unit == "head":
             parts += [Part(layer, "head_out", head) for head in here]
         else:
-            parts += [Part(layer, "head_out", head, source) for head in here for source in range(sources)]
+            parts += [
+                Part(layer, "head_out", head, source) for head in here for source in range(sources)
+            ]
             parts += [Part(layer, "value_bias", head) for head in here]
         parts += [Part(layer, "attn_bias")] if unit in ("head", "token") else []
         parts.append(Part(layer, "mlp_out"))
@@ -51,14 +54,29 @@ def parts_of(unit, layers, heads, sources):
 
 
 def attribution(
-    unit="head", prompts=PROMPTS, *, targets=2, layers=3, heads=4, softcap=None, certificate=GOOD, every=1, seed=0
+    unit="head",
+    prompts=PROMPTS,
+    *,
+    targets=2,
+    layers=3,
+    heads=4,
+    softcap=None,
+    certificate=GOOD,
+    every=1,
+    seed=0,
 ):
     """A made-up attribution, as the recipe would give it: no values where a prompt has no such source."""
     random = np.random.default_rng(seed)
     longest = max(map(len, prompts))
     parts = parts_of(unit, layers, heads, longest)
-    spots = [(p, s) for p, texts in enumerate(prompts) for s in range((len(texts) - 1) % every, len(texts), every)]
-    words = {text: i for i, text in enumerate(dict.fromkeys([t for texts in prompts for t in texts]))}
+    spots = [
+        (p, s)
+        for p, texts in enumerate(prompts)
+        for s in range((len(texts) - 1) % every, len(texts), every)
+    ]
+    words = {
+        text: i for i, text in enumerate(dict.fromkeys([t for texts in prompts for t in texts]))
+    }
     texts = {i: text for text, i in words.items()}
     names = [" Paris", " London", " Rome", "<b>", "$y$", "שלום"]
     texts |= {900 + i: name for i, name in enumerate(names)}
@@ -69,10 +87,14 @@ def attribution(
                 values[i, j] = 0
     total = values.sum(0)
     logit = total + np.float32(1e-5)
-    target_ids = 900 + np.stack([(np.arange(targets) + p) % len(names) for p in range(len(prompts))]).astype(np.int32)
+    target_ids = 900 + np.stack(
+        [(np.arange(targets) + p) % len(names) for p in range(len(prompts))]
+    ).astype(np.int32)
     against_ids = np.full_like(target_ids, 901)
     against_ids[:, 1:] = -1
-    column = {name: np.zeros(len(spots), np.int32) for name in ("prompt", "position", "id", "next_id")}
+    column = {
+        name: np.zeros(len(spots), np.int32) for name in ("prompt", "position", "id", "next_id")
+    }
     for j, (p, position) in enumerate(spots):
         following = prompts[p][position + 1 : position + 2]
         column["prompt"][j], column["position"][j] = p, position
@@ -83,7 +105,9 @@ def attribution(
         at_layer=layers - 1,
         parts=parts,
         tokens=Tokens(
-            **column, generated=np.zeros(len(spots), bool), text=[prompts[p][position] for p, position in spots]
+            **column,
+            generated=np.zeros(len(spots), bool),
+            text=[prompts[p][position] for p, position in spots],
         ),
         prompts=["".join(texts) for texts in prompts],
         sources=[list(texts) for texts in prompts] if unit == "token" else [],
@@ -113,7 +137,16 @@ def assert_equal(one, other):
         assert type(a) is type(b)
         np.testing.assert_array_equal(a, b)
         assert column.name == "text" or a is None or a.dtype == b.dtype
-    for name in ("unit", "at_layer", "parts", "prompts", "sources", "against", "texts", "provenance"):
+    for name in (
+        "unit",
+        "at_layer",
+        "parts",
+        "prompts",
+        "sources",
+        "against",
+        "texts",
+        "provenance",
+    ):
         a, b = getattr(one, name), getattr(other, name)
         assert a == b, name
         assert type(a) is type(b), name
@@ -149,7 +182,9 @@ NUMBERS = st.floats() | st.just(math.nan)
     st.none() | st.builds(Certificate, *[NUMBERS] * 4, st.integers(0, 9), st.just("float32")),
     st.text(st.characters(codec="utf-8"), max_size=5),
 )
-def test_any_attribution_comes_back_from_both_sorts_of_file(tmp_path_factory, unit, targets, numbers, proof, text):
+def test_any_attribution_comes_back_from_both_sorts_of_file(
+    tmp_path_factory, unit, targets, numbers, proof, text
+):
     folder = tmp_path_factory.mktemp("any")
     before = attribution(unit, [["a", text], [text]], targets=targets, certificate=proof)
     for name in ("values", "total", "logit", "error"):
@@ -157,7 +192,10 @@ def test_any_attribution_comes_back_from_both_sorts_of_file(tmp_path_factory, un
         array[...] = np.resize(np.array(numbers, np.float32), array.shape)
     for suffix in SUFFIXES:
         assert_equal(before, through_a_file(before, folder / f"a{suffix}"))
-    json.loads((folder / "a.json").read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
+    json.loads(
+        (folder / "a.json").read_text(encoding="utf-8"),
+        parse_constant=lambda name: pytest.fail(name),
+    )
 
 
 SUMS = [field.name for field in dataclasses.fields(Certificate) if field.default is None]
@@ -165,12 +203,16 @@ SUMS = [field.name for field in dataclasses.fields(Certificate) if field.default
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("value", [None, 0.25, math.nan, math.inf])
-def test_an_optional_number_of_the_certificate_keeps_nan_apart_from_not_measured(tmp_path, value, suffix):
+def test_an_optional_number_of_the_certificate_keeps_nan_apart_from_not_measured(
+    tmp_path, value, suffix
+):
     assert {"max_block_error", "max_total_error", "max_head_error"} <= set(SUMS)
     proof = dataclasses.replace(GOOD, max_kl=math.nan, **dict.fromkeys(SUMS, value))
     after = through_a_file(attribution(certificate=proof), tmp_path / f"a{suffix}").certificate
     assert repr(after) == repr(proof)
-    assert after.passed == proof.passed == (value is None)  # a NaN fails, and still does after a file
+    assert (
+        after.passed == proof.passed == (value is None)
+    )  # a NaN fails, and still does after a file
 
 
 def test_a_file_older_than_the_optional_numbers_can_be_read(tmp_path):
@@ -192,8 +234,13 @@ def lens_result():
         tokens=made.tokens,
         prompts=made.prompts,
         **dict.fromkeys(("top_ids", "target_ranks"), ids),
-        **dict.fromkeys(("top_logprobs", "target_logits", "target_logprobs", "tracked_logprobs"), numbers),
-        **dict.fromkeys(("entropy", "kl_to_final", "logsumexp", "next_logprobs", "final_logprobs"), numbers[..., 0]),
+        **dict.fromkeys(
+            ("top_logprobs", "target_logits", "target_logprobs", "tracked_logprobs"), numbers
+        ),
+        **dict.fromkeys(
+            ("entropy", "kl_to_final", "logsumexp", "next_logprobs", "final_logprobs"),
+            numbers[..., 0],
+        ),
         **dict.fromkeys(("next_ranks", "final_ranks"), ids[..., 0]),
         final_ids=ids[0, :, 0],
         model_logprobs=numbers[0, :, 0],
@@ -211,19 +258,31 @@ def test_the_file_of_the_other_sort_is_told_with_its_reader(tmp_path, suffix):
     attribution().save(parts)
     assert LensResult.load(lens).sites == [Site(0)]
     assert len(Attribution.load(parts)) == 3
-    with pytest.raises(LensError, match=r"is not an attribution but a lens result: read it with lr\.LensResult\.load"):
+    with pytest.raises(
+        LensError,
+        match=r"is not an attribution but a lens result: read it with lr\.LensResult\.load",
+    ):
         Attribution.load(lens)
-    with pytest.raises(LensError, match=r"is not a lens result but an attribution: read it with lr\.Attribution\.load"):
+    with pytest.raises(
+        LensError,
+        match=r"is not a lens result but an attribution: read it with lr\.Attribution\.load",
+    ):
         LensResult.load(parts)
 
 
 DAMAGES = {
-    "another format": (lambda w: w.update(format="someone/else"), ["not an attribution", "someone/else"]),
+    "another format": (
+        lambda w: w.update(format="someone/else"),
+        ["not an attribution", "someone/else"],
+    ),
     "a list for a format": (lambda w: w.update(format=[1]), ["not an attribution"]),
     "another version": (lambda w: w.update(version=99), ["version 99", "reads 1"]),
     "a part less": (lambda w: w["parts"].pop(), ["values", "expected"]),
     "a part of words": (lambda w: w["parts"][0].__setitem__(0, "first"), ["no part", "layer"]),
-    "a part without a name": (lambda w: w["parts"][0].__setitem__(1, None), ["no part", "component"]),
+    "a part without a name": (
+        lambda w: w["parts"][0].__setitem__(1, None),
+        ["no part", "component"],
+    ),
     "a part too long": (lambda w: w["parts"][0].append(1), ["damaged"]),
     "an array less": (lambda w: w["arrays"].pop("capped_logit"), ["capped_logit"]),
     "transposed": (lambda w: w["shapes"].update(total=w["shapes"]["total"][::-1]), ["total"]),
@@ -290,7 +349,9 @@ def test_one_prompts_view_has_its_own_tokens_targets_and_sources(unit):
         np.testing.assert_array_equal(one.values, result.values[kept][:, here])
         lost = [part for part in result.parts if part not in one.parts]
         assert all(part.source is not None and part.source >= len(PROMPTS[number]) for part in lost)
-        assert len(lost) == (11 * (5 - len(PROMPTS[number])) if unit == "token" else 0)  # 4 + 3 + 4 heads
+        assert len(lost) == (
+            11 * (5 - len(PROMPTS[number])) if unit == "token" else 0
+        )  # 4 + 3 + 4 heads
         assert one.sources == ([PROMPTS[number]] if unit == "token" else [])
     assert_equal(result[1], result[1][0])
     assert_equal(result[-1], result[2])
@@ -304,7 +365,9 @@ def test_a_target_is_named_with_what_it_is_compared_to():
     result = attribution()
     assert result.target_name(0, 0) == "·Paris − ·London"
     assert result.target_name(0, 1) == "·London − the mean"
-    plain = dataclasses.replace(result, against="", against_ids=np.full_like(result.against_ids, -1))
+    plain = dataclasses.replace(
+        result, against="", against_ids=np.full_like(result.against_ids, -1)
+    )
     assert plain.target_name(2, 1) == "<b>"
 
 
@@ -322,9 +385,9 @@ def test_the_top_parts_are_the_largest_of_either_sign():
     assert len(result.top(None)) == len(result.top(10**6)) == len(result[0].parts)
     one.values[5, 0, 1] = math.nan
     one.values[3, 0, 1] = -math.inf
-    (first, nan), (second, infinite) = sorted(one.top(2, position=0, target=1), key=lambda pair: pair[1] != pair[1])[
-        ::-1
-    ]
+    (first, nan), (second, infinite) = sorted(
+        one.top(2, position=0, target=1), key=lambda pair: pair[1] != pair[1]
+    )[::-1]
     assert math.isnan(nan)
     assert (first, second, infinite) == (one.parts[5], one.parts[3], -math.inf)
 
@@ -346,7 +409,9 @@ def test_a_component_by_layer_is_its_parts():
     mine = [p for p, part in enumerate(result.parts) if part.component == "mlp_out"]
     assert layers == [result.parts[p].layer for p in mine]
     np.testing.assert_allclose(added, result[0].values[mine, -1, 1], rtol=1e-6)
-    with pytest.raises(ValueError, match="component='mlp' is not in this result; its parts are embed, attn_out"):
+    with pytest.raises(
+        ValueError, match="component='mlp' is not in this result; its parts are embed, attn_out"
+    ):
         result.by_layer("mlp")
 
 
@@ -361,8 +426,12 @@ def test_the_grid_holds_each_heads_whole_write(unit):
     one = result[1]
     for layer in layers:
         for head in range(4 - (layer == 1)):
-            mine = [p for p, part in enumerate(one.parts) if (part.layer, part.head) == (layer, head)]
-            assert len(mine) == (1 if unit == "head" else 3 + 1)  # the sources of prompt 1, and the bias of the values
+            mine = [
+                p for p, part in enumerate(one.parts) if (part.layer, part.head) == (layer, head)
+            ]
+            assert len(mine) == (
+                1 if unit == "head" else 3 + 1
+            )  # the sources of prompt 1, and the bias of the values
             assert grid[layer, head] == pytest.approx(one.values[mine, -2, 1].sum(), abs=1e-5)
 
 
@@ -383,7 +452,9 @@ def test_a_heads_sources_are_its_parts_in_the_order_of_the_prompt():
         assert added.shape == (len(tokens),) == (len(one.sources[0]),)
         for source, value in enumerate(added):
             assert value == one.values[one.parts.index(Part(2, "head_out", 3, source)), 0, 0]
-    with pytest.raises(ValueError, match=r"no head 3 in layer 1 of this result; its last is \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"no head 3 in layer 1 of this result; its last is \(2, 3\)"
+    ):
         result.by_source(1, 3)
     with pytest.raises(ValueError, match='unit="token"'):
         attribution("head").by_source(0, 0)
@@ -399,7 +470,10 @@ def test_a_grid_without_heads_says_which_unit_has_them(unit):
 
 WRONG = {
     "prompt": ({"prompt": 3}, ["prompt=3", "3 prompts", "-3 to 2"]),
-    "token": ({"prompt": 1, "position": 5}, ["position=5", "3 tokens", "-3 to 2", "not a position"]),
+    "token": (
+        {"prompt": 1, "position": 5},
+        ["position=5", "3 tokens", "-3 to 2", "not a position"],
+    ),
     "target": ({"target": -3}, ["target=-3", "2 targets", "·Paris − ·London"]),
     "a text": ({"target": " Paris"}, ["target=' Paris'", "whole number"]),
 }
@@ -430,13 +504,25 @@ def test_no_targets_and_no_parts_asked_for_are_told():
 def test_the_rows_of_the_frame_sum_to_the_totals(unit):
     result = attribution(unit)
     frame = result.to_frame()
-    columns = ["certified", "layer", "component", "head", "source", "source_text", "prompt", "position", "input"]
+    columns = [
+        "certified",
+        "layer",
+        "component",
+        "head",
+        "source",
+        "source_text",
+        "prompt",
+        "position",
+        "input",
+    ]
     assert list(frame.columns) == [*columns, "target", "target_id", "against", "value"]
     assert len(frame) == sum(one.values.size for one in result)
     sums = frame.groupby(["prompt", "position", "target_id"])["value"].sum()
     assert len(sums) == result.total.size
     for (prompt, position, target), value in sums.items():
-        token = np.flatnonzero((result.tokens.prompt == prompt) & (result.tokens.position == position))[0]
+        token = np.flatnonzero(
+            (result.tokens.prompt == prompt) & (result.tokens.position == position)
+        )[0]
         k = result.target_ids[prompt].tolist().index(target)
         assert value == pytest.approx(result.total[token, k], abs=1e-4)
     assert frame["certified"].all()
@@ -451,11 +537,17 @@ def test_the_rows_of_the_frame_say_what_the_arrays_say():
     seen = 0
     for row in frame.sample(200, random_state=0).itertuples():
         nothing = {
-            name: None if getattr(row, name) is frame["layer"].dtype.na_value else getattr(row, name)
+            name: None
+            if getattr(row, name) is frame["layer"].dtype.na_value
+            else getattr(row, name)
             for name in ("layer", "head", "source")
         }
-        part = result.parts.index(Part(nothing["layer"], row.component, nothing["head"], nothing["source"]))
-        token = np.flatnonzero((result.tokens.prompt == row.prompt) & (result.tokens.position == row.position))[0]
+        part = result.parts.index(
+            Part(nothing["layer"], row.component, nothing["head"], nothing["source"])
+        )
+        token = np.flatnonzero(
+            (result.tokens.prompt == row.prompt) & (result.tokens.position == row.position)
+        )[0]
         k = result.target_ids[row.prompt].tolist().index(row.target_id)
         assert row.value == result.values[part, token, k]
         assert row.input == PROMPTS[row.prompt][row.position]
@@ -525,7 +617,9 @@ def test_the_summary_has_both_signs_the_kinds_and_what_to_distrust(unit):
     values = one.values[:, -1, 0]
     best, worst = one.parts[int(values.argmax())], one.parts[int(values.argmin())]
     name = (lambda part: f"layer {part.layer}") if unit == "layer" else str
-    helping, hurting = (next(line for line in text.splitlines() if word in line) for word in ("helping", "hurting"))
+    helping, hurting = (
+        next(line for line in text.splitlines() if word in line) for word in ("helping", "hurting")
+    )
     assert f"helping most: {name(best)}" in helping
     assert f"hurting most: {name(worst)}" in hurting
     assert f"the logit of ·Paris − ·London is {signed(one.logit[-1, 0])}" in text
@@ -553,13 +647,22 @@ def test_every_view_shows_the_mark():
     assert result.mark == "NOT CERTIFIED"
     assert attribution("token").mark == ""
     assert "distrust: NOT CERTIFIED" in result.summary()
-    figures = [view(result).layout.title.subtitle.text for view in (attribution_bars, head_grid, source_map)]
+    figures = [
+        view(result).layout.title.subtitle.text
+        for view in (attribution_bars, head_grid, source_map)
+    ]
     for view in (str(result), repr(result), result.summary(), *figures, str(result[1])):
         assert "NOT CERTIFIED" in view
     for view in (attribution_bars, head_grid, source_map):
         assert ", certified" in view(attribution("token")).layout.title.subtitle.text
-        assert "ertified" not in view(attribution("token", certificate=None)).layout.title.subtitle.text
-    assert repr(attribution("layer")[0]) == "Attribution(made/up<b>, by layer: 1 prompt, 5 tokens, 5 parts, 2 targets)"
+        assert (
+            "ertified"
+            not in view(attribution("token", certificate=None)).layout.title.subtitle.text
+        )
+    assert (
+        repr(attribution("layer")[0])
+        == "Attribution(made/up<b>, by layer: 1 prompt, 5 tokens, 5 parts, 2 targets)"
+    )
 
 
 @pytest.mark.filterwarnings("error")
@@ -574,7 +677,11 @@ def test_nothing_breaks_on_numbers_that_are_none(unit, number):
     assert str(result)
     assert "nan" in result.summary() or not math.isnan(number)
     assert len(result.to_frame()) == sum(one.values.size for one in result)
-    views = [attribution_bars, *([head_grid] if unit in ("head", "token") else []), *([source_map] * (unit == "token"))]
+    views = [
+        attribution_bars,
+        *([head_grid] if unit in ("head", "token") else []),
+        *([source_map] * (unit == "token")),
+    ]
     for view in views:
         figure = view(result)
         trace = figure.data[0]
@@ -593,7 +700,11 @@ def test_the_bars_sum_to_the_total_and_hold_embedding_and_bias(unit, top):
     for place in ({}, {"prompt": 1, "position": 0, "target": 1}):
         figure = attribution_bars(result, top=top, **place)
         trace, names = figure.data[0], list(figure.layout.yaxis.ticktext)
-        one, token, k = result[place.get("prompt", 0)], place.get("position", -1), place.get("target", 0)
+        one, token, k = (
+            result[place.get("prompt", 0)],
+            place.get("position", -1),
+            place.get("target", 0),
+        )
         assert sum(trace.x) == pytest.approx(one.total[token, k], abs=1e-4)
         assert {"embed", "bias"} <= set(names)
         assert len(names) == len(set(names)) == len(trace.x) == len(trace.marker.color)
@@ -651,7 +762,12 @@ def test_the_head_grid_is_the_grid_with_places_by_size(unit):
     assert f"layer {row}, head {head}" in trace.customdata[row][head]
     assert trace.text[row][head] != ""
     assert trace.customdata[1][3] == "layer 1 has no head 3"
-    places = [cell.split("number ")[1].split()[0] for line in trace.customdata for cell in line if "number" in cell]
+    places = [
+        cell.split("number ")[1].split()[0]
+        for line in trace.customdata
+        for cell in line
+        if "number" in cell
+    ]
     assert sorted(map(int, places)) == list(range(1, 12))
 
 
@@ -675,7 +791,11 @@ def test_the_source_map_sums_heads_and_leaves_out_what_comes_later(head):
     figure = source_map(result, position=2, target=1, head=head)
     note = figure.layout.title.subtitle.text.split("in this map ")[1].split(";")[0]
     assert float(note) == pytest.approx(np.nansum(z), abs=0.006)
-    assert [label.split("<br>")[0] for label in figure.layout.xaxis.ticktext] == ["The", "·capital", "·of"]
+    assert [label.split("<br>")[0] for label in figure.layout.xaxis.ticktext] == [
+        "The",
+        "·capital",
+        "·of",
+    ]
 
 
 def test_a_map_of_another_unit_or_head_says_what_is_accepted():
@@ -697,7 +817,9 @@ def test_hostile_texts_are_shown_as_they_are_written(view):
         figure = view(result, target=target)
         assert_inert(figure)
         assert "&lt;u&gt;model&lt;/u&gt;&#36;" in figure.layout.title.subtitle.text
-        assert result.target_name(0, target) == html.unescape(figure.layout.title.text).split(": ")[0]
+        assert (
+            result.target_name(0, target) == html.unescape(figure.layout.title.text).split(": ")[0]
+        )
 
 
 def test_tokens_that_read_right_to_left_turn_nothing_else_round():
@@ -715,7 +837,7 @@ def test_labels_are_the_words_of_the_tokens():
     figure = source_map(attribution("token", [long], layers=2, heads=2, every=400))
     assert len(figure.layout.xaxis.ticktext) <= 150
     for tick, label in zip(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext, strict=True):
-        assert label == visible(long[tick])
+        assert label == visible_token(long[tick])
     deep = head_grid(attribution("head", layers=126, heads=128))
     assert len(deep.layout.yaxis.ticktext) <= 44
     assert deep.layout.yaxis.ticktext[0] == "125"
@@ -729,7 +851,9 @@ def test_top_of_one_component_and_one_sign():
         for sign in (1, -1):
             found = result.top(10**6, component=component, sign=sign)
             assert found == [(p, v) for p, v in every if p.component == component and v * sign > 0]
-    with pytest.raises(ValueError, match="component='head_out' is not in this result; its parts are"):
+    with pytest.raises(
+        ValueError, match="component='head_out' is not in this result; its parts are"
+    ):
         result.top(component="head_out")
     with pytest.raises(ValueError, match="sign=2 must be"):
         result.top(sign=2)

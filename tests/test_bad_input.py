@@ -40,7 +40,11 @@ WRONG = [
     ("empty string", {"prompts": ""}, ["prompt 0 is empty"]),
     ("one of several is empty", {"prompts": ["One", ""]}, ["prompt 1 is empty"]),
     ("no ids", {"prompts": [[]]}, ["prompt 0 is empty"]),
-    ("a tensor of no columns", {"prompts": torch.zeros(2, 0, dtype=torch.long)}, ["prompt 0 is empty"]),
+    (
+        "a tensor of no columns",
+        {"prompts": torch.zeros(2, 0, dtype=torch.long)},
+        ["prompt 0 is empty"],
+    ),
     (
         "everything masked",
         {"prompts": BatchEncoding({"input_ids": [[7, 8]], "attention_mask": [[0, 0]]})},
@@ -54,7 +58,11 @@ WRONG = [
     ("a dict", {"prompts": {"text": "One"}}, ["'text'", "strings"]),
     ("floats", {"prompts": [1.5, 2.5]}, ["1.5", "token ids"]),
     ("a float tensor", {"prompts": torch.ones(1, 3)}, ["float32", "whole numbers"]),
-    ("a 3-D tensor", {"prompts": torch.ones(1, 2, 3, dtype=torch.long)}, ["[1, 2, 3]", "two dimensions"]),
+    (
+        "a 3-D tensor",
+        {"prompts": torch.ones(1, 2, 3, dtype=torch.long)},
+        ["[1, 2, 3]", "two dimensions"],
+    ),
     ("a chat without content", {"prompts": [{"role": "user"}]}, ["'role'", "content"]),
     ("an id too large", {"prompts": [7, 320]}, ["320", "position 1", "0 to 319"]),
     ("an id far too large", {"prompts": [7, 2**70]}, [str(2**70), "0 to 319"]),
@@ -76,7 +84,11 @@ WRONG = [
     ),
     ("empty slice", {"positions": slice(50, None)}, ["positions", "prompt 0"]),
     ("no positions", {"positions": []}, ["positions", "empty"]),
-    ("target of several tokens", {"targets": " Zanzibar"}, ["' Zanzibar'", "tokens", "A target is one"]),
+    (
+        "target of several tokens",
+        {"targets": " Zanzibar"},
+        ["' Zanzibar'", "tokens", "A target is one"],
+    ),
     ("empty target", {"targets": ""}, ["''", "0 tokens"]),
     ("unknown target id", {"targets": 320}, ["320", "0 to 319"]),
     ("negative target id", {"targets": [-1]}, ["-1", "0 to 319"]),
@@ -145,7 +157,9 @@ def test_a_chat_that_the_template_refuses_is_told():
     is_one_clear_message(error.value)
 
 
-@pytest.mark.parametrize("model", ["smollm2", None, torch.nn.Linear(2, 2)], ids=["name", "None", "module"])
+@pytest.mark.parametrize(
+    "model", ["smollm2", None, torch.nn.Linear(2, 2)], ids=["name", "None", "module"]
+)
 def test_a_model_that_load_did_not_make_is_told(model):
     with pytest.raises(lr.LensError, match=r"recipes take what load\(\) returns") as error:
         lr.logit_lens(model, [7, 8])
@@ -297,7 +311,10 @@ DAMAGES = {
     "sites of numbers": (lambda w: w.update(sites=[0, 1, 2, 3]), ["lens result"]),
     "a prompt less": (lambda w: w["prompts"].pop(), ["expected"]),
     "words in an array": (lambda w: w["arrays"].update(entropy="high"), ["lens result"]),
-    "text where ids are": (lambda w: w["arrays"]["final_ids"].__setitem__(0, "one"), ["lens result"]),
+    "text where ids are": (
+        lambda w: w["arrays"]["final_ids"].__setitem__(0, "one"),
+        ["lens result"],
+    ),
     "an id too large": (lambda w: w["arrays"]["final_ids"].__setitem__(0, 2**40), ["lens result"]),
     "texts as a list": (lambda w: w.update(texts=["a"]), ["lens result"]),
     "a certificate of something": (lambda w: w.update(certificate={"good": True}), ["lens result"]),

@@ -15,7 +15,7 @@ import pytest
 import tiny
 
 import lens_recipes as lr
-from lens_recipes.models import load
+from lens_recipes.models.load import load
 
 
 @pytest.fixture
@@ -33,7 +33,14 @@ def small(llama, cli):
 def test_the_main_job(run, tmp_path):
     html, file = tmp_path / "a.html", tmp_path / "a.json"
     status, out, err = run(
-        "logit-lens", "The capital of France is", "--target", " Paris", "--html", str(html), "--json", str(file)
+        "logit-lens",
+        "The capital of France is",
+        "--target",
+        " Paris",
+        "--html",
+        str(html),
+        "--json",
+        str(file),
     )
     assert status == 0
     assert "·Paris 0.77" in out
@@ -47,7 +54,9 @@ def test_the_main_job(run, tmp_path):
 def test_json_to_stdout_is_json_and_nothing_else(run):
     status, out, _ = run("logit-lens", "Hi", "--layers", "10:12,", "--json", "-")
     assert status == 2
-    status, out, _ = run("logit-lens", "Hi", "--layers", "10:12", "--positions", "-1", "--json", "-")
+    status, out, _ = run(
+        "logit-lens", "Hi", "--layers", "10:12", "--positions", "-1", "--json", "-"
+    )
     assert status == 0
     assert [site[0] for site in json.loads(out)["sites"]] == [10, 11]
 
@@ -112,7 +121,7 @@ def test_anatomy_prints_real_paths(run):
 def test_help_has_examples_and_does_not_import_torch():
     code = (
         "import sys; sys.argv = ['lens-recipes', 'logit-lens', '--help']\n"
-        "from lens_recipes.cli import main\n"
+        "from lens_recipes.cli.app import main\n"
         "try: main()\n"
         "finally: assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'slow import'"
     )
@@ -120,7 +129,10 @@ def test_help_has_examples_and_does_not_import_torch():
     assert done.returncode == 0, done.stderr
     assert "Examples:" in done.stdout
     module = subprocess.run(
-        [sys.executable, "-m", "lens_recipes", "--help"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lens_recipes", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert module.returncode == 0
     assert "logit-lens" in module.stdout
@@ -130,7 +142,9 @@ def test_help_has_examples_and_does_not_import_torch():
 
 
 def test_components_stand_side_by_side(small):
-    status, out, err = small("logit-lens", "The fox", "--positions", "-1", "--components", " attn_out, mlp_out")
+    status, out, err = small(
+        "logit-lens", "The fox", "--positions", "-1", "--components", " attn_out, mlp_out"
+    )
     assert status == 0
     assert err == ""
     lines = out.splitlines()
@@ -145,7 +159,9 @@ def test_components_and_heads_are_the_recipes_own(small, llama, tmp_path):
     status, _, err = small("logit-lens", "The fox", *chosen, "--json", str(file))
     assert status == 0
     assert err == f"wrote {file}\n"
-    expected = lr.logit_lens(llama, "The fox", components=["head_out", "resid_post"], heads=[0, -1], layers=slice(1, 3))
+    expected = lr.logit_lens(
+        llama, "The fox", components=["head_out", "resid_post"], heads=[0, -1], layers=slice(1, 3)
+    )
     result = lr.LensResult.load(file)
     assert result.sites == expected.sites
     assert len(result.sites) == 2 * 3
@@ -155,7 +171,14 @@ def test_components_and_heads_are_the_recipes_own(small, llama, tmp_path):
 def test_a_figure_of_components(small, tmp_path):
     html = tmp_path / "parts.html"
     status, out, err = small(
-        "logit-lens", "The fox", "--components", "attn_out,mlp_out,head_out", "--heads", "2", "--html", str(html)
+        "logit-lens",
+        "The fox",
+        "--components",
+        "attn_out,mlp_out,head_out",
+        "--heads",
+        "2",
+        "--html",
+        str(html),
     )
     assert status == 0
     assert "2.head_out.2" in out
@@ -170,7 +193,14 @@ FOX = ("attribute", "The fox", "--target", " the")
 
 def test_a_real_attribution(run):
     status, out, err = run(
-        "attribute", "The capital of France is", "--target", " Paris", "--against", " London", "--unit", "head"
+        "attribute",
+        "The capital of France is",
+        "--target",
+        " Paris",
+        "--against",
+        " London",
+        "--unit",
+        "head",
     )
     assert status == 0
     assert err == ""
@@ -186,7 +216,10 @@ def test_each_unit_has_its_table_and_its_figure(small, tmp_path, unit):
     status, out, err = small(*FOX, "--unit", unit, "--show-top", "3", "--html", str(html))
     assert status == 0
     assert err == f"wrote {html}\n"
-    rows = {name: float(value) for name, value in re.findall(r"^(\S.*?) +([+-]\d\S*)$", out, re.MULTILINE)}
+    rows = {
+        name: float(value)
+        for name, value in re.findall(r"^(\S.*?) +([+-]\d\S*)$", out, re.MULTILINE)
+    }
     parts = [value for name, value in rows.items() if name not in ("total", "the logit")]
     assert len(parts) == 4  # three, and all the others
     assert sum(parts) == pytest.approx(rows["total"], abs=0.03)
@@ -195,7 +228,12 @@ def test_each_unit_has_its_table_and_its_figure(small, tmp_path, unit):
     kind = {"layer": '"type":"bar"', "component": '"type":"bar"'}.get(unit, '"type":"heatmap"')
     page = html.read_text()
     assert kind in page.split("Plotly.newPlot(")[-1].replace(" ", "")
-    words = {"layer": "layer 3", "component": "3.mlp_out", "head": '"head"', "token": "token that is read from"}
+    words = {
+        "layer": "layer 3",
+        "component": "3.mlp_out",
+        "head": '"head"',
+        "token": "token that is read from",
+    }
     assert words[unit] in page
 
 
@@ -221,7 +259,9 @@ def test_at_a_layer_no_later_one_counts(small, layer, rows):
 def test_json_on_stdout_is_a_file_that_can_be_read(small, tmp_path, unit):
     """Strict JSON and nothing else, also beside a figure, and what the recipe gives."""
     page = tmp_path / "a.html"
-    status, out, err = small(*FOX, "--unit", unit, "--positions", "all", "--json", "-", "--html", str(page))
+    status, out, err = small(
+        *FOX, "--unit", unit, "--positions", "all", "--json", "-", "--html", str(page)
+    )
     assert status == 0
     assert err == f"wrote {page}\n"
     assert out.count("\n") == 1
@@ -247,7 +287,10 @@ def test_the_file_is_the_recipes_result(small, llama, tmp_path, suffix):
     assert err == f"wrote {file}\n"
     assert "·the" in out
     assert "·and" in out
-    result, expected = lr.Attribution.load(file), lr.attribution(llama, "The fox", [" the", " and"], unit="head")
+    result, expected = (
+        lr.Attribution.load(file),
+        lr.attribution(llama, "The fox", [" the", " and"], unit="head"),
+    )
     assert result.parts == expected.parts
     np.testing.assert_allclose(result.values, expected.values, atol=1e-6)
 
@@ -334,7 +377,9 @@ def test_a_model_that_cannot_be_split_is_status_1(cli):
 def _program(*arguments: str, **more) -> subprocess.CompletedProcess:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "lens_recipes", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **more)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, **more
+    )
 
 
 def test_from_a_folder_in_a_process_of_its_own(folder, tmp_path):
@@ -350,8 +395,12 @@ def test_from_a_folder_in_a_process_of_its_own(folder, tmp_path):
     assert Path(tmp_path, "map.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("command", [("logit-lens", "Hi"), ("attribute", "Hi", "--target", " the"), ("anatomy",)])
-@pytest.mark.parametrize(("name", "words"), [("none", "there is no folder"), ("", "holds no model")])
+@pytest.mark.parametrize(
+    "command", [("logit-lens", "Hi"), ("attribute", "Hi", "--target", " the"), ("anatomy",)]
+)
+@pytest.mark.parametrize(
+    ("name", "words"), [("none", "there is no folder"), ("", "holds no model")]
+)
 def test_a_folder_without_a_model_is_status_1(small, monkeypatch, tmp_path, command, name, words):
     """One sentence for what transformers says in twenty lines."""
     monkeypatch.setattr(lr, "load", load)
@@ -364,7 +413,9 @@ def test_a_folder_without_a_model_is_status_1(small, monkeypatch, tmp_path, comm
 
 def test_a_report_is_written_beside_the_rest(cli, llama, tmp_path):
     run, page = cli(llama), tmp_path / "report.html"
-    status, out, err = run("logit-lens", "some words", "--report", str(page), "--json", str(tmp_path / "a.json"))
+    status, out, err = run(
+        "logit-lens", "some words", "--report", str(page), "--json", str(tmp_path / "a.json")
+    )
     assert (status, err.splitlines()[-1]) == (0, f"wrote {page}")
     assert "certified" in out
     assert "some words" in page.read_text(encoding="utf-8")
@@ -372,4 +423,6 @@ def test_a_report_is_written_beside_the_rest(cli, llama, tmp_path):
         other = tmp_path / "a.json" if clash == "--json" else page
         status, _, err = run("logit-lens", "some words", "--report", str(other), clash, str(other))
         assert status == 2
-        assert f"where {'--report' if clash == '--json' else '--html'} goes, too" in err.replace("\n", " ")
+        assert f"where {'--report' if clash == '--json' else '--html'} goes, too" in err.replace(
+            "\n", " "
+        )

@@ -18,8 +18,8 @@ import torch
 from rich.console import Console
 
 import lens_recipes as lr
-from lens_recipes import cli_stream
-from lens_recipes.cli_stream import NEVER, Stream, bands, held_back
+from lens_recipes.cli.generate import stream as cli_stream
+from lens_recipes.cli.generate.stream import NEVER, Stream, bands, defer_stderr
 
 GREEDY = ("--greedy", "--max-new-tokens", "6")
 
@@ -61,7 +61,9 @@ def hugging_face(model, prompt: str, **options) -> str:
     module = model._module
     with torch.inference_mode():
         out = module.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **options)
-    return model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return model.tokenizer.decode(
+        out[0, ids.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
 
 
 # -- the main job ------------------------------------------------------
@@ -70,15 +72,27 @@ def hugging_face(model, prompt: str, **options) -> str:
 def test_the_main_job(smollm2, cli, tmp_path):
     """Response, every step layer by layer, timing, statistics, certificate; files; settings before all."""
     file = tmp_path / "a.json"
-    status, out, err = cli(smollm2)("generate", "The capital of France is", *GREEDY, "--json", str(file))
+    status, out, err = cli(smollm2)(
+        "generate", "The capital of France is", *GREEDY, "--json", str(file)
+    )
     assert status == 0
     assert out.startswith(" Paris.\n\nThe answer\n(6 tokens, finish: length)\n")
     assert [int(n) for n in re.findall(r"^step (\d+), ", out, re.MULTILINE)] == [1, 2, 3, 4, 5, 6]
-    for words in ("wrote ·Paris  p 0.77", "settled at layer 29", "·Paris 0.77", "Timing", "tokens/s", "Statistics"):
+    for words in (
+        "wrote ·Paris  p 0.77",
+        "settled at layer 29",
+        "·Paris 0.77",
+        "Timing",
+        "tokens/s",
+        "Statistics",
+    ):
         assert words in out
     assert "certified" in out
     assert "\x1b" not in out
-    assert err.splitlines() == ["settings: greedy (given), max-new-tokens 6 (given)", f"wrote {file}"]
+    assert err.splitlines() == [
+        "settings: greedy (given), max-new-tokens 6 (given)",
+        f"wrote {file}",
+    ]
     result = lr.LensResult.load(file)
     assert result.responses == [lr.Response(" Paris.\n\nThe answer", "length")]
     assert result.certificate.passed
@@ -96,7 +110,9 @@ def test_greedy_is_hugging_face(small, llama, prompt):
 def test_sampled_is_hugging_face_with_the_same_seed(small, llama):
     options = {"temperature": 0.7, "top_p": 0.95, "top_k": 5}
     for seed in (0, 1):
-        _, out, _ = small("generate", "The fox", "--max-new-tokens", "12", "--seed", str(seed), "--json", "-")
+        _, out, _ = small(
+            "generate", "The fox", "--max-new-tokens", "12", "--seed", str(seed), "--json", "-"
+        )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             text = hugging_face(llama, "The fox", max_new_tokens=12, do_sample=True, **options)
@@ -106,9 +122,13 @@ def test_sampled_is_hugging_face_with_the_same_seed(small, llama):
 def test_the_same_seed_says_the_same_and_a_drawn_one_is_said(small):
     _, out, err = small("generate", "The fox", "--max-new-tokens", "8", "--json", "-")
     seed = re.search(r"seed (\d+) \(drawn\)", settings_of(err))[1]
-    _, again, err = small("generate", "The fox", "--max-new-tokens", "8", "--seed", seed, "--json", "-")
+    _, again, err = small(
+        "generate", "The fox", "--max-new-tokens", "8", "--seed", seed, "--json", "-"
+    )
     assert f"seed {seed} (given)" in settings_of(err)
-    assert json.loads(out)["arrays"]["token_next_id"] == json.loads(again)["arrays"]["token_next_id"]
+    assert (
+        json.loads(out)["arrays"]["token_next_id"] == json.loads(again)["arrays"]["token_next_id"]
+    )
 
 
 def test_json_on_stdout_is_a_file_that_can_be_read(small, llama, tmp_path):
@@ -134,7 +154,9 @@ def test_json_on_stdout_is_a_file_that_can_be_read(small, llama, tmp_path):
 
 def test_show_top_is_what_is_shown_not_what_is_sampled(small, tmp_path):
     file = tmp_path / "a.npz"
-    _, out, err = small("generate", "The fox", "--max-new-tokens", "2", "--show-top", "2", "--json", str(file))
+    _, out, err = small(
+        "generate", "The fox", "--max-new-tokens", "2", "--show-top", "2", "--json", str(file)
+    )
     assert "top 2" in out
     assert "top 3" not in out
     assert "top-k 5 (default)" in settings_of(err)
@@ -160,14 +182,18 @@ def test_chat_goes_through_the_template(small, llama, tmp_path):
     assert small("generate", "Hi there", "--chat", *GREEDY, "--json", str(file))[0] == 0
     result = lr.LensResult.load(file)
     assert result.prompts == ["<s>user: Hi there</s>\nassistant:"]
-    expected = lr.generate_lens(llama, [{"role": "user", "content": "Hi there"}], max_new_tokens=6, do_sample=False)
+    expected = lr.generate_lens(
+        llama, [{"role": "user", "content": "Hi there"}], max_new_tokens=6, do_sample=False
+    )
     assert result.responses == expected.responses
 
 
 def test_a_stop_string_ends_the_text(small, llama):
     text = hugging_face(llama, "The fox", max_new_tokens=12, do_sample=False)
     stop = text[2]
-    status, out, err = small("generate", "The fox", "--greedy", "--stop", "no such", "--stop", stop, "--json", "-")
+    status, out, err = small(
+        "generate", "The fox", "--greedy", "--stop", "no such", "--stop", stop, "--json", "-"
+    )
     assert status == 0
     assert f"stop 'no such', {stop!r} (given)" in settings_of(err)
     written, finish = json.loads(out)["responses"][0]
@@ -216,7 +242,9 @@ def test_given_before_checkpoint_before_default(run, checkpoint, tmp_path, said,
     """What the first line says is what the result says was used."""
     file = tmp_path / "a.json"
     path = checkpoint(**said)
-    status, _, err = run("generate", "The fox", "--model", path, "--seed", "7", *arguments, "--json", str(file))
+    status, _, err = run(
+        "generate", "The fox", "--model", path, "--seed", "7", *arguments, "--json", str(file)
+    )
     assert status == 0, err
     assert settings_of(err) == f"settings: {line}"
     used = lr.LensResult.load(file).provenance["generation"]
@@ -225,7 +253,9 @@ def test_given_before_checkpoint_before_default(run, checkpoint, tmp_path, said,
         assert used.get(name) == (float(found[1]) if found else None)
     assert used["do_sample"] == line.startswith("sampling")
     bound = re.search(r"max-(length|new-tokens) (\d+) ", line)
-    assert used["max_new_tokens"] == int(bound[2]) - (3 if bound[1] == "length" else 0)  # the prompt's
+    assert used["max_new_tokens"] == int(bound[2]) - (
+        3 if bound[1] == "length" else 0
+    )  # the prompt's
 
 
 @pytest.mark.parametrize(
@@ -292,7 +322,9 @@ def test_bad_usage_is_one_message_before_the_model_is_loaded(run, monkeypatch, a
     assert all(word in err for word in words)
 
 
-def test_places_that_cannot_be_written_are_refused_before_the_model_is_loaded(run, monkeypatch, tmp_path):
+def test_places_that_cannot_be_written_are_refused_before_the_model_is_loaded(
+    run, monkeypatch, tmp_path
+):
     monkeypatch.setattr(lr, "load", None)
     (tmp_path / "a.html").mkdir()
     (tmp_path / "results.json").mkdir()
@@ -316,7 +348,10 @@ def test_places_that_cannot_be_written_are_refused_before_the_model_is_loaded(ru
     ("arguments", "words"),
     [
         ("''", ["empty"]),
-        ("'The fox' --max-length 3", ["3 tokens long", "--max-length 3 (given)", "--max-new-tokens"]),
+        (
+            "'The fox' --max-length 3",
+            ["3 tokens long", "--max-length 3 (given)", "--max-new-tokens"],
+        ),
         ("'The fox' --max-length 65", ["--max-length 65", "holds 64 tokens", "at most 61"]),
         ("'The fox' --max-new-tokens 62", ["--max-new-tokens 62", "holds 64 tokens", "at most 61"]),
         ("!" * 64, ["64 tokens long", "holds 64", "Shorten it"]),
@@ -341,7 +376,9 @@ def test_a_checkpoint_that_leaves_no_room_is_named(run, checkpoint):
 
 
 def test_of_a_checkpoint_that_asks_for_beams_one_text_is_followed(run, checkpoint):
-    status, out, err = run("generate", "The fox", *GREEDY, "--model", checkpoint(num_beams=3), "--json", "-")
+    status, out, err = run(
+        "generate", "The fox", *GREEDY, "--model", checkpoint(num_beams=3), "--json", "-"
+    )
     assert status == 0
     assert "num_beams 1 (the checkpoint's 3 is not one text)" in settings_of(err)
     assert json.loads(out)["certificate"]["passed"]
@@ -349,10 +386,23 @@ def test_of_a_checkpoint_that_asks_for_beams_one_text_is_followed(run, checkpoin
 
 def test_nobody_reads_and_the_result_is_written_all_the_same(folder, tmp_path):
     file = tmp_path / "a.json"
-    command = [sys.executable, "-m", "lens_recipes", "generate", "The fox", *GREEDY, "--model", folder]
+    command = [
+        sys.executable,
+        "-m",
+        "lens_recipes",
+        "generate",
+        "The fox",
+        *GREEDY,
+        "--model",
+        folder,
+    ]
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*map(str, command), "--json", str(file)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [*map(str, command), "--json", str(file)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -368,7 +418,9 @@ def test_chat_without_a_template(run, folder, tmp_path):
     assert "no chat template" in err
 
 
-@pytest.mark.parametrize(("name", "words"), [("none", "there is no folder"), ("", "holds no model")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("none", "there is no folder"), ("", "holds no model")]
+)
 def test_a_folder_without_a_model_is_status_1(run, tmp_path, name, words):
     status, out, err = run("generate", "Hi", "--model", str(tmp_path / name))
     assert (status, out) == (1, "")
@@ -419,7 +471,9 @@ def test_an_interrupt_before_the_first_token_is_status_130(small, monkeypatch):
 def _program(*arguments: str) -> subprocess.Popen:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-m", "lens_recipes", "generate", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
 
 
 def test_a_process_of_its_own(folder):
@@ -434,13 +488,23 @@ def test_a_process_of_its_own(folder):
 def test_help_does_not_import_torch():
     code = (
         "import sys; sys.argv = ['lens-recipes', 'generate', '--help']\n"
-        "from lens_recipes.cli import main\n"
+        "from lens_recipes.cli.app import main\n"
         "try: main()\n"
         "finally: assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'slow import'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for option in ("temperature", "top-p", "top-k", "greedy", "seed", "stop", "max-length", "max-new-tokens", "html"):
+    for option in (
+        "temperature",
+        "top-p",
+        "top-k",
+        "greedy",
+        "seed",
+        "stop",
+        "max-length",
+        "max-new-tokens",
+        "html",
+    ):
         assert f"--{option} " in done.stdout
     assert "--temperature 0.7, --top-p 0.95, --top-k 5" in " ".join(done.stdout.split())
 
@@ -449,7 +513,9 @@ def test_help_does_not_import_torch():
 
 
 def _streamed(model, prompt: str, *, terminal: bool, **options):
-    console = Console(file=io.StringIO(), width=200, force_terminal=terminal, color_system="standard")
+    console = Console(
+        file=io.StringIO(), width=200, force_terminal=terminal, color_system="standard"
+    )
     with Stream(model.tokenizer, console, 12) as stream:
         result = lr.generate_lens(model, prompt, max_new_tokens=12, on_step=stream, **options)
     return result, console.file.getvalue()
@@ -465,11 +531,22 @@ def test_colours_are_the_settled_layers(llama):
     """Each token in the colour of the layer from which it was top-1 to the end, or of those that never were."""
     result, text = _streamed(llama, "The quick brown fox", terminal=True, temperature=1.5, seed=2)
     legend, _, body = text.partition("\n")
-    for style, layers in (("36", "0–1"), ("32", "2"), ("31", "3"), ("35", "not the model's first choice")):
+    for style, layers in (
+        ("36", "0–1"),
+        ("32", "2"),
+        ("31", "3"),
+        ("35", "not the model's first choice"),
+    ):
         assert f"\x1b[{style}m{layers}\x1b[0m" in legend
     plain = re.sub(r"\x1b\[[0-9;]*m", "", body)
     assert plain.rstrip("\n") == lr.display.printable(result.responses[0].text).rstrip("\n")
-    codes = dict(zip(["cyan", "green", "yellow", "red", "magenta"], ["36", "32", "33", "31", "35"], strict=True))
+    codes = dict(
+        zip(
+            ["cyan", "green", "yellow", "red", "magenta"],
+            ["36", "32", "33", "31", "35"],
+            strict=True,
+        )
+    )
     expected = [codes[NEVER if s < 0 else bands(4)[s]] for s in result.settled("next")]
     assert codes[NEVER] in expected
     assert len(set(expected)) > 1
@@ -487,12 +564,16 @@ def test_bands_end_with_the_last_layer():
         colours = bands(n)
         assert len(colours) == n
         assert colours.count("red") == 1
-        assert list(dict.fromkeys(colours)) == [c for c in ("cyan", "green", "yellow", "red") if c in colours]
+        assert list(dict.fromkeys(colours)) == [
+            c for c in ("cyan", "green", "yellow", "red") if c in colours
+        ]
 
 
 @pytest.mark.parametrize("components", ["attn_out,mlp_out", "head_out"])
 def test_without_an_order_there_are_no_colours(llama, components):
-    _, text = _streamed(llama, "The fox", terminal=True, components=components.split(","), do_sample=False)
+    _, text = _streamed(
+        llama, "The fox", terminal=True, components=components.split(","), do_sample=False
+    )
     assert "settled" not in text
     assert "\x1b[3" not in text
 
@@ -507,7 +588,9 @@ def test_emoji_come_out_whole(smollm2):
             super().out(*objects, **kwargs)
 
     with Stream(smollm2.tokenizer, Ear(file=io.StringIO()), 8) as stream:
-        result = lr.generate_lens(smollm2, "Smile: " + "🙂" * 8, max_new_tokens=8, do_sample=False, on_step=stream)
+        result = lr.generate_lens(
+            smollm2, "Smile: " + "🙂" * 8, max_new_tokens=8, do_sample=False, on_step=stream
+        )
     assert "".join(pieces).rstrip("\n") == result.responses[0].text
     assert "🙂" in pieces
     assert len(result.tokens) == 8
@@ -515,13 +598,13 @@ def test_emoji_come_out_whole(smollm2):
 
 def test_what_is_said_while_loading_comes_after_the_settings(capsys):
     """Also from a logger that took hold of stderr meanwhile; on a terminal nothing waits."""
-    with held_back() as say:
+    with defer_stderr() as say:
         print("noise", file=sys.stderr)
         kept = sys.stderr
         say("first")
     kept.write("later\n")
     assert capsys.readouterr().err == "first\nnoise\nlater\n"
-    with contextlib.suppress(ValueError), held_back():
+    with contextlib.suppress(ValueError), defer_stderr():
         print("warning", file=sys.stderr)
         raise ValueError
     assert capsys.readouterr().err == "warning\n"

@@ -16,9 +16,9 @@ import pytest
 from hostile import hostile_texts
 
 import lens_recipes as lr
-from lens_recipes import figure_files
-from lens_recipes.display import visible
-from lens_recipes.files import load_any
+from lens_recipes.arrays.text import visible_token
+from lens_recipes.views.figures import export as figure_files
+from lens_recipes.results import load_result
 
 KINDS = ["lens", "parts", "generation", "heads", "sources"]
 HEAVY = ("torch", "transformers", "nnsight")
@@ -60,7 +60,9 @@ def drawn(monkeypatch):
     """What is drawn, instead of drawing it: that takes a browser, and is tested with the figures."""
     seen = []
     for name in ("save_png", "save_svg"):
-        monkeypatch.setattr(figure_files, name, lambda *args, name=name: seen.append((name, *args)), raising=False)
+        monkeypatch.setattr(
+            figure_files, name, lambda *args, name=name: seen.append((name, *args)), raising=False
+        )
     return seen
 
 
@@ -87,7 +89,9 @@ def test_it_prints_what_the_recipes_command_printed(cli, llama, run, tmp_path, c
 
 def test_a_generation_is_its_report_again(cli, llama, run, tmp_path):
     file = str(tmp_path / "a.json")
-    status, printed, _ = cli(llama)("generate", "The fox", "--greedy", "--max-new-tokens", "4", "--json", file)
+    status, printed, _ = cli(llama)(
+        "generate", "The fox", "--greedy", "--max-new-tokens", "4", "--json", file
+    )
     assert status == 0
     status, again, err = run("show", file)
     assert (status, err) == (0, "")
@@ -109,7 +113,10 @@ def test_a_generation_is_its_report_again(cli, llama, run, tmp_path):
         (["--format", "tsv", "--show-top", "2"], {"format": "tsv", "show_top": 2}),
         (["--width", "44"], {"width": 44}),
         (["--position", "0", "--prompt", "-1"], {"position": 0, "prompt": -1}),
-        (["--table", "--width", "60", "--show-top", "1", "--prompt", "0"], {"width": 60, "show_top": 1, "prompt": 0}),
+        (
+            ["--table", "--width", "60", "--show-top", "1", "--prompt", "0"],
+            {"width": 60, "show_top": 1, "prompt": 0},
+        ),
     ],
 )
 def test_the_table_is_the_librarys(run, files, results, kind, options, arguments):
@@ -135,7 +142,11 @@ def test_a_stride_is_of_the_table_or_of_the_picture(run, files, results, drawn):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_summary_is_the_results(run, files, results, kind):
-    assert run("show", str(files / f"{kind}.json"), "--summary") == (0, f"{results[kind].summary()}\n", "")
+    assert run("show", str(files / f"{kind}.json"), "--summary") == (
+        0,
+        f"{results[kind].summary()}\n",
+        "",
+    )
     both = run("show", str(files / f"{kind}.json"), "--summary", "--table", "--prompt", "0")[1]
     assert both.startswith(results[kind][0].summary())
     assert "certified: " in both
@@ -149,7 +160,7 @@ def test_hostile_tokens_reach_no_terminal(run, results, tmp_path, form):
         status, out, err = run("show", str(tmp_path / "a.npz"), "--format", form, "--prompt", "0")
         assert (status, err) == (0, "")
         assert not set("\x00\x1b\u202e\ud800\r") & set(out)
-        assert visible(hostile[0].tokens.text[-1])[:7] in html.unescape(out)
+        assert visible_token(hostile[0].tokens.text[-1])[:7] in html.unescape(out)
 
 
 # -- pages and pictures ------------------------------------------------
@@ -163,17 +174,29 @@ def reported(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize(("options", "prompts"), [([], None), (["--prompt", "1"], [1]), (["--prompt", "-2"], [0])])
-def test_a_page_of_a_lens_result_is_its_report(run, files, results, reported, tmp_path, options, prompts):
+@pytest.mark.parametrize(
+    ("options", "prompts"), [([], None), (["--prompt", "1"], [1]), (["--prompt", "-2"], [0])]
+)
+def test_a_page_of_a_lens_result_is_its_report(
+    run, files, results, reported, tmp_path, options, prompts
+):
     page = tmp_path / "a.html"
-    assert run("show", str(files / "lens.json"), "--html", str(page), *options) == (0, "", f"wrote {page}\n")
+    assert run("show", str(files / "lens.json"), "--html", str(page), *options) == (
+        0,
+        "",
+        f"wrote {page}\n",
+    )
     result, path, more = reported[0]
     np.testing.assert_array_equal(result.top_ids, results["lens"].top_ids)
     assert (path, more) == (page, {"prompts": prompts})
 
 
-@pytest.mark.parametrize(("kind", "words"), [("heads", "what each head adds"), ("sources", "token that is read from")])
-def test_a_page_of_an_attribution_is_its_figure_and_needs_no_network(run, files, tmp_path, kind, words):
+@pytest.mark.parametrize(
+    ("kind", "words"), [("heads", "what each head adds"), ("sources", "token that is read from")]
+)
+def test_a_page_of_an_attribution_is_its_figure_and_needs_no_network(
+    run, files, tmp_path, kind, words
+):
     page = tmp_path / "a.html"
     status, out, err = run("show", str(files / f"{kind}.json"), "--html", str(page))
     assert (status, out) == (0, "")
@@ -191,7 +214,18 @@ def test_a_picture_is_the_figure_that_the_options_say(run, files, results, drawn
     name, figure, path = drawn.pop()
     assert (name, path) == ("save_png", png)
     assert figure.to_json() == expected.to_json()
-    run("show", lens, "--png", str(svg), "--metric", "logit_diff", "--of", " the", "--of", results["lens"].text(7))
+    run(
+        "show",
+        lens,
+        "--png",
+        str(svg),
+        "--metric",
+        "logit_diff",
+        "--of",
+        " the",
+        "--of",
+        results["lens"].text(7),
+    )
     name, figure, path = drawn.pop()
     assert (name, path) == ("save_svg", svg)
     pair = (" the", results["lens"].text(7))
@@ -206,7 +240,15 @@ def test_a_picture_is_the_figure_that_the_options_say(run, files, results, drawn
 def test_several_outputs_at_once(run, files, results, drawn, reported, tmp_path):
     page, png = tmp_path / "a.html", tmp_path / "a.PNG"
     status, out, err = run(
-        "show", str(files / "lens.json"), "--html", str(page), "--png", str(png), "--summary", "--format", "tsv"
+        "show",
+        str(files / "lens.json"),
+        "--html",
+        str(page),
+        "--png",
+        str(png),
+        "--summary",
+        "--format",
+        "tsv",
     )
     assert status == 0
     assert err == f"the figure shows the first of 2 prompts\nwrote {page}\nwrote {png}\n"
@@ -272,12 +314,17 @@ def damaged(text, **changes):
         (lambda text: text[:1000], "is not a result, or not whole"),
         (lambda text: "[1]", "is not a result, or not whole"),
         (lambda text: "{}", "is neither a lens result nor an attribution (its format is None)"),
-        (lambda text: damaged(text, format="lens-recipes/job"), "(its format is 'lens-recipes/job')"),
+        (
+            lambda text: damaged(text, format="lens-recipes/job"),
+            "(its format is 'lens-recipes/job')",
+        ),
         (lambda text: damaged(text, version=2), "of version 2; this package reads 1"),
         (lambda text: damaged(text, prompts=[]), "but damaged"),
     ],
 )
-def test_a_file_that_is_no_whole_result_is_status_1_and_a_sentence(run, files, tmp_path, kind, damage, words):
+def test_a_file_that_is_no_whole_result_is_status_1_and_a_sentence(
+    run, files, tmp_path, kind, damage, words
+):
     file = tmp_path / "a.json"
     file.write_text(damage((files / f"{kind}.json").read_text()))
     status, out, err = run("show", str(file), "--html", str(tmp_path / "a.html"))
@@ -299,7 +346,7 @@ def test_a_file_that_is_not_there_or_a_folder_is_told(run, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 def test_any_result_is_read_as_what_it_is(files, results, kind, suffix):
-    result = load_any(files / f"{kind}{suffix}")
+    result = load_result(files / f"{kind}{suffix}")
     assert type(result) is type(results[kind])
     assert repr(result) == repr(results[kind])
     if suffix == ".json":
@@ -313,7 +360,7 @@ def program(*arguments):
     """The command in a process of its own: stdout, and which heavy libraries it imported."""
     code = (
         "import sys\n"
-        "from lens_recipes.cli import main\n"
+        "from lens_recipes.cli.app import main\n"
         "try: main()\n"
         f"finally: print([n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
     )

@@ -15,8 +15,9 @@ import tiny
 import torch
 
 import lens_recipes as lr
-from lens_recipes.sites import COMPONENTS
-from lens_recipes.wiring import WRITES, wiring
+from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.models.structure.parts import WRITES
+from lens_recipes.run.sites import COMPONENTS
 
 POST_NORM = ["openai_gpt", "opt_350m", "bert_lm"]  # what is added is normed with the stream: no sum
 PARALLEL = ["gpt_neox", "gptj", "codegen", "falcon", "phi", "cohere"]
@@ -48,12 +49,15 @@ def block_streams(module):
     for block in oracle.blocks_of(module):
         handles.append(
             block.register_forward_pre_hook(
-                lambda _m, args, kwargs: before.append(oracle._hidden_input(args, kwargs).clone()), with_kwargs=True
+                lambda _m, args, kwargs: before.append(oracle._hidden_input(args, kwargs).clone()),
+                with_kwargs=True,
             )
         )
         handles.append(
             block.register_forward_hook(
-                lambda _m, _a, out: after.append((out if isinstance(out, torch.Tensor) else out[0]).clone())
+                lambda _m, _a, out: after.append(
+                    (out if isinstance(out, torch.Tensor) else out[0]).clone()
+                )
             )
         )
     oracle.plain_logits(module, IDS)
@@ -77,7 +81,7 @@ def lens_logits(result):
 def test_every_component_is_what_the_block_adds(family):
     module = tiny.FAMILIES[family]()
     model = lr.load(module)
-    blocks = wiring(model)
+    blocks = residual_blocks(model)
     names = sorted({name for block in blocks for name in block.components}, key=COMPONENTS.index)
     result = lr.logit_lens(model, IDS, components=["embed", *names], targets=ALL_TOKENS, track=None)
     assert result.certificate.passed
@@ -119,10 +123,16 @@ def test_heads_sum_to_attention(family):
     """And each head is what the projection lacks when its columns are zero, where nothing comes after it."""
     module = tiny.FAMILIES[family]()
     model = lr.load(module)
-    result = lr.logit_lens(model, IDS, components="head_out", targets=[3], apply_norm=False, track=None)
+    result = lr.logit_lens(
+        model, IDS, components="head_out", targets=[3], apply_norm=False, track=None
+    )
     assert result.certificate.max_head_error < 2e-6
     layers = {site.layer for site in result.sites}
-    attending = {layer for layer, block in enumerate(wiring(model)) if "attn_out" in block.components}
+    attending = {
+        layer
+        for layer, block in enumerate(residual_blocks(model))
+        if "attn_out" in block.components
+    }
     assert layers == attending
     assert all(sum(s.layer == layer for s in result.sites) == 4 for layer in layers)
 
@@ -134,7 +144,9 @@ def test_blocks_that_are_no_sums_are_refused(family):
         lr.logit_lens(model, IDS, components="attn_out")
     streams = lr.logit_lens(model, IDS, components=("resid_pre", "resid_post"))
     assert streams.certificate.max_block_error is None
-    np.testing.assert_allclose(streams.entropy[2], streams.entropy[1], atol=1e-5)  # pre of layer 1, post of layer 0
+    np.testing.assert_allclose(
+        streams.entropy[2], streams.entropy[1], atol=1e-5
+    )  # pre of layer 1, post of layer 0
 
 
 @pytest.mark.parametrize("family", PARALLEL)
@@ -189,7 +201,12 @@ def test_a_component_of_some_layers_only():
     """RecurrentGemma has attention in every third block."""
     model = lr.load(tiny.FAMILIES["recurrent_gemma"]())
     result = lr.logit_lens(model, IDS, components=("attn_out", "mixer_out"))
-    assert [str(site) for site in result.sites] == ["0.mixer_out", "1.mixer_out", "2.attn_out", "3.mixer_out"]
+    assert [str(site) for site in result.sites] == [
+        "0.mixer_out",
+        "1.mixer_out",
+        "2.attn_out",
+        "3.mixer_out",
+    ]
     with pytest.raises(ValueError, match=r"only its layers \[2\] have it"):
         lr.logit_lens(model, IDS, components="attn_out", layers=[1, 2])
 
@@ -198,9 +215,9 @@ def test_a_part_that_is_missed_fails_the_certificate(llama, monkeypatch):
     """Both sides are measured: leave a part out, double one, take another tensor, and it says so."""
     import dataclasses
 
-    from lens_recipes import sites as module_of_sites
+    from lens_recipes.run import sites as module_of_sites
 
-    honest = wiring(llama)
+    honest = residual_blocks(llama)
 
     def without_mlp(block):
         return dataclasses.replace(block, writes=block.writes[:1])
@@ -214,7 +231,7 @@ def test_a_part_that_is_missed_fails_the_certificate(llama, monkeypatch):
 
     for wrong in (without_mlp, doubled, before_the_norm):
         blocks = [*honest[:2], wrong(honest[2]), *honest[3:]]
-        monkeypatch.setattr(module_of_sites, "wiring", lambda _, blocks=blocks: blocks)
+        monkeypatch.setattr(module_of_sites, "residual_blocks", lambda _, blocks=blocks: blocks)
         with pytest.raises(lr.LensError, match="does not sum to the stream"):
             lr.logit_lens(llama, "a prompt", components="attn_out")
         kept = lr.logit_lens(llama, "a prompt", components="attn_out", strict=False)
@@ -225,7 +242,7 @@ def test_a_hook_between_the_parts_is_seen():
     """Someone steers the stream inside a block: what attention and MLP add is no longer all."""
     module = tiny.llama()
     model = lr.load(module)
-    wiring(model)
+    residual_blocks(model)
     with (
         hooked(module.model.layers[1], lambda stream: stream + 1.0),
         pytest.raises(lr.LensError, match="does not sum"),
@@ -243,13 +260,19 @@ def test_one_trace_reads_all_and_says_the_same_as_several(llama):
 
 def test_batches_and_positions_give_what_one_prompt_gives(llama):
     prompts = ["one prompt", "and a second, longer prompt", "x"]
-    result = lr.logit_lens(llama, prompts, components=("attn_out", "head_out", "resid_mid"), positions=-1)
+    result = lr.logit_lens(
+        llama, prompts, components=("attn_out", "head_out", "resid_mid"), positions=-1
+    )
     for number, prompt in enumerate(prompts):
-        alone = lr.logit_lens(llama, prompt, components=("attn_out", "head_out", "resid_mid"), positions=-1)
+        alone = lr.logit_lens(
+            llama, prompt, components=("attn_out", "head_out", "resid_mid"), positions=-1
+        )
         np.testing.assert_allclose(result[number].top_logprobs, alone.top_logprobs, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "falcon", "bloom", "mixtral", "granite", "mamba"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "falcon", "bloom", "mixtral", "granite", "mamba"]
+)
 def test_half_precision_adds_up_within_its_rounding(family):
     module = tiny.FAMILIES[family]().to(torch.bfloat16)
     components = "mixer_out" if family == "mamba" else ("attn_out", "mlp_out", "head_out")
@@ -266,7 +289,7 @@ def test_wiring_without_weights_is_the_same(family):
     module = tiny.FAMILIES[family]()
     with torch.device("meta"):
         skeleton = type(module)(module.config)
-    assert wiring(lr.load(module)) == wiring(lr.load(skeleton))
+    assert residual_blocks(lr.load(module)) == residual_blocks(lr.load(skeleton))
 
 
 # -- what a review found -----------------------------------------------
@@ -293,7 +316,9 @@ def test_the_middle_of_a_block_that_scales_its_stream_afterwards():
     module.model.layers = torch.nn.ModuleList(Scaled(block) for block in module.model.layers)
     module.requires_grad_(False)
     model = lr.load(module)
-    result = lr.logit_lens(model, IDS, components=("attn_out", "resid_mid", "mlp_out", "resid_post"))
+    result = lr.logit_lens(
+        model, IDS, components=("attn_out", "resid_mid", "mlp_out", "resid_post")
+    )
     assert result.certificate.passed
     assert result.certificate.max_block_error < 2e-6
     who = lr.attribution(model, IDS, [7], unit="head")
@@ -301,14 +326,18 @@ def test_the_middle_of_a_block_that_scales_its_stream_afterwards():
     np.testing.assert_allclose(who.capped_logit, own, atol=1e-4)
 
 
-@pytest.mark.parametrize("components", [np.array(["attn_out", "mlp_out"]), (c for c in ("attn_out", "mlp_out"))])
+@pytest.mark.parametrize(
+    "components", [np.array(["attn_out", "mlp_out"]), (c for c in ("attn_out", "mlp_out"))]
+)
 def test_components_in_any_container_are_kept_in_the_record(llama, components):
     result = lr.logit_lens(llama, "a prompt", components=components)
     assert result.provenance["arguments"]["components"] == ["attn_out", "mlp_out"]
     assert {site.component for site in result.sites} == {"attn_out", "mlp_out"}
 
 
-@pytest.mark.parametrize("pairs", [np.array([[1, -1], [3, 0]]), torch.tensor([[1, 3], [3, 0]]), ((1, 3), (3, 0))])
+@pytest.mark.parametrize(
+    "pairs", [np.array([[1, -1], [3, 0]]), torch.tensor([[1, 3], [3, 0]]), ((1, 3), (3, 0))]
+)
 def test_pairs_in_any_container_and_from_the_end(llama, pairs):
     result = lr.logit_lens(llama, "a prompt", components="head_out", heads=pairs)
     assert result.sites == [lr.Site(1, "head_out", 3), lr.Site(3, "head_out", 0)]

@@ -21,20 +21,30 @@ from loopback import SMOLLM2, Loopback
 from transformers import AutoTokenizer
 
 import lens_recipes as lr
-from lens_recipes import smollm2 as smollm2_files
-from lens_recipes.cli import app
+from lens_recipes.cli.app import app
+from lens_recipes.models import smollm2 as smollm2_files
 
 pytest_plugins = ["loopback"]
 
 ROOT = Path(__file__).parent.parent
 REFERENCES = sorted(f"references/{path.name}" for path in (ROOT / "references").glob("*.md"))
-WITH_CODE = ["README.md", "SKILL.md", *(name for name in REFERENCES if "```python\n" in (ROOT / name).read_text())]
+WITH_CODE = [
+    "README.md",
+    "SKILL.md",
+    *(name for name in REFERENCES if "```python\n" in (ROOT / name).read_text()),
+]
 DOCUMENTS = ["README.md", "SKILL.md", "CHANGELOG.md", *REFERENCES]
 DOCUMENTS += ["evals/README.md"] if (ROOT / "evals" / "README.md").exists() else []
 NOW = [name for name in DOCUMENTS if name != "CHANGELOG.md"]  # which may name what is no more
 FOLDERS = "references|examples|benchmarks|docs|tests|evals|lens_recipes|\\.claude-plugin"
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-SHOWN = {"result": lr.LensResult, "said": lr.LensResult, "who": lr.Attribution, "read": lr.Attribution, "job": lr.Job}
+SHOWN = {
+    "result": lr.LensResult,
+    "said": lr.LensResult,
+    "who": lr.Attribution,
+    "read": lr.Attribution,
+    "job": lr.Job,
+}
 
 
 def read(name: str) -> str:
@@ -73,7 +83,9 @@ def test_every_python_block_runs_in_order(name, loads, tmp_path, monkeypatch):
 def said_by(kind: str) -> list:
     """The old idioms of a kind, "raises" or "warns", each with the heading above it: what one sees."""
     found = re.findall(
-        rf"^### ([^\n]+)\n\n```python {kind}\n(.*?)^```$", read("references/nnsight-0.8.md"), re.M | re.S
+        rf"^### ([^\n]+)\n\n```python {kind}\n(.*?)^```$",
+        read("references/nnsight-0.8.md"),
+        re.M | re.S,
     )
     assert found
     return [pytest.param(heading, code, id=heading) for heading, code in found]
@@ -87,7 +99,9 @@ def run_old(code: str, model, folder: Path) -> None:
 
 @pytest.mark.parametrize(("heading", "code"), said_by("raises"))
 def test_an_old_idiom_raises_what_the_page_says(heading, code, llama, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "orig_argv", ["python", "old.py"])  # the tests may run below a `python -c`
+    monkeypatch.setattr(
+        sys, "orig_argv", ["python", "old.py"]
+    )  # the tests may run below a `python -c`
     with warnings.catch_warnings(), pytest.raises(Exception, match=re.escape(heading)):  # noqa: PT012
         warnings.simplefilter("ignore")
         run_old(code, llama, tmp_path)
@@ -101,7 +115,9 @@ def test_an_old_idiom_warns_as_the_page_says(heading, code, llama, tmp_path):
 
 
 # Examples that need a server are run by tests/ndif.
-@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("*.py") if "remote" not in p.name))
+@pytest.mark.parametrize(
+    "example", sorted(p.name for p in (ROOT / "examples").glob("*.py") if "remote" not in p.name)
+)
 def test_every_example_runs(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [example])
@@ -118,18 +134,26 @@ def test_every_name_the_documents_use_exists(name):
     assert [used for used in re.findall(r"\blr\.(\w+)", text) if not hasattr(lr, used)] == []
     for variable, kind in SHOWN.items():
         used = set(re.findall(rf"\b{variable}\.(\w+)", text)) - {"json", "npz"}
-        assert [field for field in used if field not in (*dir(kind), *kind.__annotations__)] == []
+        assert [field for field in used if field not in (*dir(kind), *getattr(kind, "__dataclass_fields__", ()))] == []
 
 
 def shell_lines() -> list:
     """Every call of the command, as code or in a line of its own, in the documents and in the commands' examples."""
-    texts = {name: read(name) for name in NOW if name != "references/api.md"}  # which breaks lines, and is generated
-    texts |= {f"{name} --help": command.epilog or "" for name, command in typer.main.get_command(app).commands.items()}
+    texts = {
+        name: read(name) for name in NOW if name != "references/api.md"
+    }  # which breaks lines, and is generated
+    texts |= {
+        f"{name} --help": command.epilog or ""
+        for name, command in typer.main.get_command(app).commands.items()
+    }
     found = []
     for name, text in texts.items():
         lines = re.findall(r"^ *(lens-recipes [^`]*?)$", text, re.MULTILINE)
         lines += re.findall(r"(?<!`)`(lens-recipes [^`]+)`", FENCE.sub("", text))
-        found += [pytest.param(line, id=f"{name}: {' '.join(line.split())}") for line in dict.fromkeys(lines)]
+        found += [
+            pytest.param(line, id=f"{name}: {' '.join(line.split())}")
+            for line in dict.fromkeys(lines)
+        ]
     return found
 
 
@@ -137,7 +161,9 @@ def shell_lines() -> list:
 def test_every_shell_line_is_understood(line):
     """Command, options and the form of their values; nothing is run."""
     words = shlex.split(line.replace("[", "").replace("]", ""), comments=True)[1:]
-    words = words[: next((at for at, word in enumerate(words) if word in ("|", ">", ">>", "&&")), len(words))]
+    words = words[
+        : next((at for at, word in enumerate(words) if word in ("|", ">", ">>", "&&")), len(words))
+    ]
     commands = typer.main.get_command(app)
     if words[0] == "--help":
         return
@@ -146,7 +172,9 @@ def test_every_shell_line_is_understood(line):
     try:
         command.make_context(words[0], words[1:])
     except Exception as missing:
-        if type(missing).__name__ != "MissingParameter" or words[1:]:  # a command may be named without all it needs
+        if (
+            type(missing).__name__ != "MissingParameter" or words[1:]
+        ):  # a command may be named without all it needs
             raise
 
 

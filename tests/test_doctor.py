@@ -23,25 +23,40 @@ import torch
 from nnsight.modeling.transformers import TransformersModel
 
 import lens_recipes as lr
-from lens_recipes import cli_doctor, doctor_machine, doctor_server, ndif, smollm2
-from lens_recipes.doctor import examine
-from lens_recipes.doctor_report import Finding
+from lens_recipes.cli.doctor import command as cli_doctor
+from lens_recipes.cli.doctor import machine as doctor_machine
+from lens_recipes.cli.doctor import server as doctor_server
+from lens_recipes.cli.doctor.examine import examine
+from lens_recipes.cli.doctor.report import Finding
+from lens_recipes.models import smollm2
+from lens_recipes.run.remote import server as ndif
+from lens_recipes.run.remote import settings
 
 KEY = "5ec2e7aa-0000-4000-8000-00000ca11ab1e"  # of nobody
 
 # What is installed stays so while the tests run, and takes longest to find out.
 local_env = functools.cache(nnsight.ndif.get_local_env)
-version, requires = functools.cache(importlib.metadata.version), functools.cache(importlib.metadata.requires)
+version, requires = (
+    functools.cache(importlib.metadata.version),
+    functools.cache(importlib.metadata.requires),
+)
 
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch):
     """No key, host or proxy of whoever runs the tests; no waiting between two tries."""
-    for name in ("NDIF_API_KEY", "NDIF_HOST", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "CUDA_VISIBLE_DEVICES"):
+    for name in (
+        "NDIF_API_KEY",
+        "NDIF_HOST",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "CUDA_VISIBLE_DEVICES",
+    ):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setattr(nnsight.CONFIG.API, "APIKEY", None)
-    monkeypatch.setattr(nnsight.CONFIG.API, "HOST", ndif.PUBLIC)
+    monkeypatch.setattr(nnsight.CONFIG.API, "HOST", settings.PUBLIC)
     monkeypatch.setattr(ndif, "_backoff", lambda state: 0.0)
     monkeypatch.setattr(doctor_server.SETTINGS, "patience_s", 0.05)
     monkeypatch.setattr(nnsight.ndif, "get_local_env", local_env)
@@ -68,7 +83,12 @@ def no_network(monkeypatch):
 
 def deployment(repo, state="RUNNING", level="HOT", task="text-generation", **more):
     model_key = f"nnsight.modeling.transformers.TransformersModel:{repo}:{task}"
-    entry = {"deployment_level": level, "application_state": state, "model_key": model_key, "repo_id": repo}
+    entry = {
+        "deployment_level": level,
+        "application_state": state,
+        "model_key": model_key,
+        "repo_id": repo,
+    }
     return {**entry, "task": task, "revision": "main", **more}
 
 
@@ -76,7 +96,9 @@ LLAMA = "meta-llama/Llama-3.1-70B"
 DEPLOYMENTS = {
     f"0:ModelActor:{LLAMA}": deployment(LLAMA, "DEPLOYING"),
     f"1:ModelActor:{LLAMA}": deployment(LLAMA),
-    "0:ModelActor:asleep": deployment("google/gemma-3-27b-it", level="WARM", task="image-text-to-text"),
+    "0:ModelActor:asleep": deployment(
+        "google/gemma-3-27b-it", level="WARM", task="image-text-to-text"
+    ),
     "0:ModelActor:broken": deployment("openai-community/gpt2", "UNHEALTHY"),
     "EleutherAI/pythia-70m": {"deployment_level": "COLD", "repo_id": "EleutherAI/pythia-70m"},
 }
@@ -84,7 +106,10 @@ DEPLOYMENTS = {
 
 def environment(**packages):
     """What /env says of a server that has what this process has, but for these."""
-    here = {name: local_env()["packages"][name] for name in ("nnsight", "torch", "transformers", "numpy")}
+    here = {
+        name: local_env()["packages"][name]
+        for name in ("nnsight", "torch", "transformers", "numpy")
+    }
     return {"python_version": sys.version, "packages": {**here, "ray": "2.60.0", **packages}}
 
 
@@ -95,7 +120,10 @@ class FakeNdif(ThreadingHTTPServer):
 
     def __init__(self):
         self.asked, self.refusals = [], []  # refusals are sent before anything else
-        self.silent, self.over = set(), threading.Event()  # paths that are answered when the test is over
+        self.silent, self.over = (
+            set(),
+            threading.Event(),
+        )  # paths that are answered when the test is over
         self.answers = {
             "/ping": "pong",
             "/whoami": {"email": "me@example.org", "tags": ["trusted"]},
@@ -116,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.server.refusals.pop(0)
         else:
             answer = self.server.answers.get(self.path, (404, {"detail": "Not Found"}))
-        status, body, headers = (*answer, {})[:3] if isinstance(answer, tuple) else (200, answer, {})
+        status, body, headers = (
+            (*answer, {})[:3] if isinstance(answer, tuple) else (200, answer, {})
+        )
         if status is None:  # no HTTP
             self.wfile.write(body)
             return
@@ -124,7 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Type", "text/html" if isinstance(body, bytes) else "application/json")
+        self.send_header(
+            "Content-Type", "text/html" if isinstance(body, bytes) else "application/json"
+        )
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -177,7 +209,7 @@ def test_without_remote_there_is_no_network(run):
     assert report.packages["nnsight"] == "0.8.1"
     assert report.machine.cores >= 1
     assert report.machine.memory_bytes > report.machine.free_bytes > 0
-    assert report.host == ndif.PUBLIC
+    assert report.host == settings.PUBLIC
     status, out, err = run("doctor")
     assert (status, err) == (0, "")
     assert f"transformers  {report.packages['transformers']}" in out
@@ -204,7 +236,12 @@ def test_json_is_one_object_with_known_keys(run, server, key):
     assert told["format"] == "lens-recipes/doctor"
     assert told["version"] == 1
     assert told["ok"] is True
-    parts = {"": told, "machine": told["machine"], "server": told["server"], "findings": told["findings"][0]}
+    parts = {
+        "": told,
+        "machine": told["machine"],
+        "server": told["server"],
+        "findings": told["findings"][0],
+    }
     parts |= {name: told["server"][name][0] for name in ("models", "differences")}
     assert {name: " ".join(part) for name, part in parts.items()} == KEYS
 
@@ -218,7 +255,9 @@ def test_a_report_is_shown_as_the_command_shows_it(run):
 @pytest.mark.parametrize("width", [80, 120])
 def test_lines_fit_the_terminal(server, key, width):
     server.answers["/env"] = environment(transformers="5.0.0", torch="2.6.0+cu126")
-    server.answers["/status"] = {"deployments": {**DEPLOYMENTS, "long": deployment("org/" + "x" * 200)}}
+    server.answers["/status"] = {
+        "deployments": {**DEPLOYMENTS, "long": deployment("org/" + "x" * 200)}
+    }
     lines = cli_doctor.text(examine(server.url), width).splitlines()
     assert max(map(len, lines)) <= width
 
@@ -230,7 +269,12 @@ def test_a_server_that_is_well(run, server, key):
     report = examine(server.url)
     told = report.server
     assert report.ok
-    assert (told.host, told.key, told.email, told.tags) == (server.url, "accepted", "me@example.org", ["trusted"])
+    assert (told.host, told.key, told.email, told.tags) == (
+        server.url,
+        "accepted",
+        "me@example.org",
+        ["trusted"],
+    )
     assert 0 < told.answer_s < 5
     names = [(model.model, model.state, model.level, model.replicas) for model in told.models]
     assert names == [
@@ -277,13 +321,23 @@ def test_versions_are_compared_by_release(run, server, key):
     server.answers["/env"]["python_version"] = "3.99.1 (main, Jan  1 2026) \n[GCC 13]"
     report = examine(server.url)
     assert report.ok
-    assert [one.package for one in report.server.differences] == ["python", "nnsight", "transformers", "numpy", "rich"]
+    assert [one.package for one in report.server.differences] == [
+        "python",
+        "nnsight",
+        "transformers",
+        "numpy",
+        "rich",
+    ]
     assert [one.critical for one in report.server.differences] == [False, True, True, False, False]
     assert report.server.versions["python"] == "3.99.1"
-    (transformers,) = [finding for finding in of(report, "transformers") if finding.level == "warning"]
+    (transformers,) = [
+        finding for finding in of(report, "transformers") if finding.level == "warning"
+    ]
     assert "pip install 'transformers==5.0.0'" in transformers.todo
     (nnsight_,) = of(report, "nnsight")
-    assert "lens-recipes needs nnsight<0.9,>=0.8.1" in nnsight_.todo  # and is not told to install 0.7.0
+    assert (
+        "lens-recipes needs nnsight<0.9,>=0.8.1" in nnsight_.todo
+    )  # and is not told to install 0.7.0
     (python,) = of(report, "python")
     assert (python.level, "3.99" in python.todo) == ("note", True)
     _, out, _ = run("doctor", "--host", server.url)
@@ -296,7 +350,9 @@ def test_a_sandbox_that_cannot_be_built_is_told(server, key):
     server.answers["/env"] = environment(transformers="5.23.0", nnsight="0.8.1")
     assert not any("not trusted" in finding.what for finding in examine(server.url).findings)
     server.answers["/whoami"] = {"email": "me@example.org", "tags": []}
-    (finding,) = [finding for finding in examine(server.url).findings if "not trusted" in finding.what]
+    (finding,) = [
+        finding for finding in examine(server.url).findings if "not trusted" in finding.what
+    ]
     assert finding.level == "warning"
 
 
@@ -356,7 +412,12 @@ HTML = (200, b"<html><body>Welcome to the <b>router</b></body></html>")
         ("/whoami", {"email": 3, "tags": "many"}, "key", "warning"),
         ("/status", HTML, "models", "error"),
         ("/status", {"deployments": [1]}, "models", "error"),
-        ("/status", {"deployments": {"a": 1, "b": {"deployment_level": ["HOT"]}}}, "models", "note"),
+        (
+            "/status",
+            {"deployments": {"a": 1, "b": {"deployment_level": ["HOT"]}}},
+            "models",
+            "note",
+        ),
         ("/status", (503, {"detail": "compute backend is reconnecting."}), "models", "error"),
         ("/status", (504, {"detail": "Timed out waiting for cluster status."}), "models", "error"),
         ("/env", HTML, "versions", "warning"),
@@ -380,7 +441,7 @@ def test_what_is_wrong_with_a_server_is_one_finding(server, key, here, path, ans
 
 
 def test_ndif_itself_knows_all_of_its_keys(server, key, monkeypatch):
-    monkeypatch.setattr(ndif, "PUBLIC", server.url)
+    monkeypatch.setattr(settings, "PUBLIC", server.url)
     monkeypatch.setattr(doctor_server, "PUBLIC", server.url)
     server.answers["/whoami"] = {"email": None, "tags": []}
     report = examine(server.url)
@@ -427,10 +488,19 @@ def test_text_of_a_server_does_nothing_to_the_terminal(server):
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 500])
-def test_a_server_that_repeats_the_key_does_not_make_us_repeat_it(run, server, key, capsys, caplog, status):
-    said = {"email": key, "tags": [key], "deployments": {key: deployment(f"org/{key}")}, "detail": f"bad: {key}"}
+def test_a_server_that_repeats_the_key_does_not_make_us_repeat_it(
+    run, server, key, capsys, caplog, status
+):
+    said = {
+        "email": key,
+        "tags": [key],
+        "deployments": {key: deployment(f"org/{key}")},
+        "detail": f"bad: {key}",
+    }
     body = {**said, "python_version": key, "packages": {key: key, "torch": key, "rich": key}}
-    server.answers = dict.fromkeys(("/whoami", "/status", "/env"), (status, body)) | {"/ping": "pong"}
+    server.answers = dict.fromkeys(("/whoami", "/status", "/env"), (status, body)) | {
+        "/ping": "pong"
+    }
     caplog.set_level(0)
     report = examine(server.url)
     told = [report.as_json(), str(report), repr(report), caplog.text, *capsys.readouterr()]
@@ -576,7 +646,8 @@ def test_what_others_need_is_a_warning(installed):
     report = examine()
     assert report.ok
     assert any(
-        finding.level == "warning" and "transformers needs tokenizers" in finding.what for finding in report.findings
+        finding.level == "warning" and "transformers needs tokenizers" in finding.what
+        for finding in report.findings
     )
 
 
@@ -589,9 +660,15 @@ def test_optional_packages_may_be_absent(run, installed):
 
 @pytest.mark.parametrize(
     ("module", "kind", "server_is_asked"),
-    [("torch", OSError, False), ("transformers", RuntimeError, False), ("lens_recipes.models", ImportError, True)],
+    [
+        ("torch", OSError, False),
+        ("transformers", RuntimeError, False),
+        ("lens_recipes.models.load", ImportError, True),
+    ],
 )
-def test_a_package_that_cannot_be_imported_is_told(run, server, monkeypatch, module, kind, server_is_asked):
+def test_a_package_that_cannot_be_imported_is_told(
+    run, server, monkeypatch, module, kind, server_is_asked
+):
     """Also torch, and what needs it: the rest of the report is there."""
     real = importlib.import_module
 
@@ -632,7 +709,9 @@ def test_known_transformers_without_dispatch(folder):
     with pytest.raises(Exception, match="Impossible to guess which tokenizer to use"):
         TransformersModel(str(folder), task="text-generation")
     assert "Impossible to guess which tokenizer to use" in finding.what
-    assert lr.load(str(folder), remote=True).tokenizer is not None  # as it says, load is not affected
+    assert (
+        lr.load(str(folder), remote=True).tokenizer is not None
+    )  # as it says, load is not affected
 
 
 def test_known_imports_after_nnsight():
@@ -663,7 +742,9 @@ beartype.beartype(lambda: None)
 def test_known_imports_before_nnsight():
     """What is said to help helps."""
     known("anyio"), known("beartype")
-    done = subprocess.run([sys.executable, "-c", RIGHT_ORDER], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RIGHT_ORDER], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "asked\n"
 
 
@@ -689,7 +770,10 @@ def gpus(monkeypatch):
 @pytest.mark.usefixtures("gpus")
 def test_gpus_and_their_memory(run):
     devices = examine().machine.devices
-    assert [(device.kind, device.free_bytes) for device in devices] == [("cuda", 60 * 10**9), ("cuda", None)]
+    assert [(device.kind, device.free_bytes) for device in devices] == [
+        ("cuda", 60 * 10**9),
+        ("cuda", None),
+    ]
     _, out, _ = run("doctor")
     assert "GPU 0         NVIDIA H100 (cuda), 80.0 GB, 60.0 GB free" in out
     assert "GPU 1         NVIDIA H100 (cuda), 80.0 GB\n" in out
@@ -712,7 +796,9 @@ def test_a_gpu_that_torch_cannot_use(tmp_path, monkeypatch):
     assert "built for CPUs only" in finding.what
 
     def old_driver():
-        warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old", stacklevel=2)
+        warnings.warn(
+            "CUDA initialization: The NVIDIA driver on your system is too old", stacklevel=2
+        )
         return False
 
     monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -778,4 +864,7 @@ def test_findings_come_worst_first(installed):
     levels = [finding.level for finding in examine().findings]
     assert levels == sorted(levels, key=["error", "warning", "note"].index)
     assert levels[0] == "error"
-    assert all(isinstance(finding, Finding) and finding.what and finding.todo for finding in examine().findings)
+    assert all(
+        isinstance(finding, Finding) and finding.what and finding.todo
+        for finding in examine().findings
+    )

@@ -16,9 +16,10 @@ from hypothesis import settings as tried
 from hypothesis import strategies as some
 
 import lens_recipes as lr
-from lens_recipes import _estimate
-from lens_recipes.remote import packed, unpacked
-from lens_recipes.schema import Schema, UpTo
+from lens_recipes.run.remote import estimate as _estimate
+from lens_recipes.run.remote.wire import unpack_arrays
+from lens_recipes.run.schema import Schema, UpTo
+from lens_recipes.trace.pack import pack_arrays
 
 pytest_plugins = ["loopback"]
 
@@ -31,15 +32,25 @@ RECIPES = {
     "lens without tracking": partial(lr.logit_lens, prompts=LONG, track=None),
     "lens of the last": partial(lr.logit_lens, prompts=LONG, positions=-1),
     "lens with targets": partial(lr.logit_lens, prompts=LONG, targets=TARGETS, track=9, top_k=9),
-    "lens of many": partial(lr.logit_lens, prompts=[LONG, SHORT, "A model reads", "Nobody knew why", "it works"]),
+    "lens of many": partial(
+        lr.logit_lens, prompts=[LONG, SHORT, "A model reads", "Nobody knew why", "it works"]
+    ),
     "raw lens": partial(lr.logit_lens, prompts=LONG, apply_norm=False),
-    "components": partial(lr.logit_lens, prompts=LONG, components=("attn_out", "mlp_out", "resid_post")),
+    "components": partial(
+        lr.logit_lens, prompts=LONG, components=("attn_out", "mlp_out", "resid_post")
+    ),
     "heads": partial(lr.logit_lens, prompts=LONG, components="head_out", positions=-1),
     "attribution": partial(lr.attribution, prompts=LONG, targets=TARGETS, positions=-1),
-    "attribution by component": partial(lr.attribution, prompts=LONG, targets=260, unit="component"),
-    "attribution by head": partial(lr.attribution, prompts=LONG, targets=TARGETS, unit="head", positions=None),
+    "attribution by component": partial(
+        lr.attribution, prompts=LONG, targets=260, unit="component"
+    ),
+    "attribution by head": partial(
+        lr.attribution, prompts=LONG, targets=TARGETS, unit="head", positions=None
+    ),
     "generation": partial(lr.generate_lens, prompts=SHORT, max_new_tokens=20, do_sample=False),
-    "sampled generation": partial(lr.generate_lens, prompts=[SHORT] * 3, max_new_tokens=8, top_p=0.9, seed=0),
+    "sampled generation": partial(
+        lr.generate_lens, prompts=[SHORT] * 3, max_new_tokens=8, top_p=0.9, seed=0
+    ),
     "vectors": partial(lr.decode_vectors, vectors=VECTORS[:2], targets=TARGETS),
 }
 
@@ -71,14 +82,18 @@ def test_what_travels_is_as_estimated(client, server, name):
     assert said.bytes_back == pytest.approx(record["bytes_back"], rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["lens of many", "raw lens", "generation", "sampled generation", "vectors"])
+@pytest.mark.parametrize(
+    "name", ["lens of many", "raw lens", "generation", "sampled generation", "vectors"]
+)
 def test_what_runs_is_as_estimated(client, server, name):
     said = estimate(RECIPES[name], client)
     RECIPES[name](client)
     read = [np.shape(ids) for ids in server.read]
     batches = [shape for shape in read if shape[1] > 1] if "generation" in name else read
     assert said.batches == len(batches)
-    last = sum(shape[0] for shape in batches) if "generation" in name else 0  # is written, and not read again
+    last = (
+        sum(shape[0] for shape in batches) if "generation" in name else 0
+    )  # is written, and not read again
     assert said.tokens == sum(np.prod(shape) for shape in read) + last
 
 
@@ -95,7 +110,10 @@ def test_a_run_of_several_jobs_is_estimated_as_such(client, server, settings):
 
 def test_a_job_brings_back_so_much_and_no_more(client, server, settings):
     recipe = partial(lr.logit_lens, prompts=[[7] * n for n in range(3, 9)])
-    alone = max(sum(schema.nbytes().values()) for schema in recipe.func.prepare(client, **recipe.keywords).schemas)
+    alone = max(
+        sum(schema.nbytes().values())
+        for schema in recipe.func.prepare(client, **recipe.keywords).schemas
+    )
     settings(back_bytes_per_job=2 * alone)
     assert 3 <= estimate(recipe, client).jobs < 6
     settings(back_bytes_per_job=1)
@@ -118,7 +136,11 @@ def test_more_is_estimated_as_more(client):
     assert said(positions=-1).bytes_back < said(positions=[0, -1]).bytes_back < plain.bytes_back
     assert said(positions=-1).server_bytes < plain.server_bytes
     assert said(layers=[0]).bytes_back < plain.bytes_back < said(targets=TARGETS).bytes_back
-    assert said(track=None).bytes_back < plain.bytes_back < said(components=("mlp_out", "resid_post")).bytes_back
+    assert (
+        said(track=None).bytes_back
+        < plain.bytes_back
+        < said(components=("mlp_out", "resid_post")).bytes_back
+    )
     assert said(top_k=9).bytes_back > plain.bytes_back
     assert said(prompts=[LONG] * 3).server_bytes > 2 * plain.server_bytes
     short, long = (lr.estimate(lr.generate_lens, client, SHORT, max_new_tokens=n) for n in (2, 20))
@@ -152,7 +174,7 @@ def test_an_estimate_reads_well(client):
     ],
 )
 def test_bytes_for_a_person(n, text):
-    assert _estimate.size(n) == text
+    assert _estimate.format_bytes(n) == text
 
 
 def test_an_estimate_needs_neither_a_server_nor_weights(client, server):
@@ -165,7 +187,9 @@ def test_an_estimate_needs_neither_a_server_nor_weights(client, server):
 
 
 def test_a_model_in_memory_can_be_estimated_too(llama, client):
-    here, there = (lr.estimate(lr.logit_lens, model, LONG, targets=TARGETS) for model in (llama, client))
+    here, there = (
+        lr.estimate(lr.logit_lens, model, LONG, targets=TARGETS) for model in (llama, client)
+    )
     assert here.model == "LlamaForCausalLM"
     assert here.bytes_back == there.bytes_back
     assert here.bytes_up == pytest.approx(there.bytes_up, rel=0.05)
@@ -186,28 +210,44 @@ def test_wrong_arguments_are_refused_as_by_the_recipe(client):
 
 WORDS = {
     "max_back_bytes": ("would bring back about", "remote_settings.max_back_bytes"),
-    "max_server_bytes": ("of memory on the server beside the weights", "remote_settings.max_server_bytes"),
+    "max_server_bytes": (
+        "of memory on the server beside the weights",
+        "remote_settings.max_server_bytes",
+    ),
 }
 
 
 @pytest.mark.parametrize("limit", WORDS)
 @pytest.mark.parametrize(
-    ("name", "how"), [("lens", "run"), ("attribution by head", "submit"), ("generation", "submit"), ("vectors", "run")]
+    ("name", "how"),
+    [
+        ("lens", "run"),
+        ("attribution by head", "submit"),
+        ("generation", "submit"),
+        ("vectors", "run"),
+    ],
 )
-def test_what_is_over_a_limit_is_refused_before_anything_is_sent(client, server, settings, limit, name, how):
+def test_what_is_over_a_limit_is_refused_before_anything_is_sent(
+    client, server, settings, limit, name, how
+):
     recipe = RECIPES[name]
     said = estimate(recipe, client)
     needed = said.bytes_back if limit == "max_back_bytes" else said.server_bytes
     settings(**{limit: needed - 1})
-    calls = {"run": lambda: recipe(client), "submit": lambda: lr.submit(recipe.func, client, **recipe.keywords)}
+    calls = {
+        "run": lambda: recipe(client),
+        "submit": lambda: lr.submit(recipe.func, client, **recipe.keywords),
+    }
     error = refused(calls[how])
     assert not server.seen
     happened, todo = WORDS[limit]
     assert happened in error.happened
-    assert f"over the limit of {_estimate.size(needed - 1)}" in error.happened
+    assert f"over the limit of {_estimate.format_bytes(needed - 1)}" in error.happened
     assert todo in error.todo
     assert not error.may_finish
-    assert estimate(recipe, client).jobs == said.jobs  # an estimate is given whatever the limits are
+    assert (
+        estimate(recipe, client).jobs == said.jobs
+    )  # an estimate is given whatever the limits are
     settings(**{limit: needed})
     calls[how]()
 
@@ -233,7 +273,10 @@ def test_a_limit_says_what_to_narrow(client, settings, name, narrow):
 # -- arrays there and back ---------------------------------------------
 
 DTYPES = some.sampled_from(
-    [np.dtype(name) for name in ("float32", "float64", "float16", "int64", "int32", "int16", "uint8", "bool")]
+    [
+        np.dtype(name)
+        for name in ("float32", "float64", "float16", "int64", "int32", "int16", "uint8", "bool")
+    ]
 )
 SHAPES = arrays_of.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 NAMES = some.text("abcdefg_", min_size=1, max_size=4)
@@ -243,7 +286,11 @@ NAMES = some.text("abcdefg_", min_size=1, max_size=4)
 def any_bits(draw) -> np.ndarray:
     """An array of any type and shape, and of any bits: also those of a NaN that is none of numpy's."""
     dtype, shape = draw(DTYPES), draw(SHAPES)
-    raw = draw(some.binary(min_size=(n := int(np.prod(shape))) * dtype.itemsize, max_size=n * dtype.itemsize))
+    raw = draw(
+        some.binary(
+            min_size=(n := int(np.prod(shape))) * dtype.itemsize, max_size=n * dtype.itemsize
+        )
+    )
     raw = bytes(byte & 1 for byte in raw) if dtype.kind == "b" else raw
     return np.frombuffer(raw, dtype).reshape(shape).copy()
 
@@ -255,11 +302,11 @@ def schema_of(arrays: dict[str, np.ndarray]) -> Schema:
 @tried(deadline=None, derandomize=True, max_examples=200)
 @given(some.dictionaries(NAMES, any_bits(), min_size=1, max_size=5))
 def test_arrays_come_back_bit_by_bit(arrays):
-    sent = packed({name: torch.from_numpy(array) for name, array in arrays.items()})
+    sent = pack_arrays({name: torch.from_numpy(array) for name, array in arrays.items()})
     file = io.BytesIO()
     torch.save(sent, file)
     file.seek(0)
-    back = unpacked(torch.load(file, weights_only=True), schema_of(arrays))
+    back = unpack_arrays(torch.load(file, weights_only=True), schema_of(arrays))
     assert [*back] == [*arrays]
     for name, array in arrays.items():
         assert (back[name].dtype, back[name].shape) == (array.dtype, array.shape)
@@ -270,17 +317,26 @@ def test_arrays_come_back_bit_by_bit(arrays):
 @tried(deadline=None, derandomize=True, max_examples=100)
 @given(some.dictionaries(NAMES, any_bits(), min_size=1, max_size=3), some.data())
 def test_what_was_packed_of_other_arrays_is_not_unpacked(arrays, data):
-    sent = packed({name: torch.from_numpy(array) for name, array in arrays.items()})
+    sent = pack_arrays({name: torch.from_numpy(array) for name, array in arrays.items()})
     name = data.draw(some.sampled_from([*arrays]))
-    other = data.draw(any_bits().filter(lambda a: (a.dtype, a.shape) != (arrays[name].dtype, arrays[name].shape)))
+    other = data.draw(
+        any_bits().filter(lambda a: (a.dtype, a.shape) != (arrays[name].dtype, arrays[name].shape))
+    )
     with pytest.raises(ValueError, match=name):
-        unpacked(sent, schema_of({**arrays, name: other}))
+        unpack_arrays(sent, schema_of({**arrays, name: other}))
 
 
 def test_strided_arrays_are_packed_as_they_read():
     whole = torch.arange(24.0).reshape(4, 6)
-    parts = {"columns": whole[:, 1:3], "turned": whole.T, "every": whole[::2], "wide": torch.tensor(7.0).expand(3)}
-    back = unpacked(packed(parts), schema_of({name: part.numpy() for name, part in parts.items()}))
+    parts = {
+        "columns": whole[:, 1:3],
+        "turned": whole.T,
+        "every": whole[::2],
+        "wide": torch.tensor(7.0).expand(3),
+    }
+    back = unpack_arrays(
+        pack_arrays(parts), schema_of({name: part.numpy() for name, part in parts.items()})
+    )
     for name, part in parts.items():
         np.testing.assert_array_equal(back[name], part.numpy())
 
@@ -290,7 +346,7 @@ def test_what_lies_plane_by_plane_is_smaller():
     numbers = -torch.rand(4000, generator=torch.Generator().manual_seed(0)) * 20
     whole, planes = (
         len(zstandard.ZstdCompressor(level=3).compress(raw.numpy().tobytes()))
-        for raw in (numbers, packed({"a": numbers})["bytes"])
+        for raw in (numbers, pack_arrays({"a": numbers})["bytes"])
     )
     assert planes < 0.95 * whole
 

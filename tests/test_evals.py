@@ -65,14 +65,16 @@ def test_each_task_has_a_solution_and_a_wrong_answer():
     tried = audit.trials(list(TASKS))
     assert {trial.task for trial in tried if not trial.fails} == set(TASKS)
     assert {trial.task for trial in tried if trial.fails} == set(TASKS)
-    assert {trial.script.stem for trial in tried} == {path.stem for path in EVALS.glob("*/[!_]*.py")}
+    assert {trial.script.stem for trial in tried} == {
+        path.stem for path in EVALS.glob("*/[!_]*.py")
+    }
 
 
 def test_what_a_wrong_answer_fails_is_an_expectation_of_its_task():
     for trial in audit.trials(list(TASKS)):
-        assert {audit.expectation_of(name) for name in trial.fails} <= forms.expectations()[trial.task], (
-            trial.script.name
-        )
+        assert {audit.expectation_of(name) for name in trial.fails} <= forms.expectations()[
+            trial.task
+        ], trial.script.name
 
 
 # -- lines -------------------------------------------------------------
@@ -175,7 +177,9 @@ def test_numbers_are_close_or_the_worst_is_named():
     ],
 )
 def test_solutions_pass_and_wrong_answers_are_rejected_for_their_reason(script, warm):
-    trial = next(trial for trial in audit.trials(list(TASKS)) if trial.script == EVALS / f"{script}.py")
+    trial = next(
+        trial for trial in audit.trials(list(TASKS)) if trial.script == EVALS / f"{script}.py"
+    )
     verdict = verify.verify(trial.task, trial.script, warm=warm)
     assert audit.surprise_of(trial, verdict) == ""
 
@@ -192,10 +196,15 @@ def test_the_audit_is_surprised_by_the_other_verdict():
 
 
 def test_a_crash_is_no_reason_unless_it_says_what_was_expected(tmp_path):
-    failed = verify.Verdict("entropy_kl", [answers.Check("answer", False, "status 1")], 8, 0.0, "a typo")
+    failed = verify.Verdict(
+        "entropy_kl", [answers.Check("answer", False, "status 1")], 8, 0.0, "a typo"
+    )
     trial = audit.Trial("entropy_kl", tmp_path, ("answer",), "no attribute 'value'")
     assert "nothing says" in audit.surprise_of(trial, failed)
-    assert audit.surprise_of(trial, dataclasses.replace(failed, stderr="x has no attribute 'value'")) == ""
+    assert (
+        audit.surprise_of(trial, dataclasses.replace(failed, stderr="x has no attribute 'value'"))
+        == ""
+    )
     script = tmp_path / "wrong.py"
     script.write_text('"""It crashes.\n\ntask: entropy_kl\nfails: answer\n"""\n')
     with pytest.raises(SystemExit, match="says: REGEX"):
@@ -203,7 +212,10 @@ def test_a_crash_is_no_reason_unless_it_says_what_was_expected(tmp_path):
 
 
 def test_the_command_says_what_is_wrong_with_its_arguments(monkeypatch, capsys):
-    for arguments, said in ((["no_such_task", "x.py"], "invalid choice"), (["first_lens", "x.py"], "is no file")):
+    for arguments, said in (
+        (["no_such_task", "x.py"], "invalid choice"),
+        (["first_lens", "x.py"], "is no file"),
+    ):
         monkeypatch.setattr(sys, "argv", ["verify.py", *arguments])
         with pytest.raises(SystemExit) as end:
             verify.main()

@@ -11,7 +11,7 @@ import loopback
 import pytest
 from loopback import SMOLLM2, Loopback
 
-from lens_recipes import smollm2 as smollm2_files
+from lens_recipes.models import smollm2 as smollm2_files
 
 FOLDER = Path(__file__).parent.parent / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))

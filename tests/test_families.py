@@ -9,8 +9,9 @@ import tiny
 import torch
 
 import lens_recipes as lr
-from lens_recipes import _anatomy, _logit_lens
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.models.structure import anatomy as _anatomy
+from lens_recipes.recipes import logit_lens as _logit_lens
 
 # The model halves its stream between blocks; an early exit is halved once more by every block it passes through,
 # which only the norm's epsilon shows.
@@ -27,7 +28,9 @@ def test_every_layer_is_the_early_exit(family):
 
     assert result.certificate.passed
     assert len(result.sites) == len(expected)
-    expected = expected.reshape(len(expected), -1, expected.shape[-1])  # tokens packed, as in the result
+    expected = expected.reshape(
+        len(expected), -1, expected.shape[-1]
+    )  # tokens packed, as in the result
     final = final.reshape(-1, final.shape[-1])
     close = LOOSE.get(family, 2e-4)
     for site, logits in enumerate(expected):
@@ -53,7 +56,9 @@ def test_what_cannot_be_read_is_refused_with_a_reason(family):
     assert len(str(refusal.value).split()) > 8
 
 
-@pytest.mark.parametrize("family", ["gemma2", "cohere", "minicpm3", "opt_project", "falcon_h1", "gpt2", "bert_lm"])
+@pytest.mark.parametrize(
+    "family", ["gemma2", "cohere", "minicpm3", "opt_project", "falcon_h1", "gpt2", "bert_lm"]
+)
 def test_anatomy_without_weights_is_the_same(family):
     """What a remote run relies on: the shapes alone tell the same story as the numbers."""
     module = tiny.FAMILIES[family]()
@@ -64,7 +69,9 @@ def test_anatomy_without_weights_is_the_same(family):
     assert [step[:3] for step in here.tail] == [step[:3] for step in there.tail]
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "cohere", "minicpm3", "phi", "gptj", "falcon_h1", "opt_project"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "cohere", "minicpm3", "phi", "gptj", "falcon_h1", "opt_project"]
+)
 def test_tiles_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
     """The short cut for a plain local unembedding, and the way for every other: the same numbers."""
     model = lr.load(tiny.FAMILIES[family]())
@@ -74,4 +81,6 @@ def test_tiles_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
     monkeypatch.setattr(_logit_lens, "plain_head", lambda *_: None)
     called = lr.logit_lens(model, ids, targets=[9])
     for name in AXES:
-        np.testing.assert_allclose(getattr(quick, name), getattr(called, name), atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(quick, name), getattr(called, name), atol=1e-4, err_msg=name
+        )

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def figure():
-    return go.Figure(go.Scatter(y=[1, 3, 2]), {"title": {"text": "Three points"}, "width": 320, "height": 240})
+    return go.Figure(
+        go.Scatter(y=[1, 3, 2]), {"title": {"text": "Three points"}, "width": 320, "height": 240}
+    )
 
 
 def pixels(png: bytes) -> tuple[int, int]:
@@ -67,7 +69,10 @@ def test_without_kaleido_it_says_what_to_install(figure, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("browser", "said"),
     [
-        ("/nowhere/chrome", "none was found (BROWSER_PATH='/nowhere/chrome' names no file): install one"),
+        (
+            "/nowhere/chrome",
+            "none was found (BROWSER_PATH='/nowhere/chrome' names no file): install one",
+        ),
         ("/bin/false", "the browser did not draw the figure: BrowserFailedError"),
     ],
 )
@@ -78,9 +83,19 @@ def test_without_a_browser_it_says_so_in_one_sentence(browser, said, tmp_path):
         "try:\n    lr.save_png(go.Figure(), 'a.png')\n"
         "except lr.LensError as error:\n    print(error, error.__cause__ is None)\n"
     )
-    environment = {"BROWSER_PATH": browser, "PATH": "", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment = {
+        "BROWSER_PATH": browser,
+        "PATH": "",
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert said in done.stdout

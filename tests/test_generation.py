@@ -13,14 +13,28 @@ from test_remote import NOT_THERE
 from transformers import GenerationConfig
 
 import lens_recipes as lr
-from lens_recipes import decoding, generation, transcript
-from lens_recipes.result import AXES
-from lens_recipes.wiring import wiring
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.models.handle import context_length
+from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.recipes.generation import generate as generation
+from lens_recipes.recipes.generation import transcript
+from lens_recipes.trace.generation import recorder as decoding
 
 IDS = tiny.random_ids(batch=1, length=7)
 NEW = 6
 # One for each kind of cache and of block; the other families: tests/full.
-SOME = ["llama", "gemma2", "gpt2", "bloom", "falcon", "mixtral", "mamba", "falcon_h1", "recurrent_gemma", "bert_lm"]
+SOME = [
+    "llama",
+    "gemma2",
+    "gpt2",
+    "bloom",
+    "falcon",
+    "mixtral",
+    "mamba",
+    "falcon_h1",
+    "recurrent_gemma",
+    "bert_lm",
+]
 # Arrays that need no tokenizer and no generation to be compared with a plain lens.
 LENS = [name for name in AXES if name not in ("target_ids", "tracked_ids", "tracked_logprobs")]
 
@@ -38,7 +52,9 @@ def ids_of(result) -> list[int]:
 
 def same(one, other, names=LENS, atol=2e-4):
     for name in names:
-        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=atol, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(one, name), getattr(other, name), atol=atol, err_msg=name
+        )
 
 
 def lens_of_the_whole(model, prompt, new, first, **options):
@@ -63,8 +79,12 @@ def test_any_family_writes_what_it_writes_and_each_step_is_the_lens_of_the_whole
     assert (result.tokens.position == after.tokens.position).all()
     assert (result.tokens.id == after.tokens.id).all()
     assert (result.next_ranks[:, :-1] == after.next_ranks[:, :-1]).mean() > 0.99
-    names = [name for name in LENS if not name.startswith("next_")]  # the whole text has no last next token
-    names = [name for name in names if not name.endswith(("ids", "ranks"))]  # near ties may change places
+    names = [
+        name for name in LENS if not name.startswith("next_")
+    ]  # the whole text has no last next token
+    names = [
+        name for name in names if not name.endswith(("ids", "ranks"))
+    ]  # near ties may change places
     same(result, after, names)
 
 
@@ -84,15 +104,19 @@ def test_any_family_writes_in_a_batch_what_it_writes_alone(family):
 def test_any_family_adds_up_at_every_step(family):
     """In cached steps too, what the blocks and heads add is the stream."""
     model = lr.load(tiny.FAMILIES[family]())
-    blocks = wiring(model)
+    blocks = residual_blocks(model)
     if any(block.broken for block in blocks):
         with pytest.raises(lr.LensError, match="cannot be read"):
             lr.generate_lens(model, IDS, max_new_tokens=2, components="attn_out")
         return
     names = {name for block in blocks for name in block.components}
-    if all(write.heads for block in blocks for write in block.writes if write.component == "attn_out"):
+    if all(
+        write.heads for block in blocks for write in block.writes if write.component == "attn_out"
+    ):
         names |= {"head_out"} if "attn_out" in names else set()
-    certificate = lr.generate_lens(model, IDS, max_new_tokens=4, components=sorted(names)).certificate
+    certificate = lr.generate_lens(
+        model, IDS, max_new_tokens=4, components=sorted(names)
+    ).certificate
     assert certificate.max_block_error < 1e-5
     assert certificate.max_total_error < 1e-4
     assert certificate.max_head_error is None or certificate.max_head_error < 1e-4
@@ -101,7 +125,9 @@ def test_any_family_adds_up_at_every_step(family):
 def test_real_weights_greedily(smollm2):
     prompt = "The capital of France is"
     ids = smollm2.tokenizer(prompt).input_ids
-    result = lr.generate_lens(smollm2, prompt, max_new_tokens=10, do_sample=False, targets=[" Paris"])
+    result = lr.generate_lens(
+        smollm2, prompt, max_new_tokens=10, do_sample=False, targets=[" Paris"]
+    )
     new = written(smollm2._module, ids, max_new_tokens=10, do_sample=False)
     assert ids_of(result) == new
     assert result.responses == [lr.Response(smollm2.tokenizer.decode(new), "length")]
@@ -121,7 +147,9 @@ def test_sampled_text_is_that_of_the_same_seed(smollm2, seed, sampler):
     result = lr.generate_lens(smollm2, "Once upon a time", max_new_tokens=NEW, seed=seed, **sampler)
     ids = smollm2.tokenizer("Once upon a time").input_ids
     torch.manual_seed(seed)
-    assert ids_of(result) == written(smollm2._module, ids, max_new_tokens=NEW, do_sample=True, **named)
+    assert ids_of(result) == written(
+        smollm2._module, ids, max_new_tokens=NEW, do_sample=True, **named
+    )
 
 
 @pytest.mark.parametrize("family", SOME)
@@ -136,7 +164,10 @@ def test_any_family_samples_what_the_same_seed_samples(family):
 def test_numbers_of_numpy_are_numbers(llama):
     options = {"max_new_tokens": np.int64(3), "temperature": np.float32(0.5), "seed": np.int32(1)}
     result = lr.generate_lens(llama, "one", **options)
-    assert result.responses == lr.generate_lens(llama, "one", max_new_tokens=3, temperature=0.5, seed=1).responses
+    assert (
+        result.responses
+        == lr.generate_lens(llama, "one", max_new_tokens=3, temperature=0.5, seed=1).responses
+    )
 
 
 def test_each_batch_has_a_seed_of_its_own(llama, monkeypatch):
@@ -147,7 +178,9 @@ def test_each_batch_has_a_seed_of_its_own(llama, monkeypatch):
 
 
 def test_without_a_seed_torchs_generator_is_used_and_with_one_it_is_left_alone(llama):
-    lr.generate_lens(llama, "one", max_new_tokens=2, do_sample=True)  # what is examined once may use the generator
+    lr.generate_lens(
+        llama, "one", max_new_tokens=2, do_sample=True
+    )  # what is examined once may use the generator
     torch.manual_seed(5)
     first = ids_of(lr.generate_lens(llama, "one", max_new_tokens=NEW, do_sample=True))
     torch.manual_seed(5)
@@ -160,7 +193,9 @@ def test_the_probabilities_of_what_was_sampled_are_the_models_and_the_samplers(l
     options = dict(settings)
     options["sample_top_k"] = options.pop("top_k")
     penalty = {"repetition_penalty": options.pop("repetition_penalty")}
-    result = lr.generate_lens(llama, "one prompt", max_new_tokens=NEW, seed=3, generation_config=penalty, **options)
+    result = lr.generate_lens(
+        llama, "one prompt", max_new_tokens=NEW, seed=3, generation_config=penalty, **options
+    )
     ids = torch.tensor([llama.tokenizer("one prompt").input_ids])
     torch.manual_seed(3)
     out = llama._module.generate(
@@ -170,17 +205,26 @@ def test_the_probabilities_of_what_was_sampled_are_the_models_and_the_samplers(l
     new = out.sequences[0, ids.shape[1] :]
     assert ids_of(result) == new.tolist()
     for step, token in enumerate(new):
-        for scores, found in ((out.logits, result.tokens.next_logprob), (out.scores, result.tokens.sampler_logprob)):
-            assert scores[step][0].log_softmax(-1)[token] == pytest.approx(float(found[step]), abs=1e-4)
+        for scores, found in (
+            (out.logits, result.tokens.next_logprob),
+            (out.scores, result.tokens.sampler_logprob),
+        ):
+            assert scores[step][0].log_softmax(-1)[token] == pytest.approx(
+                float(found[step]), abs=1e-4
+            )
     assert (result.tokens.sampler_logprob != result.tokens.next_logprob).all()
-    assert (result.tokens.next_id != result.final_ids).any()  # sampled, and explained by its probability
+    assert (
+        result.tokens.next_id != result.final_ids
+    ).any()  # sampled, and explained by its probability
 
 
 def test_the_prompt_is_read_in_the_same_run(llama):
     module, prompt = llama._module, llama.tokenizer("one prompt, and more").input_ids
     calls = []
     hook = module.register_forward_hook(lambda _m, _a, out: calls.append(out.logits.shape[1]))
-    result = lr.generate_lens(llama, "one prompt, and more", max_new_tokens=4, do_sample=False, include_prompt=True)
+    result = lr.generate_lens(
+        llama, "one prompt, and more", max_new_tokens=4, do_sample=False, include_prompt=True
+    )
     hook.remove()
     assert calls[-4:] == [len(prompt), 1, 1, 1]
     assert result.tokens.generated.tolist() == [False] * (len(prompt) - 1) + [True] * 4
@@ -194,7 +238,9 @@ def test_the_prompt_is_read_in_the_same_run(llama):
 def test_each_step_is_one_cached_forward_and_one_product(llama, monkeypatch):
     lr.generate_lens(llama, "one prompt", max_new_tokens=2)  # examined once, not in each run
     lengths, rows = [], []
-    hook = llama._module.model.layers[0].register_forward_hook(lambda _m, args, _o: lengths.append(args[0].shape[1]))
+    hook = llama._module.model.layers[0].register_forward_hook(
+        lambda _m, args, _o: lengths.append(args[0].shape[1])
+    )
     monkeypatch.setattr(decoding, "unembed", counting(decoding.unembed, rows))
     result = lr.generate_lens(llama, "one prompt", max_new_tokens=NEW, do_sample=False)
     hook.remove()
@@ -212,7 +258,9 @@ def counting(unembed, rows):
 
 def test_components_and_heads_add_up_at_every_step(llama):
     names = ("embed", "attn_out", "head_out", "resid_mid", "mlp_out", "resid_post")
-    result = lr.generate_lens(llama, "one prompt", max_new_tokens=4, do_sample=False, components=names)
+    result = lr.generate_lens(
+        llama, "one prompt", max_new_tokens=4, do_sample=False, components=names
+    )
     assert result.certificate.max_block_error < 1e-5
     assert result.certificate.max_head_error < 1e-5
     prompt = llama.tokenizer("one prompt").input_ids
@@ -232,14 +280,20 @@ def test_an_adapted_model_writes_its_own_text():
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "lm_head"], init_lora_weights=False)
     adapted = peft.get_peft_model(tiny.llama(), config).eval()
-    result = lr.generate_lens(lr.load(adapted), IDS, max_new_tokens=NEW, do_sample=False, include_prompt=True)
+    result = lr.generate_lens(
+        lr.load(adapted), IDS, max_new_tokens=NEW, do_sample=False, include_prompt=True
+    )
     assert ids_of(result) == written(adapted, IDS, max_new_tokens=NEW, do_sample=False)
 
 
 def test_without_a_cache_the_newest_token_is_read(llama):
     cached = lr.generate_lens(llama, "one prompt", max_new_tokens=4, do_sample=False)
     without = lr.generate_lens(
-        llama, "one prompt", max_new_tokens=4, do_sample=False, generation_config={"use_cache": False}
+        llama,
+        "one prompt",
+        max_new_tokens=4,
+        do_sample=False,
+        generation_config={"use_cache": False},
     )
     assert without.provenance["generation"]["use_cache"] is False
     same(cached, without)
@@ -256,7 +310,9 @@ def test_several_prompts_write_and_read_what_each_does_alone(llama):
     )
     assert len(together) == len(PROMPTS)
     for number, prompt in enumerate(PROMPTS):
-        alone = lr.generate_lens(llama, prompt, max_new_tokens=NEW, do_sample=False, targets=[260 + number])
+        alone = lr.generate_lens(
+            llama, prompt, max_new_tokens=NEW, do_sample=False, targets=[260 + number]
+        )
         assert together[number].prompts == alone.prompts
         assert together[number].responses == alone.responses
         assert (together[number].tokens.position == alone.tokens.position).all()
@@ -274,7 +330,9 @@ def test_real_prompts_of_different_lengths_are_as_alone(smollm2):
 
 
 @pytest.mark.filterwarnings("ignore:Unfeasible length")
-@pytest.mark.parametrize("penalty", [{"repetition_penalty": 1.5}, {"min_length": 20, "eos_token_id": 248}])
+@pytest.mark.parametrize(
+    "penalty", [{"repetition_penalty": 1.5}, {"min_length": 20, "eos_token_id": 248}]
+)
 def test_a_setting_that_would_see_the_padding_keeps_lengths_apart(llama, penalty):
     options = {"max_new_tokens": NEW, "do_sample": False, "generation_config": penalty}
     together = lr.generate_lens(llama, PROMPTS, **options)
@@ -294,16 +352,27 @@ def test_more_prompts_than_a_batch_holds_come_back_in_order(llama, monkeypatch):
 @pytest.mark.parametrize("step", range(NEW))
 def test_a_row_ends_at_its_first_eos_wherever_that_is(llama, step, pad):
     """Also where the padding is EOS itself, or an id that the model really wrote before."""
-    free = {prompt: ids_of(lr.generate_lens(llama, prompt, max_new_tokens=NEW, do_sample=False)) for prompt in PROMPTS}
+    free = {
+        prompt: ids_of(lr.generate_lens(llama, prompt, max_new_tokens=NEW, do_sample=False))
+        for prompt in PROMPTS
+    }
     eos = free[PROMPTS[1]][step]
     ends = {"eos_token_id": eos, "pad_token_id": eos if pad == "eos" else free[PROMPTS[0]][0]}
-    result = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, do_sample=False, generation_config=ends)
+    result = lr.generate_lens(
+        llama, PROMPTS, max_new_tokens=NEW, do_sample=False, generation_config=ends
+    )
     for number, prompt in enumerate(PROMPTS):
         ids = free[prompt]
         expected = ids[: ids.index(eos) + 1] if eos in ids else ids
         assert ids_of(result[number]) == expected
         assert result.responses[number].finish == ("eos" if eos in ids else "length")
-        alone = written(llama._module, llama.tokenizer(prompt).input_ids, max_new_tokens=NEW, do_sample=False, **ends)
+        alone = written(
+            llama._module,
+            llama.tokenizer(prompt).input_ids,
+            max_new_tokens=NEW,
+            do_sample=False,
+            **ends,
+        )
         assert alone == expected
 
 
@@ -313,7 +382,9 @@ def test_a_stop_string_ends_a_row_wherever_it_is(smollm2, step):
     free = ids_of(lr.generate_lens(smollm2, prompt, **options))
     stop = smollm2.tokenizer.decode(free[step])
     ids = smollm2.tokenizer(prompt).input_ids
-    expected = written(smollm2._module, ids, stop_strings=[stop], tokenizer=smollm2.tokenizer, **options)
+    expected = written(
+        smollm2._module, ids, stop_strings=[stop], tokenizer=smollm2.tokenizer, **options
+    )
     result = lr.generate_lens(smollm2, [prompt, "The capital of France is"], stop=stop, **options)
     assert ids_of(result[0]) == expected
     assert result.responses[0].finish == "stop"
@@ -331,7 +402,9 @@ def test_one_token_is_enough(llama):
 
 def test_a_chat_goes_through_the_template(llama):
     chat = [{"role": "user", "content": "one"}]
-    ids = llama.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+    ids = llama.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)[
+        "input_ids"
+    ]
     result = lr.generate_lens(llama, chat, max_new_tokens=3, do_sample=False)
     assert result.tokens.position.tolist() == [len(ids) - 1, len(ids), len(ids) + 1]
     assert ids_of(result) == written(llama._module, ids, max_new_tokens=3, do_sample=False)
@@ -343,7 +416,12 @@ def test_a_chat_goes_through_the_template(llama):
 def test_on_step_gives_each_token_of_each_running_prompt_once(llama):
     eos = ids_of(lr.generate_lens(llama, PROMPTS[1], max_new_tokens=NEW, do_sample=False))[2]
     parts = []
-    options = {"max_new_tokens": NEW, "do_sample": False, "targets": [260], "generation_config": {"eos_token_id": eos}}
+    options = {
+        "max_new_tokens": NEW,
+        "do_sample": False,
+        "targets": [260],
+        "generation_config": {"eos_token_id": eos},
+    }
     result = lr.generate_lens(llama, PROMPTS, on_step=parts.append, include_prompt=True, **options)
     generated = np.flatnonzero(result.tokens.generated)
     assert len(parts) == len(generated)
@@ -356,8 +434,13 @@ def test_on_step_gives_each_token_of_each_running_prompt_once(llama):
         assert part.tokens.next_id[0] == result.tokens.next_id[token]
         assert part.text(part.tokens.next_id[0]) == result.text(result.tokens.next_id[token])
         for name in ("top_logprobs", "kl_to_final", "target_logprobs", "next_ranks"):
-            np.testing.assert_array_equal(getattr(part, name)[:, 0], getattr(result, name)[:, token], err_msg=name)
-    order = [int(part.tokens.position[0]) - len(llama.tokenizer(part.prompts[0]).input_ids) for part in parts]
+            np.testing.assert_array_equal(
+                getattr(part, name)[:, 0], getattr(result, name)[:, token], err_msg=name
+            )
+    order = [
+        int(part.tokens.position[0]) - len(llama.tokenizer(part.prompts[0]).input_ids)
+        for part in parts
+    ]
     assert order == sorted(order)  # step after step, not prompt after prompt
 
 
@@ -371,11 +454,19 @@ def test_on_step_stands_outside_of_the_run(llama):
         seen.append(lr.attribution(other, [[7, 8, 9]], 5).certificate.passed)
 
     expected = lr.generate_lens(llama, "one prompt", max_new_tokens=3, do_sample=False)
-    same(lr.generate_lens(llama, "one prompt", max_new_tokens=3, do_sample=False, on_step=look), expected)
+    same(
+        lr.generate_lens(llama, "one prompt", max_new_tokens=3, do_sample=False, on_step=look),
+        expected,
+    )
     assert seen == [True] * 3
     for recipe in (lr.logit_lens, lr.decode_vectors):
         with pytest.raises(lr.LensError, match="in the middle of a run"):
-            lr.generate_lens(llama, "one", max_new_tokens=3, on_step=lambda part, recipe=recipe: recipe(llama, "one"))
+            lr.generate_lens(
+                llama,
+                "one",
+                max_new_tokens=3,
+                on_step=lambda part, recipe=recipe: recipe(llama, "one"),
+            )
     same(lr.generate_lens(llama, "one prompt", max_new_tokens=3, do_sample=False), expected)
 
 
@@ -451,7 +542,7 @@ def test_ctrl_c_in_the_second_batch_leaves_the_first_whole(llama, monkeypatch, t
     assert lr.LensResult.load(tmp_path / "part.json").responses == part.responses
 
 
-MOMENTS = ["_arrays", "fill", "readout", "now", "certificate_of", "token_texts"]
+MOMENTS = ["_arrays", "fill_buffers", "readout", "synchronized_time", "certificate_of", "token_texts"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -461,7 +552,9 @@ def test_ctrl_c_at_any_moment_keeps_the_batches_that_are_done(llama, monkeypatch
     whole = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, do_sample=False)
     home = next(module for module in (generation, decoding, transcript) if hasattr(module, moment))
     real, calls = getattr(home, moment), []
-    late = {"fill": NEW + 1, "readout": NEW + 1, "now": 3 * NEW + 2}.get(moment, 1 if home is transcript else 2)
+    late = {"fill_buffers": NEW + 1, "readout": NEW + 1, "synchronized_time": 3 * NEW + 2}.get(
+        moment, 1 if home is transcript else 2
+    )
 
     def interrupting(*args, **kwargs):
         calls.append(1)
@@ -485,23 +578,31 @@ def test_ctrl_c_before_anything_was_kept_is_ctrl_c(llama, monkeypatch):
     def interrupting(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(decoding, "fill", interrupting)
+    monkeypatch.setattr(decoding, "fill_buffers", interrupting)
     with pytest.raises(KeyboardInterrupt):
         lr.generate_lens(llama, "one prompt", max_new_tokens=1)
 
 
 def test_more_steps_than_there_was_room_for_at_first(llama, monkeypatch):
     whole = lr.generate_lens(llama, PROMPTS, max_new_tokens=9, do_sample=False)
-    monkeypatch.setattr(decoding, "ROOM", 1)
-    same(lr.generate_lens(llama, PROMPTS, max_new_tokens=9, do_sample=False), whole, [*LENS, "tracked_logprobs"])
+    monkeypatch.setattr(decoding, "INITIAL_STEPS", 1)
+    same(
+        lr.generate_lens(llama, PROMPTS, max_new_tokens=9, do_sample=False),
+        whole,
+        [*LENS, "tracked_logprobs"],
+    )
 
 
 def test_timings_add_up(llama):
     result = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, do_sample=False)
     times = result.timings
     assert times["output_tokens"] == len(result.tokens)
-    assert times["input_tokens"] == sum(len(llama.tokenizer(prompt).input_ids) for prompt in PROMPTS)
-    seconds = {name: value for name, value in times.items() if name.endswith("_s") and value is not None}
+    assert times["input_tokens"] == sum(
+        len(llama.tokenizer(prompt).input_ids) for prompt in PROMPTS
+    )
+    seconds = {
+        name: value for name, value in times.items() if name.endswith("_s") and value is not None
+    }
     assert set(seconds) | {"load_s"} == {
         "load_s", "tokenise_s", "prefill_s", "decode_s", "decode_per_token_s", "lens_s", "text_s"
     }  # fmt: skip
@@ -520,7 +621,9 @@ def test_a_model_that_load_built_knows_how_long_that_took(smollm2):
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 def test_a_generation_comes_back_from_its_file(llama, tmp_path, suffix):
-    result = lr.generate_lens(llama, PROMPTS, max_new_tokens=3, include_prompt=True, do_sample=False)
+    result = lr.generate_lens(
+        llama, PROMPTS, max_new_tokens=3, include_prompt=True, do_sample=False
+    )
     result.save(tmp_path / f"r{suffix}")
     again = lr.LensResult.load(tmp_path / f"r{suffix}")
     assert again.responses == result.responses
@@ -531,17 +634,25 @@ def test_a_generation_comes_back_from_its_file(llama, tmp_path, suffix):
 
 
 def test_a_frame_says_what_model_and_sampler_gave_to_what_was_written(llama):
-    result = lr.generate_lens(llama, PROMPTS, max_new_tokens=3, temperature=0.7, seed=0, include_prompt=True)
+    result = lr.generate_lens(
+        llama, PROMPTS, max_new_tokens=3, temperature=0.7, seed=0, include_prompt=True
+    )
     frame = result.to_frame()
     last = frame[(frame.role == "next") & (frame.layer == 3) & frame.generated]
     assert last.id.tolist() == result.tokens.next_id[result.tokens.generated].tolist()
-    np.testing.assert_allclose(last.logprob, last.next_logprob, atol=1e-4)  # the last layer's lens is the model
-    np.testing.assert_array_equal(last.sampler_logprob, result.tokens.sampler_logprob[result.tokens.generated])
+    np.testing.assert_allclose(
+        last.logprob, last.next_logprob, atol=1e-4
+    )  # the last layer's lens is the model
+    np.testing.assert_array_equal(
+        last.sampler_logprob, result.tokens.sampler_logprob[result.tokens.generated]
+    )
     assert "generated" not in lr.logit_lens(llama, "one").to_frame()
 
 
 def test_when_each_token_was_decided(llama):
-    result = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, temperature=1.5, seed=1, include_prompt=True)
+    result = lr.generate_lens(
+        llama, PROMPTS, max_new_tokens=NEW, temperature=1.5, seed=1, include_prompt=True
+    )
     found = lr.settled_layers(result)
     assert [step.token for step in found] == np.flatnonzero(result.tokens.generated).tolist()
     for step in found:
@@ -569,7 +680,12 @@ def configured():
     """A model whose checkpoint says how it is to generate."""
     module = tiny.llama(vocab_size=tiny.STRING_VOCAB)
     module.generation_config = GenerationConfig(
-        do_sample=True, temperature=0.6, top_p=0.9, eos_token_id=[2, 5], max_length=7, pad_token_id=0
+        do_sample=True,
+        temperature=0.6,
+        top_p=0.9,
+        eos_token_id=[2, 5],
+        max_length=7,
+        pad_token_id=0,
     )
     return lr.load(module, tokenizer=tiny.tiny_tokenizer())
 
@@ -579,25 +695,36 @@ def configured():
     [
         ({}, {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 50}),
         ({"temperature": 0.3}, {"temperature": 0.3, "top_p": 0.9}),
-        ({"generation_config": {"temperature": 0.3, "min_p": 0.1}}, {"temperature": 0.3, "min_p": 0.1, "top_p": 0.9}),
+        (
+            {"generation_config": {"temperature": 0.3, "min_p": 0.1}},
+            {"temperature": 0.3, "min_p": 0.1, "top_p": 0.9},
+        ),
         ({"generation_config": GenerationConfig(top_k=3), "sample_top_k": 4}, {"top_k": 4}),
         ({"generation_config": GenerationConfig(do_sample=False)}, {"do_sample": False}),
-        ({"do_sample": False, "stop": "x"}, {"do_sample": False, "stop": ["x"], "eos_token_id": [2, 5]}),
+        (
+            {"do_sample": False, "stop": "x"},
+            {"do_sample": False, "stop": ["x"], "eos_token_id": [2, 5]},
+        ),
     ],
 )
-def test_settings_come_from_the_caller_then_the_checkpoint(configured, monkeypatch, options, expected):
+def test_settings_come_from_the_caller_then_the_checkpoint(
+    configured, monkeypatch, options, expected
+):
     seen = []
-    loop = decoding.Watch.loop
+    loop = decoding.GenerationRecorder.loop
 
     def noting(self, *args, **kwargs):
         seen.append(kwargs["generation_config"])
         return loop(self, *args, **kwargs)
 
-    monkeypatch.setattr(decoding.Watch, "loop", noting)
+    monkeypatch.setattr(decoding.GenerationRecorder, "loop", noting)
     result = lr.generate_lens(configured, "one prompt", max_new_tokens=20, seed=0, **options)
     used = result.provenance["generation"]
     assert expected.items() <= used.items()
-    assert len(result.tokens) == 20 or result.responses[0].finish in ("eos", "stop")  # the checkpoint's 7 is no bound
+    assert len(result.tokens) == 20 or result.responses[0].finish in (
+        "eos",
+        "stop",
+    )  # the checkpoint's 7 is no bound
     for name, value in used.items():  # what is said is what `generate` itself worked with
         if name not in ("stop", "seed"):
             assert getattr(seen[0], name) == value, name
@@ -606,8 +733,16 @@ def test_settings_come_from_the_caller_then_the_checkpoint(configured, monkeypat
 
 
 def test_a_sampler_setting_alone_asks_for_sampling(llama):
-    assert lr.generate_lens(llama, "one", max_new_tokens=1).provenance["generation"]["do_sample"] is False
-    assert lr.generate_lens(llama, "one", max_new_tokens=1, top_p=0.5).provenance["generation"]["do_sample"] is True
+    assert (
+        lr.generate_lens(llama, "one", max_new_tokens=1).provenance["generation"]["do_sample"]
+        is False
+    )
+    assert (
+        lr.generate_lens(llama, "one", max_new_tokens=1, top_p=0.5).provenance["generation"][
+            "do_sample"
+        ]
+        is True
+    )
 
 
 @pytest.mark.parametrize(
@@ -627,12 +762,18 @@ def test_a_sampler_setting_alone_asks_for_sampling(llama):
         ({"stop": ""}, "none of them empty"),
         ({"stop": [3]}, "list of strings"),
         ({"generation_config": {"num_beams": 3}}, "num_beams=3"),
-        ({"generation_config": {"num_return_sequences": 2, "do_sample": True}}, "num_return_sequences=2"),
+        (
+            {"generation_config": {"num_return_sequences": 2, "do_sample": True}},
+            "num_return_sequences=2",
+        ),
         ({"generation_config": {"guidance_scale": 2.0}}, "guidance_scale"),
         ({"generation_config": {"prompt_lookup_num_tokens": 3}}, "one text at a time"),
         ({"generation_config": {"heat": 3}}, "no setting 'heat'"),
         ({"generation_config": {"to_dict": 3}}, "no setting 'to_dict'"),
-        ({"generation_config": {"penalty_alpha": 0.6, "top_k": 4}}, r"penalty_alpha=0.6.*'penalty_alpha': 0"),
+        (
+            {"generation_config": {"penalty_alpha": 0.6, "top_k": 4}},
+            r"penalty_alpha=0.6.*'penalty_alpha': 0",
+        ),
         ({"do_sample": 0, "temperature": 0.5}, "no use for temperature=0.5"),
         ({"do_sample": np.bool_(False), "temperature": 0.5}, "no use for temperature=0.5"),
         ({"generation_config": "greedy"}, "received str"),
@@ -648,7 +789,7 @@ def test_bad_settings_are_one_clear_sentence(llama, options, says):
 
 
 def test_a_prompt_that_fills_the_context_leaves_no_room(llama):
-    prompt = [7] * lr.models.context_length(llama)
+    prompt = [7] * context_length(llama)
     with pytest.raises(ValueError, match=r"room for 0 new tokens.*shorten it"):
         lr.generate_lens(llama, [prompt], max_new_tokens=1)
     assert len(lr.generate_lens(llama, [prompt[:-1]], max_new_tokens=1).tokens) == 1
@@ -671,7 +812,9 @@ def test_a_lens_that_is_not_the_models_own_is_refused(llama, monkeypatch):
     unembed = decoding.unembed
 
     def wrong(model, tail, *rest):
-        return unembed(model, tail[1:] if tail[0][0] == "call" else tail, *rest)  # the final norm forgotten
+        return unembed(
+            model, tail[1:] if tail[0][0] == "call" else tail, *rest
+        )  # the final norm forgotten
 
     monkeypatch.setattr(decoding, "unembed", wrong)
     parts = []
@@ -696,7 +839,9 @@ def test_a_server_without_this_package_writes_and_reads_the_same(llama, monkeypa
     here = lr.generate_lens(llama, "one prompt", max_new_tokens=4, **options)
     strict_local.install(monkeypatch, *NOT_THERE)
     parts = []
-    there = lr.generate_lens(llama, "one prompt", max_new_tokens=4, remote="local", on_step=parts.append, **options)
+    there = lr.generate_lens(
+        llama, "one prompt", max_new_tokens=4, remote="local", on_step=parts.append, **options
+    )
     assert there.responses == here.responses
     assert len(parts) == 4  # after the result has arrived
     assert there.timings["output_tokens"] == 4

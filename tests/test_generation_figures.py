@@ -11,12 +11,13 @@ import pytest
 from hostile import HOSTILE, assert_inert, cell_words, hostile_texts
 
 import lens_recipes as lr
-from lens_recipes._table import probability
-from lens_recipes.certificate import Certificate
-from lens_recipes.display import prose, visible
-from lens_recipes.pages import page
-from lens_recipes.plot_steps import FOUND, StepViews
-from lens_recipes.result import AXES, Response, Tokens
+from lens_recipes.arrays.axes import Response, Tokens
+from lens_recipes.arrays.certificate import Certificate
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.arrays.text import escape_page_text, visible_token
+from lens_recipes.views.figures.generation.steps import FOUND, StepViews
+from lens_recipes.views.pages.html import page
+from lens_recipes.views.words import probability
 
 V, K, LAYERS = 40, 3, 6
 
@@ -33,7 +34,9 @@ def generation(steps=(7, 3), names=("resid_post",), heads=0, read=0, sharp=6.0, 
     prompt = np.concatenate([np.full(read + n, p) for p, n in enumerate(steps)]).astype(np.int32)
     n = len(prompt)
     model = rng.normal(scale=sharp, size=(n, V))
-    far = np.array([1 - site.layer / (LAYERS - 1) if site.component == "resid_post" else 1 for site in sites])
+    far = np.array(
+        [1 - site.layer / (LAYERS - 1) if site.component == "resid_post" else 1 for site in sites]
+    )
     logits = model + far[:, None, None] * rng.normal(scale=2 * sharp, size=(len(sites), n, V))
     lse = np.log(np.exp(logits).sum(-1))
     logprobs = logits - lse[..., None]
@@ -78,7 +81,10 @@ def generation(steps=(7, 3), names=("resid_post",), heads=0, read=0, sharp=6.0, 
         responses=[Response(f"response {p}", "eos") for p in range(len(steps))],
     )  # fmt: skip
     whole = ("_ids", "_ranks")
-    typed = {name: getattr(result, name).astype(np.int32 if name.endswith(whole) else np.float32) for name in AXES}
+    typed = {
+        name: getattr(result, name).astype(np.int32 if name.endswith(whole) else np.float32)
+        for name in AXES
+    }
     return dataclasses.replace(result, **typed | changes)
 
 
@@ -100,7 +106,11 @@ def hostile():
 
 
 def scatters(figure, markers):
-    return [trace for trace in figure.data if trace.type == "scatter" and (trace.mode == "markers") == markers]
+    return [
+        trace
+        for trace in figure.data
+        if trace.type == "scatter" and (trace.mode == "markers") == markers
+    ]
 
 
 def outlined(figure):
@@ -129,10 +139,10 @@ def test_columns_are_the_written_tokens_and_cells_what_each_layer_would_have_wri
     rows = [s for s, site in enumerate(one.sites) if site.component == "resid_post"]
     np.testing.assert_allclose(cells.z, np.exp(one.top_logprobs[rows][:, here, 0]), rtol=1e-6)
     assert [words(row) for row in cell_words(figure)] == [
-        [visible(one.text(i), 10) for i in one.top_ids[s, here, 0]] for s in rows
+        [visible_token(one.text(i), 10) for i in one.top_ids[s, here, 0]] for s in rows
     ]
     labels = [html.unescape(label.split("<br>")[0]) for label in figure.layout.xaxis.ticktext]
-    assert labels == [visible(one.text(i)) for i in one.tokens.next_id[here]]
+    assert labels == [visible_token(one.text(i)) for i in one.tokens.next_id[here]]
     assert list(figure.layout.yaxis.ticktext) == [str(layer) for layer in range(LAYERS)]
     assert "written token" in figure.layout.xaxis.title.text
     assert f"prompt {prompt % 2}" in figure.layout.title.subtitle.text
@@ -159,7 +169,9 @@ def test_the_outlined_cells_are_the_settled_layers(parts, component):
     one = parts[0]
     figure = lr.generation_heatmap(parts, component=component)
     settled = lr.settled_layers(one, component=component)
-    expected = [(column, step.layer) for column, step in enumerate(settled) if step.layer is not None]
+    expected = [
+        (column, step.layer) for column, step in enumerate(settled) if step.layer is not None
+    ]
     assert expected or component
     assert outlined(figure) == expected
 
@@ -185,8 +197,10 @@ def test_written_tokens_that_are_not_the_first_choice_are_marked(result):
     other = np.flatnonzero(one.tokens.next_id != one.final_ids).tolist()
     assert list(marks.x) == other == [2, 5]
     assert "not the model's first choice" in marks.name
-    assert visible(one.text(one.final_ids[2])) in marks.customdata[0]
-    greedy = dataclasses.replace(result, tokens=dataclasses.replace(result.tokens, next_id=result.final_ids))
+    assert visible_token(one.text(one.final_ids[2])) in marks.customdata[0]
+    greedy = dataclasses.replace(
+        result, tokens=dataclasses.replace(result.tokens, next_id=result.final_ids)
+    )
     assert scatters(lr.generation_heatmap(greedy), markers=True) == []
 
 
@@ -195,16 +209,18 @@ def test_the_hover_tells_how_the_token_was_written(result):
     settled = lr.settled_layers(one)
     for t in (1, 2):
         said = cells.customdata[4][t].split("<br>")
-        model, sampler = (probability(p[t]) for p in (one.tokens.next_logprob, one.tokens.sampler_logprob))
+        model, sampler = (
+            probability(p[t]) for p in (one.tokens.next_logprob, one.tokens.sampler_logprob)
+        )
         assert said[:2] == [
             f"<b>layer 4</b>, position {one.tokens.position[t]}",
-            f"input {visible(one.tokens.text[t])}",
+            f"input {visible_token(one.tokens.text[t])}",
         ]
-        assert f"written {visible(one.text(one.tokens.next_id[t]))}" in said
+        assert f"written {visible_token(one.text(one.tokens.next_id[t]))}" in said
         assert f"p: model {model}, sampler {sampler}" in said
         rank, p = one.next_ranks[4, t], probability(one.next_logprobs[4, t])
         assert f"the written token here: rank {rank}, p {p}" in said
-        answer = visible(one.text(one.final_ids[t]))
+        answer = visible_token(one.text(one.final_ids[t]))
         assert f"{answer} is top-1 from layer {settled[t].layer} to the end" in said
         first = f"not the model's first choice, {answer} ({probability(one.model_logprobs[t])})"
         assert (first if t == 2 else "the model's first choice") in said
@@ -224,7 +240,12 @@ def test_long_generations_keep_their_labels_legible():
 def shown(frame):
     """The labels of a frame's rows, and what is in them: [row][column]."""
     cells = frame.data[0]
-    return list(frame.layout.yaxis.ticktext), np.asarray(cells.z), cell_words(frame), cells.customdata
+    return (
+        list(frame.layout.yaxis.ticktext),
+        np.asarray(cells.z),
+        cell_words(frame),
+        cells.customdata,
+    )
 
 
 def test_each_frame_is_one_step_with_all_layers(result):
@@ -234,16 +255,22 @@ def test_each_frame_is_one_step_with_all_layers(result):
         labels, z, text, hover = shown(frame)
         assert labels == [str(layer) for layer in reversed(range(LAYERS))]
         np.testing.assert_allclose(z, np.exp(one.top_logprobs[::-1, n]), rtol=1e-6)
-        assert [words(row) for row in text] == [[visible(one.text(i), 10) for i in row] for row in one.top_ids[::-1, n]]
+        assert [words(row) for row in text] == [
+            [visible_token(one.text(i), 10) for i in row] for row in one.top_ids[::-1, n]
+        ]
         assert probability(one.top_logprobs[-1, n, 1]) in hover[0][1]
         hits = [tuple(cell) for cell in np.argwhere(one.top_ids[::-1, n] == one.tokens.next_id[n])]
         assert [(row, column) for column, row in outlined(frame)] == hits
         assert f"Step {n + 1} of {len(one.tokens)}" in frame.layout.title.text
         mark = figure.layout.sliders[0].steps[n]
         assert list(mark.args[0]) == [frame.name]
-        assert mark.label == f"{n + 1} {visible(one.text(one.tokens.next_id[n]))}"
+        assert mark.label == f"{n + 1} {visible_token(one.text(one.tokens.next_id[n]))}"
     np.testing.assert_array_equal(figure.data[0].z, figure.frames[0].data[0].z)
-    assert (figure.data[0].zmin, figure.data[0].zmax, figure.layout.yaxis.range[0]) == (0, 1, LAYERS - 0.5)
+    assert (figure.data[0].zmin, figure.data[0].zmax, figure.layout.yaxis.range[0]) == (
+        0,
+        1,
+        LAYERS - 0.5,
+    )
 
 
 def test_the_context_of_a_step_is_all_that_was_written_before(result):
@@ -252,7 +279,9 @@ def test_the_context_of_a_step_is_all_that_was_written_before(result):
     assert f"prompt 0{before}" in frames[3].layout.title.subtitle.text
 
 
-@pytest.mark.parametrize(("metric", "threshold"), [(None, None), ("kl_drop", 2.0), ("prob", 0.9), ("target_jump", 1)])
+@pytest.mark.parametrize(
+    ("metric", "threshold"), [(None, None), ("kl_drop", 2.0), ("prob", 0.9), ("target_jump", 1)]
+)
 def test_important_layers_are_those_that_important_finds(result, metric, threshold):
     one = result[0]
     figure = lr.generation_steps(result, which="important", metric=metric, threshold=threshold)
@@ -263,9 +292,13 @@ def test_important_layers_are_those_that_important_finds(result, metric, thresho
         found = one.important(metric or "kl_drop", threshold, position=n)[::-1]
         form, sign = FOUND[metric or "kl_drop"][:2]
         numbers = [form.format(sign * item.value).replace("-", "−") for item in found]
-        assert labels == [f"{item.where}  ({number})" for item, number in zip(found, numbers, strict=True)]
+        assert labels == [
+            f"{item.where}  ({number})" for item, number in zip(found, numbers, strict=True)
+        ]
         if found:
-            np.testing.assert_allclose(z, np.exp(one.top_logprobs[[item.site for item in found], n]), rtol=1e-6)
+            np.testing.assert_allclose(
+                z, np.exp(one.top_logprobs[[item.site for item in found], n]), rtol=1e-6
+            )
         assert frame.layout.annotations[0].visible == (not found)
         most = max(most, len(found))
     assert figure.layout.yaxis.range[0] == max(most, 6) - 0.5
@@ -275,7 +308,10 @@ def test_important_layers_are_those_that_important_finds(result, metric, thresho
 def test_a_step_where_nothing_stands_out_says_so(result):
     frames = lr.generation_steps(result, which="important", metric="kl_drop", threshold=1000).frames
     assert all(frame.layout.annotations[0].visible for frame in frames)
-    assert frames[0].layout.annotations[0].text == "No layer brings the KL to final down by 1000 nats here."
+    assert (
+        frames[0].layout.annotations[0].text
+        == "No layer brings the KL to final down by 1000 nats here."
+    )
     assert np.isnan(frames[0].data[0].z).all()
 
 
@@ -291,7 +327,9 @@ def test_components_stand_side_by_side(parts):
         sites = [s for s, site in enumerate(one.sites) if site.component == name][::-1]
         block = z[:, panel * (K + 1) : panel * (K + 1) + K]
         np.testing.assert_allclose(block, np.exp(one.top_logprobs[sites, token]), rtol=1e-6)
-        assert figure.data[0].x[panel * (K + 1)] == pytest.approx(figure.layout.xaxis.tickvals[panel * K] - 0.5)
+        assert figure.data[0].x[panel * (K + 1)] == pytest.approx(
+            figure.layout.xaxis.tickvals[panel * K] - 0.5
+        )
     assert np.isnan(z[:, [K, 2 * K + 1]]).all()
 
 
@@ -321,7 +359,10 @@ def test_the_embedding_is_a_row_of_the_stream(result):
     sites = [lr.Site(0, "embed"), *result.sites[1:]]
     embedded = dataclasses.replace(result, sites=sites)
     assert list(lr.generation_steps(embedded).frames[0].layout.yaxis.ticktext)[-1] == "embed"
-    assert "embed" not in lr.generation_steps(embedded, component="resid_post").frames[0].layout.yaxis.ticktext
+    assert (
+        "embed"
+        not in lr.generation_steps(embedded, component="resid_post").frames[0].layout.yaxis.ticktext
+    )
 
 
 def test_many_steps_stay_small():
@@ -348,7 +389,8 @@ def test_a_wrong_argument_says_what_is_accepted(result, arguments, words):
 
 
 @pytest.mark.parametrize(
-    "view", [lr.generation_heatmap, lr.generation_steps, lambda r: lr.write_generation(r, "no.html")]
+    "view",
+    [lr.generation_heatmap, lr.generation_steps, lambda r: lr.write_generation(r, "no.html")],
 )
 def test_a_result_without_generated_tokens_is_refused(result, view, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -373,9 +415,9 @@ def outside_scripts(text):
 
 
 def addresses(text):
-    return re.findall(r"""\b(?:src|href)\s*=\s*["']?([^"'\s>]+)""", outside_scripts(text)) + re.findall(
-        r'<script[^>]*\bsrc="([^"]+)"', text
-    )
+    return re.findall(
+        r"""\b(?:src|href)\s*=\s*["']?([^"'\s>]+)""", outside_scripts(text)
+    ) + re.findall(r'<script[^>]*\bsrc="([^"]+)"', text)
 
 
 def test_one_file_holds_all_of_it(result, tmp_path):
@@ -389,7 +431,12 @@ def test_one_file_holds_all_of_it(result, tmp_path):
     assert text.count("Plotly.newPlot(") - text.split("<body>")[0].count("Plotly.newPlot(") == 3
     assert "Plotly.animate(" not in text.split("<body>")[1]  # nothing moves before it is touched
     read = html.unescape(outside_scripts(text))
-    for said in ("prompt 1", "response 1", "eos (the model ended its text), after 3 tokens", str(result.certificate)):
+    for said in (
+        "prompt 1",
+        "response 1",
+        "eos (the model ended its text), after 3 tokens",
+        str(result.certificate),
+    ):
         assert said in read
 
 
@@ -408,10 +455,16 @@ def test_a_folder_has_a_page_for_each_step(result, tmp_path):
         assert text.count("Plotly.newPlot(") == (1 if name == "index.html" else 2)
     assert addresses((path / steps[0]).read_text()).count("step-0002.html") == 1
     lr.write_generation(result, path, prompt=1)  # a shorter one: no page of the longer one is left
-    assert sorted(file.name for file in path.iterdir()) == ["index.html", "plotly.min.js", *steps[:3]]
+    assert sorted(file.name for file in path.iterdir()) == [
+        "index.html",
+        "plotly.min.js",
+        *steps[:3],
+    ]
 
 
-def test_a_folder_keeps_what_is_not_ours_and_has_no_index_unless_all_is_there(result, tmp_path, monkeypatch):
+def test_a_folder_keeps_what_is_not_ours_and_has_no_index_unless_all_is_there(
+    result, tmp_path, monkeypatch
+):
     (tmp_path / "step-notes.html").write_text("mine")
     lr.write_generation(result, tmp_path)
     assert (tmp_path / "step-notes.html").read_text() == "mine"
@@ -458,7 +511,11 @@ def test_no_token_acts_in_a_figure(hostile, view):
 @pytest.mark.parametrize("name", ["a.html", "folder"])
 def test_no_token_acts_on_a_page(hostile, tmp_path, name):
     lr.write_generation(hostile, tmp_path / name)
-    files = [tmp_path / name] if name == "a.html" else [f for f in (tmp_path / name).iterdir() if f.suffix == ".html"]
+    files = (
+        [tmp_path / name]
+        if name == "a.html"
+        else [f for f in (tmp_path / name).iterdir() if f.suffix == ".html"]
+    )
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert not {"\x00", "\u202e"} & set(text)
@@ -468,9 +525,11 @@ def test_no_token_acts_on_a_page(hostile, tmp_path, name):
         assert {tag.strip("/") for tag in tags} <= plain
         opened = re.findall(r"<script[^>]*>", text.split("</head>")[1])
         assert len(opened) == text.split("</head>")[1].count("</script>")
-    whole = (tmp_path / name if name == "a.html" else tmp_path / name / "index.html").read_text(encoding="utf-8")
+    whole = (tmp_path / name if name == "a.html" else tmp_path / name / "index.html").read_text(
+        encoding="utf-8"
+    )
     shown = re.findall(r"<pre[^>]*>(.*?)</pre>", whole, re.DOTALL)
-    assert shown[0] == shown[1] == prose("".join(HOSTILE))
+    assert shown[0] == shown[1] == escape_page_text("".join(HOSTILE))
 
 
 def test_a_title_is_text():

@@ -13,7 +13,10 @@ import tiny
 from rich.console import Console
 
 import lens_recipes as lr
-from lens_recipes._generation_table import (
+from lens_recipes.arrays.generation import quartiles, settling, statistics, steps
+from lens_recipes.arrays.text import escape_terminal, visible_token
+from lens_recipes.models.vocabulary import Decoder
+from lens_recipes.views.tables.generation import (
     SECONDS,
     analysis,
     duration,
@@ -21,9 +24,7 @@ from lens_recipes._generation_table import (
     statistics_table,
     timing_table,
 )
-from lens_recipes._table import probability
-from lens_recipes.display import Decoder, printable, visible
-from lens_recipes.steps import quartiles, settling, statistics, steps
+from lens_recipes.views.words import probability
 
 PROMPTS = ["The quick brown fox", "One two"]
 
@@ -35,12 +36,16 @@ def greedy(llama):
 
 @pytest.fixture(scope="module")
 def sampled(llama):
-    return lr.generate_lens(llama, PROMPTS, max_new_tokens=12, temperature=1.5, seed=1, include_prompt=True)
+    return lr.generate_lens(
+        llama, PROMPTS, max_new_tokens=12, temperature=1.5, seed=1, include_prompt=True
+    )
 
 
 @pytest.fixture(scope="module")
 def parts(llama):
-    return lr.generate_lens(llama, PROMPTS[0], max_new_tokens=3, components=["attn_out", "mlp_out"], do_sample=False)
+    return lr.generate_lens(
+        llama, PROMPTS[0], max_new_tokens=3, components=["attn_out", "mlp_out"], do_sample=False
+    )
 
 
 def shown(what, result, *, width=250, **options) -> str:
@@ -83,7 +88,10 @@ def test_steps_are_the_results_own_numbers(sampled, prompt):
         assert step.logprob == one.tokens.next_logprob[t]
         assert step.sampler_logprob == one.tokens.sampler_logprob[t]
         assert step.first_choice == (one.tokens.next_id[t] == one.final_ids[t])
-        assert (step.answer, step.answer_logprob) == (one.text(one.final_ids[t]), one.model_logprobs[t])
+        assert (step.answer, step.answer_logprob) == (
+            one.text(one.final_ids[t]),
+            one.model_logprobs[t],
+        )
         assert (step.site, where.token) == (where.site, t)
         assert step.margin == where.margin or math.isnan(step.margin) == math.isnan(where.margin)
 
@@ -101,7 +109,9 @@ def test_statistics_by_hand(sampled):
     np.testing.assert_array_equal(found.layers, settled[settled >= 0])
     own = np.exp(sampled.tokens.next_logprob[here])
     assert found.probability == pytest.approx(own.mean())
-    assert found.sampler_probability == pytest.approx(np.exp(sampled.tokens.sampler_logprob[here]).mean())
+    assert found.sampler_probability == pytest.approx(
+        np.exp(sampled.tokens.sampler_logprob[here]).mean()
+    )
     assert found.perplexity == pytest.approx(np.exp(-np.log(own).mean()))
     assert found.entropy == pytest.approx(sampled.entropy[-1, here].mean())
     tops = sampled.top_ids[:, here, 0]
@@ -114,7 +124,9 @@ def test_quartiles_are_words():
 
 
 def test_without_an_order_nothing_settles(llama, parts):
-    heads = lr.generate_lens(llama, PROMPTS[0], max_new_tokens=2, components="head_out", do_sample=False)
+    heads = lr.generate_lens(
+        llama, PROMPTS[0], max_new_tokens=2, components="head_out", do_sample=False
+    )
     for result in (parts, heads):
         assert settling(result) == []
         assert {step.site for step in steps(result[0])} == {-1}
@@ -144,7 +156,7 @@ def test_every_layer_of_every_step_is_there(sampled, show_top):
             assert len(set(tops[:, 0].tolist())) == 1
             assert len({frozenset(top.tolist()) for top in tops}) == 1
             words = [
-                f"{visible(one.text(i))} {probability(p)}"
+                f"{visible_token(one.text(i))} {probability(p)}"
                 for i, p in zip(tops[-1], one.top_logprobs[layers[-1], step.token], strict=False)
             ]
             assert all(word in row for word in words)
@@ -158,15 +170,15 @@ def test_the_sentence_of_a_step(sampled):
     assert {step.first_choice for step in every} == {True, False}
     for step, (sentence, _) in zip(every, found, strict=True):
         t = step.token
-        after = (
-            f"step {step.number}, after {visible(one.tokens.text[t], 24)} at position {one.tokens.position[t]}: wrote "
+        after = f"step {step.number}, after {visible_token(one.tokens.text[t], 24)} at position {one.tokens.position[t]}: wrote "
+        assert sentence.startswith(
+            f"{after}{visible_token(step.wrote, 24)}  p {probability(step.logprob)}, sampler's "
         )
-        assert sentence.startswith(f"{after}{visible(step.wrote, 24)}  p {probability(step.logprob)}, sampler's ")
         assert probability(step.sampler_logprob) in sentence
         if step.first_choice:
             assert ", the model's first choice" in sentence
         else:
-            other = f"{visible(step.answer, 24)} p {probability(step.answer_logprob)}"
+            other = f"{visible_token(step.answer, 24)} p {probability(step.answer_logprob)}"
             assert f"not the model's first choice: {other}" in sentence
         assert f"settled at layer {step.site}, {step.margin:.2f} nats ahead" in sentence
 
@@ -199,7 +211,9 @@ def test_some_layers_only(llama):
 
 
 def test_targets_have_their_ranks(llama):
-    result = lr.generate_lens(llama, PROMPTS[0], max_new_tokens=2, targets=[" the"], do_sample=False)
+    result = lr.generate_lens(
+        llama, PROMPTS[0], max_new_tokens=2, targets=[" the"], do_sample=False
+    )
     text = shown(analysis, result[0])
     assert text.count("rank of ·the") == 2
     assert blocks(text)[1][1][-1].split()[-1] == str(result.target_ranks[-1, 1, 0])
@@ -227,7 +241,7 @@ def test_print_of_a_generation(sampled, greedy):
     """The response, a line for each step, and the proof."""
     text = str(sampled)
     for response in sampled.responses:
-        assert printable(response.text) in text
+        assert escape_terminal(response.text) in text
     assert text.count("(12 tokens, finish: length)") == 2
     rows = [line.split() for line in text.splitlines() if re.match(r" +\d+  \S", line)]
     assert [int(row[0]) for row in rows] == [*range(1, 13)] * 2
@@ -259,14 +273,24 @@ def test_the_report_shows_all_prompts(greedy):
     text = shown(generation_report, greedy)
     for prompt, response in zip(PROMPTS, greedy.responses, strict=True):
         assert prompt in text
-        assert printable(response.text) in text
+        assert escape_terminal(response.text) in text
     assert len(blocks(text)) == 12
-    assert text.index("Layer by layer") < text.index("Timing") < text.index("Statistics") < text.index("certified")
-    assert printable(greedy.responses[0].text) not in shown(generation_report, greedy, written=True).split("Layer")[0]
+    assert (
+        text.index("Layer by layer")
+        < text.index("Timing")
+        < text.index("Statistics")
+        < text.index("certified")
+    )
+    assert (
+        escape_terminal(greedy.responses[0].text)
+        not in shown(generation_report, greedy, written=True).split("Layer")[0]
+    )
 
 
 def test_an_uncertified_result_says_so_first(greedy):
-    bad = dataclasses.replace(greedy, certificate=dataclasses.replace(greedy.certificate, max_logit_error=9.0))
+    bad = dataclasses.replace(
+        greedy, certificate=dataclasses.replace(greedy.certificate, max_logit_error=9.0)
+    )
     assert not bad.certificate.passed
     assert str(bad).startswith("NOT CERTIFIED")
     assert shown(generation_report, bad).startswith("NOT CERTIFIED")
@@ -275,7 +299,9 @@ def test_an_uncertified_result_says_so_first(greedy):
 def test_timings_have_units(greedy):
     text = printed(timing_table(greedy))
     for name, words in SECONDS.items():
-        assert f"{duration(greedy.timings[name])}" in next(line for line in text.splitlines() if words in line)
+        assert f"{duration(greedy.timings[name])}" in next(
+            line for line in text.splitlines() if words in line
+        )
     assert re.search(r"load the model +–", text)  # it was there already
     assert re.search(r"tokens written +12\b", text)
     assert re.search(r"tokens read +\d+\b", text)
@@ -286,7 +312,13 @@ def test_timings_have_units(greedy):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(1.2345, "1.23 s"), (0.0678, "67.8 ms"), (1.23e-5, "0.0123 ms"), (0.99999, "1.00 s"), (0.999, "999 ms")],
+    [
+        (1.2345, "1.23 s"),
+        (0.0678, "67.8 ms"),
+        (1.23e-5, "0.0123 ms"),
+        (0.99999, "1.00 s"),
+        (0.999, "999 ms"),
+    ],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
@@ -303,7 +335,18 @@ def test_the_statistics_are_said(sampled):
 
 # -- hostile texts -----------------------------------------------------
 
-HOSTILE = ["[red]", "[/]", "[bold]x[/bold]", "\x1b[2J", "\x07", "\u202e", "$x$", "<b>", ":smile:", "[link=x]"]
+HOSTILE = [
+    "[red]",
+    "[/]",
+    "[bold]x[/bold]",
+    "\x1b[2J",
+    "\x07",
+    "\u202e",
+    "$x$",
+    "<b>",
+    ":smile:",
+    "[link=x]",
+]
 
 
 def test_hostile_tokens_are_shown_as_they_are(sampled):
@@ -311,7 +354,9 @@ def test_hostile_tokens_are_shown_as_they_are(sampled):
     one = dataclasses.replace(
         sampled[0],
         texts=texts,
-        tokens=dataclasses.replace(sampled[0].tokens, text=[texts[int(i)] for i in sampled[0].tokens.id]),
+        tokens=dataclasses.replace(
+            sampled[0].tokens, text=[texts[int(i)] for i in sampled[0].tokens.id]
+        ),
         prompts=["[red]prompt[/red] \x1b[31m"],
         responses=[lr.Response("".join(HOSTILE), "length")],
     )
@@ -334,12 +379,13 @@ def test_hostile_tokens_are_shown_as_they_are(sampled):
 
 def test_printable_keeps_what_a_person_reads():
     family = "👨\u200d👩\u200d👧"  # joined by characters without a look of their own
-    assert printable(f"a\tb\n{family} é שלום") == f"a\tb\n{family} é שלום"
-    assert printable("a\rb\x00\x9b\ud800\u2066") == "a⟨0D⟩b⟨00⟩⟨9B⟩⟨D800⟩⟨2066⟩"
+    assert escape_terminal(f"a\tb\n{family} é שלום") == f"a\tb\n{family} é שלום"
+    assert escape_terminal("a\rb\x00\x9b\ud800\u2066") == "a⟨0D⟩b⟨00⟩⟨9B⟩⟨D800⟩⟨2066⟩"
 
 
 @pytest.mark.parametrize(
-    "text", ["🙂", "a🙂b🙂🙂", "naïve 中文 👨\u200d👩\u200d👧 end", "plain words", "\n\n", "ends in 🙂"]
+    "text",
+    ["🙂", "a🙂b🙂🙂", "naïve 中文 👨\u200d👩\u200d👧 end", "plain words", "\n\n", "ends in 🙂"],
 )
 def test_characters_of_several_tokens_come_out_whole(text):
     tokenizer = tiny.tiny_tokenizer()
@@ -376,9 +422,15 @@ def test_the_summary_of_a_generation(sampled):
         others = [step for step in found if not step.first_choice]
         assert f"not the model's first choice: {len(others)} of 12" in text
         worst = min(others, key=lambda step: step.logprob)
-        assert f"least likely step {worst.number} {worst.wrote!r} (p {probability(worst.logprob)}; " in text
+        assert (
+            f"least likely step {worst.number} {worst.wrote!r} (p {probability(worst.logprob)}; "
+            in text
+        )
         late = min(found, key=lambda step: (-step.site, step.margin))
-        assert f"decided latest, and by the smallest margin: step {late.number} {late.answer!r}" in text
+        assert (
+            f"decided latest, and by the smallest margin: step {late.number} {late.answer!r}"
+            in text
+        )
     assert "distrust: sampled: with another seed" in text
 
 
@@ -388,7 +440,11 @@ def test_the_summary_distrusts_what_it_should(llama, greedy, parts):
     assert "distrust: one prompt is one observation" in greedy[0].summary()
     assert "distrust: attn_out, mlp_out: what is added" in parts.summary()
     assert "settled" not in parts.summary()
-    cut = dataclasses.replace(greedy, responses=[lr.Response("x" * 500, "interrupted"), lr.Response("b", "eos")])
+    cut = dataclasses.replace(
+        greedy, responses=[lr.Response("x" * 500, "interrupted"), lr.Response("b", "eos")]
+    )
     assert "distrust: interrupted: the text of prompt 0 is not all" in cut.summary()
     assert "x" * 300 not in cut.summary()
-    assert "the model answers" in lr.logit_lens(llama, "One two").summary()  # of other results as before
+    assert (
+        "the model answers" in lr.logit_lens(llama, "One two").summary()
+    )  # of other results as before

@@ -23,9 +23,11 @@ from nnsight.intervention.backends.remote import RemoteError
 from nnsight.schema.response import ResponseModel, Status
 
 import lens_recipes as lr
-from lens_recipes import attribution_result, jobs, result
-from lens_recipes.job_file import fingerprint
-from lens_recipes.ndif import Server
+from lens_recipes.arrays import attribution as attribution_result
+from lens_recipes.arrays import lens as result
+from lens_recipes.run.remote import jobs
+from lens_recipes.run.remote.job_file import fingerprint
+from lens_recipes.run.remote.server import Server
 
 pytest_plugins = ["loopback"]
 
@@ -35,21 +37,47 @@ VECTORS = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
 
 RECIPES = {
     "lens": partial(lr.logit_lens, prompts=PROMPTS, targets=[[260], [261]]),
-    "last position": partial(lr.logit_lens, prompts=PROMPTS, positions=-1, layers=[0, -1], track=None, top_k=2),
+    "last position": partial(
+        lr.logit_lens, prompts=PROMPTS, positions=-1, layers=[0, -1], track=None, top_k=2
+    ),
     "raw": partial(lr.logit_lens, prompts=MANY, track=3, apply_norm=False),
-    "components": partial(lr.logit_lens, prompts=PROMPTS, components=("embed", "attn_out", "mlp_out", "resid_post")),
-    "heads": partial(lr.logit_lens, prompts=PROMPTS, components="head_out", heads=[(0, 1), (2, 3)], positions=[0, -1]),
+    "components": partial(
+        lr.logit_lens, prompts=PROMPTS, components=("embed", "attn_out", "mlp_out", "resid_post")
+    ),
+    "heads": partial(
+        lr.logit_lens,
+        prompts=PROMPTS,
+        components="head_out",
+        heads=[(0, 1), (2, 3)],
+        positions=[0, -1],
+    ),
     "by layer": partial(lr.attribution, prompts=PROMPTS, targets=[260, 261], against="mean"),
-    "by component": partial(lr.attribution, prompts=PROMPTS, targets=260, unit="component", at_layer=1),
-    "by head": partial(lr.attribution, prompts=PROMPTS, targets=260, against=261, unit="head", positions=None),
-    "greedy": partial(lr.generate_lens, prompts=PROMPTS, max_new_tokens=5, do_sample=False, targets=[260]),
-    "prompt too": partial(lr.generate_lens, prompts=PROMPTS, max_new_tokens=3, do_sample=False, include_prompt=True),
-    "sampled": partial(lr.generate_lens, prompts=PROMPTS[0], max_new_tokens=6, temperature=1.5, seed=3),
+    "by component": partial(
+        lr.attribution, prompts=PROMPTS, targets=260, unit="component", at_layer=1
+    ),
+    "by head": partial(
+        lr.attribution, prompts=PROMPTS, targets=260, against=261, unit="head", positions=None
+    ),
+    "greedy": partial(
+        lr.generate_lens, prompts=PROMPTS, max_new_tokens=5, do_sample=False, targets=[260]
+    ),
+    "prompt too": partial(
+        lr.generate_lens, prompts=PROMPTS, max_new_tokens=3, do_sample=False, include_prompt=True
+    ),
+    "sampled": partial(
+        lr.generate_lens, prompts=PROMPTS[0], max_new_tokens=6, temperature=1.5, seed=3
+    ),
     "penalised": partial(
-        lr.generate_lens, prompts=PROMPTS, max_new_tokens=4, generation_config={"repetition_penalty": 1.3}
+        lr.generate_lens,
+        prompts=PROMPTS,
+        max_new_tokens=4,
+        generation_config={"repetition_penalty": 1.3},
     ),
     "biased": partial(
-        lr.generate_lens, prompts=PROMPTS, max_new_tokens=3, generation_config={"sequence_bias": {(260,): 9.0}}
+        lr.generate_lens,
+        prompts=PROMPTS,
+        max_new_tokens=3,
+        generation_config={"sequence_bias": {(260,): 9.0}},
     ),
     "vectors": partial(lr.decode_vectors, vectors=VECTORS, names=["a", "b", "c"], targets=[260]),
     "raw vector": partial(lr.decode_vectors, vectors=VECTORS[0], apply_norm=False),
@@ -60,9 +88,13 @@ def assert_same(there, here) -> None:
     """Two results say the same, wherever they were computed."""
     axes = attribution_result.AXES if isinstance(here, lr.Attribution) else result.AXES
     for name in axes:
-        np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=3e-4, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(there, name), getattr(here, name), atol=3e-4, err_msg=name
+        )
     for name in here.tokens.__dataclass_fields__:
-        np.testing.assert_array_equal(*_close(getattr(there.tokens, name), getattr(here.tokens, name)), err_msg=name)
+        np.testing.assert_array_equal(
+            *_close(getattr(there.tokens, name), getattr(here.tokens, name)), err_msg=name
+        )
     assert there.prompts == here.prompts
     assert getattr(there, "responses", None) == getattr(here, "responses", None)
 
@@ -152,7 +184,9 @@ def test_a_job_is_sent_and_not_waited_for(client, server, llama):
     assert next(iter(server.parcels)) in repr(job)
 
 
-@pytest.mark.parametrize("status", [Status.PROVISIONING, Status.DEPLOYING, Status.DISPATCHED, Status.RECEIVED])
+@pytest.mark.parametrize(
+    "status", [Status.PROVISIONING, Status.DEPLOYING, Status.DISPATCHED, Status.RECEIVED]
+)
 def test_a_job_before_it_runs_is_queued(client, server, status):
     job = lr.submit(lr.logit_lens, client, PROMPTS)
     server.script("response", reports(status, "Patience."))
@@ -161,7 +195,12 @@ def test_a_job_before_it_runs_is_queued(client, server, status):
 
 def test_the_status_of_several_jobs_tells_of_the_one_that_failed(client, server, once):
     job = lr.submit(lr.logit_lens, client, MANY)
-    server.script("response", loopback.ordinary, reports(Status.QUEUED, "Later."), reports(Status.ERROR, "Boom."))
+    server.script(
+        "response",
+        loopback.ordinary,
+        reports(Status.QUEUED, "Later."),
+        reports(Status.ERROR, "Boom."),
+    )
     assert job.status() == ("failed", "Boom.", 3, 5)
     server.script("response", *[loopback.ordinary] * 2, reports(Status.ERROR, "Boom."))
     error = failure(job.result)
@@ -226,7 +265,10 @@ def test_a_job_that_never_finishes_is_waited_for_as_long_as_said(client, server,
     error = failure(lambda: job.result(timeout=100))
     assert 99 <= sum(clock.slept) <= 101
     assert max(clock.slept) <= lr.remote_settings.poll_s
-    assert "not finished in the time that was given; running, 0 of 1 jobs done: Still at it." in error.happened
+    assert (
+        "not finished in the time that was given; running, 0 of 1 jobs done: Still at it."
+        in error.happened
+    )
     assert error.may_finish
     assert "job.result() waits again" in error.todo
     assert error.job is job
@@ -235,7 +277,9 @@ def test_a_job_that_never_finishes_is_waited_for_as_long_as_said(client, server,
     assert server.posts == 1
 
 
-@pytest.mark.parametrize("fault", [says(503, Retry_After="50"), loopback.hangs_up], ids=["busy", "cut"])
+@pytest.mark.parametrize(
+    "fault", [says(503, Retry_After="50"), loopback.hangs_up], ids=["busy", "cut"]
+)
 def test_no_longer_than_said_is_waited_for_a_server_in_trouble(client, server, clock, fault):
     job = lr.submit(lr.logit_lens, client, PROMPTS)
     server.always("response", fault)
@@ -317,15 +361,47 @@ MISMATCH = (
 @pytest.mark.parametrize(
     ("said", "happened", "todo"),
     [
-        (f"{TRACE}ValueError: a factor is 3", "the job failed on the server: ValueError: a factor is 3", "__cause__"),
-        (f"{TRACE}ValueError: lens-recipes: no such luck.", "no such luck.", "Nothing was computed."),
-        ("Could not deploy this model. Repository Not Found.", "could not deploy lens-recipes/tiny", "doctor --remote"),
-        (f"{TRACE}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "ran out of mem", "positions"),
+        (
+            f"{TRACE}ValueError: a factor is 3",
+            "the job failed on the server: ValueError: a factor is 3",
+            "__cause__",
+        ),
+        (
+            f"{TRACE}ValueError: lens-recipes: no such luck.",
+            "no such luck.",
+            "Nothing was computed.",
+        ),
+        (
+            "Could not deploy this model. Repository Not Found.",
+            "could not deploy lens-recipes/tiny",
+            "doctor --remote",
+        ),
+        (
+            f"{TRACE}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
+            "ran out of mem",
+            "positions",
+        ),
         ("Your job exceeded the execution timeout of 20s.", "for its time limit", "tokens_per_job"),
-        (MISMATCH, "has not the modules that are known here: The model architecture", "same revision"),
-        ("Error submitting request to model deployment. Please try again later.", "went away", "sends this part again"),
-        ("Replica was evicted while processing your request. Sorry.", "went away", "sends this part again"),
-        ("Your job was cancelled or preempted by the server.", "went away", "sends this part again"),
+        (
+            MISMATCH,
+            "has not the modules that are known here: The model architecture",
+            "same revision",
+        ),
+        (
+            "Error submitting request to model deployment. Please try again later.",
+            "went away",
+            "sends this part again",
+        ),
+        (
+            "Replica was evicted while processing your request. Sorry.",
+            "went away",
+            "sends this part again",
+        ),
+        (
+            "Your job was cancelled or preempted by the server.",
+            "went away",
+            "sends this part again",
+        ),
         ("Request cancelled by operator.", "went away", "sends this part again"),
         ("", "the job failed on the server: it says nothing", "doctor --remote"),
     ],
@@ -390,7 +466,9 @@ def test_a_server_of_another_model_computes_nothing(client, other_server, module
 
 def test_a_server_of_another_revision_computes_nothing(client, server, llama, monkeypatch):
     monkeypatch.setattr(client._module.config, "_commit_hash", "a" * 40, raising=False)
-    assert lr.logit_lens(client, PROMPTS).certificate.passed  # what the server does not know is not compared
+    assert lr.logit_lens(
+        client, PROMPTS
+    ).certificate.passed  # what the server does not know is not compared
     monkeypatch.setattr(llama._module.config, "_commit_hash", "b" * 40, raising=False)
     server.read.clear()
     error = failure(lambda: lr.logit_lens(client, PROMPTS))
@@ -539,13 +617,18 @@ COSTS = [
 
 
 @pytest.mark.parametrize(("meta", "seconds", "memory"), COSTS)
-def test_what_a_server_says_that_it_took_is_kept_if_it_is_a_number(client, server, tmp_path, meta, seconds, memory):
+def test_what_a_server_says_that_it_took_is_kept_if_it_is_a_number(
+    client, server, tmp_path, meta, seconds, memory
+):
     path = tmp_path / "a.job"
     job = lr.submit(lr.logit_lens, client, PROMPTS, path=path)
     job.status()
     (parcel,) = server.parcels.values()
     parcel.last = parcel.last.model_copy(update={"meta": meta})
-    for one in (lr.Job.load(path, client), lr.Job.load(path, client)):  # as it comes, and out of the file
+    for one in (
+        lr.Job.load(path, client),
+        lr.Job.load(path, client),
+    ):  # as it comes, and out of the file
         record = one.result().provenance["jobs"]
         assert (record["server_seconds"], record["server_bytes"]) == (seconds, memory)
 
@@ -576,7 +659,9 @@ def test_a_run_goes_on_where_a_job_failed(client, server, llama, once):
     ids=["413", "500", "cut"],
 )
 @pytest.mark.parametrize("again", ["here", "from its file"])
-def test_a_run_goes_on_where_sending_ended(client, server, llama, once, tmp_path, fault, state, again):
+def test_a_run_goes_on_where_sending_ended(
+    client, server, llama, once, tmp_path, fault, state, again
+):
     path = tmp_path / "a.job"
     server.script("request", loopback.ordinary, loopback.ordinary, fault)
     job = failure(lambda: lr.submit(lr.logit_lens, client, MANY, path=path)).job
@@ -597,7 +682,9 @@ def test_a_run_goes_on_where_sending_ended(client, server, llama, once, tmp_path
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt, MemoryError, OSError])
 @pytest.mark.parametrize("again", ["here", "from its file"])
-def test_a_run_goes_on_where_the_client_ended(client, server, llama, once, tmp_path, monkeypatch, how, again):
+def test_a_run_goes_on_where_the_client_ended(
+    client, server, llama, once, tmp_path, monkeypatch, how, again
+):
     fetch, path, fetched = Server.fetch, tmp_path / "a.job", []
 
     def dies(self, *args):
@@ -619,7 +706,9 @@ def test_a_run_goes_on_where_the_client_ended(client, server, llama, once, tmp_p
     assert server.posts == len(server.asked("store")) == len(MANY)
 
 
-def test_a_run_goes_on_from_a_file_whose_process_died_while_it_sent(client, server, llama, once, tmp_path, monkeypatch):
+def test_a_run_goes_on_from_a_file_whose_process_died_while_it_sent(
+    client, server, llama, once, tmp_path, monkeypatch
+):
     path, submit = tmp_path / "a.job", Server.submit
 
     def dies(self, *args):
@@ -641,7 +730,9 @@ def test_a_run_goes_on_from_a_file_whose_process_died_while_it_sent(client, serv
 def test_a_run_goes_on_in_another_process(client, server, llama, hub, once, tmp_path):
     path, out = tmp_path / "a.job", tmp_path / "out.npz"
     lr.submit(lr.logit_lens, client, MANY, layers=slice(1, None), path=path)
-    server.script("response", *[loopback.ordinary] * 2, reports(Status.ERROR, "Replica was evicted."))
+    server.script(
+        "response", *[loopback.ordinary] * 2, reports(Status.ERROR, "Replica was evicted.")
+    )
     failure(lr.Job.load(path, client).result)
     code = (
         "import sys, nnsight.modeling.huggingface as hf, lens_recipes as lr\n"
@@ -649,7 +740,10 @@ def test_a_run_goes_on_in_another_process(client, server, llama, hub, once, tmp_
         "lr.Job.load(sys.argv[1]).result().save(sys.argv[2])\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code, str(path), str(out)], env=loopback.environment(hub), capture_output=True, text=True
+        [sys.executable, "-c", code, str(path), str(out)],
+        env=loopback.environment(hub),
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 0, ran.stderr
     assert_same(lr.LensResult.load(out), lr.logit_lens(llama, MANY, layers=slice(1, None)))
@@ -664,22 +758,35 @@ def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_file_tells_what_happened_in_lines_of_json_and_no_key(client, server, once, tmp_path, monkeypatch):
+def test_the_file_tells_what_happened_in_lines_of_json_and_no_key(
+    client, server, once, tmp_path, monkeypatch
+):
     monkeypatch.setenv("NDIF_API_KEY", KEY)
     path = tmp_path / "a.job"
     job = lr.submit(lr.logit_lens, client, MANY[:3], path=path)
-    server.script("response", loopback.ordinary, reports(Status.ERROR, f"Your key {KEY} is of no use."))
+    server.script(
+        "response", loopback.ordinary, reports(Status.ERROR, f"Your key {KEY} is of no use.")
+    )
     error = failure(job.result)
     header, *events = lines_of(path)
     assert (header["format"], header["version"]) == ("lens-recipes/job", 1)
     assert (header["model"], header["host"], header["recipe"]) == (REPO, server.url, "logit_lens")
-    happened = [next(word for word in ("sending", "id", "arrived", "failed") if word in event) for event in events]
+    happened = [
+        next(word for word in ("sending", "id", "arrived", "failed") if word in event)
+        for event in events
+    ]
     assert happened == [*["sending", "id"] * 3, "arrived", "failed"]
     provenance = job.result().provenance
     job.save(tmp_path / "again.job")
     saved = job.result().save(tmp_path / "result.json")
     texts = [file.read_text() for file in tmp_path.iterdir()]
-    texts += [repr(job), str(job.status()), str(saved), json.dumps(provenance), *traceback.format_exception(error)]
+    texts += [
+        repr(job),
+        str(job.status()),
+        str(saved),
+        json.dumps(provenance),
+        *traceback.format_exception(error),
+    ]
     assert KEY not in "".join(texts)
     assert any(seen.headers.get("ndif-api-key") == KEY for seen in server.seen)
     assert not [seen for seen in server.asked("store") if "ndif-api-key" in seen.headers]
@@ -704,7 +811,9 @@ def test_a_line_that_was_torn_never_happened(client, server, llama, once, tmp_pa
     assert server.posts == 2
 
 
-def test_a_line_that_was_torn_does_not_take_the_next_one_with_it(client, server, llama, once, tmp_path):
+def test_a_line_that_was_torn_does_not_take_the_next_one_with_it(
+    client, server, llama, once, tmp_path
+):
     """A disk that was full for a moment."""
     path = tmp_path / "a.job"
     job = lr.submit(lr.logit_lens, client, MANY[:2], path=path)
@@ -752,9 +861,15 @@ def altered(path: Path, **values) -> None:
         ({"version": 2}, "of version 2"),
         ({"format": "lens-recipes/result"}, "lens-recipes/result"),
         ({"recipe": "load"}, "'load', which is no recipe"),
-        ({"recipe": "attribution"}, "is not possible with this model and version of this package: attribution() got"),
+        (
+            {"recipe": "attribution"},
+            "is not possible with this model and version of this package: attribution() got",
+        ),
         ({"arguments": {"prompts": [[7, 8, 9]]}}, "of another model, tokenizer"),
-        ({"arguments": {"prompts": [[7, 8, 999]]}}, "is not possible with this model and version of this package"),
+        (
+            {"arguments": {"prompts": [[7, 8, 999]]}},
+            "is not possible with this model and version of this package",
+        ),
         ({"fingerprint": "0"}, "of another model, tokenizer"),
         ({"parts": [[0, 9]]}, None),
         ({"parts": "x"}, None),
@@ -774,7 +889,16 @@ def test_a_file_of_something_else_is_refused(client, server, tmp_path, values, m
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n", b"{}", b"[1]\n", b"null\n", b"\xff\xfe\n", b"PK\x03\x04", b'{"format": "lens-recipes/job"}\n'],
+    [
+        b"",
+        b"\n",
+        b"{}",
+        b"[1]\n",
+        b"null\n",
+        b"\xff\xfe\n",
+        b"PK\x03\x04",
+        b'{"format": "lens-recipes/job"}\n',
+    ],
 )
 def test_a_file_that_is_no_job(client, tmp_path, content):
     path = tmp_path / "a.job"
@@ -830,8 +954,14 @@ ARGUMENTS = [
     (lr.logit_lens, {"layers": range(0, 4, 2), "positions": torch.tensor([0, 1])}),
     (lr.attribution, {"targets": [[260], [261]], "against": [270, 271], "positions": slice(0, 2)}),
     (lr.attribution, {"targets": 260, "against": "mean", "unit": "head", "at_layer": -2}),
-    (lr.generate_lens, {"max_new_tokens": 2, "generation_config": {"repetition_penalty": 1.2}, "layers": slice(2)}),
-    (lr.generate_lens, {"max_new_tokens": 3, "top_p": 0.9, "seed": 1, "stop": ["e", "th"], "include_prompt": True}),
+    (
+        lr.generate_lens,
+        {"max_new_tokens": 2, "generation_config": {"repetition_penalty": 1.2}, "layers": slice(2)},
+    ),
+    (
+        lr.generate_lens,
+        {"max_new_tokens": 3, "top_p": 0.9, "seed": 1, "stop": ["e", "th"], "include_prompt": True},
+    ),
 ]
 
 
@@ -854,14 +984,21 @@ def test_what_json_does_not_hold_is_refused_before_anything_is_sent(client, serv
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_result_of_settings_that_json_does_not_hold_is_saved_all_the_same(client, server, tmp_path):
+def test_a_result_of_settings_that_json_does_not_hold_is_saved_all_the_same(
+    client, server, tmp_path
+):
     there = RECIPES["biased"](client)
     assert there.provenance["arguments"]["generation_config"] == {"sequence_bias": [[[260], 9.0]]}
     there.save(tmp_path / "a.json")
-    assert lr.LensResult.load(tmp_path / "a.json").provenance["arguments"] == there.provenance["arguments"]
+    assert (
+        lr.LensResult.load(tmp_path / "a.json").provenance["arguments"]
+        == there.provenance["arguments"]
+    )
 
 
-def test_a_file_stays_where_it_is_when_the_process_goes_elsewhere(client, server, tmp_path, monkeypatch):
+def test_a_file_stays_where_it_is_when_the_process_goes_elsewhere(
+    client, server, tmp_path, monkeypatch
+):
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -872,7 +1009,9 @@ def test_a_file_stays_where_it_is_when_the_process_goes_elsewhere(client, server
     assert not [*(tmp_path / "there").iterdir()]
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("")], ids=["deleted", "emptied"])
+@pytest.mark.parametrize(
+    "spoil", [Path.unlink, lambda path: path.write_text("")], ids=["deleted", "emptied"]
+)
 def test_a_file_that_is_cleared_away_is_written_again(client, server, once, tmp_path, spoil):
     path = tmp_path / "a.job"
     job = lr.submit(lr.logit_lens, client, MANY[:2], path=path)
@@ -885,7 +1024,9 @@ def test_a_file_that_is_cleared_away_is_written_again(client, server, once, tmp_
 # -- whom a file may name ----------------------------------------------
 
 
-def test_a_file_does_not_make_a_stranger_of_the_host_that_gets_the_key(client, server, tmp_path, monkeypatch):
+def test_a_file_does_not_make_a_stranger_of_the_host_that_gets_the_key(
+    client, server, tmp_path, monkeypatch
+):
     path, host = tmp_path / "a.job", "https://ndif.example.org"
     jobs.Job(lr.logit_lens.prepare(client, PROMPTS, remote=host)).save(path)
     assert lr.Job.load(path, client)  # without a key there is none to lose

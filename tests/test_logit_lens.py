@@ -12,7 +12,10 @@ import torch
 from transformers import BatchEncoding
 
 import lens_recipes as lr
-from lens_recipes import _anatomy, _logit_lens, batches, collect, readout
+from lens_recipes.models.structure import anatomy as _anatomy
+from lens_recipes.recipes import logit_lens as _logit_lens
+from lens_recipes.run import batches
+from lens_recipes.trace import collect, operations
 
 FRANCE = "The capital of France is"
 NUMBERS = ["top_logprobs", "entropy", "kl_to_final", "logsumexp", "next_logprobs", "model_logprobs"]
@@ -23,18 +26,31 @@ IDS = ["top_ids", "final_ids", "target_ids", "next_ranks", "final_ranks", "targe
 def assert_same(one, other, atol=1e-4, ranks_off_by=0):
     """Two results say the same. Deep in a large vocabulary a rank may move by a token or two with rounding."""
     for name in ("prompt", "position", "id", "next_id", "generated"):
-        np.testing.assert_array_equal(getattr(one.tokens, name), getattr(other.tokens, name), err_msg=name)
+        np.testing.assert_array_equal(
+            getattr(one.tokens, name), getattr(other.tokens, name), err_msg=name
+        )
     assert one.tokens.text == other.tokens.text
     for name in NUMBERS:
-        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=atol, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(one, name), getattr(other, name), atol=atol, rtol=1e-4, err_msg=name
+        )
     for name in IDS:
         off = ranks_off_by if name.endswith("_ranks") else 0
-        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=off, rtol=off * 1e-3, err_msg=name)
-    for token in range(len(one.tokens)):  # the width of the tracked axis is that of the widest prompt
-        kept, expected = one.tracked_ids[token] >= 0, other.tracked_ids[token] >= 0
-        np.testing.assert_array_equal(one.tracked_ids[token, kept], other.tracked_ids[token, expected])
         np.testing.assert_allclose(
-            one.tracked_logprobs[:, token, kept], other.tracked_logprobs[:, token, expected], atol=atol, rtol=1e-4
+            getattr(one, name), getattr(other, name), atol=off, rtol=off * 1e-3, err_msg=name
+        )
+    for token in range(
+        len(one.tokens)
+    ):  # the width of the tracked axis is that of the widest prompt
+        kept, expected = one.tracked_ids[token] >= 0, other.tracked_ids[token] >= 0
+        np.testing.assert_array_equal(
+            one.tracked_ids[token, kept], other.tracked_ids[token, expected]
+        )
+        np.testing.assert_allclose(
+            one.tracked_logprobs[:, token, kept],
+            other.tracked_logprobs[:, token, expected],
+            atol=atol,
+            rtol=1e-4,
         )
 
 
@@ -69,7 +85,9 @@ def test_every_layer_is_hugging_faces_hidden_state_through_norm_and_head(smollm2
     with torch.inference_mode():
         out = module(torch.tensor([ids]), output_hidden_states=True, use_cache=False)
         hidden = out.hidden_states[1:]
-        normed = [module.model.norm(h) for h in hidden[:-1]] + [hidden[-1]]  # the last one comes normed
+        normed = [module.model.norm(h) for h in hidden[:-1]] + [
+            hidden[-1]
+        ]  # the last one comes normed
         logits = torch.stack([module.lm_head(h)[0] for h in normed])
     expected = oracle.metrics(logits, out.logits[0], k=5)
     np.testing.assert_array_equal(result.top_ids, expected["top_ids"])
@@ -77,7 +95,9 @@ def test_every_layer_is_hugging_faces_hidden_state_through_norm_and_head(smollm2
     np.testing.assert_allclose(result.entropy, expected["entropy"], atol=1e-4)
     np.testing.assert_allclose(result.kl_to_final, expected["kl_to_final"], atol=1e-4)
     target = int(result.target_ids[0, 0])
-    np.testing.assert_allclose(result.target_logprobs[..., 0], expected["logprobs"][..., target], atol=1e-4, rtol=1e-5)
+    np.testing.assert_allclose(
+        result.target_logprobs[..., 0], expected["logprobs"][..., target], atol=1e-4, rtol=1e-5
+    )
     np.testing.assert_allclose(result.target_logits[..., 0], logits[..., target], atol=1e-3)
     ranks = oracle.rank(logits, np.full(logits.shape[:2], target))
     np.testing.assert_allclose(result.target_ranks[..., 0], ranks, atol=2)
@@ -90,7 +110,9 @@ def test_every_layer_is_hugging_faces_hidden_state_through_norm_and_head(smollm2
 def test_prompts_of_different_lengths_give_what_each_gives_alone(smollm2):
     prompts = [FRANCE, "One two three four five six seven", "Hello", "def add(a, b):\n    return"]
     targets = [" Paris", " eight", "!", " a"]
-    together = lr.logit_lens(smollm2, prompts, targets=[[t] for t in targets], positions=slice(-3, None))
+    together = lr.logit_lens(
+        smollm2, prompts, targets=[[t] for t in targets], positions=slice(-3, None)
+    )
     assert len(together) == len(prompts)
     for number, prompt in enumerate(prompts):
         alone = lr.logit_lens(smollm2, prompt, targets=targets[number], positions=slice(-3, None))
@@ -107,7 +129,14 @@ def test_every_sort_of_prompt_gives_the_numbers_of_its_ids(llama):
     padded = llama.tokenizer(texts, padding=True, return_tensors="pt")
     assert isinstance(padded, BatchEncoding)
     alone = [lr.logit_lens(llama, row) for row in ids]
-    several = [texts, tuple(texts), ids, [torch.tensor(row) for row in ids], padded, llama.tokenizer(texts)]
+    several = [
+        texts,
+        tuple(texts),
+        ids,
+        [torch.tensor(row) for row in ids],
+        padded,
+        llama.tokenizer(texts),
+    ]
     for prompts in several:
         together = lr.logit_lens(llama, prompts)
         for number in (0, 1):
@@ -134,9 +163,14 @@ def test_a_chat_gives_the_numbers_of_its_template(llama):
 
 def test_forty_prompts_in_several_batches_come_back_in_order(llama):
     generator = np.random.default_rng(0)
-    prompts = [generator.integers(6, 290, size=n).tolist() for n in generator.integers(1, 12, size=40)]
+    prompts = [
+        generator.integers(6, 290, size=n).tolist() for n in generator.integers(1, 12, size=40)
+    ]
     options = {"targets": [7, 50], "max_bytes": tiny.STRING_VOCAB * 4 * 40}
-    sizes = [len(batch["inputs"]["input_ids"]) for batch in lr.logit_lens.prepare(llama, prompts, **options).batches]
+    sizes = [
+        len(batch["inputs"]["input_ids"])
+        for batch in lr.logit_lens.prepare(llama, prompts, **options).batches
+    ]
     together = lr.logit_lens(llama, prompts, **options)
     assert len(sizes) > 5
     assert sum(sizes) == 40
@@ -204,12 +238,16 @@ def test_layers_in_every_form_are_rows_of_the_whole(llama, layers, expected):
     np.testing.assert_allclose(some.kl_to_final, whole.kl_to_final[expected], atol=1e-5)
 
 
-@pytest.mark.parametrize("positions", [None, 0, -1, slice(1, 3), slice(-2, None), [0, 2], [-1, 0], range(2)])
+@pytest.mark.parametrize(
+    "positions", [None, 0, -1, slice(1, 3), slice(-2, None), [0, 2], [-1, 0], range(2)]
+)
 def test_positions_in_every_form_are_columns_of_the_whole(llama, positions):
     prompts = [[7, 8, 9, 10, 11], [30, 20, 10], [7, 8, 9]]
     whole = lr.logit_lens(llama, prompts, track=None)
     some = lr.logit_lens(llama, prompts, positions=positions, track=None)
-    wanted = [range(len(p))[positions] if isinstance(positions, slice) else positions for p in prompts]
+    wanted = [
+        range(len(p))[positions] if isinstance(positions, slice) else positions for p in prompts
+    ]
     wanted = [list(range(len(p))) if w is None else w for p, w in zip(prompts, wanted, strict=True)]
     wanted = [[w] if isinstance(w, int) else w for w in wanted]
     spots = [(p, i % len(row)) for p, row in enumerate(prompts) for i in wanted[p]]
@@ -232,9 +270,13 @@ def test_each_prompt_can_have_its_own_targets(llama):
     for prompt, columns in ((0, [0, 1]), (1, [2, 3])):
         here = own.tokens.prompt == prompt
         np.testing.assert_allclose(
-            own.target_logprobs[:, here], everywhere.target_logprobs[:, here][..., columns], atol=1e-5
+            own.target_logprobs[:, here],
+            everywhere.target_logprobs[:, here][..., columns],
+            atol=1e-5,
         )
-        np.testing.assert_array_equal(own.target_ranks[:, here], everywhere.target_ranks[:, here][..., columns])
+        np.testing.assert_array_equal(
+            own.target_ranks[:, here], everywhere.target_ranks[:, here][..., columns]
+        )
 
 
 def test_track_top1_follows_every_top1_through_all_sites(llama):
@@ -246,7 +288,9 @@ def test_track_top1_follows_every_top1_through_all_sites(llama):
         for m in np.flatnonzero(kept):
             is_top = result.top_ids[:, token, 0] == result.tracked_ids[token, m]
             np.testing.assert_allclose(
-                result.tracked_logprobs[is_top, token, m], result.top_logprobs[is_top, token, 0], atol=1e-6
+                result.tracked_logprobs[is_top, token, m],
+                result.top_logprobs[is_top, token, 0],
+                atol=1e-6,
             )
 
 
@@ -274,7 +318,9 @@ def test_the_raw_stream_is_marked_and_still_certified(llama):
     assert "RAW STREAM" in raw.mark
     module, ids = llama._module, torch.tensor([ids_of(llama, FRANCE)])
     streams = []
-    handles = [b.register_forward_hook(lambda m, i, o: streams.append(o)) for b in module.model.layers]
+    handles = [
+        b.register_forward_hook(lambda m, i, o: streams.append(o)) for b in module.model.layers
+    ]
     with torch.inference_mode():
         final = module(ids).logits[0]
         logits = torch.stack([module.lm_head(stream)[0] for stream in streams])
@@ -345,7 +391,9 @@ def test_a_skipped_norm_is_refused(family):
     norm = lr.anatomy(model).norm
     assert norm is not None
     changed(model, tail=[step for step in lr.anatomy(model).tail if step[1] != norm])
-    assert_refused(model, "norm" if family != "gemma2" else "Likely cause")  # its top-1 stays the same
+    assert_refused(
+        model, "norm" if family != "gemma2" else "Likely cause"
+    )  # its top-1 stays the same
 
 
 def test_a_norm_applied_twice_is_refused():
@@ -377,7 +425,9 @@ def test_a_skipped_logit_scale_is_refused_although_the_order_is_right(family):
 def test_the_wrong_last_block_is_refused(family):
     model = lr.load(tiny.FAMILIES[family]())
     changed(model, n_layers=lr.anatomy(model).n_layers - 1)
-    assert_refused(model, "last block" if family != "gemma2" else "Likely cause")  # its top-1 stays the same
+    assert_refused(
+        model, "last block" if family != "gemma2" else "Likely cause"
+    )  # its top-1 stays the same
 
 
 def test_shifted_blocks_are_refused():
@@ -393,23 +443,25 @@ def test_shifted_blocks_are_refused():
 
 def test_batch_row_0_in_place_of_every_row_is_refused(monkeypatch):
     def row_0(output):
-        return readout.first_of(output)[:1].expand_as(readout.first_of(output))
+        return operations.first_of(output)[:1].expand_as(operations.first_of(output))
 
     model = lr.load(tiny.llama())
     monkeypatch.setattr(collect, "first_of", row_0)
-    assert lr.logit_lens(model, [7, 8, 9]).certificate.passed  # right for one prompt, so two must show it
+    assert lr.logit_lens(
+        model, [7, 8, 9]
+    ).certificate.passed  # right for one prompt, so two must show it
     kept = assert_refused(model, "Likely cause")
     assert kept.certificate.tokens == 18
 
 
 def test_columns_that_are_off_by_one_are_refused(monkeypatch):
     """What forgetting the padding would do."""
-    cut = _logit_lens.cut
+    cut = _logit_lens.make_batches
 
     def shifted(*args):
         return [dataclasses.replace(b, columns=(b.columns - 1).clamp(min=0)) for b in cut(*args)]
 
-    monkeypatch.setattr(_logit_lens, "cut", shifted)
+    monkeypatch.setattr(_logit_lens, "make_batches", shifted)
     assert_refused(lr.load(tiny.llama()), "Likely cause")
 
 

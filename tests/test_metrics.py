@@ -14,8 +14,8 @@ from hostile import cell_words
 from test_notebook import contrast
 
 import lens_recipes as lr
-from lens_recipes.inks import hexadecimal, luminance
-from lens_recipes.metrics import METRICS, color_axis, colorscale, output_site, values
+from lens_recipes.arrays.metrics import METRICS, metric_values, output_site
+from lens_recipes.views.figures.base.color import color_axis, colorscale, hexadecimal, luminance
 
 PROMPTS = ["some words to begin with", "and others"]
 
@@ -29,7 +29,7 @@ def test_a_tracked_token_has_its_numbers_where_it_was_tracked(result):
     one = result[0]
     token = next(int(i) for i in one.tracked_ids.ravel() if i >= 0 and i not in one.target_ids)
     there = (one.tracked_ids == token).any(1)
-    numbers, name = values(one, "logprob", token)
+    numbers, name = metric_values(one, "logprob", token)
     assert lr.LensResult.text(one, token).strip() in name.replace("·", " ")
     for t in range(len(one.tokens)):
         if there[t]:
@@ -37,10 +37,12 @@ def test_a_tracked_token_has_its_numbers_where_it_was_tracked(result):
             np.testing.assert_array_equal(numbers[:, t], one.tracked_logprobs[:, t, column])
         else:
             assert np.isnan(numbers[:, t]).all()
-    np.testing.assert_allclose(values(one, "prob", token)[0], np.exp(numbers))
-    np.testing.assert_allclose(values(one, "logit", token)[0], numbers + one.logsumexp)
-    with pytest.raises(ValueError, match=r"tracked token.* no ranks\. Pass targets="):  # they were never counted
-        values(one, "rank", token)
+    np.testing.assert_allclose(metric_values(one, "prob", token)[0], np.exp(numbers))
+    np.testing.assert_allclose(metric_values(one, "logit", token)[0], numbers + one.logsumexp)
+    with pytest.raises(
+        ValueError, match=r"tracked token.* no ranks\. Pass targets="
+    ):  # they were never counted
+        metric_values(one, "rank", token)
     with pytest.raises(ValueError, match=r"tracked token.* no ranks\. Pass targets="):
         lr.trajectory(one, of=token, metric="rank", position=int(np.flatnonzero(there)[0]))
     where = int(np.flatnonzero(there)[0])
@@ -55,16 +57,20 @@ def test_a_text_of_several_tracked_tokens_is_refused(result):
     a, b = [int(i) for i in np.unique(one.tracked_ids) if i >= 0 and i not in one.target_ids][:2]
     same = dataclasses.replace(one, texts={**one.texts, a: "twin", b: "twin"})
     with pytest.raises(ValueError, match=f"several tokens: pass one of the ids {a}, {b}"):
-        values(same, "prob", "twin")
+        metric_values(same, "prob", "twin")
 
 
 def test_the_numbers_of_each_metric(result):
     one = result[0]
-    np.testing.assert_array_equal(values(one, "loss")[0], -one.next_logprobs)
-    np.testing.assert_array_equal(values(one, "logprob")[0], one.top_logprobs[..., 0])
-    np.testing.assert_allclose(values(one, "logit_diff")[0], lr.logit_diff(one, 260, 261))
-    np.testing.assert_allclose(values(one, "logit_diff", (261, 260))[0], -lr.logit_diff(one, 260, 261))
-    np.testing.assert_allclose(values(one, "logit", 261)[0], one.target_logits[..., 1], atol=1e-4)
+    np.testing.assert_array_equal(metric_values(one, "loss")[0], -one.next_logprobs)
+    np.testing.assert_array_equal(metric_values(one, "logprob")[0], one.top_logprobs[..., 0])
+    np.testing.assert_allclose(metric_values(one, "logit_diff")[0], lr.logit_diff(one, 260, 261))
+    np.testing.assert_allclose(
+        metric_values(one, "logit_diff", (261, 260))[0], -lr.logit_diff(one, 260, 261)
+    )
+    np.testing.assert_allclose(
+        metric_values(one, "logit", 261)[0], one.target_logits[..., 1], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,7 @@ def test_the_numbers_of_each_metric(result):
 )
 def test_a_pair_that_means_nothing_is_refused(result, metric, of, words):
     with pytest.raises(ValueError, match=words):
-        values(result[0], metric, of)
+        metric_values(result[0], metric, of)
 
 
 # -- colours -----------------------------------------------------------
@@ -118,7 +124,9 @@ BEST = {"prob": 1.0, "logprob": 0.0, "rank": 0.0, "entropy": 0.0, "kl": 0.0, "lo
 def brightness(metric, numbers):
     axis = color_axis(metric, np.array([numbers]), 1000)
     part = (axis.z - axis.limits["zmin"]) / (axis.limits["zmax"] - axis.limits["zmin"])
-    shades = plotly.colors.sample_colorscale(colorscale(metric), part[0].tolist(), colortype="tuple")
+    shades = plotly.colors.sample_colorscale(
+        colorscale(metric), part[0].tolist(), colortype="tuple"
+    )
     return [luminance(hexadecimal(shade)) for shade in shades]
 
 
@@ -134,7 +142,9 @@ def test_bright_is_better_or_more_certain(metric):
 # -- words in cells ----------------------------------------------------
 
 
-@pytest.mark.parametrize(("metric", "colors"), [("prob", None), ("entropy", None), ("rank", "Greys"), ("logit", None)])
+@pytest.mark.parametrize(
+    ("metric", "colors"), [("prob", None), ("entropy", None), ("rank", "Greys"), ("logit", None)]
+)
 def test_the_words_in_the_cells_have_one_size_and_can_be_read(result, metric, colors):
     one = result[0]
     texts = {i: "<|im_start|>" if i % 2 else "שלום" for i in one.texts}  # long as they are escaped
@@ -143,15 +153,21 @@ def test_the_words_in_the_cells_have_one_size_and_can_be_read(result, metric, co
     changes = {"entropy": numbers * 6, "final_ranks": ranks, "logsumexp": numbers * 9}
     tops = np.log(np.maximum(numbers, 1e-6))[..., None].repeat(one.top_ids.shape[-1], -1)
     one = dataclasses.replace(one, texts=texts, top_logprobs=tops, **changes)
-    figure = lr.heatmap(one, metric=metric, of="final" if metric in ("rank", "logit") else None, colors=colors)
+    figure = lr.heatmap(
+        one, metric=metric, of="final" if metric in ("rank", "logit") else None, colors=colors
+    )
     white, black = (trace for trace in figure.data if trace.type == "heatmap")
     assert (white.textfont.size, black.textfont.size) == (11, 11)
     assert (white.textfont.color, black.textfont.color) == ("#ffffff", "#000000")
     assert (black.hoverinfo, black.showscale) == ("skip", False)
-    z = np.clip((np.asarray(white.z) - white.zmin) / (white.zmax - white.zmin), 0, 1)  # float32 may leave it
+    z = np.clip(
+        (np.asarray(white.z) - white.zmin) / (white.zmax - white.zmin), 0, 1
+    )  # float32 may leave it
     assert all(word for row in cell_words(figure) for word in row)
     for ink, trace in (("#ffffff", white), ("#000000", black)):
-        cells = [z[row][column] for row, column in np.argwhere(np.array(trace.text, dtype=object) != "")]
+        cells = [
+            z[row][column] for row, column in np.argwhere(np.array(trace.text, dtype=object) != "")
+        ]
         scale = [[at, color] for at, color in white.colorscale]
         shades = plotly.colors.sample_colorscale(scale, cells, colortype="tuple")
         assert cells
@@ -161,7 +177,11 @@ def test_the_words_in_the_cells_have_one_size_and_can_be_read(result, metric, co
 def test_the_words_of_a_comparison_and_of_steps_are_as_large():
     one = test_generation_figures.generation(steps=(5,))
     for figure in (lr.compare(one, one), lr.generation_steps(one), lr.generation_heatmap(one)):
-        sizes = [trace.textfont.size for trace in figure.data if trace.type == "heatmap" and trace.texttemplate]
+        sizes = [
+            trace.textfont.size
+            for trace in figure.data
+            if trace.type == "heatmap" and trace.texttemplate
+        ]
         assert sizes == [11] * len(sizes)
         assert len(sizes) in (2, 4)
     frame = lr.generation_steps(one).frames[0]
@@ -172,7 +192,11 @@ def test_the_words_of_a_comparison_and_of_steps_are_as_large():
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_range_of_colours_holds_every_number(metric):
     rng = np.random.default_rng(0)
-    z = {"prob": rng.random((5, 6)), "rank": rng.integers(0, 1000, (5, 6)), "logprob": -rng.random((5, 6)) * 6}
+    z = {
+        "prob": rng.random((5, 6)),
+        "rank": rng.integers(0, 1000, (5, 6)),
+        "logprob": -rng.random((5, 6)) * 6,
+    }
     numbers = np.asarray(z.get(metric, rng.normal(size=(5, 6)) * 3), dtype=np.float64)
     if metric in ("entropy", "kl", "loss"):
         numbers = np.abs(numbers)
@@ -216,7 +240,12 @@ def test_framed_are_the_cells_that_already_say_what_the_model_answers(stride):
     result = test_generation_figures.generation(steps=(12,))
     figure = lr.heatmap(result, stride=stride)
     layers = [int(name) for name in figure.layout.yaxis.ticktext[:-1]]
-    expected = {(row, t) for row, layer in enumerate(layers) for t in range(12) if result.final_ranks[layer, t] == 0}
+    expected = {
+        (row, t)
+        for row, layer in enumerate(layers)
+        for t in range(12)
+        if result.final_ranks[layer, t] == 0
+    }
     assert framed(figure) == expected
     assert len(expected) > 12
 
@@ -233,7 +262,12 @@ def test_the_row_above_is_the_models_own_output(result):
 
 def test_a_wide_heatmap_has_labels_and_no_words(monkeypatch):
     monkeypatch.setattr(test_generation_figures, "LAYERS", 80)
-    for tokens, words, labels in ((60, True, 60), (61, False, 61), (400, False, 400), (900, False, 900)):
+    for tokens, words, labels in (
+        (60, True, 60),
+        (61, False, 61),
+        (400, False, 400),
+        (900, False, 900),
+    ):
         figure = lr.heatmap(test_generation_figures.generation(steps=(tokens,)))
         trace, axis = figure.data[0], figure.layout.xaxis
         assert (trace.text is not None) == words
@@ -246,10 +280,21 @@ def test_a_wide_heatmap_has_labels_and_no_words(monkeypatch):
 
 def test_several_positions_have_a_dash_each(result):
     figure = lr.trajectory(result, of=260, position=[0, -1, 3])
-    assert [line.line.dash for line in figure.data] == ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"]
-    for line, (prompt, token) in zip(figure.data, [(p, t) for p in (0, 1) for t in (0, -1, 3)], strict=True):
+    assert [line.line.dash for line in figure.data] == [
+        "solid",
+        "dash",
+        "dot",
+        "dashdot",
+        "longdash",
+        "longdashdot",
+    ]
+    for line, (prompt, token) in zip(
+        figure.data, [(p, t) for p in (0, 1) for t in (0, -1, 3)], strict=True
+    ):
         column = result[prompt].target_ids[0].tolist().index(260)
-        np.testing.assert_allclose(line.y, np.exp(result[prompt].target_logprobs[:, token, column]), rtol=1e-6)
+        np.testing.assert_allclose(
+            line.y, np.exp(result[prompt].target_logprobs[:, token, column]), rtol=1e-6
+        )
     same = lr.trajectory(result[0], position=[-1, len(result[0].tokens) - 1])
     assert len(same.data) == 2  # one position, two targets
     with pytest.raises(ValueError, match="names 7 tokens"):
@@ -277,7 +322,8 @@ def who(llama):
 )  # fmt: skip
 def test_a_figure_of_a_lens_says_which_figures_an_attribution_has(who, view):
     with pytest.raises(
-        TypeError, match="received Attribution, expected LensResult: the figures of Attribution are attribution_bars"
+        TypeError,
+        match="received Attribution, expected LensResult: the figures of Attribution are attribution_bars",
     ):
         view(who)
 
@@ -285,7 +331,8 @@ def test_a_figure_of_a_lens_says_which_figures_an_attribution_has(who, view):
 @pytest.mark.parametrize("view", [lr.attribution_bars, lr.head_grid, lr.source_map])
 def test_a_figure_of_an_attribution_says_which_figures_a_lens_has(result, view):
     with pytest.raises(
-        TypeError, match="received LensResult, expected Attribution: the figures of LensResult are heatmap"
+        TypeError,
+        match="received LensResult, expected Attribution: the figures of LensResult are heatmap",
     ):
         view(result)
     with pytest.raises(TypeError, match=r"received dict, expected Attribution\.$"):

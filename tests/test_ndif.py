@@ -15,8 +15,8 @@ from loopback import KEY, Loopback, breaks_off, hangs_up, hangs_up_after_reading
 from nnsight.schema.response import Status
 
 import lens_recipes as lr
-from lens_recipes import ndif
-from lens_recipes.ndif import Server
+from lens_recipes.run.remote import settings
+from lens_recipes.run.remote.server import Server
 
 pytest_plugins = ["loopback"]
 
@@ -94,7 +94,9 @@ def test_a_server_that_stays_busy_is_asked_for_a_time(server, clock, settings, s
     settings(patience_s=5.0)
     server.always("request", says(status, {"detail": "Too many jobs."}, Retry_After=after))
     error = refused(lambda: send(server))
-    assert server.posts >= (1 if after in ("1000000000", "inf") else 3)  # what asks for too long is believed
+    assert server.posts >= (
+        1 if after in ("1000000000", "inf") else 3
+    )  # what asks for too long is believed
     assert sum(clock.slept) <= 5.0
     assert f"answered {status}: Too many jobs. It has no room" in error.happened
     assert not error.may_finish
@@ -152,7 +154,12 @@ OLD = "Client nnsight version 0.5.0 is below the minimum supported 0.8.0. Please
         (401, NOT_VALID, "It wants a valid API key, and no key is set", "NDIF_API_KEY"),
         (403, "Invalid API key.", "It wants a valid API key, and no key is set", "NDIF_API_KEY"),
         (400, FORMAT, "It wants a valid API key, and no key is set", "NDIF_API_KEY"),
-        (400, OLD, "0.5.0 is below the minimum supported 0.8.0", "Install what the server asks for"),
+        (
+            400,
+            OLD,
+            "0.5.0 is below the minimum supported 0.8.0",
+            "Install what the server asks for",
+        ),
         (413, "Body too long", "too large", "fewer prompts"),
         (422, [{"loc": ["data"]}], "answered 422: [{'loc': ['data']}]", "doctor --remote"),
         (404, "Not Found", "answered 404: Not Found", "doctor --remote"),
@@ -173,7 +180,9 @@ def test_a_key_that_is_not_accepted_is_said_to_be_there(server, key):
     assert "the key that is set was not accepted" in refused(lambda: send(server)).happened
 
 
-@pytest.mark.parametrize("body", [b"<HTML><body>" + b"x" * 9000, b"", b"plain words\nand more", b"\xff\xfe" * 4000])
+@pytest.mark.parametrize(
+    "body", [b"<HTML><body>" + b"x" * 9000, b"", b"plain words\nand more", b"\xff\xfe" * 4000]
+)
 def test_a_refusal_is_one_short_line(server, body):
     server.always("request", says(418, body))
     text = str(refused(lambda: send(server)))
@@ -195,9 +204,16 @@ def asking(server: Loopback) -> dict:
 
 
 @pytest.mark.parametrize("route", ["response", "status", "store"])
-@pytest.mark.parametrize("fault", [*map(says, BUSY + BROKEN), hangs_up], ids=[*map(str, BUSY + BROKEN), "cut"])
+@pytest.mark.parametrize(
+    "fault", [*map(says, BUSY + BROKEN), hangs_up], ids=[*map(str, BUSY + BROKEN), "cut"]
+)
 def test_a_question_is_asked_again(server, clock, settings, route, fault):
-    server.script(route, fault, fault, loopback.reports(Status.QUEUED) if route == "response" else says(200, b"7"))
+    server.script(
+        route,
+        fault,
+        fault,
+        loopback.reports(Status.QUEUED) if route == "response" else says(200, b"7"),
+    )
     answer = asking(server)[route]()
     assert answer == {"status": 7, "store": b"7"}.get(route, answer)
     assert len(server.asked(route)) == 3
@@ -209,7 +225,9 @@ def test_a_question_is_asked_again(server, clock, settings, route, fault):
     assert sum(clock.slept) < 15
     assert error.may_finish
     assert "job.result() goes on" in error.todo
-    assert ("the store" if route == "store" else server.url) in error.happened or "answered" in error.happened
+    assert (
+        "the store" if route == "store" else server.url
+    ) in error.happened or "answered" in error.happened
 
 
 def test_a_server_that_is_down_may_still_finish_its_job(down, clock):
@@ -229,7 +247,13 @@ def test_the_id_of_a_job_stays_one_part_of_the_address(server):
     assert server.seen[0].path == "/response/..%2Fstatus%3Fx%3D%2F%23"
 
 
-STRANGE = [b"<html>Hello, this is a router.</html>", b"{}", b"[1, 2]", b'{"id": 3, "status": "COMPLETED"}', b""]
+STRANGE = [
+    b"<html>Hello, this is a router.</html>",
+    b"{}",
+    b"[1, 2]",
+    b'{"id": 3, "status": "COMPLETED"}',
+    b"",
+]
 
 
 @pytest.mark.parametrize("body", STRANGE)
@@ -250,11 +274,17 @@ def test_a_question_whose_answer_is_no_json(server):
 
 
 def test_a_question_that_a_server_does_not_know(server):
-    assert "it is no NDIF server, or an old one" in refused(lambda: Server(server.url).ask("/nothing")).happened
+    assert (
+        "it is no NDIF server, or an old one"
+        in refused(lambda: Server(server.url).ask("/nothing")).happened
+    )
 
 
 def test_an_answer_for_another_job_is_none(server):
-    server.always("response", says(200, {"id": "another", "status": "COMPLETED", "data": f"{server.url}/store/x"}))
+    server.always(
+        "response",
+        says(200, {"id": "another", "status": "COMPLETED", "data": f"{server.url}/store/x"}),
+    )
     assert "answered for another" in refused(asking(server)["response"]).happened
 
 
@@ -303,10 +333,23 @@ def test_more_than_a_result_can_have_is_not_taken(server, clock):
 
 
 @pytest.mark.parametrize(
-    "url", [None, "", "None", 7, "ftp://host/x", "file:///etc/passwd", "http://[::1", "http://h:99999", "/x"]
+    "url",
+    [
+        None,
+        "",
+        "None",
+        7,
+        "ftp://host/x",
+        "file:///etc/passwd",
+        "http://[::1",
+        "http://h:99999",
+        "/x",
+    ],
 )
 def test_a_result_without_an_address(server, clock, url):
-    assert "not where its result is" in refused(lambda: Server(server.url).fetch(url, MOST)).happened
+    assert (
+        "not where its result is" in refused(lambda: Server(server.url).fetch(url, MOST)).happened
+    )
     assert not clock.slept
 
 
@@ -321,7 +364,12 @@ def test_a_result_is_not_taken_over_plain_http_from_a_server_on_https(monkeypatc
 
 
 def test_the_key_is_that_of_this_moment_and_the_environment_goes_first(server, monkeypatch):
-    for environment, configured, sent in (("", None, None), ("", "b", "b"), ("a", "b", "a"), (" c\n", None, "c")):
+    for environment, configured, sent in (
+        ("", None, None),
+        ("", "b", "b"),
+        ("a", "b", "a"),
+        (" c\n", None, "c"),
+    ):
         monkeypatch.setenv("NDIF_API_KEY", environment)
         monkeypatch.setattr("nnsight.CONFIG.API.APIKEY", configured)
         send(server)
@@ -330,7 +378,9 @@ def test_the_key_is_that_of_this_moment_and_the_environment_goes_first(server, m
 
 def test_the_key_goes_to_the_server_and_not_to_its_store(server, key):
     for route, ask in asking(server).items():
-        server.script(route, loopback.reports(Status.QUEUED) if route == "response" else says(200, b"7"))
+        server.script(
+            route, loopback.reports(Status.QUEUED) if route == "response" else says(200, b"7")
+        )
         ask()
     send(server)
     told = {seen.path.split("/")[1]: seen.headers.get("ndif-api-key") for seen in server.seen}
@@ -359,22 +409,25 @@ def test_the_key_is_not_sent_where_others_can_listen(key, monkeypatch, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["https://ndif.example.org", "http://localhost:1", "http://127.0.0.9", "http://[::1]:8001"]
+    "url",
+    ["https://ndif.example.org", "http://localhost:1", "http://127.0.0.9", "http://[::1]:8001"],
 )
 def test_the_key_may_go_where_nobody_listens(key, url):
     assert Server(url).host == url
 
 
 def test_ndif_itself_wants_a_key(server, monkeypatch):
-    monkeypatch.setattr("nnsight.CONFIG.API.HOST", ndif.PUBLIC)
+    monkeypatch.setattr("nnsight.CONFIG.API.HOST", settings.PUBLIC)
     error = refused(lambda: Server(True))
     assert "needs an API key, and none is set" in error.happened
     assert "login.ndif.us" in error.todo
     monkeypatch.setenv("NDIF_API_KEY", KEY)
-    assert Server(True).host == ndif.PUBLIC
+    assert Server(True).host == settings.PUBLIC
 
 
-@pytest.mark.parametrize("bad", ["schlüssel", f"{KEY}\r\nX-Other: 1", f"{KEY}\x00{KEY}", f"{KEY}\n{KEY}"])
+@pytest.mark.parametrize(
+    "bad", ["schlüssel", f"{KEY}\r\nX-Other: 1", f"{KEY}\x00{KEY}", f"{KEY}\n{KEY}"]
+)
 def test_what_can_be_no_key_is_not_sent_and_not_shown(server, monkeypatch, bad):
     monkeypatch.setattr("nnsight.CONFIG.API.APIKEY", bad)
     error = refused(lambda: send(server))
@@ -413,11 +466,16 @@ ECHOES = {
         says(200, {"id": KEY}),
         hangs_up_after_reading,
     ],
-    "response": [loopback.reports(Status.ERROR, f"Traceback\nError: key {KEY} is bad"), says(403, {"detail": KEY})],
+    "response": [
+        loopback.reports(Status.ERROR, f"Traceback\nError: key {KEY} is bad"),
+        says(403, {"detail": KEY}),
+    ],
 }
 
 
-@pytest.mark.parametrize(("route", "fault"), [(route, fault) for route, faults in ECHOES.items() for fault in faults])
+@pytest.mark.parametrize(
+    ("route", "fault"), [(route, fault) for route, faults in ECHOES.items() for fault in faults]
+)
 def test_the_key_is_shown_nowhere(server, key, clock, settings, caplog, capfd, route, fault):
     caplog.set_level(logging.DEBUG)
     settings(patience_s=1.0)
@@ -429,7 +487,12 @@ def test_the_key_is_shown_nowhere(server, key, clock, settings, caplog, capfd, r
         else:
             said.append(repr(Server(server.url).state("job")))
     except lr.RemoteLensError as error:
-        said += [str(error), repr(error), *traceback.format_exception(error), repr(pickle.dumps(error))]
+        said += [
+            str(error),
+            repr(error),
+            *traceback.format_exception(error),
+            repr(pickle.dumps(error)),
+        ]
         said.append(str(pickle.loads(pickle.dumps(error))))
     assert any(seen.headers.get("ndif-api-key") == KEY for seen in server.seen)
     assert KEY not in "".join([*said, caplog.text, *capfd.readouterr()])

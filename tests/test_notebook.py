@@ -12,10 +12,25 @@ import pytest
 from hostile import HOSTILE, hostile_texts
 
 import lens_recipes as lr
-from lens_recipes._table import probability
-from lens_recipes.display import printable, visible
+from lens_recipes.arrays.text import escape_terminal, visible_token
+from lens_recipes.views.words import probability
 
-TAGS = {"div", "p", "pre", "strong", "small", "table", "thead", "tbody", "tr", "th", "td", "code", "b", "span"}
+TAGS = {
+    "div",
+    "p",
+    "pre",
+    "strong",
+    "small",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "code",
+    "b",
+    "span",
+}
 HOLLOW = {"style", "title"}  # the attributes
 
 
@@ -69,12 +84,16 @@ def shown(result) -> Page:
 
 @pytest.fixture(scope="module")
 def paris(smollm2):
-    return lr.logit_lens(smollm2, ["The capital of France is", "Hello"], targets=[" Paris", " London"])
+    return lr.logit_lens(
+        smollm2, ["The capital of France is", "Hello"], targets=[" Paris", " London"]
+    )
 
 
 @pytest.fixture(scope="module")
 def who(smollm2):
-    return lr.attribution(smollm2, "The capital of France is", " Paris", against=" London", unit="head")
+    return lr.attribution(
+        smollm2, "The capital of France is", " Paris", against=" London", unit="head"
+    )
 
 
 def test_a_lens_shows_its_summary_and_its_layers(paris):
@@ -82,11 +101,11 @@ def test_a_lens_shows_its_summary_and_its_layers(paris):
     assert page.pre == paris.summary()
     assert str(paris.certificate) in page.other
     head, *rows = page.rows
-    assert [text for _, text in head] == ["after", *map(visible, one.tokens.text)]
+    assert [text for _, text in head] == ["after", *map(visible_token, one.tokens.text)]
     assert [row[0][1] for row in rows] == [f"layer {layer}" for layer in range(29, -1, -3)]
     for row, s in zip(rows, range(29, -1, -3), strict=True):
         for t, (attributes, text) in enumerate(row[1:]):
-            assert text == visible(one.text(one.top_ids[s, t, 0]))
+            assert text == visible_token(one.text(one.top_ids[s, t, 0]))
             assert f"{text} {probability(one.top_logprobs[s, t, 0])}" in attributes["title"]
     assert "10 of 30 layers, 5 tokens, prompt 0 of 2" in page.other
     bold = [re.findall("<b>", row) for row in paris._repr_html_().split("<tr>")[2:]]
@@ -98,7 +117,9 @@ def contrast(a: str, b: str) -> float:
 
     def luminance(color: str) -> float:
         channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+        red, green, blue = (
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
+        )
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     dark, light = sorted((luminance(a), luminance(b)))
@@ -106,27 +127,39 @@ def contrast(a: str, b: str) -> float:
 
 
 def test_every_colour_can_be_read_and_bright_is_probable(paris):
-    some = np.log(np.linspace(0.001, 1, paris.top_ids[..., 0].size, dtype=np.float32)).reshape(paris.entropy.shape)
+    some = np.log(np.linspace(0.001, 1, paris.top_ids[..., 0].size, dtype=np.float32)).reshape(
+        paris.entropy.shape
+    )
     tops = np.broadcast_to(some[..., None], paris.top_logprobs.shape)
     html = dataclasses.replace(paris, top_logprobs=tops)[0]._repr_html_()
     pairs = re.findall(r"background: (#\w{6}); color: (#\w{6})\" title", html)
     assert len(pairs) == 50
     assert all(contrast(ground, ink) > 4.5 for ground, ink in pairs)
     assert {ink for _, ink in pairs} == {"#000000", "#ffffff"}
-    assert contrast(pairs[0][0], "#000000") > contrast(pairs[-1][0], "#000000")  # the surest is first
+    assert contrast(pairs[0][0], "#000000") > contrast(
+        pairs[-1][0], "#000000"
+    )  # the surest is first
 
 
 def test_an_attribution_shows_its_largest_parts_to_both_sides(who):
     page = shown(who)
     assert page.pre == who.summary()
     assert [text for _, text in page.rows[0]] == ["part", "logits", "hurts", "helps"]
-    for (part, value), (name, number, hurts, helps) in zip(who.top(10), page.rows[1:], strict=False):
+    for (part, value), (name, number, hurts, helps) in zip(
+        who.top(10), page.rows[1:], strict=False
+    ):
         assert (name[1], float(number[1])) == (str(part), pytest.approx(value, abs=0.005))
         assert ("bar" in helps[0], "bar" in hurts[0]) == (value > 0, value < 0)
-    widths = [int(re.search(r"width: (\d+)", (row[2][0] | row[3][0])["bar"])[1]) for row in page.rows[1:11]]
+    widths = [
+        int(re.search(r"width: (\d+)", (row[2][0] | row[3][0])["bar"])[1])
+        for row in page.rows[1:11]
+    ]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] == 160
-    assert [row[0][1] for row in page.rows[11:]] == [f"all the others ({len(who.parts) - 10})", "total"]
+    assert [row[0][1] for row in page.rows[11:]] == [
+        f"all the others ({len(who.parts) - 10})",
+        "total",
+    ]
     assert float(page.rows[-1][1][1]) == pytest.approx(who.total[0, 0], abs=0.005)
     assert page.codes[-2:] == ["·Paris − ·London", "after token 4, ·is"]
 
@@ -150,27 +183,41 @@ def test_no_token_is_anything_but_text(paris, who):
         page = shown(result)
         assert page.tags <= TAGS
         assert page.attributes <= HOLLOW
-        assert page.pre == printable(result.summary())
-        assert "$" not in page.other  # Jupyter would take it for TeX; in <code> and <pre> it does not look
+        assert page.pre == escape_terminal(result.summary())
+        assert (
+            "$" not in page.other
+        )  # Jupyter would take it for TeX; in <code> and <pre> it does not look
     one, page = hostile[0], shown(hostile)
-    words = [visible(one.text(i)) for s in range(29, -1, -3) for i in one.top_ids[s, :, 0]]
-    assert page.codes == [*map(visible, one.tokens.text), *words]
+    words = [visible_token(one.text(i)) for s in range(29, -1, -3) for i in one.top_ids[s, :, 0]]
+    assert page.codes == [*map(visible_token, one.tokens.text), *words]
 
 
 def test_vectors_generations_and_long_prompts_are_shown(smollm2):
-    vectors = lr.decode_vectors(smollm2, np.eye(20, 576, dtype=np.float32), [f"v{n}" for n in range(20)])
+    vectors = lr.decode_vectors(
+        smollm2, np.eye(20, 576, dtype=np.float32), [f"v{n}" for n in range(20)]
+    )
     page = shown(vectors)
     assert [text for _, text in page.rows[0]] == ["vector", *(f"v{n}" for n in range(12))]
     assert "12 of 20 vectors" in page.other
     said = lr.generate_lens(smollm2, "The capital of France is", max_new_tokens=3, do_sample=False)
-    assert [text for _, text in shown(said).rows[0]] == ["after", *map(visible, said.tokens.text)]
+    assert [text for _, text in shown(said).rows[0]] == [
+        "after",
+        *map(visible_token, said.tokens.text),
+    ]
     long = lr.logit_lens(smollm2, "so " * 40, layers=slice(-3, None))
     assert "3 layers, 12 of" in shown(long).other
     heads = lr.logit_lens(smollm2, "Hello", components="head_out", heads=[0, 1])
     assert [row[0][1] for row in shown(heads).rows[1:3]] == ["29.head_out.1", "29.head_out.0"]
     assert "12 of 60 sites" in shown(heads).other
-    several = lr.logit_lens(smollm2, "Hello", components=("attn_out", "mlp_out"), layers=[3, 4], positions=-1)
-    assert [row[0][1] for row in shown(several).rows[1:]] == ["4.mlp_out", "4.attn_out", "3.mlp_out", "3.attn_out"]
+    several = lr.logit_lens(
+        smollm2, "Hello", components=("attn_out", "mlp_out"), layers=[3, 4], positions=-1
+    )
+    assert [row[0][1] for row in shown(several).rows[1:]] == [
+        "4.mlp_out",
+        "4.attn_out",
+        "3.mlp_out",
+        "3.attn_out",
+    ]
 
 
 def test_what_is_not_a_number_is_still_shown(paris, who):

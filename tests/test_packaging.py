@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PLUGIN, MARKETPLACE = (
-    json.loads((ROOT / ".claude-plugin" / name).read_text()) for name in ("plugin.json", "marketplace.json")
+    json.loads((ROOT / ".claude-plugin" / name).read_text())
+    for name in ("plugin.json", "marketplace.json")
 )
 SMALL = 2_000_000  # bytes
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -31,7 +32,9 @@ def skill() -> dict[str, str]:
 def tracked() -> list[Path]:
     """The files that a clone gets."""
     try:
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
@@ -53,14 +56,25 @@ def test_skill_plugin_and_package_are_one_thing():
     assert skill()["name"] == PLUGIN["name"] == MARKETPLACE["plugins"][0]["name"] == PROJECT["name"]
     assert skill()["license"] == PLUGIN["license"] == PROJECT["license"] == "MIT"
     assert PLUGIN["version"] == PROJECT["version"]
-    assert "version" not in MARKETPLACE["plugins"][0]  # the plugin's own counts, and one place is enough
+    assert (
+        "version" not in MARKETPLACE["plugins"][0]
+    )  # the plugin's own counts, and one place is enough
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
 
 
 def test_the_plugin_is_as_documented():
     """Required: a name in kebab-case. Paths begin with ./ and stay inside; a skill is a folder with SKILL.md."""
     assert KEBAB.fullmatch(PLUGIN["name"])
-    assert set(PLUGIN) <= {"name", "version", "description", "author", "repository", "license", "keywords", "skills"}
+    assert set(PLUGIN) <= {
+        "name",
+        "version",
+        "description",
+        "author",
+        "repository",
+        "license",
+        "keywords",
+        "skills",
+    }
     assert PLUGIN["author"]["name"]
     assert PLUGIN["skills"] == ["./"]  # the root is the skill
     for path in PLUGIN["skills"]:
@@ -84,7 +98,10 @@ def test_the_readme_installs_these():
     text = (ROOT / "README.md").read_text()
     assert f"/plugin install {PLUGIN['name']}@{MARKETPLACE['name']}" in text
     assert PLUGIN["repository"] == "https://github.com/OWNER/lens-recipes"
-    assert set(re.findall(r"[\w.-]+/lens-recipes\b", text)) <= {"OWNER/lens-recipes", "skills/lens-recipes"}
+    assert set(re.findall(r"[\w.-]+/lens-recipes\b", text)) <= {
+        "OWNER/lens-recipes",
+        "skills/lens-recipes",
+    }
 
 
 def test_the_folder_is_small():
@@ -95,7 +112,12 @@ def test_the_folder_is_small():
 def test_pictures_are_counted_honestly(tmp_path):
     """Only what is inside a picture is left out."""
     picture = base64.b64encode(b"x" * 3000).decode()
-    notebook = {"cells": [{"outputs": [{"data": {"image/png": picture, "text/plain": "y" * 500}}]}, {"source": "z"}]}
+    notebook = {
+        "cells": [
+            {"outputs": [{"data": {"image/png": picture, "text/plain": "y" * 500}}]},
+            {"source": "z"},
+        ]
+    }
     (tmp_path / "n.ipynb").write_text(json.dumps(notebook))
     whole = (tmp_path / "n.ipynb").stat().st_size
     assert without_pictures(tmp_path / "n.ipynb") == whole - len(picture) > 500
@@ -107,7 +129,14 @@ def test_the_wheel_holds_all_that_the_package_needs(tmp_path):
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
-    package = {str(path.relative_to(ROOT)) for path in tracked() if path.is_relative_to(ROOT / "lens_recipes")}
+    package = {
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.is_relative_to(ROOT / "lens_recipes")
+    }
     assert any(name.endswith(".html.j2") for name in package)
     assert package <= inside
-    assert {name.split("/")[0] for name in inside} == {"lens_recipes", f"lens_recipes-{PROJECT['version']}.dist-info"}
+    assert {name.split("/")[0] for name in inside} == {
+        "lens_recipes",
+        f"lens_recipes-{PROJECT['version']}.dist-info",
+    }

@@ -22,14 +22,17 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 import lens_recipes as lr
-from lens_recipes.model_source import expression, listed
-from lens_recipes.models import is_multimodal
-from lens_recipes.norm_source import Norm, norm_of
-from lens_recipes.paste_recipes import RECIPES
+from lens_recipes.models.load import is_multimodal
+from lens_recipes.recipes.paste.names import RECIPES
+from lens_recipes.recipes.paste.norm import Norm, norm_of
+from lens_recipes.recipes.paste.source import expression, listed
 
 pytest_plugins = ["loopback"]
 
-FAMILIES = ("gemma2", "bloom")  # softcap and post-norms; the residual inside the modules, a layer norm with a bias
+FAMILIES = (
+    "gemma2",
+    "bloom",
+)  # softcap and post-norms; the residual inside the modules, a layer norm with a bias
 LOCAL = [recipe for recipe in RECIPES if recipe != "remote"]
 
 
@@ -38,7 +41,10 @@ def zoo(tmp_path_factory):
     """A hub's cache with a model of each family, and those models."""
     hub = tmp_path_factory.mktemp("hub")
     with hub_at(hub):
-        ids = {family: pasted.checkpoint(family, hub, tmp_path_factory.mktemp(family)) for family in FAMILIES}
+        ids = {
+            family: pasted.checkpoint(family, hub, tmp_path_factory.mktemp(family))
+            for family in FAMILIES
+        }
         yield hub, {name: lr.load(name) for name in ids.values()}
 
 
@@ -55,7 +61,9 @@ def test_a_script_finds_what_the_library_finds(zoo, recipe, family, tmp_path, mo
 def test_a_script_for_a_server_runs_where_this_package_is_not(zoo, recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     strict_local.install(monkeypatch, "lens_recipes", "jaxtyping")
-    found = pasted.execute(pasted.rehearsed(pasted.script(recipe, "tiny/gemma2", remote=True)), tmp_path)
+    found = pasted.execute(
+        pasted.rehearsed(pasted.script(recipe, "tiny/gemma2", remote=True)), tmp_path
+    )
     pasted.CHECKS[recipe](found, zoo[1]["tiny/gemma2"])
 
 
@@ -138,8 +146,12 @@ def test_what_is_said_of_a_layer_is_that_layers(zoo, tmp_path, monkeypatch, caps
     """Whatever the order in which the layers are named."""
     said = {}
     for order in ("[1, 3]", "[3, 1]"):
-        pasted.execute(pasted.script("components", "tiny/bloom").replace("range(4)", order, 1), tmp_path)
-        said[order] = sorted(line for line in capsys.readouterr().out.splitlines() if line.startswith("layer"))
+        pasted.execute(
+            pasted.script("components", "tiny/bloom").replace("range(4)", order, 1), tmp_path
+        )
+        said[order] = sorted(
+            line for line in capsys.readouterr().out.splitlines() if line.startswith("layer")
+        )
     assert said["[1, 3]"] == said["[3, 1]"]
     assert len(said["[1, 3]"]) == 4
 
@@ -169,7 +181,9 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
     names = {"model": types.SimpleNamespace(tokenizer=Tokenizer())}
     exec(text[a:b], names)
     assert [names["token_id"](word) for word in (" Paris", "Paris", " Rome")] == [7, 8, 10]
-    with pytest.raises(ValueError, match="' London' is not one token of this model but 2: take another word"):
+    with pytest.raises(
+        ValueError, match="' London' is not one token of this model but 2: take another word"
+    ):
         names["token_id"](" London")
 
 
@@ -178,11 +192,23 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
 
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
 def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
-    pasted.refuse_bad_form(f"tiny/{FAMILIES[not remote]}", RECIPES if remote else LOCAL, tmp_path, remote)
+    pasted.refuse_bad_form(
+        f"tiny/{FAMILIES[not remote]}", RECIPES if remote else LOCAL, tmp_path, remote
+    )
 
 
 def test_paths_and_layers_are_written_as_python():
-    for layers in ([0], [3], [0, 1], [1, 2, 3], [0, 2], [3, 7, 11], [0, 4, 8], [0, 1, 3], [*range(30)]):
+    for layers in (
+        [0],
+        [3],
+        [0, 1],
+        [1, 2, 3],
+        [0, 2],
+        [3, 7, 11],
+        [0, 4, 8],
+        [0, 1, 3],
+        [*range(30)],
+    ):
         assert list(eval(listed(layers))) == layers
     assert [listed(layers) for layers in ([0], [0, 1, 2], [2, 3], [3, 7, 11], [0, 2])] == [
         "[0]", "range(3)", "range(2, 4)", "range(3, 12, 4)", "[0, 2]"
@@ -272,7 +298,9 @@ def test_no_class_of_language_models_is_refused_by_its_name(heads):
             continue
         if not config.is_encoder_decoder and not name.endswith("ForMaskedLM"):
             seen += 1
-            assert is_multimodal(config, kind) is (kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+            assert is_multimodal(config, kind) is (
+                kind not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+            )
     assert seen > 0.7 * len(names)
 
 

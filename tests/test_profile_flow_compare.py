@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from test_generation_figures import LAYERS, K, V, generation
 
 import lens_recipes as lr
-from lens_recipes._table import probability
-from lens_recipes.display import visible
-from lens_recipes.looks import COLORS, DASHES
-from lens_recipes.metrics import DIVERGING, METRICS
-from lens_recipes.pairs import common, spans
-from lens_recipes.plot_flow import GREY
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.arrays.metrics import DIVERGING, METRICS
+from lens_recipes.arrays.text import visible_token
+from lens_recipes.views.figures.base.style import COLORS, DASHES
+from lens_recipes.views.figures.compare.pairs import common, spans
+from lens_recipes.views.figures.rank_flow import GREY
+from lens_recipes.views.words import probability
 
 PARTS = ("attn_out", "mlp_out", "resid_post")
 
@@ -29,9 +29,15 @@ def read(steps=(7, 3), **options):
     """A result of prompts that were only read: after the last token of each there is no next one; two targets."""
     one = generation(steps, **options)
     ends = np.flatnonzero(np.append(np.diff(one.tokens.prompt), 1))
-    next_id, logprobs, ranks = one.tokens.next_id.copy(), one.next_logprobs.copy(), one.next_ranks.copy()
+    next_id, logprobs, ranks = (
+        one.tokens.next_id.copy(),
+        one.next_logprobs.copy(),
+        one.next_ranks.copy(),
+    )
     next_id[ends], logprobs[:, ends], ranks[:, ends] = -1, np.nan, -1
-    tokens = dataclasses.replace(one.tokens, next_id=next_id, generated=np.zeros_like(one.tokens.generated))
+    tokens = dataclasses.replace(
+        one.tokens, next_id=next_id, generated=np.zeros_like(one.tokens.generated)
+    )
     rng = np.random.default_rng(options.get("seed", 0))
     shape = (*one.entropy.shape, 2)
     targets = {
@@ -46,7 +52,9 @@ def read(steps=(7, 3), **options):
 
 def only(result, sites):
     """A result with some of its sites."""
-    arrays = {name: getattr(result, name)[sites] for name, axes in AXES.items() if axes[0] == "site"}
+    arrays = {
+        name: getattr(result, name)[sites] for name, axes in AXES.items() if axes[0] == "site"
+    }
     return dataclasses.replace(result, sites=[result.sites[s] for s in sites], **arrays)
 
 
@@ -67,7 +75,9 @@ def vectors(result):
 
 @pytest.fixture(scope="module")
 def raw(result):
-    return dataclasses.replace(result, provenance={**result.provenance, "arguments": {"apply_norm": False}})
+    return dataclasses.replace(
+        result, provenance={**result.provenance, "arguments": {"apply_norm": False}}
+    )
 
 
 def along(result, component="resid_post"):
@@ -101,10 +111,14 @@ def test_a_profile_has_the_quartiles_of_the_arrays(parts, over, component):
     rows = along(parts, component)
     assert len(lines(figure)) == len(bands(figure)) == 3
     arrays = (parts.entropy, parts.kl_to_final, -parts.next_logprobs)
-    for array, line, band, title in zip(arrays, lines(figure), bands(figure), ("entropy", "KL", "loss"), strict=True):
+    for array, line, band, title in zip(
+        arrays, lines(figure), bands(figure), ("entropy", "KL", "loss"), strict=True
+    ):
         numbers = array[rows].astype(float)
         if over == "prompt":
-            numbers = np.stack([np.nanmean(numbers[:, parts.tokens.prompt == p], axis=1) for p in (0, 1)], axis=1)
+            numbers = np.stack(
+                [np.nanmean(numbers[:, parts.tokens.prompt == p], axis=1) for p in (0, 1)], axis=1
+            )
         low, middle, high = np.nanquantile(numbers, (0.25, 0.5, 0.75), axis=1)
         np.testing.assert_allclose(line.y, middle)
         np.testing.assert_allclose(band, (low, high))
@@ -155,7 +169,9 @@ def test_a_profile_of_one_metric_is_that_of_values(result, metric, of, numbers):
         assert "log scale" in axis.title.text
     if metric == "prob":
         assert axis.range[0] <= 0 < 1 <= axis.range[1]
-    whose = {"final": "the model's answer", "next": "the next token", 3: "·w3", " w4": "·w4"}.get(of, "")
+    whose = {"final": "the model's answer", "next": "the next token", 3: "·w3", " w4": "·w4"}.get(
+        of, ""
+    )
     assert whose in figure.layout.title.text
 
 
@@ -176,7 +192,9 @@ def test_a_panel_without_a_number_is_left_out_and_said(result):
     assert len(figure.data) == 2
     assert "next-token loss left out" in figure.layout.title.subtitle.text
     refused(["loss", "positions="], lr.layer_profile, end, metric="loss")
-    mixed = lr.layer_profile(read(steps=(4, 1)), metric="loss", over="prompt")  # the second prompt has no loss
+    mixed = lr.layer_profile(
+        read(steps=(4, 1)), metric="loss", over="prompt"
+    )  # the second prompt has no loss
     assert [note.text for note in mixed.layout.annotations] == [
         "1 prompt, each the mean of its tokens (1 of 2 left out: no next token), so no quartiles"
     ]
@@ -192,7 +210,11 @@ def test_layers_that_were_not_read_are_not_drawn(result):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.lists(st.one_of(st.floats(0, 20), st.just(np.nan)), min_size=10, max_size=10), min_size=6, max_size=6)
+    st.lists(
+        st.lists(st.one_of(st.floats(0, 20), st.just(np.nan)), min_size=10, max_size=10),
+        min_size=6,
+        max_size=6,
+    )
 )
 def test_a_profile_never_counts_a_nan(rows):
     kl = np.array(rows, dtype=np.float32)
@@ -205,7 +227,9 @@ def test_a_profile_never_counts_a_nan(rows):
     for n, row in enumerate(kl.astype(float)):
         expected = np.median(row[there[n]]) if there[n].any() else np.nan
         np.testing.assert_allclose(float(line.y[n]), expected)
-        assert line.customdata[n].endswith(f"{there[n].sum()} token{'' if there[n].sum() == 1 else 's'}")
+        assert line.customdata[n].endswith(
+            f"{there[n].sum()} token{'' if there[n].sum() == 1 else 's'}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -242,10 +266,15 @@ def flows(figure):
     """The grey places, and those of each coloured line, best first: sets of (layer, rank)."""
     grey, *colored = figure.data
     assert grey.line.color == GREY
-    return [{(x, y) for x, y in zip(t.x, t.y, strict=True) if y is not None} for t in (grey, *colored[::-1])]
+    return [
+        {(x, y) for x, y in zip(t.x, t.y, strict=True) if y is not None}
+        for t in (grey, *colored[::-1])
+    ]
 
 
-@pytest.mark.parametrize(("prompt", "position", "k"), [(0, -1, None), (0, 2, 2), (1, 0, 1), (-1, -3, 3)])
+@pytest.mark.parametrize(
+    ("prompt", "position", "k"), [(0, -1, None), (0, 2, 2), (1, 0, 1), (-1, -3, 3)]
+)
 def test_a_flows_lines_are_the_top_ids(parts, prompt, position, k):
     one = parts[prompt]
     figure = lr.rank_flow(parts, prompt=prompt, position=position, k=k)
@@ -253,18 +282,25 @@ def test_a_flows_lines_are_the_top_ids(parts, prompt, position, k):
     grey, *colored = flows(figure)
     assert len(colored) == (k or K)
     for n, token in enumerate(ids[-1]):
-        assert colored[n] == {(layer, rank) for layer, rank in zip(*np.nonzero(ids == token), strict=True)}
-    assert grey == {(layer, rank) for layer, rank in zip(*np.nonzero(~np.isin(ids, ids[-1])), strict=True)}
+        assert colored[n] == {
+            (layer, rank) for layer, rank in zip(*np.nonzero(ids == token), strict=True)
+        }
+    assert grey == {
+        (layer, rank) for layer, rank in zip(*np.nonzero(~np.isin(ids, ids[-1])), strict=True)
+    }
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
-    assert f"after token {one.tokens.position[position]}, {visible(one.tokens.text[position])}" in (
-        figure.layout.title.subtitle.text
+    assert (
+        f"after token {one.tokens.position[position]}, {visible_token(one.tokens.text[position])}"
+        in (figure.layout.title.subtitle.text)
     )
 
 
 def test_a_line_joins_successive_layers_and_has_a_gap_elsewhere():
     ids = np.array([[1, 2], [2, 3], [3, 2], [1, 3], [4, 1], [1, 5]])
     one = generation(steps=(1,))
-    one = dataclasses.replace(one, top_ids=ids[:, None].astype(np.int32), top_logprobs=one.top_logprobs[..., :2])
+    one = dataclasses.replace(
+        one, top_ids=ids[:, None].astype(np.int32), top_logprobs=one.top_logprobs[..., :2]
+    )
     grey, five, one_ = lr.rank_flow(one).data
     assert (list(one_.x), list(one_.y)) == ([0, 1, 2, 3, 4, 5], [0, None, None, 0, 1, 0])
     assert (list(five.x), list(five.y)) == ([5], [1])
@@ -285,21 +321,30 @@ def test_a_flow_is_coloured_dashed_and_named_as_the_last_layer_has_it(result):
     assert [line.line.dash for line in lines] == list(DASHES[:K])
     ends = [note for note in figure.layout.annotations if note.x == LAYERS - 1 and note.y >= 0]
     for rank, note in enumerate(ends):
-        word, p = visible(one.text(one.top_ids[-1, -1, rank])), probability(one.top_logprobs[-1, -1, rank])
+        word, p = (
+            visible_token(one.text(one.top_ids[-1, -1, rank])),
+            probability(one.top_logprobs[-1, -1, rank]),
+        )
         assert (note.text, note.y) == (f"{word}  {p}", rank)
     assert len(ends) == K
     for trace in figure.data:
         for layer, rank, said in zip(trace.x, trace.y, trace.customdata, strict=True):
             if rank is not None:
-                word = visible(one.text(one.top_ids[layer, -1, rank]))
+                word = visible_token(one.text(one.top_ids[layer, -1, rank]))
                 p = probability(one.top_logprobs[layer, -1, rank])
-                assert said.split("<br>")[:3] == [f"<b>{word}</b>", f"layer {layer}, rank {rank}", f"probability {p}"]
+                assert said.split("<br>")[:3] == [
+                    f"<b>{word}</b>",
+                    f"layer {layer}, rank {rank}",
+                    f"probability {p}",
+                ]
 
 
 def test_above_a_flow_stands_each_new_top_token(result):
     one, figure = result[0], lr.rank_flow(result)
     top = one.top_ids[:, -1, 0].tolist()
-    expected = [(n, visible(one.text(i))) for n, i in enumerate(top) if n == 0 or top[n - 1] != i]
+    expected = [
+        (n, visible_token(one.text(i))) for n, i in enumerate(top) if n == 0 or top[n - 1] != i
+    ]
     above = [note for note in figure.layout.annotations if note.y < 0]
     assert [(note.x, note.text) for note in above] == expected
     assert {note.textangle for note in above} == {0}  # there is room
@@ -413,11 +458,15 @@ def test_the_hover_of_all_three_panels_tells_both_numbers(result, other):
     said = figure.data[0].customdata[4][2].split("<br>")
     assert said[:3] == [
         f"<b>layer 4</b>, position {one.tokens.position[2]}",
-        f"input {visible(one.tokens.text[2])}",
+        f"input {visible_token(one.tokens.text[2])}",
         "probability of the top token",
     ]
-    assert said[3] == f"old: {p:.4g}, top-1 {visible(one.text(one.top_ids[4, 2, 0]))}  {p:.3f}"
-    assert said[4] == f"new: {q:.4g}, top-1 {visible(two.text(two.top_ids[4, 2, 0]))}  {q:.3f}"
+    assert (
+        said[3] == f"old: {p:.4g}, top-1 {visible_token(one.text(one.top_ids[4, 2, 0]))}  {p:.3f}"
+    )
+    assert (
+        said[4] == f"new: {q:.4g}, top-1 {visible_token(two.text(two.top_ids[4, 2, 0]))}  {q:.3f}"
+    )
     assert said[5] == f"old − new: {p - q:+.4g}".replace("-", "−")
     assert figure.data[0].customdata == figure.data[1].customdata == figure.data[2].customdata
 
@@ -425,10 +474,14 @@ def test_the_hover_of_all_three_panels_tells_both_numbers(result, other):
 def test_the_words_in_the_cells_are_each_ones_top_token(result, other):
     figure = lr.compare(result, other)
     for n, one in enumerate((result[0], other[0])):
-        assert cell_words(figure, n) == [[visible(one.text(i)) for i in row] for row in one.top_ids[..., 0]]
+        assert cell_words(figure, n) == [
+            [visible_token(one.text(i)) for i in row] for row in one.top_ids[..., 0]
+        ]
     assert figure.data[2].text is None
     wide = read(steps=(25,))
-    assert all(trace.text is None and trace.texttemplate is None for trace in lr.compare(wide, wide).data)
+    assert all(
+        trace.text is None and trace.texttemplate is None for trace in lr.compare(wide, wide).data
+    )
 
 
 def test_equal_results_differ_by_nothing(result):
@@ -442,7 +495,9 @@ def test_what_has_no_number_has_no_difference(result, other):
     assert np.isnan(z[:, -1]).all()
     assert not np.isnan(z[:, :-1]).any()
     assert "A: none" in lr.compare(result, other, metric="loss").data[2].customdata[0][-1]
-    never = dataclasses.replace(result, final_logprobs=np.where(result.final_ranks > 0, -np.inf, result.final_logprobs))
+    never = dataclasses.replace(
+        result, final_logprobs=np.where(result.final_ranks > 0, -np.inf, result.final_logprobs)
+    )
     figure = lr.compare(never, other, metric="logprob", of="final")
     assert np.isfinite(figure.data[2].z).all()  # an infinity takes the end of the scale
     end = read(steps=(1,))
@@ -452,13 +507,20 @@ def test_what_has_no_number_has_no_difference(result, other):
 def test_two_prompts_of_one_result_by_position(result):
     pair = read(steps=(4, 4))
     figure = lr.compare(pair, pair, prompt_b=1, align="position", metric="kl")
-    np.testing.assert_allclose(figure.data[2].z, pair[0].kl_to_final - pair[1].kl_to_final, rtol=1e-5)
+    np.testing.assert_allclose(
+        figure.data[2].z, pair[0].kl_to_final - pair[1].kl_to_final, rtol=1e-5
+    )
     labels = [figure.layout[f"xaxis{n}"].ticktext for n in ("", 2, 3)]
     for t, (a, b) in enumerate(zip(pair[0].tokens.text, pair[1].tokens.text, strict=True)):
-        assert labels[0][t].split("<br>")[0] == visible(a)
-        assert labels[1][t].split("<br>")[0] == visible(b)
-        assert labels[2][t].split("<br>")[:-1] == ([visible(a)] if a == b else [visible(a), visible(b)])
-        assert f"input {' | '.join(dict.fromkeys([visible(a), visible(b)]))}<br>" in figure.data[0].customdata[0][t]
+        assert labels[0][t].split("<br>")[0] == visible_token(a)
+        assert labels[1][t].split("<br>")[0] == visible_token(b)
+        assert labels[2][t].split("<br>")[:-1] == (
+            [visible_token(a)] if a == b else [visible_token(a), visible_token(b)]
+        )
+        assert (
+            f"input {' | '.join(dict.fromkeys([visible_token(a), visible_token(b)]))}<br>"
+            in figure.data[0].customdata[0][t]
+        )
     for text in ("“\u2068prompt 0\u2069”", "“\u2068prompt 1\u2069”"):
         assert text in figure.layout.title.subtitle.text
 
@@ -468,9 +530,17 @@ def test_tokens_that_do_not_go_together_are_refused_with_the_first_difference(re
     texts = ["same", *pair.tokens.text[1:4], "same", *pair.tokens.text[5:]]
     pair = dataclasses.replace(pair, tokens=dataclasses.replace(pair.tokens, text=texts))
     first = next(t for t in range(4) if texts[t] != texts[4 + t])
-    words = [f"number {first} of", repr(texts[first]), repr(texts[4 + first]), f"position {10 + first}", '"position"']
+    words = [
+        f"number {first} of",
+        repr(texts[first]),
+        repr(texts[4 + first]),
+        f"position {10 + first}",
+        '"position"',
+    ]
     refused(words, lr.compare, pair, pair, prompt_b=1)
-    moved = dataclasses.replace(result, tokens=dataclasses.replace(result.tokens, position=result.tokens.position + 1))
+    moved = dataclasses.replace(
+        result, tokens=dataclasses.replace(result.tokens, position=result.tokens.position + 1)
+    )
     for align in ("token", "position"):
         words = ["number 0 of", "position 10", "position 11", "positions="]
         refused(words, lr.compare, result, moved, align=align)
@@ -478,7 +548,13 @@ def test_tokens_that_do_not_go_together_are_refused_with_the_first_difference(re
         prefix = dataclasses.replace(
             longer, tokens=dataclasses.replace(longer.tokens, text=[*result[0].tokens.text, "x"])
         )
-        refused(["number 7 of", "A has no more", "'x' at position 17"], lr.compare, result, prefix, align=align)
+        refused(
+            ["number 7 of", "A has no more", "'x' at position 17"],
+            lr.compare,
+            result,
+            prefix,
+            align=align,
+        )
     with pytest.raises(ValueError) as error:  # noqa: PT011
         lr.compare(result, moved)
     assert 'align="position"' not in str(error.value)  # it would not help
@@ -487,13 +563,20 @@ def test_tokens_that_do_not_go_together_are_refused_with_the_first_difference(re
 def test_the_rows_are_the_sites_that_both_have(parts):
     one = only(parts, [s for s in range(len(parts.sites)) if parts.sites[s].layer in (0, 2, 3)])
     two = only(
-        parts, [s for s, site in enumerate(parts.sites) if site.component != "attn_out" and site.layer != 0][::-1]
+        parts,
+        [
+            s
+            for s, site in enumerate(parts.sites)
+            if site.component != "attn_out" and site.layer != 0
+        ][::-1],
     )
     figure = lr.compare(one, two, metric="entropy", names=("one", "two"))
     both = [site for site in one.sites if site in two.sites]
     assert list(figure.layout.yaxis.ticktext) == [str(site) for site in both]
     for result, cells in ((one, figure.data[0]), (two, figure.data[1])):
-        np.testing.assert_allclose(cells.z, [result[0].entropy[result.sites.index(site)] for site in both])
+        np.testing.assert_allclose(
+            cells.z, [result[0].entropy[result.sites.index(site)] for site in both]
+        )
     subtitle = figure.layout.title.subtitle.text
     assert "only in one, not drawn: attn_out 0, 2–3; head_out 0; mlp_out 0; layer 0" in subtitle
     assert "only in two, not drawn: head_out 1, 4–5; mlp_out 1, 4–5; layers 1, 4–5" in subtitle
@@ -501,12 +584,21 @@ def test_the_rows_are_the_sites_that_both_have(parts):
     assert list(alone.layout.yaxis.ticktext) == ["2", "3"]
     assert "only in A, not drawn: layer 0<br>" in alone.layout.title.subtitle.text
     refused(
-        ["component='attn_out'", "A has", "two has"], lr.compare, one, two, component="attn_out", names=("A", "two")
+        ["component='attn_out'", "A has", "two has"],
+        lr.compare,
+        one,
+        two,
+        component="attn_out",
+        names=("A", "two"),
     )
 
 
 def test_sites_in_words():
-    sites = [lr.Site(0, "embed"), *(lr.Site(n) for n in (0, 1, 2, 5, 7, 8)), lr.Site(3, "head_out", 1)]
+    sites = [
+        lr.Site(0, "embed"),
+        *(lr.Site(n) for n in (0, 1, 2, 5, 7, 8)),
+        lr.Site(3, "head_out", 1),
+    ]
     assert spans(sites) == "embed; head_out 3; layers 0–2, 5, 7–8"
     assert spans([lr.Site(4)]) == "layer 4"
 
@@ -515,16 +607,26 @@ def test_sites_in_words():
 @given(st.sets(st.integers(0, 11), min_size=1), st.sets(st.integers(0, 11), min_size=1))
 def test_common_sites_are_the_intersection_in_order(result, one, two):
     pair = tuple(
-        dataclasses.replace(result, sites=[lr.Site(layer) for layer in sorted(layers)]) for layers in (one, two)
+        dataclasses.replace(result, sites=[lr.Site(layer) for layer in sorted(layers)])
+        for layers in (one, two)
     )
     if one & two:
         assert common(pair, ("A", "B"), None) == [lr.Site(layer) for layer in sorted(one & two)]
     else:
-        refused(["no site that both have", f"A has {spans(pair[0].sites)}", "layers="], common, pair, ("A", "B"), None)
+        refused(
+            ["no site that both have", f"A has {spans(pair[0].sites)}", "layers="],
+            common,
+            pair,
+            ("A", "B"),
+            None,
+        )
 
 
 def test_a_stride_leaves_rows_out_and_not_colours(result, other):
-    whole, some = lr.compare(result, other, metric="kl"), lr.compare(result, other, metric="kl", stride=2)
+    whole, some = (
+        lr.compare(result, other, metric="kl"),
+        lr.compare(result, other, metric="kl", stride=2),
+    )
     assert list(some.layout.yaxis.ticktext) == ["1", "3", "5"]
     assert "3 of 6 common sites" in some.layout.title.subtitle.text
     np.testing.assert_array_equal(some.data[2].z, np.asarray(whole.data[2].z)[1::2])
@@ -532,7 +634,9 @@ def test_a_stride_leaves_rows_out_and_not_colours(result, other):
         assert (a.zmin, a.zmax) == (b.zmin, b.zmax)
 
 
-@pytest.mark.parametrize(("n", "beside"), [(1, True), (7, True), (8, False), (30, True), (60, False), (300, False)])
+@pytest.mark.parametrize(
+    ("n", "beside"), [(1, True), (7, True), (8, False), (30, True), (60, False), (300, False)]
+)
 def test_panels_stand_beside_each_other_unless_too_wide(n, beside):
     wide = read(steps=(n,))
     layout = lr.compare(wide, wide, metric="kl").layout
@@ -555,10 +659,17 @@ def test_a_mark_is_said_of_the_one_that_has_it(result, raw):
             result,
             ["A: tiny <b>NOT CERTIFIED</b>", "B: tiny, certified"],
         ),
-        (result, dataclasses.replace(result, certificate=None), ["A: tiny, certified", "B: tiny, no certificate"]),
+        (
+            result,
+            dataclasses.replace(result, certificate=None),
+            ["A: tiny, certified", "B: tiny, no certificate"],
+        ),
     ]:
         said = lr.compare(a, b).layout.title.subtitle.text.split("<br>")
-        assert [line.startswith(start) for line, start in zip(said, found, strict=True)] == [True, True]
+        assert [line.startswith(start) for line, start in zip(said, found, strict=True)] == [
+            True,
+            True,
+        ]
     for view in (lr.layer_profile, lr.rank_flow):
         assert "RAW STREAM" in view(raw).layout.title.subtitle.text
 
@@ -613,10 +724,14 @@ def test_no_text_acts_in_a_figure(view, steps):
 def moved(result):
     """The same with other tokens and another prompt."""
     tokens = dataclasses.replace(result.tokens, text=[*result.tokens.text[1:], "<i>"])
-    return dataclasses.replace(result, tokens=tokens, prompts=[f"$x$<p>{p}" for p in result.prompts])
+    return dataclasses.replace(
+        result, tokens=tokens, prompts=[f"$x$<p>{p}" for p in result.prompts]
+    )
 
 
-@pytest.mark.parametrize("view", [lr.layer_profile, lr.rank_flow, lambda r, **o: lr.compare(r, r, **o)])
+@pytest.mark.parametrize(
+    "view", [lr.layer_profile, lr.rank_flow, lambda r, **o: lr.compare(r, r, **o)]
+)
 def test_a_title_of_ones_own_stands_in_place_of_ours(result, view):
     assert view(result, title="Mine").layout.title.text == "Mine"
     assert html.unescape(view(result).layout.title.text) != "Mine"

@@ -13,8 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
-from lens_recipes import readout as module
-from lens_recipes.readout import first_of, model_logits, readout, token_axis, unembed, whole
+from lens_recipes.trace import operations
+from lens_recipes.trace import readout as module
+from lens_recipes.trace.buffers import token_axis
+from lens_recipes.trace.lens_head import unembed, whole_tiles
+from lens_recipes.trace.operations import first_of, model_logits
+from lens_recipes.trace.readout import readout
 
 HUGE = 2**30
 D_MODEL = 6
@@ -45,7 +49,7 @@ def run(world, reads=None, *, n_sites=None, top_k=3, track="top1", max_tracked=3
     return readout(
         streams,
         reads,
-        lambda rows, norm: whole(to_logits(rows, norm)),
+        lambda rows, norm: whole_tiles(to_logits(rows, norm)),
         final,
         where,
         wanted,
@@ -110,14 +114,20 @@ sizes = st.fixed_dictionaries(
     st.sampled_from([1, 3_000, 20_000, HUGE]),
     st.booleans(),
 )
-def test_everything_is_what_float64_says_whatever_the_sizes_and_the_memory(size, data, track, max_bytes, extra):
+def test_everything_is_what_float64_says_whatever_the_sizes_and_the_memory(
+    size, data, track, max_bytes, extra
+):
     here = world(**size)
     layers = data.draw(
-        st.lists(st.integers(0, size["n_layers"] - 1), min_size=1, max_size=size["n_layers"], unique=True)
+        st.lists(
+            st.integers(0, size["n_layers"] - 1), min_size=1, max_size=size["n_layers"], unique=True
+        )
     )
     reads = [(layer, data.draw(st.booleans())) for layer in layers]
     if extra or reads[-1] != (size["n_layers"] - 1, True):
-        reads.append((size["n_layers"] - 1, True))  # the certificate's read, which is not given back
+        reads.append(
+            (size["n_layers"] - 1, True)
+        )  # the certificate's read, which is not given back
     n_sites = len(layers)
     top_k = data.draw(st.integers(1, size["vocab"]))
     found = run(here, reads, n_sites=n_sites, top_k=top_k, track=track, max_bytes=max_bytes)
@@ -143,7 +153,9 @@ def test_a_tiny_budget_gives_what_a_huge_one_gives(size, track, extra_bytes):
     for name, value in one.items():
         assert value.dtype == other[name].dtype
         if value.dtype.is_floating_point:
-            torch.testing.assert_close(value, other[name], atol=1e-5, rtol=1e-5, equal_nan=True, msg=name)
+            torch.testing.assert_close(
+                value, other[name], atol=1e-5, rtol=1e-5, equal_nan=True, msg=name
+            )
         else:
             assert torch.equal(value, other[name]), name
 
@@ -190,7 +202,13 @@ def test_tokens_that_are_impossible_make_no_nan(max_bytes):
     streams, to_logits, final, where, wanted = world(n_layers=3, n_tokens=5, vocab=13)
     mask = torch.zeros(13)
     mask[[2, 7, 12]] = -torch.inf
-    here = (streams, lambda rows, norm: to_logits(rows, norm) + mask, final + mask, where, wanted.clamp(min=0))
+    here = (
+        streams,
+        lambda rows, norm: to_logits(rows, norm) + mask,
+        final + mask,
+        where,
+        wanted.clamp(min=0),
+    )
     here[4][:, 0] = 7
     found = run(here, top_k=13, max_bytes=max_bytes)
     for name in ("entropy", "kl", "kl_last", "error", "scale", "logsumexp"):
@@ -203,7 +221,9 @@ def test_tokens_that_are_impossible_make_no_nan(max_bytes):
     assert (found["wanted_logprobs"][..., 0] == -torch.inf).all()
     assert (found["wanted_ranks"][..., 0] == 10).all()
     assert (found["top_logprobs"][..., -3:] == -torch.inf).all()
-    reference = oracle.metrics(here[1](streams[0], True)[:, mask == 0], final[where][:, mask == 0], k=3)
+    reference = oracle.metrics(
+        here[1](streams[0], True)[:, mask == 0], final[where][:, mask == 0], k=3
+    )
     np.testing.assert_allclose(found["entropy"][0], reference["entropy"], atol=1e-5)
     np.testing.assert_allclose(found["kl"][0], reference["kl_to_final"], atol=1e-5)
 
@@ -211,7 +231,9 @@ def test_tokens_that_are_impossible_make_no_nan(max_bytes):
 def test_what_a_lens_rules_out_but_the_model_says_is_infinitely_wrong():
     streams, to_logits, final, where, wanted = world(n_layers=1, n_tokens=2, vocab=5)
     ruled_out = torch.tensor([-torch.inf, 0, 0, 0, 0])
-    found = run((streams, lambda rows, norm: to_logits(rows, norm) + ruled_out, final, where, wanted))
+    found = run(
+        (streams, lambda rows, norm: to_logits(rows, norm) + ruled_out, final, where, wanted)
+    )
     assert torch.isinf(found["kl"]).all()
     assert torch.isinf(found["error"]).all()
 
@@ -277,7 +299,9 @@ def test_the_union_of_top_tokens_is_at_most_32_wide_and_keeps_the_last_layers(ma
 
 def test_a_union_that_is_narrower_is_padded():
     streams, to_logits, final, where, wanted = world(n_layers=4, n_tokens=3, vocab=500, seed=5)
-    streams = [torch.cat([stream[:2], streams[-1][2:]]) for stream in streams]  # token 2 never changes
+    streams = [
+        torch.cat([stream[:2], streams[-1][2:]]) for stream in streams
+    ]  # token 2 never changes
     for max_bytes in (1, HUGE):
         found = run((streams, to_logits, final, where, wanted), max_bytes=max_bytes)
         ids = found["tracked_ids"]
@@ -313,11 +337,17 @@ def test_logits_are_found_in_what_models_return():
 
 def test_the_token_axis_of_every_array_is_where_it_is_said_to_be():
     found = run(world(n_layers=3, n_tokens=7, vocab=40))
-    assert {name: value.shape[token_axis(name)] for name, value in found.items()} == dict.fromkeys(found, 7)
+    assert {name: value.shape[token_axis(name)] for name, value in found.items()} == dict.fromkeys(
+        found, 7
+    )
 
 
 def test_a_tail_is_replayed_step_by_step():
-    modules = {"norm": lambda x: x + 1, "out": torch.nn.Linear(3, 5), "head": lambda x: (x * 2, "cache")}
+    modules = {
+        "norm": lambda x: x + 1,
+        "out": torch.nn.Linear(3, 5),
+        "head": lambda x: (x * 2, "cache"),
+    }
     with torch.no_grad():
         rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
         tail = [
@@ -347,9 +377,24 @@ def test_a_tail_is_replayed_step_by_step():
 @pytest.mark.parametrize("max_bytes", [1, 5_000, HUGE])
 @pytest.mark.parametrize("track", [None, "top1", 2])
 def test_the_shapes_in_the_annotations_are_those_of_the_tensors(monkeypatch, max_bytes, track):
-    shaped = ("model_logits", "_scan", "_sums", "_block_maxima", "_top", "_numbers", "_at", "_tracked")
-    for name, value in {"Callable": Callable, "Iterator": Iterator, "Tiles": tuple[torch.Tensor, Iterator]}.items():
+    shaped = (
+        "_scan",
+        "_sums",
+        "_block_maxima",
+        "_top",
+        "_numbers",
+        "_at",
+        "_tracked",
+    )
+    for name, value in {
+        "Callable": Callable,
+        "Iterator": Iterator,
+        "Tiles": tuple[torch.Tensor, Iterator],
+    }.items():
         monkeypatch.setattr(module, name, value, raising=False)
+    monkeypatch.setattr(
+        operations, "model_logits", jaxtyped(operations.model_logits, typechecker=beartype)
+    )
     for name in shaped:
         monkeypatch.setattr(module, name, jaxtyped(getattr(module, name), typechecker=beartype))
     checked = jaxtyped(readout, typechecker=beartype)
@@ -358,8 +403,9 @@ def test_the_shapes_in_the_annotations_are_those_of_the_tensors(monkeypatch, max
     options = {"n_sites": 2, "top_k": 3, "track": track, "max_tracked": 32, "max_bytes": max_bytes}
 
     def tiled(rows, norm):
-        return whole(to_logits(rows, norm))
+        return whole_tiles(to_logits(rows, norm))
 
     checked(streams, reads, tiled, final, where, wanted, **options)
+    assert operations.model_logits((final,)) is final
     with pytest.raises(Exception, match="final_logits"):
         checked(streams, reads, tiled, final[0], where, wanted, **options)

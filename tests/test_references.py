@@ -28,12 +28,17 @@ def _committed() -> dict[str, str]:
 @pytest.mark.parametrize("family", QUICK)
 def test_the_row_is_what_the_library_does_now(family):
     row = families.examine(family).line()
-    assert _committed().get(family) == row, f"references/architectures.md is stale; run: {families.COMMAND}"
+    assert _committed().get(family) == row, (
+        f"references/architectures.md is stale; run: {families.COMMAND}"
+    )
 
 
 def test_no_family_is_wrong_and_all_are_there():
     committed = _committed()
     assert sorted(committed) == sorted(families.FAMILIES), f"run: {families.COMMAND}"
-    verdicts = {family: line.rstrip(" |").rpartition(" | ")[2].partition(":")[0] for family, line in committed.items()}
+    verdicts = {
+        family: line.rstrip(" |").rpartition(" | ")[2].partition(":")[0]
+        for family, line in committed.items()
+    }
     assert set(verdicts.values()) <= {"certified", "refused", "no oracle", "not built"}
     assert sum(verdict == "certified" for verdict in verdicts.values()) > 160

@@ -12,7 +12,7 @@ import tiny
 import torch
 
 import lens_recipes as lr
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
 
 # What the recipe may need here, and a server may lack.
 NOT_THERE = ("lens_recipes", "jaxtyping", "plotly", "platformdirs", "rich", "tqdm", "typer")
@@ -31,7 +31,9 @@ def test_a_server_without_this_package_gives_the_same_result(llama, monkeypatch,
     assert there.certificate.passed
     assert there.provenance["remote"] is True
     for name in AXES:
-        np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name
+        )
 
 
 def test_the_strict_simulation_is_strict(llama, monkeypatch):
@@ -69,7 +71,9 @@ def test_components_on_a_server_without_this_package(llama, monkeypatch, options
     assert there.certificate.max_block_error < 1e-5
     assert there.sites == here.sites
     for name in AXES:
-        np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("unit", ["layer", "component", "head"])
@@ -77,11 +81,15 @@ def test_components_on_a_server_without_this_package(llama, monkeypatch, options
 def test_attribution_on_a_server_without_this_package(llama, monkeypatch, unit, against):
     here = lr.attribution(llama, "one prompt", [260, 261], unit=unit, against=against)
     strict_local.install(monkeypatch, *NOT_THERE)
-    there = lr.attribution(llama, "one prompt", [260, 261], unit=unit, against=against, remote="local")
+    there = lr.attribution(
+        llama, "one prompt", [260, 261], unit=unit, against=against, remote="local"
+    )
     assert there.certificate.passed
     assert there.parts == here.parts
     for name in ("values", "total", "logit", "capped_logit"):
-        np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name
+        )
 
 
 def test_source_tokens_need_eager_attention_on_the_server(llama):
@@ -92,14 +100,24 @@ def test_source_tokens_need_eager_attention_on_the_server(llama):
 def test_no_weight_is_touched_on_a_server(llama, monkeypatch):
     """A sandboxed server has none: the block calls modules, which alone may look at their weights and their types."""
     runs = {
-        "attribution": lambda: lr.attribution(llama, "one prompt", [260], against="mean", unit="head", remote="local"),
-        "lens": lambda: lr.logit_lens(llama, "one prompt", components=("head_out", "mlp_out"), remote="local"),
-        "generation": lambda: lr.generate_lens(llama, "one prompt", max_new_tokens=3, remote="local"),
+        "attribution": lambda: lr.attribution(
+            llama, "one prompt", [260], against="mean", unit="head", remote="local"
+        ),
+        "lens": lambda: lr.logit_lens(
+            llama, "one prompt", components=("head_out", "mlp_out"), remote="local"
+        ),
+        "generation": lambda: lr.generate_lens(
+            llama, "one prompt", max_new_tokens=3, remote="local"
+        ),
     }
     for run in runs.values():
         run()  # what is examined once is not the block
     inside, touched = threading.local(), []
-    call, look_up, listed = torch.nn.Module.__call__, torch.nn.Module.__getattr__, torch.nn.Module.named_parameters
+    call, look_up, listed = (
+        torch.nn.Module.__call__,
+        torch.nn.Module.__getattr__,
+        torch.nn.Module.named_parameters,
+    )
 
     def counted(self, *args, **kwargs):
         inside.depth = getattr(inside, "depth", 0) + 1
@@ -114,7 +132,9 @@ def test_no_weight_is_touched_on_a_server(llama, monkeypatch):
         return look_up(self, name)
 
     def seen_all(self, *args, **kwargs):
-        callers = [frame.filename for frame in traceback.extract_stack(limit=5)]  # `generate` asks for its device
+        callers = [
+            frame.filename for frame in traceback.extract_stack(limit=5)
+        ]  # `generate` asks for its device
         if strict_local.running and any("/lens_recipes/" in name for name in callers):
             touched.append((type(self).__name__, "parameters"))
         return listed(self, *args, **kwargs)

@@ -16,9 +16,9 @@ from playwright.sync_api import sync_playwright
 from plotly.colors import get_colorscale, hex_to_rgb, sample_colorscale
 
 import lens_recipes as lr
-from lens_recipes.display import prose, visible
-from lens_recipes.inks import luminance
-from lens_recipes.metrics import METRICS, values
+from lens_recipes.arrays.metrics import METRICS, metric_values
+from lens_recipes.arrays.text import escape_page_text, visible_token
+from lens_recipes.views.figures.base.color import luminance
 
 # Without them a browser that may not reach anything asks for updates all the time.
 QUIET = [
@@ -65,7 +65,9 @@ def opened(browser, tmp_path):
 def result(llama):
     names = ("embed", "attn_out", "resid_post")
     prompts = ["some words to begin with", "and others"]
-    return lr.logit_lens(llama, prompts, components=names, targets=[[260, 261], [262, 263]], top_k=4)
+    return lr.logit_lens(
+        llama, prompts, components=names, targets=[[260, 261], [262, 263]], top_k=4
+    )
 
 
 def state(page):
@@ -74,9 +76,16 @@ def state(page):
 
 def cell(page, row, column):
     """Pixels of a cell's middle, which the map is scrolled to: row 0 is the lowest."""
-    page.evaluate("x => { document.getElementById('map').scrollLeft = (x - 2) * box.wide; }", column)
-    box, n = page.locator("#heatmap .nsewdrag").bounding_box(), page.evaluate("[tokens().length, rows().length]")
-    return box["x"] + box["width"] * (column + 0.5) / n[0], box["y"] + box["height"] * (1 - (row + 0.5) / n[1])
+    page.evaluate(
+        "x => { document.getElementById('map').scrollLeft = (x - 2) * box.wide; }", column
+    )
+    box, n = (
+        page.locator("#heatmap .nsewdrag").bounding_box(),
+        page.evaluate("[tokens().length, rows().length]"),
+    )
+    return box["x"] + box["width"] * (column + 0.5) / n[0], box["y"] + box["height"] * (
+        1 - (row + 0.5) / n[1]
+    )
 
 
 def click(page, row, column, shift=False):
@@ -108,7 +117,10 @@ def numbers(page):
     """The table's rows from the bottom up, as floats; a dash is no number."""
     page.evaluate("document.getElementById('table').open = true; table()")
     texts = cells(page, "#numbers tbody tr")
-    rows = {row[0]: [math.nan if c == "–" else float(c.replace(",", "")) for c in row[1:]] for row in texts[::-1]}
+    rows = {
+        row[0]: [math.nan if c == "–" else float(c.replace(",", "")) for c in row[1:]]
+        for row in texts[::-1]
+    }
     return list(rows), np.array(list(rows.values()))
 
 
@@ -133,8 +145,10 @@ def test_the_table_has_the_numbers_of_the_arrays(result, opened, prompt):
                 asked = targets[int(asked)] if isinstance(asked, str) and asked.isdigit() else asked
                 labels, table = numbers(page)
                 assert labels == [*(str(one.sites[s]) for s in sites), "output"]
-                expected = values(one, metric, asked)[0]
-                np.testing.assert_allclose(table[:-1], expected[sites], rtol=2e-3, atol=2e-4, err_msg=f"{metric} {of}")
+                expected = metric_values(one, metric, asked)[0]
+                np.testing.assert_allclose(
+                    table[:-1], expected[sites], rtol=2e-3, atol=2e-4, err_msg=f"{metric} {of}"
+                )
                 last = [s for s, site in enumerate(one.sites) if site.component == "resid_post"][-1]
                 np.testing.assert_allclose(table[-1], expected[last], rtol=2e-3, atol=2e-4)
 
@@ -143,18 +157,22 @@ def test_a_click_pins_a_token_and_draws_it_through_the_layers(result, opened):
     page, one = opened(result), result[0]
     along = [s for s, site in enumerate(one.sites) if site.component == "resid_post"]
     pinned = [(p["token"], page.evaluate(f"data.ids[{p['id']}]")) for p in state(page)["pins"]]
-    assert pinned == [(len(one.tokens) - 1, int(i)) for i in one.target_ids[0]]  # what was asked about
+    assert pinned == [
+        (len(one.tokens) - 1, int(i)) for i in one.target_ids[0]
+    ]  # what was asked about
     drawn = page.evaluate("document.getElementById('lines').data[1].y")
     np.testing.assert_allclose(drawn, np.exp(one.target_logprobs[along, -1, 1]), rtol=1e-5)
     click(page, 2, 3)  # above the embedding: the second layer
     site, token = along[1], 3
     pinned = state(page)["pins"]
     assert [(p["token"], page.evaluate(f"data.texts[{p['id']}]")) for p in pinned] == [
-        (token, visible(one.text(one.top_ids[site, token, 0]), 40))
+        (token, visible_token(one.text(one.top_ids[site, token, 0]), 40))
     ]
     line = page.evaluate("document.getElementById('lines').data[0]")
     column = one.tracked_ids[token].tolist().index(int(one.top_ids[site, token, 0]))
-    np.testing.assert_allclose(line["y"], np.exp(one.tracked_logprobs[along, token, column]), rtol=1e-5)
+    np.testing.assert_allclose(
+        line["y"], np.exp(one.tracked_logprobs[along, token, column]), rtol=1e-5
+    )
     assert line["x"] == [one.sites[s].layer for s in along]
     page.select_option("#scale", "logprob")
     line = page.evaluate("document.getElementById('lines').data[0]")
@@ -172,9 +190,15 @@ def test_a_click_pins_a_token_and_draws_it_through_the_layers(result, opened):
 def test_the_cell_and_its_position_at_every_layer(result, opened):
     page, one = opened(result), result[0]
     click(page, 2, 0)
-    site = next(s for s, where in enumerate(one.sites) if where.layer == 1 and where.component == "resid_post")
-    words = [visible(one.text(i), 40) for i in one.top_ids[site, 0]]
-    assert [text.rsplit(" ", 1)[0] for text in page.locator("#top button").all_inner_texts()] == words
+    site = next(
+        s
+        for s, where in enumerate(one.sites)
+        if where.layer == 1 and where.component == "resid_post"
+    )
+    words = [visible_token(one.text(i), 40) for i in one.top_ids[site, 0]]
+    assert [
+        text.rsplit(" ", 1)[0] for text in page.locator("#top button").all_inner_texts()
+    ] == words
     rows = cells(page, "#every tr")
     assert len(rows) == 1 + 1 + sum(where.component == "resid_post" for where in one.sites)
     shown = next(row for row in rows if row[0] == "1")
@@ -184,7 +208,9 @@ def test_the_cell_and_its_position_at_every_layer(result, opened):
 
 def test_a_token_without_data_is_said_to_have_none(llama, opened):
     page = opened(lr.logit_lens(llama, "some words to begin with", top_k=5, track=None))
-    last = page.locator("#every tr td").last  # the fifth of the lowest layer: neither answer nor next token
+    last = page.locator(
+        "#every tr td"
+    ).last  # the fifth of the lowest layer: neither answer nor next token
     last.click()
     assert "no data" in page.locator("#pins button").inner_text()
     assert page.evaluate("document.getElementById('lines').data.length") == 0
@@ -198,11 +224,18 @@ def test_the_colours_are_those_of_the_heatmap(result, opened):
         pair = one.target_ids[0].tolist() if metric == "logit_diff" else of
         page.evaluate(f"go({{ metric: '{metric}', of: '{of or ''}' }})")
         figure = lr.heatmap(result, metric=metric, of=pair, sites=rows)
-        theirs, limits = np.array(figure.data[0].z, dtype=np.float64), [figure.data[0].zmin, figure.data[0].zmax]
+        theirs, limits = (
+            np.array(figure.data[0].z, dtype=np.float64),
+            [figure.data[0].zmin, figure.data[0].zmax],
+        )
         drawn = page.evaluate("document.getElementById('heatmap').data[0]")
         z = np.array([[math.nan if n is None else n for n in row] for row in drawn["z"]])
-        np.testing.assert_allclose([drawn["zmin"], drawn["zmax"]], limits, rtol=1e-5, err_msg=metric)
-        np.testing.assert_allclose(z, np.clip(theirs, *limits), rtol=1e-4, atol=1e-5, err_msg=metric)
+        np.testing.assert_allclose(
+            [drawn["zmin"], drawn["zmax"]], limits, rtol=1e-5, err_msg=metric
+        )
+        np.testing.assert_allclose(
+            z, np.clip(theirs, *limits), rtol=1e-4, atol=1e-5, err_msg=metric
+        )
         named = get_colorscale(kind.colors) if isinstance(kind.colors, str) else kind.colors
         assert drawn["colorscale"] == [list(point) for point in named]
         bar = page.evaluate("document.getElementById('bar').style.background")
@@ -240,20 +273,28 @@ def test_the_tip_and_the_words_are_those_of_the_cell(result, opened):
         said = page.locator("#tip").inner_text()
         assert f"(position {one.tokens.position[token]})" in said
         assert [word.rsplit(" ", 1)[0] for word in page.locator("#tip li").all_inner_texts()] == [
-            visible(one.text(i), 40) for i in one.top_ids[rows[row], token]
+            visible_token(one.text(i), 40) for i in one.top_ids[rows[row], token]
         ]
-    shown = page.evaluate("[...document.querySelectorAll('#words text')].map((t) => t.textContent.slice(1, -1))")
+    shown = page.evaluate(
+        "[...document.querySelectorAll('#words text')].map((t) => t.textContent.slice(1, -1))"
+    )
     n = len(one.tokens)
-    assert shown[: n * len(rows)] == [visible(one.text(i)) for s in rows for i in one.top_ids[s, :, 0]]
+    assert shown[: n * len(rows)] == [
+        visible_token(one.text(i)) for s in rows for i in one.top_ids[s, :, 0]
+    ]
 
 
 def test_every_word_can_be_read_on_its_colour(result, opened):
     page = opened(result)
     for metric in ("prob", "entropy", "kl"):
         page.select_option("#metric", metric)
-        inks = page.evaluate("[...document.querySelectorAll('#words text')].map((t) => t.getAttribute('fill'))")
+        inks = page.evaluate(
+            "[...document.querySelectorAll('#words text')].map((t) => t.getAttribute('fill'))"
+        )
         drawn = page.evaluate("document.getElementById('heatmap').data[0]")
-        parts = [(z - drawn["zmin"]) / (drawn["zmax"] - drawn["zmin"]) for row in drawn["z"] for z in row]
+        parts = [
+            (z - drawn["zmin"]) / (drawn["zmax"] - drawn["zmin"]) for row in drawn["z"] for z in row
+        ]
         grounds = sample_colorscale(drawn["colorscale"], parts, colortype="tuple")
         for ink, ground in zip(inks, grounds, strict=True):
             back = luminance("#" + "".join(f"{round(255 * c):02x}" for c in ground))
@@ -285,9 +326,16 @@ def test_sliders_and_keys_move_the_cell(result, opened):
     assert [p["token"] for p in state(page)["pins"]] == [1, 0]
     page.keyboard.press("Escape")
     assert state(page)["pins"] == []
-    box, cursor = page.locator("#heatmap .nsewdrag").bounding_box(), page.locator("#cursor").bounding_box()
-    assert cursor["x"] == pytest.approx(box["x"], abs=3)  # the frame is round the cell that the state names
-    assert cursor["y"] + cursor["height"] == pytest.approx(box["y"] + box["height"] - 2 * cursor["height"], abs=3)
+    box, cursor = (
+        page.locator("#heatmap .nsewdrag").bounding_box(),
+        page.locator("#cursor").bounding_box(),
+    )
+    assert cursor["x"] == pytest.approx(
+        box["x"], abs=3
+    )  # the frame is round the cell that the state names
+    assert cursor["y"] + cursor["height"] == pytest.approx(
+        box["y"] + box["height"] - 2 * cursor["height"], abs=3
+    )
 
 
 def test_the_keyboard_stays_where_it_was(result, opened):
@@ -296,7 +344,12 @@ def test_the_keyboard_stays_where_it_was(result, opened):
     for _ in range(2):
         page.locator("#top button").nth(2).focus()
         page.keyboard.press("Enter")
-        assert page.evaluate("[...document.getElementById('top').children].indexOf(document.activeElement)") == 2
+        assert (
+            page.evaluate(
+                "[...document.getElementById('top').children].indexOf(document.activeElement)"
+            )
+            == 2
+        )
     assert state(page)["pins"] == []
 
 
@@ -325,21 +378,34 @@ def test_everything_can_be_reached_by_keyboard(result, opened):
     reached = set()
     for _ in range(40):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.id || document.activeElement.closest('[id]')?.id"))
-    assert {"prompt", "metric", "of", "component", "search", "map", "layer", "position", "top", "scale"} <= reached
+        reached.add(
+            page.evaluate("document.activeElement.id || document.activeElement.closest('[id]')?.id")
+        )
+    assert {
+        "prompt",
+        "metric",
+        "of",
+        "component",
+        "search",
+        "map",
+        "layer",
+        "position",
+        "top",
+        "scale",
+    } <= reached
     assert "table" in reached
 
 
 def test_a_search_finds_tokens_and_marks_their_cells(result, opened):
     page, one = opened(result), result[0]
     token = int(one.top_ids[2, 1, 0])
-    page.fill("#search", visible(one.text(token), 40).replace("·", " "))
+    page.fill("#search", visible_token(one.text(token), 40).replace("·", " "))
     assert page.locator("#found button").count() >= 1
     marks = page.locator("#marks").get_attribute("d").count("M")
     rows = [s for s, site in enumerate(one.sites) if site.component in ("embed", "resid_post")]
-    wanted = visible(one.text(token), 40).replace("·", " ").lower()
+    wanted = visible_token(one.text(token), 40).replace("·", " ").lower()
     hits = sum(
-        wanted in visible(one.text(i), 40).replace("·", " ").lower()
+        wanted in visible_token(one.text(i), 40).replace("·", " ").lower()
         for i in [*one.top_ids[rows, :, 0].ravel(), *one.final_ids]
     )
     assert marks == hits > 0
@@ -374,7 +440,8 @@ def test_the_address_holds_the_view(result, opened):
 
 
 @pytest.mark.parametrize(
-    "fragment", ["#metric=nonsense&of=9&site=999&token=-4&pins=1:999,x:y,:&prompt=7", "#%%%", "#pins=0:0"]
+    "fragment",
+    ["#metric=nonsense&of=9&site=999&token=-4&pins=1:999,x:y,:&prompt=7", "#%%%", "#pins=0:0"],
 )
 def test_a_wrong_address_is_a_view_all_the_same(result, opened, fragment):
     page = opened(result, fragment=fragment)
@@ -419,7 +486,9 @@ def test_on_paper_there_are_no_controls(result, opened):
     assert page.locator("#heatmap").is_visible()
     assert page.locator("footer").is_visible()
     until(page, "document.getElementById('lines').layout.font.color === '#222'")
-    until(page, "box.left + tokens().length * box.wide <= document.getElementById('map').clientWidth")  # all of it
+    until(
+        page, "box.left + tokens().length * box.wide <= document.getElementById('map').clientWidth"
+    )  # all of it
 
 
 # -- any result --------------------------------------------------------
@@ -429,38 +498,61 @@ def test_what_is_not_certified_is_said_on_the_page(result, opened):
     wrong = dataclasses.replace(result.certificate, max_logit_error=9.0)
     page = opened(dataclasses.replace(result, certificate=wrong))
     assert "NOT CERTIFIED" in page.locator("header").inner_text()
-    bare = dataclasses.replace(result, certificate=None, provenance={**result.provenance, "certificate": "a reason"})
+    bare = dataclasses.replace(
+        result, certificate=None, provenance={**result.provenance, "certificate": "a reason"}
+    )
     assert "a reason" in opened(bare).locator("footer").inner_text()
 
 
 def test_no_text_acts_on_the_page(opened, tmp_path):
     result = test_generation_figures.generation(steps=(30,), sharp=1.0)
-    result = hostile_texts(dataclasses.replace(result, responses=[lr.Response("".join(HOSTILE), "eos")]))
+    result = hostile_texts(
+        dataclasses.replace(result, responses=[lr.Response("".join(HOSTILE), "eos")])
+    )
     targets = np.array([[3, 4]], dtype=np.int32)
     logprobs = np.full((*result.entropy.shape, 2), -1.0, dtype=np.float32)
     fields = {"target_ids": targets, "target_logprobs": logprobs, "target_logits": logprobs}
-    result = dataclasses.replace(result, **fields, target_ranks=np.full(logprobs.shape, 1, dtype=np.int32))
+    result = dataclasses.replace(
+        result, **fields, target_ranks=np.full(logprobs.shape, 1, dtype=np.int32)
+    )
     page = opened(result, options={"title": "</title><script>alert(1)</script>$x$"})
     assert page.evaluate("document.scripts.length") == 3
     assert page.evaluate("document.images.length") == 0
-    assert page.evaluate("document.querySelectorAll('u, i, s, link, iframe, object, base, form').length") == 0
+    assert (
+        page.evaluate(
+            "document.querySelectorAll('u, i, s, link, iframe, object, base, form').length"
+        )
+        == 0
+    )
     assert page.locator("h1").inner_text() == "</title><script>alert(1)</script>$x$"
-    tokens = page.evaluate("[...document.getElementById('columns').children].map((c) => c.textContent)")
-    whole = [visible(text, 40) for text in result.tokens.text]
+    tokens = page.evaluate(
+        "[...document.getElementById('columns').children].map((c) => c.textContent)"
+    )
+    whole = [visible_token(text, 40) for text in result.tokens.text]
     assert tokens == [text if len(text) <= 14 else text[:13] + "…" for text in whole]
-    assert page.evaluate("data.texts") == [visible(result.text(i), 40) for i in page_ids(result)]
+    assert page.evaluate("data.texts") == [
+        visible_token(result.text(i), 40) for i in page_ids(result)
+    ]
     for row in range(3):
         click(page, row, row, shift=True)
     page.fill("#search", "<")
     for metric in page.evaluate("metrics()"):
         page.select_option("#metric", metric)
     drawn = page.evaluate("[...document.querySelectorAll('#words text')].map((t) => t.textContent)")
-    assert {visible("</script>"), "$x$"} & {re.sub("[\u2066-\u2069]", "", text) for text in drawn}
-    assert prose("".join(HOSTILE)) in (tmp_path / "0.html").read_text(encoding="utf-8")
+    assert {visible_token("</script>"), "$x$"} & {
+        re.sub("[\u2066-\u2069]", "", text) for text in drawn
+    }
+    assert escape_page_text("".join(HOSTILE)) in (tmp_path / "0.html").read_text(encoding="utf-8")
 
 
 def page_ids(result):
-    arrays = (result.top_ids, result.final_ids, result.tokens.next_id, result.tracked_ids, result.target_ids)
+    arrays = (
+        result.top_ids,
+        result.final_ids,
+        result.tokens.next_id,
+        result.tracked_ids,
+        result.target_ids,
+    )
     return [i for i in np.unique(np.concatenate([array.ravel() for array in arrays])) if i >= 0]
 
 
@@ -472,10 +564,13 @@ def test_the_policy_lets_nothing_in(result, tmp_path):
     assert "unsafe-eval" not in policy
     assert re.search(r"script-src ('sha256-[A-Za-z0-9+/=]+' ?){2};", policy)
     assert not re.findall(
-        r"""(?:src|href)\s*=\s*["']?https?:""", re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+        r"""(?:src|href)\s*=\s*["']?https?:""",
+        re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL),
     )
     assert text.count("<script>") == 2  # plotly.js once, and ours
-    stored = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1]
+    stored = re.search(
+        r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL
+    )[1]
     assert not set("<>&") & set(stored)
     assert json.loads(stored)["sites"][0]["label"] == "embed"
 
@@ -493,7 +588,11 @@ def test_prompts_that_have_no_room_are_left_out_and_named_ones_refused(result, t
         assert len(text.encode()) <= room
     with pytest.raises(ValueError, match=r"bytes more than max_bytes.*fewer prompts"):
         lr.report(result, tmp_path / "b.html", prompts=[0, 1], max_bytes=room)
-    for wrong, words in ((2, "2 is none of the prompts 0 to 1"), (True, "True is none"), ([], "names no prompt")):
+    for wrong, words in (
+        (2, "2 is none of the prompts 0 to 1"),
+        (True, "True is none"),
+        ([], "names no prompt"),
+    ):
         with pytest.raises(ValueError, match=words):
             lr.report(result, tmp_path / "b.html", prompts=wrong)
     who = lr.Attribution.__new__(lr.Attribution)

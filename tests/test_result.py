@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import lens_recipes as lr
-from lens_recipes import files
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.views import files
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]
 SUFFIXES = [".json", ".npz"]
@@ -106,19 +106,28 @@ def results(draw):
     for name, axes in AXES.items():
         shape = tuple(sizes[axis] for axis in axes)
         values = st.floats(width=32) if name in FLOATS else st.integers(-1, 2**31 - 1)
-        fields[name] = draw(arrays.arrays(np.float32 if name in FLOATS else np.int32, shape, elements=values))
+        fields[name] = draw(
+            arrays.arrays(np.float32 if name in FLOATS else np.int32, shape, elements=values)
+        )
     text = st.text(st.characters(codec="utf-8"), max_size=6)
     n = sizes["token"]
     tokens = {
-        name: draw(arrays.arrays(np.int32, n, elements=st.integers(0, 99))) for name in ("position", "id", "next_id")
+        name: draw(arrays.arrays(np.int32, n, elements=st.integers(0, 99)))
+        for name in ("position", "id", "next_id")
     }
     return lr.LensResult(
         sites=[
-            lr.Site(layer, draw(st.sampled_from(["resid_post", "head_out"])), draw(st.none() | st.integers(0, 9)))
+            lr.Site(
+                layer,
+                draw(st.sampled_from(["resid_post", "head_out"])),
+                draw(st.none() | st.integers(0, 9)),
+            )
             for layer in range(sizes["site"])
         ],
         tokens=lr.Tokens(
-            prompt=np.sort(draw(arrays.arrays(np.int32, n, elements=st.integers(0, sizes["prompt"] - 1)))),
+            prompt=np.sort(
+                draw(arrays.arrays(np.int32, n, elements=st.integers(0, sizes["prompt"] - 1)))
+            ),
             generated=draw(arrays.arrays(np.bool_, n)),
             text=[draw(text) for _ in range(n)],
             **tokens,
@@ -137,7 +146,10 @@ def results(draw):
                 st.just("float32"),
             )
         ),
-        provenance={"model": draw(text), "arguments": {"targets": draw(st.lists(text, max_size=2))}},
+        provenance={
+            "model": draw(text),
+            "arguments": {"targets": draw(st.lists(text, max_size=2))},
+        },
         **fields,
     )
 
@@ -180,8 +192,12 @@ def test_the_npz_holds_no_pickle(result, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
-def test_a_write_that_fails_leaves_the_old_file_or_none(result, tmp_path, monkeypatch, suffix, error):
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")]
+)
+def test_a_write_that_fails_leaves_the_old_file_or_none(
+    result, tmp_path, monkeypatch, suffix, error
+):
     path = tmp_path / f"result{suffix}"
     write_text = files.Path.write_text
 
@@ -201,7 +217,9 @@ def test_a_write_that_fails_leaves_the_old_file_or_none(result, tmp_path, monkey
             patch.setattr(files.Path, "write_text", half_a_text)
             patch.setattr(files.np, "savez_compressed", half_an_npz)
             expected = lr.LensError if isinstance(error, OSError) else type(error)
-            with pytest.raises(expected, match="No space left" if expected is lr.LensError else None):
+            with pytest.raises(
+                expected, match="No space left" if expected is lr.LensError else None
+            ):
                 result.save(path)
         left = [path.name] if there_before else []
         assert [f.name for f in tmp_path.iterdir()] == left
@@ -293,7 +311,9 @@ def test_arrays_have_the_axes_they_are_said_to_have(result):
 
 def test_numbers_of_a_result_agree_with_each_other(result):
     spots = np.arange(len(result.tokens))
-    np.testing.assert_allclose(result.target_logits, result.target_logprobs + result.logsumexp[..., None], rtol=1e-6)
+    np.testing.assert_allclose(
+        result.target_logits, result.target_logprobs + result.logsumexp[..., None], rtol=1e-6
+    )
     np.testing.assert_array_equal(result.final_ids, result.top_ids[-1, :, 0])
     np.testing.assert_allclose(result.final_logprobs[-1], result.model_logprobs, atol=1e-5)
     assert (result.final_ranks[-1] == 0).all()
@@ -348,8 +368,12 @@ def test_a_certificate_passes_up_to_its_tolerance_and_never_with_a_nan(dtype):
 
 
 def test_every_view_shows_the_mark(result):
-    failed = dataclasses.replace(result, certificate=dataclasses.replace(result.certificate, max_logit_error=5.0))
-    raw = dataclasses.replace(result, provenance={**result.provenance, "arguments": {"apply_norm": False}})
+    failed = dataclasses.replace(
+        result, certificate=dataclasses.replace(result.certificate, max_logit_error=5.0)
+    )
+    raw = dataclasses.replace(
+        result, provenance={**result.provenance, "arguments": {"apply_norm": False}}
+    )
     assert result.mark == ""
     for marked, word in ((failed, "NOT CERTIFIED"), (raw, "not applied")):
         assert word in marked.mark
@@ -359,7 +383,17 @@ def test_every_view_shows_the_mark(result):
 
 # -- rows --------------------------------------------------------------
 
-COLUMNS = ["certified", "layer", "component", "head", "prompt", "position", "input", "entropy", "kl_to_final"]
+COLUMNS = [
+    "certified",
+    "layer",
+    "component",
+    "head",
+    "prompt",
+    "position",
+    "input",
+    "entropy",
+    "kl_to_final",
+]
 COLUMNS += ["role", "k", "id", "text", "logprob", "prob", "rank"]
 
 

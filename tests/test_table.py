@@ -19,14 +19,16 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import lens_recipes as lr
-from lens_recipes import components
-from lens_recipes._attribution_table import signed, target_rows
-from lens_recipes._table import FORMATS, NARROWEST, about, probability, prompt_end, render
-from lens_recipes.attribution_result import AXES as PART_AXES
-from lens_recipes.attribution_result import by_size
-from lens_recipes.display import visible
-from lens_recipes.result import AXES
-from lens_recipes.table_text import cut
+from lens_recipes.arrays import sites as components
+from lens_recipes.arrays.attribution import AXES as PART_AXES
+from lens_recipes.arrays.attribution import by_size
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.arrays.text import visible_token
+from lens_recipes.views.tables.attribution import target_rows
+from lens_recipes.views.tables.grids import truncate
+from lens_recipes.views.tables.selection import FORMATS
+from lens_recipes.views.tables.table import NARROWEST, render
+from lens_recipes.views.words import about_token, probability, prompt_end, signed
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]
 WIDE = [
@@ -55,7 +57,11 @@ def lens(llama):
 @pytest.fixture(scope="module")
 def results(llama, lens):
     """One of each sort."""
-    vectors = np.random.default_rng(0).normal(size=(5, llama._module.config.hidden_size)).astype(np.float32)
+    vectors = (
+        np.random.default_rng(0)
+        .normal(size=(5, llama._module.config.hidden_size))
+        .astype(np.float32)
+    )
     return {
         "lens": lens,
         "parts": lr.logit_lens(llama, PROMPTS[:2], targets=[" the"], components=COMPONENTS),
@@ -63,13 +69,27 @@ def results(llama, lens):
         "raw": lr.logit_lens(llama, PROMPTS[0], apply_norm=False),
         "many targets": lr.logit_lens(llama, PROMPTS[0], targets=list(range(66, 78))),
         "vectors": lr.decode_vectors(llama, vectors, [f"feature {n}" for n in range(5)]),
-        "generation": lr.generate_lens(llama, PROMPTS[:2], max_new_tokens=3, temperature=1.5, seed=1),
+        "generation": lr.generate_lens(
+            llama, PROMPTS[:2], max_new_tokens=3, temperature=1.5, seed=1
+        ),
         "by head": lr.attribution(llama, PROMPTS[:2], [" the", 7], against=" and", unit="head"),
-        "by token": lr.attribution(llama, PROMPTS[:2], [" the"], against="mean", unit="token", positions=[0, -1]),
+        "by token": lr.attribution(
+            llama, PROMPTS[:2], [" the"], against="mean", unit="token", positions=[0, -1]
+        ),
     }
 
 
-KINDS = ["lens", "parts", "heads", "raw", "many targets", "vectors", "generation", "by head", "by token"]
+KINDS = [
+    "lens",
+    "parts",
+    "heads",
+    "raw",
+    "many targets",
+    "vectors",
+    "generation",
+    "by head",
+    "by token",
+]
 LENSES, ATTRIBUTIONS = KINDS[:7], KINDS[7:]
 
 
@@ -77,7 +97,11 @@ def with_texts(result, texts):
     """The same result, its tokens and prompts called otherwise."""
     names = {i: texts[i % len(texts)] for i in {*result.texts, *result.tokens.id.tolist()}}
     tokens = dataclasses.replace(result.tokens, text=[names[int(i)] for i in result.tokens.id])
-    more = {"sources": [[texts[0]] * len(s) for s in result.sources]} if isinstance(result, lr.Attribution) else {}
+    more = (
+        {"sources": [[texts[0]] * len(s) for s in result.sources]}
+        if isinstance(result, lr.Attribution)
+        else {}
+    )
     prompts = ["".join(texts)] * len(result.prompts)
     return dataclasses.replace(result, texts=names, tokens=tokens, prompts=prompts, **more)
 
@@ -85,8 +109,12 @@ def with_texts(result, texts):
 def deep(result, n_layers):
     """The same with many more layers, their numbers those of the few again and again."""
     copies = np.arange(n_layers) % len(result.sites)
-    arrays = {name: getattr(result, name)[copies] for name, axes in AXES.items() if axes[0] == "site"}
-    return dataclasses.replace(result, sites=[lr.Site(layer) for layer in range(n_layers)], **arrays)
+    arrays = {
+        name: getattr(result, name)[copies] for name, axes in AXES.items() if axes[0] == "site"
+    }
+    return dataclasses.replace(
+        result, sites=[lr.Site(layer) for layer in range(n_layers)], **arrays
+    )
 
 
 # -- reading a table back ----------------------------------------------
@@ -140,7 +168,7 @@ def expected_rows(one, token, show_top):
     """What a Markdown row of each site of one prompt has."""
     for s, site in enumerate(one.sites):
         tops = zip(one.top_ids[s, token, :show_top], one.top_logprobs[s, token], strict=False)
-        words = [text for i, p in tops for text in (visible(one.text(i)), probability(p))]
+        words = [text for i, p in tops for text in (visible_token(one.text(i)), probability(p))]
         numbers = [f"{one.entropy[s, token]:.2f}", f"{one.kl_to_final[s, token]:.2f}"]
         yield [str(site), *words, *numbers, *map(str, one.target_ranks[s, token])]
 
@@ -159,13 +187,13 @@ def test_markdown_has_the_arrays_numbers_and_any_token(results, kind, texts, pos
     assert len(page.tables) == len(result)
     for one, table in zip(result, page.tables, strict=True):
         head, *rows = cells(table)
-        ranks = [f"rank of {visible(one.text(i))}" for i in one.target_ids[0]]
+        ranks = [f"rank of {visible_token(one.text(i))}" for i in one.target_ids[0]]
         tops = [name for k in range(show_top) for name in (f"top {k + 1}", "p")]
         assert head == ["layer", *tops, "entropy", "KL", *ranks]
         assert rows == list(expected_rows(one, position, show_top))
         right = [not name.startswith("top") for name in head]
         assert all([align == "right" for _, align in row] == right for row in table)
-        at = f"after token {one.tokens.position[position]}, {visible(one.tokens.text[position])}"
+        at = f"after token {one.tokens.position[position]}, {visible_token(one.tokens.text[position])}"
         assert f"{prompt_end(one.prompts[0])}, {at}" in page.texts
 
 
@@ -176,29 +204,38 @@ def test_tsv_has_the_arrays_numbers_and_any_token(results, kind, texts, position
     result = results[kind] if texts is None else with_texts(results[kind], texts)
     text = lr.table(result, format="tsv", position=position, show_top=3)
     rows = records(text)
-    assert len({line.count("\t") for line in text.split("\n")}) == 1  # also for a reader that knows no quotes
+    assert (
+        len({line.count("\t") for line in text.split("\n")}) == 1
+    )  # also for a reader that knows no quotes
     assert len(rows) == len(text.split("\n")) - 1
     shown = iter(rows)
     for number, one in enumerate(result):
         for t in range(len(one.tokens)) if kind == "vectors" else [position]:
             for s, site in enumerate(one.sites):
                 row = next(shown)
-                assert (row["prompt"], row["position"]) == (str(number), str(one.tokens.position[t]))
-                assert row["input"] == visible(one.tokens.text[t], 10_000)
+                assert (row["prompt"], row["position"]) == (
+                    str(number),
+                    str(one.tokens.position[t]),
+                )
+                assert row["input"] == visible_token(one.tokens.text[t], 10_000)
                 where = (site.layer, site.component, site.head)
                 assert (row["layer"], row["component"], row["head"]) == tuple(
                     "" if x is None else str(x) for x in where
                 )
                 assert (int(row["site"]), int(row["sites"])) == (s, len(one.sites))
                 assert [row[f"top{k}"] for k in (1, 2, 3)] == [
-                    visible(one.text(i), 10_000) for i in one.top_ids[s, t, :3]
+                    visible_token(one.text(i), 10_000) for i in one.top_ids[s, t, :3]
                 ]
                 logprobs = one.top_logprobs[s, t, :3]
-                np.testing.assert_allclose([float(row[f"p{k}"]) for k in (1, 2, 3)], np.exp(logprobs), rtol=1e-5)
+                np.testing.assert_allclose(
+                    [float(row[f"p{k}"]) for k in (1, 2, 3)], np.exp(logprobs), rtol=1e-5
+                )
                 numbers = [one.entropy[s, t], one.kl_to_final[s, t]]
-                np.testing.assert_allclose([float(row["entropy"]), float(row["kl"])], numbers, rtol=1e-5)
+                np.testing.assert_allclose(
+                    [float(row["entropy"]), float(row["kl"])], numbers, rtol=1e-5
+                )
                 for j, target in enumerate(one.target_ids[0], start=1):
-                    assert row[f"target{j}"] == visible(one.text(target), 10_000)
+                    assert row[f"target{j}"] == visible_token(one.text(target), 10_000)
                     assert int(row[f"target{j}_rank"]) == one.target_ranks[s, t, j - 1]
                     p = math.exp(float(one.target_logprobs[s, t, j - 1]))
                     assert float(row[f"target{j}_p"]) == pytest.approx(p, rel=1e-5, abs=0)
@@ -208,7 +245,9 @@ def test_tsv_has_the_arrays_numbers_and_any_token(results, kind, texts, position
 
 def test_a_tiny_probability_is_not_nothing(lens):
     one = dataclasses.replace(lens[0], target_logprobs=np.full_like(lens[0].target_logprobs, -200))
-    assert float(records(lr.table(one, format="tsv"))[0]["target1_p"]) == pytest.approx(math.exp(-200), rel=1e-5, abs=0)
+    assert float(records(lr.table(one, format="tsv"))[0]["target1_p"]) == pytest.approx(
+        math.exp(-200), rel=1e-5, abs=0
+    )
 
 
 @pytest.mark.parametrize("texts", [None, MARKUP, HOSTILE, WIDE])
@@ -234,7 +273,8 @@ def test_an_attribution_in_every_format(results, kind, texts):
             assert head == ["part", one.target_name(0, k)]
             assert [value for _, value in body[:4]] == [signed(values[p]) for p in order[:4]]
             assert all(
-                name.startswith(visible(str(one.parts[p]), 40)) for (name, _), p in zip(body, order[:4], strict=False)
+                name.startswith(visible_token(str(one.parts[p]), 40))
+                for (name, _), p in zip(body, order[:4], strict=False)
             )
             sums = [values[order[4:]].sum(), one.total[t, k], one.logit[t, k]]
             assert [value for _, value in body[4:7]] == [signed(value) for value in sums]
@@ -243,16 +283,29 @@ def test_an_attribution_in_every_format(results, kind, texts):
             assert all(value in text for _, value in body)
             for p in order[:4]:
                 row, part = next(shown), one.parts[p]
-                assert (row["prompt"], row["part"], row["parts"]) == (str(number), str(part), str(len(one.parts)))
+                assert (row["prompt"], row["part"], row["parts"]) == (
+                    str(number),
+                    str(part),
+                    str(len(one.parts)),
+                )
                 assert (row["layer"], row["head"], row["source"]) == tuple(
                     "" if x is None else str(x) for x in (part.layer, part.head, part.source)
                 )
-                assert row["target"] == visible(one.text(one.target_ids[0, k]), 10_000)
-                got = [float(row[name]) for name in ("value", "total", "logit", "capped_logit", "error")]
-                arrays = [values[p], one.total[t, k], one.logit[t, k], one.capped_logit[t, k], one.error[t, k]]
+                assert row["target"] == visible_token(one.text(one.target_ids[0, k]), 10_000)
+                got = [
+                    float(row[name])
+                    for name in ("value", "total", "logit", "capped_logit", "error")
+                ]
+                arrays = [
+                    values[p],
+                    one.total[t, k],
+                    one.logit[t, k],
+                    one.capped_logit[t, k],
+                    one.error[t, k],
+                ]
                 np.testing.assert_allclose(got, arrays, rtol=1e-5)
                 if part.source is not None:
-                    assert row["source_text"] == visible(one.sources[0][part.source], 10_000)
+                    assert row["source_text"] == visible_token(one.sources[0][part.source], 10_000)
 
 
 def test_an_attribution_at_another_token(results):
@@ -260,7 +313,9 @@ def test_an_attribution_at_another_token(results):
     for form in FORMATS:
         assert lr.table(result, format=form) == lr.table(result, format=form, position=1)
     first = records(lr.table(result, format="tsv", position=0, show_top=1))
-    assert [float(row["total"]) for row in first] == pytest.approx([float(one.total[0, 0]) for one in result], rel=1e-5)
+    assert [float(row["total"]) for row in first] == pytest.approx(
+        [float(one.total[0, 0]) for one in result], rel=1e-5
+    )
     assert "after token 0, " in lr.table(result, position=0)
 
 
@@ -286,7 +341,9 @@ def test_what_is_no_number_is_shown_as_what_it_is(results, value):
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_says_what_is_wrong(results, form):
     for result in (results["lens"], results["by head"]):
-        bad = dataclasses.replace(result, certificate=dataclasses.replace(result.certificate, max_logit_error=9.0))
+        bad = dataclasses.replace(
+            result, certificate=dataclasses.replace(result.certificate, max_logit_error=9.0)
+        )
         assert "NOT CERTIFIED" in lr.table(bad, format=form)
         assert "NOT CERTIFIED" not in lr.table(result, format=form)
     raw = lr.table(results["raw"], format=form)
@@ -298,15 +355,23 @@ def test_every_format_says_what_is_wrong(results, form):
 
 def test_a_generation_is_a_table_like_any_other(results):
     one = results["generation"][1]
-    rows = [row for row in records(lr.table(results["generation"], format="tsv", position=1)) if row["prompt"] == "1"]
-    assert [row["top1"] for row in rows] == [visible(one.text(i), 99) for i in one.top_ids[:, 1, 0]]
+    rows = [
+        row
+        for row in records(lr.table(results["generation"], format="tsv", position=1))
+        if row["prompt"] == "1"
+    ]
+    assert [row["top1"] for row in rows] == [
+        visible_token(one.text(i), 99) for i in one.top_ids[:, 1, 0]
+    ]
     assert layers_of_text(lr.table(one, position=1)) == list("0123")
 
 
 # -- which rows --------------------------------------------------------
 
 
-@pytest.mark.parametrize(("stride", "n"), [(None, 40), (None, 41), (None, 100), (1, 100), (3, 100), (7, 50), (99, 9)])
+@pytest.mark.parametrize(
+    ("stride", "n"), [(None, 40), (None, 41), (None, 100), (1, 100), (3, 100), (7, 50), (99, 9)]
+)
 def test_the_stride_is_that_of_the_heatmap_in_every_format(lens, stride, n):
     one = deep(lens, n)[0]
     layers = list(lr.heatmap(one, stride=stride).layout.yaxis.ticktext)[:-1]
@@ -394,7 +459,13 @@ def repeated(result, n):
     ],
 )
 def test_a_wrong_argument_says_what_is_accepted(results, kind, options, words):
-    for form in [options["format"]] if "format" in options else FORMATS if "width" not in options else ["text"]:
+    for form in (
+        [options["format"]]
+        if "format" in options
+        else FORMATS
+        if "width" not in options
+        else ["text"]
+    ):
         with pytest.raises(ValueError) as error:  # noqa: PT011
             lr.table(results[kind], **{"format": form, **options})
         assert all(word in str(error.value) for word in words), str(error.value)
@@ -412,11 +483,21 @@ texts = st.lists(
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
-@given(st.sampled_from(KINDS), st.integers(NARROWEST, 130), texts, st.none() | st.integers(1, 5), st.booleans())
-def test_no_line_is_wider_than_asked_and_no_number_is_cut(results, kind, width, names, show_top, bad):
+@given(
+    st.sampled_from(KINDS),
+    st.integers(NARROWEST, 130),
+    texts,
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+)
+def test_no_line_is_wider_than_asked_and_no_number_is_cut(
+    results, kind, width, names, show_top, bad
+):
     result = with_texts(results[kind], names)
     if bad and result.certificate is not None:
-        result = dataclasses.replace(result, certificate=dataclasses.replace(result.certificate, max_logit_error=9.0))
+        result = dataclasses.replace(
+            result, certificate=dataclasses.replace(result.certificate, max_logit_error=9.0)
+        )
     text = lr.table(result, width=width, show_top=show_top)
     assert all(cell_len(line) <= width for line in text.split("\n")), text
     if kind in ATTRIBUTIONS:
@@ -438,16 +519,25 @@ def test_every_row_is_whole_at_any_width(results, kind, width, names):
     one = with_texts(results[kind], names)[0]
     text = lr.table(one, width=width)
     heading, grid = re.split(r"^ *(?:layer|rank of).*\n", text, maxsplit=1, flags=re.MULTILINE)
-    end, at = prompt_end(one.prompts[0])[-6:].strip(), cut(about(one, len(one.tokens) - 1), width)
+    end, at = (
+        prompt_end(one.prompts[0])[-6:].strip(),
+        truncate(about_token(one, len(one.tokens) - 1), width),
+    )
     assert heading.endswith(f"{at}\n")
     assert heading.removesuffix(f"{at}\n").rstrip().endswith(end)
     missing = " ".join(grid.split("(no room for ")[1].split()) if "(no room for" in grid else ""
-    kept = [name for name in ("entropy", "KL") if not re.search(rf"\b{name}\b", missing.split("rank of")[0])]
+    kept = [
+        name
+        for name in ("entropy", "KL")
+        if not re.search(rf"\b{name}\b", missing.split("rank of")[0])
+    ]
     targets = one.target_ids.shape[1] - missing.count("rank of")
     for s, site in enumerate(one.sites):
         row = next(line.split() for line in grid.splitlines() if line.split()[:1] == [str(site)])
         values = {"entropy": one.entropy[s, -1], "KL": one.kl_to_final[s, -1]}
-        numbers = [f"{values[name]:.2f}" for name in kept] + [str(r) for r in one.target_ranks[s, -1, :targets]]
+        numbers = [f"{values[name]:.2f}" for name in kept] + [
+            str(r) for r in one.target_ranks[s, -1, :targets]
+        ]
         assert row[len(row) - len(numbers) :] == numbers
         tops = row[1 : len(row) - len(numbers)]
         assert tops[1::2] == [probability(p) for p in one.top_logprobs[s, -1, : len(tops) // 2]]
@@ -460,13 +550,19 @@ def test_every_part_is_whole_at_any_width(results, kind, width):
     one = with_texts(results[kind], WIDE)[0]
     text = lr.table(one, width=width)
     token = len(one.tokens) - 1
-    assert cut(about(one, token), width) in text.splitlines()[1 if width == 40 else 0]
+    assert truncate(about_token(one, token), width) in text.splitlines()[1 if width == 40 else 0]
     for k in range(one.target_ids.shape[1]):
         rows = target_rows(one, token, k, 10)
-        values = [line.split()[-1] for line in text.splitlines() if "head_out" in line or "mlp_out" in line]
-        assert all(value in " ".join(values) or width > 40 for name, value in rows if "_out" in name)
+        values = [
+            line.split()[-1]
+            for line in text.splitlines()
+            if "head_out" in line or "mlp_out" in line
+        ]
+        assert all(
+            value in " ".join(values) or width > 40 for name, value in rows if "_out" in name
+        )
         assert all(name.split("←")[0] in text for name, _ in rows)
-        assert cut(one.target_name(0, k).split(" − ")[0], 14).rstrip("…") in text
+        assert truncate(one.target_name(0, k).split(" − ")[0], 14).rstrip("…") in text
 
 
 def test_vectors_are_whole_at_any_width(results):
@@ -475,7 +571,10 @@ def test_vectors_are_whole_at_any_width(results):
         text = lr.table(result, width=width)
         rows = text.splitlines()[1:6]
         assert all(cell_len(line) <= width for line in text.splitlines())
-        assert all(f" {probability(p)}" in row for p, row in zip(result.top_logprobs[0, :, 0], rows, strict=True))
+        assert all(
+            f" {probability(p)}" in row
+            for p, row in zip(result.top_logprobs[0, :, 0], rows, strict=True)
+        )
         numbers = [row.split()[-1] for row in rows]
         entropy = [f"{value:.2f}" for value in result.entropy[0]]
         assert (numbers == entropy) != ("no room for entropy" in text)
@@ -488,7 +587,9 @@ def test_predictions_go_first_then_letters_then_columns(results):
     for width in range(180, NARROWEST - 1, -1):
         text = lr.table(one, width=width)
         row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["3"])
-        missing = text.split("(no room for ")[1].split(")")[0].count(",") + 1 if "no room" in text else 0
+        missing = (
+            text.split("(no room for ")[1].split(")")[0].count(",") + 1 if "no room" in text else 0
+        )
         tops = (len(row) - 1 - (4 - missing)) // 2  # entropy, KL and two targets
         seen.append((tops, -missing, len(row[1])))
     amounts = [step[:2] for step in seen]
@@ -520,7 +621,11 @@ def test_a_terminal_gets_colours_and_no_wider_lines(results, kind, width, names)
     """Nothing but rich's own colours reaches it, however the tokens are called."""
     result = with_texts(results[kind], names)
     console = Console(
-        file=io.StringIO(), width=width, color_system="standard", force_terminal=True, legacy_windows=False
+        file=io.StringIO(),
+        width=width,
+        color_system="standard",
+        force_terminal=True,
+        legacy_windows=False,
     )
     render(result, console)
     coloured = console.file.getvalue()
@@ -533,7 +638,7 @@ def test_a_terminal_gets_colours_and_no_wider_lines(results, kind, width, names)
 def test_what_does_not_fit_is_named(results):
     """Predictions go first, the targets, which were asked for, last."""
     result, one = results["many targets"], results["many targets"][0]
-    names = [f"rank of {visible(one.text(i))}" for i in one.target_ids[0]]
+    names = [f"rank of {visible_token(one.text(i))}" for i in one.target_ids[0]]
     assert "no room" not in lr.table(result, width=240)
     text = lr.table(result, width=60)
     missing = " ".join(text.split("(no room for ")[1].split(")")[0].split()).split(", ")

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
-from lens_recipes import batches
-from lens_recipes.display import _BYTES, token_text, token_texts
-from lens_recipes.tokens import check_ids, encode, pick, target_ids
+from lens_recipes.models.vocabulary import _BYTES, token_text, token_texts
+from lens_recipes.run import batches
+from lens_recipes.run.prompts import check_ids, encode, pick_indices, target_ids
 
 FRANCE, FOX = "The capital of France", "The quick brown fox jumps over"
 often = settings(deadline=None, derandomize=True, max_examples=50)
@@ -41,10 +41,16 @@ def sentencepiece():
     """A tokenizer of SentencePiece's kind: '▁' for a space, bytes as <0x..> where the vocabulary ends."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += ["▁", "▁Paris", "▁the", "Paris", "▁▁", "a", "é", "<0xZZ>", "Ġ"]
-    core = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, [], byte_fallback=True, unk_token="<unk>"))
+    core = Tokenizer(
+        models.BPE({p: i for i, p in enumerate(pieces)}, [], byte_fallback=True, unk_token="<unk>")
+    )
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
     wrapped.pieces = {piece: i for i, piece in enumerate(pieces)}
     return wrapped
 
@@ -167,7 +173,9 @@ def test_padding_is_undone_whatever_the_ids(prompts, side):
         gap = [0] * (width - len(prompt))
         rows.append(gap + prompt if side == "left" else prompt + gap)
         masks.append([*gap, *[1] * len(prompt)] if side == "left" else [*[1] * len(prompt), *gap])
-    encoding = BatchEncoding({"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(masks)})
+    encoding = BatchEncoding(
+        {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(masks)}
+    )
     assert encode(encoding, None) == prompts
 
 
@@ -190,11 +198,11 @@ def test_an_int_picks_what_python_picks(length, index):
         expected = [list(range(length))[index]]
     except IndexError:
         with pytest.raises(ValueError, match=rf"={index} is out of range: here"):
-            pick(index, length, "positions", "here")
+            pick_indices(index, length, "positions", "here")
     else:
-        assert pick(index, length, "positions", "here") == expected
-        assert pick(np.int64(index), length, "positions", "here") == expected
-        assert pick([index], length, "positions", "here") == expected
+        assert pick_indices(index, length, "positions", "here") == expected
+        assert pick_indices(np.int64(index), length, "positions", "here") == expected
+        assert pick_indices([index], length, "positions", "here") == expected
 
 
 @often
@@ -203,10 +211,10 @@ def test_a_slice_picks_what_python_picks(case):
     length, what = case
     expected = list(range(length))[what]
     if expected:
-        assert pick(what, length, "layers", "here") == expected
+        assert pick_indices(what, length, "layers", "here") == expected
     else:
         with pytest.raises(ValueError, match="selects nothing"):
-            pick(what, length, "layers", "here")
+            pick_indices(what, length, "layers", "here")
 
 
 @often
@@ -219,11 +227,11 @@ def test_a_list_picks_what_python_picks_once_each_and_in_its_order(case):
     length, what = case
     expected = list(dict.fromkeys(list(range(length))[i] for i in what))
     for form in (what, tuple(what), np.array(what), torch.tensor(what), iter(what)):
-        assert pick(form, length, "layers", "here") == expected
+        assert pick_indices(form, length, "layers", "here") == expected
 
 
 def test_none_picks_all():
-    assert pick(None, 3, "layers", "here") == [0, 1, 2]
+    assert pick_indices(None, 3, "layers", "here") == [0, 1, 2]
 
 
 @often
@@ -233,9 +241,15 @@ def test_none_picks_all():
     st.integers(1, 200),
     st.booleans(),
 )
-def test_every_prompt_is_in_one_batch_that_keeps_its_budget(lengths, can_pad, max_logits, all_positions):
+def test_every_prompt_is_in_one_batch_that_keeps_its_budget(
+    lengths, can_pad, max_logits, all_positions
+):
     picked = [list(range(n)) if all_positions else [n - 1] for n in lengths]
-    groups = list(batches.group(lengths, picked, [0] * len(lengths) if can_pad else lengths, max_logits))
+    groups = list(
+        batches.group_prompts(
+            lengths, picked, [0] * len(lengths) if can_pad else lengths, max_logits
+        )
+    )
     assert sorted(prompt for group in groups for prompt in group) == list(range(len(lengths)))
     for group in groups:
         kept = max(lengths[p] - min(picked[p]) for p in group)
@@ -341,7 +355,11 @@ def test_whole_characters_in_a_byte_level_token_are_shown_beside_broken_ones():
 
 
 def test_special_and_added_tokens_are_shown_as_they_are_written(tokenizer):
-    assert [token_text(tokenizer, i) for i in (tiny.PAD, tiny.BOS, tiny.EOS)] == ["<pad>", "<s>", "</s>"]
+    assert [token_text(tokenizer, i) for i in (tiny.PAD, tiny.BOS, tiny.EOS)] == [
+        "<pad>",
+        "<s>",
+        "</s>",
+    ]
     added = tiny.tiny_tokenizer()
     added.add_tokens(["<|tool call|>", "été", " ▁x", "Ġ!"])
     for text in ("<|tool call|>", "été", " ▁x", "Ġ!"):

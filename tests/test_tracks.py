@@ -10,13 +10,19 @@ import pytest
 import tiny
 
 import lens_recipes as lr
-from lens_recipes._table import probability
-from lens_recipes.components import Important, chosen, components, previous, series
-from lens_recipes.display import visible
-from lens_recipes.looks import COLORS, DASHES
-from lens_recipes.metrics import logit_diff
-from lens_recipes.plot_tracks import top_tokens, trajectory
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.arrays.metrics import logit_diff
+from lens_recipes.arrays.sites import (
+    Important,
+    components,
+    layer_series,
+    previous_sites,
+    selected_sites,
+)
+from lens_recipes.arrays.text import visible_token
+from lens_recipes.views.figures.base.style import COLORS, DASHES
+from lens_recipes.views.figures.trajectory import top_tokens, trajectory
+from lens_recipes.views.words import probability
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]
 ORDER = ["resid_pre", "attn_out", "head_out", "resid_mid", "mlp_out", "resid_post"]
@@ -70,7 +76,9 @@ def with_sites(plain, sites, seed=0):
             "entropy": -(np.exp(logprobs) * logprobs).sum(-1),
             "kl_to_final": generator.uniform(0, 5, n_tokens).astype(np.float32),
             "logsumexp": total,
-            "next_logprobs": np.where(follows, logprobs[spots, plain.tokens.next_id], np.float32("nan")),
+            "next_logprobs": np.where(
+                follows, logprobs[spots, plain.tokens.next_id], np.float32("nan")
+            ),
             "next_ranks": np.where(follows, ranks[spots, plain.tokens.next_id], -1),
             "final_logprobs": logprobs[spots, plain.final_ids],
             "final_ranks": ranks[spots, plain.final_ids],
@@ -81,7 +89,9 @@ def with_sites(plain, sites, seed=0):
         }
         for name, rows in arrays.items():
             rows.append(values[name])
-    stacked = {name: np.stack(rows).astype(getattr(plain, name).dtype) for name, rows in arrays.items()}
+    stacked = {
+        name: np.stack(rows).astype(getattr(plain, name).dtype) for name, rows in arrays.items()
+    }
     return dataclasses.replace(plain, sites=list(sites), texts=texts, **stacked)
 
 
@@ -114,20 +124,38 @@ def test_sites_are_written_as_a_person_would():
 
 
 def test_components_come_in_the_order_of_a_block_even_if_layer_0_lacks_one():
-    sites = [lr.Site(0, "mlp_out"), lr.Site(0), lr.Site(1, "attn_out"), lr.Site(1, "mlp_out"), lr.Site(1)]
+    sites = [
+        lr.Site(0, "mlp_out"),
+        lr.Site(0),
+        lr.Site(1, "attn_out"),
+        lr.Site(1, "mlp_out"),
+        lr.Site(1),
+    ]
     assert components(sites) == ["attn_out", "mlp_out", "resid_post"]
-    assert series(sites) == [1, 4]
-    assert series(sites, "mlp_out") == [0, 3]
-    assert previous(sites) == [-1, -1, -1, -1, 1]
-    assert previous([sites[0], sites[2], sites[3]]) == [-1, -1, 0]  # without a stream, each along its own
-    stream = [lr.Site(0, "embed"), lr.Site(0, "attn_out"), lr.Site(0, "resid_mid"), lr.Site(0), lr.Site(1, "resid_mid")]
-    assert previous(stream) == [-1, -1, 0, 2, 3]
+    assert layer_series(sites) == [1, 4]
+    assert layer_series(sites, "mlp_out") == [0, 3]
+    assert previous_sites(sites) == [-1, -1, -1, -1, 1]
+    assert previous_sites([sites[0], sites[2], sites[3]]) == [
+        -1,
+        -1,
+        0,
+    ]  # without a stream, each along its own
+    stream = [
+        lr.Site(0, "embed"),
+        lr.Site(0, "attn_out"),
+        lr.Site(0, "resid_mid"),
+        lr.Site(0),
+        lr.Site(1, "resid_mid"),
+    ]
+    assert previous_sites(stream) == [-1, -1, 0, 2, 3]
 
 
 def test_settled_is_about_one_components_sites(plain, mixed):
     posts = [s for s, site in enumerate(mixed.sites) if site.component == "resid_post"]
     before = plain.settled()
-    np.testing.assert_array_equal(mixed.settled(), np.where(before < 0, -1, np.array(posts)[before]))
+    np.testing.assert_array_equal(
+        mixed.settled(), np.where(before < 0, -1, np.array(posts)[before])
+    )
     ranks = mixed.final_ranks.copy()
     mids = [s for s, site in enumerate(mixed.sites) if site.component == "resid_mid"]
     ranks[mids, 0], ranks[mids, 1] = [0, 3, 0, 0], [0, 0, 0, 1]
@@ -157,7 +185,9 @@ def test_the_summary_reads_along_the_stream_and_names_what_else_says_the_answer(
     assert "also top-1 at none of the 25 other sites" in text
     ranks = mixed.final_ranks.copy()
     ranks[mixed.sites.index(lr.Site(2, "head_out", 1))] = 0
-    assert "also top-1 at 2.head_out.1 (p" in dataclasses.replace(mixed, final_ranks=ranks).summary()
+    assert (
+        "also top-1 at 2.head_out.1 (p" in dataclasses.replace(mixed, final_ranks=ranks).summary()
+    )
     assert "read alone" in text
     parts = with_sites(plain, [lr.Site(1, "attn_out"), lr.Site(1, "mlp_out")]).summary()
     assert "best rank" in parts
@@ -171,7 +201,9 @@ def test_logit_diff_is_the_difference_of_the_logits_and_of_the_logprobs(mixed):
     pair = dataclasses.replace(mixed[0])
     got = logit_diff(pair, " the", 7)
     np.testing.assert_array_equal(got, pair.target_logits[..., 0] - pair.target_logits[..., 1])
-    np.testing.assert_allclose(got, pair.target_logprobs[..., 0] - pair.target_logprobs[..., 1], atol=1e-4)
+    np.testing.assert_allclose(
+        got, pair.target_logprobs[..., 0] - pair.target_logprobs[..., 1], atol=1e-4
+    )
     np.testing.assert_array_equal(logit_diff(pair, 7, " the"), -got)
     assert got.shape == (len(mixed.sites), len(pair.tokens))
 
@@ -186,7 +218,9 @@ def test_logit_diff_finds_each_prompts_own_column(llama):
 
 
 def test_logit_diff_says_what_the_targets_are(plain, llama):
-    with pytest.raises(ValueError, match=r"' the' is not a target of the prompt 'A·model.*\(8\).*\(9\)"):
+    with pytest.raises(
+        ValueError, match=r"' the' is not a target of the prompt 'A·model.*\(8\).*\(9\)"
+    ):
         logit_diff(plain, " the", 7)
     with pytest.raises(ValueError, match=r"targets are none\. Pass targets="):
         logit_diff(lr.logit_lens(llama, "One"), 7, 8)
@@ -217,7 +251,10 @@ def by_hand(result, numbers, threshold, rise):
 def test_importants_numbers_are_those_of_numpy(plain, mixed, prompt):
     for result in (plain, mixed):
         one = result[prompt]
-        final, target = one.final_logprobs[:, -1].astype(float), one.target_logprobs[:, -1, 0].astype(float)
+        final, target = (
+            one.final_logprobs[:, -1].astype(float),
+            one.target_logprobs[:, -1, 0].astype(float),
+        )
         cases = [
             (("prob", 0.02), {}, np.exp(one.top_logprobs[:, -1, 0].astype(float)), False),
             (("prob", 0.001), {"of": "final"}, np.exp(final), False),
@@ -229,9 +266,13 @@ def test_importants_numbers_are_those_of_numpy(plain, mixed, prompt):
             got = result.important(*arguments, prompt=prompt, **options)
             expected = by_hand(one, numbers, arguments[1], rise)
             assert [item.site for item in got] == [s for s, _ in expected]
-            np.testing.assert_allclose([item.value for item in got], [value for _, value in expected])
+            np.testing.assert_allclose(
+                [item.value for item in got], [value for _, value in expected]
+            )
             assert all(one.sites[item.site] == item.where for item in got)
-    assert result.important("prob", 0.0) == result.important("prob", 0)  # every site has some probability
+    assert result.important("prob", 0.0) == result.important(
+        "prob", 0
+    )  # every site has some probability
     assert len(result.important("prob", 0.0)) == len(result.sites)
 
 
@@ -248,7 +289,9 @@ def test_a_threshold_is_reached_at_the_threshold(plain):
 
 
 def test_the_first_site_of_a_component_has_no_step_and_the_last_is_not_special(mixed):
-    streams = [s for s, site in enumerate(mixed.sites) if site.component.startswith(("resid", "embed"))]
+    streams = [
+        s for s, site in enumerate(mixed.sites) if site.component.startswith(("resid", "embed"))
+    ]
     steps = [item.site for item in mixed.important("kl_drop", -1e9)]
     assert steps == streams[1:]
     assert mixed.important("prob", 0.0)[-1].site == len(mixed.sites) - 1
@@ -288,9 +331,9 @@ def test_important_says_what_is_wrong(plain, arguments, words):
 
 def test_rows_are_chosen_by_index_by_importance_and_by_component(mixed):
     found = mixed.important("kl_drop", 0.0)
-    assert chosen(mixed.sites, found) == [item.site for item in found]
-    assert chosen(mixed.sites, [5, -1, 5, np.int64(0)]) == [0, 5, len(mixed.sites) - 1]
-    only = chosen(mixed.sites, None, "attn_out")
+    assert selected_sites(mixed.sites, found) == [item.site for item in found]
+    assert selected_sites(mixed.sites, [5, -1, 5, np.int64(0)]) == [0, 5, len(mixed.sites) - 1]
+    only = selected_sites(mixed.sites, None, "attn_out")
     assert [mixed.sites[s] for s in only] == [lr.Site(layer, "attn_out") for layer in range(4)]
 
 
@@ -324,7 +367,7 @@ def test_the_heatmap_shows_the_sites_that_were_named(mixed):
     assert list(figure.layout.yaxis.ticktext) == ["embed", "0.head_out.0", "0", "output"]
     assert f"3 of {len(mixed.sites)} sites" in figure.layout.title.subtitle.text
     drop = lr.heatmap(mixed, component="attn_out", metric="kl")
-    attn = chosen(mixed.sites, component="attn_out")
+    attn = selected_sites(mixed.sites, component="attn_out")
     np.testing.assert_allclose(drop.data[0].z[:-1], one.kl_to_final[attn])
     assert drop.data[0].zmax == pytest.approx(one.kl_to_final[attn].max())
     assert "<b>0.attn_out</b>" in drop.data[0].customdata[0][0]
@@ -338,7 +381,9 @@ def test_a_stride_keeps_all_components_of_a_layer(mixed):
 
 def test_one_components_views_are_those_of_a_result_of_it_alone(plain, mixed):
     for metric, of in [("prob", None), ("rank", "final"), ("kl", None)]:
-        before, after = (lr.heatmap(r, metric=metric, of=of, component="resid_post") for r in (plain, mixed))
+        before, after = (
+            lr.heatmap(r, metric=metric, of=of, component="resid_post") for r in (plain, mixed)
+        )
         assert before.data[0].to_json() == after.data[0].to_json()
         assert before.to_json() == lr.heatmap(plain, metric=metric, of=of).to_json()
         assert before.to_json() == lr.heatmap(plain, metric=metric, of=of, sites=range(4)).to_json()
@@ -354,9 +399,15 @@ def test_side_by_side_every_site_is_there_with_its_probability(mixed):
     one = mixed[0]
     text = lr.table(one, show_top=3)
     beside = text.split("\n\n")[0]
-    assert beside.splitlines()[1].split() == ["layer", *[name for name in ORDER if name != "head_out"]]
+    assert beside.splitlines()[1].split() == [
+        "layer",
+        *[name for name in ORDER if name != "head_out"],
+    ]
     for s in range(len(one.sites)):
-        word, p = visible(one.text(one.top_ids[s, -1, 0])), probability(one.top_logprobs[s, -1, 0])
+        word, p = (
+            visible_token(one.text(one.top_ids[s, -1, 0])),
+            probability(one.top_logprobs[s, -1, 0]),
+        )
         rows = [line for line in text.splitlines() if word in line and p in line]
         assert rows, one.sites[s]
         if one.sites[s].component == "head_out":
@@ -369,8 +420,10 @@ def test_side_by_side_every_site_is_there_with_its_probability(mixed):
     mlp = one.sites.index(lr.Site(2, "mlp_out"))
     for k in range(3):
         cell = lines[start + k][at:].split("  ")[0]
-        assert cell.startswith(visible(one.text(one.top_ids[mlp, -1, k])))
-    assert [f"rank {rank}" in lines[start + 3 + j] for j, rank in enumerate(one.target_ranks[mlp, -1])] == [True] * 2
+        assert cell.startswith(visible_token(one.text(one.top_ids[mlp, -1, k])))
+    assert [
+        f"rank {rank}" in lines[start + 3 + j] for j, rank in enumerate(one.target_ranks[mlp, -1])
+    ] == [True] * 2
 
 
 @pytest.mark.parametrize("width", [50, 80, 120])
@@ -380,7 +433,9 @@ def test_the_width_is_kept_and_no_component_is_lost(mixed, width):
     lines = text.splitlines()[1:heads]
     assert all(len(line) <= width for line in lines)
     assert all(name in text for name in ORDER if name != "head_out")
-    assert not any("…" in line.split()[-1] for line in lines if line.split())  # a number is never cut
+    assert not any(
+        "…" in line.split()[-1] for line in lines if line.split()
+    )  # a number is never cut
     for s, site in enumerate(mixed.sites):
         if site.component not in ("embed", "head_out"):
             p = probability(mixed[0].top_logprobs[s, -1, 0])
@@ -393,7 +448,10 @@ def test_the_table_shows_only_the_sites_that_were_named(mixed):
     text = lr.table(one, sites=sites, show_top=1)
     assert "attn_out" in text
     assert "mlp_out" not in text
-    assert [line.split()[0] for line in text.splitlines()[2:] if line.split()[0].isdigit()] == ["1", "3"]
+    assert [line.split()[0] for line in text.splitlines()[2:] if line.split()[0].isdigit()] == [
+        "1",
+        "3",
+    ]
 
 
 # -- vectors -----------------------------------------------------------
@@ -440,7 +498,7 @@ def test_vectors_in_other_views(vectors):
 
 
 def test_a_trajectory_holds_each_prompts_own_numbers(mixed):
-    posts = chosen(mixed.sites, component="resid_post")
+    posts = selected_sites(mixed.sites, component="resid_post")
     for metric in ("prob", "logprob", "logit", "rank"):
         figure = trajectory(mixed, metric=metric, position=0)
         assert len(figure.data) == 6  # two targets for each of three prompts
@@ -560,10 +618,14 @@ def test_top_tokens_are_the_last_layers_in_its_order(llama):
     figure = top_tokens(result, 0, prompt=1)
     one = result[1]
     assert figure.data[0].z.shape == (10, 4)
-    np.testing.assert_allclose(figure.data[0].z[:, -1], one.top_logprobs[-1, 0] / math.log(10), rtol=1e-5)
+    np.testing.assert_allclose(
+        figure.data[0].z[:, -1], one.top_logprobs[-1, 0] / math.log(10), rtol=1e-5
+    )
     for row, token in zip(figure.data[0].z, one.top_ids[-1, 0], strict=True):
         column = one.tracked_ids[0].tolist().index(token)
-        np.testing.assert_allclose(row * math.log(10), one.tracked_logprobs[:, 0, column], rtol=1e-5)
+        np.testing.assert_allclose(
+            row * math.log(10), one.tracked_logprobs[:, 0, column], rtol=1e-5
+        )
     assert "track=" not in figure.layout.title.subtitle.text
     assert figure.layout.yaxis.autorange == "reversed"
 
@@ -577,12 +639,14 @@ def test_top_tokens_say_how_to_get_ten(llama):
 
 def test_top_tokens_follow_one_component_and_name_its_last_layer(mixed):
     figure = top_tokens(mixed, component="mlp_out")
-    along, one = chosen(mixed.sites, component="mlp_out"), mixed[0]
+    along, one = selected_sites(mixed.sites, component="mlp_out"), mixed[0]
     tracked = one.tracked_ids[-1] >= 0
     expected = np.sort(one.tracked_logprobs[along[-1], -1, tracked])[::-1][:10] / math.log(10)
     np.testing.assert_allclose(figure.data[0].z[:, -1], expected, rtol=1e-5)
     assert figure.layout.xaxis.title.text == "layer (mlp_out)"
-    two = with_sites(mixed, [site for site in mixed.sites if site.component in ("attn_out", "mlp_out")])
+    two = with_sites(
+        mixed, [site for site in mixed.sites if site.component in ("attn_out", "mlp_out")]
+    )
     with pytest.raises(ValueError, match="component= one of 'attn_out', 'mlp_out'"):
         top_tokens(two)
 
@@ -603,7 +667,9 @@ def test_top_tokens_of_few_layers_name_the_last_of_them_and_have_room(llama):
 @pytest.fixture(scope="module")
 def twins(plain):
     """Targets 260 and 7 of the first prompt have the same text, and so has 8 of the third."""
-    return dataclasses.replace(plain, texts={**plain.texts, int(plain.target_ids[0, 0]): "twin", 7: "twin", 8: "twin"})
+    return dataclasses.replace(
+        plain, texts={**plain.texts, int(plain.target_ids[0, 0]): "twin", 7: "twin", 8: "twin"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -620,14 +686,21 @@ def twins(plain):
 def test_a_text_of_two_targets_is_refused(twins, ask):
     first = int(twins.target_ids[0, 0])
     ids = ", ".join(map(str, sorted([first, 7])))
-    with pytest.raises(ValueError, match=f"'twin' is the text of several tokens: pass one of the ids {ids}"):
+    with pytest.raises(
+        ValueError, match=f"'twin' is the text of several tokens: pass one of the ids {ids}"
+    ):
         ask(twins)
 
 
 def test_tokens_that_look_the_same_have_their_ids_in_titles_and_legends(twins):
     first = int(twins.target_ids[0, 0])
-    assert [line.name for line in trajectory(twins, prompts=0).data] == [f"twin ({first})", "twin (7)"]
-    assert {"twin (8)", visible(twins.text(9))} <= {line.name for line in trajectory(twins).data}
+    assert [line.name for line in trajectory(twins, prompts=0).data] == [
+        f"twin ({first})",
+        "twin (7)",
+    ]
+    assert {"twin (8)", visible_token(twins.text(9))} <= {
+        line.name for line in trajectory(twins).data
+    }
     assert "of twin (7)" in lr.heatmap(twins, metric="rank", of=7).layout.title.text
     assert f"twin ({first}) − twin (7)" in lr.heatmap(twins, metric="logit_diff").layout.title.text
     assert twins[2].of(8)[2] == "twin"  # no other one there

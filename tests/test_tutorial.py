@@ -15,7 +15,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TUTORIAL = ROOT / "examples" / "tutorial.ipynb"
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-OF_A_MACHINE = re.compile(r"/(home|root|Users|tmp|work|usr|opt)/|site-packages|[A-Z]:\\\\|Warning|WARNING|Traceback")
+OF_A_MACHINE = re.compile(
+    r"/(home|root|Users|tmp|work|usr|opt)/|site-packages|[A-Z]:\\\\|Warning|WARNING|Traceback"
+)
 
 FIGURE = "application/vnd.plotly.v1+json"
 PLAIN = ("stdout", "text/plain")
@@ -41,18 +43,25 @@ def shown(output) -> dict[str, str]:
     """What an output shows, by its kind. A figure is a picture in what is committed, and plotly's where it was run."""
     if output.output_type == "stream":
         return {output.name: output.text}
-    return {"figure" if kind in ("image/png", FIGURE) else kind: data for kind, data in output.data.items()}
+    return {
+        "figure" if kind in ("image/png", FIGURE) else kind: data
+        for kind, data in output.data.items()
+    }
 
 
 def said(cell) -> str:
     """All that a cell shows as plain text."""
-    return "\n".join(text for output in cell.outputs for kind, text in shown(output).items() if kind in PLAIN)
+    return "\n".join(
+        text for output in cell.outputs for kind, text in shown(output).items() if kind in PLAIN
+    )
 
 
 def test_it_is_a_valid_notebook_that_was_run_once_in_order(committed):
     nbformat.validate(committed)
     assert TUTORIAL.stat().st_size < 500_000
-    assert [cell.execution_count for cell in code(committed).values()] == list(range(1, len(code(committed)) + 1))
+    assert [cell.execution_count for cell in code(committed).values()] == list(
+        range(1, len(code(committed)) + 1)
+    )
     assert all(cell.metadata == {} for cell in committed.cells)  # no times
 
 
@@ -83,14 +92,20 @@ def test_each_figure_is_there_as_a_picture(committed):
     figures = [output.data for output in outputs if "figure" in shown(output)]
     assert len(figures) >= 6
     assert all(base64.b64decode(data.get("image/png", ""))[:4] == b"\x89PNG" for data in figures)
-    assert sum("text/html" in shown(output) for output in outputs) >= 2  # results that show themselves
+    assert (
+        sum("text/html" in shown(output) for output in outputs) >= 2
+    )  # results that show themselves
 
 
 def test_the_numbers_in_its_text_are_in_its_outputs(committed, fresh):
     """Those that are exact: with a decimal point or three digits, and not round."""
-    outputs = json.dumps([shown(output) for cell in code(fresh).values() for output in cell.outputs])
+    outputs = json.dumps(
+        [shown(output) for cell in code(fresh).values() for output in cell.outputs]
+    )
     for cell in committed.cells:
         if cell.cell_type == "markdown":
             prose = re.sub(r"`[^`]*`|\([^)]*\)", "", cell.source)  # not code, links and years
             quoted = [n for n in re.findall(r"\d+\.\d+|\d{3,}", prose) if not n.endswith("00")]
-            assert [n for n in quoted if not re.search(rf"(?<![\d.]){re.escape(n)}(?!\.?\d)", outputs)] == [], cell.id
+            assert [
+                n for n in quoted if not re.search(rf"(?<![\d.]){re.escape(n)}(?!\.?\d)", outputs)
+            ] == [], cell.id

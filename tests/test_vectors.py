@@ -14,11 +14,19 @@ import torch
 from test_remote import NOT_THERE
 
 import lens_recipes as lr
-from lens_recipes import vectors as module_of_vectors
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.recipes import vectors as module_of_vectors
 
 # What a vector alone can tell, and what only a run can.
-TOLD = ("top_ids", "top_logprobs", "entropy", "logsumexp", "target_logits", "target_logprobs", "target_ranks")
+TOLD = (
+    "top_ids",
+    "top_logprobs",
+    "entropy",
+    "logsumexp",
+    "target_logits",
+    "target_logprobs",
+    "target_ranks",
+)
 UNTOLD = ("kl_to_final", "next_logprobs", "model_logprobs", "final_logprobs")
 NO_IDS = ("next_ranks", "final_ranks", "final_ids")
 FAMILIES = [
@@ -67,7 +75,9 @@ def test_a_captured_stream_says_what_the_lens_says_there(family, norm):
     model, ids = lr.load(module), tiny.random_ids(batch=2, length=6, seed=4)
     for layer in (0, len(oracle.blocks_of(module)) - 1):
         lens = lr.logit_lens(model, ids, layers=layer, targets=[7, 11], top_k=4, apply_norm=norm)
-        mine = lr.decode_vectors(model, captured(module, layer, ids), targets=[7, 11], top_k=4, apply_norm=norm)
+        mine = lr.decode_vectors(
+            model, captured(module, layer, ids), targets=[7, 11], top_k=4, apply_norm=norm
+        )
         same(mine, lens, atol=1e-4, err=f"at layer {layer}")
 
 
@@ -77,8 +87,12 @@ def test_the_last_layers_stream_says_what_the_model_says(family):
     module = tiny.FAMILIES[family]()
     ids = tiny.random_ids(batch=1, length=6, seed=8)
     own = oracle.plain_logits(module, ids)[0].log_softmax(-1).numpy()
-    mine = lr.decode_vectors(lr.load(module), captured(module, -1, ids), targets=[7, 11], top_k=own.shape[-1])
-    np.testing.assert_allclose(np.take_along_axis(own, mine.top_ids[0], -1), mine.top_logprobs[0], atol=1e-4)
+    mine = lr.decode_vectors(
+        lr.load(module), captured(module, -1, ids), targets=[7, 11], top_k=own.shape[-1]
+    )
+    np.testing.assert_allclose(
+        np.take_along_axis(own, mine.top_ids[0], -1), mine.top_logprobs[0], atol=1e-4
+    )
     np.testing.assert_allclose(mine.target_logprobs[0], own[:, [7, 11]], atol=1e-4)
     np.testing.assert_allclose(mine.entropy[0], -(np.exp(own) * own).sum(-1), atol=1e-4)
 
@@ -159,7 +173,9 @@ def test_one_vector_is_several_of_one(llama, some):
         one = lr.decode_vectors(llama, row, targets=[7])
         assert one.top_ids.shape == (1, 1, 5)
         for name in TOLD:
-            np.testing.assert_allclose(getattr(one, name)[:, 0], getattr(many, name)[:, i], atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(
+                getattr(one, name)[:, 0], getattr(many, name)[:, i], atol=1e-5, err_msg=name
+            )
 
 
 FORMS = {
@@ -182,7 +198,10 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_the_same_numbers(llama, some, form):
-    same(lr.decode_vectors(llama, FORMS[form](some), targets=[7]), lr.decode_vectors(llama, some, targets=[7]))
+    same(
+        lr.decode_vectors(llama, FORMS[form](some), targets=[7]),
+        lr.decode_vectors(llama, some, targets=[7]),
+    )
 
 
 @pytest.mark.parametrize("form", [torch.bfloat16, torch.float16, np.float16])
@@ -194,7 +213,10 @@ def test_half_precision_is_as_good_as_its_own_numbers(llama, some, form):
 
 
 def test_whole_numbers_are_numbers(llama):
-    same(lr.decode_vectors(llama, list(range(WIDTH))), lr.decode_vectors(llama, np.arange(WIDTH, dtype=np.float32)))
+    same(
+        lr.decode_vectors(llama, list(range(WIDTH))),
+        lr.decode_vectors(llama, np.arange(WIDTH, dtype=np.float32)),
+    )
 
 
 @pytest.mark.filterwarnings("error")
@@ -274,7 +296,9 @@ def test_targets_are_ranked_and_counted(llama, some):
         place = (full.top_ids[0] == target).argmax(-1)
         np.testing.assert_array_equal(result.target_ranks[0, :, column], place)
         np.testing.assert_allclose(
-            result.target_logprobs[0, :, column], full.top_logprobs[0, np.arange(7), place], atol=1e-5
+            result.target_logprobs[0, :, column],
+            full.top_logprobs[0, np.arange(7), place],
+            atol=1e-5,
         )
     np.testing.assert_allclose(np.exp(full.top_logprobs).sum(-1), 1, atol=1e-5)
     entropy = -(np.exp(full.top_logprobs) * full.top_logprobs).sum(-1)
@@ -385,7 +409,9 @@ def test_what_a_real_neuron_writes(smollm2):
 # -- on a server -------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"apply_norm": False}, {"max_bytes": 1}], ids=["plain", "raw", "chunks"])
+@pytest.mark.parametrize(
+    "options", [{}, {"apply_norm": False}, {"max_bytes": 1}], ids=["plain", "raw", "chunks"]
+)
 def test_a_server_without_this_package_gives_the_same(llama, some, monkeypatch, options):
     here = lr.decode_vectors(llama, some, targets=[260, 7], **options)
     strict_local.install(monkeypatch, *NOT_THERE)
@@ -394,7 +420,9 @@ def test_a_server_without_this_package_gives_the_same(llama, some, monkeypatch, 
     same(there, here, AXES, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["gemma2", "cohere", "opt_project", "mamba", "gpt2", "llava", "rwkv_halved"])
+@pytest.mark.parametrize(
+    "family", ["gemma2", "cohere", "opt_project", "mamba", "gpt2", "llava", "rwkv_halved"]
+)
 def test_every_tail_travels(family, monkeypatch):
     model = lr.load(tiny.FAMILIES[family](), tokenizer=tiny.tiny_tokenizer())
     v = torch.randn(3, lr.anatomy(model).d_model, generator=torch.Generator().manual_seed(3))
@@ -407,10 +435,16 @@ def test_no_vector_is_sent_with_a_graph_behind_it(llama, monkeypatch):
     """What requires a gradient is cut from it before it travels."""
     strict_local.install(monkeypatch, *NOT_THERE)
     leaf = torch.randn(2, WIDTH, requires_grad=True)
-    same(lr.decode_vectors(llama, leaf * 2, remote="local"), lr.decode_vectors(llama, leaf.detach() * 2), atol=1e-4)
+    same(
+        lr.decode_vectors(llama, leaf * 2, remote="local"),
+        lr.decode_vectors(llama, leaf.detach() * 2),
+        atol=1e-4,
+    )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: nowhere else is the model elsewhere")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: nowhere else is the model elsewhere"
+)
 @pytest.mark.parametrize("remote", [False, "local"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_vectors_go_where_the_model_is(some, remote, device):
@@ -432,7 +466,10 @@ BAD = {
     "no vectors": (torch.zeros(0, WIDTH), r"shape \[0, 32\]"),
     "nothing": ([], "32 wide"),
     "nan": (torch.full((2, WIDTH), math.nan), "NaN or infinite"),
-    "one nan": (torch.zeros(2, WIDTH).index_fill(1, torch.tensor([3]), math.nan), "NaN or infinite"),
+    "one nan": (
+        torch.zeros(2, WIDTH).index_fill(1, torch.tensor([3]), math.nan),
+        "NaN or infinite",
+    ),
     "inf": (np.full(WIDTH, -np.inf), "NaN or infinite"),
     "too large": (np.full(WIDTH, 1e300), "too large for float32"),
     "a string": ("a steering vector", "received str"),

@@ -10,12 +10,14 @@ import tiny
 from hostile import cell_words
 
 import lens_recipes as lr
-from lens_recipes._table import probability
+from lens_recipes.views.words import probability
 
 
 @pytest.fixture(scope="module")
 def paris(smollm2):
-    return lr.logit_lens(smollm2, ["The capital of France is", "Hello"], targets=[" Paris", " London"])
+    return lr.logit_lens(
+        smollm2, ["The capital of France is", "Hello"], targets=[" Paris", " London"]
+    )
 
 
 def test_the_metrics_are_the_results_own_numbers(paris):
@@ -27,7 +29,9 @@ def test_the_metrics_are_the_results_own_numbers(paris):
     assert cell_words(lr.heatmap(paris))[29][4] == "·Paris"
     rank = lr.heatmap(paris, metric="rank", of=" Paris").data[0]
     np.testing.assert_allclose(rank.z[:-1], -np.log10(one.target_ranks[..., 0] + 1))
-    np.testing.assert_array_equal(rank.z[-1], rank.z[-2])  # what the last layer says is what the model says
+    np.testing.assert_array_equal(
+        rank.z[-1], rank.z[-2]
+    )  # what the last layer says is what the model says
     entropy = lr.heatmap(paris, metric="entropy").data[0]
     assert entropy.zmax == pytest.approx(math.log(49152))
     kl = lr.heatmap(paris, metric="kl").data[0]
@@ -48,7 +52,15 @@ def test_the_metrics_are_the_results_own_numbers(paris):
 
 def test_hover_tells_the_whole_cell(paris):
     cell = lr.heatmap(paris).data[0].customdata[29][4]
-    for part in ("layer 29", "position 4", "input ·is", "the prompt ends here", "1. ·Paris  0.77", "entropy", "KL"):
+    for part in (
+        "layer 29",
+        "position 4",
+        "input ·is",
+        "the prompt ends here",
+        "1. ·Paris  0.77",
+        "entropy",
+        "KL",
+    ):
         assert part in cell
 
 
@@ -106,7 +118,11 @@ def test_the_summary_names_answer_layer_and_ranks(paris):
 
 
 def test_probabilities_are_never_cut_to_nothing():
-    assert [probability(math.log(p)) for p in (0.7725, 0.999999, 1.2e-4)] == ["0.772", "1.000", "1.2e-04"]
+    assert [probability(math.log(p)) for p in (0.7725, 0.999999, 1.2e-4)] == [
+        "0.772",
+        "1.000",
+        "1.2e-04",
+    ]
 
 
 def test_settled_is_about_the_token_that_was_asked_for(paris):

@@ -39,7 +39,9 @@ def test_a_quantised_unembedding_is_called_and_never_sliced():
     quantization.quantize_(module, quantization.Int8WeightOnlyConfig())
     assert type(module.lm_head.weight) is not torch.nn.Parameter
     result = certified(module)
-    assert abs(result.top_logprobs - plain.top_logprobs).max() > 1e-4  # it is another model, and its own lens
+    assert (
+        abs(result.top_logprobs - plain.top_logprobs).max() > 1e-4
+    )  # it is another model, and its own lens
 
 
 # A model compiled inside takes a minute: tests/full.
@@ -73,7 +75,7 @@ def test_every_precision_is_certified_by_its_own_measure(family, dtype):
 def test_half_precision_does_not_hide_a_missing_softcap(monkeypatch):
     from dataclasses import replace
 
-    from lens_recipes import _anatomy
+    from lens_recipes.models.structure import anatomy as _anatomy
 
     model = lr.load(tiny.FAMILIES["gemma2"]().to(torch.bfloat16))
     parts = lr.anatomy(model)

@@ -36,7 +36,9 @@ REFUSED: dict[str, Builder] = {}
 # -- moving the weights off their initial values -----------------------
 
 
-def _away_from_zero(like: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+def _away_from_zero(
+    like: torch.Tensor, low: float, high: float, generator: torch.Generator
+) -> torch.Tensor:
     """Random values of either sign with an absolute value between low and high, shaped as `like`."""
     size = low + (high - low) * torch.rand(like.shape, generator=generator)
     sign = torch.randint(0, 2, like.shape, generator=generator) * 2 - 1
@@ -93,10 +95,14 @@ def unsettle(model: nn.Module, seed: int, logit_std: float = 4.0, gain: float = 
             elif isinstance(module, nn.Embedding) or module is head:
                 weight.copy_(_gaussian(weight, logit_std / math.sqrt(weight.shape[1]), generator))
             elif _is_matrix(module) and weight.ndim >= 2:
-                weight.copy_(_gaussian(weight, gain / math.sqrt(_fan_in(module, weight)), generator))
+                weight.copy_(
+                    _gaussian(weight, gain / math.sqrt(_fan_in(module, weight)), generator)
+                )
 
 
-def _build(config: hf.PreTrainedConfig, cls: Builder | None = None, seed: int = 0, logit_std: float = 4.0) -> Model:
+def _build(
+    config: hf.PreTrainedConfig, cls: Builder | None = None, seed: int = 0, logit_std: float = 4.0
+) -> Model:
     """A causal language model, or one of a class, with settled randomness, unsettled weights and in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -105,7 +111,9 @@ def _build(config: hf.PreTrainedConfig, cls: Builder | None = None, seed: int = 
     return model.requires_grad_(False)
 
 
-def random_ids(batch: int = 2, length: int = 9, seed: int = 0, vocab_size: int = VOCAB) -> torch.Tensor:
+def random_ids(
+    batch: int = 2, length: int = 9, seed: int = 0, vocab_size: int = VOCAB
+) -> torch.Tensor:
     """Random input ids of shape [batch, length] without special tokens."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(FIRST_TEXT_ID, vocab_size, (batch, length), generator=generator)
@@ -116,7 +124,13 @@ def random_ids(batch: int = 2, length: int = 9, seed: int = 0, vocab_size: int =
 
 def _ids(**more: object) -> dict:
     """The small vocabulary with its special tokens, and whatever else is given."""
-    return {"vocab_size": VOCAB, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, **more}
+    return {
+        "vocab_size": VOCAB,
+        "pad_token_id": PAD,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        **more,
+    }
 
 
 def _common(**more: object) -> dict:
@@ -165,7 +179,9 @@ def gpt_neo() -> Model:
 @_family
 def gpt_bigcode() -> Model:
     """GPT-BigCode: multi-query attention."""
-    config = hf.GPTBigCodeConfig(**_ids(n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS), multi_query=True)
+    config = hf.GPTBigCodeConfig(
+        **_ids(n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS), multi_query=True
+    )
     return _build(config)
 
 
@@ -227,7 +243,9 @@ def bloom() -> Model:
 @_family
 def mpt() -> Model:
     """MPT: ALiBi and no biases."""
-    config = hf.MptConfig(**_ids(d_model=32, n_layers=4, n_heads=4, max_seq_len=POSITIONS, expansion_ratio=2))
+    config = hf.MptConfig(
+        **_ids(d_model=32, n_layers=4, n_heads=4, max_seq_len=POSITIONS, expansion_ratio=2)
+    )
     return _build(config)
 
 
@@ -245,14 +263,18 @@ def gpt_neox() -> Model:
 @_family
 def gptj() -> Model:
     """GPT-J: one norm per block, attention and MLP in parallel, a bias in the head."""
-    config = hf.GPTJConfig(**_ids(n_embd=32, n_layer=4, n_head=4, n_positions=POSITIONS, rotary_dim=4))
+    config = hf.GPTJConfig(
+        **_ids(n_embd=32, n_layer=4, n_head=4, n_positions=POSITIONS, rotary_dim=4)
+    )
     return _build(config)
 
 
 @_family
 def codegen() -> Model:
     """CodeGen: GPT-J's layout with its own fused attention."""
-    config = hf.CodeGenConfig(**_ids(n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS, rotary_dim=4))
+    config = hf.CodeGenConfig(
+        **_ids(n_embd=32, n_layer=3, n_head=4, n_positions=POSITIONS, rotary_dim=4)
+    )
     return _build(config)
 
 
@@ -269,7 +291,9 @@ def falcon() -> Model:
 @_family
 def llama(vocab_size: int | None = None, num_hidden_layers: int = 4, seed: int = 0) -> Model:
     """Llama; `vocab_size=STRING_VOCAB` fits :func:`tiny_tokenizer`."""
-    config = hf.LlamaConfig(**_common(vocab_size=vocab_size or VOCAB, num_hidden_layers=num_hidden_layers))
+    config = hf.LlamaConfig(
+        **_common(vocab_size=vocab_size or VOCAB, num_hidden_layers=num_hidden_layers)
+    )
     return _build(config, seed=seed)
 
 
@@ -312,7 +336,12 @@ def _gemma3_text_config() -> hf.Gemma3TextConfig:
     """Settings of a small Gemma 3 text decoder: sliding and full attention layers, soft-capped logits."""
     return hf.Gemma3TextConfig(
         **_common(head_dim=8, query_pre_attn_scalar=8, sliding_window=6),
-        layer_types=["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        layer_types=[
+            "sliding_attention",
+            "sliding_attention",
+            "sliding_attention",
+            "full_attention",
+        ],
         final_logit_softcapping=10.0,
     )
 
@@ -428,7 +457,9 @@ def nanochat() -> Model:
 @_family
 def mamba() -> Model:
     """Mamba: a state-space mixer per block."""
-    config = hf.MambaConfig(**_ids(hidden_size=32, state_size=8, num_hidden_layers=4, time_step_rank=4))
+    config = hf.MambaConfig(
+        **_ids(hidden_size=32, state_size=8, num_hidden_layers=4, time_step_rank=4)
+    )
     return _build(config)
 
 
@@ -572,8 +603,17 @@ def gemma3_vlm() -> Model:
 @_family
 def qwen2_vl() -> Model:
     """Qwen2-VL: a decoder with positions in three parts."""
-    text = _common(rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]})
-    vision = {"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2}
+    text = _common(
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+    )
+    vision = {
+        "depth": 2,
+        "embed_dim": 16,
+        "hidden_size": 32,
+        "num_heads": 2,
+        "patch_size": 4,
+        "mlp_ratio": 2,
+    }
     config = hf.Qwen2VLConfig(
         text_config=text,
         vision_config=vision,

@@ -15,7 +15,9 @@ GENERATION = (
     test_generation.test_any_family_samples_what_the_same_seed_samples,
 )
 # What cannot be built depends on what else is installed, and says nothing of this library.
-BUILT = [family for family, row in test_references._committed().items() if "| not built: " not in row]
+BUILT = [
+    family for family, row in test_references._committed().items() if "| not built: " not in row
+]
 
 
 @pytest.mark.parametrize("family", sorted(set(BUILT) - set(test_references.QUICK)))
@@ -23,8 +25,12 @@ def test_the_row_is_what_the_library_does_now(family):
     test_references.test_the_row_is_what_the_library_does_now(family)
 
 
-@pytest.mark.parametrize("check", GENERATION, ids=lambda check: check.__name__.removeprefix("test_any_family_"))
-@pytest.mark.parametrize("family", [family for family in tiny.FAMILIES if family not in test_generation.SOME])
+@pytest.mark.parametrize(
+    "check", GENERATION, ids=lambda check: check.__name__.removeprefix("test_any_family_")
+)
+@pytest.mark.parametrize(
+    "family", [family for family in tiny.FAMILIES if family not in test_generation.SOME]
+)
 def test_any_family(family, check):
     check(family)
 

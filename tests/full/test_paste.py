@@ -12,7 +12,7 @@ from loopback import KEY, Loopback, hub_at
 from nnsight.modeling import huggingface
 
 import lens_recipes as lr
-from lens_recipes.paste_recipes import RECIPES
+from lens_recipes.recipes.paste.names import RECIPES
 
 pytest_plugins = ["loopback"]
 
@@ -42,23 +42,34 @@ def one(request, tmp_path_factory):
     """A family's name and its model, whose id is found in a hub's cache."""
     hub = tmp_path_factory.mktemp("hub")
     with hub_at(hub):
-        yield request.param, lr.load(pasted.checkpoint(request.param, hub, tmp_path_factory.mktemp("model")))
+        yield (
+            request.param,
+            lr.load(pasted.checkpoint(request.param, hub, tmp_path_factory.mktemp("model"))),
+        )
 
 
 @pytest.mark.parametrize("recipe", LOCAL)
 def test_here(one, recipe, tmp_path, monkeypatch):
     family, model = one
-    if family not in (*EVERY_RECIPE, *PADDING) and recipe not in ("first-lens", "components", "attribution"):
+    if family not in (*EVERY_RECIPE, *PADDING) and recipe not in (
+        "first-lens",
+        "components",
+        "attribution",
+    ):
         pytest.skip("this script says nothing more of the model than the first lens does")
     monkeypatch.chdir(tmp_path)
-    if (recipe == "components" and family in NO_SUM) or (recipe == "attribution" and family in NO_LOGIT):
+    if (recipe == "components" and family in NO_SUM) or (
+        recipe == "attribution" and family in NO_LOGIT
+    ):
         with pytest.raises(lr.LensError):
             lr.paste(recipe, f"tiny/{family}")
     elif recipe == "batch" and family in PADDING:
         with pytest.raises(RuntimeError, match="padding changes this model's numbers"):
             pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path)
     else:
-        pasted.CHECKS[recipe](pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path), model)
+        pasted.CHECKS[recipe](
+            pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path), model
+        )
 
 
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
@@ -67,7 +78,13 @@ def test_the_form(one, remote, tmp_path):
     if remote and family not in EVERY_RECIPE:
         pytest.skip("the script is the same but for its paths")
     recipes = ["batch", "grid-heatmap"]  # the longest of those that differ in `to_logits` alone
-    recipes += [] if family in NO_SUM else ["components"] if family in NO_LOGIT else ["components", "attribution"]
+    recipes += (
+        []
+        if family in NO_SUM
+        else ["components"]
+        if family in NO_LOGIT
+        else ["components", "attribution"]
+    )
     pasted.refuse_bad_form(f"tiny/{family}", recipes + ["remote"] * remote, tmp_path, remote)
 
 
@@ -111,7 +128,9 @@ def test_alone(recipe, tmp_path_factory, tmp_path):
     """In a process that cannot import this package."""
     hub = tmp_path_factory.mktemp("hub")
     with hub_at(hub):
-        text = pasted.script(recipe, pasted.checkpoint("granite", hub, tmp_path_factory.mktemp("model")))
+        text = pasted.script(
+            recipe, pasted.checkpoint("granite", hub, tmp_path_factory.mktemp("model"))
+        )
     done = pasted.alone(text, hub, tmp_path)
     assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
 

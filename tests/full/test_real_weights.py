@@ -14,7 +14,7 @@ from loopback import SMOLLM2, Loopback
 from test_estimate import estimate
 
 import lens_recipes as lr
-from lens_recipes import smollm2 as smollm2_files
+from lens_recipes.models import smollm2 as smollm2_files
 
 
 @pytest.mark.parametrize("step", sorted(set(range(test_generation.NEW)) - {0, 3}))
@@ -35,7 +35,9 @@ def test_a_model_compiled_inside_is_read_through_its_original():
 def test_a_real_signal(smollm2, tmp_path):
     """The first characters come while it writes; then Ctrl-C."""
     file = tmp_path / "a.json"
-    program = test_cli_generate._program("Once upon a time", "--greedy", "--max-new-tokens", "400", "--json", str(file))
+    program = test_cli_generate._program(
+        "Once upon a time", "--greedy", "--max-new-tokens", "400", "--json", str(file)
+    )
     begun = program.stdout.read(5)
     program.send_signal(signal.SIGINT)
     rest, err = program.communicate(timeout=120)

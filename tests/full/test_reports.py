@@ -44,7 +44,9 @@ def large(monkeypatch, layers=80, tokens=512, tracked=30):
     shape = (layers, tokens, tracked)
     return dataclasses.replace(
         test_generation_figures.generation(steps=(tokens,)),
-        tracked_ids=np.argsort(rng.random((tokens, test_generation_figures.V)))[:, :tracked].astype(np.int32),
+        tracked_ids=np.argsort(rng.random((tokens, test_generation_figures.V)))[:, :tracked].astype(
+            np.int32
+        ),
         tracked_logprobs=rng.uniform(-12, 0, shape).astype(np.float32),
     )
 
@@ -56,7 +58,9 @@ def test_eighty_layers_and_512_tokens_stay_small_and_quick(opened, monkeypatch, 
     assert size < 12_000_000
     with capsys.disabled():
         took = float(page.get_attribute("body", "data-ready")) / 1000
-        print(f"\n80 layers x 512 tokens: {size / 1e6:.1f} MB, interactive {took:.1f} s after loading began")
+        print(
+            f"\n80 layers x 512 tokens: {size / 1e6:.1f} MB, interactive {took:.1f} s after loading began"
+        )
     kept = page.evaluate("[size('tracked', 1), data.texts.length]")
     assert 0 < kept[0] < 30
     assert f"the {kept[0]} most likely" in page.locator("header").inner_text()

@@ -168,9 +168,13 @@ def elsewhere(home):
     with contextlib.ExitStack() as stack:
 
         def start(server, *arguments, **options) -> subprocess.Popen:
-            environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_CACHE", "NDIF_API_KEY")}
+            environment = {
+                k: v for k, v in os.environ.items() if k not in ("HF_HUB_CACHE", "NDIF_API_KEY")
+            }
             environment |= {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "NDIF_HOST": server.url}
-            environment["NNSIGHT_CONFIG"] = str(home / "nnsight.yaml")  # which is not there, so it holds no key
+            environment["NNSIGHT_CONFIG"] = str(
+                home / "nnsight.yaml"
+            )  # which is not there, so it holds no key
             process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
                 env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,

@@ -125,7 +125,9 @@ class NdifServer:
     def start(self) -> NdifServer:
         """Start everything and wait until it takes requests; what was started is stopped again if that fails."""
         if not PYTHON.exists():
-            raise ServerError(f"{PYTHON} is not there: `make test-ndif` makes the server's environment")
+            raise ServerError(
+                f"{PYTHON} is not there: `make test-ndif` makes the server's environment"
+            )
         self.folder = _own_folder("ndif-", Path("/tmp"))  # Ray puts sockets there: a short path
         self.ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         atexit.register(self.stop)
@@ -134,7 +136,10 @@ class NdifServer:
             shutil.copy(HERE / "ndif_cpu.py", self.folder / "path")
             if self.keys is not None:
                 shutil.copy(HERE / "keys_db.py", self.folder / "path" / "asyncpg.py")
-                self.more |= {"NDIF_POSTGRES_URL": "postgresql://", "NDIF_TEST_KEYS": json.dumps(self.keys)}
+                self.more |= {
+                    "NDIF_POSTGRES_URL": "postgresql://",
+                    "NDIF_TEST_KEYS": json.dumps(self.keys),
+                }
             (self.folder / "api.yaml").write_text("APP:\n  PYMOUNT: false\n")
             self.start_redis()
             self.start_store()
@@ -210,7 +215,9 @@ class NdifServer:
 
     def model_processes(self) -> list[int]:
         """The processes that hold a model (one for each deployed model), sandboxes not among them."""
-        return [pid for pid in started_by(self.keepers["ray"].pid) if _title(pid).startswith(_ACTORS)]
+        return [
+            pid for pid in started_by(self.keepers["ray"].pid) if _title(pid).startswith(_ACTORS)
+        ]
 
     def kill_model_actor(self) -> list[int]:
         """Kill the processes that hold a model; Ray starts them again. Returns which they were."""
@@ -236,7 +243,9 @@ class NdifServer:
 
     def stored(self, beginning: str = "") -> list[str]:
         """The names of what the result store holds: `responses/ID.json` of every job, `ID.pt` of every result."""
-        return re.findall("<Key>(.*?)</Key>", self._ask_store("GET", f"?list-type=2&prefix={beginning}").decode())
+        return re.findall(
+            "<Key>(.*?)</Key>", self._ask_store("GET", f"?list-type=2&prefix={beginning}").decode()
+        )
 
     def stored_bytes(self, name: str) -> bytes:
         """One of them."""
@@ -249,7 +258,11 @@ class NdifServer:
     def python(self, code: str) -> str:
         """What `code` prints in the server's environment, as its processes find it."""
         answer = subprocess.run(
-            [PYTHON, "-c", code], env=self._environment(), cwd=self.folder, capture_output=True, text=True
+            [PYTHON, "-c", code],
+            env=self._environment(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
         )
         return answer.stdout + answer.stderr
 
@@ -269,7 +282,11 @@ class NdifServer:
         if name != "models":
             return (self.folder / f"{name}.log").read_text(errors="replace")
         files = sorted((self.folder / "ray").glob("session_2*/logs/worker-*"))
-        return "".join(f"--- {file.name}\n{text}" for file in files if (text := file.read_text(errors="replace")))
+        return "".join(
+            f"--- {file.name}\n{text}"
+            for file in files
+            if (text := file.read_text(errors="replace"))
+        )
 
     # ----------------------------------------------------------------------------------------------
 
@@ -286,7 +303,11 @@ class NdifServer:
 
     def _start_ray(self) -> None:
         port = self.ports
-        resources = {"head": 10, "cuda_memory_bytes": 8_000_000_000, "cpu_memory_bytes": 8_000_000_000}
+        resources = {
+            "head": 10,
+            "cuda_memory_bytes": 8_000_000_000,
+            "cpu_memory_bytes": 8_000_000_000,
+        }
         self._run(
             "ray", PYTHON.with_name("ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
             "--num-cpus=6", "--num-gpus=1", f"--resources={json.dumps(resources)}",  # the GPU is a label
@@ -294,7 +315,9 @@ class NdifServer:
             "--include-dashboard=true", "--dashboard-host=127.0.0.1",
             *(f"--{name}={port[name]}" for name in _PORTS if name.endswith("port")),
         )  # fmt: skip
-        self._until("ray", lambda: _listens(port["port"]) and _listens(port["ray-client-server-port"]), 120)
+        self._until(
+            "ray", lambda: _listens(port["port"]) and _listens(port["ray-client-server-port"]), 120
+        )
         self._run(
             "controller", PYTHON, "-m", "ndif.services.ray.deployments.controller.controller",
             environment={"RAY_ADDRESS": f"127.0.0.1:{port['port']}"},
@@ -342,7 +365,9 @@ class NdifServer:
             **self.more,
         }
 
-    def _run(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    def _run(
+        self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start `command` under a keeper that ends it, and all it starts, when this process ends in whatever way."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.keepers[name] = subprocess.Popen(
@@ -361,7 +386,9 @@ class NdifServer:
             keeper.stdin.close()
             keeper.wait(60)
 
-    def _until(self, name: str, ready: Callable[[], bool], seconds: float, every: float = 0.1) -> None:
+    def _until(
+        self, name: str, ready: Callable[[], bool], seconds: float, every: float = 0.1
+    ) -> None:
         end = time.monotonic() + seconds
         while not ready():
             if self.keepers[name].poll() is not None:
@@ -428,7 +455,13 @@ def _listens(port: int) -> bool:
 
 def _title(pid: int) -> str:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return (
+            Path(f"/proc/{pid}/cmdline")
+            .read_bytes()
+            .replace(b"\0", b" ")
+            .decode(errors="replace")
+            .strip()
+        )
     return ""
 
 
@@ -438,7 +471,7 @@ def models() -> Iterator[Path]:
     import lens_recipes.smollm2
 
     # Beside SmolLM2, where its half gigabyte can be linked.
-    source = lens_recipes.smollm2.folder()
+    source = lens_recipes.models.smollm2.folder()
     place = _own_folder(".ndif-", source.parent)
     try:
         tiny = tiny_checkpoint(place / "tiny", source)
@@ -450,7 +483,11 @@ def models() -> Iterator[Path]:
 def main() -> None:
     """Serve until Ctrl-C."""
     options = argparse.ArgumentParser(description="A real NDIF server on loopback, until Ctrl-C.")
-    options.add_argument("--sandbox", action="store_true", help="run untrusted callers' code where the weights are not")
+    options.add_argument(
+        "--sandbox",
+        action="store_true",
+        help="run untrusted callers' code where the weights are not",
+    )
     options.add_argument("--timeout", type=float, default=60, help="seconds that a block may run")
     chosen = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -459,7 +496,10 @@ def main() -> None:
         models() as home,
         NdifServer(home, sandbox=chosen.sandbox, execution_timeout=chosen.timeout) as server,
     ):
-        print(f"{server.url}\n  models: {SMOLLM2}, {TINY}\n  client: HF_HOME={home} HF_HUB_OFFLINE=1", flush=True)
+        print(
+            f"{server.url}\n  models: {SMOLLM2}, {TINY}\n  client: HF_HOME={home} HF_HUB_OFFLINE=1",
+            flush=True,
+        )
         signal.pause()
 
 

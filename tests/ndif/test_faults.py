@@ -25,12 +25,17 @@ import zstandard
 from server import REVISION, TINY, free_ports, hub_cache, wait_for
 
 import lens_recipes as lr
-from lens_recipes.jobs import Job
-from lens_recipes.run import prepared
+from lens_recipes.run.remote.jobs import Job
+from lens_recipes.run.run import prepare_run
 
 PROMPT = "The capital of France is"
 # Some seconds of work: that many steps of SmolLM2, whatever it wants to write.
-SLOW = {"max_new_tokens": 30, "do_sample": False, "layers": [29], "generation_config": {"eos_token_id": 49000}}
+SLOW = {
+    "max_new_tokens": 30,
+    "do_sample": False,
+    "layers": [29],
+    "generation_config": {"eos_token_id": 49000},
+}
 
 
 def running(job) -> Job:
@@ -78,7 +83,9 @@ def test_the_api_is_stopped_while_a_job_runs(server, client, here, settings):
     server.stop_api()
     settings(patience_s=0.5)
     for ask in (job.result, job.status):
-        with pytest.raises(lr.RemoteLensError, match=r"cannot be reached .*The job may still finish") as caught:
+        with pytest.raises(
+            lr.RemoteLensError, match=r"cannot be reached .*The job may still finish"
+        ) as caught:
             ask()
         assert caught.value.may_finish
     with pytest.raises(lr.RemoteLensError, match="cannot be reached") as unsent:
@@ -87,7 +94,9 @@ def test_the_api_is_stopped_while_a_job_runs(server, client, here, settings):
 
     settings(patience_s=120)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(job.result)  # asks all the while, first nobody and then an API that is not ready
+        waiting = pool.submit(
+            job.result
+        )  # asks all the while, first nobody and then an API that is not ready
         server.start_api()
         assert waiting.result().responses[0].finish == "length"
     assert_same(unsent.value.job.result(), lr.logit_lens(here("tiny"), PROMPT))
@@ -147,7 +156,9 @@ def test_the_socket_is_cut_when_the_server_accepts(server, wire, client):
     assert wire.connections == 1
     wait_for(lambda: len(server.stored("responses/")) == known + 1)
     job = caught.value.job
-    with pytest.raises(lr.RemoteLensError, match="may have accepted it without this process knowing") as caught:
+    with pytest.raises(
+        lr.RemoteLensError, match="may have accepted it without this process knowing"
+    ) as caught:
         job.result()
     assert caught.value.may_finish
     assert len(server.stored("responses/")) == known + 1
@@ -170,14 +181,18 @@ def test_the_store_is_down(server, client, here, settings, monkeypatch):
     before = running(lr.submit(lr.generate_lens, client(server), PROMPT, **SLOW))
     server.stop_store()
     settings(patience_s=0.5)
-    after = lr.submit(lr.logit_lens, client(server, "tiny"), PROMPT)  # the API accepts it all the same
+    after = lr.submit(
+        lr.logit_lens, client(server, "tiny"), PROMPT
+    )  # the API accepts it all the same
     for job in (before, after):
         with pytest.raises(lr.RemoteLensError, match="answered 500") as caught:
             job.result()
         assert caught.value.may_finish
-    monkeypatch.setattr("lens_recipes.jobs.UNKNOWN_S", 1.0)
+    monkeypatch.setattr("lens_recipes.run.remote.jobs.UNKNOWN_S", 1.0)
     server.start_store()
-    with pytest.raises(lr.RemoteLensError, match="accepted a job and has known nothing of it") as caught:
+    with pytest.raises(
+        lr.RemoteLensError, match="accepted a job and has known nothing of it"
+    ) as caught:
         after.result()
     assert not caught.value.may_finish
     assert_same(after.result(), lens)
@@ -190,7 +205,9 @@ def test_the_store_is_down(server, client, here, settings, monkeypatch):
 def test_the_model_is_killed_in_the_middle(server, client):
     job = running(lr.submit(lr.generate_lens, client(server), PROMPT, **SLOW))
     killed = server.kill_model_actor()
-    with pytest.raises(lr.RemoteLensError, match="the server's model went away while the job ran") as caught:
+    with pytest.raises(
+        lr.RemoteLensError, match="the server's model went away while the job ran"
+    ) as caught:
         job.result()
     assert not caught.value.may_finish
     assert caught.value.job is job
@@ -246,9 +263,11 @@ def test_a_model_that_the_server_does_not_have(server, mistaken):
 
 
 def test_an_exception_in_the_block(any_server, client):
-    run = prepared(lr.logit_lens, client(any_server, "tiny"), PROMPT)
+    run = prepare_run(lr.logit_lens, client(any_server, "tiny"), PROMPT)
     run.shared["options"]["top_k"] = 10**6
-    with pytest.raises(lr.RemoteLensError, match=r"the job failed on the server: .*out of range") as caught:
+    with pytest.raises(
+        lr.RemoteLensError, match=r"the job failed on the server: .*out of range"
+    ) as caught:
         Job(run).result()
     assert not caught.value.may_finish
     assert "Traceback" not in str(caught.value)
@@ -281,7 +300,9 @@ BROKEN = {
     "half": lambda whole, _: whole[: len(whole) // 2],
     "nothing": lambda *_: b"",
     "garbage": lambda *_: b"<html>no such thing</html>",
-    "other": lambda *_: compressed({"found": [{"layout": [["top_ids", "int32", [4]]], "bytes": torch.zeros(16)}]}),
+    "other": lambda *_: compressed(
+        {"found": [{"layout": [["top_ids", "int32", [4]]], "bytes": torch.zeros(16)}]}
+    ),
     "bomb": lambda *_: zstandard.compress(bytes(2**30)),
     "trap": lambda _, path: compressed({"found": Trap(path)}),
 }
@@ -304,7 +325,9 @@ def test_broken_results(server, client, tmp_path, how):
 
 
 @pytest.mark.parametrize(
-    ("model", "prompt"), [("smollm2", PROMPT), ("tiny", "The capital of Italy is")], ids=["model", "prompt"]
+    ("model", "prompt"),
+    [("smollm2", PROMPT), ("tiny", "The capital of Italy is")],
+    ids=["model", "prompt"],
 )
 def test_results_of_another_run(server, client, model, prompt):
     """Two jobs got each other's; also where types and shapes are the same."""
@@ -325,13 +348,15 @@ def test_results_of_another_run(server, client, model, prompt):
 
 
 def test_a_job_that_the_server_does_not_know(server, client, tmp_path, monkeypatch):
-    monkeypatch.setattr("lens_recipes.jobs.UNKNOWN_S", 1.0)
+    monkeypatch.setattr("lens_recipes.run.remote.jobs.UNKNOWN_S", 1.0)
     job, path = lr.submit(lr.logit_lens, client(server, "tiny"), PROMPT), tmp_path / "lens.job"
     job.save(path)
     path.write_text(re.sub('"id": "[0-9a-f]{32}"', f'"id": "{uuid.uuid4().hex}"', path.read_text()))
     lost = Job.load(path, client(server, "tiny"))
     assert lost.status().state == "queued"
-    with pytest.raises(lr.RemoteLensError, match="accepted a job and has known nothing of it") as caught:
+    with pytest.raises(
+        lr.RemoteLensError, match="accepted a job and has known nothing of it"
+    ) as caught:
         lost.result()
     assert not caught.value.may_finish
     assert_same(lost.result(), job.result())  # sent again, now that this is known
@@ -377,7 +402,14 @@ def test_keys(guarded_server, client, key, wrong, said, tmp_path, caplog, capfd)
     result.save(tmp_path / "result.json")
     error.job.save(tmp_path / "lens.job")
     written = [path.read_text() for path in tmp_path.iterdir()]
-    shown = [str(error), repr(error), repr(error.__cause__), str(error.__cause__), repr(error.job), repr(result)]
+    shown = [
+        str(error),
+        repr(error),
+        repr(error.__cause__),
+        str(error.__cause__),
+        repr(error.job),
+        repr(result),
+    ]
     logged = [caplog.text, *capfd.readouterr()]
     for secret in (right, wrong or right):
         assert not [text for text in (*written, *shown, *logged) if secret in text]
@@ -386,8 +418,10 @@ def test_keys(guarded_server, client, key, wrong, said, tmp_path, caplog, capfd)
 def test_a_client_that_is_too_old(guarded_server, client, key, monkeypatch):
     key()
     with monkeypatch.context() as patch:
-        patch.setattr("lens_recipes.ndif.version", lambda _: "0.5.0")
-        with pytest.raises(lr.RemoteLensError, match=r"answered 400: .*0\.5\.0 is below the minimum") as caught:
+        patch.setattr("lens_recipes.run.remote.server.version", lambda _: "0.5.0")
+        with pytest.raises(
+            lr.RemoteLensError, match=r"answered 400: .*0\.5\.0 is below the minimum"
+        ) as caught:
             lr.logit_lens(client(guarded_server, "tiny"), PROMPT)
     assert not caught.value.may_finish
     assert "Install what the server asks for" in caught.value.todo
@@ -396,21 +430,31 @@ def test_a_client_that_is_too_old(guarded_server, client, key, monkeypatch):
 
 def test_a_job_takes_too_long(guarded_server, client, key):
     key()
-    job = lr.submit(lr.generate_lens, client(guarded_server), PROMPT, **{**SLOW, "max_new_tokens": 2000})
-    with pytest.raises(lr.RemoteLensError, match=r"time limit: Your job exceeded .* 5\.0s") as caught:
+    job = lr.submit(
+        lr.generate_lens, client(guarded_server), PROMPT, **{**SLOW, "max_new_tokens": 2000}
+    )
+    with pytest.raises(
+        lr.RemoteLensError, match=r"time limit: Your job exceeded .* 5\.0s"
+    ) as caught:
         job.result()
     assert not caught.value.may_finish
     assert "fewer" in caught.value.todo
-    assert lr.generate_lens(client(guarded_server), PROMPT, **{**SLOW, "max_new_tokens": 2}).certificate.passed
+    assert lr.generate_lens(
+        client(guarded_server), PROMPT, **{**SLOW, "max_new_tokens": 2}
+    ).certificate.passed
 
 
 def test_redis_is_down(guarded_server, client, key, settings):
     """After this the server is only good to be stopped. A job that runs already needs no Redis."""
     key()
     settings(patience_s=0.5)
-    job = running(lr.submit(lr.generate_lens, client(guarded_server), PROMPT, **{**SLOW, "max_new_tokens": 8}))
+    job = running(
+        lr.submit(lr.generate_lens, client(guarded_server), PROMPT, **{**SLOW, "max_new_tokens": 8})
+    )
     guarded_server.stop_redis()
-    with pytest.raises(lr.RemoteLensError, match=r"answered 500: .*not sent a second time by itself") as caught:
+    with pytest.raises(
+        lr.RemoteLensError, match=r"answered 500: .*not sent a second time by itself"
+    ) as caught:
         lr.logit_lens(client(guarded_server, "tiny"), PROMPT)
     assert caught.value.may_finish
     settings(patience_s=60)

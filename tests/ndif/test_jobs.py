@@ -12,12 +12,17 @@ import pytest
 from server import HERE, SMOLLM2, TINY, wait_for
 
 import lens_recipes as lr
-from lens_recipes.ndif import Server
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.run.remote.server import Server
 
 PROMPT = "The capital of France is"
 # Some seconds of work: so many steps of SmolLM2, whatever it wants to write.
-SLOW = {"max_new_tokens": 20, "do_sample": False, "layers": [0, 29], "generation_config": {"eos_token_id": 49000}}
+SLOW = {
+    "max_new_tokens": 20,
+    "do_sample": False,
+    "layers": [0, 29],
+    "generation_config": {"eos_token_id": 49000},
+}
 EXAMPLE = HERE.parents[1] / "examples" / "08_remote_70b.py"
 RESUME = "import sys, lens_recipes as lr; lr.Job.load(sys.argv[1]).result().save(sys.argv[2])"
 SUBMIT_AND_WAIT = f"""
@@ -31,7 +36,9 @@ lr.submit(lr.generate_lens, model, prompts, **{SLOW!r}, path=sys.argv[1]).result
 
 def assert_same(there, here):
     for name in AXES:
-        np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=2e-3, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(there, name), getattr(here, name), atol=2e-3, err_msg=name
+        )
     assert there.texts == here.texts
     assert there.responses == here.responses
 
@@ -58,7 +65,9 @@ def test_a_job_is_asked_for_later(server, client, here):
     assert queued.state == "queued"
     assert (queued.done, queued.total) == (0, 1)
     assert "queued, 0 of 1 jobs done" in str(queued)
-    with pytest.raises(lr.RemoteLensError, match=r"not finished in the time that was given; .*0 of 1 jobs") as caught:
+    with pytest.raises(
+        lr.RemoteLensError, match=r"not finished in the time that was given; .*0 of 1 jobs"
+    ) as caught:
         second.result(timeout=0)
     assert caught.value.may_finish
     assert caught.value.job is second
@@ -84,7 +93,9 @@ def test_a_job_goes_on_in_another_process(server, client, here, elsewhere, tmp_p
     assert len(server.stored("responses/")) == known + 2
 
 
-def test_another_process_goes_on_for_one_that_was_killed(server, client, here, elsewhere, tmp_path, monkeypatch):
+def test_another_process_goes_on_for_one_that_was_killed(
+    server, client, here, elsewhere, tmp_path, monkeypatch
+):
     path, known = tmp_path / "many.job", len(server.stored("responses/"))
     process = elsewhere(server, "-c", SUBMIT_AND_WAIT, path)
     wait_for(lambda: lines(path, "arrived") or process.poll() is not None, 120)
@@ -100,7 +111,9 @@ def test_another_process_goes_on_for_one_that_was_killed(server, client, here, e
     job = lr.Job.load(path, client(server))
     assert job.status().done >= 1
     fetched, fetch = [], Server.fetch
-    monkeypatch.setattr(Server, "fetch", lambda self, url, *rest: fetched.append(url) or fetch(self, url, *rest))
+    monkeypatch.setattr(
+        Server, "fetch", lambda self, url, *rest: fetched.append(url) or fetch(self, url, *rest)
+    )
     result = job.result()
     assert result.provenance["jobs"]["jobs"] == 2
     assert len(fetched) <= 1
@@ -131,7 +144,17 @@ def test_the_example_goes_on_with_the_job_that_it_finds(server, client, elsewher
 
 
 def test_the_command_line(server, here, elsewhere, tmp_path):
-    command = ["-m", "lens_recipes", "logit-lens", PROMPT, "--remote", "--model", SMOLLM2, "--positions", "-1"]
+    command = [
+        "-m",
+        "lens_recipes",
+        "logit-lens",
+        PROMPT,
+        "--remote",
+        "--model",
+        SMOLLM2,
+        "--positions",
+        "-1",
+    ]
     out, err = ended(elsewhere(server, *command, "--json", "-"))
     (tmp_path / "result.json").write_text(out)
     there = lr.LensResult.load(tmp_path / "result.json")
@@ -146,12 +169,16 @@ def test_the_other_commands(server, client, cli):
     call = cli(client(server, "tiny"))
     status, out, err = call("attribute", PROMPT, "--target", " Paris", "--unit", "head", "--remote")
     assert (status, "certified" in out) == (0, True), err
-    status, out, err = call("generate", PROMPT, "--greedy", "--max-new-tokens", "3", "--remote", "--json", "-")
+    status, out, err = call(
+        "generate", PROMPT, "--greedy", "--max-new-tokens", "3", "--remote", "--json", "-"
+    )
     assert (status, json.loads(out)["certificate"]["tokens"]) == (0, 3), err
 
 
 def test_a_stranger_may_sample_from_the_command_line(sandbox_server, client, cli):
-    status, out, err = cli(client(sandbox_server, "tiny"))("generate", PROMPT, "--max-new-tokens", "3", "--remote")
+    status, out, err = cli(client(sandbox_server, "tiny"))(
+        "generate", PROMPT, "--max-new-tokens", "3", "--remote"
+    )
     assert (status, "certified" in out) == (0, True), err
 
 

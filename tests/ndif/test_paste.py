@@ -7,11 +7,13 @@ import pasted
 import pytest
 from server import SMOLLM2
 
-from lens_recipes.paste_recipes import RECIPES
+from lens_recipes.recipes.paste.names import RECIPES
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_script_finds_there_what_the_library_finds_here(any_server, here, recipe, tmp_path, monkeypatch):
+def test_a_script_finds_there_what_the_library_finds_here(
+    any_server, here, recipe, tmp_path, monkeypatch
+):
     monkeypatch.setattr(nnsight.CONFIG.API, "HOST", any_server.url)
     monkeypatch.chdir(tmp_path)
     found = pasted.execute(pasted.script(recipe, SMOLLM2, remote=True), tmp_path)

@@ -7,10 +7,15 @@ import pytest
 import torch
 
 import lens_recipes as lr
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
 
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
-PROMPTS = [FRANCE, "Two plus two is", "Roses are red, violets are blue, and the sky above the sea is", "Hello"]
+PROMPTS = [
+    FRANCE,
+    "Two plus two is",
+    "Roses are red, violets are blue, and the sky above the sea is",
+    "Hello",
+]
 OF_GENERATION = ("next_logprob", "sampler_logprob")
 ATTRIBUTED = ("values", "total", "logit", "capped_logit")
 
@@ -39,15 +44,21 @@ def both(any_server, client, here):
 def assert_same(there, here, arrays=AXES, atol=2e-3):
     """The same tokens and texts, and the same numbers up to rounding."""
     for name in ("prompt", "position", "id", "next_id", "generated"):
-        np.testing.assert_array_equal(getattr(there.tokens, name), getattr(here.tokens, name), err_msg=name)
+        np.testing.assert_array_equal(
+            getattr(there.tokens, name), getattr(here.tokens, name), err_msg=name
+        )
     for name in OF_GENERATION:
         assert (getattr(there.tokens, name) is None) == (getattr(here.tokens, name) is None)
         if getattr(here.tokens, name) is not None:
-            np.testing.assert_allclose(getattr(there.tokens, name), getattr(here.tokens, name), atol=atol, err_msg=name)
+            np.testing.assert_allclose(
+                getattr(there.tokens, name), getattr(here.tokens, name), atol=atol, err_msg=name
+            )
     assert there.tokens.text == here.tokens.text
     assert there.prompts == here.prompts
     for name in arrays:
-        np.testing.assert_allclose(getattr(there, name), getattr(here, name), atol=atol, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(there, name), getattr(here, name), atol=atol, err_msg=name
+        )
 
 
 # -- logit_lens --------------------------------------------------------
@@ -76,7 +87,9 @@ def test_the_lens(both, case):
 
 
 def test_prompts_of_several_lengths_are_one_job(both):
-    there, here = both("smollm2", lr.logit_lens, PROMPTS, targets=[[" Paris"], [" four"], [" blue"], [" there"]])
+    there, here = both(
+        "smollm2", lr.logit_lens, PROMPTS, targets=[[" Paris"], [" four"], [" blue"], [" there"]]
+    )
     assert there.provenance["jobs"]["jobs"] == 1
     assert_same(there, here)
 
@@ -97,16 +110,33 @@ def test_many_prompts_are_several_jobs_and_a_file(both, settings, tmp_path):
 # -- attribution -------------------------------------------------------
 
 
-@pytest.mark.parametrize(("unit", "against"), [("layer", "mean"), ("component", " London"), ("head", "mean")])
+@pytest.mark.parametrize(
+    ("unit", "against"), [("layer", "mean"), ("component", " London"), ("head", "mean")]
+)
 def test_attribution(both, unit, against):
-    there, here = both("smollm2", lr.attribution, [FRANCE, "Hello"], [" Paris", " Rome"], unit=unit, against=against)
+    there, here = both(
+        "smollm2",
+        lr.attribution,
+        [FRANCE, "Hello"],
+        [" Paris", " Rome"],
+        unit=unit,
+        against=against,
+    )
     assert there.parts == here.parts
     assert there.against == here.against
     assert_same(there, here, ATTRIBUTED)
 
 
 def test_attribution_to_a_layer_in_the_middle(both):
-    there, here = both("tiny", lr.attribution, PROMPTS, [" Paris"], unit="head", at_layer=1, positions=slice(-2, None))
+    there, here = both(
+        "tiny",
+        lr.attribution,
+        PROMPTS,
+        [" Paris"],
+        unit="head",
+        at_layer=1,
+        positions=slice(-2, None),
+    )
     assert there.parts == here.parts
     assert_same(there, here, ATTRIBUTED)
 
@@ -127,7 +157,12 @@ def assert_same_text(there, here):
 
 
 def test_greedy_text(both):
-    options = {"max_new_tokens": 8, "do_sample": False, "include_prompt": True, "targets": [" Paris"]}
+    options = {
+        "max_new_tokens": 8,
+        "do_sample": False,
+        "include_prompt": True,
+        "targets": [" Paris"],
+    }
     there, here = both("smollm2", lr.generate_lens, FRANCE, **options)
     assert here.responses[0].finish == "length"
     assert_same_text(there, here)
@@ -177,12 +212,15 @@ SAMPLED = {"max_new_tokens": 6, "temperature": 0.9, "top_p": 0.9, "sample_top_k"
 def test_a_seed_gives_the_same_text_where_the_caller_is_trusted(server, client, here):
     options = {**SAMPLED, "seed": 5}
     assert_same_text(
-        lr.generate_lens(client(server), FRANCE, **options), lr.generate_lens(here("smollm2"), FRANCE, **options)
+        lr.generate_lens(client(server), FRANCE, **options),
+        lr.generate_lens(here("smollm2"), FRANCE, **options),
     )
 
 
 def test_a_seed_is_refused_to_a_stranger(sandbox_server, client):
-    with pytest.raises(lr.RemoteLensError, match="random numbers it cannot set: leave out the seed") as caught:
+    with pytest.raises(
+        lr.RemoteLensError, match="random numbers it cannot set: leave out the seed"
+    ) as caught:
         lr.generate_lens(client(sandbox_server, "tiny"), FRANCE, seed=5, **SAMPLED)
     assert not caught.value.may_finish
     assert "Nothing was computed" in str(caught.value)

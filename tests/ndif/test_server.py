@@ -14,7 +14,7 @@ import pytest
 from server import HERE, NdifServer, ServerError
 
 import lens_recipes as lr
-from lens_recipes.result import AXES
+from lens_recipes.arrays.lens import AXES
 
 PROMPT = "The capital of France is"
 
@@ -27,13 +27,18 @@ def test_the_lens_says_there_what_it_says_here(any_server, client, here, name):
     assert there.provenance["remote"] is True
     assert len(there.sites) == len(local.sites) == {"smollm2": 30, "tiny": 4}[name]
     for axis in AXES:
-        np.testing.assert_allclose(getattr(there, axis), getattr(local, axis), atol=2e-3, err_msg=axis)
+        np.testing.assert_allclose(
+            getattr(there, axis), getattr(local, axis), atol=2e-3, err_msg=axis
+        )
 
 
 def test_the_package_is_not_there(any_server, client):
     assert "No module named 'lens_recipes'" in any_server.python("import lens_recipes")
     model = client(any_server, "tiny")
-    with pytest.raises(Exception, match="No module named 'lens_recipes'"), model.trace(PROMPT, remote=any_server.url):  # noqa: PT012
+    with (
+        pytest.raises(Exception, match="No module named 'lens_recipes'"),
+        model.trace(PROMPT, remote=any_server.url),
+    ):  # noqa: PT012
         import lens_recipes
 
         names = lens_recipes.__all__.save()  # noqa: F841
@@ -92,7 +97,9 @@ def test_nothing_is_left_of_a_killed_caller(how):
         "s._start_ray = s.start_api = s.start_store = lambda: None; s.start();"
         "print(s.folder, *s.processes(), flush=True); time.sleep(60)"
     )
-    caller = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, text=True)
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, text=True
+    )
     try:
         folder, *pids = caller.stdout.readline().split()
         assert len(pids) == 2
@@ -102,7 +109,9 @@ def test_nothing_is_left_of_a_killed_caller(how):
         while any(alive(int(pid)) for pid in pids) and time.monotonic() < end:
             time.sleep(0.05)
         assert not [pid for pid in pids if alive(int(pid))]
-        assert how != signal.SIGINT or not Path(folder).exists()  # otherwise the next start removes it
+        assert (
+            how != signal.SIGINT or not Path(folder).exists()
+        )  # otherwise the next start removes it
     finally:
         caller.kill()
         caller.wait()

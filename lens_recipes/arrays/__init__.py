@@ -1,0 +1,1 @@
+"""Results as numpy arrays with named axes, the certificate, metrics: no torch, no plotly."""

@@ -1,0 +1,1 @@
+"""The recipes from a shell."""

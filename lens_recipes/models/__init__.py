@@ -1,0 +1,1 @@
+"""Load a model, and find its blocks, norms, heads and unembedding."""

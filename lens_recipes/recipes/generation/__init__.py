@@ -1,0 +1,1 @@
+"""The lens while a model writes."""

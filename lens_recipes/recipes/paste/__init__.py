@@ -1,0 +1,1 @@
+"""Recipes as scripts to copy, for one model."""

@@ -1,0 +1,1 @@
+"""A request becomes batches, batches become arrays: here, or as jobs on an NDIF server."""

@@ -1,0 +1,72 @@
+"""Which server, with which key, and within which limits."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from nnsight.schema.config import CONFIG
+
+from lens_recipes.errors import RemoteLensError
+from lens_recipes.run.remote.addresses import is_server, shown_address
+
+PUBLIC = "https://api.ndif.us"
+
+
+@dataclass
+class RemoteSettings:
+    """How this process uses a server; `lens_recipes.remote_settings` is the one that counts.
+
+    Attributes:
+        patience_s: How long a server that cannot be reached, or has no time (429, 503), is asked again.
+        timeout_s: How long a recipe waits for its jobs; None for as long as they take.
+        connect_s, read_s: How long one request may take to connect, and between two pieces of an answer.
+        poll_s: Longest time between two questions for a job's state.
+        max_back_bytes: Most that one run may bring back, by its estimate.
+        max_server_bytes: Most memory that one batch may take on the server beside the model.
+        tokens_per_job: Batches share a job up to so many tokens.
+        back_bytes_per_job: And up to so many bytes of its result.
+    """
+
+    patience_s: float = 60.0
+    timeout_s: float | None = None
+    connect_s: float = 10.0
+    read_s: float = 60.0
+    poll_s: float = 2.0
+    max_back_bytes: int = 256 * 2**20
+    max_server_bytes: int = 8 * 2**30
+    tokens_per_job: int = 16384
+    back_bytes_per_job: int = 32 * 2**20
+
+
+remote_settings = RemoteSettings()
+
+
+def api_key() -> str | None:
+    """The key of this user: of the environment now, else of nnsight's own configuration.
+
+    Raises:
+        RemoteLensError: it cannot be a key. What would send it says so with the key in its message.
+    """
+    key = (os.environ.get("NDIF_API_KEY") or CONFIG.API.APIKEY or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise RemoteLensError(
+            "the API key that is set is none: it holds characters that no key has.",
+            "Copy it again from https://login.ndif.us, and set it with NDIF_API_KEY or nnsight.login().",
+        )
+    return key or None
+
+
+def address(remote: bool | str) -> str:
+    """The server that `remote` means.
+
+    Raises:
+        RemoteLensError: it is no address of a server.
+    """
+    host = (os.environ.get("NDIF_HOST") or CONFIG.API.HOST) if remote is True else str(remote)
+    if not is_server(host):
+        raise RemoteLensError(
+            f"{shown_address(host)!r} is no address of a server.",
+            'Pass remote=True for NDIF, an address like "https://host" or "http://127.0.0.1:8001", or "local".',
+        )
+    return host.rstrip("/")

@@ -1,0 +1,1 @@
+"""What runs inside `model.trace`, here or on a server: torch and nnsight only, nothing else of this package."""

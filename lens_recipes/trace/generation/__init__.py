@@ -1,0 +1,1 @@
+"""Read the lens while the model writes, here or on a server."""

@@ -1,0 +1,1 @@
+"""What all figures share: style, colours, axes, the grid of sites and tokens."""

@@ -1,0 +1,131 @@
+"""A figure as a file: a page, a bitmap, a vector drawing; complete or not at all."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from lens_recipes.errors import LensError
+from lens_recipes.views.files import atomic_file
+
+
+def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool = False) -> None:
+    """Write a figure as one HTML file.
+
+    Args:
+        figure: Any plotly figure.
+        path: Where to.
+        offline: True puts plotly.js (4.5 MB) into the file; otherwise it comes from a CDN when the page is opened.
+
+    Raises:
+        LensError: the path cannot be written.
+    """
+    page = figure.to_html(
+        include_plotlyjs=True if offline else "cdn", full_html=True, auto_play=False
+    )
+    with atomic_file(path) as scratch:
+        scratch.write_text(page, encoding="utf-8")
+
+
+def save_png(
+    figure: go.Figure,
+    path: str | os.PathLike[str],
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    scale: float = 2.0,
+) -> None:
+    """Write a figure as a bitmap of (width × scale) × (height × scale) pixels.
+
+    A browser draws it, without a network: the extra `png` and a Chrome or Chromium must be there. TeX is not set.
+
+    Args:
+        figure: Any plotly figure.
+        path: Where to, `.png`.
+        width, height: Of the layout, in pixels. None: the figure's own, or 700 × 500 where it has none.
+        scale: Pixels of the file for each pixel of the layout; 2 is sharp on a printed page.
+
+    Raises:
+        ValueError: another suffix, or a size that is not a number above 0.
+        LensError: kaleido or a browser is missing, the browser fails, or the path cannot be written.
+
+    Example:
+        >>> save_png(heatmap(result), "lens.png", scale=3)
+    """
+    _save(figure, path, "png", {"width": width, "height": height, "scale": scale})
+
+
+def save_svg(
+    figure: go.Figure,
+    path: str | os.PathLike[str],
+    *,
+    width: int | None = None,
+    height: int | None = None,
+) -> None:
+    """Write a figure as a vector drawing, sharp at any size; otherwise as `save_png`.
+
+    Args:
+        figure: Any plotly figure.
+        path: Where to, `.svg`.
+        width, height: Of the layout, in pixels. None: the figure's own, or 700 × 500 where it has none.
+
+    Raises:
+        ValueError: another suffix, or a size that is not a number above 0.
+        LensError: kaleido or a browser is missing, the browser fails, or the path cannot be written.
+
+    Example:
+        >>> save_svg(trajectory(result), "paris.svg")
+    """
+    _save(figure, path, "svg", {"width": width, "height": height})
+
+
+def _save(
+    figure: go.Figure, path: str | os.PathLike[str], kind: str, sizes: dict[str, float | None]
+) -> None:
+    if Path(path).suffix.lower() != f".{kind}":
+        raise ValueError(f"save_{kind} writes a .{kind} file; received {str(path)!r}.")
+    for name, size in sizes.items():
+        if size is not None and not (isinstance(size, int | float) and 0 < size < math.inf):
+            raise ValueError(f"{name}={size!r} must be a number above 0.")
+    with atomic_file(
+        path
+    ) as scratch:  # first: a folder that is not there is found before a browser is started
+        scratch.write_bytes(_drawn(figure, {"format": kind} | sizes))
+
+
+def _drawn(figure: go.Figure, options: dict[str, str | float | None]) -> bytes:
+    """A figure as the bytes of an image, drawn by a browser that this starts and stops.
+
+    Not `figure.to_image`: that has the page wait for MathJax from a CDN, and says of all faults that they are a
+    `RuntimeError`.
+    """
+    try:
+        from kaleido import calc_fig_sync
+        from kaleido.errors import ChromeNotFoundError
+    except ImportError:  # or older than 1, which is another program
+        raise LensError(
+            "an image of a figure is drawn by kaleido 1 or newer, which is not installed: "
+            "pip install 'lens-recipes[png]', or write a page with write_html."
+        ) from None
+    try:
+        return calc_fig_sync(figure, opts=options, kopts={"mathjax": False})
+    except ChromeNotFoundError:
+        wanted = os.environ.get(
+            "BROWSER_PATH"
+        )  # it goes before the PATH, and before the usual places
+        looked = f" (BROWSER_PATH={wanted!r} names no file)" if wanted else ""
+        raise LensError(
+            f"an image of a figure is drawn by Chrome or Chromium, and none was found{looked}: install one (the "
+            "command plotly_get_chrome, or Debian's package chromium), name one in BROWSER_PATH, or write a page with "
+            "write_html."
+        ) from None
+    except (
+        Exception
+    ) as error:  # of a browser that does not start, hangs or refuses: all of kaleido's sorts
+        said = " ".join(map(str, error.args)) or "it said no more"
+        raise LensError(
+            f"the browser did not draw the figure: {type(error).__name__}: {said}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Results as tables: on a terminal, as Markdown, as tab-separated values."""
