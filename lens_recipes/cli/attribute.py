@@ -48,7 +48,7 @@ def attribute_command(
     against: Annotated[
         str | None,
         typer.Option(
-            help='Explain the difference to the logit of this token, or to the "mean" of all.'
+            help='Subtract the logit of this token, or with "mean" the mean of all logits.'
         ),
     ] = None,
     unit: Annotated[Unit, typer.Option(help="What the logit is split into.")] = Unit.layer,

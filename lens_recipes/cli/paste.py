@@ -12,7 +12,7 @@ from lens_recipes.cli.options import EXIT_STATUS, ModelName, parse_indices
 from lens_recipes.cli.outputs import check_writable, note_written
 from lens_recipes.recipes.paste.names import RECIPES
 
-Recipe = StrEnum("Recipe", {name: name for name in RECIPES})  # type: ignore[misc]
+Recipe = StrEnum("Recipe", {recipe: recipe for recipe in RECIPES})  # type: ignore[misc]
 
 
 def paste_command(
@@ -47,6 +47,8 @@ def paste_command(
         note_written([file])
 
 
+RECIPE_LIST = ", ".join(f"{recipe} ({purpose})" for recipe, purpose in RECIPES.items())
+
 PASTE_EXAMPLES = f"""
 Examples:
 
@@ -56,8 +58,7 @@ Examples:
 
   lens-recipes paste remote --model meta-llama/Llama-3.1-70B --layers 40:
 
-Recipes: {", ".join(f"{name} ({purpose})" for name, purpose in RECIPES.items())}. Prompt and targets
-are constants at the top of the script.
+Recipes: {RECIPE_LIST}. Prompt and targets are constants at the top of the script.
 
 {EXIT_STATUS}
 """

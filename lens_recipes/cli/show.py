@@ -96,7 +96,7 @@ def show_command(
     if picture_options and is_attribution:
         raise typer.BadParameter(
             "the file holds an attribution: it has parts, not layers.",
-            param_hint=[f"--{name}" for name in picture_options],
+            param_hint=[f"--{option}" for option in picture_options],
         )
 
     if html is not None:
@@ -165,7 +165,7 @@ def metric_owner(of: list[str] | None) -> str | tuple[str, ...] | None:
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that have a value."""
-    return {name: value for name, value in options.items() if value is not None}
+    return {option: value for option, value in options.items() if value is not None}
 
 
 # -- the views ---------------------------------------------------------

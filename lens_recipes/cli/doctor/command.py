@@ -63,10 +63,12 @@ def examine(remote: bool | str = False) -> Report:
     """
     if isinstance(remote, str) and not is_server(remote):
         raise ValueError(no_address(remote))
-    needed = {name: packages.version(name) for name in ("lens-recipes", *packages.REQUIRED)}
+    needed = {
+        package: packages.version(package) for package in ("lens-recipes", *packages.REQUIRED)
+    }
     report = Report(
         packages={"python": platform.python_version(), **needed},
-        optional={name: packages.version(name) for name in packages.OPTIONAL},
+        optional={package: packages.version(package) for package in packages.OPTIONAL},
         machine=machine.measure_machine(),
         key_from="environment" if os.environ.get("NDIF_API_KEY") else None,
     )

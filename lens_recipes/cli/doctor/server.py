@@ -136,9 +136,9 @@ def advice(error: RemoteLensError) -> str:
     if isinstance(cause, httpx.ReadTimeout):
         return TRY_AGAIN
     hints = ["Is the address right (--host, NDIF_HOST), the server up and this machine online?"]
-    for name in sorted(os.environ):
-        if name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
-            hints.append(f"{name} may lead it astray.")
+    for variable in sorted(os.environ):
+        if variable.lower() in ("http_proxy", "https_proxy", "all_proxy"):
+            hints.append(f"{variable} may lead it astray.")
     if "CERTIFICATE" in error.happened:
         hints.append("Behind a proxy with a certificate of its own, set SSL_CERT_FILE to it.")
     return " ".join(hints)
@@ -200,21 +200,21 @@ def note_versions(report: Report, server: ServerReport, answer: dict[str, Any]) 
         remedy = "Compare versions with those who run the server."
         raise RemoteLensError(f"{server.host}/env does not list packages.", remedy)
     ours = ndif.get_local_env()["packages"]
-    critical = [name for name in REQUIRED if name in ndif.CRITICAL_PACKAGES]
-    versions = {name: str(theirs[name]) for name in critical if name in theirs}
+    critical = [package for package in REQUIRED if package in ndif.CRITICAL_PACKAGES]
+    versions = {package: str(theirs[package]) for package in critical if package in theirs}
     server.versions = {"python": python, **versions}
     if minor(python) != minor(platform.python_version()):
         server.differences.append(Difference("python", platform.python_version(), python, False))
-    for name in sorted(theirs, key=lambda name: (name not in critical, name.lower())):
-        here, there = str(ours.get(name, "local")), str(theirs[name])
+    for package in sorted(theirs, key=lambda package: (package not in critical, package.lower())):
+        here, there = str(ours.get(package, "local")), str(theirs[package])
         if here != "local" and here.partition("+")[0] != there.partition("+")[0]:
-            server.differences.append(Difference(name, here, there, name in critical))
+            server.differences.append(Difference(package, here, there, package in critical))
     for difference in server.differences:
-        name = difference.package
-        if name in WHY:
+        package = difference.package
+        if package in WHY:
             level = "warning" if difference.critical else "note"
-            problem = f"{name} is {difference.here} here and {difference.there} on the server"
-            report.add(level, name, f"{problem}: {WHY[name]}.", way_to_follow(difference))
+            problem = f"{package} is {difference.here} here and {difference.there} on the server"
+            report.add(level, package, f"{problem}: {WHY[package]}.", way_to_follow(difference))
     # The first known conflict, on a server: a key without trust runs without the model's weights.
     conflict = KNOWN[0].versions
     untrusted = server.key == "accepted" and "trusted" not in server.tags
@@ -227,14 +227,14 @@ def note_versions(report: Report, server: ServerReport, answer: dict[str, Any]) 
 
 def way_to_follow(difference: Difference) -> str:
     """Say how to have here what the server has, if this package runs with it."""
-    name, release = difference.package, difference.there.partition("+")[0]
-    if name == "python":
+    package, release = difference.package, difference.there.partition("+")[0]
+    if package == "python":
         return f"If something fails there, use Python {minor(release)} here, too."
     for wanted in map(Requirement, importlib.metadata.requires("lens-recipes") or []):
-        if wanted.name == name and not meets(release, wanted):
-            needs = f"lens-recipes needs {name}{wanted.specifier}"
+        if wanted.name == package and not meets(release, wanted):
+            needs = f"lens-recipes needs {package}{wanted.specifier}"
             return f"{needs}: ask those who run the server for that."
-    return f"If something fails there: pip install '{name}=={release}'"
+    return f"If something fails there: pip install '{package}=={release}'"
 
 
 def minor(version: str) -> str:

@@ -74,9 +74,9 @@ def print_report(report: Report, console: Console) -> None:
 
 def package_rows(report: Report) -> Rows:
     """Return the versions of packages, and what the missing ones would be for."""
-    rows = [(name, version or "missing") for name, version in report.packages.items()]
-    for name, version in report.optional.items():
-        rows.append((name, version or f"not there ({OPTIONAL[name]})"))
+    rows = [(package, version or "missing") for package, version in report.packages.items()]
+    for package, version in report.optional.items():
+        rows.append((package, version or f"not there ({OPTIONAL[package]})"))
     return rows
 
 
@@ -138,9 +138,9 @@ def version_rows(report: Report, server: ServerReport) -> Rows:
     different = [difference.package for difference in server.differences]
     versions = server.versions or {}
     rows = []
-    for name, version in versions.items():
-        mark = ", which differs" if name in different else ""
-        rows.append((name, f"here {report.packages[name]}, on the server {version}{mark}"))
+    for package, version in versions.items():
+        mark = ", which differs" if package in different else ""
+        rows.append((package, f"here {report.packages[package]}, on the server {version}{mark}"))
     for other in server.differences:
         if other.package not in versions:
             rows.append((other.package, f"here {other.here}, on the server {other.there}"))

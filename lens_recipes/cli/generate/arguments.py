@@ -26,7 +26,7 @@ class GivenSettings:
     def sampler(self) -> dict[str, float]:
         """Return the settings of the sampler that were given."""
         settings = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
-        return {name: value for name, value in settings.items() if value is not None}
+        return {setting: value for setting, value in settings.items() if value is not None}
 
 
 def option_name(setting: str) -> str:

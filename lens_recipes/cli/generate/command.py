@@ -183,7 +183,7 @@ def check_stops(values: list[str] | None) -> list[str] | None:
 def check_greedy(given: GivenSettings) -> None:
     """Refuse settings of the sampler beside `--greedy`."""
     if given.greedy and given.sampler:
-        unused = ", ".join(f"--{option_name(name)}" for name in given.sampler)
+        unused = ", ".join(f"--{option_name(setting)}" for setting in given.sampler)
         raise typer.BadParameter(
             f"greedy decoding has no use for {unused}: leave one out.", param_hint="--greedy"
         )
@@ -204,7 +204,7 @@ def note_interrupt(n_tokens: int) -> None:
 
 
 DEFAULT_OPTIONS = ", ".join(
-    f"--{option_name(name)} {value}" for name, value in SAMPLER_DEFAULTS.items()
+    f"--{option_name(setting)} {value}" for setting, value in SAMPLER_DEFAULTS.items()
 )
 
 GENERATE_EXAMPLES = f"""

@@ -62,8 +62,8 @@ def plan_generation(model: Any, prompt: Any, given: GivenSettings) -> Plan:
         do_sample = not given.greedy
     defaults: dict[str, float] = {}
     if do_sample:
-        missing = [name for name in SAMPLER_DEFAULTS if name not in checkpoint]
-        defaults = {name: SAMPLER_DEFAULTS[name] for name in missing}
+        missing = [setting for setting in SAMPLER_DEFAULTS if setting not in checkpoint]
+        defaults = {setting: SAMPLER_DEFAULTS[setting] for setting in missing}
     sampler = defaults | given.sampler
     seed = given.seed
     if seed is None and do_sample and not resolve_remote(model, None):  # a server may not take one
@@ -79,7 +79,7 @@ def plan_generation(model: Any, prompt: Any, given: GivenSettings) -> Plan:
     }
     overridden = settings_of_several_texts(checkpoint)
     if overridden:
-        options["generation_config"] = {name: ONE_TEXT[name] for name in overridden}
+        options["generation_config"] = {setting: ONE_TEXT[setting] for setting in overridden}
     used = generation_settings(model, **options).used
     words = [
         sampling_words(do_sample, given, checkpoint),
@@ -93,11 +93,11 @@ def plan_generation(model: Any, prompt: Any, given: GivenSettings) -> Plan:
 
 def settings_of_several_texts(checkpoint: dict[str, Any]) -> list[str]:
     """Return the checkpoint's settings that ask for several texts: only one can be followed."""
-    names = []
-    for name, neutral in ONE_TEXT.items():
-        if checkpoint.get(name) not in (None, neutral):
-            names.append(name)
-    return names
+    settings = []
+    for setting, neutral in ONE_TEXT.items():
+        if checkpoint.get(setting) not in (None, neutral):
+            settings.append(setting)
+    return settings
 
 
 # -- the length --------------------------------------------------------
@@ -179,14 +179,14 @@ def sampler_words(
     if not do_sample:
         return []
     words = []
-    for name in SAMPLER_DEFAULTS:
-        if name in given.sampler:
+    for setting in SAMPLER_DEFAULTS:
+        if setting in given.sampler:
             source = "given"
-        elif name in defaults:
+        elif setting in defaults:
             source = "default"
         else:
             source = "checkpoint"
-        words.append(f"{option_name(name)} {used[name]} ({source})")
+        words.append(f"{option_name(setting)} {used[setting]} ({source})")
     return words
 
 
@@ -207,11 +207,11 @@ def checkpoint_words(
 ) -> list[str]:
     """Say what else the checkpoint sets, and what of it had to be overridden."""
     words = []
-    for name, value in used.items():
-        described = name in DESCRIBED or name in ONE_TEXT or name.endswith("token_id")
+    for setting, value in used.items():
+        described = setting in DESCRIBED or setting in ONE_TEXT or setting.endswith("token_id")
         if not described:
-            words.append(f"{name} {value} (checkpoint)")
-    for name in overridden:
-        reason = f"the checkpoint's {checkpoint[name]} is not one text"
-        words.append(f"{name} {ONE_TEXT[name]} ({reason})")
+            words.append(f"{setting} {value} (checkpoint)")
+    for setting in overridden:
+        reason = f"the checkpoint's {checkpoint[setting]} is not one text"
+        words.append(f"{setting} {ONE_TEXT[setting]} ({reason})")
     return words
