@@ -19,6 +19,7 @@ from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.recipes.generation import generate as generation
 from lens_recipes.recipes.generation import transcript
 from lens_recipes.trace.generation import recorder as decoding
+from lens_recipes.trace.operations import ModuleCall
 
 IDS = tiny.random_ids(batch=1, length=7)
 NEW = 6
@@ -542,7 +543,14 @@ def test_ctrl_c_in_the_second_batch_leaves_the_first_whole(llama, monkeypatch, t
     assert lr.LensResult.load(tmp_path / "part.json").responses == part.responses
 
 
-MOMENTS = ["_arrays", "fill_buffers", "readout", "synchronized_time", "certificate_of", "token_texts"]
+MOMENTS = [
+    "_arrays",
+    "fill_buffers",
+    "readout",
+    "synchronized_time",
+    "certificate_of",
+    "token_texts",
+]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -813,7 +821,7 @@ def test_a_lens_that_is_not_the_models_own_is_refused(llama, monkeypatch):
 
     def wrong(model, tail, *rest):
         return unembed(
-            model, tail[1:] if tail[0][0] == "call" else tail, *rest
+            model, tail[1:] if isinstance(tail[0], ModuleCall) else tail, *rest
         )  # the final norm forgotten
 
     monkeypatch.setattr(decoding, "unembed", wrong)

@@ -17,7 +17,14 @@ from lens_recipes.trace import operations
 from lens_recipes.trace import readout as module
 from lens_recipes.trace.buffers import token_axis
 from lens_recipes.trace.lens_head import unembed, whole_tiles
-from lens_recipes.trace.operations import first_of, model_logits
+from lens_recipes.trace.operations import (
+    CastTo,
+    Elementwise,
+    KeepColumns,
+    ModuleCall,
+    first_of,
+    model_logits,
+)
 from lens_recipes.trace.readout import readout
 
 HUGE = 2**30
@@ -351,13 +358,13 @@ def test_a_tail_is_replayed_step_by_step():
     with torch.no_grad():
         rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
         tail = [
-            ("call", "norm", True, None),
-            ("call", "out", False, "cpu"),
-            ("keep", 4),
-            ("call", "head", False, None),
-            ("op", "div", 3.0),
-            ("op", "tanh"),
-            ("cast", "bfloat16"),
+            ModuleCall("norm", is_norm=True, device=None),
+            ModuleCall("out", is_norm=False, device="cpu"),
+            KeepColumns(4),
+            ModuleCall("head", is_norm=False, device=None),
+            Elementwise("div", (3.0,)),
+            Elementwise("tanh", ()),
+            CastTo("bfloat16"),
         ]
 
         class Model:

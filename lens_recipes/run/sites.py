@@ -15,6 +15,7 @@ from lens_recipes.models.structure.anatomy import Anatomy
 from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.models.structure.parts import Block, Heads, HookPoint
 from lens_recipes.run.prompts import pick_indices
+from lens_recipes.trace.operations import Operation
 
 COMPONENTS = ORDER[:-1]  # all but a vector
 
@@ -33,7 +34,7 @@ class Reads:
     plan: list[tuple]
     n_slots: int
     slots: list[int]
-    heads: list[tuple[list[int], list[tuple]] | None]
+    heads: list[tuple[list[int], list[Operation]] | None]
 
     def plain(self, n_sites: int, norm: bool = True) -> dict[str, Any]:
         """All of it as plain values that can travel, and the rows that `readout` makes of it as "sites"."""
@@ -241,7 +242,7 @@ def site_reads(sites: list[Site], blocks: list[Block], family: str) -> Reads:
     return Reads(plan, len(slot_of), [slot_of[site._replace(head=None)] for site in sites], heads)
 
 
-def _columns(block: Block, site: Site, family: str) -> tuple[list[int], list[tuple]] | None:
+def _columns(block: Block, site: Site, family: str) -> tuple[list[int], list[Operation]] | None:
     if site.head is None:
         return None
     heads = heads_of(block, site.layer or 0, family)

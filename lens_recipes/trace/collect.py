@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import head_writes, one_head, to_float32
-from lens_recipes.trace.operations import first_of, replay, slices
+from lens_recipes.trace.operations import Operation, first_of, replay, slices
 
 
 def collect(
@@ -99,7 +99,7 @@ def site_streams(
     model: Any,
     vectors: list[Any],
     slots: list[int],
-    heads: list[tuple[list[int], list[tuple]] | None],
+    heads: list[tuple[list[int], list[Operation]] | None],
 ) -> list[Any]:
     """What `readout` reads of each site: a vector, or for a head what makes its share out of that of all heads."""
     own = zip(slots, heads, strict=True)

@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lens_recipes.trace.operations import replay, slices
+from lens_recipes.trace.operations import (
+    Operation,
+    is_norm_call,
+    replay,
+    slices,
+    unembedding_index,
+)
 
 # The logits of some rows, and slices of their columns: after a slice was given, its columns are filled.
 Tiles = tuple[Tensor, Iterator[slice]]
@@ -23,7 +29,7 @@ COPIES = 3  # arrays of [row, vocabulary] that one chunk needs at once where the
 
 def unembed(
     model: Any,
-    tail: list[tuple],
+    tail: list[Operation],
     weight: tuple[Tensor, Tensor | None] | None,
     scratch: dict[bool, Tensor],
     rows: Tensor,
@@ -37,9 +43,9 @@ def unembed(
     `norm=False` leaves out the final norm and reads the raw stream. The tiles of the next call with the same `norm`
     take the place of these, in `scratch`: fresh memory for each chunk costs page faults, and leaves holes behind.
     """
-    head = max(i for i, step in enumerate(tail) if step[0] == "call")
+    head = unembedding_index(tail)
     x = rows.unsqueeze(0)  # modules expect [batch, position, d_model]
-    before = [step for step in tail[:head] if norm or not (step[0] == "call" and step[2])]
+    before = [operation for operation in tail[:head] if norm or not is_norm_call(operation)]
     x = replay(model, before, x)
     if weight is None:
         logits = replay(model, tail[head:], x)[0].float().to(rows.device)
@@ -67,7 +73,7 @@ def tile_width(logits: Float[Tensor, "*row vocab"]) -> int:
 
 
 def _products(
-    x: Tensor, weight: Tensor, bias: Tensor | None, after: list[tuple], logits: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor | None, after: list[Operation], logits: Tensor
 ) -> Iterator[slice]:
     for here in vocabulary_tiles(logits):
         if bias is None:

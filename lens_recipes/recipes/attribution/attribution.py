@@ -30,7 +30,6 @@ from lens_recipes.models.handle import (
 )
 from lens_recipes.models.structure.anatomy import Anatomy, anatomy, head_operations_for
 from lens_recipes.models.structure.blocks import attention_of, residual_blocks
-from lens_recipes.models.structure.head_path import split_at_unembedding
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.recipes.attribution.parts import groups_of, name_parts, spread
@@ -52,7 +51,7 @@ from lens_recipes.run.schema import attribution_schema
 from lens_recipes.run.sites import heads_of, refuse_broken
 from lens_recipes.trace.attribution.decompose import certificate_arrays, decompose
 from lens_recipes.trace.collect import collect
-from lens_recipes.trace.operations import model_logits
+from lens_recipes.trace.operations import KeepColumns, model_logits, split_at_unembedding
 
 
 @recipe
@@ -305,7 +304,9 @@ def _target_rows(model: Envoy, parts: Anatomy) -> tuple[torch.Tensor, torch.Tens
         and head.weight.device.type != "meta"
     )
     changed = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
-    cut = any(step[0] == "keep" for step in parts.tail)  # the mean is not that of all rows
+    cut = any(
+        isinstance(operation, KeepColumns) for operation in parts.tail
+    )  # the mean is not that of all rows
     return (head.weight, head.bias) if plain and not changed and not cut else None
 
 

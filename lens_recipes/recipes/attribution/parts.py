@@ -15,6 +15,7 @@ from lens_recipes.models.structure.anatomy import Anatomy
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.run.batches import Batch
 from lens_recipes.run.sites import block_plan, heads_of
+from lens_recipes.trace.operations import Operation
 
 
 def groups_of(
@@ -69,7 +70,7 @@ def _components(block: Block) -> list[str]:
     return list(dict.fromkeys(write.component for write in block.writes))
 
 
-def _later(blocks: list[Block], layer: int) -> list[tuple]:
+def _later(blocks: list[Block], layer: int) -> list[Operation]:
     """What is done to the stream after a block (−1: from the embedding on), nothing in most models."""
     return [step for block in blocks[layer + 1 :] for step in (*block.between, *block.carry)]
 

@@ -20,7 +20,7 @@ from lens_recipes.trace.attribution.freeze import (
     head_writes,
     to_float32,
 )
-from lens_recipes.trace.operations import first_of, replay, slices
+from lens_recipes.trace.operations import HeadOperations, Operation, first_of, replay, slices
 from lens_recipes.trace.readout import logit_errors
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def decompose(
     model: Any,
-    tail: tuple[list[tuple], list[tuple], list[tuple]],
+    tail: HeadOperations,
     weight: tuple[Tensor, Tensor | None] | None,
     x: Float[Tensor, "token d_model"],
     groups: list[tuple],
@@ -86,7 +86,7 @@ def decompose(
     return {name: torch.cat(parts, 1 if name == "values" else 0) for name, parts in found.items()}
 
 
-def _vocab(model: Any, before: list[tuple], linear: list[tuple], x: Tensor) -> int:
+def _vocab(model: Any, before: list[Operation], linear: list[Operation], x: Tensor) -> int:
     return replay(model, linear, replay(model, before, x[:1].unsqueeze(0))).shape[-1]
 
 
@@ -116,7 +116,7 @@ def _rows_of(
 
 def _scores(
     model: Any,
-    linear: list[tuple],
+    linear: list[Operation],
     target_rows: tuple[Tensor, Tensor] | None,
     ids: Int[Tensor, "token column"],
     mean: bool,
@@ -142,8 +142,8 @@ def _pick(
 
 def _capped(
     model: Any,
-    linear: list[tuple],
-    cap: list[tuple],
+    linear: list[Operation],
+    cap: list[Operation],
     normed: Tensor,
     ids: Tensor,
     mean: bool,
@@ -206,7 +206,7 @@ def _bias_of(model: Any, path: str, width: int, like: Tensor) -> Float[Tensor, "
 
 def certificate_arrays(
     model: Any,
-    tail: list[tuple],
+    tail: list[Operation],
     streams: tuple[Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]],
     final: Float[Tensor, "batch position vocab"],
     where: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],

@@ -10,42 +10,64 @@ weights: a norm's scale and bias are read by calling it on a few probe vectors.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lens_recipes.trace.operations import first_of, replay
+from lens_recipes.trace.operations import ModuleCall, Operation, is_norm_call
 
-if TYPE_CHECKING:
-    Frozen = list[tuple]
+
+class FrozenNorm(NamedTuple):
+    """A norm as the affine map that it is at some tokens: gain ⊙ v + bias, of v minus its mean if `centred`.
+
+    Attributes:
+        gain: `[token, d_model]`.
+        bias: `[d_model]`.
+        centred: Whether the mean of a vector is taken off first, as in a layer norm.
+    """
+
+    gain: Tensor
+    bias: Tensor
+    centred: bool
+
+
+class CallInDtype(NamedTuple):
+    """A call of a module, which takes its input in one dtype."""
+
+    call: ModuleCall
+    dtype: torch.dtype
+
+
+FrozenOperation = FrozenNorm | CallInDtype | Operation
 
 
 def freeze_norm(
-    model: Any, steps: list[tuple], x: Float[Tensor, "token d_model"]
-) -> tuple[Frozen, Tensor]:
-    """The steps with every norm as the linear map that it is at `x`, and what the steps make of `x`."""
-    frozen: list[tuple] = []
-    for step in steps:
-        after = replay(model, [step], x.unsqueeze(0))[0]
-        if step[0] != "call":
-            frozen.append(step)
+    model: Any, operations: Sequence[Operation], x: Float[Tensor, "token d_model"]
+) -> tuple[list[FrozenOperation], Tensor]:
+    """Return the operations with every norm as the linear map that it is at `x`, and what they make of `x`."""
+    frozen: list[FrozenOperation] = []
+    for operation in operations:
+        after = operation.apply(model, x.unsqueeze(0))[0]
+        if not isinstance(operation, ModuleCall):
+            frozen.append(operation)
+        elif operation.is_norm:
+            frozen.append(_as_linear(model, operation, x, after))
         else:
-            frozen.append(_as_linear(model, step, x, after) if step[2] else (*step, x.dtype))
+            frozen.append(CallInDtype(operation, x.dtype))
         x = after
     return frozen, x
 
 
-def _as_linear(model: Any, step: tuple, x: Tensor, after: Tensor) -> tuple:
+def _as_linear(model: Any, norm: ModuleCall, x: Tensor, after: Tensor) -> FrozenNorm:
     """Norm(v) = k · scale ⊙ (v − mean v) + bias with k from this run; for an RMS norm without the mean."""
     probe = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device)
     probe[1::2] = -1
     if len(probe) % 2:
         probe[-3:] = torch.tensor([1.0, 1.0, -2.0])  # its mean is 0 at any width
-    pair = to_float32(
-        replay(model, [step], torch.stack([probe, -probe, probe + 1]).unsqueeze(0))[0]
-    )
+    pair = to_float32(norm.apply(model, torch.stack([probe, -probe, probe + 1]).unsqueeze(0))[0])
     up, down, shifted = pair.to(after.device)
     scale, bias = (up - down) / 2 / probe.to(up.device), (up + down) / 2
     centred = bool((shifted - up).abs().max() <= 0.05 * (up - down).abs().max())
@@ -53,7 +75,7 @@ def _as_linear(model: Any, step: tuple, x: Tensor, after: Tensor) -> tuple:
     k = ((to_float32(after) - bias) * direction).sum(-1) / (direction * direction).sum(-1).clamp(
         min=1e-30
     )
-    return ("linear", k[:, None] * scale, bias, centred)
+    return FrozenNorm(k[:, None] * scale, bias, centred)
 
 
 def _centre(x: Tensor, centred: bool) -> Tensor:
@@ -61,25 +83,25 @@ def _centre(x: Tensor, centred: bool) -> Tensor:
 
 
 def apply_affine(
-    model: Any, frozen: Frozen, rows: Float[Tensor, "part token d"]
+    model: Any, frozen: Sequence[FrozenOperation], rows: Float[Tensor, "part token d"]
 ) -> Float[Tensor, "part token out"]:
     """The frozen steps on other vectors, biases included: an affine map, one for each token."""
-    for kind, *step in frozen:
-        if kind == "linear":
-            gain, bias, centred = step
+    for operation in frozen:
+        if isinstance(operation, FrozenNorm):
+            gain, bias, centred = operation
             rows = _centre(to_float32(rows.to(gain.device)), centred) * gain + bias
-        elif kind == "call":
-            rows = _called(model.get(step[0]), step[2], rows if len(step) < 4 else rows.to(step[3]))
+        elif isinstance(operation, CallInDtype):
+            rows = _called(model, operation.call, rows.to(operation.dtype))
+        elif isinstance(operation, ModuleCall):
+            rows = _called(model, operation, rows)
         else:
-            rows = replay(model, [(kind, *step)], rows)
+            rows = operation.apply(model, rows)
     return rows
 
 
-def _called(module: Any, device: str | None, rows: Tensor) -> Tensor:
+def _called(model: Any, call: ModuleCall, rows: Tensor) -> Tensor:
     flat = rows.flatten(0, 1).unsqueeze(0)  # modules expect [batch, position, d_model]
-    return first_of(module(flat if device is None else flat.to(device)))[0].unflatten(
-        0, rows.shape[:2]
-    )
+    return call.apply(model, flat)[0].unflatten(0, rows.shape[:2])
 
 
 def to_float32(x: Tensor) -> Tensor:
@@ -98,7 +120,7 @@ def bfloat16_scale(x: Tensor) -> int:
 def head_writes(
     model: Any,
     columns: list[list[int]],
-    chain: list[tuple],
+    chain: Sequence[Operation],
     x: Float[Tensor, "token inner"],
     here: slice = slice(None),
 ) -> tuple[Float[Tensor, "head token d_model"], Float[Tensor, "token d_model"]]:
@@ -108,11 +130,9 @@ def head_writes(
     alone is the projection called with the other heads' columns at zero.
     """
     x = x[here]
-    frozen = (
-        freeze_norm(model, chain, x)[0]
-        if any(step[0] == "call" and step[2] for step in chain)
-        else chain
-    )
+    frozen: Sequence[FrozenOperation] = chain
+    if any(is_norm_call(operation) for operation in chain):
+        frozen, _ = freeze_norm(model, chain, x)
     size = bfloat16_scale(x)
     own = x.new_zeros(len(columns) + 1, x.shape[-1])  # the last row is of no head
     own[:-1].scatter_(1, torch.tensor(columns, device=x.device), size)
@@ -121,7 +141,7 @@ def head_writes(
 
 
 def one_head(
-    model: Any, own: list[int], chain: list[tuple], x: Tensor, here: slice
+    model: Any, own: list[int], chain: Sequence[Operation], x: Tensor, here: slice
 ) -> Float[Tensor, "token d_model"]:
     """What one head adds to the stream at some tokens, in the stream's dtype."""
     return head_writes(model, [own], chain, x, here)[0][0].to(x.dtype)
