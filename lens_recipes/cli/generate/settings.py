@@ -13,7 +13,7 @@ from lens_recipes.cli.generate.arguments import (
 )
 from lens_recipes.models.handle import context_length, resolve_remote, tokenizer_of
 from lens_recipes.recipes.generation.sampling import ONE_TEXT, generation_settings, of_checkpoint
-from lens_recipes.run.prompts import encode
+from lens_recipes.run.request.prompts import encode
 
 # Settings that `describe` names in a way of its own, or not at all.
 DESCRIBED = {*SAMPLER_DEFAULTS, "do_sample", "use_cache", "max_new_tokens", "stop", "seed"}
