@@ -146,9 +146,9 @@ def _layers_with(
 
 def refuse_broken(block: Block, layer: int, family: str) -> None:
     """Raise LensError if what a block adds to the stream cannot be told."""
-    if block.broken:
+    if block.unreadable_reason:
         raise LensError(
-            f"{family}: what layer {layer} adds to the residual stream cannot be read: {block.broken}. "
+            f"{family}: what layer {layer} adds to the residual stream cannot be read: {block.unreadable_reason}. "
             'resid_pre and resid_post can be read: components=("resid_pre", "resid_post").'
         )
 
@@ -246,7 +246,7 @@ def _columns(block: Block, site: Site, family: str) -> tuple[list[int], list[Ope
     if site.head is None:
         return None
     heads = heads_of(block, site.layer or 0, family)
-    return heads.columns[site.head], list(heads.chain)
+    return heads.columns[site.head], list(heads.to_stream)
 
 
 def block_plan(
@@ -256,23 +256,29 @@ def block_plan(
     steps: list[tuple[HookPoint, str, tuple[int, ...], Any]] = []
     pre = (*slots.get("resid_pre", ()), *(slots.get("embed", ()) if first else ()))
     if pre or checked:
-        steps.append((block.pre, "pre", pre, (block.between, block.carry) if checked else None))
-    if block.mid and "resid_mid" in slots:
-        later_scaled = bool(block.carry)  # then the sum on the way is not the stream in the middle
-        steps.append((block.mid, "read" if later_scaled else "mid", slots["resid_mid"], None))
+        scales = (block.interblock_scale, block.residual_scale)
+        steps.append((block.resid_pre, "pre", pre, scales if checked else None))
+    if block.resid_mid and "resid_mid" in slots:
+        later_scaled = bool(
+            block.residual_scale
+        )  # then the sum on the way is not the stream in the middle
+        steps.append((block.resid_mid, "read" if later_scaled else "mid", slots["resid_mid"], None))
     for write in block.writes if checked else []:
-        steps.append((write.tap, "write", slots.get(write.component, ()), write.heads is not None))
+        steps.append(
+            (write.point, "write", slots.get(write.component, ()), write.heads is not None)
+        )
         if write.heads and "head_out" in slots:
-            extra = (write.heads.columns, list(write.heads.chain))
-            steps.append((write.heads.read, "heads", slots["head_out"], extra))
-            if write.heads.weights and write.heads.values and "attention" in slots:
-                steps.append(
-                    (write.heads.weights, "attention", slots["attention"], write.heads.item)
-                )
-                steps.append((write.heads.values, "values", slots["values"], None))
+            extra = (write.heads.columns, list(write.heads.to_stream))
+            steps.append((write.heads.point, "heads", slots["head_out"], extra))
+            sources = write.heads.sources
+            if sources is not None and "attention" in slots:
+                item = sources.weights_item
+                steps.append((sources.weights, "attention", slots["attention"], item))
+                steps.append((sources.values, "values", slots["values"], None))
     if "resid_post" in slots or checked:
-        steps.append((block.post, "post", slots.get("resid_post", ()), None))
-    steps.sort(key=lambda step: step[0].when)
+        steps.append((block.resid_post, "post", slots.get("resid_post", ()), None))
+    steps.sort(key=lambda step: step[0].time)
     return [
-        (role, tap.side, tap.path, tap.steps, where, extra) for tap, role, where, extra in steps
+        (role, tap.side, tap.path, tap.operations, where, extra)
+        for tap, role, where, extra in steps
     ]

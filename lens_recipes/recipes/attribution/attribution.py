@@ -22,6 +22,7 @@ from torch import nn
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import (
+    attention_configs,
     context_length,
     exclusive,
     refuse_training,
@@ -29,7 +30,7 @@ from lens_recipes.models.handle import (
     tokenizer_of,
 )
 from lens_recipes.models.structure.anatomy import Anatomy, anatomy, head_operations_for
-from lens_recipes.models.structure.blocks import attention_of, residual_blocks
+from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.recipes.attribution.parts import groups_of, name_parts, spread
@@ -270,7 +271,7 @@ def _checked(blocks: list[Block], unit: str, family: str, remote: bool) -> list[
         )
     for layer, block in attending:
         heads = heads_of(block, layer, family)
-        if unit == "token" and heads.weights is None:
+        if unit == "token" and heads.sources is None:
             why = (
                 "attention weights cannot be read there, unless the server already runs eager attention"
                 if remote else f"the attention weights and values of layer {layer} are not given by any module"
@@ -285,7 +286,7 @@ def _eager(model: Envoy) -> Iterator[None]:
 
     Not by `set_attn_implementation`, which leaves out older families that ask their config all the same.
     """
-    before = attention_of(model._module)
+    before = attention_configs(model._module)
     try:
         for config, _ in before:
             config._attn_implementation_internal = "eager"

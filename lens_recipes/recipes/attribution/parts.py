@@ -43,19 +43,19 @@ def groups_of(
                     groups.append(("one", later, slot))
                     continue
                 heads = heads_of(block, layer, parts.family)
-                group: tuple = ("heads", later, slot, heads.columns, list(heads.chain))
+                group: tuple = ("heads", later, slot, heads.columns, list(heads.to_stream))
                 if unit == "token":
-                    assert heads.weights is not None  # `_checked` has seen to it
-                    assert heads.values is not None
+                    sources = heads.sources
+                    assert sources is not None  # `_checked` has seen to it
                     seen, value = next(slots), next(slots)
                     own |= {"attention": (seen,), "values": (value,)}
-                    how = (heads.values.path, heads.value_width)
+                    how = (sources.values.path, sources.value_width)
                     group = (
                         "sources",
                         *group[1:],
                         seen,
                         value,
-                        heads.value_columns,
+                        sources.value_columns,
                         how,
                         batch.rows.tolist(),
                     )
@@ -72,7 +72,11 @@ def _components(block: Block) -> list[str]:
 
 def _later(blocks: list[Block], layer: int) -> list[Operation]:
     """What is done to the stream after a block (−1: from the embedding on), nothing in most models."""
-    return [step for block in blocks[layer + 1 :] for step in (*block.between, *block.carry)]
+    return [
+        step
+        for block in blocks[layer + 1 :]
+        for step in (*block.interblock_scale, *block.residual_scale)
+    ]
 
 
 def name_parts(blocks: list[Block], unit: str, longest: int) -> list[Part]:
