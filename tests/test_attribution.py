@@ -309,7 +309,7 @@ def test_a_source_token_is_weight_times_value(family):
     layer, source = 1, 3
     write = next(w for w in residual_blocks(model)[layer].writes if w.heads)
     values, columns = (
-        module.get_submodule(write.heads.values.path),
+        module.get_submodule(write.heads.sources.values.path),
         sorted({*itertools.chain(*write.heads.sources.value_columns)}),
     )
     projection = module.get_submodule(write.heads.point.path)
