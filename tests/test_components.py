@@ -17,7 +17,7 @@ import torch
 import lens_recipes as lr
 from lens_recipes.models.components import WRITES
 from lens_recipes.models.structure.blocks import residual_blocks
-from lens_recipes.run.sites import COMPONENTS
+from lens_recipes.run.request.sites import COMPONENTS
 
 POST_NORM = ["openai_gpt", "opt_350m", "bert_lm"]  # what is added is normed with the stream: no sum
 PARALLEL = ["gpt_neox", "gptj", "codegen", "falcon", "phi", "cohere"]
@@ -215,7 +215,7 @@ def test_a_part_that_is_missed_fails_the_certificate(llama, monkeypatch):
     """Both sides are measured: leave a part out, double one, take another tensor, and it says so."""
     import dataclasses
 
-    from lens_recipes.run import sites as module_of_sites
+    from lens_recipes.run.request import sites as module_of_sites
 
     honest = residual_blocks(llama)
 

@@ -76,7 +76,10 @@ class Anatomy:
 
     @property
     def after_unembed(self) -> str:
-        """What happens to the logits after the unembedding, in words (`"div 30, tanh, mul 30"`)."""
+        """Return in words what happens to the logits after the unembedding.
+
+        For instance "div 30, tanh, mul 30".
+        """
         operations = self.tail[unembedding_index(self.tail) + 1 :]
         return ", ".join(str(operation) for operation in operations) or "nothing"
 

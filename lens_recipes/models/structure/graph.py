@@ -58,9 +58,9 @@ class Graph:
         self._time += 1
         self.began[module] = self._time
         self.run_counts[module] = self.run_counts.get(module, 0) + 1
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        if isinstance(first, Tensor):
-            node = self._node_of(first)
+        arguments = [*args, *kwargs.values()]
+        if arguments and isinstance(arguments[0], Tensor):
+            node = self._node_of(arguments[0])
             node.input_of.append(module)
             self.inputs[module] = node
 
@@ -93,8 +93,10 @@ class Graph:
             return self._node_of(value)
         if isinstance(value, dict):
             return {key: self._with_nodes(item) for key, item in value.items()}
-        if type(value) in (tuple, list):
-            return type(value)(self._with_nodes(item) for item in value)
+        if type(value) is list:
+            return [self._with_nodes(item) for item in value]
+        if type(value) is tuple:
+            return tuple(self._with_nodes(item) for item in value)
         return value
 
 
@@ -132,9 +134,9 @@ class BlockGraph:
     def _incoming_stream(self) -> Node | None:
         """Return the block's first argument, if it has the shape and the dtype of a stream."""
         node = self.graph.inputs.get(self.block)
-        if node is None or not node.dtype.is_floating_point:
+        if node is None or node.shape != self.stream_shape or not node.dtype.is_floating_point:
             return None
-        return node if node.shape == self.stream_shape else None
+        return node
 
     def _incoming_point(self) -> HookPoint:
         """Return where the stream before the block is read.
@@ -171,7 +173,8 @@ class BlockGraph:
     ) -> HookPoint:
         """Return what a trace reads at a module: what it takes ("in") or gives ("out")."""
         times = self.graph.began if side == "in" else self.graph.ended
-        return HookPoint(times[module], side, envoy_path(self.path(module)), operations)
+        path = envoy_path(self.path(module))
+        return HookPoint(times[module], side, path, operations)
 
     def carries_stream(self, node: Node) -> bool:
         """Return whether the stream that comes in is a summand of a tensor."""
@@ -185,15 +188,15 @@ class BlockGraph:
     def carrying_nodes(self) -> list[Node]:
         """Return the tensors found so far that carry the stream, those near the output first."""
         carrying = [node for node, carries in self._carries.items() if carries]
-        return carrying[::-1]
+        carrying.reverse()
+        return carrying
 
     def source_module(self, node: Node) -> nn.Module | None:
         """Return the outermost module in the block that gives a tensor, as wide as the stream."""
         if len(node.shape) < 2 or not self.has_width(node):
             return None
-        sources = [
-            module
-            for module in node.output_of
-            if self.is_inside(module) and self.graph.inputs.get(module) is not node
-        ]
-        return sources[-1] if sources else None
+        for module in reversed(node.output_of):
+            passes_it_on = self.graph.inputs.get(module) is node
+            if self.is_inside(module) and not passes_it_on:
+                return module
+        return None

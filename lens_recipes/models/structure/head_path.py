@@ -15,11 +15,11 @@ from lens_recipes.models.structure.probe import (
     TorchCall,
 )
 from lens_recipes.trace.operations import (
-    CastTo,
     Elementwise,
     KeepColumns,
     ModuleCall,
     Operation,
+    cast_to,
     unembedding_index,
 )
 
@@ -110,7 +110,7 @@ def _as_operation(call: TorchCall) -> Operation | None:
     if not isinstance(source, Tensor) or not isinstance(output, Tensor):
         return None
     if call.name == "_to_copy":
-        return CastTo(str(output.dtype).removeprefix("torch."))
+        return cast_to(output.dtype)
     if call.name == "slice" and output.shape[-1] < source.shape[-1]:
         from_the_first_column = rest[:2] in (
             (2, 0),

@@ -1,8 +1,7 @@
 """A tensor of a recorded run as a node: which operation made it, out of which other tensors.
 
 Nodes hold no numbers, apart from single ones and small indices: a run may unpack weights as large
-    as
-the model. The functions here go back from a tensor to the ones that it is a sum, a multiple or
+as the model. The functions here go back from a tensor to the ones that it is a sum, a multiple or
 another layout of.
 """
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from lens_recipes.trace.operations import CastTo, Elementwise, Operation
+from lens_recipes.trace.operations import Elementwise, Operation, cast_to
 
 # Operations that only move numbers about: each output element is one of the input's.
 _SAME_SHAPE = ("alias", "clone", "contiguous", "detach", "lift_fresh")
@@ -74,16 +73,18 @@ class Node:
 
     @property
     def parents(self) -> list[Node]:
-        """The tensors that it was computed from."""
-        return list(_nodes_in((self.args, tuple(self.kwargs.values()))))
+        """Return the tensors that it was computed from."""
+        return [*_nodes_in(self.args), *_nodes_in(list(self.kwargs.values()))]
 
     @property
     def other_layout(self) -> Node | None:
-        """The tensor that holds the same numbers in another layout; None if it was computed."""
+        """Return the tensor that holds the same numbers in another layout, or None."""
         if self.name not in LAYOUT_NAMES:
             return None
         moved = [node for node in self.parents if node.index is None and 0 not in node.shape]
-        return moved[0] if len(moved) == 1 else None
+        if len(moved) != 1:
+            return None
+        return moved[0]
 
 
 def _index_in(tensor: Tensor) -> Tensor | None:
@@ -127,7 +128,9 @@ def linear_origins(node: Node) -> list[Origin]:
     if summands:
         return summands
     origin = single_origin(node)
-    return [] if origin is None else [origin]
+    if origin is None:
+        return []
+    return [origin]
 
 
 def _summands(node: Node) -> list[Origin]:
@@ -151,8 +154,9 @@ def single_origin(node: Node) -> Origin | None:
     scaled = _scaled_origin(node)
     if scaled is not None:
         return scaled
-    moved = node.other_layout
-    return None if moved is None else Origin(moved, ())
+    if node.other_layout is not None:
+        return Origin(node.other_layout, ())
+    return None
 
 
 def _scaled_origin(node: Node) -> Origin | None:
@@ -161,19 +165,21 @@ def _scaled_origin(node: Node) -> Origin | None:
         return None
     first, others = node.args[0], node.args[1:]
     if node.name == "_to_copy":
-        return Origin(first, (CastTo(str(node.dtype).removeprefix("torch.")),))
+        return Origin(first, (cast_to(node.dtype),))
     if node.name not in SCALE_NAMES:
         return None
     if node.name == "mul" and first.number is not None and isinstance(others[0], Node):
         # A number times the stream, in this order.
-        return Origin(others[0], (Elementwise("mul", (first.number,)),))
+        scale = Elementwise("mul", (first.number,))
+        return Origin(others[0], (scale,))
     numbers: list[Any] = []
     for other in others:
         number = other.number if isinstance(other, Node) else other
         if not isinstance(number, int | float):
             return None
         numbers.append(number)
-    return Origin(first, (Elementwise(node.name, tuple(numbers)),))
+    scale = Elementwise(node.name, tuple(numbers))
+    return Origin(first, (scale,))
 
 
 def comes_from(node: Node, name: str, max_operations: int = 16) -> bool:

@@ -104,7 +104,7 @@ class Block:
 
     @property
     def components(self) -> list[str]:
-        """The components that can be read here: first the stream, then what is added to it."""
+        """Return the components that can be read here: the stream, then what is added to it."""
         names = ["resid_pre"]
         if self.resid_mid is not None:
             names.append("resid_mid")
@@ -115,7 +115,7 @@ class Block:
 
     @property
     def n_heads(self) -> int:
-        """How many heads of its attention can be told apart."""
+        """Return how many heads of its attention can be told apart."""
         for write in self.writes:
             if write.heads is not None:
                 return len(write.heads.columns)

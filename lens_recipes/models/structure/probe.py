@@ -44,7 +44,7 @@ class TorchCall(NamedTuple):
 
     @property
     def name(self) -> str:
-        """torch's name of the operation, whether or not it ran in place."""
+        """Return torch's name of the operation, whether or not it ran in place."""
         return self.function.overloadpacket.__name__.removesuffix("_")
 
 

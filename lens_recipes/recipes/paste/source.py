@@ -18,7 +18,7 @@ from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.models.structure.parts import Block, HookPoint
 from lens_recipes.models.structure.probe import ForwardRecord, record_forward
 from lens_recipes.recipes.paste.norm import Norm, norm_of
-from lens_recipes.run.sites import refuse_broken
+from lens_recipes.run.request.sites import refuse_unreadable
 from lens_recipes.trace.operations import (
     CastTo,
     Elementwise,
@@ -136,7 +136,7 @@ class ModelSource:
     def _blocks(self) -> list[Block]:
         blocks = residual_blocks(self.model)
         for layer, block in enumerate(blocks):
-            refuse_broken(block, layer, self.parts.family)
+            refuse_unreadable(block, layer, self.parts.family)
             if block.interblock_scale or block.residual_scale:
                 raise LensError(
                     f"{self.parts.family}: the stream is rescaled at layer {layer}, so what the blocks add does not "
