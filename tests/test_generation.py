@@ -108,7 +108,7 @@ def test_any_family_adds_up_at_every_step(family):
     """In cached steps too, what the blocks and heads add is the stream."""
     model = lr.load(tiny.FAMILIES[family]())
     blocks = residual_blocks(model)
-    if any(block.broken for block in blocks):
+    if any(block.unreadable_reason for block in blocks):
         with pytest.raises(lr.LensError, match="cannot be read"):
             lr.generate_lens(model, IDS, max_new_tokens=2, components="attn_out")
         return

@@ -367,7 +367,7 @@ def test_a_model_in_training_mode_is_refused(llama):
 
 def changed(model, **changes):
     """Put a wrong anatomy in the place of the right one, for this model only."""
-    _anatomy._known[model._module] = dataclasses.replace(lr.anatomy(model), **changes)
+    _anatomy._anatomies[model._module] = dataclasses.replace(lr.anatomy(model), **changes)
 
 
 def assert_refused(model, cause, prompts=None):

@@ -22,7 +22,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 import lens_recipes as lr
-from lens_recipes.models.load import is_multimodal
+from lens_recipes.models.checkpoint_kind import is_multimodal
 from lens_recipes.recipes.paste.names import RECIPES
 from lens_recipes.recipes.paste.norm import Norm, norm_of
 from lens_recipes.recipes.paste.source import expression, listed

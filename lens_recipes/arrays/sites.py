@@ -9,22 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lens_recipes.arrays.axes import Site
+from lens_recipes.models.components import ADDED, NAMES, STREAM
 
-# From left to right in a view: the order in which a block has them. `vector` is what `decode_vectors` reads.
-ORDER = (
-    "embed", "resid_pre", "attn_out", "mixer_out", "head_out", "resid_mid", "mlp_out", "other_out", "resid_post",
-    "vector",
-)  # fmt: skip
+# From left to right in a view: the order in which a block has them. `vector` is what
+# `decode_vectors` reads.
+ORDER = (*NAMES, "vector")
 
-PARTS = (
-    "attn_out",
-    "mixer_out",
-    "head_out",
-    "mlp_out",
-    "other_out",
-)  # what a block adds, not the stream itself
-
-STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")
+PARTS = ADDED  # what a block adds, not the stream itself
 
 MAX_ROWS = 40  # of a figure or a table; beyond that layers are left out, unless asked otherwise
 

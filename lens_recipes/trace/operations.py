@@ -72,6 +72,11 @@ class CastTo(NamedTuple):
         return f"to {self.dtype}"
 
 
+def cast_to(dtype: torch.dtype) -> CastTo:
+    """Return the change to a dtype."""
+    return CastTo(str(dtype).removeprefix("torch."))
+
+
 class KeepColumns(NamedTuple):
     """A cut after the first `n_columns`, as where an unembedding has more rows than tokens."""
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lens_recipes.models.load import checkpoint, is_multimodal, skeleton
+from lens_recipes.models.checkpoint_kind import is_multimodal
+from lens_recipes.models.load import checkpoint, skeleton
 from lens_recipes.recipes.paste.names import RECIPES
 from lens_recipes.recipes.paste.source import ModelSource, listed
 from lens_recipes.run.provenance import shown_name, versions

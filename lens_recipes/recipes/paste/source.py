@@ -108,7 +108,7 @@ class ModelSource:
     @property
     def start(self) -> str:
         """The stream before the first block."""
-        return self._read(self._blocks[0].pre)
+        return self._read(self._blocks[0].resid_pre)
 
     @cached_property
     def added(self) -> list[Added]:
@@ -119,7 +119,7 @@ class ModelSource:
         """
         found: dict[tuple[tuple[str, str], ...], list[int]] = {}
         for layer, block in enumerate(self._blocks):
-            writes = [(write.component, self._read(write.tap, layer)) for write in block.writes]
+            writes = [(write.component, self._read(write.point, layer)) for write in block.writes]
             found.setdefault(tuple(_numbered(writes)), []).append(layer)
         return sorted(
             (Added(layers, writes) for writes, layers in found.items()),
@@ -137,7 +137,7 @@ class ModelSource:
         blocks = residual_blocks(self.model)
         for layer, block in enumerate(blocks):
             refuse_unreadable(block, layer, self.parts.family)
-            if block.between or block.carry:
+            if block.interblock_scale or block.residual_scale:
                 raise LensError(
                     f"{self.parts.family}: the stream is rescaled at layer {layer}, so what the blocks add does not "
                     "sum to it as it is, and a short script would be wrong. lens_recipes.logit_lens(components=…) and "
@@ -156,7 +156,7 @@ class ModelSource:
         if tensors[self._paths[tap.path]].ndim != 3:
             read += f".reshape(1, -1, {self.parts.d_model})"
         read += "[:, -1:]"
-        steps = [step for step in tap.steps if not _changes_nothing(step)]
+        steps = [step for step in tap.operations if not _changes_nothing(step)]
         for number, step in enumerate(steps):
             read = self._applied(step, f"({read})" if number else read)
         return read if steps else f"{read}.clone()"
