@@ -79,11 +79,11 @@ class Metric:
     in_shell: bool = False
 
     @property
-    def array(self) -> str | None:
-        """Return the array of `LensArrays` that holds it; None if it is computed."""
+    def array(self) -> str:
+        """Return the array of `LensArrays` that holds it; empty if it is computed."""
         if isinstance(self.source, str):
             return self.source
-        return None
+        return ""
 
     @property
     def label(self) -> str:

@@ -144,7 +144,7 @@ def find_metric(metric: str, accepted: Iterable[str] = METRICS) -> Metric:
 
 def measured_metrics() -> list[Metric]:
     """Return the metrics that a recipe measures: a result has an array for each."""
-    return [metric for metric in METRICS.values() if metric.array is not None]
+    return [metric for metric in METRICS.values() if metric.array]
 
 
 def fixed_range(metric: str, vocab: int) -> Limits:
