@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 import lens_recipes as lr
 from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.lens import AXES
-from lens_recipes.views import files
+from lens_recipes.views.files import result_file as files
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]
 SUFFIXES = [".json", ".npz"]

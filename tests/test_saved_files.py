@@ -1,4 +1,4 @@
-"""Files that earlier versions saved still open, print what they printed, and are saved as they were.
+"""Files that earlier versions saved still open, print what they printed, and are saved again.
 
 `tests/data` holds five results, each as `.json`, as `.npz`, and as `.txt` with what `print(result)`
 and `print(result.summary())` gave when it was saved, a blank line between them.
