@@ -123,13 +123,13 @@ def fields_of_prompt(result: Any, axes: Axes, number: int) -> dict[str, Any]:
     """
     token_indices = np.flatnonzero(result.tokens.prompt == number)
     fields: dict[str, Any] = {"prompts": [result.prompts[number]]}
-    for name, axis_names in axes.items():
-        array = getattr(result, name)
+    for array_name, axis_names in axes.items():
+        array = getattr(result, array_name)
         if "token" in axis_names:
             array = array.take(token_indices, axis_names.index("token"))
         if axis_names[0] == "prompt":
             array = array[number : number + 1]
-        fields[name] = array
+        fields[array_name] = array
     tokens = _take_tokens(result.tokens, token_indices)
     fields["tokens"] = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
     return fields

@@ -120,19 +120,19 @@ class Step(NamedTuple):
     margin: float
 
 
-def steps(one: LensArrays) -> list[Step]:
+def steps(result: LensArrays) -> list[Step]:
     """Return the steps of one prompt, in the order in which they were taken.
 
     Example:
         >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
         >>> print([(step.wrote, step.first_choice) for step in steps(result[0])])
     """
-    generated_tokens = np.flatnonzero(one.tokens.generated).tolist()
+    generated_tokens = np.flatnonzero(result.tokens.generated).tolist()
     settled_by_token: dict[int, Settled] = {}
-    if generated_tokens and settling(one):
-        settled_by_token = {settled.token: settled for settled in settled_layers(one)}
+    if generated_tokens and settling(result):
+        settled_by_token = {settled.token: settled for settled in settled_layers(result)}
     return [
-        _step(one, number, token, settled_by_token.get(token))
+        _step(result, number, token, settled_by_token.get(token))
         for number, token in enumerate(generated_tokens, start=1)
     ]
 
@@ -162,14 +162,14 @@ def _step(result: LensArrays, number: int, token: int, settled: Settled | None) 
     )
 
 
-def settled_at(one: LensArrays, step: Step) -> str:
+def settled_at(result: LensArrays, step: Step) -> str:
     """Return where a step's first choice settled, in words: "layer 27".
 
     It is "later" where the first choice is not yet top-1 at the last site read.
     """
     if step.site < 0:
         return "later"
-    return site_label(one.sites[step.site])
+    return site_label(result.sites[step.site])
 
 
 # -- statistics --------------------------------------------------------

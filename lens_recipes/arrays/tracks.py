@@ -105,22 +105,23 @@ def _rises(result: LensArrays, values: NDArray[np.float64]) -> NDArray[np.float6
         return np.where(previous >= 0, values - values[previous], np.nan)
 
 
-def at_token(one: LensArrays, of: str | int, token: int) -> NDArray[np.float64]:
+def at_token(result: LensArrays, of: str | int, token: int) -> NDArray[np.float64]:
     """Return the log-probability of a followed token after one token of the prompt, `[site]`.
 
     Args:
-        one: A result of one prompt.
+        result: A result of one prompt.
         of: The token that is followed, as for `numbers_of_token`.
         token: Index of a token of this prompt.
 
     Raises:
         ValueError: the result does not follow it, or it has no number there.
     """
-    logprobs = numbers_of_token(one, of).logprobs[:, token]
+    logprobs = numbers_of_token(result, of).logprobs[:, token]
     if np.isnan(logprobs).all():
+        reason = _why_no_number(result, of)
         raise ValueError(
-            f"of={of!r} has no number at this token: {_why_no_number(one, of)}. Name a target that "
-            "has one, or another position=."
+            f"of={of!r} has no number at this token: {reason}. Name a target that has one, or "
+            "another position=."
         )
     return logprobs.astype(np.float64)
 
@@ -154,29 +155,29 @@ class Track(NamedTuple):
     values: NDArray[np.float64]
 
 
-def tracks(one: LensArrays, of: Any, metric: str, token: int) -> list[Track]:
+def tracks(result: LensArrays, of: Any, metric: str, token: int) -> list[Track]:
     """Return what `of` names, followed through the sites of one prompt.
 
     What has no number after this token is left out.
 
     Args:
-        one: A result of one prompt.
+        result: A result of one prompt.
         of: As for `trajectory`.
         metric: "prob", "logprob" (nats), "rank" (NaN for none), "logit" or "logit_diff" (nats).
         token: Index of a token of this prompt.
     """
-    targets = list(dict.fromkeys(one.target_ids[0].tolist()))
+    targets = list(dict.fromkeys(result.target_ids[0].tolist()))
     if find_metric(metric).about == "pair":
         pair = targets if of is None else named(of)
-        return [_track_of_pair(one, pair, metric, token)]
+        return [_track_of_pair(result, pair, metric, token)]
     if of is None:
         of = targets or ["final"]
     requested = named(of)
-    known = followed(one, token, metric)
+    known = followed(result, token, metric)
     return [
-        _track_of_token(one, name, metric, token)
+        _track_of_token(result, name, metric, token)
         for name in requested
-        if name in known and has_number(one, name, token)
+        if name in known and has_number(result, name, token)
     ]
 
 
@@ -208,22 +209,22 @@ def _track_of_token(result: LensArrays, of: str | int, metric: str, token: int) 
     return Track(key, name, values[:, token].astype(np.float64))
 
 
-def has_number(one: LensArrays, of: str | int, token: int) -> bool:
+def has_number(result: LensArrays, of: str | int, token: int) -> bool:
     """Return whether a followed token has a log-probability at some site after one token."""
-    logprobs = numbers_of_token(one, of).logprobs
+    logprobs = numbers_of_token(result, of).logprobs
     return not np.isnan(logprobs[:, token]).all()
 
 
-def followed(one: LensArrays, token: int, metric: str) -> set[str | int]:
+def followed(result: LensArrays, token: int, metric: str) -> set[str | int]:
     """Return what `of` may name after one token: "next", "final", and texts and ids of tokens.
 
     The tokens are the targets, and the tracked tokens where the metric needs no rank.
     """
-    candidates = list(one.target_ids[0])
+    candidates = list(result.target_ids[0])
     if not find_metric(metric).needs_rank:
-        candidates += list(one.tracked_ids[token])
+        candidates += list(result.tracked_ids[token])
     ids = {int(token_id) for token_id in candidates if token_id >= 0}
-    texts = {one.text(token_id) for token_id in ids}
+    texts = {result.text(token_id) for token_id in ids}
     return {"next", "final", *ids, *texts}
 
 

@@ -126,11 +126,11 @@ def vocab_size(result: LensArrays) -> int:
     return max(2, int(result.provenance.get("vocab_size") or 2))
 
 
-def output_site(one: LensArrays) -> int:
+def output_site(result: LensArrays) -> int:
     """Return the index of the site that is the model's own output; −1 if it was not read."""
-    streams = [index for index, site in enumerate(one.sites) if site.component == "resid_post"]
+    streams = [index for index, site in enumerate(result.sites) if site.component == "resid_post"]
     if not streams:
         return -1
     last = streams[-1]
-    is_output = one.kl_to_final[last].max(initial=0) < 1e-3
+    is_output = result.kl_to_final[last].max(initial=0) < 1e-3
     return last if is_output else -1

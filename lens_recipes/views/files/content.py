@@ -33,10 +33,7 @@ def meta_of(result: Result) -> dict[str, Any]:
     kind = kind_of(type(result))
     meta: dict[str, Any] = {"format": kind.format, "version": kind.version}
     for field_name, field in kind.fields.items():
-        if field_name == "token_text":
-            value = result.tokens.text
-        else:
-            value = getattr(result, field_name)
+        value = result.tokens.text if field_name == "token_text" else getattr(result, field_name)
         meta[field_name] = to_json(field.write(value))
     return meta
 
