@@ -69,13 +69,14 @@ class AttributionArrays:
         """
         number = prompt_number(prompt, len(self))
         fields = fields_of_prompt(self, AXES, number)
-        fields["sources"] = self.sources[number : number + 1]
-        n_sources = sum(len(texts) for texts in fields["sources"])
+        sources = self.sources[number : number + 1]
+        n_sources = len(sources[0]) if sources else 0
         rows = [
             row
             for row, part in enumerate(self.parts)
             if part.source is None or part.source < n_sources
         ]
+        fields["sources"] = sources
         fields["parts"] = [self.parts[row] for row in rows]
         fields["values"] = fields["values"][rows]
         return dataclasses.replace(self, **fields)

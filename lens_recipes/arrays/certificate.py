@@ -22,7 +22,7 @@ TOTAL = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
 class CertifiedResult(Protocol):
-    """What `is_certified` needs of a result: a lens result or an attribution."""
+    """A result that can be certified: a lens result or an attribution."""
 
     @property
     def certificate(self) -> Certificate | None: ...
