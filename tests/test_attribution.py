@@ -169,7 +169,7 @@ def test_rows_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
 
     model = lr.load(tiny.FAMILIES[family]())
     rows = lr.attribution(model, IDS, [7, 9], against="mean", unit="head")
-    monkeypatch.setattr(_attribution, "_target_rows", lambda *_: None)
+    monkeypatch.setattr(_attribution, "target_weight", lambda *_: None)
     for budget in (2**28, 5000):  # all at once, and a few rows at a time
         called = lr.attribution(model, IDS, [7, 9], against="mean", unit="head", max_bytes=budget)
         np.testing.assert_allclose(called.values, rows.values, atol=1e-4)

@@ -215,7 +215,7 @@ def test_a_part_that_is_missed_fails_the_certificate(llama, monkeypatch):
     """Both sides are measured: leave a part out, double one, take another tensor, and it says so."""
     import dataclasses
 
-    from lens_recipes.run import sites as module_of_sites
+    from lens_recipes.run.request import sites as module_of_sites
 
     honest = residual_blocks(llama)
 

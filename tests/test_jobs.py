@@ -419,13 +419,13 @@ def test_what_a_failure_means(client, server, said, happened, todo):
 
 
 def test_an_exception_in_the_block_comes_back_as_one(client, server, monkeypatch):
-    def broken(model, shared, batch):
-        with model.trace(**batch["inputs"]):
+    def broken(model, plan, batch):
+        with model.trace(**batch.inputs):
             out = model.output.no_such_thing.save()
         return {"x": out}
 
     run = lr.logit_lens.prepare(client, PROMPTS)
-    run.block = broken
+    run.traced = broken
     error = failure(jobs.Job(run).result)
     assert "no_such_thing" in error.happened
     assert "Traceback" in str(error.__cause__)

@@ -169,7 +169,7 @@ def test_forty_prompts_in_several_batches_come_back_in_order(llama):
     ]
     options = {"targets": [7, 50], "max_bytes": tiny.STRING_VOCAB * 4 * 40}
     sizes = [
-        len(batch["inputs"]["input_ids"])
+        len(batch.inputs["input_ids"])
         for batch in lr.logit_lens.prepare(llama, prompts, **options).batches
     ]
     together = lr.logit_lens(llama, prompts, **options)
@@ -204,7 +204,7 @@ def test_without_a_tokenizer_prompts_are_run_in_groups_of_equal_length():
     model = lr.load(tiny.llama())
     prompts = [tiny.random_ids(1, n, seed=n)[0].tolist() for n in (4, 6, 4)]
     batches = lr.logit_lens.prepare(model, prompts).batches
-    assert [tuple(batch["inputs"]["input_ids"].shape) for batch in batches] == [(2, 4), (1, 6)]
+    assert [tuple(batch.inputs["input_ids"].shape) for batch in batches] == [(2, 4), (1, 6)]
     together = lr.logit_lens(model, prompts)
     for number, prompt in enumerate(prompts):
         assert_same(together[number], lr.logit_lens(model, prompt))
