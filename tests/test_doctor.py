@@ -23,9 +23,9 @@ import torch
 from nnsight.modeling.transformers import TransformersModel
 
 import lens_recipes as lr
-from lens_recipes.cli.doctor import text as doctor_text
 from lens_recipes.cli.doctor import machine as doctor_machine
 from lens_recipes.cli.doctor import server as doctor_server
+from lens_recipes.cli.doctor import text as doctor_text
 from lens_recipes.cli.doctor.command import examine
 from lens_recipes.cli.doctor.report import Finding
 from lens_recipes.models import smollm2

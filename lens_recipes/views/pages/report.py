@@ -16,7 +16,7 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.arrays.text import escape_page_text
 from lens_recipes.arrays.tracks import named_prompts
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.pages.html import Fact, page_text, script_page
 from lens_recipes.views.pages.report_data import add_tracked_tokens, page_data, token_bytes
 from lens_recipes.views.pages.report_fields import PageData
