@@ -28,7 +28,8 @@ from lens_recipes.arrays.sites import (
 )
 from lens_recipes.arrays.text import escape_page_text, visible_token
 from lens_recipes.arrays.tracks import named_prompts
-from lens_recipes.views.figures.base.color import contrast_colors_along, rank_bar
+from lens_recipes.views.figures.base.color import rank_bar
+from lens_recipes.views.figures.base.contrast import contrast_colors_along
 from lens_recipes.views.figures.base.style import COLORS, DASHES, MARKERS
 from lens_recipes.views.files import atomic_file
 from lens_recipes.views.pages.html import figure_json, script_page
