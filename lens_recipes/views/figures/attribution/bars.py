@@ -145,6 +145,6 @@ def _bar_trace(bars: list[_Bar]) -> go.Bar:
         text=[signed(bar.value) for bar in bars],
         textposition="outside",
         cliponaxis=False,
-        customdata=[f"<b>{_bar_label(bar)}</b><br>{signed(bar.value)} logits" for bar in bars],
+        customdata=[f"<b>{bar.name}</b><br>{signed(bar.value)} logits" for bar in bars],
         hovertemplate=HOVER_TEMPLATE,
     )
