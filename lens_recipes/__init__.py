@@ -33,15 +33,17 @@ if TYPE_CHECKING:
     from lens_recipes.run.remote.estimate import RemoteEstimate, estimate
     from lens_recipes.run.remote.jobs import Job, JobStatus, submit
     from lens_recipes.run.remote.settings import RemoteSettings, remote_settings
-    from lens_recipes.views.figures.attribution import attribution_bars, head_grid, source_map
+    from lens_recipes.views.figures.attribution.bars import attribution_bars
+    from lens_recipes.views.figures.attribution.maps import head_grid, source_map
     from lens_recipes.views.figures.compare.figure import compare
     from lens_recipes.views.figures.export import save_png, save_svg, write_html
     from lens_recipes.views.figures.generation.heatmap import generation_heatmap
     from lens_recipes.views.figures.generation.steps import generation_steps
     from lens_recipes.views.figures.heatmap import heatmap
-    from lens_recipes.views.figures.profile import layer_profile
-    from lens_recipes.views.figures.rank_flow import rank_flow
-    from lens_recipes.views.figures.trajectory import top_tokens, trajectory
+    from lens_recipes.views.figures.layers.profile import layer_profile
+    from lens_recipes.views.figures.layers.rank_flow import rank_flow
+    from lens_recipes.views.figures.layers.top_tokens import top_tokens
+    from lens_recipes.views.figures.layers.trajectory import trajectory
     from lens_recipes.views.pages.generation import write_generation
     from lens_recipes.views.pages.report import report
     from lens_recipes.views.tables.table import table
@@ -124,17 +126,17 @@ _HOME = {
     "save_png": "views.figures.export",
     "save_svg": "views.figures.export",
     "write_html": "views.figures.export",
-    "attribution_bars": "views.figures.attribution",
-    "head_grid": "views.figures.attribution",
-    "source_map": "views.figures.attribution",
+    "attribution_bars": "views.figures.attribution.bars",
+    "head_grid": "views.figures.attribution.maps",
+    "source_map": "views.figures.attribution.maps",
     "compare": "views.figures.compare.figure",
-    "rank_flow": "views.figures.rank_flow",
-    "layer_profile": "views.figures.profile",
+    "rank_flow": "views.figures.layers.rank_flow",
+    "layer_profile": "views.figures.layers.profile",
     "generation_heatmap": "views.figures.generation.heatmap",
     "generation_steps": "views.figures.generation.steps",
     "write_generation": "views.pages.generation",
-    "top_tokens": "views.figures.trajectory",
-    "trajectory": "views.figures.trajectory",
+    "top_tokens": "views.figures.layers.top_tokens",
+    "trajectory": "views.figures.layers.trajectory",
     "report": "views.pages.report",
     "LensResult": "results",
     "Response": "arrays.axes",

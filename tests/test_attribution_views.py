@@ -21,7 +21,8 @@ from lens_recipes.arrays.certificate import Certificate, is_certified
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.errors import LensError
 from lens_recipes.results import Attribution, LensResult
-from lens_recipes.views.figures.attribution import attribution_bars, head_grid, source_map
+from lens_recipes.views.figures.attribution.bars import attribution_bars
+from lens_recipes.views.figures.attribution.maps import head_grid, source_map
 from lens_recipes.views.words import signed
 
 UNITS = ("layer", "component", "head", "token")

@@ -18,7 +18,8 @@ from lens_recipes.arrays.lens import AXES
 from lens_recipes.arrays.metrics import METRICS, measured_metrics, metric_values, output_site
 from lens_recipes.arrays.metrics.entry import Limits, Metric
 from lens_recipes.cli.logit_lens import Metric as ShellMetric
-from lens_recipes.views.figures.base.color import color_axis, colorscale, hexadecimal, luminance
+from lens_recipes.views.figures.base.color import color_axis, colorscale
+from lens_recipes.views.figures.base.contrast import hexadecimal, luminance
 
 PROMPTS = ["some words to begin with", "and others"]
 
@@ -181,7 +182,7 @@ BEST = {"prob": 1.0, "logprob": 0.0, "rank": 0.0, "entropy": 0.0, "kl": 0.0, "lo
 
 def brightness(metric, numbers):
     axis = color_axis(metric, np.array([numbers]), 1000)
-    part = (axis.z - axis.limits["zmin"]) / (axis.limits["zmax"] - axis.limits["zmin"])
+    part = (axis.values - axis.limits["zmin"]) / (axis.limits["zmax"] - axis.limits["zmin"])
     shades = plotly.colors.sample_colorscale(
         colorscale(metric), part[0].tolist(), colortype="tuple"
     )
@@ -260,8 +261,8 @@ def test_the_range_of_colours_holds_every_number(metric):
         numbers = np.abs(numbers)
     numbers[0, 0] = np.nan
     axis = color_axis(metric, numbers, 1000)
-    assert np.isnan(axis.z[0, 0])
-    rest = axis.z[~np.isnan(axis.z)]
+    assert np.isnan(axis.values[0, 0])
+    rest = axis.values[~np.isnan(axis.values)]
     assert (axis.limits["zmin"] <= rest).all()
     assert (rest <= axis.limits["zmax"]).all()
     if METRICS[metric].two_sided:
@@ -274,8 +275,8 @@ def test_the_range_of_colours_holds_every_number(metric):
 def test_infinities_take_the_end_of_the_scale():
     z = np.array([[0.0, -np.inf], [np.inf, -3.0]])
     axis = color_axis("logprob", z, 100)
-    assert axis.z[0, 1] == axis.limits["zmin"] == pytest.approx(-math.log(100))
-    assert color_axis("kl", np.array([[1.0, np.inf]]), 100).z[0, 1] == 1.0
+    assert axis.values[0, 1] == axis.limits["zmin"] == pytest.approx(-math.log(100))
+    assert color_axis("kl", np.array([[1.0, np.inf]]), 100).values[0, 1] == 1.0
     assert color_axis("logit", np.full((2, 2), np.nan), 100).limits == {}
 
 

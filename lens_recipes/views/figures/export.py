@@ -1,4 +1,4 @@
-"""A figure as a file: a page, a bitmap, a vector drawing; complete or not at all."""
+"""A figure as a file: a page, a bitmap or a vector drawing; complete, or not written at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool
     Args:
         figure: Any plotly figure.
         path: Where to.
-        offline: True puts plotly.js (4.5 MB) into the file; otherwise it comes from a CDN when the page is opened.
+        offline: True puts plotly.js (4.5 MB) into the file; otherwise it comes from a CDN when the
+            page is opened.
 
     Raises:
         LensError: the path cannot be written.
@@ -40,17 +41,20 @@ def save_png(
 ) -> None:
     """Write a figure as a bitmap of (width × scale) × (height × scale) pixels.
 
-    A browser draws it, without a network: the extra `png` and a Chrome or Chromium must be there. TeX is not set.
+    A browser draws it, without a network: the extra `png` and Chrome or Chromium must be installed.
+    TeX is not typeset.
 
     Args:
         figure: Any plotly figure.
         path: Where to, `.png`.
-        width, height: Of the layout, in pixels. None: the figure's own, or 700 × 500 where it has none.
+        width, height: Of the layout, in pixels. None: the figure's own, or 700 × 500 where it has
+            none.
         scale: Pixels of the file for each pixel of the layout; 2 is sharp on a printed page.
 
     Raises:
         ValueError: another suffix, or a size that is not a number above 0.
-        LensError: kaleido or a browser is missing, the browser fails, or the path cannot be written.
+        LensError: kaleido or a browser is missing, the browser fails, or the path cannot be
+            written.
 
     Example:
         >>> save_png(heatmap(result), "lens.png", scale=3)
@@ -70,11 +74,13 @@ def save_svg(
     Args:
         figure: Any plotly figure.
         path: Where to, `.svg`.
-        width, height: Of the layout, in pixels. None: the figure's own, or 700 × 500 where it has none.
+        width, height: Of the layout, in pixels. None: the figure's own, or 700 × 500 where it has
+            none.
 
     Raises:
         ValueError: another suffix, or a size that is not a number above 0.
-        LensError: kaleido or a browser is missing, the browser fails, or the path cannot be written.
+        LensError: kaleido or a browser is missing, the browser fails, or the path cannot be
+            written.
 
     Example:
         >>> save_svg(trajectory(result), "paris.svg")
@@ -85,14 +91,21 @@ def save_svg(
 def _save(
     figure: go.Figure, path: str | os.PathLike[str], kind: str, sizes: dict[str, float | None]
 ) -> None:
+    """Check the arguments of `save_png` or `save_svg`, draw the figure and write it.
+
+    Args:
+        figure: Any plotly figure.
+        path: Where to.
+        kind: "png" or "svg".
+        sizes: The arguments about size, by name; None for the default.
+    """
     if Path(path).suffix.lower() != f".{kind}":
         raise ValueError(f"save_{kind} writes a .{kind} file; received {str(path)!r}.")
     for name, size in sizes.items():
         if size is not None and not (isinstance(size, int | float) and 0 < size < math.inf):
             raise ValueError(f"{name}={size!r} must be a number above 0.")
-    with atomic_file(
-        path
-    ) as scratch:  # first: a folder that is not there is found before a browser is started
+    # The file is opened first, so that a missing folder is reported before a browser starts.
+    with atomic_file(path) as scratch:
         scratch.write_bytes(_drawn(figure, {"format": kind} | sizes))
 
 

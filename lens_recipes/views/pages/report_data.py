@@ -21,7 +21,8 @@ from lens_recipes.arrays.sites import (
     site_label,
 )
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.views.figures.base.color import contrast_colors_along, rank_bar
+from lens_recipes.views.figures.base.color import rank_bar
+from lens_recipes.views.figures.base.contrast import contrast_colors_along
 from lens_recipes.views.figures.base.style import COLORS, DASHES, MARKERS
 from lens_recipes.views.pages.report_fields import (
     PackedArray,
