@@ -9,9 +9,11 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.arrays.tracks import important
-from lens_recipes.views import files, frames, summary
+from lens_recipes.views import files, frames
 from lens_recipes.views.pages import notebook
-from lens_recipes.views.tables.generation import generation_text
+from lens_recipes.views.summaries.attribution import attribution_summary
+from lens_recipes.views.summaries.lens import lens_summary
+from lens_recipes.views.tables.generation.report import generation_text
 from lens_recipes.views.tables.table import table
 
 
@@ -62,7 +64,7 @@ class LensResult(LensArrays):
 
     def summary(self) -> str:
         """A few lines for an assistant: where the answer settles, how the targets' ranks move, what to distrust."""
-        return summary.lens_summary(self)
+        return lens_summary(self)
 
     def to_frame(self) -> Any:
         """Long-form pandas: one row per site, token and predicted token, with the role it plays there.
@@ -100,7 +102,7 @@ class Attribution(AttributionArrays):
 
     def summary(self) -> str:
         """A few lines for an assistant: what helps and hurts each target, how much of it that is, what to distrust."""
-        return summary.attribution_summary(self)
+        return attribution_summary(self)
 
     def to_frame(self) -> Any:
         """Long-form pandas: one row per part, token and target.

@@ -176,7 +176,7 @@ def _whose(of: list[str] | None) -> Any:
 
 def _as_its_command(result: Any, prompt: int | None) -> None:
     """What the command that made it printed."""
-    from lens_recipes.views.tables.generation import generation_report
+    from lens_recipes.views.tables.generation.report import generation_report
     from lens_recipes.views.tables.table import render
 
     if result.tokens.generated.any():

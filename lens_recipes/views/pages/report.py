@@ -32,7 +32,7 @@ from lens_recipes.views.figures.base.color import contrast_colors_along, rank_ba
 from lens_recipes.views.figures.base.style import COLORS, DASHES, MARKERS
 from lens_recipes.views.files import atomic_file
 from lens_recipes.views.pages.html import figure_json, script_page
-from lens_recipes.views.summary import lens_summary
+from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.words import prompt_end
 
 MAX_BYTES = 12_000_000

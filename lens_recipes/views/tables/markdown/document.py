@@ -1,0 +1,137 @@
+"""A result as Markdown: a heading and pipe tables for each prompt, whatever stands in a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.views.extract import top_predictions
+from lens_recipes.views.tables.attribution import target_rows
+from lens_recipes.views.tables.lens.rows import Row, site_rows, vector_rows, vectors_note
+from lens_recipes.views.tables.markdown.syntax import (
+    Column,
+    escape_sentence,
+    pipe_table,
+    text_code,
+    token_code,
+)
+from lens_recipes.views.tables.selection import PROMPTS_SHOWN, Selection, selected_token
+from lens_recipes.views.words import about_token, certificate_line, probability, prompt_end
+
+
+def markdown_table(result: LensArrays | AttributionArrays, selection: Selection) -> str:
+    """Return a result as Markdown; its blocks are parted by blank lines."""
+    return "\n\n".join(block for block in _blocks(result, selection) if block)
+
+
+def _blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Iterator[str]:
+    """Yield headings, tables and paragraphs; an empty one where there is nothing to say."""
+    if result.mark:
+        yield f"**{escape_sentence(result.mark)}**"
+    if isinstance(result, LensArrays) and are_vectors(result.sites):
+        yield _vector_table(result, selection.show_top)
+        yield vectors_note(result)
+    else:
+        for number in selection.prompts[:PROMPTS_SHOWN]:
+            yield from _prompt_blocks(result[number], selection)
+    yield selection.prompts_note
+    yield escape_sentence(certificate_line(result))
+
+
+def _prompt_blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Iterator[str]:
+    """Yield the heading and the tables of one prompt."""
+    token = selected_token(result, selection)
+    prompt = text_code(prompt_end(result.prompts[0]))
+    yield f"### {prompt}, {about_token(result, token, token_code)}"
+    if token is None:
+        return
+    if isinstance(result, LensArrays):
+        yield _site_table(result, token, selection)
+    else:
+        for target in range(result.target_ids.shape[1]):
+            yield _part_table(result, token, target, selection.show_top)
+    yield selection.sites_note
+
+
+def _site_table(result: LensArrays, token: int, selection: Selection) -> str:
+    """Return a table with a row for each site after one token of one prompt."""
+    columns = [
+        Column("layer", numeric=True),
+        *_prediction_columns(selection.show_top),
+        Column("entropy", numeric=True),
+        Column("KL", numeric=True),
+        *_target_columns(result),
+    ]
+    cells = []
+    for row in site_rows(result, selection.sites, token):
+        cells.append(
+            [
+                row.label,
+                *_prediction_cells(result, row, selection.show_top),
+                f"{result.entropy[row.site, row.token]:.2f}",
+                f"{result.kl_to_final[row.site, row.token]:.2f}",
+                *_rank_cells(result, row),
+            ]
+        )
+    return pipe_table(columns, cells)
+
+
+def _vector_table(result: LensArrays, show_top: int) -> str:
+    """Return a table with a row for each of the first vectors."""
+    columns = [
+        Column("vector", numeric=False),
+        *_prediction_columns(show_top),
+        Column("entropy", numeric=True),
+        *_target_columns(result),
+    ]
+    cells = []
+    for row in vector_rows(result):
+        cells.append(
+            [
+                text_code(row.label),
+                *_prediction_cells(result, row, show_top),
+                f"{result.entropy[row.site, row.token]:.2f}",
+                *_rank_cells(result, row),
+            ]
+        )
+    return pipe_table(columns, cells)
+
+
+def _prediction_columns(show_top: int) -> Iterator[Column]:
+    """Yield a column for each prediction, and one for its probability."""
+    for rank in range(1, show_top + 1):
+        yield Column(f"top {rank}", numeric=False)
+        yield Column("p", numeric=True)
+
+
+def _target_columns(result: LensArrays) -> Iterator[Column]:
+    """Yield a column for the rank of each target."""
+    for target_id in result.target_ids[0]:
+        yield Column(f"rank of {token_code(result.text(target_id))}", numeric=True)
+
+
+def _prediction_cells(result: LensArrays, row: Row, show_top: int) -> Iterator[str]:
+    """Yield each prediction of a row, and its probability."""
+    for prediction in top_predictions(result, row.site, row.token, show_top):
+        yield token_code(prediction.text)
+        yield probability(prediction.logprob)
+
+
+def _rank_cells(result: LensArrays, row: Row) -> Iterator[str]:
+    """Yield the rank of each target in a row."""
+    for rank in result.target_ranks[row.site, row.token]:
+        yield str(rank)
+
+
+@np.errstate(invalid="ignore")  # ∞ − ∞ is shown as what it is
+def _part_table(result: AttributionArrays, token: int, target: int, show_top: int) -> str:
+    """Return a table of the largest parts of one target, in logits."""
+    columns = [
+        Column("part", numeric=False),
+        Column(result.target_name(0, target, show=token_code), numeric=True),
+    ]
+    return pipe_table(columns, target_rows(result, token, target, show_top, token_code))
