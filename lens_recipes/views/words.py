@@ -16,13 +16,13 @@ from lens_recipes.arrays.axes import Part
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
 
-# Make a text legible in one kind of view, cut to so many characters: `visible_token`, `plotly_safe` …
+# Makes a text legible in one kind of view, cut to so many characters. `visible_token` is one.
 ShowText = Callable[[str, int], str]
 
 PART_WIDTH = 40  # characters of the name of a part
 TOKEN_WIDTH = 12  # characters of a token in a sentence
-MAX_FIXED_LOGIT = 1e6  # from here on, and below the next one, logits are written with an exponent
-MIN_FIXED_LOGIT = 0.095  # two decimals of a smaller logit have one digit or none
+MIN_FIXED_LOGIT = 0.095  # two decimals show one digit of a smaller logit, or none
+MAX_FIXED_LOGIT = 1e6  # a larger logit is written with an exponent
 MIN_FIXED_PROBABILITY = 0.001  # three decimals of a smaller probability would be zeros
 
 
@@ -112,24 +112,24 @@ def prompt_end(prompt: str, width: int = 60) -> str:
 
 
 def after_token(
-    result: LensArrays | AttributionArrays, token: int, show: ShowText = visible_token
+    result: LensArrays | AttributionArrays, token_index: int, show: ShowText = visible_token
 ) -> str:
     """Return after which token the numbers were read, such as "after token 4, ·is"."""
-    text = show(result.tokens.text[token], TOKEN_WIDTH)
-    return f"after token {result.tokens.position[token]}, {text}"
+    text = show(result.tokens.text[token_index], TOKEN_WIDTH)
+    return f"after token {result.tokens.position[token_index]}, {text}"
 
 
 def about_token(
-    result: LensArrays | AttributionArrays, token: int | None, show: ShowText = visible_token
+    result: LensArrays | AttributionArrays, token_index: int | None, show: ShowText = visible_token
 ) -> str:
     """Return what stands beside a prompt above its table.
 
-    Examples: "after token 4, ·is", for an attribution "after token 4, ·is, in logits". A token of
-    None stands for an attribution that read no token of this prompt.
+    Examples: "after token 4, ·is", for an attribution "after token 4, ·is, in logits". A
+    `token_index` of None stands for an attribution that read no token of this prompt.
     """
-    if token is None:
+    if token_index is None:
         return "no token of it was read"
-    place = after_token(result, token, show)
+    place = after_token(result, token_index, show)
     if isinstance(result, AttributionArrays):
         return f"{place}, in logits"
     return place

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from lens_recipes.arrays.attribution import AttributionArrays, by_size, locate
 from lens_recipes.arrays.metrics import DIVERGING
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
-from lens_recipes.views.extract import source_groups
 from lens_recipes.views.figures.base.style import FONT, expect
+from lens_recipes.views.groups import source_groups
 from lens_recipes.views.words import after_token, part_name, prompt_end, signed
 
 HURTS, HELPS = DIVERGING[0][1], DIVERGING[-1][1]

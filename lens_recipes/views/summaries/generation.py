@@ -27,16 +27,16 @@ def describe_generation(result: LensArrays, number: int) -> Iterator[str]:
     """
     all_steps = steps(result)
     if result.responses:
-        written = _shorten(repr(result.responses[0].text))
-        yield f"prompt {number}: wrote {written} ({ending(result)})"
+        text = _shorten(repr(result.responses[0].text))
+        yield f"prompt {number}: wrote {text} ({ending(result)})"
     else:
-        written = _shorten(repr("".join(step.wrote for step in all_steps)))
-        yield f"prompt {number}: wrote {written}"
+        text = "".join(step.wrote for step in all_steps)
+        yield f"prompt {number}: wrote {_shorten(repr(text))}"
     yield from _describe_settling(result, all_steps)
     yield from _describe_other_choices(all_steps)
     last_token = all_steps[-1].token
-    for target, target_id in enumerate(result.target_ids[0]):
-        ranks = describe_ranks(result, last_token, target)
+    for target_index, target_id in enumerate(result.target_ids[0]):
+        ranks = describe_ranks(result, last_token, target_index)
         yield f"  target {result.text(target_id)!r}, at the last step: {ranks}"
 
 
@@ -54,7 +54,8 @@ def _describe_settling(result: LensArrays, all_steps: list[Step]) -> Iterator[st
     settled_steps.sort(key=lambda step: (-step.site, step.margin))
     named = []
     for step in settled_steps[:STEPS_NAMED]:
-        named.append(f"step {step.number} {step.answer!r} ({site_label(result.sites[step.site])})")
+        place = site_label(result.sites[step.site])
+        named.append(f"step {step.number} {step.answer!r} ({place})")
     yield f"  decided latest, and by the smallest margin: {', '.join(named)}"
 
 

@@ -27,8 +27,8 @@ def prompt_lines(result: Result, describe: Callable[[Result, int], Iterator[str]
         result: Of any number of prompts.
         describe: Gives the lines of one prompt's result and its number.
     """
-    for number, single in enumerate(itertools.islice(result, PROMPTS_SUMMARIZED)):
-        yield from describe(single, number)
+    for number, prompt_result in enumerate(itertools.islice(result, PROMPTS_SUMMARIZED)):
+        yield from describe(prompt_result, number)
     left_out = len(result) - PROMPTS_SUMMARIZED
     if left_out > 0:
         yield f"… and {left_out} more prompts: result[i].summary()"
@@ -44,6 +44,6 @@ def certificate_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
 
 
 def sample_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
-    """Yield a warning if the result is of a single prompt."""
+    """Yield a warning if the result is of a prompt_result prompt."""
     if len(result) == 1:
         yield "one prompt is one observation: run several before you generalise"

@@ -28,11 +28,11 @@ class PartRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How much a grid shows, and in which width.
+    """Which targets a grid shows, and in how many columns of the terminal.
 
     Attributes:
-        targets: The targets that stand side by side.
-        part_width: Columns of the terminal that the name of a part may take.
+        targets: Indices of the targets that stand side by side.
+        part_width: Columns that the name of a part may take.
         target_width: Columns that the name of a target may take.
         stacked: Whether "− London" stands below "Paris" in a heading.
     """
@@ -44,18 +44,21 @@ class Layout:
 
 
 @np.errstate(invalid="ignore")  # ∞ − ∞ is shown as what it is
-def print_parts(result: AttributionArrays, console: Console, token: int, show_top: int) -> None:
+def print_parts(
+    result: AttributionArrays, console: Console, token_index: int, show_top: int
+) -> None:
     """Print the largest parts of each target, as many targets side by side as the width takes.
 
     Args:
         result: An attribution of one prompt.
         console: Where the grids go.
-        token: An index into `result.tokens`.
+        token_index: Which of `result.tokens`.
         show_top: Parts of each target.
     """
 
     def build(layout: Layout) -> Table:
-        return _build_grid(result, token, show_top, layout)
+        """Return the grid of the targets of one layout."""
+        return _build_grid(result, token_index, show_top, layout)
 
     target_count = result.target_ids.shape[1]
     start = 0
@@ -78,16 +81,19 @@ def _layouts(start: int, target_count: int) -> Iterator[Layout]:
     yield Layout(first_target, part_width=24, target_width=14, stacked=True)
 
 
-def _build_grid(result: AttributionArrays, token: int, show_top: int, layout: Layout) -> Table:
+def _build_grid(
+    result: AttributionArrays, token_index: int, show_top: int, layout: Layout
+) -> Table:
     """Return a grid with two columns for each target: the parts and their values."""
     grid = empty_grid()
     columns: list[list[Text]] = []
-    for target in layout.targets:
+    for target_index in layout.targets:
+        heading = _heading(result.target_name(0, target_index), layout)
         grid.add_column("part", no_wrap=True)
-        heading = _heading(result.target_name(0, target), layout)
         grid.add_column(Text(heading), justify="right", no_wrap=True)
-        rows = target_rows(result, token, target, show_top)
-        columns.append([Text(truncate(row.name, layout.part_width)) for row in rows])
+        rows = target_rows(result, token_index, target_index, show_top)
+        names = [truncate(row.name, layout.part_width) for row in rows]
+        columns.append([Text(name) for name in names])
         columns.append([Text(row.value) for row in rows])
     for cells in zip(*columns, strict=True):  # every target has the same rows
         grid.add_row(*cells)
@@ -98,14 +104,14 @@ def _heading(target_name: str, layout: Layout) -> str:
     """Return the name of a target as it stands above its values."""
     if layout.stacked:
         target_name = target_name.replace(" − ", "\n− ")
-    lines = [truncate(line, layout.target_width) for line in target_name.split("\n")]
-    return "\n".join(lines)
+    lines = target_name.split("\n")
+    return "\n".join(truncate(line, layout.target_width) for line in lines)
 
 
 def target_rows(
     result: AttributionArrays,
-    token: int,
-    target: int,
+    token_index: int,
+    target_index: int,
     show_top: int,
     show: ShowText = visible_token,
 ) -> list[PartRow]:
@@ -113,29 +119,34 @@ def target_rows(
 
     Args:
         result: An attribution of one prompt.
-        token: An index into `result.tokens`.
-        target: An index into the targets.
+        token_index: Which of `result.tokens`.
+        target_index: Which target.
         show_top: Parts that have a row of their own.
         show: Makes the text of a token or a part legible.
     """
-    values = result.values[:, token, target]
+    values = result.values[:, token_index, target_index]
     order = by_size(values)
     rows = []
-    for part in order[:show_top]:
-        rows.append(PartRow(part_name(result, result.parts[part], show), signed(values[part])))
+    for part_index in order[:show_top]:
+        name = part_name(result, result.parts[part_index], show)
+        rows.append(PartRow(name, signed(values[part_index])))
     others = order[show_top:]
     if others:
-        rows.append(PartRow(f"all the others ({len(others)})", signed(values[others].sum())))
-    return [*rows, *_sum_rows(result, token, target)]
+        rest = values[others].sum()
+        rows.append(PartRow(f"all the others ({len(others)})", signed(rest)))
+    rows += _sum_rows(result, token_index, target_index)
+    return rows
 
 
-def _sum_rows(result: AttributionArrays, token: int, target: int) -> Iterator[PartRow]:
+def _sum_rows(result: AttributionArrays, token_index: int, target_index: int) -> Iterator[PartRow]:
     """Yield the total, the logit that it should equal, what the softcap changes, and the error."""
-    logit = result.logit[token, target]
-    capped_logit = result.capped_logit[token, target]
-    yield PartRow("total", signed(result.total[token, target]))
+    total = result.total[token_index, target_index]
+    logit = result.logit[token_index, target_index]
+    capped_logit = result.capped_logit[token_index, target_index]
+    error = result.error[token_index, target_index]
+    yield PartRow("total", signed(total))
     yield PartRow("the logit", signed(logit))
     if not np.array_equal(result.logit, result.capped_logit, equal_nan=True):
         yield PartRow("after the softcap", signed(capped_logit))
         yield PartRow("the softcap takes away", signed(logit - capped_logit))
-    yield PartRow("error: |total − logit|", f"{result.error[token, target]:.1e}")
+    yield PartRow("error: |total − logit|", f"{error:.1e}")

@@ -18,7 +18,7 @@ from lens_recipes.arrays.sites import (
     thinned_sites,
     token_index,
 )
-from lens_recipes.views.extract import side_by_side
+from lens_recipes.views.groups import side_by_side
 from lens_recipes.views.words import quantity
 
 PROMPTS_SHOWN = 3  # unless the caller asks for one
@@ -36,7 +36,7 @@ class Selection:
         prompts: Numbers of the prompts. A text shows the first `PROMPTS_SHOWN` of them.
         position: Which of the tokens that were read of each prompt; −1 is the last.
         show_top: Predictions of each site; of an attribution, parts of each target.
-        sites: Indices of the sites that have a row; empty for an attribution.
+        site_indices: Which sites have a row; empty for an attribution.
         site_count: How many sites there are without a stride.
         site_noun: What a note calls the sites: "layers" or "sites".
     """
@@ -44,7 +44,7 @@ class Selection:
     prompts: list[int]
     position: int
     show_top: int
-    sites: list[int] = field(default_factory=list)
+    site_indices: list[int] = field(default_factory=list)
     site_count: int = 0
     site_noun: str = "sites"
 
@@ -65,9 +65,9 @@ class Selection:
 
         Example: "4 of 12 layers, counted from the last; stride=1 shows all".
         """
-        if len(self.sites) == self.site_count:
+        if len(self.site_indices) == self.site_count:
             return ""
-        shown = f"{len(self.sites)} of {self.site_count} {self.site_noun}"
+        shown = f"{len(self.site_indices)} of {self.site_count} {self.site_noun}"
         return f"{shown}, counted from the last; stride=1 shows all"
 
 
@@ -102,7 +102,7 @@ def select(
         prompts,
         position,
         show_top=min(show_top, result.top_ids.shape[-1]),
-        sites=after_stride,
+        site_indices=after_stride,
         site_count=len(before_stride),
         site_noun="layers" if components(shown_sites) == ["resid_post"] else "sites",
     )

@@ -64,13 +64,15 @@ def _print_prompt(
     result: LensArrays | AttributionArrays, console: Console, selection: Selection
 ) -> None:
     """Print the heading and the grids of one prompt."""
-    token = selected_token(result, selection)
-    _print_heading(console, result.prompts[0], about_token(result, token))
-    if token is not None:
-        if isinstance(result, AttributionArrays):
-            print_parts(result, console, token, selection.show_top)
-        else:
-            print_predictions(result, console, token, selection.show_top, selection.sites)
+    token_index = selected_token(result, selection)
+    _print_heading(console, result.prompts[0], about_token(result, token_index))
+    if token_index is None:
+        return
+    if isinstance(result, AttributionArrays):
+        print_parts(result, console, token_index, selection.show_top)
+    else:
+        site_indices = selection.site_indices
+        print_predictions(result, console, token_index, selection.show_top, site_indices)
     if selection.sites_note:
         print_note(console, selection.sites_note)
 

@@ -11,47 +11,35 @@ import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.sites import are_vectors, token_index
-from lens_recipes.views.extract import top_predictions
+from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.selection import Selection, selected_token
 from lens_recipes.views.words import whole_text
 
-PART_HEADER = [
-    "prompt",
-    "position",
-    "input",
-    "target",
-    "against",
-    "part",
-    "parts",
-    "layer",
-    "component",
-    "head",
-    "source",
-    "source_text",
-    "value",
-    "total",
-    "logit",
-    "capped_logit",
-    "error",
-    "mark",
-]
+TOKEN_HEADER = ["prompt", "position", "input"]  # of every table
+
+SITE_HEADER = ["site", "sites", "layer", "component", "head"]
+
+PART_HEADER = ["part", "parts", "layer", "component", "head", "source", "source_text"]
+
+VALUE_HEADER = ["value", "total", "logit", "capped_logit", "error"]
 
 
-@np.errstate(over="ignore")
+@np.errstate(over="ignore")  # a probability that overflows is shown as inf
 def tsv_table(result: LensArrays | AttributionArrays, selection: Selection) -> str:
-    """Return a table as tab-separated values, in full precision and with whole texts.
+    """Return a table as tab-separated values, with numbers in six digits and with whole texts.
 
     A field with a quotation mark is quoted, as spreadsheets and pandas expect it.
     """
-    file = io.StringIO()
-    writer = csv.writer(file, dialect="excel-tab", lineterminator="\n")
     if isinstance(result, LensArrays):
-        writer.writerow(_site_header(selection.show_top, result.target_ids.shape[1]))
+        header = _site_header(selection.show_top, result.target_ids.shape[1])
         rows = _site_rows(result, selection)
     else:
-        writer.writerow(PART_HEADER)
+        header = [*TOKEN_HEADER, "target", "against", *PART_HEADER, *VALUE_HEADER, "mark"]
         rows = _part_rows(result, selection)
+    file = io.StringIO()
+    writer = csv.writer(file, dialect="excel-tab", lineterminator="\n")
+    writer.writerow(header)
     for row in rows:
         writer.writerow([_field(value) for value in row])
     return file.getvalue().removesuffix("\n")
@@ -66,54 +54,62 @@ def _field(value: Any) -> str:
     return str(value)
 
 
+def _token_fields(result: LensArrays | AttributionArrays, token_index: int) -> list[Any]:
+    """Return after which token of a prompt a row is: its position and its text."""
+    text = whole_text(result.tokens.text[token_index])
+    return [result.tokens.position[token_index], text]
+
+
 # -- lens results ------------------------------------------------------
 
 
 def _site_header(show_top: int, target_count: int) -> list[str]:
     """Return the names of the columns of a lens result."""
-    header = ["prompt", "position", "input", "site", "sites", "layer", "component", "head"]
-    for rank in range(1, show_top + 1):
-        header += [f"top{rank}", f"p{rank}"]
+    header = [*TOKEN_HEADER, *SITE_HEADER]
+    for number in range(1, show_top + 1):
+        header += [f"top{number}", f"p{number}"]
     header += ["entropy", "kl"]
-    for target in range(1, target_count + 1):
-        header += [f"target{target}", f"target{target}_rank", f"target{target}_p"]
-    return [*header, "mark"]
+    for number in range(1, target_count + 1):
+        header += [f"target{number}", f"target{number}_rank", f"target{number}_p"]
+    header.append("mark")
+    return header
 
 
 def _site_rows(result: LensArrays, selection: Selection) -> Iterator[list[Any]]:
     """Yield a row for each selected site, after the selected token of each prompt."""
     for number in selection.prompts:
-        single = result[number]
-        for token in _tokens(single, selection):
-            for site in selection.sites:
-                row = _site_row(single, site, token, selection.show_top)
-                yield [number, *row, result.mark]
+        prompt_result = result[number]
+        for token_index in _token_indices(prompt_result, selection):
+            token_fields = _token_fields(prompt_result, token_index)
+            for site_index in selection.site_indices:
+                reading = SiteReading(prompt_result, site_index, token_index)
+                site_fields = _site_fields(reading, selection.show_top)
+                yield [number, *token_fields, *site_fields, result.mark]
 
 
-def _tokens(result: LensArrays, selection: Selection) -> list[int]:
+def _token_indices(result: LensArrays, selection: Selection) -> list[int]:
     """Return which tokens of one prompt have rows: the selected one, or all vectors."""
-    token_count = len(result.tokens)
     if are_vectors(result.sites):
-        return list(range(token_count))
-    return [token_index(token_count, selection.position, "position")]
+        return list(range(len(result.tokens)))
+    token_index = selected_token(result, selection)
+    return [] if token_index is None else [token_index]
 
 
-def _site_row(result: LensArrays, site: int, token: int, show_top: int) -> Iterator[Any]:
-    """Yield the fields of a site after a token of one prompt, without the prompt and the mark."""
-    yield result.tokens.position[token]
-    yield whole_text(result.tokens.text[token])
-    yield site
-    yield len(result.sites)
-    yield from result.sites[site]  # layer, component, head
-    for prediction in top_predictions(result, site, token, show_top):
+def _site_fields(reading: SiteReading, show_top: int) -> Iterator[Any]:
+    """Yield which site a row is about, and what it says after the row's token."""
+    sites = reading.result.sites
+    yield reading.site_index
+    yield len(sites)
+    yield from sites[reading.site_index]  # layer, component, head
+    for prediction in reading.predictions(show_top):
         yield whole_text(prediction.text)
         yield np.exp(prediction.logprob)
-    yield result.entropy[site, token]
-    yield result.kl_to_final[site, token]
-    for target, target_id in enumerate(result.target_ids[0]):
-        yield whole_text(result.text(target_id))
-        yield result.target_ranks[site, token, target]
-        yield np.exp(float(result.target_logprobs[site, token, target]))
+    yield reading.entropy
+    yield reading.kl_to_final
+    for target in reading.targets():
+        yield whole_text(target.text)
+        yield target.rank
+        yield np.exp(target.logprob)
 
 
 # -- attributions ------------------------------------------------------
@@ -122,37 +118,37 @@ def _site_row(result: LensArrays, site: int, token: int, show_top: int) -> Itera
 def _part_rows(result: AttributionArrays, selection: Selection) -> Iterator[list[Any]]:
     """Yield a row for each of the largest parts of each target, prompt after prompt."""
     for number in selection.prompts:
-        single = result[number]
-        token = selected_token(single, selection)
-        if token is None:
+        prompt_result = result[number]
+        token_index = selected_token(prompt_result, selection)
+        if token_index is None:
             continue
-        for target in range(single.target_ids.shape[1]):
-            order = by_size(single.values[:, token, target])
-            for part in order[: selection.show_top]:
-                row = _part_row(single, part, token, target)
-                yield [number, *row, result.mark]
+        token_fields = _token_fields(prompt_result, token_index)
+        for target_index in range(prompt_result.target_ids.shape[1]):
+            order = by_size(prompt_result.values[:, token_index, target_index])
+            for part_index in order[: selection.show_top]:
+                part_fields = _part_fields(prompt_result, part_index, token_index, target_index)
+                yield [number, *token_fields, *part_fields, result.mark]
 
 
-def _part_row(result: AttributionArrays, part: int, token: int, target: int) -> Iterator[Any]:
-    """Yield the fields of a part of one prompt's target, without the prompt and the mark."""
-    yield result.tokens.position[token]
-    yield whole_text(result.tokens.text[token])
-    yield whole_text(result.text(result.target_ids[0, target]))
-    yield _against(result, target)
-    yield str(result.parts[part])
+def _part_fields(
+    result: AttributionArrays, part_index: int, token_index: int, target_index: int
+) -> Iterator[Any]:
+    """Yield which target and which part a row is about, and the values of both in logits."""
+    part = result.parts[part_index]
+    yield whole_text(result.text(result.target_ids[0, target_index]))
+    yield _contrast_text(result, target_index)
+    yield str(part)
     yield len(result.parts)
-    yield from result.parts[part]  # layer, component, head, source
-    yield _source_text(result, result.parts[part].source)
-    yield result.values[part, token, target]
-    yield result.total[token, target]
-    yield result.logit[token, target]
-    yield result.capped_logit[token, target]
-    yield result.error[token, target]
+    yield from part  # layer, component, head, source
+    yield _source_text(result, part.source)
+    yield result.values[part_index, token_index, target_index]
+    for array in (result.total, result.logit, result.capped_logit, result.error):
+        yield array[token_index, target_index]
 
 
-def _against(result: AttributionArrays, target: int) -> str:
-    """Return what was subtracted from a target: a token, or "the mean …"; empty for nothing."""
-    contrast_id = result.against_ids[0, target]
+def _contrast_text(result: AttributionArrays, target_index: int) -> str:
+    """Return what was subtracted from a target, a token or "mean"; empty for nothing."""
+    contrast_id = result.against_ids[0, target_index]
     if contrast_id >= 0:
         return whole_text(result.text(contrast_id))
     if result.against:
@@ -161,7 +157,7 @@ def _against(result: AttributionArrays, target: int) -> str:
 
 
 def _source_text(result: AttributionArrays, source: int | None) -> str | None:
-    """Return the token that a head read from; None where the parts are not told apart by source."""
+    """Return the token that a head read from; None for a part that is not of one source."""
     if source is None or not result.sources:
         return None
     return whole_text(result.sources[0][source])

@@ -17,7 +17,7 @@ from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.arrays.tracks import DEFAULT_THRESHOLD, important
 from lens_recipes.views.figures.base.color import with_contrast_text
 from lens_recipes.views.figures.base.style import BORDER, FONT, LEGEND, expect, heading, outline
-from lens_recipes.views.extract import stream_of
+from lens_recipes.views.groups import stream_of
 from lens_recipes.views.words import probability, prompt_end
 
 WHICH = ("all", "important")

@@ -21,11 +21,11 @@ def generation_text(result: LensArrays) -> str:
     """Return `str(result)` of a generation: the responses, and a line for each step."""
     console = string_console(WIDEST)
     print_warning(result, console)
-    for number, single in enumerate(itertools.islice(result, PROMPTS_SHOWN)):
+    for number, prompt_result in enumerate(itertools.islice(result, PROMPTS_SHOWN)):
         if number > 0:
             console.print()
-        print_response(single, console)
-        print_steps(single, console)
+        print_response(prompt_result, console)
+        print_steps(prompt_result, console)
     left_out = len(result) - PROMPTS_SHOWN
     if left_out > 0:
         console.print(Text(f"\n… and {left_out} more prompts: print(result[i])"))
@@ -55,12 +55,12 @@ def generation_report(
             "or use table()."
         )
     print_warning(result, console)
-    for single in result:
+    for prompt_result in result:
         if not written:
-            print_response(single, console)
-        elif single.responses:
-            print_ending(single, console)
-        print_layers(single, console, show_top=show_top)
+            print_response(prompt_result, console)
+        elif prompt_result.responses:
+            print_ending(prompt_result, console)
+        print_layers(prompt_result, console, show_top=show_top)
     print_title(console, "Timing")
     console.print(timing_table(result))
     print_title(console, "Statistics")

@@ -11,7 +11,7 @@ from rich.text import Text
 from lens_recipes.arrays.generation import Step, settled_at, settling, steps
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.views.extract import side_by_side
+from lens_recipes.views.groups import side_by_side
 from lens_recipes.views.tables.grids import empty_grid, print_title
 from lens_recipes.views.tables.lens.predictions import print_predictions
 from lens_recipes.views.words import probability

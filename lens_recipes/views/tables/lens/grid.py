@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.views.extract import top_predictions
+from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.grids import empty_grid, first_fit, print_note, truncate
 from lens_recipes.views.tables.lens.rows import Row
 from lens_recipes.views.words import probability
@@ -67,14 +67,17 @@ def print_grid(
     """
 
     def build(layout: Layout) -> Table:
+        """Return the grid in one layout."""
         return _build_grid(result, rows_for(layout.show_top), layout, heading)
 
-    target_count = result.target_ids.shape[1]
-    layout, grid = first_fit(console, _layouts(show_top, metrics, target_count), build)
+    target_ids = result.target_ids[0].tolist()
+    layouts = _layouts(show_top, metrics, len(target_ids))
+    layout, grid = first_fit(console, layouts, build)
     console.print(grid)
     missing = [name for name in metrics if name not in layout.metrics]
-    for target_id in result.target_ids[0, layout.target_count :]:
-        missing.append(f"rank of {visible_token(result.text(target_id))}")
+    for target_id in target_ids[layout.target_count :]:
+        target_text = visible_token(result.text(target_id))
+        missing.append(f"rank of {target_text}")
     if missing:
         print_note(console, f"no room for {', '.join(missing)}")
 
@@ -103,14 +106,17 @@ def _build_grid(result: LensArrays, rows: list[Row], layout: Layout, heading: st
     """Return the grid of some rows in one layout."""
     grid = empty_grid()
     grid.add_column(heading, justify="right", no_wrap=True)
-    for rank in range(1, layout.show_top + 1):
-        grid.add_column(f"top {rank}", no_wrap=True)
-    for name in [*layout.metrics, *_target_headings(result, layout)]:
-        grid.add_column(Text(name), justify="right", no_wrap=True)
-    for row in rows:
-        label = truncate(row.label, LABEL_WIDTH) if layout.narrow else row.label
-        predictions = _prediction_cells(result, row, layout)
-        grid.add_row(Text(label), *predictions, *_number_cells(result, row, layout))
+    for column in range(1, layout.show_top + 1):
+        grid.add_column(f"top {column}", no_wrap=True)
+    number_headings = [*layout.metrics, *_target_headings(result, layout)]
+    for number_heading in number_headings:
+        grid.add_column(Text(number_heading), justify="right", no_wrap=True)
+    for label, reading in rows:
+        if layout.narrow:
+            label = truncate(label, LABEL_WIDTH)
+        prediction_cells = _prediction_cells(reading, layout)
+        number_cells = _number_cells(reading, layout)
+        grid.add_row(Text(label), *prediction_cells, *number_cells)
     return grid
 
 
@@ -118,35 +124,37 @@ def _target_headings(result: LensArrays, layout: Layout) -> Iterator[str]:
     """Yield the heading of the rank of each target that has a column."""
     separator = "\n" if layout.narrow else " "
     for target_id in result.target_ids[0, : layout.target_count]:
-        text = truncate(visible_token(result.text(target_id)), layout.token_width)
-        yield f"rank of{separator}{text}"
+        target_text = visible_token(result.text(target_id))
+        yield f"rank of{separator}{truncate(target_text, layout.token_width)}"
 
 
-def _prediction_cells(result: LensArrays, row: Row, layout: Layout) -> list[Text]:
-    """Return the predictions of a row with their probabilities.
+def _prediction_cells(reading: SiteReading, layout: Layout) -> list[Text]:
+    """Return the predictions of a site with their probabilities.
 
-    The first is marked where it is the model's answer. In a row that has not come to the answer,
+    The first is marked where it is the model's answer. Where a site has not come to the answer,
     the token that the model wrote is marked instead.
     """
-    predictions = top_predictions(result, row.site, row.token, layout.show_top)
+    predictions = reading.predictions(layout.show_top)
     cells = []
     for prediction in predictions:
-        text = truncate(visible_token(prediction.text), layout.token_width)
-        cells.append(Text(f"{text} {probability(prediction.logprob)}"))
-    if result.final_ranks[row.site, row.token] == 0:
+        token_text = truncate(visible_token(prediction.text), layout.token_width)
+        cells.append(Text(f"{token_text} {probability(prediction.logprob)}"))
+    if reading.predicts_answer:
         cells[0].stylize(ANSWER_STYLE)
-    elif result.tokens.generated[row.token]:
-        written_id = result.tokens.next_id[row.token]
+        return cells
+    tokens = reading.result.tokens
+    if tokens.generated[reading.token_index]:
+        written_id = tokens.next_id[reading.token_index]
         for cell, prediction in zip(cells, predictions, strict=True):
             if prediction.token_id == written_id:
                 cell.stylize(WRITTEN_STYLE)
     return cells
 
 
-def _number_cells(result: LensArrays, row: Row, layout: Layout) -> Iterator[str]:
-    """Yield the metrics (nats) and the ranks of the targets in a row."""
-    arrays = {"entropy": result.entropy, "KL": result.kl_to_final}
+def _number_cells(reading: SiteReading, layout: Layout) -> Iterator[str]:
+    """Yield the metrics (nats) of a site, and the ranks of the targets there."""
+    values = {"entropy": reading.entropy, "KL": reading.kl_to_final}
     for name in layout.metrics:
-        yield f"{arrays[name][row.site, row.token]:.2f}"
-    for rank in result.target_ranks[row.site, row.token, : layout.target_count]:
-        yield str(rank)
+        yield f"{values[name]:.2f}"
+    for target in reading.targets()[: layout.target_count]:
+        yield str(target.rank)

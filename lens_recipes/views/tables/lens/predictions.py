@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.views.extract import side_by_side, stream_of
+from lens_recipes.views.groups import side_by_side, stream_of
 from lens_recipes.views.tables.lens.grid import print_grid
 from lens_recipes.views.tables.lens.rows import (
     Row,
@@ -21,9 +21,9 @@ from lens_recipes.views.tables.lens.side_by_side import ComponentGrid
 def print_predictions(
     result: LensArrays,
     console: Console,
-    token: int,
+    token_index: int,
     show_top: int,
-    sites: list[int],
+    site_indices: list[int],
     *,
     merge: bool = False,
 ) -> None:
@@ -35,28 +35,33 @@ def print_predictions(
     Args:
         result: A result of one prompt.
         console: Where the grids go.
-        token: An index into `result.tokens`.
+        token_index: Which of `result.tokens`.
         show_top: Predictions of each site, as many as the width takes.
-        sites: Indices of the sites.
+        site_indices: Which sites.
         merge: Whether neighbouring layers that predict the same share a row.
     """
     show_top = min(show_top, result.top_ids.shape[-1])
-    components = side_by_side(result.sites[site] for site in sites)
-    rows = sites
+    components = side_by_side(result.sites[site_index] for site_index in site_indices)
+    with_own_row = site_indices
     if len(components) > 1:
         apart = _components_apart(components)
-        abreast = [site for site in sites if result.sites[site].component not in apart]
-        rows = [site for site in sites if result.sites[site].component in apart]
-        ComponentGrid(result, token, show_top, abreast, components).print(console)
-        if rows:
+        abreast, with_own_row = [], []
+        for site_index in site_indices:
+            if result.sites[site_index].component in apart:
+                with_own_row.append(site_index)
+            else:
+                abreast.append(site_index)
+        ComponentGrid(result, token_index, show_top, abreast, components).print(console)
+        if with_own_row:
             console.print()
-    if not rows:
+    if not with_own_row:
         return
 
-    def rows_for(predictions: int) -> list[Row]:
+    def rows_for(show_top: int) -> list[Row]:
+        """Return the rows of a grid with so many predictions in each."""
         if merge:
-            return merged_rows(result, rows, token, predictions)
-        return site_rows(result, rows, token)
+            return merged_rows(result, with_own_row, token_index, show_top)
+        return site_rows(result, with_own_row, token_index)
 
     print_grid(result, console, rows_for, show_top)
 

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.views.extract import stream_of, top_predictions
+from lens_recipes.views.groups import stream_of
+from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.grids import empty_grid, fits, truncate
 from lens_recipes.views.tables.lens.grid import ANSWER_STYLE, TOKEN_WIDTHS
 from lens_recipes.views.words import probability
@@ -39,16 +40,16 @@ class ComponentGrid:
 
     Attributes:
         result: A result of one prompt.
-        token: An index into `result.tokens`.
+        token_index: Which of `result.tokens`.
         show_top: Predictions in each cell.
-        sites: Indices of the sites that have a cell.
+        site_indices: Which sites have a cell.
         components: The components that have a column, from left to right.
     """
 
     result: LensArrays
-    token: int
+    token_index: int
     show_top: int
-    sites: list[int]
+    site_indices: list[int]
     components: list[str]
 
     def print(self, console: Console) -> None:
@@ -65,8 +66,8 @@ class ComponentGrid:
     def _token_width(self, console: Console) -> int:
         """Return how many columns of the terminal a token may take.
 
-        Tokens are cut only where that gets all components into one grid. Where it does not, they
-        are cut as far as each component needs to fit alone.
+        The width is the largest that gets all components into one grid. If none does, it is the
+        largest with which each component fits a grid of its own.
         """
         for token_width in TOKEN_WIDTHS:
             if self._fits(console, self.components, token_width):
@@ -77,7 +78,7 @@ class ComponentGrid:
         return TOKEN_WIDTHS[-1]
 
     def _last_that_fits(self, console: Console, start: int, token_width: int) -> int:
-        """Return where the widest grid ends that begins at a component; it has at least one."""
+        """Return where a grid ends that begins at a component and has as many as fit, or one."""
         for stop in range(len(self.components), start, -1):
             if self._fits(console, self.components[start:stop], token_width):
                 return stop
@@ -89,46 +90,51 @@ class ComponentGrid:
 
     def _build(self, columns: list[str], token_width: int) -> Table:
         """Return the grid of some of the components."""
-        cells: dict[Place, list[Line]] = {}
-        for site in self.sites:
-            place = self._place(site)
-            if place.column in columns:
-                cells[place] = self._lines(site, token_width)
+        cells = self._cells(columns, token_width)
+        widths = {column: _widest_token(cells, column) for column in columns}
+        row_labels = dict.fromkeys(place.row for place in cells)
         grid = empty_grid()
         grid.add_column("layer", justify="right", no_wrap=True)
         for column in columns:
             grid.add_column(column, no_wrap=True)
-        widths = {column: _widest_token(cells, column) for column in columns}
-        labels = dict.fromkeys(place.row for place in cells)
-        for label in labels:
-            row = []
+        for row_label in row_labels:
+            texts = []
             for column in columns:
-                lines = cells.get(Place(label, column), [])
-                row.append(_aligned(lines, widths[column]))
-            grid.add_row(label, *row)
+                lines = cells.get(Place(row_label, column), [])
+                texts.append(_aligned(lines, widths[column]))
+            grid.add_row(row_label, *texts)
         return grid
 
-    def _place(self, site: int) -> Place:
-        """Return where a site stands. What enters layer 0 stands above what leaves it."""
-        layer, component, _ = self.result.sites[site]
-        if component == "embed":
-            return Place("embed", stream_of(self.components) or "")
-        return Place(str(layer), component)
+    def _cells(self, columns: list[str], token_width: int) -> dict[Place, list[Line]]:
+        """Return the lines of each cell in some of the columns, row after row."""
+        cells = {}
+        for site_index in self.site_indices:
+            place = self._place(site_index)
+            if place.column in columns:
+                reading = SiteReading(self.result, site_index, self.token_index)
+                cells[place] = _lines(reading, self.show_top, token_width)
+        return cells
 
-    def _lines(self, site: int, token_width: int) -> list[Line]:
-        """Return what the cell of a site says: its predictions, then the ranks of the targets."""
-        result = self.result
-        lines = []
-        for prediction in top_predictions(result, site, self.token, self.show_top):
-            text = truncate(visible_token(prediction.text), token_width)
-            lines.append(Line(text, probability(prediction.logprob), style=""))
-        if result.final_ranks[site, self.token] == 0:
-            lines[0] = lines[0]._replace(style=ANSWER_STYLE)
-        target_ranks = result.target_ranks[site, self.token]
-        for target_id, rank in zip(result.target_ids[0], target_ranks, strict=True):
-            text = truncate(visible_token(result.text(target_id)), token_width)
-            lines.append(Line(text, f"rank {rank}", style="dim"))
-        return lines
+    def _place(self, site_index: int) -> Place:
+        """Return where a site stands. What enters layer 0 stands above what leaves it."""
+        site = self.result.sites[site_index]
+        if site.component == "embed":
+            return Place("embed", stream_of(self.components) or "")
+        return Place(str(site.layer), site.component)
+
+
+def _lines(reading: SiteReading, show_top: int, token_width: int) -> list[Line]:
+    """Return what the cell of a site says: its predictions, then the ranks of the targets."""
+    lines = []
+    for prediction in reading.predictions(show_top):
+        token = truncate(visible_token(prediction.text), token_width)
+        lines.append(Line(token, probability(prediction.logprob), style=""))
+    if reading.predicts_answer:
+        lines[0] = lines[0]._replace(style=ANSWER_STYLE)
+    for target in reading.targets():
+        token = truncate(visible_token(target.text), token_width)
+        lines.append(Line(token, f"rank {target.rank}", style="dim"))
+    return lines
 
 
 def _widest_token(cells: dict[Place, list[Line]], column: str) -> int:

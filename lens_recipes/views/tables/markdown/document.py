@@ -9,9 +9,9 @@ import numpy as np
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
-from lens_recipes.views.extract import top_predictions
+from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.attribution import target_rows
-from lens_recipes.views.tables.lens.rows import Row, site_rows, vector_rows, vectors_note
+from lens_recipes.views.tables.lens.rows import site_rows, vector_rows, vectors_note
 from lens_recipes.views.tables.markdown.syntax import (
     Column,
     escape_sentence,
@@ -44,20 +44,20 @@ def _blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Ite
 
 def _prompt_blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Iterator[str]:
     """Yield the heading and the tables of one prompt."""
-    token = selected_token(result, selection)
+    token_index = selected_token(result, selection)
     prompt = text_code(prompt_end(result.prompts[0]))
-    yield f"### {prompt}, {about_token(result, token, token_code)}"
-    if token is None:
+    yield f"### {prompt}, {about_token(result, token_index, token_code)}"
+    if token_index is None:
         return
     if isinstance(result, LensArrays):
-        yield _site_table(result, token, selection)
+        yield _site_table(result, token_index, selection)
     else:
-        for target in range(result.target_ids.shape[1]):
-            yield _part_table(result, token, target, selection.show_top)
+        for target_index in range(result.target_ids.shape[1]):
+            yield _part_table(result, token_index, target_index, selection.show_top)
     yield selection.sites_note
 
 
-def _site_table(result: LensArrays, token: int, selection: Selection) -> str:
+def _site_table(result: LensArrays, token_index: int, selection: Selection) -> str:
     """Return a table with a row for each site after one token of one prompt."""
     columns = [
         Column("layer", numeric=True),
@@ -66,18 +66,17 @@ def _site_table(result: LensArrays, token: int, selection: Selection) -> str:
         Column("KL", numeric=True),
         *_target_columns(result),
     ]
-    cells = []
-    for row in site_rows(result, selection.sites, token):
-        cells.append(
-            [
-                row.label,
-                *_prediction_cells(result, row, selection.show_top),
-                f"{result.entropy[row.site, row.token]:.2f}",
-                f"{result.kl_to_final[row.site, row.token]:.2f}",
-                *_rank_cells(result, row),
-            ]
-        )
-    return pipe_table(columns, cells)
+    rows = []
+    for label, reading in site_rows(result, selection.site_indices, token_index):
+        cells = [
+            label,
+            *_prediction_cells(reading, selection.show_top),
+            f"{reading.entropy:.2f}",
+            f"{reading.kl_to_final:.2f}",
+            *_rank_cells(reading),
+        ]
+        rows.append(cells)
+    return pipe_table(columns, rows)
 
 
 def _vector_table(result: LensArrays, show_top: int) -> str:
@@ -88,50 +87,51 @@ def _vector_table(result: LensArrays, show_top: int) -> str:
         Column("entropy", numeric=True),
         *_target_columns(result),
     ]
-    cells = []
-    for row in vector_rows(result):
-        cells.append(
-            [
-                text_code(row.label),
-                *_prediction_cells(result, row, show_top),
-                f"{result.entropy[row.site, row.token]:.2f}",
-                *_rank_cells(result, row),
-            ]
-        )
-    return pipe_table(columns, cells)
+    rows = []
+    for label, reading in vector_rows(result):
+        cells = [
+            text_code(label),
+            *_prediction_cells(reading, show_top),
+            f"{reading.entropy:.2f}",
+            *_rank_cells(reading),
+        ]
+        rows.append(cells)
+    return pipe_table(columns, rows)
 
 
 def _prediction_columns(show_top: int) -> Iterator[Column]:
     """Yield a column for each prediction, and one for its probability."""
-    for rank in range(1, show_top + 1):
-        yield Column(f"top {rank}", numeric=False)
+    for number in range(1, show_top + 1):
+        yield Column(f"top {number}", numeric=False)
         yield Column("p", numeric=True)
 
 
 def _target_columns(result: LensArrays) -> Iterator[Column]:
     """Yield a column for the rank of each target."""
     for target_id in result.target_ids[0]:
-        yield Column(f"rank of {token_code(result.text(target_id))}", numeric=True)
+        target_text = token_code(result.text(target_id))
+        yield Column(f"rank of {target_text}", numeric=True)
 
 
-def _prediction_cells(result: LensArrays, row: Row, show_top: int) -> Iterator[str]:
-    """Yield each prediction of a row, and its probability."""
-    for prediction in top_predictions(result, row.site, row.token, show_top):
+def _prediction_cells(reading: SiteReading, show_top: int) -> Iterator[str]:
+    """Yield each prediction of a site, and its probability."""
+    for prediction in reading.predictions(show_top):
         yield token_code(prediction.text)
         yield probability(prediction.logprob)
 
 
-def _rank_cells(result: LensArrays, row: Row) -> Iterator[str]:
-    """Yield the rank of each target in a row."""
-    for rank in result.target_ranks[row.site, row.token]:
-        yield str(rank)
+def _rank_cells(reading: SiteReading) -> Iterator[str]:
+    """Yield the rank of each target at a site."""
+    for target in reading.targets():
+        yield str(target.rank)
 
 
 @np.errstate(invalid="ignore")  # ∞ − ∞ is shown as what it is
-def _part_table(result: AttributionArrays, token: int, target: int, show_top: int) -> str:
+def _part_table(
+    result: AttributionArrays, token_index: int, target_index: int, show_top: int
+) -> str:
     """Return a table of the largest parts of one target, in logits."""
-    columns = [
-        Column("part", numeric=False),
-        Column(result.target_name(0, target, show=token_code), numeric=True),
-    ]
-    return pipe_table(columns, target_rows(result, token, target, show_top, token_code))
+    target_name = result.target_name(0, target_index, show=token_code)
+    columns = [Column("part", numeric=False), Column(target_name, numeric=True)]
+    rows = target_rows(result, token_index, target_index, show_top, token_code)
+    return pipe_table(columns, rows)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lens_recipes.arrays.text import visible_token
 
-# What GitHub acts on in prose. No line of a table begins with anything else that it acts on.
-MARKUP = set("\\`*_[]<>|&$~#@")
-
 # What GitHub, or another renderer of pipe tables, acts on even between backticks.
-NOT_IN_CODE = set("|`\\<>&$")
+ACTS_IN_CODE = set("|`\\<>&$")
+
+
+def _entities(characters: Iterable[str]) -> dict[int, str]:
+    """Return a table for `str.translate` that writes some characters as HTML entities."""
+    return {ord(character): f"&#{ord(character)};" for character in characters}
+
+
+# What GitHub acts on in prose. No line of a table begins with anything else that it acts on.
+PROSE_ENTITIES = _entities("\\`*_[]<>|&$~#@")
+
+CODE_ENTITIES = _entities(string.punctuation + string.whitespace)
 
 
 class Column(NamedTuple):
@@ -25,14 +34,13 @@ def pipe_table(columns: list[Column], rows: Iterable[Sequence[str]]) -> str:
     """Return a pipe table, numbers to the right. The cells of `rows` are Markdown already."""
     headings = [column.heading for column in columns]
     alignment = ["---:" if column.numeric else "---" for column in columns]
-    lines = [_table_line(headings), _table_line(alignment)]
-    lines += [_table_line(row) for row in rows]
-    return "\n".join(lines)
+    lines = [headings, alignment, *rows]
+    return "\n".join(_table_line(cells) for cells in lines)
 
 
 def _table_line(cells: Sequence[str]) -> str:
-    """Return a line of a pipe table. A pipe within a cell is written by number."""
-    safe_cells = [cell.replace("|", _by_number("|")) for cell in cells]
+    """Return a line of a pipe table. A pipe within a cell is written as an entity."""
+    safe_cells = [cell.replace("|", "&#124;") for cell in cells]
     return f"| {' | '.join(safe_cells)} |"
 
 
@@ -47,23 +55,12 @@ def token_code(token: str, width: int = 12) -> str:
 
 def text_code(text: str) -> str:
     """Return a legible text on one line as code that is inert in a pipe table."""
-    if NOT_IN_CODE.isdisjoint(text):
+    if ACTS_IN_CODE.isdisjoint(text):
         return f"`{text}`"
-    # What stands inside an HTML element is still Markdown: all punctuation goes by number.
-    inert = "".join(_by_number(char) if _is_punctuation(char) else char for char in text)
-    return f"<code>{inert}</code>"
+    # What stands inside an HTML element is still Markdown: no punctuation may be left in it.
+    return f"<code>{text.translate(CODE_ENTITIES)}</code>"
 
 
 def escape_sentence(text: str) -> str:
     """Return a sentence in which nothing is markup."""
-    return "".join(_by_number(char) if char in MARKUP else char for char in text)
-
-
-def _is_punctuation(char: str) -> bool:
-    """Check whether a character is one of ASCII's that is neither a letter nor a digit."""
-    return char.isascii() and not char.isalnum()
-
-
-def _by_number(char: str) -> str:
-    """Return a character as an HTML entity, such as "&#124;"."""
-    return f"&#{ord(char)};"
+    return text.translate(PROSE_ENTITIES)

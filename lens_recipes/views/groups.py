@@ -1,4 +1,4 @@
-"""What several views take out of a result in the same way: predictions, components, sources."""
+"""What several views group in the same way: components side by side, parts by what heads read."""
 
 from __future__ import annotations
 
@@ -10,16 +10,7 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Site
-from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import components
-
-
-class Prediction(NamedTuple):
-    """One of the most likely tokens at a site: its id, its text and its log-probability (nats)."""
-
-    token_id: int
-    text: str
-    logprob: float
 
 
 class SourceSums(NamedTuple):
@@ -27,30 +18,11 @@ class SourceSums(NamedTuple):
 
     Attributes:
         layers: The layers that the rows of `values` are.
-        values: In logits, `[layer, source]`; NaN where no head of a layer read a token.
+        values: In logits, `[layer, source]`; NaN in the row of a layer without such heads.
     """
 
     layers: list[int]
     values: NDArray[np.float64]
-
-
-def top_predictions(
-    result: LensArrays, site: int, token: int, limit: int | None = None
-) -> list[Prediction]:
-    """Return the most likely tokens at a site after a token, at most `limit` of them.
-
-    Args:
-        result: Any lens result.
-        site: An index into `result.sites`.
-        token: An index into `result.tokens`.
-        limit: None for all that the result holds.
-    """
-    ids = result.top_ids[site, token, :limit].tolist()
-    logprobs = result.top_logprobs[site, token, :limit].tolist()
-    return [
-        Prediction(token_id, result.text(token_id), logprob)
-        for token_id, logprob in zip(ids, logprobs, strict=True)
-    ]
 
 
 def side_by_side(sites: Iterable[Site]) -> list[str]:
