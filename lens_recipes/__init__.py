@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lens_recipes.arrays.axes import Part, Response, Site, Tokens
     from lens_recipes.arrays.certificate import Certificate
+    from lens_recipes.arrays.generation import Settled, settled_layers
     from lens_recipes.arrays.metrics import logit_diff, metric_values
     from lens_recipes.arrays.sites import Important
-    from lens_recipes.arrays.tracks import Settled, settled_layers
     from lens_recipes.errors import LensError, RemoteLensError
     from lens_recipes.models.lens_head import lens_head
     from lens_recipes.models.load import load
@@ -141,10 +141,10 @@ _HOME = {
     "Site": "arrays.axes",
     "Tokens": "arrays.axes",
     "table": "views.tables.table",
-    "Settled": "arrays.tracks",
+    "Settled": "arrays.generation",
     "logit_diff": "arrays.metrics",
     "metric_values": "arrays.metrics",
-    "settled_layers": "arrays.tracks",
+    "settled_layers": "arrays.generation",
     "decode_vectors": "recipes.vectors",
 }
 

@@ -34,7 +34,7 @@ from lens_recipes.run.remote.server import Server
 from lens_recipes.run.remote.settings import address, api_key, remote_settings
 from lens_recipes.run.remote.wire import decode_result, model_key, remote_env, serialize_job
 from lens_recipes.run.run import RecipeRun, prepare_run
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.files.atomic import atomic_file
 
 R = TypeVar("R")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from lens_recipes.errors import LensError
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.files.atomic import atomic_file
 
 
 def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool = False) -> None:

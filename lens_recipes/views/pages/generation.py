@@ -15,7 +15,7 @@ from lens_recipes.arrays.text import plotly_safe
 from lens_recipes.errors import LensError
 from lens_recipes.views.figures.generation.heatmap import INDEX, generation_heatmap
 from lens_recipes.views.figures.generation.steps import WHICH, StepViews, written_steps
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.pages.html import PLOTLY, embedded_figure, fact_list, links, page
 
 STEP_PAGE = re.compile(r"step-\d{4,}\.html")

@@ -30,7 +30,7 @@ from lens_recipes.arrays.text import escape_page_text, visible_token
 from lens_recipes.arrays.tracks import named_prompts
 from lens_recipes.views.figures.base.color import contrast_colors_along, rank_bar
 from lens_recipes.views.figures.base.style import COLORS, DASHES, MARKERS
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.pages.html import figure_json, script_page
 from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.words import prompt_end
