@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics import measured_metrics
+from lens_recipes.arrays.metrics.entry import Metric
 
 
 class Prediction(NamedTuple):
@@ -24,6 +26,11 @@ class TargetReading(NamedTuple):
     logprob: float
 
 
+def shown_metrics(result: LensArrays) -> list[Metric]:
+    """Return the metrics that have a column in a table of a result, from left to right."""
+    return [metric for metric in measured_metrics() if metric.heading and metric.fits(result)]
+
+
 @dataclass(frozen=True)
 class SiteReading:
     """What a result says at one site after one token.
@@ -39,19 +46,14 @@ class SiteReading:
     token_index: int
 
     @property
-    def entropy(self) -> float:
-        """Return the entropy of what the site predicts, in nats."""
-        return float(self.result.entropy[self.site_index, self.token_index])
-
-    @property
-    def kl_to_final(self) -> float:
-        """Return the KL of what the site predicts to the model's own output, in nats."""
-        return float(self.result.kl_to_final[self.site_index, self.token_index])
-
-    @property
     def predicts_answer(self) -> bool:
         """Return whether the site's top-1 is what the model answers in the end."""
         return bool(self.result.final_ranks[self.site_index, self.token_index] == 0)
+
+    def value(self, metric: Metric) -> float:
+        """Return the value of a metric that a recipe measures, in the metric's unit."""
+        values = getattr(self.result, metric.array)
+        return float(values[self.site_index, self.token_index])
 
     def predictions(self, limit: int | None = None) -> list[Prediction]:
         """Return the most likely tokens, at most `limit` of them; None for all in the result."""

@@ -14,6 +14,7 @@ import numpy as np
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Part
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics import find_metric
 from lens_recipes.arrays.text import visible_token
 
 # Makes a text legible in one kind of view, cut to so many characters. `visible_token` is one.
@@ -30,14 +31,12 @@ MIN_FIXED_PROBABILITY = 0.001  # three decimals of a smaller probability would b
 
 
 def format_value(value: float, metric: str) -> str:
-    """Return a value of a metric as text: a rank as a whole number, all others in four digits.
+    """Return a value of a metric, without its unit: ranks are whole numbers, others rounded.
 
     >>> format_value(12345, "rank"), format_value(0.123456, "prob")
     ('12,345', '0.1235')
     """
-    if metric == "rank":
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
+    return find_metric(metric).format_value(value)
 
 
 def probability(logprob: float) -> str:

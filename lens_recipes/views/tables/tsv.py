@@ -11,6 +11,7 @@ import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.selection import Selection, selected_token
@@ -68,7 +69,7 @@ def _site_header(show_top: int, target_count: int) -> list[str]:
     header = [*TOKEN_HEADER, *SITE_HEADER]
     for number in range(1, show_top + 1):
         header += [f"top{number}", f"p{number}"]
-    header += ["entropy", "kl"]
+    header += [metric.name for metric in measured_metrics()]
     for number in range(1, target_count + 1):
         header += [f"target{number}", f"target{number}_rank", f"target{number}_p"]
     header.append("mark")
@@ -104,8 +105,8 @@ def _site_fields(reading: SiteReading, show_top: int) -> Iterator[Any]:
     for prediction in reading.predictions(show_top):
         yield whole_text(prediction.text)
         yield np.exp(prediction.logprob)
-    yield reading.entropy
-    yield reading.kl_to_final
+    for metric in measured_metrics():
+        yield reading.value(metric)
     for target in reading.targets():
         yield whole_text(target.text)
         yield target.rank

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics.entry import Metric
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.views.readings import SiteReading
+from lens_recipes.views.readings import SiteReading, shown_metrics
 from lens_recipes.views.tables.grids import empty_grid, first_fit, print_note, truncate
 from lens_recipes.views.tables.lens.rows import Row
 from lens_recipes.views.words import probability
@@ -34,14 +35,14 @@ class Layout:
     Attributes:
         show_top: Predictions in each row.
         token_width: Columns of the terminal that a token may take.
-        metrics: Names of the columns of numbers, out of "entropy" and "KL".
+        metrics: Metrics that have a column.
         target_count: How many of the targets have a column with their rank.
         narrow: Whether labels are cut, and a target stands below the words "rank of".
     """
 
     show_top: int
     token_width: int
-    metrics: tuple[str, ...]
+    metrics: list[Metric]
     target_count: int
     narrow: bool = True
 
@@ -53,7 +54,6 @@ def print_grid(
     show_top: int,
     *,
     heading: str = "layer",
-    metrics: tuple[str, ...] = ("entropy", "KL"),
 ) -> None:
     """Print as much of some rows as the width takes, and name the columns that are missing.
 
@@ -63,18 +63,18 @@ def print_grid(
         rows_for: Gives the rows of a grid with so many predictions in each.
         show_top: Predictions in each row, if there is room.
         heading: Of the column of labels.
-        metrics: Names of the columns of numbers, if there is room.
     """
 
     def build(layout: Layout) -> Table:
         """Return the grid in one layout."""
         return _build_grid(result, rows_for(layout.show_top), layout, heading)
 
+    metrics = shown_metrics(result)
     target_ids = result.target_ids[0].tolist()
     layouts = _layouts(show_top, metrics, len(target_ids))
     layout, grid = first_fit(console, layouts, build)
     console.print(grid)
-    missing = [name for name in metrics if name not in layout.metrics]
+    missing = [metric.heading for metric in metrics if metric not in layout.metrics]
     for target_id in target_ids[layout.target_count :]:
         target_text = visible_token(result.text(target_id))
         missing.append(f"rank of {target_text}")
@@ -82,7 +82,7 @@ def print_grid(
         print_note(console, f"no room for {', '.join(missing)}")
 
 
-def _layouts(show_top: int, metrics: tuple[str, ...], target_count: int) -> Iterator[Layout]:
+def _layouts(show_top: int, metrics: list[Metric], target_count: int) -> Iterator[Layout]:
     """Yield the layouts from the widest to the narrowest.
 
     Predictions go first, then the letters of tokens, then the metrics. The targets go last: the
@@ -93,10 +93,10 @@ def _layouts(show_top: int, metrics: tuple[str, ...], target_count: int) -> Iter
     for dropped in range(len(metrics) + 1):
         yield from _narrow_layouts(metrics[dropped:], target_count)
     for remaining in range(target_count - 1, -1, -1):
-        yield from _narrow_layouts((), remaining)
+        yield from _narrow_layouts([], remaining)
 
 
-def _narrow_layouts(metrics: tuple[str, ...], target_count: int) -> Iterator[Layout]:
+def _narrow_layouts(metrics: list[Metric], target_count: int) -> Iterator[Layout]:
     """Yield the layouts with one prediction in a row, and with shorter and shorter tokens."""
     for token_width in TOKEN_WIDTHS[1:]:
         yield Layout(1, token_width, metrics, target_count)
@@ -108,9 +108,10 @@ def _build_grid(result: LensArrays, rows: list[Row], layout: Layout, heading: st
     grid.add_column(heading, justify="right", no_wrap=True)
     for column in range(1, layout.show_top + 1):
         grid.add_column(f"top {column}", no_wrap=True)
-    number_headings = [*layout.metrics, *_target_headings(result, layout)]
-    for number_heading in number_headings:
-        grid.add_column(Text(number_heading), justify="right", no_wrap=True)
+    for metric in layout.metrics:
+        grid.add_column(metric.heading, justify="right", no_wrap=True)
+    for target_heading in _target_headings(result, layout):
+        grid.add_column(Text(target_heading), justify="right", no_wrap=True)
     for label, reading in rows:
         if layout.narrow:
             label = truncate(label, LABEL_WIDTH)
@@ -152,9 +153,8 @@ def _prediction_cells(reading: SiteReading, layout: Layout) -> list[Text]:
 
 
 def _number_cells(reading: SiteReading, layout: Layout) -> Iterator[str]:
-    """Yield the metrics (nats) of a site, and the ranks of the targets there."""
-    values = {"entropy": reading.entropy, "KL": reading.kl_to_final}
-    for name in layout.metrics:
-        yield f"{values[name]:.2f}"
+    """Yield the metrics of a site, and the ranks of the targets there."""
+    for metric in layout.metrics:
+        yield f"{reading.value(metric):.2f}"
     for target in reading.targets()[: layout.target_count]:
         yield str(target.rank)

@@ -77,12 +77,9 @@ def _components_apart(components: list[str]) -> tuple[str, ...]:
 
 
 def print_vectors(result: LensArrays, console: Console, show_top: int) -> None:
-    """Print a row for each vector of `decode_vectors`.
-
-    There are no layers, and there is no answer of a model to measure the KL to.
-    """
+    """Print a row for each vector of `decode_vectors`."""
     rows = vector_rows(result)
-    print_grid(result, console, lambda _: rows, show_top, heading="vector", metrics=("entropy",))
+    print_grid(result, console, lambda _: rows, show_top, heading="vector")
     note = vectors_note(result)
     if note:
         console.print(Text(f"\n{note}"))

@@ -9,9 +9,9 @@ import numpy as np
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
-from lens_recipes.views.readings import SiteReading
+from lens_recipes.views.readings import SiteReading, shown_metrics
 from lens_recipes.views.tables.attribution import target_rows
-from lens_recipes.views.tables.lens.rows import site_rows, vector_rows, vectors_note
+from lens_recipes.views.tables.lens.rows import Row, site_rows, vector_rows, vectors_note
 from lens_recipes.views.tables.markdown.syntax import (
     Column,
     escape_sentence,
@@ -59,44 +59,35 @@ def _prompt_blocks(result: LensArrays | AttributionArrays, selection: Selection)
 
 def _site_table(result: LensArrays, token_index: int, selection: Selection) -> str:
     """Return a table with a row for each site after one token of one prompt."""
-    columns = [
-        Column("layer", numeric=True),
-        *_prediction_columns(selection.show_top),
-        Column("entropy", numeric=True),
-        Column("KL", numeric=True),
-        *_target_columns(result),
-    ]
-    rows = []
-    for label, reading in site_rows(result, selection.site_indices, token_index):
-        cells = [
-            label,
-            *_prediction_cells(reading, selection.show_top),
-            f"{reading.entropy:.2f}",
-            f"{reading.kl_to_final:.2f}",
-            *_rank_cells(reading),
-        ]
-        rows.append(cells)
-    return pipe_table(columns, rows)
+    rows = site_rows(result, selection.site_indices, token_index)
+    return _lens_table(result, Column("layer", numeric=True), rows, selection.show_top)
 
 
 def _vector_table(result: LensArrays, show_top: int) -> str:
     """Return a table with a row for each of the first vectors."""
+    rows = [Row(text_code(label), reading) for label, reading in vector_rows(result)]
+    return _lens_table(result, Column("vector", numeric=False), rows, show_top)
+
+
+def _lens_table(result: LensArrays, label_column: Column, rows: list[Row], show_top: int) -> str:
+    """Return a table with predictions, metrics and ranks. The labels are Markdown already."""
+    metrics = shown_metrics(result)
     columns = [
-        Column("vector", numeric=False),
+        label_column,
         *_prediction_columns(show_top),
-        Column("entropy", numeric=True),
+        *(Column(metric.heading, numeric=True) for metric in metrics),
         *_target_columns(result),
     ]
-    rows = []
-    for label, reading in vector_rows(result):
+    lines = []
+    for label, reading in rows:
         cells = [
-            text_code(label),
+            label,
             *_prediction_cells(reading, show_top),
-            f"{reading.entropy:.2f}",
+            *(f"{reading.value(metric):.2f}" for metric in metrics),
             *_rank_cells(reading),
         ]
-        rows.append(cells)
-    return pipe_table(columns, rows)
+        lines.append(cells)
+    return pipe_table(columns, lines)
 
 
 def _prediction_columns(show_top: int) -> Iterator[Column]:
