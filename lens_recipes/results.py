@@ -9,9 +9,11 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.arrays.tracks import important
-from lens_recipes.views import files, frames, summary
+from lens_recipes.views import files, frames
 from lens_recipes.views.pages import notebook
-from lens_recipes.views.tables.generation import generation_text
+from lens_recipes.views.summaries.attribution import attribution_summary
+from lens_recipes.views.summaries.lens import lens_summary
+from lens_recipes.views.tables.generation.report import generation_text
 from lens_recipes.views.tables.table import table
 
 
@@ -97,7 +99,7 @@ class LensResult(LensArrays):
 
         They are for an assistant that reads on.
         """
-        return summary.lens_summary(self)
+        return lens_summary(self)
 
     def to_frame(self) -> Any:
         """Return long-form pandas: a row per site, token and predicted token, with its role there.
@@ -172,7 +174,7 @@ class Attribution(AttributionArrays):
 
         They are for an assistant that reads on.
         """
-        return summary.attribution_summary(self)
+        return attribution_summary(self)
 
     def to_frame(self) -> Any:
         """Return long-form pandas: one row per part, token and target.

@@ -20,7 +20,7 @@ from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.pages.html import Fact, page_text, script_page
 from lens_recipes.views.pages.report_data import add_tracked_tokens, page_data, token_bytes
 from lens_recipes.views.pages.report_fields import PageData
-from lens_recipes.views.summary import lens_summary
+from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.words import prompt_end
 
 MAX_BYTES = 12_000_000
