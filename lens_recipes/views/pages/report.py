@@ -12,6 +12,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.arrays.text import escape_page_text
@@ -92,11 +93,6 @@ def report(
 
 
 # -- the words ---------------------------------------------------------
-
-
-def is_certified(result: LensArrays) -> bool:
-    """Tell whether the numbers are proven to be the model's own."""
-    return result.certificate is not None and result.certificate.passed and result.normed
 
 
 def default_title(result: LensArrays, prompts: list[int]) -> str:
