@@ -20,6 +20,7 @@ from transformers.models.auto import modeling_auto
 from lens_recipes.errors import LensError
 from lens_recipes.models import smollm2
 from lens_recipes.models.handle import _load_seconds, _remote_by_default
+from lens_recipes.models.quiet import quiet_loading
 
 SMOLLM2 = "smollm2"
 
@@ -27,6 +28,7 @@ SMOLLM2 = "smollm2"
 _SHARED = "cache_dir code_revision force_download gguf_file local_files_only revision subfolder token trust_remote_code"
 
 
+@quiet_loading()
 def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kwargs: Any) -> Envoy:
     """Return an nnsight model, ready for any recipe.
 
@@ -118,6 +120,7 @@ def checkpoint(source: str | os.PathLike) -> str:
     return os.fspath(smollm2.folder() if source == SMOLLM2 else source)
 
 
+@quiet_loading()
 def skeleton(source: str) -> Envoy:
     """A model without weights, out of a checkpoint's config alone: to be looked at, not to be run.
 
