@@ -532,7 +532,7 @@ def _refusal(error: lr.LensError, cls: str) -> str:
 def _note_parts(parts: lr.Anatomy, row: Row) -> None:
     row.blocks, row.norm, row.unembed = parts.blocks, parts.norm or "none", parts.unembed
     plain = [parts.norm, parts.unembed] if parts.norm else [parts.unembed]
-    if [step[1] for step in parts.tail] != plain:
+    if [str(operation) for operation in parts.tail] != plain:
         row.tail = next(
             line.partition(" tail ")[2].strip()
             for line in str(parts).splitlines()

@@ -21,7 +21,7 @@ WIDTH = 100  # of the commands' help
 # Every public name stands in one of these.
 GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
-    "Recipes": ["logit_lens", "attribution", "generate_lens", "decode_vectors"],
+    "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
     "What they return": [
         "LensResult", "Tokens", "Site", "Important", "Response", "Attribution", "Part", "Certificate",
     ],
@@ -32,7 +32,7 @@ GROUPS: dict[str, list[str]] = {
         "head_grid", "source_map", "generation_heatmap", "generation_steps",
     ],
     "Servers": ["estimate", "RemoteEstimate", "submit", "Job", "JobStatus", "remote_settings", "RemoteSettings"],
-    "Code for elsewhere": ["paste"],
+    "Code for elsewhere": ["lens_head", "paste"],
     "Errors": ["LensError", "RemoteLensError"],
 }  # fmt: skip
 

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.sites import Important
     from lens_recipes.arrays.tracks import Settled, settled_layers
     from lens_recipes.errors import LensError, RemoteLensError
+    from lens_recipes.models.lens_head import lens_head
     from lens_recipes.models.load import load
     from lens_recipes.models.structure.anatomy import Anatomy, anatomy
     from lens_recipes.recipes.attribution.attribution import attribution
     from lens_recipes.recipes.generation.generate import generate_lens
-    from lens_recipes.recipes.logit_lens import logit_lens
+    from lens_recipes.recipes.logit_lens import logit_lens, plain_logit_lens
     from lens_recipes.recipes.paste.paste import paste
     from lens_recipes.recipes.vectors import decode_vectors
     from lens_recipes.results import Attribution, LensResult
@@ -74,11 +75,13 @@ __all__ = [
     "head_grid",
     "heatmap",
     "layer_profile",
+    "lens_head",
     "load",
     "logit_diff",
     "logit_lens",
     "metric_values",
     "paste",
+    "plain_logit_lens",
     "rank_flow",
     "remote_settings",
     "report",
@@ -112,7 +115,9 @@ _HOME = {
     "RemoteSettings": "run.remote.settings",
     "remote_settings": "run.remote.settings",
     "generate_lens": "recipes.generation.generate",
+    "lens_head": "models.lens_head",
     "logit_lens": "recipes.logit_lens",
+    "plain_logit_lens": "recipes.logit_lens",
     "paste": "recipes.paste.paste",
     "load": "models.load",
     "heatmap": "views.figures.heatmap",

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 import lens_recipes as lr
 from lens_recipes.models.structure.blocks import attention_of, residual_blocks
-from lens_recipes.models.structure.head_path import split_at_unembedding
 from lens_recipes.trace.attribution.freeze import apply_affine, freeze_norm, head_writes
-from lens_recipes.trace.operations import replay
+from lens_recipes.trace.operations import replay, split_at_unembedding
 
 NO_SUMS = [
     "openai_gpt",
@@ -516,7 +515,7 @@ def test_a_part_that_is_missed_is_not_certified(llama, monkeypatch):
 
     honest = residual_blocks(llama)
     wrong = [dataclasses.replace(honest[0], writes=honest[0].writes[1:]), *honest[1:]]
-    monkeypatch.setattr(_attribution, "wiring", lambda _: wrong)
+    monkeypatch.setattr(_attribution, "residual_blocks", lambda _: wrong)
     with pytest.raises(lr.LensError, match="does not sum to the stream"):
         lr.attribution(llama, "a prompt", [260])
     kept = lr.attribution(llama, "a prompt", [260], strict=False)
@@ -639,7 +638,7 @@ def test_any_single_part_that_is_missed_is_seen_in_half_precision(monkeypatch):
                 dataclasses.replace(honest[layer], writes=writes),
                 *honest[layer + 1 :],
             ]
-            monkeypatch.setattr(_attribution, "wiring", lambda _, wrong=wrong: wrong)
+            monkeypatch.setattr(_attribution, "residual_blocks", lambda _, wrong=wrong: wrong)
             kept = lr.attribution(model, "The capital of France is", " Paris", strict=False)
             assert not kept.certificate.passed, (layer, gone, str(kept.certificate))
 

@@ -17,7 +17,7 @@ import torch
 import lens_recipes as lr
 from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.models.structure.parts import WRITES
-from lens_recipes.run.sites import COMPONENTS
+from lens_recipes.run.request.sites import COMPONENTS
 
 POST_NORM = ["openai_gpt", "opt_350m", "bert_lm"]  # what is added is normed with the stream: no sum
 PARALLEL = ["gpt_neox", "gptj", "codegen", "falcon", "phi", "cohere"]

@@ -18,9 +18,12 @@ import lens_recipes as lr
 from lens_recipes.arrays.lens import AXES
 from lens_recipes.models.handle import context_length
 from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.recipes.generation import batches as generation_batches
 from lens_recipes.recipes.generation import generate as generation
 from lens_recipes.recipes.generation import transcript
 from lens_recipes.trace.generation import recorder as decoding
+from lens_recipes.trace.generation.loop import RecordedLoop
+from lens_recipes.trace.lens_head import LensHead
 
 IDS = tiny.random_ids(batch=1, length=7)
 NEW = 6
@@ -173,7 +176,7 @@ def test_numbers_of_numpy_are_numbers(llama):
 
 def test_each_batch_has_a_seed_of_its_own(llama, monkeypatch):
     """Or all batches would be sampled with the same random numbers."""
-    monkeypatch.setattr(generation, "MAX_CACHED", 20)
+    monkeypatch.setattr(generation_batches, "MAX_CACHED", 20)
     result = lr.generate_lens(llama, ["one prompt"] * 3, max_new_tokens=8, temperature=2.0, seed=0)
     assert len({response.text for response in result.responses}) > 1
 
@@ -244,17 +247,17 @@ def test_each_step_is_one_cached_forward_and_one_product(llama, monkeypatch):
     hook = llama._module.model.layers[0].register_forward_hook(
         lambda _m, args, _o: lengths.append(args[0].shape[1])
     )
-    monkeypatch.setattr(decoding, "unembed", counting(decoding.unembed, rows))
+    monkeypatch.setattr(LensHead, "tiles", counting(LensHead.tiles, rows))
     result = lr.generate_lens(llama, "one prompt", max_new_tokens=NEW, do_sample=False)
     hook.remove()
     assert lengths == [len(llama.tokenizer("one prompt").input_ids)] + [1] * (NEW - 1)
     assert rows == [len(result.sites)] * NEW
 
 
-def counting(unembed, rows):
-    def counted(model, tail, weight, scratch, x, norm=True):
+def counting(tiles, rows):
+    def counted(head, x, apply_norm=True):
         rows.append(len(x))
-        return unembed(model, tail, weight, scratch, x, norm)
+        return tiles(head, x, apply_norm)
 
     return counted
 
@@ -358,7 +361,7 @@ def test_a_setting_that_would_see_the_padding_keeps_lengths_apart(llama, penalty
 
 
 def test_more_prompts_than_a_batch_holds_come_back_in_order(llama, monkeypatch):
-    monkeypatch.setattr(generation, "MAX_CACHED", 3 * (20 + NEW))
+    monkeypatch.setattr(generation_batches, "MAX_CACHED", 3 * (20 + NEW))
     prompts = PROMPTS * 3
     result = lr.generate_lens(llama, prompts, max_new_tokens=NEW, do_sample=False)
     assert [r.text for r in result.responses] == [r.text for r in result.responses[:4]] * 3
@@ -542,7 +545,7 @@ def test_ctrl_c_before_the_first_token_is_ctrl_c(llama):
 
 
 def test_ctrl_c_in_the_second_batch_leaves_the_first_whole(llama, monkeypatch, tmp_path):
-    monkeypatch.setattr(generation, "MAX_CACHED", 2 * (20 + NEW))
+    monkeypatch.setattr(generation_batches, "MAX_CACHED", 2 * (20 + NEW))
     whole = lr.generate_lens(llama, PROMPTS * 2, max_new_tokens=NEW, do_sample=False)
     hook = interrupting(llama._module, NEW + 3)
     part = lr.generate_lens(llama, PROMPTS * 2, max_new_tokens=NEW, do_sample=False)
@@ -560,7 +563,7 @@ def test_ctrl_c_in_the_second_batch_leaves_the_first_whole(llama, monkeypatch, t
 
 
 MOMENTS = [
-    "_arrays",
+    "as_arrays",
     "fill_buffers",
     "readout",
     "synchronized_time",
@@ -572,7 +575,7 @@ MOMENTS = [
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_at_any_moment_keeps_the_batches_that_are_done(llama, monkeypatch, moment):
     """Between batches, in the lens, and while the result is put together."""
-    monkeypatch.setattr(generation, "MAX_CACHED", 2 * (20 + NEW))
+    monkeypatch.setattr(generation_batches, "MAX_CACHED", 2 * (20 + NEW))
     whole = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, do_sample=False)
     home = next(module for module in (generation, decoding, transcript) if hasattr(module, moment))
     real, calls = getattr(home, moment), []
@@ -735,13 +738,13 @@ def test_settings_come_from_the_caller_then_the_checkpoint(
     configured, monkeypatch, options, expected
 ):
     seen = []
-    loop = decoding.GenerationRecorder.loop
+    loop = RecordedLoop.run
 
     def noting(self, *args, **kwargs):
         seen.append(kwargs["generation_config"])
         return loop(self, *args, **kwargs)
 
-    monkeypatch.setattr(decoding.GenerationRecorder, "loop", noting)
+    monkeypatch.setattr(RecordedLoop, "run", noting)
     result = lr.generate_lens(configured, "one prompt", max_new_tokens=20, seed=0, **options)
     used = result.provenance["generation"]
     assert expected.items() <= used.items()
@@ -833,14 +836,12 @@ def test_stop_strings_need_a_tokenizer():
 
 def test_a_lens_that_is_not_the_models_own_is_refused(llama, monkeypatch):
     """Also step by step: no part is handed on uncertified."""
-    unembed = decoding.unembed
+    normed = LensHead.normed
 
-    def wrong(model, tail, *rest):
-        return unembed(
-            model, tail[1:] if tail[0][0] == "call" else tail, *rest
-        )  # the final norm forgotten
+    def without_norm(head, rows, apply_norm=True):
+        return normed(head, rows, False)
 
-    monkeypatch.setattr(decoding, "unembed", wrong)
+    monkeypatch.setattr(LensHead, "normed", without_norm)
     parts = []
     with pytest.raises(lr.LensError, match="NOT CERTIFIED"):
         lr.generate_lens(llama, "one prompt", max_new_tokens=3, on_step=parts.append)

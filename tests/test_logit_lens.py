@@ -24,6 +24,7 @@ from lens_recipes.models.structure import anatomy as _anatomy
 from lens_recipes.recipes import logit_lens as _logit_lens
 from lens_recipes.run import batches
 from lens_recipes.trace import collect, operations
+from lens_recipes.trace.lens_head import LensHead
 
 FRANCE = "The capital of France is"
 
@@ -371,7 +372,7 @@ def test_a_skipped_norm_is_refused(family):
     model = lr.load(tiny.FAMILIES[family]())
     norm = lr.anatomy(model).norm
     assert norm is not None
-    changed(model, tail=[step for step in lr.anatomy(model).tail if step[1] != norm])
+    changed(model, tail=[step for step in lr.anatomy(model).tail if str(step) != norm])
     assert_refused(
         model, "norm" if family != "gemma2" else "Likely cause"
     )  # its top-1 stays the same
@@ -386,7 +387,12 @@ def test_a_norm_applied_twice_is_refused():
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "recurrent_gemma", "nanochat"])
 def test_a_skipped_softcap_is_refused_although_the_order_is_right(family):
     model = lr.load(tiny.FAMILIES[family]())
-    changed(model, tail=[step for step in lr.anatomy(model).tail if step[0] != "op"])
+    changed(
+        model,
+        tail=[
+            step for step in lr.anatomy(model).tail if not isinstance(step, operations.Elementwise)
+        ],
+    )
     kept = assert_refused(model, "softcap")
     assert kept.certificate.top1_agreement == 1.0
     assert (kept.final_ranks[-1] == 0).all()
@@ -396,7 +402,7 @@ def test_a_skipped_softcap_is_refused_although_the_order_is_right(family):
 def test_a_skipped_logit_scale_is_refused_although_the_order_is_right(family):
     model = lr.load(tiny.FAMILIES[family]())
     tail = lr.anatomy(model).tail
-    assert tail[-1][0] == "op"
+    assert isinstance(tail[-1], operations.Elementwise)
     changed(model, tail=tail[:-1])
     kept = assert_refused(model, "scale")
     assert kept.certificate.top1_agreement == 1.0
@@ -437,10 +443,13 @@ def test_batch_row_0_in_place_of_every_row_is_refused(monkeypatch):
 
 def test_columns_that_are_off_by_one_are_refused(monkeypatch):
     """What forgetting the padding would do."""
-    cut = _logit_lens.make_batches
+    make_batches = _logit_lens.make_batches
 
     def shifted(*args):
-        return [dataclasses.replace(b, columns=(b.columns - 1).clamp(min=0)) for b in cut(*args)]
+        batches, token_prompts = make_batches(*args)
+        places = batches[0].places
+        shifted_places = places._replace(columns=(places.columns - 1).clamp(min=0))
+        return [batches[0]._replace(places=shifted_places)], token_prompts
 
     monkeypatch.setattr(_logit_lens, "make_batches", shifted)
     assert_refused(lr.load(tiny.llama()), "Likely cause")
@@ -448,12 +457,12 @@ def test_columns_that_are_off_by_one_are_refused(monkeypatch):
 
 def test_a_raw_lens_with_a_skipped_norm_in_its_certificate_is_refused(monkeypatch):
     """apply_norm=False does not switch the check off."""
-    unembed = _logit_lens.unembed
+    tiles = LensHead.tiles
 
-    def normless(model, tail, weight, scratch, rows, norm=True):
-        return unembed(model, tail, weight, scratch, rows, False)
+    def normless(head, rows, apply_norm=True):
+        return tiles(head, rows, False)
 
-    monkeypatch.setattr(_logit_lens, "unembed", normless)
+    monkeypatch.setattr(LensHead, "tiles", normless)
     with pytest.raises(lr.LensError, match="NOT CERTIFIED"):
         lr.logit_lens(lr.load(tiny.llama()), [7, 8, 9], apply_norm=False)
 

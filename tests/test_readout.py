@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import oracle
 import pytest
@@ -15,11 +13,20 @@ from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
 from lens_recipes.trace import operations
-from lens_recipes.trace import readout as module
-from lens_recipes.trace.buffers import token_axis
-from lens_recipes.trace.lens_head import unembed, whole_tiles
-from lens_recipes.trace.operations import first_of, model_logits
-from lens_recipes.trace.readout import readout
+from lens_recipes.trace.lens_head import LOGITS_AT_ONCE, LensHead, whole_tiles
+from lens_recipes.trace.operations import (
+    CastTo,
+    Elementwise,
+    KeepColumns,
+    ModuleCall,
+    first_of,
+    model_logits,
+)
+from lens_recipes.trace.plan import SiteRead
+from lens_recipes.trace.readout import readout as module
+from lens_recipes.trace.readout import scan as scan_module
+from lens_recipes.trace.readout.buffers import token_axis
+from lens_recipes.trace.readout.readout import ReadoutOptions, readout
 
 HUGE = 2**30
 D_MODEL = 6
@@ -47,19 +54,28 @@ def world(n_layers, n_tokens, vocab, n_want=2, seed=0, scale=2.0):
 def run(world, reads=None, *, n_sites=None, top_k=3, track="top1", max_tracked=32, max_bytes=HUGE):
     streams, to_logits, final, where, wanted = world
     reads = reads or [(layer, True) for layer in range(len(streams))]
-    return readout(
-        streams,
-        reads,
-        lambda rows, norm: whole_tiles(to_logits(rows, norm)),
-        final,
-        where,
-        wanted,
-        n_sites=len(reads) if n_sites is None else n_sites,
-        top_k=top_k,
-        track=track,
-        max_tracked=max_tracked,
-        max_bytes=max_bytes,
-    )
+    n_sites = len(reads) if n_sites is None else n_sites
+    options = ReadoutOptions(n_sites, top_k, track, max_tracked, max_bytes)
+    rows, sites = of_sites(streams, reads)
+    return readout(rows, sites, Head(to_logits), final, where, wanted, options)
+
+
+class Head:
+    """What `readout` needs of a `LensHead`."""
+
+    logits_at_once = LOGITS_AT_ONCE
+
+    def __init__(self, to_logits):
+        self.to_logits = to_logits
+
+    def tiles(self, rows, apply_norm):
+        return whole_tiles(self.to_logits(rows, apply_norm))
+
+
+def of_sites(streams, reads):
+    """The rows of each read, and how they are decoded."""
+    rows = [streams[layer] for layer, _ in reads]
+    return rows, [SiteRead(layer, apply_norm=norm) for layer, norm in reads]
 
 
 def check(found, world, reads, n_sites, top_k):
@@ -352,13 +368,13 @@ def test_a_tail_is_replayed_step_by_step():
     with torch.no_grad():
         rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
         tail = [
-            ("call", "norm", True, None),
-            ("call", "out", False, "cpu"),
-            ("keep", 4),
-            ("call", "head", False, None),
-            ("op", "div", 3.0),
-            ("op", "tanh"),
-            ("cast", "bfloat16"),
+            ModuleCall("norm", is_norm=True, device=None),
+            ModuleCall("out", is_norm=False, device="cpu"),
+            KeepColumns(4),
+            ModuleCall("head", is_norm=False, device=None),
+            Elementwise("div", (3.0,)),
+            Elementwise("tanh", ()),
+            CastTo("bfloat16"),
         ]
 
         class Model:
@@ -366,7 +382,9 @@ def test_a_tail_is_replayed_step_by_step():
 
         for norm in (True, False):
             expected = (modules["out"](rows + norm)[:, :4] * 2 / 3).tanh().bfloat16().float()
-            found, tiles = unembed(Model(), tail, None, {}, rows, norm)
+            head = LensHead(Model(), tail)
+            found, tiles = head.tiles(rows, norm)
+            assert torch.equal(head(rows[:, None], apply_norm=norm)[:, 0], found)
             assert [part.stop for part in tiles] == [found.shape[-1]]
             assert found.dtype == torch.float32
             torch.testing.assert_close(found, expected, atol=0, rtol=0)
@@ -378,35 +396,24 @@ def test_a_tail_is_replayed_step_by_step():
 @pytest.mark.parametrize("max_bytes", [1, 5_000, HUGE])
 @pytest.mark.parametrize("track", [None, "top1", 2])
 def test_the_shapes_in_the_annotations_are_those_of_the_tensors(monkeypatch, max_bytes, track):
-    shaped = (
-        "_scan",
-        "_sums",
-        "_block_maxima",
-        "_top",
-        "_numbers",
-        "_at",
-        "_tracked",
-    )
-    for name, value in {
-        "Callable": Callable,
-        "Iterator": Iterator,
-        "Tiles": tuple[torch.Tensor, Iterator],
-    }.items():
-        monkeypatch.setattr(module, name, value, raising=False)
+    shaped = {
+        module: ("site_numbers", "ranks_of", "logits_at", "tracked_ids", "logit_errors", "scan"),
+        scan_module: ("sum_tiles", "maxima_of_groups", "largest"),
+    }
     monkeypatch.setattr(
         operations, "model_logits", jaxtyped(operations.model_logits, typechecker=beartype)
     )
-    for name in shaped:
-        monkeypatch.setattr(module, name, jaxtyped(getattr(module, name), typechecker=beartype))
+    for home, names in shaped.items():
+        for name in names:
+            checked = jaxtyped(getattr(home, name), typechecker=beartype)
+            monkeypatch.setattr(home, name, checked)
+    monkeypatch.setattr(module, "LensHead", Head)
     checked = jaxtyped(readout, typechecker=beartype)
     streams, to_logits, final, where, wanted = world(n_layers=3, n_tokens=4, vocab=17)
     reads = [(0, True), (1, False), (2, True)]
-    options = {"n_sites": 2, "top_k": 3, "track": track, "max_tracked": 32, "max_bytes": max_bytes}
-
-    def tiled(rows, norm):
-        return whole_tiles(to_logits(rows, norm))
-
-    checked(streams, reads, tiled, final, where, wanted, **options)
+    options = ReadoutOptions(2, 3, track, 32, max_bytes)
+    rows, sites = of_sites(streams, reads)
+    checked(rows, sites, Head(to_logits), final, where, wanted, options)
     assert operations.model_logits((final,)) is final
     with pytest.raises(Exception, match="final_logits"):
-        checked(streams, reads, tiled, final[0], where, wanted, **options)
+        checked(rows, sites, Head(to_logits), final[0], where, wanted, options)

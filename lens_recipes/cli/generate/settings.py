@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lens_recipes.cli.options import FALLBACK, MAX_LENGTH
 from lens_recipes.models.handle import context_length, resolve_remote, tokenizer_of
 from lens_recipes.recipes.generation.sampling import ONE_TEXT, generation_settings, of_checkpoint
-from lens_recipes.run.prompts import encode
+from lens_recipes.run.request.prompts import encode
 
 
 class Plan(NamedTuple):

@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import on_meta, text_config
 from lens_recipes.models.structure.head_path import (
-    Operation,
-    describe,
     find_head_operations,
     without_devices,
 )
@@ -31,6 +29,12 @@ from lens_recipes.models.structure.probe import (
     outermost_lists,
     plain_ids,
     record_forward,
+)
+from lens_recipes.trace.operations import (
+    Elementwise,
+    ModuleCall,
+    Operation,
+    unembedding_index,
 )
 
 
@@ -66,8 +70,8 @@ class Anatomy:
     @property
     def after_unembed(self) -> str:
         """What happens to the logits after the unembedding, in words (`"div 30.0, tanh, mul 30.0"`)."""
-        last = max(i for i, step in enumerate(self.tail) if step[0] == "call")
-        return ", ".join(describe(step) for step in self.tail[last + 1 :]) or "nothing"
+        after = self.tail[unembedding_index(self.tail) + 1 :]
+        return ", ".join(str(operation) for operation in after) or "nothing"
 
     def __str__(self) -> str:
         block = f"{self.blocks}.0."
@@ -80,7 +84,7 @@ class Anatomy:
             ("final norm", self.norm or "none"),
             ("unembedding", f"{self.unembed}  ({self.vocab_size} tokens)"),
             ("after it", self.after_unembed),
-            ("whole tail", " → ".join(describe(step) for step in self.tail)),
+            ("whole tail", " → ".join(str(operation) for operation in self.tail)),
         ]
         return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
@@ -123,8 +127,8 @@ def _examine(model: Envoy) -> Anatomy:
     path, blocks = _find_blocks(module, run)
     _check_stream(family, run, blocks)
     steps = find_head_operations(module, run, blocks[-1])
-    calls = [step for step in steps if step[0] == "call"]
-    norms = [step[1] for step in calls if step[2]]
+    calls = [step for step in steps if isinstance(step, ModuleCall)]
+    norms = [call.path for call in calls if call.is_norm]
     names = {module_: name for name, module_ in module.named_modules()}
     return Anatomy(
         family=family,
@@ -136,7 +140,7 @@ def _examine(model: Envoy) -> Anatomy:
         attention=_part(blocks[0], run, ("attn", "attention", "mixer", "temporal")),
         mlp=_part(blocks[0], run, ("mlp", "feed_forward", "ffn", "moe", "ff", "fc")),
         norm=norms[-1] if norms else None,
-        unembed=calls[-1][1],
+        unembed=calls[-1].path,
         tail=steps,
         forward_options=options,
         plain_ids=ids,
@@ -230,7 +234,7 @@ def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | N
         return None
     hooked = head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook")
     here = head.weight.dtype == torch.float32 and head.weight.device.type == "cpu"
-    elementwise = all(step[0] in ("call", "op") for step in parts.tail)
+    elementwise = all(isinstance(step, ModuleCall | Elementwise) for step in parts.tail)
     return (head.weight, head.bias) if here and elementwise and not hooked else None
 
 

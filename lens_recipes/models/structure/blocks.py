@@ -18,10 +18,11 @@ from torch import nn
 from lens_recipes.models.handle import envoy_path, on_meta
 from lens_recipes.models.structure.anatomy import Anatomy, anatomy
 from lens_recipes.models.structure.graph import Graph, Node, before, operands
-from lens_recipes.models.structure.head_path import Operation, is_norm
+from lens_recipes.models.structure.head_path import is_norm
 from lens_recipes.models.structure.heads import heads_of_write
 from lens_recipes.models.structure.parts import Block, HookPoint, ResidualWrite
 from lens_recipes.models.structure.probe import PROBE_SHAPE, configs_of, record_forward
+from lens_recipes.trace.operations import Elementwise, Operation
 
 _KINDS = {
     "attn_out": r"attn|attention",
@@ -149,7 +150,9 @@ class BlockReader:
         if added := operands(node):
             found = []
             for operand, factor in added:
-                scale: tuple[Operation, ...] = () if factor == 1 else (("op", "mul", factor),)
+                scale: tuple[Operation, ...] = ()
+                if factor != 1:
+                    scale = (Elementwise("mul", (factor,)),)
                 found += self._terms(operand, scale + steps)
             return found
         if back := before(node):

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lens_recipes.trace.operations import CastTo, Elementwise, Operation
+
 # Operations that only move numbers about: each output element is one of the input's.
 LAYOUT = {
     "alias",
@@ -188,23 +190,23 @@ def operands(node: Node) -> list[tuple[Node, float]] | None:
     return [(node.args[0], 1.0), (node.args[1], alpha if node.name == "add" else -alpha)]
 
 
-def rescaled(node: Node) -> tuple[Node, tuple] | None:
+def rescaled(node: Node) -> tuple[Node, Operation] | None:
     """The tensor that this is a plain multiple or a cast of, and the step (as in `tail`) that makes it."""
     parent = node.args[0] if node.args and isinstance(node.args[0], Node) else None
     if parent is not None and node.name == "_to_copy":
-        return parent, ("cast", str(node.dtype).removeprefix("torch."))
+        return parent, CastTo(str(node.dtype).removeprefix("torch."))
     if parent is not None and node.name in SCALES:
-        numbers = [arg.number if isinstance(arg, Node) else arg for arg in node.args[1:]]
+        numbers: list[Any] = [arg.number if isinstance(arg, Node) else arg for arg in node.args[1:]]
         if (
             parent.number is not None and node.name == "mul" and isinstance(node.args[1], Node)
         ):  # number × stream
             parent, numbers = node.args[1], [parent.number]
         if all(isinstance(number, int | float) for number in numbers):
-            return parent, ("op", node.name, *numbers)
+            return parent, Elementwise(node.name, tuple(numbers))
     return None
 
 
-def before(node: Node) -> tuple[Node, tuple[tuple, ...]] | None:
+def before(node: Node) -> tuple[Node, tuple[Operation, ...]] | None:
     """The tensor of which this is a multiple, a cast or another layout, and the steps that make it; None if of none."""
     if scaled := rescaled(node):
         return scaled[0], (scaled[1],)

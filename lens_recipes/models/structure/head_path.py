@@ -1,7 +1,4 @@
-"""The tail of a decoder: the steps that turn the last block's output into the logits, found by following a tensor.
-
-A step is a plain tuple, so that it can be sent to a server; `readout.replay` does it again on other vectors.
-"""
+"""The tail of a decoder: the operations that turn the last block's output into the logits, found by following a tensor."""
 
 from __future__ import annotations
 
@@ -12,8 +9,14 @@ from torch import Tensor, nn
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.structure.probe import ForwardRecord
-
-Operation = tuple  # ("call", path, is_norm, device) | ("op", name, *numbers) | ("cast", dtype name) | ("keep", stop)
+from lens_recipes.trace.operations import (
+    CastTo,
+    Elementwise,
+    KeepColumns,
+    ModuleCall,
+    Operation,
+    unembedding_index,
+)
 
 # Elementwise operations with numbers that may stand between the blocks and the logits, by torch's own names.
 _ELEMENTWISE = {
@@ -70,29 +73,25 @@ def find_head_operations(
                 and run.outputs[what] is not None
                 and run.outputs[what] is not now
             ):
-                steps.append(("call", names[what], is_norm(what), _device(what)))
+                steps.append(ModuleCall(names[what], is_norm(what), _device(what)))
                 now = run.outputs[what]
         elif kind == "op" and any(arg is now for arg in more[0]):
             step = _as_step(what, *more[:3])
             if step is None:
                 lost = f" (the operation {what} is not one value in, one value out, with plain numbers)"
                 continue
-            steps += [step] if step else []
+            if not isinstance(step, _Unchanged):
+                steps.append(step)
             now = more[2]
-    calls = [i for i, step in enumerate(steps) if step[0] == "call"]
+    calls = [step for step in steps if isinstance(step, ModuleCall)]
     if now is not run.logits or not calls:
-        after = f"after {describe(steps[-1])}" if steps else "right after the last block"
+        after = f"after {steps[-1]}" if steps else "right after the last block"
         raise LensError(
             f"{type(module).__name__}: the way from the last block to the logits could not be followed {after}{lost}. "
             "A lens that guesses what comes there would be wrong."
         )
-    kind, path, _, device = steps[calls[-1]]
-    steps[calls[-1]] = (
-        kind,
-        path,
-        False,
-        device,
-    )  # the last call is the unembedding, whatever it looks like
+    # The last call is the unembedding, whatever it looks like.
+    steps[unembedding_index(steps)] = calls[-1]._replace(is_norm=False)
     return steps
 
 
@@ -102,20 +101,27 @@ def _skip_to_end(events: Iterator[tuple], module: nn.Module) -> None:
             return
 
 
-def _as_step(func: Any, args: tuple, kwargs: dict, out: Any) -> Operation | None:
-    """One operation as a step; () where it changes no value; None where it cannot be replayed row by row."""
+class _Unchanged:
+    """Stands for an operation that changes no value of a row."""
+
+
+def _as_step(func: Any, args: tuple, kwargs: dict, out: Any) -> Operation | _Unchanged | None:
+    """One operation as a step; `_Unchanged` where it changes no value; None where it cannot be replayed row by row."""
     name = func.overloadpacket.__name__.removesuffix("_")
     now, rest = args[0], args[1:]
     if not isinstance(now, Tensor) or not isinstance(out, Tensor):
         return None
     if name == "_to_copy":
-        return ("cast", str(out.dtype).removeprefix("torch.")) if out.dtype != now.dtype else ()
+        if out.dtype == now.dtype:
+            return _Unchanged()
+        return CastTo(str(out.dtype).removeprefix("torch."))
     if name in _PASSES:
         if name == "slice" and out.shape[-1] < now.shape[-1] and rest[:2] in ((2, 0), (-1, 0)):
-            return ("keep", out.shape[-1])
-        return () if out.shape[-1] == now.shape[-1] and out.numel() == now.numel() else None
+            return KeepColumns(out.shape[-1])
+        same = out.shape[-1] == now.shape[-1] and out.numel() == now.numel()
+        return _Unchanged() if same else None
     if name in _ELEMENTWISE and not kwargs and all(isinstance(a, int | float) for a in rest):
-        return ("op", name, *rest)
+        return Elementwise(name, rest)
     return None
 
 
@@ -133,41 +139,4 @@ def _device(module: nn.Module) -> str | None:
 
 def without_devices(steps: list[Operation]) -> list[Operation]:
     """The same steps on whatever device their modules are."""
-    return [(*step[:3], None) if step[0] == "call" else step for step in steps]
-
-
-_AFFINE = {"mul", "div", "add", "sub", "rsub", "neg"}
-
-
-def split_at_unembedding(
-    steps: list[Operation],
-) -> tuple[list[Operation], list[Operation], list[Operation]]:
-    """The tail in three: before the unembedding; the unembedding and what is linear after it; the softcap.
-
-    A softcap is c · tanh(logit / c): its division belongs to it.
-    """
-    head = max(i for i, step in enumerate(steps) if step[0] == "call")
-    bent = [
-        i for i, step in enumerate(steps) if i > head and step[0] == "op" and step[1] not in _AFFINE
-    ]
-    cap = bent[0] if bent else len(steps)
-    around = steps[cap - 1 : cap + 2 : 2] if bent else []
-    if (
-        len(around) == 2
-        and all(step[0] == "op" and step[1] in ("mul", "div") for step in around)
-        and cap - 1 > head
-    ):
-        sizes = [step[2] if step[1] == "mul" else 1 / step[2] for step in around]
-        cap -= abs(sizes[0] * sizes[1] - 1) < 1e-6
-    return steps[:head], steps[head:cap], steps[cap:]
-
-
-def describe(step: Operation) -> str:
-    kind, *rest = step
-    if kind == "call":
-        return str(rest[0])
-    if kind == "cast":
-        return f"to {rest[0]}"
-    if kind == "keep":
-        return f"first {rest[0]} columns"
-    return " ".join([rest[0], *(f"{number:g}" for number in rest[1:])])
+    return [step._replace(device=None) if isinstance(step, ModuleCall) else step for step in steps]

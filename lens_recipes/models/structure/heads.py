@@ -15,9 +15,10 @@ from torch import nn
 
 from lens_recipes.models.handle import envoy_path
 from lens_recipes.models.structure.graph import Node, back_to, before, comes_from, where_from
-from lens_recipes.models.structure.head_path import Operation, is_norm
+from lens_recipes.models.structure.head_path import is_norm
 from lens_recipes.models.structure.parts import Heads
 from lens_recipes.models.structure.probe import PROBE_SHAPE
+from lens_recipes.trace.operations import ModuleCall, Operation
 
 if TYPE_CHECKING:
     from lens_recipes.models.structure.blocks import BlockReader
@@ -34,7 +35,7 @@ def heads_of_write(reader: BlockReader, node: Node, steps: tuple[Operation, ...]
             m for m in now.given if graph.inputs.get(m, now) is not now and graph.times[m] == 1
         ):
             taken = graph.inputs[module]
-            call = ("call", envoy_path(reader.names[module]), is_norm(module), None)
+            call = ModuleCall(envoy_path(reader.names[module]), is_norm(module), None)
             if found := back_to(taken, _mixes_by_weights):
                 return _with_columns(reader, module, *found, (call, *chain))
             if (

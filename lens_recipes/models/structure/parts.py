@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lens_recipes.models.structure.head_path import Operation
+from lens_recipes.trace.operations import Operation
 
 WRITES = (
     "attn_out",

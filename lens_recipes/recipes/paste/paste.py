@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lens_recipes.models.load import checkpoint, is_multimodal, skeleton
 from lens_recipes.recipes.paste.names import RECIPES
 from lens_recipes.recipes.paste.source import ModelSource, listed
-from lens_recipes.run.prompts import pick_indices
 from lens_recipes.run.provenance import shown_name, versions
+from lens_recipes.run.request.selection import pick_indices
 
 
 def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) -> str:

@@ -15,11 +15,18 @@ from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path, on_meta
 from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.structure.blocks import residual_blocks
-from lens_recipes.models.structure.head_path import Operation, split_at_unembedding
 from lens_recipes.models.structure.parts import Block, HookPoint
 from lens_recipes.models.structure.probe import ForwardRecord, record_forward
 from lens_recipes.recipes.paste.norm import Norm, norm_of
-from lens_recipes.run.sites import refuse_broken
+from lens_recipes.run.request.sites import refuse_unreadable
+from lens_recipes.trace.operations import (
+    CastTo,
+    Elementwise,
+    KeepColumns,
+    ModuleCall,
+    Operation,
+    split_at_unembedding,
+)
 
 
 class ModelSource:
@@ -61,8 +68,9 @@ class ModelSource:
         found, now = [], 0
         while now < len(steps):
             step, cap = steps[now], steps[now : now + 3]
-            if [part[:2] for part in cap] == [("op", "div"), ("op", "tanh"), ("op", "mul")]:
-                found.append(f"x = {cap[2][2]} * torch.tanh(x / {cap[0][2]})  # the softcap")
+            if [_elementwise_name(part) for part in cap] == ["div", "tanh", "mul"]:
+                inner, outer = _elementwise_number(cap[0]), _elementwise_number(cap[2])
+                found.append(f"x = {outer} * torch.tanh(x / {inner})  # the softcap")
                 now += 3
                 continue
             found.append(f"x = {self._applied(step, 'x')}{self._why(step)}")
@@ -70,29 +78,28 @@ class ModelSource:
         return found
 
     def _applied(self, step: Operation, x: str) -> str:
-        kind, name, *more = step
-        if kind == "call":
-            first = "[0]" if self._paths[name] in self._run.in_tuple else ""
-            return f"{expression(name)}({x}){first}"
-        if kind == "cast":
-            return f"{x}.to(torch.{name})"
-        if kind == "keep":
-            return f"{x}[..., :{name}]"
-        sign = {"mul": "*", "div": "/", "add": "+", "sub": "-"}.get(name)
-        if sign and len(more) == 1:
-            return f"{x} {sign} {more[0]}"
-        return f"torch.{name}({', '.join([x, *map(str, more)])})"
+        if isinstance(step, ModuleCall):
+            first = "[0]" if self._paths[step.path] in self._run.in_tuple else ""
+            return f"{expression(step.path)}({x}){first}"
+        if isinstance(step, CastTo):
+            return f"{x}.to(torch.{step.dtype})"
+        if isinstance(step, KeepColumns):
+            return f"{x}[..., :{step.n_columns}]"
+        sign = {"mul": "*", "div": "/", "add": "+", "sub": "-"}.get(step.name)
+        if sign and len(step.numbers) == 1:
+            return f"{x} {sign} {step.numbers[0]}"
+        return f"torch.{step.name}({', '.join([x, *map(str, step.numbers)])})"
 
     def _why(self, step: Operation) -> str:
-        if step[0] == "op":
-            return "  # a scale of this model" if step[1] in ("mul", "div") else ""
-        if step[0] != "call":
+        if isinstance(step, Elementwise):
+            return "  # a scale of this model" if step.name in ("mul", "div") else ""
+        if not isinstance(step, ModuleCall):
             return ""
-        if step[1] == self.parts.unembed:
+        if step.path == self.parts.unembed:
             return "  # the unembedding"
         return (
             "  # the final norm: without it the numbers mean nothing"
-            if step[2]
+            if step.is_norm
             else "  # a projection"
         )
 
@@ -129,7 +136,7 @@ class ModelSource:
     def _blocks(self) -> list[Block]:
         blocks = residual_blocks(self.model)
         for layer, block in enumerate(blocks):
-            refuse_broken(block, layer, self.parts.family)
+            refuse_unreadable(block, layer, self.parts.family)
             if block.between or block.carry:
                 raise LensError(
                     f"{self.parts.family}: the stream is rescaled at layer {layer}, so what the blocks add does not "
@@ -164,23 +171,26 @@ class ModelSource:
             LensError: the way from the stream to the logits is not one norm and then linear.
         """
         before, scores, cap = split_at_unembedding(self.parts.tail)
-        norms = [step for step in before if step[0] == "call" and step[2]]
+        norms = [step for step in before if isinstance(step, ModuleCall) and step.is_norm]
         if len(norms) > 1 or (norms and before[0] != norms[0]):
             raise LensError(
                 f"{self.parts.family}: between the stream and the unembedding stands more than one norm, or something "
                 "before it, which a short script cannot hold at its value. lens_recipes.attribution() can."
             )
         steps = [step for step in before if step not in norms] + scores
-        called = [self._paths[step[1]] for step in steps if step[0] == "call"]
+        called = [self._paths[step.path] for step in steps if isinstance(step, ModuleCall)]
         if heads := [type(module).__name__ for module in called if [*module.children()]]:
             raise LensError(
                 f"{self.parts.family}: its logits pass through a {heads[0]}, which is more than a matrix, "
                 'so a logit has no parts. paste("components", …) works.'
             )
         biased = any(getattr(module, "bias", None) is not None for module in called)
-        shifted = any(step[0] == "op" and step[1] not in ("mul", "div", "neg") for step in steps)
-        norm = norm_of(self._paths[norms[0][1]], self.parts.d_model) if norms else None
-        name = expression(norms[0][1]) if norms else ""
+        shifted = any(
+            isinstance(step, Elementwise) and step.name not in ("mul", "div", "neg")
+            for step in steps
+        )
+        norm = norm_of(self._paths[norms[0].path], self.parts.d_model) if norms else None
+        name = expression(norms[0].path) if norms else ""
         return Linear(name, norm, self._lines(steps), biased or shifted, self._lines(cap))
 
 
@@ -225,7 +235,18 @@ def expression(path: str, model: str = "model") -> str:
 
 
 def _changes_nothing(step: Operation) -> bool:
-    return step[0] == "op" and step[1] in ("mul", "div") and step[2] == 1
+    return _elementwise_name(step) in ("mul", "div") and _elementwise_number(step) == 1
+
+
+def _elementwise_name(operation: Operation) -> str:
+    """Return torch's name of an elementwise operation, or nothing for another kind."""
+    return operation.name if isinstance(operation, Elementwise) else ""
+
+
+def _elementwise_number(operation: Operation) -> float:
+    """Return the number of an elementwise operation that has one."""
+    assert isinstance(operation, Elementwise)
+    return operation.numbers[0]
 
 
 def _numbered(writes: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-import torch
-
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.models.handle import dtype_of, exclusive, text_config
 from lens_recipes.run.remote.settings import remote_settings
 from lens_recipes.run.remote.wire import serialize_job
 from lens_recipes.run.run import RecipeRun, prepare_run
-from lens_recipes.trace.lens_head import COPIES
+from lens_recipes.trace.batch import BatchSize
+from lens_recipes.trace.lens_head import LOGITS_AT_ONCE
 
 P = ParamSpec("P")
 
@@ -134,12 +133,10 @@ def split_into_jobs(run: RecipeRun[Any]) -> list[range]:
     return [*jobs, range(start, len(run.batches))]
 
 
-def tokens_of(run: RecipeRun[Any], batch: dict[str, Any]) -> int:
-    """Tokens of a batch that run through the model."""
-    if "inputs" not in batch:
-        return 1
-    ids = batch["inputs"]["input_ids"]
-    return ids.numel() + len(ids) * run.shared.get("n_steps", 0)
+def tokens_of(run: RecipeRun[Any], batch: Any) -> int:
+    """Return how many tokens of a batch run through the model, those to be written included."""
+    size = run.plan.batch_size(batch)
+    return size.rows * (size.columns + size.new_tokens)
 
 
 def bytes_back(run: RecipeRun[Any], jobs: int) -> int:
@@ -156,59 +153,40 @@ def server_bytes(run: RecipeRun[Any]) -> int:
         run.batches, run.schemas, strict=True))  # fmt: skip
 
 
-def _memory(run: RecipeRun[Any], batch: dict[str, Any], arrays: int) -> int:
-    """Of one batch: the model's own forward pass, what is read of it, and what is made of that."""
-    parts, item = run.anatomy, dtype_of(run.model).itemsize
-    if "inputs" not in batch:  # vectors
-        return len(batch["rows"]) * parts.d_model * 4 + _lens(run, len(batch["rows"])) + arrays
-    read = len(batch["where"][1]) if "where" in batch else len(batch["first"][0])
-    if "groups" in batch:
-        slots = batch["n_slots"]
-        rows = read * max(
-            len(group[3]) + 1 if group[0] == "heads" else 1 for group in batch["groups"]
-        )
-    else:
-        slots, rows = run.shared["reads"]["n_slots"], read * len(run.shared["reads"]["sites"])
-    kept = (
-        slots * item + 4 * 4
-    )  # of each token and dimension: vectors, and four float32 sums that are compared
-    return (
-        _forward(run, batch["inputs"], item)
-        + read * parts.d_model * kept
-        + _lens(run, rows)
-        + 2 * arrays
-    )
+def _memory(run: RecipeRun[Any], batch: Any, arrays: int) -> int:
+    """Return the bytes that one batch takes: the model's own forward pass, what is read of it, and the logits."""
+    anatomy, item = run.anatomy, dtype_of(run.model).itemsize
+    size = run.plan.batch_size(batch)
+    if not size.vectors:  # vectors of the caller's own: nothing is read of a run
+        return size.tokens * anatomy.d_model * 4 + _logit_bytes(run, size.logit_rows) + arrays
+    # Of each token and dimension: what is read, and the four float32 sums that are compared with it.
+    read = size.tokens * anatomy.d_model * (size.vectors * item + 4 * 4)
+    return _forward(run, size, item) + read + _logit_bytes(run, size.logit_rows) + 2 * arrays
 
 
-def _forward(run: RecipeRun[Any], inputs: dict[str, Any], item: int) -> int:
-    """Bytes of a forward pass, or of a generation with its cache, logits and scores."""
-    parts, config, steps = run.anatomy, text_config(run.model), run.shared.get("n_steps", 0)
-    rows, width = inputs["input_ids"].shape
-    keep = inputs.get("logits_to_keep", 1 if steps else width)
-    logits = (
-        rows
-        * (len(keep) if isinstance(keep, torch.Tensor) else keep or width)
-        * parts.vocab_size
-        * (item + 4)
-    )
-    inner = getattr(config, "intermediate_size", None) or 4 * parts.d_model
-    heads = getattr(config, "num_attention_heads", None) or 1
-    shared = (
-        getattr(config, "num_key_value_heads", None) or heads
-    ) / heads  # keys and values of grouped heads
-    cache = (
-        2 * parts.n_layers * rows * (width + steps) * round(parts.d_model * shared) * item
-        if steps
-        else 0
-    )
-    scores = rows * steps * parts.vocab_size * 4 if run.shared.get("scores") else 0
-    return rows * width * (8 * parts.d_model + 3 * inner) * item + logits + cache + scores
+def _forward(run: RecipeRun[Any], size: BatchSize, item: int) -> int:
+    """Return the bytes of a forward pass, or of a generation with its cache, logits and scores."""
+    anatomy, config = run.anatomy, text_config(run.model)
+    logits = size.rows * size.logits_per_row * anatomy.vocab_size * (item + 4)
+    inner_width = getattr(config, "intermediate_size", None) or 4 * anatomy.d_model
+    activations = size.rows * size.columns * (8 * anatomy.d_model + 3 * inner_width) * item
+    if not size.new_tokens:
+        return activations + logits
+    n_heads = getattr(config, "num_attention_heads", None) or 1
+    n_key_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    cache_width = round(anatomy.d_model * n_key_heads / n_heads)
+    cached_tokens = size.rows * (size.columns + size.new_tokens)
+    cache = 2 * anatomy.n_layers * cached_tokens * cache_width * item
+    scores = 0
+    if size.keeps_scores:
+        scores = size.rows * size.new_tokens * anatomy.vocab_size * 4
+    return activations + logits + cache + scores
 
 
-def _lens(run: RecipeRun[Any], rows: int) -> int:
-    """Bytes of the logits of some rows, with what is made beside them, under the run's own bound."""
-    one = run.anatomy.vocab_size * 4 * COPIES
-    return max(one, min(run.shared.get("options", run.shared)["max_bytes"], rows * one))
+def _logit_bytes(run: RecipeRun[Any], rows: int) -> int:
+    """Return the bytes of the logits of some rows, with what is made beside them, under the run's own bound."""
+    one_row = run.anatomy.vocab_size * 4 * LOGITS_AT_ONCE
+    return max(one_row, min(run.plan.max_bytes, rows * one_row))
 
 
 def format_bytes(n: int) -> str:

@@ -55,7 +55,7 @@ def fingerprint(run: RecipeRun[Any]) -> str:
         there,
         versions()["lens-recipes"],
         run.recipe,
-        *run.marks,
+        *run.batch_digests,
     ]
     return hashlib.sha256(json.dumps(told, default=str, sort_keys=True).encode()).hexdigest()
 

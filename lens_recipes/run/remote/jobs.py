@@ -368,7 +368,7 @@ class Job(Generic[R]):
     def _open(self, part: _Part, blob: bytes) -> list[Any]:
         schemas = [self._run.schemas[n] for n in part.batches]
         return decode_result(
-            blob, schemas, [self._run.marks[n] for n in part.batches], self._most(part)
+            blob, schemas, [self._run.batch_digests[n] for n in part.batches], self._most(part)
         )
 
     def _most(self, part: _Part) -> int:
@@ -379,7 +379,9 @@ class Job(Generic[R]):
     def _finish(self) -> R:
         if self._result is not None:
             return self._result
-        result = self._run.finish(list(itertools.chain.from_iterable(map(self._kept, self._parts))))
+        result = self._run.finish(
+            self._run, list(itertools.chain.from_iterable(map(self._kept, self._parts)))
+        )
         result.provenance["jobs"] = {  # type: ignore[attr-defined]
             "host": self._server.host,
             "jobs": len(self._parts),

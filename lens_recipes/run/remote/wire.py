@@ -29,14 +29,14 @@ from lens_recipes.trace.pack import check_same_model, model_facts, run_batches
 def send_batches(run: RecipeRun[Any], which: range, backend: Backend) -> Any:
     """Some batches as one job, through a backend of nnsight's: one session, one trace for each batch."""
     nnsight.register("lens_recipes")
-    model, block, shared, blocks = run.model, run.block, run.shared, run.anatomy.blocks
-    expected, marks = model_facts(model, blocks), [run.marks[n] for n in which]
+    model, block, shared, blocks = run.model, run.traced, run.plan, run.anatomy.blocks
+    expected, marks = model_facts(model, blocks), [run.batch_digests[n] for n in which]
     batches = [run.batches[n] for n in which]
     found = None
     with model.session(backend=backend):
         check_same_model(model, blocks, expected)
         found = nnsight.save(run_batches(model, block, shared, batches, marks))
-    return found  # noqa: RET504 - a block does not return
+    return found
 
 
 class _SerializeOnly(Backend):
