@@ -20,6 +20,7 @@ from lens_recipes.errors import LensError
 from lens_recipes.models import smollm2
 from lens_recipes.models.checkpoint_kind import is_multimodal
 from lens_recipes.models.handle import set_default_remote, set_load_seconds
+from lens_recipes.models.quiet import quiet_loading
 
 SMOLLM2 = "smollm2"
 
@@ -37,6 +38,7 @@ SHARED_ARGUMENTS = (
 )
 
 
+@quiet_loading()
 def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kwargs: Any) -> Envoy:
     """Return an nnsight model, ready for any recipe.
 
@@ -150,6 +152,7 @@ def checkpoint(source: str | os.PathLike) -> str:
     return os.fspath(source)
 
 
+@quiet_loading()
 def skeleton(source: str) -> Envoy:
     """Return a model without weights, out of a checkpoint's config alone: to be looked at, not run.
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import nnsight.modeling.huggingface
-import numpy as np
 import pytest
 import torch
 import zstandard
+from agreement import assert_same_lens, assert_same_tokens
 from server import REVISION, TINY, free_ports, hub_cache, wait_for
 
 import lens_recipes as lr
@@ -61,8 +61,8 @@ def result_of(server, job) -> str:
 
 
 def assert_same(there, here):
-    np.testing.assert_array_equal(there.top_ids, here.top_ids)
-    np.testing.assert_allclose(there.top_logprobs, here.top_logprobs, atol=2e-3)
+    assert_same_tokens(there, here)
+    assert_same_lens(there, here, atol=2e-3, names=("top_ids", "top_logprobs"))
 
 
 # -- the server is away ------------------------------------------------
