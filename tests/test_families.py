@@ -12,7 +12,7 @@ import torch
 from agreement import assert_ranks, assert_same_as, assert_top_ids
 
 import lens_recipes as lr
-from lens_recipes.models.structure import anatomy as _anatomy
+from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.structure.head_path import without_devices
 from lens_recipes.recipes import logit_lens as _logit_lens
 
@@ -80,7 +80,7 @@ def test_tiles_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
     """The short cut for a plain local unembedding, and the way for every other: the same numbers."""
     model = lr.load(tiny.FAMILIES[family]())
     ids = tiny.random_ids(batch=2, length=6)
-    assert _anatomy.plain_head(model, lr.anatomy(model)) is not None
+    assert plain_head(model, lr.anatomy(model)) is not None
     quick = lr.logit_lens(model, ids, targets=[9])
     monkeypatch.setattr(_logit_lens, "plain_head", lambda *_: None)
     assert_same_as(quick, partial(lr.logit_lens, model, ids, targets=[9]), atol=1e-4)

@@ -36,9 +36,11 @@ def _byte_of_char() -> dict[str, int]:
         *range(ord("®"), ord("ÿ") + 1),
     ]
     byte_of = {chr(byte): byte for byte in printable}
-    others = [byte for byte in range(256) if byte not in printable]
-    for number, byte in enumerate(others):
-        byte_of[chr(256 + number)] = byte
+    stand_in = 256
+    for byte in range(256):
+        if byte not in printable:
+            byte_of[chr(stand_in)] = byte
+            stand_in += 1
     return byte_of
 
 
@@ -89,8 +91,11 @@ def _is_byte_level(tokenizer: Any) -> bool:
 
 def token_texts(tokenizer: Any | None, ids: Iterable[int]) -> dict[int, str]:
     """Return the `token_text` of every id, made once for each; ids below 0 are padding."""
-    tokens = {int(token) for token in ids}
-    return {token: token_text(tokenizer, token) for token in sorted(tokens) if token >= 0}
+    texts = {}
+    for token in sorted({int(token) for token in ids}):
+        if token >= 0:
+            texts[token] = token_text(tokenizer, token)
+    return texts
 
 
 def prompt_text(tokenizer: Any | None, ids: list[int], *, special: bool = True) -> str:

@@ -15,13 +15,12 @@ import weakref
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
 from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import on_meta, text_config
-from lens_recipes.models.structure.head_path import find_head_operations, without_devices
+from lens_recipes.models.structure.head_path import find_head_operations
 from lens_recipes.models.structure.probe import (
     N_TOKENS,
     PROBE_SHAPE,
@@ -30,14 +29,9 @@ from lens_recipes.models.structure.probe import (
     plain_ids,
     record_forward,
 )
-from lens_recipes.trace.operations import (
-    Elementwise,
-    ModuleCall,
-    Operation,
-    unembedding_index,
-)
+from lens_recipes.trace.operations import ModuleCall, Operation, unembedding_index
 
-# What the name or the class of a part of a block begins or ends with.
+# What the name of such a part of a block begins or ends with, or its class contains.
 ATTENTION_HINTS = ("attn", "attention", "mixer", "temporal")
 MLP_HINTS = ("mlp", "feed_forward", "ffn", "moe", "ff", "fc")
 
@@ -283,29 +277,3 @@ def _is_multiple(stream: Tensor | None, previous: Tensor) -> bool:
     factor = (previous * stream).sum() / (previous * previous).sum()
     difference = (stream - factor * previous).abs().max()
     return bool((difference <= 1e-5 * stream.abs().max()).item())
-
-
-# -- what a recipe takes along -----------------------------------------
-
-
-def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | None:
-    """Return weight and bias of an unembedding that is nothing but a product on this processor.
-
-    None for any other: sharded, quantised, offloaded, adapted, half-precision or hooked heads are
-    modules to be called.
-    """
-    head = model._module.get_submodule(parts.unembed)
-    if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter:
-        return None
-    if head.weight.dtype != torch.float32 or head.weight.device.type != "cpu":
-        return None
-    if head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook"):
-        return None
-    if not all(isinstance(operation, ModuleCall | Elementwise) for operation in parts.tail):
-        return None
-    return head.weight, head.bias
-
-
-def head_operations_for(parts: Anatomy, remote: bool | str) -> list[Operation]:
-    """Return the way from the stream to the logits, on a server without this machine's devices."""
-    return without_devices(parts.tail) if remote else parts.tail

@@ -40,7 +40,8 @@ def heads_of_write(block: BlockGraph, write: Origin) -> Heads | None:
         for module in modules:
             path = layout_path(block.graph.inputs[module], _is_mix_of_values)
             if path is not None:
-                return _heads_at(block, module, path, (_call(block, module), *to_stream))
+                projection = _call(block, module)
+                return _heads_at(block, module, path, (projection, *to_stream))
         origin = _origin_through_module(block, current, modules) or single_origin(current)
         if origin is None:
             return None
@@ -51,17 +52,18 @@ def heads_of_write(block: BlockGraph, write: Origin) -> Heads | None:
 
 def _modules_giving(block: BlockGraph, node: Node) -> list[nn.Module]:
     """Return the modules that ran once and made a tensor of another one, the innermost first."""
-    graph = block.graph
-    return [
-        module
-        for module in node.output_of
-        if graph.runs_once(module) and graph.inputs.get(module, node) is not node
-    ]
+    modules = []
+    for module in node.output_of:
+        takes_another = block.graph.inputs.get(module, node) is not node
+        if takes_another and block.graph.runs_once(module):
+            modules.append(module)
+    return modules
 
 
 def _call(block: BlockGraph, module: nn.Module) -> ModuleCall:
     """Return a module as an operation, wherever its weights are."""
-    return ModuleCall(envoy_path(block.path(module)), is_norm(module), None)
+    path = envoy_path(block.path(module))
+    return ModuleCall(path, is_norm(module), device=None)
 
 
 def _origin_through_module(
@@ -108,7 +110,8 @@ def _heads_at(
     None where the heads differ in width.
     """
     heads = _columns_by_head(path)
-    if len({len(head.columns) for head in heads}) != 1:
+    widths = {len(head.columns) for head in heads}
+    if len(widths) != 1:
         return None
     sources = None
     if path.source.name == "bmm":
@@ -124,15 +127,16 @@ def _heads_at(
 def _columns_by_head(path: LayoutPath) -> list[_HeadColumns]:
     """Return which columns at the end of a path come from which head, in the order of the heads."""
     origins = origin_indices(path)[FIRST_PROMPT, FIRST_TOKEN]
-    indices = torch.stack(torch.unravel_index(origins, path.source.shape), -1)  # [column, axis]
-    mix_rows, inner = indices[:, :-1], indices[:, -1]
+    indices = torch.unravel_index(origins, path.source.shape)
+    mix_rows = torch.stack(indices[:-1], -1)  # [column, axis]
+    inner = indices[-1]  # [column]
     columns_of: dict[tuple[int, ...], list[int]] = {}
     for column, mix_row in enumerate(mix_rows.tolist()):
         columns_of.setdefault(tuple(mix_row), []).append(column)
-    return [
-        _HeadColumns(mix_row, columns, inner[columns])
-        for mix_row, columns in sorted(columns_of.items())
-    ]
+    heads = []
+    for mix_row, columns in sorted(columns_of.items()):
+        heads.append(_HeadColumns(mix_row, columns, inner[columns]))
+    return heads
 
 
 def _find_sources(
@@ -143,36 +147,38 @@ def _find_sources(
     None where no module gives them. `product` is weights @ values: `[batch · head, query, key]`
     times `[batch · head, key, inner]`.
     """
-    graph = block.graph
 
     def is_weights(node: Node) -> bool:
         return len(node.shape) == 4 and _is_given_once(block, node)
 
     def is_values(node: Node) -> bool:
-        is_stream_like = len(node.shape) == 3 and node.shape[:2] == block.stream_shape[:2]
-        return is_stream_like and _is_given_once(block, node)
+        is_one_row_a_token = len(node.shape) == 3 and node.shape[:2] == block.stream_shape[:2]
+        return is_one_row_a_token and _is_given_once(block, node)
 
     weights = layout_path(product.args[0], is_weights)
     values = layout_path(product.args[1], is_values)
     if weights is None or values is None or not values.source.output_of:
         return None
     values_module = values.source.output_of[0]
-    if values_module not in graph.inputs or not _heads_are_in_order(weights, heads):
+    values_input = block.graph.inputs.get(values_module)
+    if values_input is None or not _heads_are_in_order(weights, heads):
         return None
     weights_module, weights_item = _giver_of_weights(weights.source)
     return HeadSources(
         weights=block.hook_point("out", weights_module),
         weights_item=weights_item,
         values=block.hook_point("out", values_module),
-        value_width=graph.inputs[values_module].shape[-1],
+        value_width=values_input.shape[-1],
         value_columns=_value_columns(values, heads),
     )
 
 
 def _is_given_once(block: BlockGraph, node: Node) -> bool:
     """Return whether a module that runs once gives a tensor, as whichever of its outputs."""
-    further = [output.module for output in node.further_output_of]
-    return any(block.graph.runs_once(module) for module in (*node.output_of, *further))
+    modules = list(node.output_of)
+    for output in node.further_output_of:
+        modules.append(output.module)
+    return any(block.graph.runs_once(module) for module in modules)
 
 
 def _giver_of_weights(weights: Node) -> tuple[nn.Module, int]:

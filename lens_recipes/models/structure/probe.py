@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.handle import configs_of
+from lens_recipes.models.shapes import shapes_only
 from lens_recipes.models.structure.graph import Graph
 
 N_PROMPTS, N_TOKENS = 2, 6  # the two prompts differ in their last token
@@ -23,19 +22,19 @@ PROBE_SHAPE = (N_PROMPTS, N_TOKENS)
 
 
 class ModuleBegins(NamedTuple):
-    """A module was called."""
+    """The start of a module's call."""
 
     module: nn.Module
 
 
 class ModuleEnds(NamedTuple):
-    """A module has given its output."""
+    """The end of a module's call."""
 
     module: nn.Module
 
 
 class TorchCall(NamedTuple):
-    """One of torch's operations was run."""
+    """A run of one of torch's operations."""
 
     function: Any
     args: tuple
@@ -53,7 +52,7 @@ Event = ModuleBegins | ModuleEnds | TorchCall
 
 @dataclass
 class ForwardRecord:
-    """What was recorded while a model ran.
+    """The record of one run of a model.
 
     Attributes:
         logits: What came out, `[prompt, position, vocabulary]`.
@@ -97,9 +96,9 @@ def record_forward(
     if "use_cache" in options:
         inputs["use_cache"] = False
     recorder = _Recorder(module, graph)
-    shapes_only = _shapes_only(module) if meta else contextlib.nullcontext()
-    # A caller may be in inference mode, where the operations differ: a cast would be made of none.
-    with torch.inference_mode(False), _hooks(module, recorder), torch.no_grad(), shapes_only:
+    computing = shapes_only(module) if meta else contextlib.nullcontext()
+    # A caller may be in inference mode, where torch shows other operations: `to` for `_to_copy`.
+    with torch.inference_mode(False), _hooks(module, recorder), torch.no_grad(), computing:
         output = _run(module, inputs, recorder)
     recorder.record.logits = _logits_in(output, type(module).__name__)
     return recorder.record
@@ -147,7 +146,9 @@ def _logits_in(output: Any, family: str) -> Tensor:
 
 
 class _Recorder(TorchDispatchMode):
-    """Fills a `ForwardRecord`: as a mode of torch with its operations, through hooks with modules.
+    """The writer of a `ForwardRecord`.
+
+    As a mode of torch it sees operations, and through hooks it sees modules.
 
     Operations inside blocks are not recorded: they would keep every intermediate tensor alive.
     """
@@ -254,38 +255,6 @@ def _modules_around_lists(module: nn.Module) -> set[nn.Module]:
         for depth in range(len(names)):
             around.add(module.get_submodule(".".join(names[:depth])))
     return around
-
-
-# -- a model without weights -------------------------------------------
-
-# Where a config keeps how its experts are computed.
-_EXPERTS = "_experts_implementation_internal"
-
-
-@contextlib.contextmanager
-def _shapes_only(module: nn.Module) -> Iterator[None]:
-    """Let every operation give a tensor of the right shape and no values, for a while.
-
-    A skeleton may stand in training mode, with dropout where the server's model has none. And
-    without values torch's grouped product, in which experts run, exists for bfloat16 alone.
-    """
-    in_training = [child for child in module.modules() if child.training]
-    grouped = [
-        config for config in configs_of(module) if getattr(config, _EXPERTS, None) == "grouped_mm"
-    ]
-    for child in in_training:
-        child.training = False
-    for config in grouped:
-        setattr(config, _EXPERTS, "batched_mm")
-    try:
-        shape_env = ShapeEnv(assume_static_by_default=True)
-        with FakeTensorMode(allow_non_fake_inputs=True, shape_env=shape_env):
-            yield
-    finally:
-        for child in in_training:
-            child.training = True
-        for config in grouped:
-            setattr(config, _EXPERTS, "grouped_mm")
 
 
 # -- what it is run on -------------------------------------------------
