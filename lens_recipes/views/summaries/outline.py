@@ -44,6 +44,6 @@ def certificate_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
 
 
 def sample_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
-    """Yield a warning if the result is of a prompt_result prompt."""
+    """Yield a warning if the result is of a single prompt."""
     if len(result) == 1:
         yield "one prompt is one observation: run several before you generalise"

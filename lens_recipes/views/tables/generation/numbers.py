@@ -50,7 +50,7 @@ def duration(seconds: float | None) -> str:
     """
     if seconds is None:
         return "–"
-    if seconds >= 0.9995:  # less than that has three digits in milliseconds
+    if seconds >= 0.9995:  # or else it would be 1e+03 ms
         return f"{seconds:.2f} s"
     return f"{seconds * 1000:.3g} ms"
 
