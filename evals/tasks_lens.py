@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from oracle import blocks_of
+from transformers import PreTrainedModel
+
 from answers import Check, close, ranked, same, top
 from bench import Bench, task
 from by_hand import decode, lens, lens_logits, settled
 from checkpoints import build, ids_of, tokenizer
-from oracle import blocks_of
-from transformers import PreTrainedModel
 
 FRANCE = "The capital of France is"
 FOX = "The quick brown fox jumps over the lazy dog, and then"

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from oracle import early_exit_logits
+
 from answers import Check, close, numbers, ranked, same, top
 from bench import Bench, task
 from by_hand import lens, settled
 from checkpoints import build, ids_of, one_token_words
-from oracle import early_exit_logits
 
 STEPS = 12
 PROMPTS = ["The fox", "The capital of France is", "One two three four five", "A model reads the prompt and", "Layers"]

@@ -7,16 +7,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import lens_recipes as lr
 import loopback
 import numpy as np
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from answers import Check, Rejected, close, top
 from bench import Bench, task
 from by_hand import lens
 from checkpoints import build, ids_of, tokenizer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-import lens_recipes as lr
 
 PROMPTS = ["The capital of France is", "The quick brown fox jumps over", "One two three"]
 

@@ -213,7 +213,8 @@ def outputs(module, ids, *modules):
     return [seen[m] for m in modules]
 
 
-# Output projection, final norm, and the norm between attention and the stream, by hand for these families.
+# Output projection, final norm, and the norm between attention and the stream, by hand for these
+# families.
 BY_HAND = {
     "llama": ("model.layers.{}.self_attn.o_proj", "model.norm", None, 0.0),
     "qwen2": ("model.layers.{}.self_attn.o_proj", "model.norm", None, 0.0),
@@ -298,7 +299,8 @@ def test_a_real_ablation_is_another_number(smollm2):
 def test_a_source_token_is_weight_times_value(family):
     """Change one token's value vector by a hook, in the eager model: the head's write changes by its weight times that.
 
-    Here: the values of position 3 are removed, attention weights unchanged, so the input of the output projection
+    Here: the values of position 3 are removed, attention weights unchanged, so the input of the
+    output projection
     loses exactly what the heads took from position 3.
     """
     module = tiny.FAMILIES[family]()

@@ -1,7 +1,9 @@
 """What a block adds to the stream: found, read where it is added, and checked, on every family.
 
-The reference is behaviour, not names: with a part's tensor set to zero by a plain torch hook, the block's output must
-change by exactly that part. And any vector is decoded by the model itself, handed to it as the last block's output.
+The reference is behaviour, not names: with a part's tensor set to zero by a plain torch hook, the
+block's output must
+change by exactly that part. And any vector is decoded by the model itself, handed to it as the last
+block's output.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.structure.head_path import without_devices
 from lens_recipes.recipes import logit_lens as _logit_lens
 
-# The model halves its stream between blocks; an early exit is halved once more by every block it passes through,
+# The model halves its stream between blocks; an early exit is halved once more by every block it
+# passes through,
 # which only the norm's epsilon shows.
 LOOSE = {"rwkv_halved": 2e-3}
 

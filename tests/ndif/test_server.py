@@ -89,7 +89,8 @@ def test_nothing_is_left_after_a_failed_start(another, monkeypatch):
 def test_nothing_is_left_of_a_killed_caller(how):
     """Redis and its keeper stand for all: whoever started them is gone, politely or not."""
     code = (
-        "import sys, time; from server import *; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "import sys, time; from server import *; signal.signal(signal.SIGINT, "
+        "signal.default_int_handler);"
         "s = NdifServer(Path('/nowhere'));"  # (a shell's background jobs ignore Ctrl-C)
         "s._start_ray = s.start_api = s.start_store = lambda: None; s.start();"
         "print(s.folder, *s.processes(), flush=True); time.sleep(60)"
