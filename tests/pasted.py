@@ -1,4 +1,4 @@
-"""Pasted scripts are written to disk and executed in this process; what they find is compared with the library."""
+"""Execute pasted scripts in this process, and compare their numbers with the library's."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from loopback import environment, lay_out
 import lens_recipes as lr
 
 PROMPT = "The capital of France is"
-ASKED = {"The capital of France is": "a", "Two plus two is": "e", "The opposite of hot is": "t"}
+ANSWERS = {"The capital of France is": "a", "Two plus two is": "e", "Fire is": "t"}
 # The small tokenizer knows letters, but no capitals.
-LETTERS = {'" Paris"': '"a"', '" London"': '"e"', '" four"': '"e"', '" cold"': '"t"'}
+LETTERS = {'" Paris"': '"a"', '" London"': '"e"', '" four"': '"e"', '" hot"': '"t"'}
 
 
 def checkpoint(family: str, hub: Path, folder: Path) -> str:
@@ -32,7 +32,7 @@ def checkpoint(family: str, hub: Path, folder: Path) -> str:
 
 
 def script(recipe: str, model: str, **options: Any) -> str:
-    """What is pasted, asking for tokens that the small tokenizer has."""
+    """Return a pasted script that asks for tokens which the small tokenizer has."""
     text = lr.paste(recipe, model, **options)
     for word, letter in LETTERS.items():
         text = text.replace(word, letter)
@@ -40,15 +40,19 @@ def script(recipe: str, model: str, **options: Any) -> str:
 
 
 def rehearsed(text: str) -> str:
-    """A script for a server as one that nnsight rehearses here: see strict_local."""
-    skeleton, loaded = "tokenizer=AutoTokenizer.from_pretrained(MODEL))", "dispatch=True)"
-    assert skeleton in text
-    assert "remote=True" in text
-    return text.replace("remote=True", 'remote="local"').replace(skeleton, loaded)
+    """Change a script for a server so that nnsight rehearses it here: see strict_local."""
+    text = replaced(text, "REMOTE = True", 'REMOTE = "local"')
+    return replaced(text, "tokenizer=tokenizer)", "dispatch=True)")
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    """Return a text with every `old`, of which there must be one, replaced."""
+    assert old in text
+    return text.replace(old, new)
 
 
 def execute(text: str, folder: Path) -> dict[str, Any]:
-    """Run a script from a file, as nnsight needs it; its globals."""
+    """Run a script from a file, as nnsight needs it, and return its globals."""
     path = folder / "pasted.py"
     path.write_text(text)
     return runpy.run_path(str(path), run_name="__main__")
@@ -95,7 +99,15 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 def alone(
     text: str, hub: Path, folder: Path, *ids: str, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own that cannot import this package; a server knows these hub ids."""
+    """Run a script in a process of its own that cannot import this package.
+
+    Args:
+        text: The script.
+        hub: The cache of a hub, in which models are found.
+        folder: Where the process runs.
+        *ids: Hub ids that are to be taken as spelled right: no hub can be asked.
+        **more: Environment variables.
+    """
     (folder / "script.py").write_text(text)
     command = [sys.executable, "-c", ALONE, "script.py", *ids]
     variables = environment(hub) | more
@@ -104,23 +116,23 @@ def alone(
     )
 
 
-# Lines of code: elsewhere forty, and two more on a server.
+# The most lines of code; the other scripts have forty, and two more on a server.
 LONGER = {"attribution": 55, "components": 47, "remote": 48}
 
 
 def refuse_bad_form(model: str, recipes: list[str], folder: Path, remote: bool) -> None:
-    """Scripts must be formatted, have no unused names, and be short."""
+    """Check that scripts are formatted, have no unused names, and are short."""
     for recipe in recipes:
         (folder / f"{recipe}.py").write_text(lr.paste(recipe, model, remote=remote))
     ruff = Path(sys.executable).with_name("ruff")
     rules = [
         "check",
         "--isolated",
-        "--line-length=120",
+        "--line-length=100",
         "--select=E,F,I,UP,B,PIE,C4",
         "--ignore=B905",
     ]
-    for command in (["format", "--isolated", "--line-length=120", "--check", "--diff"], rules):
+    for command in (["format", "--isolated", "--line-length=100", "--check", "--diff"], rules):
         done = subprocess.run([ruff, *command, folder], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
     for recipe in recipes:
@@ -148,37 +160,37 @@ def first_lens(found: dict[str, Any], model: Any) -> None:
 def top_k(found: dict[str, Any], model: Any) -> None:
     run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found))
     result = run()
-    likeliest(stacked(found["ids"]), distributions(run))
-    close(stacked(found["logprobs"]), result.top_logprobs)
+    likeliest(stacked(found["top_ids"]), distributions(run))
+    close(stacked(found["top_logprobs"]), result.top_logprobs)
     close(stacked(found["entropies"]), result.entropy)
 
 
 def token_track(found: dict[str, Any], model: Any) -> None:
     run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found), targets=["a", "e"])
-    result, logprobs, ranks = run(), distributions(run), stacked(found["ranks"])
+    result, logprobs, ranks = run(), distributions(run), stacked(found["target_ranks"])
     for column, token in enumerate(result.target_ids[0]):
         assert_ranks(ranks[..., column], logprobs, token, NEAR)
-    close(stacked(found["logprobs"]), result.target_logprobs)
+    close(stacked(found["target_logprobs"]), result.target_logprobs)
 
 
 def grid_heatmap(found: dict[str, Any], model: Any) -> None:
     logprobs = distributions(partial(lr.logit_lens, model, PROMPT, layers=layers_of(found)))
-    likeliest(stacked(found["ids"])[..., None], logprobs)
+    likeliest(stacked(found["top_ids"])[..., None], logprobs)
     close(found["figure"].data[0].z, np.exp(logprobs.max(-1)))
     assert "plotly" in Path("grid.html").read_text()
 
 
 def batch(found: dict[str, Any], model: Any) -> None:
-    answers = [[target] for target in ASKED.values()]
+    answers = [[target] for target in ANSWERS.values()]
     run = partial(
         lr.logit_lens,
         model,
-        list(ASKED),
+        list(ANSWERS),
         layers=layers_of(found),
         targets=answers,
         positions=-1,
     )
-    assert_ranks(stacked(found["ranks"]), distributions(run), run().target_ids[:, 0], NEAR)
+    assert_ranks(stacked(found["answer_ranks"]), distributions(run), run().target_ids[:, 0], NEAR)
 
 
 def components(found: dict[str, Any], model: Any) -> None:
@@ -205,7 +217,7 @@ def attribution(found: dict[str, Any], model: Any) -> None:
             else f"{part.layer} {part.component}"
         )
         expected[name] = expected.get(name, 0.0) + float(value)
-    values = {"bias": 0.0, **found["values"]}
+    values = {"bias": 0.0, **found["shares"]}
     assert set(expected) == set(values)
     size = max(map(abs, expected.values()))
     for name, value in values.items():
@@ -223,16 +235,23 @@ def generation(found: dict[str, Any], model: Any) -> None:
         do_sample=False,
     )
     np.testing.assert_array_equal(found["written"].cpu(), run().tokens.next_id)
-    likeliest(stacked(found["steps"]).T[..., None], distributions(run))
+    likeliest(stacked(found["predictions"]).T[..., None], distributions(run))
 
 
 def remote(found: dict[str, Any], model: Any) -> None:
     run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found), positions=-1)
-    likeliest(stacked(found["found"]["ids"]), distributions(run)[:, 0])
-    close(stacked(found["found"]["logprobs"]), run().top_logprobs[:, 0])
+    likeliest(stacked(found["result"]["top_ids"]), distributions(run)[:, 0])
+    close(stacked(found["result"]["top_logprobs"]), run().top_logprobs[:, 0])
 
 
 CHECKS: dict[str, Callable[[dict[str, Any], Any], None]] = {
-    "first-lens": first_lens, "top-k": top_k, "token-track": token_track, "grid-heatmap": grid_heatmap, "batch": batch,
-    "components": components, "attribution": attribution, "generation": generation, "remote": remote,
-}  # fmt: skip
+    "first-lens": first_lens,
+    "top-k": top_k,
+    "token-track": token_track,
+    "grid-heatmap": grid_heatmap,
+    "batch": batch,
+    "components": components,
+    "attribution": attribution,
+    "generation": generation,
+    "remote": remote,
+}
