@@ -55,7 +55,7 @@ async def _draw(figure: go.Figure, options: dict[str, str | float | None]) -> by
 async def _within(seconds: float, step: Coroutine[Any, Any, Any]) -> Any:
     """Return what a step of the browser returns, or raise TimeoutError when its time is up.
 
-    `asyncio.wait_for` would do, if kaleido did not answer its cancellation with an error of its own.
+    `asyncio.wait_for` would do, if kaleido did not answer its cancellation with its own error.
     """
     task = asyncio.ensure_future(step)
     done, _ = await asyncio.wait([task], timeout=seconds)

@@ -32,10 +32,10 @@ def test_the_lens_says_there_what_it_says_here(any_server, client, here, name):
 def test_the_package_is_not_there(any_server, client):
     assert "No module named 'lens_recipes'" in any_server.python("import lens_recipes")
     model = client(any_server, "tiny")
-    with (
+    with (  # noqa: PT012
         pytest.raises(Exception, match="No module named 'lens_recipes'"),
         model.trace(PROMPT, remote=any_server.url),
-    ):  # noqa: PT012
+    ):
         import lens_recipes
 
         names = lens_recipes.__all__.save()  # noqa: F841
