@@ -52,7 +52,10 @@ from lens_recipes.trace.operations import model_logits
 from lens_recipes.trace.readout import readout
 
 
-@recipe
+@recipe(
+    narrow="Narrow positions (−1 is cheap), layers, components, top_k or track, "
+    "pass fewer prompts at once"
+)
 def logit_lens(
     model: Envoy,
     prompts: Any,

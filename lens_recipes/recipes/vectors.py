@@ -35,7 +35,7 @@ from lens_recipes.trace.readout import readout
 NO_RUN = "vectors are decoded without a run, so there are no logits of the model to compare with"
 
 
-@recipe
+@recipe(narrow="Pass fewer vectors at once, or a smaller top_k")
 def decode_vectors(
     model: Envoy,
     vectors: Any,

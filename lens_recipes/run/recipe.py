@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from nnsight.intervention.backends.local import LocalSimulationBackend
 
 from lens_recipes.models.handle import exclusive
+from lens_recipes.run.registry import RECIPES, RegisteredRecipe
 from lens_recipes.run.remote.wire import send_batches, unpack_arrays
 from lens_recipes.run.run import Arrays, RecipeRun, run_locally
 
@@ -17,26 +18,38 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def recipe(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, R]:
-    """Make a recipe of the function that prepares its run; `submit` and `estimate` find that as `recipe.prepare`."""
+def recipe(*, narrow: str) -> Callable[[Callable[P, RecipeRun[R]]], Callable[P, R]]:
+    """Return a decorator that makes a recipe of the function that prepares its run.
 
-    @functools.wraps(prepare)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        run = prepare(*args, **kwargs)
-        if run.remote and run.remote != "local":
-            from lens_recipes.run.remote.jobs import (
-                Job,  # only now: what it speaks to a server with takes its time to import
-            )
+    The recipe is registered under the function's name. `submit` and `estimate` find the function
+    itself as `recipe.prepare`.
 
-            return Job(run).result()
-        with exclusive(run.model):
-            found = (
-                run_simulated(run) if run.remote else run.here() if run.here else run_locally(run)
-            )
-        return run.finish(found)
+    Args:
+        narrow: How a user asks this recipe for less, in words that begin a sentence.
+    """
 
-    call.prepare = prepare  # type: ignore[attr-defined]
-    return call
+    def decorate(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, R]:
+        @functools.wraps(prepare)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return perform(prepare(*args, **kwargs))
+
+        call.prepare = prepare  # type: ignore[attr-defined]
+        RECIPES[prepare.__name__] = RegisteredRecipe(prepare, narrow)
+        return call
+
+    return decorate
+
+
+def perform(run: RecipeRun[R]) -> R:
+    """Perform a run where it is to run, and return the recipe's result."""
+    if run.remote and run.remote != "local":
+        # Only now: what it speaks to a server with takes its time to import.
+        from lens_recipes.run.remote.jobs import Job
+
+        return Job(run).result()
+    with exclusive(run.model):
+        found = run_simulated(run) if run.remote else run.here() if run.here else run_locally(run)
+    return run.finish(found)
 
 
 def run_simulated(run: RecipeRun[Any]) -> list[Arrays]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +20,6 @@ from tqdm import tqdm
 from lens_recipes.models.structure.anatomy import Anatomy
 from lens_recipes.run.provenance import to_json
 from lens_recipes.run.schema import Schema
-
-P = ParamSpec("P")
 
 R = TypeVar("R")
 
@@ -97,19 +95,3 @@ def run_locally(run: RecipeRun[Any]) -> list[Arrays]:
         numbers = run.block(run.model, run.shared, batch, **run.local)
         found.append({name: value.numpy() for name, value in numbers.items()})
     return found
-
-
-def prepare_run(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> RecipeRun[R]:
-    """The run of a recipe.
-
-    Raises:
-        ValueError: it is no recipe.
-    """
-    prepare = getattr(recipe, "prepare", None)
-    if prepare is None:
-        raise ValueError(
-            f"received {recipe!r} as the recipe; accepted are the functions logit_lens, attribution, generate_lens and "
-            "decode_vectors themselves, and their arguments after them, as in submit(logit_lens, model, prompts)."
-        )
-    run: RecipeRun[R] = prepare(*args, **kwargs)
-    return run

@@ -25,8 +25,8 @@ import zstandard
 from server import REVISION, TINY, free_ports, hub_cache, wait_for
 
 import lens_recipes as lr
+from lens_recipes.run.registry import prepare_run
 from lens_recipes.run.remote.jobs import Job
-from lens_recipes.run.run import prepare_run
 
 PROMPT = "The capital of France is"
 # Some seconds of work: that many steps of SmolLM2, whatever it wants to write.

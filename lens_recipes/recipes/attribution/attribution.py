@@ -55,7 +55,7 @@ from lens_recipes.trace.collect import collect
 from lens_recipes.trace.operations import model_logits
 
 
-@recipe
+@recipe(narrow="Narrow positions, targets or unit, pass fewer prompts at once")
 def attribution(
     model: Envoy,
     prompts: Any,

@@ -57,7 +57,9 @@ MAX_BYTES = 256 * 2**20  # bound on the memory for the logits of one step
 MAX_CACHED = 8 * MAX_TOKENS  # tokens of a batch in the cache, those to come included
 
 
-@recipe
+@recipe(
+    narrow="Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once"
+)
 def generate_lens(
     model: Envoy,
     prompts: Any,

@@ -10,9 +10,10 @@ import torch
 
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.models.handle import dtype_of, exclusive, text_config
+from lens_recipes.run.registry import RECIPES, prepare_run
 from lens_recipes.run.remote.settings import remote_settings
 from lens_recipes.run.remote.wire import serialize_job
-from lens_recipes.run.run import RecipeRun, prepare_run
+from lens_recipes.run.run import RecipeRun
 from lens_recipes.trace.lens_head import COPIES
 
 P = ParamSpec("P")
@@ -87,21 +88,13 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
     )
 
 
-_NARROW = {
-    "logit_lens": "Narrow positions (−1 is cheap), layers, components, top_k or track, pass fewer prompts at once",
-    "attribution": "Narrow positions, targets or unit, pass fewer prompts at once",
-    "generate_lens": "Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once",
-    "decode_vectors": "Pass fewer vectors at once, or a smaller top_k",
-}
-
-
 def check_limits(run: RecipeRun[Any], jobs: int) -> None:
     """Refuse what is larger than `remote_settings` allow, before it is sent.
 
     Raises:
         RemoteLensError: with what to narrow.
     """
-    narrow = f"{_NARROW[run.recipe]}, or raise"
+    narrow = f"{RECIPES[run.recipe].narrow}, or raise"
     back = bytes_back(run, jobs)
     if back > remote_settings.max_back_bytes:
         raise RemoteLensError(

@@ -15,13 +15,12 @@ from typing import Any
 
 from lens_recipes.errors import LensError
 from lens_recipes.run.provenance import to_json, versions
+from lens_recipes.run.registry import RECIPES
 from lens_recipes.run.remote.wire import model_key, remote_env
 from lens_recipes.run.run import RecipeRun
 from lens_recipes.trace.pack import model_facts
 
 FORMAT, VERSION = "lens-recipes/job", 1
-
-RECIPES = ("logit_lens", "attribution", "generate_lens", "decode_vectors")
 
 
 def job_header(run: RecipeRun[Any], host: str, parts: list[range]) -> dict[str, Any]:

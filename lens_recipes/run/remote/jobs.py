@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import itertools
 import json
 import os
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from lens_recipes.errors import LensError, RemoteLensError
 from lens_recipes.models.handle import exclusive, resolve_remote
 from lens_recipes.models.load import load
+from lens_recipes.run.registry import RECIPES, prepare_run
 from lens_recipes.run.remote.estimate import check_limits, split_into_jobs
 from lens_recipes.run.remote.faults import diagnose, key_line
 from lens_recipes.run.remote.job_file import (
@@ -33,7 +33,7 @@ from lens_recipes.run.remote.job_file import (
 from lens_recipes.run.remote.server import Server
 from lens_recipes.run.remote.settings import address, api_key, remote_settings
 from lens_recipes.run.remote.wire import decode_result, model_key, remote_env, serialize_job
-from lens_recipes.run.run import RecipeRun, prepare_run
+from lens_recipes.run.run import RecipeRun
 from lens_recipes.views.files import atomic_file
 
 R = TypeVar("R")
@@ -243,11 +243,9 @@ class Job(Generic[R]):
                 remote=host,
                 **({"revision": r} if (r := header["revision"]) else {}),
             )
-        recipe = getattr(
-            importlib.import_module("lens_recipes"), header["recipe"]
-        )  # known: `read` has seen to it
         try:
-            run = recipe.prepare(model, **restore_arguments(header["arguments"]), remote=host)
+            prepare = RECIPES[header["recipe"]].prepare  # known: `read_job` has seen to it
+            run = prepare(model, **restore_arguments(header["arguments"]), remote=host)
         except (TypeError, ValueError) as error:
             raise LensError(
                 f"{str(path)!r} is a job of {header['model']} with {header['versions']}, and what it asks for is not "
