@@ -25,8 +25,8 @@ from nnsight.schema.response import ResponseModel, Status
 import lens_recipes as lr
 from lens_recipes.arrays import attribution as attribution_result
 from lens_recipes.arrays import lens as result
-from lens_recipes.run.remote import jobs
-from lens_recipes.run.remote.job_file import fingerprint
+from lens_recipes.run.remote.jobs import job as jobs
+from lens_recipes.run.remote.jobs.file import fingerprint
 from lens_recipes.run.remote.server import Server
 
 pytest_plugins = ["loopback"]

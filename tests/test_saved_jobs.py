@@ -24,7 +24,7 @@ from nnsight.schema.response import ResponseModel, Status
 from test_jobs import assert_same
 
 import lens_recipes as lr
-from lens_recipes.run.remote.jobs import Job
+from lens_recipes.run.remote.jobs.job import Job
 
 pytest_plugins = ["loopback"]
 

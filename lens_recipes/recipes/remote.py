@@ -11,7 +11,8 @@ from lens_recipes.recipes.generation.generate import generate_lens
 from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.recipes.vectors import decode_vectors
 from lens_recipes.run.remote.estimate import RemoteEstimate, estimate
-from lens_recipes.run.remote.jobs import Job, JobStatus, submit
+from lens_recipes.run.remote.jobs.chunks import JobStatus
+from lens_recipes.run.remote.jobs.job import Job, submit
 
 __all__ = [
     "Job",

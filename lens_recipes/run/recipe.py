@@ -1,4 +1,4 @@
-"""What makes a recipe of the function that prepares its run: the run is performed, here or on a server."""
+"""The decorator that makes a recipe of the function that prepares its run."""
 
 from __future__ import annotations
 
@@ -44,11 +44,16 @@ def perform(run: RecipeRun[R]) -> R:
     """Perform a run where it is to run, and return the recipe's result."""
     if run.remote and run.remote != "local":
         # Only now: what it speaks to a server with takes its time to import.
-        from lens_recipes.run.remote.jobs import Job
+        from lens_recipes.run.remote.jobs.job import Job
 
         return Job(run).result()
     with exclusive(run.model):
-        found = run_simulated(run) if run.remote else run.here() if run.here else run_locally(run)
+        if run.remote:
+            found = run_simulated(run)
+        elif run.here is not None:
+            found = run.here()
+        else:
+            found = run_locally(run)
     return run.finish(found)
 
 

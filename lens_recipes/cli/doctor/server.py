@@ -146,7 +146,7 @@ def examine_server(
 def _identity(server: Server, told: ServerReport, _: Any) -> Iterator[Finding]:
     """Whether the key is accepted, as far as the server says."""
 
-    if not server._key:
+    if not server.key:
         told.key = "unset"
         return
     try:
