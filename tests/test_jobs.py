@@ -25,8 +25,9 @@ from nnsight.schema.response import ResponseModel, Status
 
 import lens_recipes as lr
 from lens_recipes.arrays import attribution as attribution_result
-from lens_recipes.run.remote import jobs
-from lens_recipes.run.remote.job_file import fingerprint
+from lens_recipes.arrays import lens as result
+from lens_recipes.run.remote.jobs import job as jobs
+from lens_recipes.run.remote.jobs.file import fingerprint
 from lens_recipes.run.remote.server import Server
 
 pytest_plugins = ["loopback"]
@@ -236,7 +237,9 @@ def test_there_must_be_a_server_to_submit_to(llama, remote):
 
 @pytest.mark.parametrize("wrong", [print, "logit_lens", lr.load, None, 7])
 def test_what_is_submitted_is_a_recipe(client, server, wrong):
-    with pytest.raises(ValueError, match="the functions logit_lens, attribution"):
+    with pytest.raises(
+        ValueError, match="the functions attribution, decode_vectors, generate_lens and logit_lens"
+    ):
         lr.submit(wrong, client, PROMPTS)
     assert not server.seen
 

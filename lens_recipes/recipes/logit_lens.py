@@ -138,7 +138,10 @@ class LensPlan(NamedTuple):
         return batch.identity()
 
 
-@recipe
+@recipe(
+    narrow="Narrow positions (−1 is cheap), layers, components, top_k or track, "
+    "pass fewer prompts at once"
+)
 def logit_lens(
     model: Envoy,
     prompts: Any,

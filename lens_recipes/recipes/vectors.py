@@ -118,7 +118,7 @@ class VectorBatch(NamedTuple):
     requested_ids: Int[Tensor, "vector requested"]
 
 
-@recipe
+@recipe(narrow="Pass fewer vectors at once, or a smaller top_k")
 def decode_vectors(
     model: Envoy,
     vectors: Any,

@@ -83,7 +83,7 @@ def split_logits(
     return {**numbers, **sum_errors, **proof}
 
 
-@recipe
+@recipe(narrow="Narrow positions, targets or unit, pass fewer prompts at once")
 def attribution(
     model: Envoy,
     prompts: Any,

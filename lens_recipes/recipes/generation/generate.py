@@ -74,7 +74,9 @@ def trace_generation(
                     recorder.read_step(decoder)
 
 
-@recipe
+@recipe(
+    narrow="Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once"
+)
 def generate_lens(
     model: Envoy,
     prompts: Any,
