@@ -54,9 +54,9 @@ def settled_layers(
         raise ValueError(
             f'of={of!r} must be "final" or "next"; for a target there is result.settled({of!r}).'
         )
-    ids = result.final_ids if of == "final" else result.tokens.next_id
+    token_ids = result.final_ids if of == "final" else result.tokens.next_id
     generated = result.tokens.generated
-    shown = generated if generated.any() else ids >= 0
+    shown = generated if generated.any() else token_ids >= 0
     site_of_token = result.settled(of, component=component)
     settled = []
     for token in np.flatnonzero(shown).tolist():
@@ -66,7 +66,7 @@ def settled_layers(
         if site >= 0:
             layer = result.sites[site].layer
             margin = _margin(result, site, token)
-        settled.append(Settled(token, result.text(ids[token]), site, layer, margin))
+        settled.append(Settled(token, result.text(token_ids[token]), site, layer, margin))
     return settled
 
 

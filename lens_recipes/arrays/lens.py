@@ -156,10 +156,10 @@ class LensArrays:
         Raises:
             ValueError: a prompt has no such target, or has it in another column.
         """
-        id_of_each_prompt = [self.named(ids, what) for ids in self.target_ids]
+        id_of_each_prompt = [self.named(token_ids, what) for token_ids in self.target_ids]
         if id_of_each_prompt:
-            for column, ids in enumerate(self.target_ids.T.tolist()):
-                if ids == id_of_each_prompt:
+            for column, token_ids in enumerate(self.target_ids.T.tolist()):
+                if token_ids == id_of_each_prompt:
                     return column
         distinct_ids = dict.fromkeys(self.target_ids.ravel().tolist())
         known = ", ".join(repr(self.text(token)) for token in distinct_ids) or "none"
@@ -171,10 +171,10 @@ class LensArrays:
 
     def _name_of_target_column(self, column: int) -> str:
         """Return the name of the targets in one column of `target_ids`."""
-        ids = self.target_ids[:, column].tolist()
-        if len(set(ids)) > 1:  # of one text: no id is that of all prompts
-            return self.name(ids[0], [])
-        return self.name(ids[0], self.target_ids.ravel())
+        token_ids = self.target_ids[:, column].tolist()
+        if len(set(token_ids)) > 1:  # of one text: no id is that of all prompts
+            return self.name(token_ids[0], [])
+        return self.name(token_ids[0], self.target_ids.ravel())
 
     def settled(
         self, of: str | int = "final", *, component: str | None = None

@@ -223,9 +223,9 @@ def followed(result: LensArrays, token: int, metric: str) -> set[str | int]:
     candidates = list(result.target_ids[0])
     if not find_metric(metric).needs_rank:
         candidates += list(result.tracked_ids[token])
-    ids = {int(token_id) for token_id in candidates if token_id >= 0}
-    texts = {result.text(token_id) for token_id in ids}
-    return {"next", "final", *ids, *texts}
+    token_ids = {int(token_id) for token_id in candidates if token_id >= 0}
+    texts = {result.text(token_id) for token_id in token_ids}
+    return {"next", "final", *token_ids, *texts}
 
 
 # -- one or several names ----------------------------------------------

@@ -249,13 +249,13 @@ def finish(
     certificate = certificate_of(numbers, request.model)
     if strict:
         certificate.check()
-    ids = all_ids(numbers, request.token_ids, request.target_ids)
-    texts = token_texts(request.tokenizer, ids)
+    token_ids = all_ids(numbers, request.token_ids, request.target_ids)
+    texts = token_texts(request.tokenizer, token_ids)
     return lens_result(
         numbers,
         sites,
         packed_tokens(request, texts),
-        [prompt_text(request.tokenizer, ids) for ids in request.token_ids],
+        [prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids],
         request.target_ids,
         texts,
         certificate,

@@ -78,12 +78,12 @@ def coarser_dtype(weights: torch.dtype, stream_eps: float) -> str:
 def packed_tokens(request: Request, texts: dict[int, str]) -> Tokens:
     """Return the token axis: the positions that are read of all prompts, end to end."""
     rows = []
-    for prompt, (ids, positions) in enumerate(
+    for prompt, (token_ids, positions) in enumerate(
         zip(request.token_ids, request.positions, strict=True)
     ):
-        following = next_ids(ids)
+        following = next_ids(token_ids)
         for position in positions:
-            rows.append((prompt, position, ids[position], following[position]))
+            rows.append((prompt, position, token_ids[position], following[position]))
     prompts, positions_read, ids_read, ids_after = np.array(rows, dtype=np.int32).T
     return Tokens(
         prompt=prompts,
@@ -97,13 +97,13 @@ def packed_tokens(request: Request, texts: dict[int, str]) -> Tokens:
 
 def all_ids(numbers: dict[str, np.ndarray], *lists: Iterable[Iterable[int]]) -> set[int]:
     """Return every id that a result shows: those of a run, and those in lists of lists."""
-    ids: set[int] = set()
+    token_ids: set[int] = set()
     for rows in lists:
         for row in rows:
-            ids.update(int(token) for token in row)
+            token_ids.update(int(token) for token in row)
     for name in ("top_ids", "final_ids", "tracked_ids"):
-        ids.update(np.unique(numbers[name]).tolist())
-    return ids
+        token_ids.update(np.unique(numbers[name]).tolist())
+    return token_ids
 
 
 def lens_result(

@@ -122,11 +122,11 @@ def group_prompts(
 def left_padded(prompts: list[list[int]]) -> PaddedPrompts:
     """Put some prompts side by side, padded on the left."""
     width = max(map(len, prompts))
-    padding = [width - len(ids) for ids in prompts]
+    padding = [width - len(token_ids) for token_ids in prompts]
     rows, masks = [], []
-    for ids, n_padding in zip(prompts, padding, strict=True):
-        rows.append([0] * n_padding + ids)
-        masks.append([0] * n_padding + [1] * len(ids))
+    for token_ids, n_padding in zip(prompts, padding, strict=True):
+        rows.append([0] * n_padding + token_ids)
+        masks.append([0] * n_padding + [1] * len(token_ids))
     return PaddedPrompts(torch.tensor(rows), torch.tensor(masks), padding)
 
 

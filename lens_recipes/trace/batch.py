@@ -95,7 +95,7 @@ def forward_size(inputs: dict[str, Any], n_tokens: int) -> BatchSize:
 def split_inputs(inputs: dict[str, Any]) -> tuple[list[Int[Tensor, "1 column"]], dict[str, Any]]:
     """Return the ids of each prompt without its padding, and the options of the forward pass."""
     options = dict(inputs)
-    ids, mask = options.pop("input_ids"), options.pop("attention_mask", None)
+    token_ids, mask = options.pop("input_ids"), options.pop("attention_mask", None)
     if mask is None:
-        return [row[None] for row in ids], options
-    return [row[kept.bool()][None] for row, kept in zip(ids, mask, strict=True)], options
+        return [row[None] for row in token_ids], options
+    return [row[kept.bool()][None] for row, kept in zip(token_ids, mask, strict=True)], options

@@ -118,7 +118,7 @@ def _lens_columns(result: LensArrays, predicted: Predicted) -> dict[str, Any]:
     tokens = result.tokens
     site_indices, token_indices = np.nonzero(predicted.ids >= 0)
     sites = [result.sites[index] for index in site_indices]
-    ids = predicted.ids[site_indices, token_indices]
+    token_ids = predicted.ids[site_indices, token_indices]
     logprobs = predicted.logprobs[site_indices, token_indices]
     columns = {
         "certified": is_certified(result),
@@ -139,8 +139,8 @@ def _lens_columns(result: LensArrays, predicted: Predicted) -> dict[str, Any]:
     return columns | {
         "role": predicted.role,
         "k": predicted.k,
-        "id": ids,
-        "text": [result.text(token_id) for token_id in ids],
+        "id": token_ids,
+        "text": [result.text(token_id) for token_id in token_ids],
         "logprob": logprobs,
         "prob": np.exp(logprobs),
         "rank": predicted.ranks[site_indices, token_indices],

@@ -82,11 +82,11 @@ def target_column(result: LensArrays, prompt: int, what: str | int) -> int:
     Raises:
         ValueError: it is none of them, or a text that several have.
     """
-    ids = [int(token) for token in result.target_ids[prompt]]
-    target_id = result.named(ids, what)
+    token_ids = [int(token) for token in result.target_ids[prompt]]
+    target_id = result.named(token_ids, what)
     if target_id is not None:
-        return ids.index(target_id)
-    known = ", ".join(f"{result.text(token)!r} ({token})" for token in ids) or "none"
+        return token_ids.index(target_id)
+    known = ", ".join(f"{result.text(token)!r} ({token})" for token in token_ids) or "none"
     shown_prompt = visible_token(result.prompts[prompt], 60)
     raise ValueError(
         f"{what!r} is not a target of the prompt {shown_prompt!r}: its targets are {known}. "
@@ -118,10 +118,10 @@ def logit_diff(result: LensArrays, a: str | int, b: str | int) -> NDArray[np.flo
     """
     columns_a = _column_of_each_prompt(result, a)
     columns_b = _column_of_each_prompt(result, b)
-    for ids, column_a, column_b in zip(result.target_ids, columns_a, columns_b, strict=True):
-        if ids[column_a] == ids[column_b]:
+    for token_ids, column_a, column_b in zip(result.target_ids, columns_a, columns_b, strict=True):
+        if token_ids[column_a] == token_ids[column_b]:
             raise ValueError(
-                f"{a!r} and {b!r} are the same token, {ids[column_a]}: pass two different targets."
+                f"{a!r} and {b!r} are the same token, {token_ids[column_a]}: pass two different targets."
             )
     tokens = np.arange(len(result.tokens))
     prompts = result.tokens.prompt

@@ -112,8 +112,8 @@ def _values_of_pair(result: LensArrays, entry: Metric, of: Any) -> tuple[Values,
         raise ValueError(
             f"metric={entry.name!r} is about two targets: pass of=(a, b) (received {received!r})."
         )
-    ids = [int(result.target_ids[0, target_column(result, 0, target)]) for target in pair]
-    first_name, second_name = (result.name(token, ids) for token in ids)
+    token_ids = [int(result.target_ids[0, target_column(result, 0, target)]) for target in pair]
+    first_name, second_name = (result.name(token, token_ids) for token in token_ids)
     values = _computed(result, entry, result, *pair)
     return values, f"{entry.label} {first_name} − {second_name}"
 

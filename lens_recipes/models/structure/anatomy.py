@@ -132,8 +132,8 @@ def _examine(model: Envoy) -> Anatomy:
         )
     options = frozenset(inspect.signature(module.forward).parameters)
     vocab_size = getattr(text_config(model), "vocab_size", None) or 2
-    ids = plain_ids(config, vocab_size)
-    record = record_forward(module, ids, options, meta=on_meta(model))
+    token_ids = plain_ids(config, vocab_size)
+    record = record_forward(module, token_ids, options, meta=on_meta(model))
     block_list = _find_block_list(module, record)
     blocks = block_list.blocks
     _check_causal(family, record)
@@ -154,7 +154,7 @@ def _examine(model: Envoy) -> Anatomy:
         unembed=calls[-1].path,
         tail=operations,
         forward_options=options,
-        plain_ids=ids,
+        plain_ids=token_ids,
     )
 
 

@@ -75,8 +75,8 @@ def split_logits(
 ) -> dict[str, Tensor]:
     """Collect the parts as the model runs, and take them to their shares of the targets' logits."""
     vectors, sum_errors = collect(model, plan.steps, batch.places, plan.n_slots, plan.max_bytes)
-    ids = batch.requested_ids[:, :-1]  # the last is the next id of the prompt
-    explained = ExplainedTokens(vectors, vectors[plan.explained_slot], ids, batch)
+    token_ids = batch.requested_ids[:, :-1]  # the last is the next id of the prompt
+    explained = ExplainedTokens(vectors, vectors[plan.explained_slot], token_ids, batch)
     numbers = decompose(model, plan, explained, weight)
     final_logits = model_logits(model.output)
     proof = certificate_arrays(model, plan, explained, final_logits, numbers["capped_logit"])
@@ -175,7 +175,7 @@ def attribution(
         has_mean=held_against.has_mean,
         max_bytes=max_bytes,
     )
-    longest = max(len(ids) for ids in request.token_ids)
+    longest = max(len(token_ids) for token_ids in request.token_ids)
     explanation = Explanation(blocks, unit, layer, held_against, longest, token_prompts, strict)
     n_columns = len(held_against.columns(request.target_ids)[0]) + held_against.has_mean
     schemas = []
@@ -243,19 +243,19 @@ def finish(
     )
     if explanation.strict:
         certificate.check()
-    shown_ids = {token for ids in request.token_ids for token in ids}
+    shown_ids = {token for token_ids in request.token_ids for token in token_ids}
     for columns in held_against.columns(request.target_ids):
         shown_ids.update(columns)
     texts = token_texts(request.tokenizer, shown_ids)
     sources = []
     if unit == "token":
-        sources = [[texts[token] for token in ids] for ids in request.token_ids]
+        sources = [[texts[token] for token in token_ids] for token_ids in request.token_ids]
     return Attribution(
         unit=unit,
         at_layer=explanation.layer,
         parts=name_parts(explanation.blocks, unit, explanation.longest),
         tokens=packed_tokens(request, texts),
-        prompts=[prompt_text(request.tokenizer, ids) for ids in request.token_ids],
+        prompts=[prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids],
         sources=sources,
         values=values.astype(np.float32),
         logit=logit.astype(np.float32),

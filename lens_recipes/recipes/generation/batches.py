@@ -52,7 +52,7 @@ def prompt_groups(
     """
     model, vocab_size = request.model, request.anatomy.vocab_size
     new_tokens = settings.max_new_tokens
-    lengths = [len(ids) for ids in request.token_ids]
+    lengths = [len(token_ids) for token_ids in request.token_ids]
     final_lengths = [length + new_tokens for length in lengths]
     with exclusive(model):
         pads = (
@@ -67,7 +67,7 @@ def prompt_groups(
     if request.remote and settings.changes_scores:  # a server keeps those of all steps
         most_rows = min(most_rows, max_bytes // (4 * vocab_size * new_tokens))
     most_rows = max(1, most_rows)
-    first_read = [[first_position(ids, include_prompt)] for ids in request.token_ids]
+    first_read = [[first_position(token_ids, include_prompt)] for token_ids in request.token_ids]
     max_logits = max_bytes // (4 * vocab_size)
     groups = []
     for prompts in group_prompts(lengths, first_read, buckets, max_logits):

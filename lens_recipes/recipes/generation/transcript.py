@@ -89,7 +89,9 @@ class GenerationAssembler:
         self.request = request
         self.sites = sites
         self.provenance = provenance
-        self.prompts = [prompt_text(request.tokenizer, ids) for ids in request.token_ids]
+        self.prompts = [
+            prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids
+        ]
 
     def steps(self, arrays: Arrays) -> Iterator[LensResult]:
         """Yield one result for each token that was generated.

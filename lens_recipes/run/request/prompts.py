@@ -52,7 +52,7 @@ def encode_each(
 ) -> list[list[int]]:
     """Return the ids of prompts whose kind is known."""
     if prompts.kind == "ids":
-        return [[int(token) for token in ids] for ids in prompts.items]
+        return [[int(token) for token in token_ids] for token_ids in prompts.items]
     if tokenizer is None:
         raise ValueError(
             "this model was loaded without a tokenizer, so prompts are lists of token ids; "
@@ -84,7 +84,7 @@ def sort_prompts(prompts: Any) -> Prompts:
             sequences = [list(item) for item in items]
             if all(turns and all(map(is_chat_turn, turns)) for turns in sequences):
                 return Prompts("chat", sequences)
-            if all(all(map(is_token_id, ids)) for ids in sequences):
+            if all(all(map(is_token_id, token_ids)) for token_ids in sequences):
                 return Prompts("ids", sequences)
     raise ValueError(
         f"received {shortened(prompts)} as prompts; accepted are one or several strings, lists of "

@@ -36,17 +36,17 @@ def check_ids(token_ids: list[list[int]], vocab_size: int, context_length: int |
     Raises:
         ValueError: names the prompt, the position and the bound.
     """
-    for number, ids in enumerate(token_ids):
-        for position, token in enumerate(ids):
-            if not 0 <= token < vocab_size:
+    for number, prompt_ids in enumerate(token_ids):
+        for position, token_id in enumerate(prompt_ids):
+            if not 0 <= token_id < vocab_size:
                 raise ValueError(
-                    f"prompt {number} has the id {token} at position {position}; this model's ids "
+                    f"prompt {number} has the id {token_id} at position {position}; this model's ids "
                     "are 0 to "
                     f"{vocab_size - 1}."
                 )
-        if context_length is not None and len(ids) > context_length:
+        if context_length is not None and len(prompt_ids) > context_length:
             raise ValueError(
-                f"prompt {number} is {len(ids)} tokens long; this model's context holds "
+                f"prompt {number} is {len(prompt_ids)} tokens long; this model's context holds "
                 f"{context_length}. "
                 "Shorten it."
             )
@@ -139,8 +139,8 @@ def pick_positions(positions: Any, token_ids: list[list[int]]) -> list[list[int]
             )
         selections = list(positions)
     picked = []
-    for number, (selection, ids) in enumerate(zip(selections, token_ids, strict=True)):
-        picked.append(pick_indices(selection, len(ids), "positions", f"prompt {number}"))
+    for number, (selection, prompt_ids) in enumerate(zip(selections, token_ids, strict=True)):
+        picked.append(pick_indices(selection, len(prompt_ids), "positions", f"prompt {number}"))
     return picked
 
 
@@ -183,10 +183,12 @@ def target_ids(
                 f"{shortened(targets)}. For the same targets everywhere pass one flat list."
             )
         per_prompt = [list(item) for item in items]
-    ids = []
-    for row in per_prompt:
-        ids.append([target_id(target, tokenizer, vocab_size) for target in row])
-    return ids
+    ids_per_prompt = []
+    for prompt_targets in per_prompt:
+        ids_per_prompt.append(
+            [target_id(target, tokenizer, vocab_size) for target in prompt_targets]
+        )
+    return ids_per_prompt
 
 
 def target_items(targets: Any) -> list[Any]:
@@ -217,13 +219,14 @@ def target_id(target: Any, tokenizer: Any | None, vocab_size: int) -> int:
     if not isinstance(target, str) or tokenizer is None:
         kind = "a token id" if tokenizer is None else "a string or a token id"
         raise ValueError(f"a target must be {kind}; received {shortened(target)}.")
-    ids = text_ids(target, tokenizer, add_special_tokens=False)
-    if len(ids) == 1 and token_text(tokenizer, ids[0]) == target:
-        return ids[0]
-    for spelled in ids_spelled(target, tokenizer):
-        if (len(ids) == 1 or spelled not in ids[:1]) and token_text(tokenizer, spelled) == target:
-            return spelled
-    raise ValueError(no_single_token(target, ids, tokenizer))
+    own_ids = text_ids(target, tokenizer, add_special_tokens=False)
+    if len(own_ids) == 1 and token_text(tokenizer, own_ids[0]) == target:
+        return own_ids[0]
+    for spelled_id in ids_spelled(target, tokenizer):
+        is_other = len(own_ids) == 1 or spelled_id not in own_ids[:1]
+        if is_other and token_text(tokenizer, spelled_id) == target:
+            return spelled_id
+    raise ValueError(no_single_token(target, own_ids, tokenizer))
 
 
 def no_single_token(target: str, ids: list[int], tokenizer: Any) -> str:
@@ -250,5 +253,5 @@ def ids_spelled(target: str, tokenizer: Any) -> list[int]:
     token of their own.
     """
     spellings = [target.replace(" ", mark) for mark in SPACE_MARKS]
-    ids = [tokenizer.convert_tokens_to_ids(spelling) for spelling in spellings]
-    return [int(token) for token in ids if token is not None]
+    spelled_ids = [tokenizer.convert_tokens_to_ids(spelling) for spelling in spellings]
+    return [int(token_id) for token_id in spelled_ids if token_id is not None]

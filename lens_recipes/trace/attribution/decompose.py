@@ -231,8 +231,8 @@ def certificate_arrays(
             called = own
             if explained.stream is not last:
                 called = called_logits(model, operations, explained.stream[tokens])
-            ids = explained.ids[tokens].cpu()
-            picked = pick_columns(called, ids, plan.has_mean)
+            token_ids = explained.ids[tokens].cpu()
+            picked = pick_columns(called, token_ids, plan.has_mean)
             difference = (picked - capped_logit[tokens]).abs().amax(-1)
             numbers = logit_errors(lens, own, last.dtype)
             numbers["error"] = torch.maximum(numbers["error"], difference)

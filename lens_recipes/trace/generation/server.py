@@ -119,10 +119,10 @@ class StepListener:
         recorder = self.recorder
         arrays = recorder.arrays
         written = arrays["generated"][: recorder.n_recorded].nonzero()[:, 0]
-        rows, ids = arrays["row"][written], arrays["next_id"][written]
+        rows, token_ids = arrays["row"][written], arrays["next_id"][written]
         steps = torch.arange(len(rows)) // len(recorder.finish_reasons)
         logprobs = []
         for step, step_scores in enumerate(scores):
             of_step = steps == step
-            logprobs.append(logprobs_at(step_scores, rows[of_step], ids[of_step]))
+            logprobs.append(logprobs_at(step_scores, rows[of_step], token_ids[of_step]))
         arrays["sampler_logprob"][written] = torch.cat(logprobs)

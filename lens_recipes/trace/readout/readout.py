@@ -150,16 +150,16 @@ class TokenChunk:
                 kept_logits.append(logits)
         order = torch.tensor([read for group in self.groups for read in group]).argsort()
         every = {name: torch.cat([part[name] for part in numbers])[order] for name in numbers[0]}
-        ids = tracked_ids(every["top_ids"][:n_sites, :, 0], self.own.logits, options)
-        tracked = self.own.logits.new_zeros(len(self.reads), *ids.shape)
-        if ids.shape[-1]:
+        token_ids = tracked_ids(every["top_ids"][:n_sites, :, 0], self.own.logits, options)
+        tracked = self.own.logits.new_zeros(len(self.reads), *token_ids.shape)
+        if token_ids.shape[-1]:
             for index, group in enumerate(self.groups):
                 logits = kept_logits[index] if self.keeps_logits else self.logits_again(group)
-                tracked[group] = logits_at(logits, ids) - every["logsumexp"][group][..., None]
+                tracked[group] = logits_at(logits, token_ids) - every["logsumexp"][group][..., None]
         certificate_logits = logits[-1]
         own_logprob = self.own.logits.gather(-1, self.own.ids)[:, 0] - self.own.scan.logsumexp
         return {name: value[:n_sites] for name, value in every.items()} | {
-            "tracked_ids": ids,
+            "tracked_ids": token_ids,
             "tracked_logprobs": tracked[:n_sites],
             "final_ids": self.own.ids[:, 0],
             "final_logprob": own_logprob.float(),
@@ -265,7 +265,7 @@ def tracked_ids(
     last_layer_first = top1.flip(0).T.tolist()  # a cut then loses the earliest
     unions = [list(dict.fromkeys(column))[: options.max_tracked] for column in last_layer_first]
     widest = max(map(len, unions))
-    padded = [ids + [-1] * (widest - len(ids)) for ids in unions]
+    padded = [token_ids + [-1] * (widest - len(token_ids)) for token_ids in unions]
     return torch.tensor(padded, dtype=torch.int32, device=top1.device)
 
 

@@ -116,13 +116,13 @@ def token_map(result: LensArrays) -> TokenMap | None:
 
 def map_cell(single: LensArrays, site: int, token: int) -> Cell:
     """Return the cell of one site and token."""
-    ids, logprobs = single.top_ids[site, token], single.top_logprobs[site, token]
+    token_ids, logprobs = single.top_ids[site, token], single.top_logprobs[site, token]
     hover = []
-    for token_id, logprob in zip(ids[:3], logprobs[:3], strict=True):
+    for token_id, logprob in zip(token_ids[:3], logprobs[:3], strict=True):
         hover.append(f"{visible_token(single.text(token_id), 20)} {probability(logprob)}")
     background = probability_color(float(np.exp(logprobs[0])))
     return Cell(
-        word=visible_token(single.text(ids[0])),
+        word=visible_token(single.text(token_ids[0])),
         hover=", ".join(hover),
         background=background,
         ink=contrast_color(background),

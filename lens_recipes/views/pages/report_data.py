@@ -216,8 +216,8 @@ def ids_on_page(result: LensArrays, prompts: list[int]) -> list[int]:
         result.target_ids[prompts],
         result.tracked_ids[tokens],
     )
-    ids = np.unique(np.concatenate([array.ravel() for array in arrays]))
-    return ids[ids >= 0].tolist()
+    token_ids = np.unique(np.concatenate([array.ravel() for array in arrays]))
+    return token_ids[token_ids >= 0].tolist()
 
 
 def indices_of(ids: NDArray[np.int32], ids_of_page: list[int]) -> NDArray[np.int32]:

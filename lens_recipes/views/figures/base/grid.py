@@ -206,10 +206,10 @@ class SiteMap:
     def _words(self) -> list[list[str]]:
         """Return the top-1 tokens that are written in the cells."""
         tokens = list(self.columns.tokens)
-        ids = [self.single.top_ids[site_index, tokens, 0] for site_index in self.rows]
+        token_ids = [self.single.top_ids[site_index, tokens, 0] for site_index in self.rows]
         if self.with_output:
-            ids.append(self.single.final_ids[tokens])
-        return cell_words(self.single, ids)
+            token_ids.append(self.single.final_ids[tokens])
+        return cell_words(self.single, token_ids)
 
     def _hover(self) -> list[list[str]]:
         """Return what each cell says, `[row, column]`."""

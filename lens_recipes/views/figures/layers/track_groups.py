@@ -179,5 +179,5 @@ def _tell_names_apart(groups: list[TrackGroup]) -> list[TrackGroup]:
 
 def _name_with_ids(track: Track) -> str:
     """Return the name of a track followed by its id, or by the two ids of a difference."""
-    ids = track.key if isinstance(track.key, tuple) else (track.key,)
-    return f"{track.name} ({', '.join(map(str, ids))})"
+    token_ids = track.key if isinstance(track.key, tuple) else (track.key,)
+    return f"{track.name} ({', '.join(map(str, token_ids))})"
