@@ -26,7 +26,8 @@ V, K, LAYERS = 40, 3, 6
 def generation(steps=(7, 3), names=("resid_post",), heads=0, read=0, sharp=6.0, seed=0, **changes):
     """What `generate_lens` gives, from random distributions: after `read` tokens of a prompt, so many steps.
 
-    Each layer is nearer to the last one's distribution; every third token written is not its first choice.
+    Each layer is nearer to the last one's distribution; every third token written is not its first
+    choice.
     """
     rng = np.random.default_rng(seed)
     sites = [lr.Site(layer, name) for layer in range(LAYERS) for name in names]

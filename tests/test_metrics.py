@@ -14,7 +14,10 @@ from hostile import cell_words
 from test_notebook import contrast
 
 import lens_recipes as lr
-from lens_recipes.arrays.metrics import METRICS, metric_values, output_site
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.arrays.metrics import METRICS, measured_metrics, metric_values, output_site
+from lens_recipes.arrays.metrics.entry import Limits, Metric
+from lens_recipes.cli.logit_lens import Metric as ShellMetric
 from lens_recipes.views.figures.base.color import color_axis, colorscale
 from lens_recipes.views.figures.base.contrast import hexadecimal, luminance
 
@@ -91,6 +94,61 @@ def test_the_numbers_of_each_metric(result):
 def test_a_pair_that_means_nothing_is_refused(result, metric, of, words):
     with pytest.raises(ValueError, match=words):
         metric_values(result[0], metric, of)
+
+
+# -- the table ---------------------------------------------------------
+
+
+def test_what_is_measured_is_an_array_of_a_result_for_each_site_and_token(result):
+    assert [metric.name for metric in measured_metrics()] == ["entropy", "kl"]
+    for metric in measured_metrics():
+        assert AXES[metric.array] == ("site", "token")
+        values, name = metric_values(result[0], metric.name)
+        np.testing.assert_array_equal(values, getattr(result[0], metric.array))
+        assert name == metric.label
+        assert metric.heading
+
+
+def test_a_metric_that_is_computed_is_one_more_entry(result, monkeypatch):
+    """Its numbers, its colours and its figure need nothing else."""
+    margin = Metric(
+        name="margin",
+        title="margin",
+        unit="nats",
+        about="all",
+        source=lambda result: result.top_logprobs[..., 0] - result.top_logprobs[..., 1],
+        better="high",
+        scale="Viridis",
+        limits=lambda vocab: Limits(low=0.0),
+    )
+    monkeypatch.setitem(METRICS, "margin", margin)
+    one = result[0]
+    expected = one.top_logprobs[..., 0] - one.top_logprobs[..., 1]
+    values, name = metric_values(one, "margin")
+    np.testing.assert_array_equal(values, expected)
+    assert name == "margin (nats)"
+    np.testing.assert_array_equal(lr.heatmap(one, metric="margin").data[0].z[:-1], expected)
+    with pytest.raises(ValueError, match="leave `of` out"):
+        metric_values(one, "margin", "next")
+
+
+def test_vectors_have_no_run_to_compare_with(result):
+    vectors = dataclasses.replace(result, sites=[lr.Site(None, "vector")])
+    assert all(metric.fits(result) for metric in METRICS.values())
+    unfit = [metric.name for metric in METRICS.values() if not metric.fits(vectors)]
+    assert unfit == ["kl", "loss"]
+
+
+def test_the_shell_offers_the_metrics_that_say_so():
+    assert list(ShellMetric) == [metric.name for metric in METRICS.values() if metric.in_shell]
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=list(METRICS))
+def test_a_metric_says_how_it_is_written_and_called(metric):
+    assert METRICS[metric.name] is metric
+    assert metric.label == metric.title + (f" ({metric.unit})" if metric.unit else "")
+    assert metric.axis_title.startswith(metric.title)
+    assert metric.format_value(1234.0) == ("1,234" if metric.name == "rank" else "1234")
 
 
 # -- colours -----------------------------------------------------------

@@ -70,20 +70,24 @@ def generate_options(model: Any, plan: GenerationPlan) -> dict[str, Any]:
 
 def check_server(model: Any, plan: GenerationPlan, batch: GenerationBatch) -> None:
     """Stop before anything is computed where this server cannot do what is asked for."""
-    runs_apart = next(model._module.parameters()).device.type == "meta"
-    if runs_apart and plan.reads_before_a_block:
+    if plan.reads_before_a_block and runs_apart(model):
         raise ValueError(
             "lens-recipes: this server runs your code apart from its model and gives it copies of "
             "what is read, also "
             "of the cache beside this model's stream before a block. Read resid_post alone while "
             "it writes."
         )
-    if runs_apart and batch.seed is not None:
+    if batch.seed is not None and runs_apart(model):
         raise ValueError(
             "lens-recipes: this server runs your code apart from its model, whose random numbers "
             "it cannot set: leave "
             "out the seed, or generate greedily (do_sample=False)."
         )
+
+
+def runs_apart(model: Any) -> bool:
+    """Tell whether this code runs apart from the model, where a module has no weights."""
+    return bool(next(model._module.parameters()).device.type == "meta")
 
 
 class StepListener:

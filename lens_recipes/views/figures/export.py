@@ -9,7 +9,8 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from lens_recipes.errors import LensError
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.browser import draw_image
+from lens_recipes.views.files.atomic import atomic_file
 
 
 def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool = False) -> None:
@@ -110,35 +111,34 @@ def _save(
 
 
 def _drawn(figure: go.Figure, options: dict[str, str | float | None]) -> bytes:
-    """A figure as the bytes of an image, drawn by a browser that this starts and stops.
+    """Return a figure as the bytes of an image.
 
-    Not `figure.to_image`: that has the page wait for MathJax from a CDN, and says of all faults that they are a
-    `RuntimeError`.
+    Not `figure.to_image`: it has the page wait for MathJax from a CDN, and says of all faults that
+    they are a `RuntimeError`.
+
+    Raises:
+        LensError: kaleido or a browser is missing, or the browser fails.
     """
     try:
-        from kaleido import calc_fig_sync
-        from kaleido.errors import ChromeNotFoundError
+        import kaleido.errors
     except ImportError:  # or older than 1, which is another program
         raise LensError(
             "an image of a figure is drawn by kaleido 1 or newer, which is not installed: "
             "pip install 'lens-recipes[png]', or write a page with write_html."
         ) from None
     try:
-        return calc_fig_sync(figure, opts=options, kopts={"mathjax": False})
-    except ChromeNotFoundError:
-        wanted = os.environ.get(
-            "BROWSER_PATH"
-        )  # it goes before the PATH, and before the usual places
-        looked = f" (BROWSER_PATH={wanted!r} names no file)" if wanted else ""
+        return draw_image(figure, options)
+    except kaleido.errors.ChromeNotFoundError:
+        # It goes before the PATH, and before the usual places.
+        named_path = os.environ.get("BROWSER_PATH")
+        searched = f" (BROWSER_PATH={named_path!r} names no file)" if named_path else ""
         raise LensError(
-            f"an image of a figure is drawn by Chrome or Chromium, and none was found{looked}: install one (the "
-            "command plotly_get_chrome, or Debian's package chromium), name one in BROWSER_PATH, or write a page with "
-            "write_html."
+            "an image of a figure is drawn by Chrome or Chromium, and none was found"
+            f"{searched}: install one (the command plotly_get_chrome, or Debian's package "
+            "chromium), name one in BROWSER_PATH, or write a page with write_html."
         ) from None
-    except (
-        Exception
-    ) as error:  # of a browser that does not start, hangs or refuses: all of kaleido's sorts
-        said = " ".join(map(str, error.args)) or "it said no more"
+    except Exception as error:  # a browser does not start, hangs or refuses: all of kaleido's sorts
+        reason = " ".join(map(str, error.args)) or "it said no more"
         raise LensError(
-            f"the browser did not draw the figure: {type(error).__name__}: {said}"
+            f"the browser did not draw the figure: {type(error).__name__}: {reason}"
         ) from error

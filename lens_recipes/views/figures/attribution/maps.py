@@ -20,7 +20,8 @@ from lens_recipes.views.figures.attribution.logit import (
 from lens_recipes.views.figures.base.cells import hover_token
 from lens_recipes.views.figures.base.style import HOVER_TEMPLATE, check_result_kind
 from lens_recipes.views.figures.base.token_axis import label_angle, token_labels
-from lens_recipes.views.words import signed, source_groups
+from lens_recipes.views.groups import source_groups
+from lens_recipes.views.words import signed
 
 ABSENT = "#d9d9d9"  # behind the map, where there is no cell: not the white of a zero
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.words import format_value, probability
 
@@ -71,11 +71,13 @@ class CellText:
         return f"{rank + 1}. {hover_prediction(self.single, token_id, logprob)}"
 
     def _describe_distribution(self, site_index: int, token: int) -> str:
-        """Return entropy and KL to final; of a vector there is no final distribution."""
-        line = f"entropy {self.single.entropy[site_index, token]:.3f} nats"
-        if are_vectors(self.single.sites):
-            return line
-        return f"{line}, KL to final {self.single.kl_to_final[site_index, token]:.3f} nats"
+        """Return the metrics of the whole distribution that the result has numbers for."""
+        measured = []
+        for metric in measured_metrics():
+            if metric.fits(self.single):
+                value = getattr(self.single, metric.array)[site_index, token]
+                measured.append(f"{metric.title} {value:.3f} {metric.unit}")
+        return ", ".join(measured)
 
     def describe_output(self, token: int, value: float) -> list[str]:
         """Return the lines about the model's own output after one token; NaN is not known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import escape_plotly
 
@@ -48,17 +49,6 @@ def check_result_kind(expected: type, *results: Any) -> None:
             if isinstance(result, kind):
                 message += f": the figures of {received} are {figure_names}"
         raise TypeError(f"{message}.")
-
-
-def is_certified(result: LensArrays | AttributionArrays) -> bool:
-    """Return whether the numbers of a result are proven.
-
-    The certificate of a lens that read the raw stream (`apply_norm=False`) proves the wiring, and
-    says nothing about the numbers.
-    """
-    if result.certificate is None or not result.certificate.passed:
-        return False
-    return not isinstance(result, LensArrays) or result.normed
 
 
 def figure_title(

@@ -7,11 +7,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lens_recipes.arrays.generation import Step
+from lens_recipes.arrays.generation import Step, settled_layers
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import UNORDERED, Important, main_component, site_label
 from lens_recipes.arrays.text import escape_plotly
-from lens_recipes.arrays.tracks import settled_layers
 from lens_recipes.views.figures.base.cells import hover_token
 from lens_recipes.views.figures.base.grid import Columns, SiteMap
 from lens_recipes.views.figures.base.outline import BORDER, CellRun, outline_traces

@@ -10,7 +10,7 @@ from lens_recipes.arrays.generation import Step
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import UNORDERED, Important, components
 from lens_recipes.arrays.tracks import DEFAULT_THRESHOLD, important
-from lens_recipes.views.words import side_by_side, stream_of
+from lens_recipes.views.groups import side_by_side, stream_of
 
 WHICH = ("all", "important")
 

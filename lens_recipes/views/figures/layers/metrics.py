@@ -1,4 +1,4 @@
-"""Facts about the metrics that only the figures along the layers need."""
+"""How the figures along the layers draw the metrics: which of them, and on which axis."""
 
 from __future__ import annotations
 
@@ -10,29 +10,21 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.metrics import METRICS, rank_ticks
 
+MARGIN = 0.02  # beyond the ends of an axis, as a share of its range: no marker is cut there
+
 # `trajectory` draws the metrics of one token.
-TRAJECTORY_METRICS = ("prob", "logprob", "rank", "logit", "logit_diff")
+TRAJECTORY_METRICS = tuple(name for name, metric in METRICS.items() if metric.follows_tokens)
 
-# `layer_profile` draws these three together when no metric is named. Zero is the least that they
-# can be, and an axis without it would make a small change look large.
-DEFAULT_PROFILE_METRICS = ("entropy", "kl", "loss")
+# `layer_profile` draws those about the whole distribution together when no metric is named.
+DEFAULT_PROFILE_METRICS = tuple(
+    name for name, metric in METRICS.items() if not metric.follows_tokens
+)
 
-# `layer_profile` leaves out the logit: logits of different layers cannot be compared.
-PROFILE_METRICS = (*DEFAULT_PROFILE_METRICS, "prob", "logprob", "rank", "logit_diff")
-
-# What stands in the title of an axis in place of the unit.
-AXIS_NOTES = {
-    "rank": "log scale, 0 is the top",
-    "logit": "compare tokens of one layer, not layers",
-    "logit_diff": "nats: log-odds",
-}
-
-
-def value_title(metric: str) -> str:
-    """Return the title of an axis of a metric's values, with the unit or how to read them."""
-    title = METRICS[metric].title
-    note = AXIS_NOTES.get(metric, METRICS[metric].unit)
-    return f"{title} ({note})" if note else title
+# It leaves out what cannot be compared from layer to layer.
+PROFILE_METRICS = (
+    *DEFAULT_PROFILE_METRICS,
+    *(name for name in TRAJECTORY_METRICS if METRICS[name].across_layers),
+)
 
 
 def value_axis(metric: str, vocab: int) -> dict[str, Any]:
@@ -41,20 +33,24 @@ def value_axis(metric: str, vocab: int) -> dict[str, Any]:
     It spans the whole range that the metric can have, where there is one, so that figures can be
     compared.
     """
-    if metric == "prob":
-        return {"range": [-0.02, 1.02], "zeroline": False}
-    if metric == "rank":
+    entry = METRICS[metric]
+    if entry.axis != "whole":
+        return {"zeroline": entry.two_sided, "zerolinecolor": "#888", "zerolinewidth": 1}
+    if entry.logarithmic:
         last = math.log10(vocab)
         heights, labels = rank_ticks(vocab)
         return {
-            "range": [last * 1.02, -0.02 * last],
+            "range": [last * (1 + MARGIN), -MARGIN * last],
             "zeroline": False,
             "tickvals": heights,
             "ticktext": labels,
         }
-    return {"zeroline": metric == "logit_diff", "zerolinecolor": "#888", "zerolinewidth": 1}
+    limits = entry.limits(vocab)
+    low, high = limits.low or 0.0, limits.high or 0.0
+    margin = MARGIN * (high - low)
+    return {"range": [low - margin, high + margin], "zeroline": False}
 
 
 def axis_values(metric: str, values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Return a metric's values as they stand on its axis: ranks as log10(rank + 1)."""
-    return np.log10(values + 1) if metric == "rank" else values
+    return np.log10(values + 1) if METRICS[metric].logarithmic else values

@@ -16,7 +16,6 @@ from lens_recipes.views.figures.layers.metrics import (
     DEFAULT_PROFILE_METRICS,
     axis_values,
     value_axis,
-    value_title,
 )
 from lens_recipes.views.figures.layers.quartiles import Panel, make_panel
 from lens_recipes.views.words import format_value
@@ -124,7 +123,7 @@ def _add_panel(figure: go.Figure, row: int, panel: Panel, series: LayerSeries, v
         color = COLORS[DEFAULT_PROFILE_METRICS.index(panel.metric)]
         axis["rangemode"] = "tozero"
     figure.add_traces(_panel_traces(panel, series.layers, color), rows=row, cols=1)
-    title = value_title(panel.metric)
+    title = METRICS[panel.metric].axis_title
     figure.update_yaxes(row=row, col=1, title_text=title, title_standoff=8, **axis)
     upper_right = {
         "x": 1,

@@ -25,7 +25,6 @@ from lens_recipes.views.figures.layers.metrics import (
     TRAJECTORY_METRICS,
     axis_values,
     value_axis,
-    value_title,
 )
 from lens_recipes.views.figures.layers.track_groups import (
     TrackGroup,
@@ -104,7 +103,9 @@ def trajectory(
         hoverlabel={"align": "left"},
     )
     figure.update_xaxes(title_text=series.title, **series.axis())
-    figure.update_yaxes(title_text=value_title(metric), **value_axis(metric, vocab_size(result)))
+    figure.update_yaxes(
+        title_text=METRICS[metric].axis_title, **value_axis(metric, vocab_size(result))
+    )
     return figure
 
 
