@@ -76,12 +76,12 @@ def attribution_bars(
     if top < 1:
         raise ValueError(f"top={top} must be at least 1.")
     logit = find_logit(result, prompt, position, target)
-    shown = _choose_parts(logit, top)
-    rest = [part for part in range(len(logit.values)) if part not in shown]
-    bars = _make_bars(logit, shown, rest)
+    shown_parts = _choose_parts(logit, top)
+    other_parts = [part for part in range(len(logit.values)) if part not in shown_parts]
+    bars = _make_bars(logit, shown_parts, other_parts)
 
     if title is None:
-        selection = "the largest parts" if rest else "all parts"
+        selection = "the largest parts" if other_parts else "all parts"
         title = f"{logit.target_name}: {selection}"
     lengths = finite_values(np.array([bar.value for bar in bars]))
     shortest = np.nanmin(lengths, initial=0)
@@ -107,26 +107,26 @@ def attribution_bars(
 def _choose_parts(logit: ExplainedLogit, top: int) -> list[int]:
     """Return the indices of the parts that have a bar of their own, from the first bar down."""
     parts = logit.single.parts
-    always = [index for index, part in enumerate(parts) if part.component in ALWAYS_SHOWN]
-    order = by_size(logit.values)
-    largest = [index for index in order if index not in always][:top]
-    shown = largest + always
-    all_shown = len(shown) == len(parts)
+    always_shown = [index for index, part in enumerate(parts) if part.component in ALWAYS_SHOWN]
+    size_order = by_size(logit.values)
+    largest = [index for index in size_order if index not in always_shown][:top]
+    shown_parts = largest + always_shown
+    all_shown = len(shown_parts) == len(parts)
     if logit.single.unit == "layer" or (logit.single.unit == "component" and all_shown):
-        return sorted(shown)
-    return sorted(shown, key=order.index)
+        return sorted(shown_parts)
+    return sorted(shown_parts, key=size_order.index)
 
 
-def _make_bars(logit: ExplainedLogit, shown: list[int], rest: list[int]) -> list[_Bar]:
+def _make_bars(logit: ExplainedLogit, shown_parts: list[int], other_parts: list[int]) -> list[_Bar]:
     """Return a bar for each part that is shown, and one for the rest where there is a rest."""
     bars = []
-    for index in shown:
+    for index in shown_parts:
         name = part_name(logit.single, logit.single.parts[index], plotly_safe)
         value = float(logit.values[index])
         bars.append(_Bar(name, value, HELPS if value >= 0 else HURTS))
-    if rest:
-        total = float(logit.values[rest].sum())
-        bars.append(_Bar(f"all the others ({len(rest)})", total, REST))
+    if other_parts:
+        total = float(logit.values[other_parts].sum())
+        bars.append(_Bar(f"all the others ({len(other_parts)})", total, REST))
     return bars
 
 

@@ -45,18 +45,18 @@ class CellText:
     Attributes:
         single: A result of one prompt.
         metric: What is coloured.
-        label: What its numbers are called.
+        value_label: What its numbers are called.
         full: Whether to list all top tokens, entropy and KL, or only the top token.
     """
 
     single: LensArrays
     metric: str
-    label: str
+    value_label: str
     full: bool
 
     def describe_site(self, site_index: int, token: int, value: float) -> list[str]:
         """Return the lines about one site after one token."""
-        lines = [f"{escape_plotly(self.label)}: {format_value(value, self.metric)}"]
+        lines = [f"{escape_plotly(self.value_label)}: {format_value(value, self.metric)}"]
         if not self.full:
             return [*lines, self._describe_rank(site_index, token, 0)]
         lines.append("")
@@ -89,5 +89,5 @@ class CellText:
         return [
             f"<b>the model's output</b>, position {single.tokens.position[token]}",
             f"answer {answer}",
-            f"{escape_plotly(self.label)}: {shown_value}",
+            f"{escape_plotly(self.value_label)}: {shown_value}",
         ]

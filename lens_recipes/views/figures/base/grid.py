@@ -75,7 +75,7 @@ class SiteMap:
         columns: The tokens that are shown.
         with_output: Whether the model's own output is a row above the sites.
         values: The numbers of all sites and tokens, `[site, token]`.
-        label: What the numbers are called.
+        value_label: What the numbers are called.
         selected: Indices of the sites whose numbers the colour scale spans.
         rows: Indices of the sites that have a row, from the lowest row up.
 
@@ -90,7 +90,7 @@ class SiteMap:
         self.view = view
         self.columns = columns
         self.with_output = with_output
-        self.values, self.label = view.measure(single)
+        self.values, self.value_label = view.measure(single)
         self.selected, self.rows = view.choose_rows(single.sites)
 
     def figure(self, name: str, *notes: str) -> go.Figure:
@@ -104,7 +104,7 @@ class SiteMap:
         margin_left = row_label_margin(row_labels)
         width = max(MIN_WIDTH, COLOR_BAR_WIDTH + self.columns.width) + margin_left
         width = min(width, MAX_WIDTH)
-        title = self.view.title_or(f"{name}: {escape_plotly(self.label)}")
+        title = self.view.title_or(f"{name}: {escape_plotly(self.value_label)}")
         figure = go.Figure(self._traces())
         figure.update_layout(
             template="plotly_white",
@@ -177,7 +177,7 @@ class SiteMap:
             "hoverongaps": True,
             "colorscale": self.view.colorscale(),
             "colorbar": {
-                "title": {"text": escape_plotly(self.label), "side": "right"},
+                "title": {"text": escape_plotly(self.value_label), "side": "right"},
                 **axis.bar,
             },
             "xgap": 1,
@@ -214,7 +214,7 @@ class SiteMap:
     def _hover(self) -> list[list[str]]:
         """Return what each cell says, `[row, column]`."""
         full = len(self.rows) * len(self.columns.tokens) <= MAX_FULL_HOVERS
-        cell_text = CellText(self.single, self.view.metric, self.label, full)
+        cell_text = CellText(self.single, self.view.metric, self.value_label, full)
         hover = [self._hover_of_site(site_index, cell_text) for site_index in self.rows]
         if self.with_output:
             hover.append(self._hover_of_output(cell_text))

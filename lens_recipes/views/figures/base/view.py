@@ -20,7 +20,7 @@ class Measurement(NamedTuple):
     """The numbers of one metric `[site, token]`, and what they are called."""
 
     values: NDArray[np.floating[Any]]
-    label: str
+    value_label: str
 
 
 class Rows(NamedTuple):
@@ -48,8 +48,8 @@ class View:
 
     def measure(self, single: LensArrays) -> Measurement:
         """Return the numbers of one prompt's result that are coloured."""
-        values, label = metric_values(single, self.metric, self.of)
-        return Measurement(values, label)
+        values, value_label = metric_values(single, self.metric, self.of)
+        return Measurement(values, value_label)
 
     def choose_rows(self, sites: Sequence[Site]) -> Rows:
         """Return which of some sites are shown, and which of these have a row of their own."""

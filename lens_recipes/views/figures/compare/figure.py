@@ -105,7 +105,7 @@ def _traces(
     both_values = np.stack([side.values for side in comparison.sides])
     axis = color_axis(view.metric, both_values, vocab)
     scale = {"colorscale": view.colorscale(), **axis.limits}
-    bar_title = {"text": escape_plotly(comparison.label), "side": "right"}
+    bar_title = {"text": escape_plotly(comparison.value_label), "side": "right"}
     color_bar = {"title": bar_title, **axis.bar, **panels.color_bar(0, 1)}
     cells = {
         "type": "heatmap",
@@ -170,7 +170,9 @@ def _set_layout(
 ) -> None:
     """Set the size of the figure, its margins and its title."""
     first, second = comparison.sides
-    title = view.title_or(f"{first.label} and {second.label}: {escape_plotly(comparison.label)}")
+    title = view.title_or(
+        f"{first.label} and {second.label}: {escape_plotly(comparison.value_label)}"
+    )
     lines = source_lines(comparison, rows, view.component)
     margin_left = row_label_margin(_row_labels(comparison, rows))
     margin_above = 58 + 17 * len(lines) + NAME_HEIGHT

@@ -47,14 +47,14 @@ class Comparison(NamedTuple):
     Attributes:
         first, second: The two sides.
         metric: Of the numbers.
-        label: What the numbers are called.
+        value_label: What the numbers are called.
         difference: The first side's numbers minus the second's, `[site, token]`.
     """
 
     first: Side
     second: Side
     metric: str
-    label: str
+    value_label: str
     difference: Array
 
     @property
@@ -96,12 +96,12 @@ def pair_results(
     _check_aligned(singles, name_pair, align)
     sites = common_sites(singles, name_pair, view.component)
     sides = []
-    labels = []
+    value_labels = []
     for single, side_name in zip(singles, name_pair, strict=True):
-        values, label = view.measure(single)
+        values, value_label = view.measure(single)
         site_indices = [single.sites.index(site) for site in sites]
         sides.append(Side(side_name, single, site_indices, values[site_indices].astype(np.float64)))
-        labels.append(label)
+        value_labels.append(value_label)
     first, second = sides
     difference = _subtract(first.values, second.values, view.metric)
     if np.isnan(difference).all():
@@ -110,7 +110,7 @@ def pair_results(
             f"{second.name} both have a number. Name another metric or token, or read other "
             "positions=."
         )
-    return Comparison(first, second, view.metric, labels[0], difference)
+    return Comparison(first, second, view.metric, value_labels[0], difference)
 
 
 def _subtract(first: Array, second: Array, metric: str) -> Array:

@@ -30,10 +30,12 @@ class Corner(NamedTuple):
 
 
 class Domain(NamedTuple):
-    """The place of a panel as plotly counts it: fractions of the area, from the lower left."""
+    """The edges of a panel as plotly counts them: fractions of the area, from the lower left."""
 
-    x: list[float]
-    y: list[float]
+    left: float
+    right: float
+    bottom: float
+    top: float
 
 
 class Panels(NamedTuple):
@@ -89,20 +91,22 @@ class Panels(NamedTuple):
         return cls(have_words, panel_width, panel_height, corners, width, height, room_below)
 
     def domain(self, number: int) -> Domain:
-        """Return the place of a panel; panels are numbered from 0."""
+        """Return the edges of a panel; panels are numbered from 0."""
         left, top = self.corners[number]
         right = left + self.panel_width
         bottom = top + self.panel_height
         return Domain(
-            x=[left / self.width, right / self.width],
-            y=[(self.height - bottom) / self.height, (self.height - top) / self.height],
+            left=left / self.width,
+            right=right / self.width,
+            bottom=(self.height - bottom) / self.height,
+            top=(self.height - top) / self.height,
         )
 
     def color_bar(self, first: int, last: int) -> dict[str, Any]:
         """Return the place of a colour bar at the right of the panels from `first` to `last`."""
         right = self.corners[last].left + self.panel_width
-        bottom, _ = self.domain(last).y
-        _, top = self.domain(first).y
+        bottom = self.domain(last).bottom
+        top = self.domain(first).top
         return {
             "x": (right + 8) / self.width,
             "xanchor": "left",
@@ -117,14 +121,13 @@ class Panels(NamedTuple):
 
     def name_annotation(self, number: int, name: str) -> dict[str, Any]:
         """Return an annotation that writes a panel's name above it."""
-        left, _ = self.domain(number).x
-        _, top = self.domain(number).y
+        domain = self.domain(number)
         return {
             "text": f"<b>{name}</b>",
-            "x": left,
+            "x": domain.left,
             "xref": "paper",
             "xanchor": "left",
-            "y": top,
+            "y": domain.top,
             "yref": "paper",
             "yanchor": "bottom",
             "showarrow": False,
@@ -142,16 +145,16 @@ class Panels(NamedTuple):
             row_labels: From the lowest row up.
             row_title: Says what rows are. Title and labels stand only at the left edge.
         """
-        x_domain, y_domain = self.domain(number)
+        domain = self.domain(number)
         suffix = "" if number == 0 else str(number + 1)
         x_axis = {
-            "domain": x_domain,
+            "domain": [domain.left, domain.right],
             "anchor": f"y{suffix}",
             "matches": "x" if number else None,
             **token_axis,
         }
         y_axis = {
-            "domain": y_domain,
+            "domain": [domain.bottom, domain.top],
             "anchor": f"x{suffix}",
             "matches": "y" if number else None,
             "tickvals": list(range(len(row_labels))),

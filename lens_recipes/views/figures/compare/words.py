@@ -80,7 +80,7 @@ def hover_texts(comparison: Comparison, rows: list[int]) -> list[list[str]]:
             lines = [
                 f"<b>{site_label(sites[row])}</b>, position {positions[token]}",
                 f"input {inputs[token]}",
-                escape_plotly(comparison.label),
+                escape_plotly(comparison.value_label),
             ]
             for side in comparison.sides:
                 lines.append(_describe_side(side, comparison.metric, row, token, full))

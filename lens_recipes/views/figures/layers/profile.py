@@ -78,7 +78,7 @@ def layer_profile(
     if title is None:
         title = "Layer profile"
         if metric is not None:
-            title += f": {escape_plotly(drawn[0].label)}"
+            title += f": {escape_plotly(drawn[0].value_label)}"
     figure.update_layout(
         template="plotly_white",
         title=figure_title(result, title, _legend_note(panels), _missing_note(panels)),
@@ -138,10 +138,10 @@ def _add_panel(figure: go.Figure, row: int, panel: Panel, series: LayerSeries, v
 
 def _panel_traces(panel: Panel, layers: list[int], color: str) -> list[go.Scatter]:
     """Return the line of the medians above the band between the other quartiles."""
-    low, middle, high = axis_values(panel.metric, panel.quartiles).T
+    lower, median, upper = axis_values(panel.metric, panel.quartiles).T
     line = go.Scatter(
         x=layers,
-        y=middle,
+        y=median,
         mode="lines+markers",
         line={"color": color, "width": 2},
         marker={"size": 5},
@@ -152,8 +152,8 @@ def _panel_traces(panel: Panel, layers: list[int], color: str) -> list[go.Scatte
     if not panel.has_quartiles:
         return [line]
     edge = {"x": layers, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-    lower_edge = go.Scatter(y=low, **edge)
-    upper_edge = go.Scatter(y=high, fill="tonexty", fillcolor=_faint(color), **edge)
+    lower_edge = go.Scatter(y=lower, **edge)
+    upper_edge = go.Scatter(y=upper, fill="tonexty", fillcolor=_faint(color), **edge)
     return [lower_edge, upper_edge, line]
 
 
@@ -170,17 +170,17 @@ def _hover(panel: Panel, layers: list[int]) -> list[str]:
     """Return what the point of each layer says."""
     entry = METRICS[panel.metric]
     unit = f" {entry.unit}".rstrip()
-    texts = []
+    hover_texts = []
     for layer, quartiles, count in zip(layers, panel.quartiles, panel.counts, strict=True):
-        low, middle, high = (_format_quartile(value, panel.metric) for value in quartiles)
+        lower, median, upper = (_format_quartile(value, panel.metric) for value in quartiles)
         place = f"<b>layer {layer}</b>, {entry.title}"
-        items = _count_items(count, panel.over)
+        item_count = _count_items(count, panel.over)
         if count < 2:
-            texts.append(f"{place} {middle}{unit}<br>{items}")
+            hover_texts.append(f"{place} {median}{unit}<br>{item_count}")
         else:
-            band = f"quartiles {low} to {high}{unit}"
-            texts.append(f"{place}<br>median {middle}{unit}<br>{band}<br>{items}")
-    return texts
+            band = f"quartiles {lower} to {upper}{unit}"
+            hover_texts.append(f"{place}<br>median {median}{unit}<br>{band}<br>{item_count}")
+    return hover_texts
 
 
 def _format_quartile(value: float, metric: str) -> str:

@@ -22,7 +22,7 @@ class Panel(NamedTuple):
 
     Attributes:
         metric: Which one.
-        label: What the numbers are called.
+        value_label: What the numbers are called.
         quartiles: `[layer, 3]`; NaN where no item has a number.
         counts: How many items have a number, `[layer]`.
         n_read: How many items were read.
@@ -31,7 +31,7 @@ class Panel(NamedTuple):
     """
 
     metric: str
-    label: str
+    value_label: str
     quartiles: Array
     counts: NDArray[np.int64]
     n_read: int
@@ -57,19 +57,19 @@ def make_panel(result: LensArrays, metric: str, of: Any, over: str, series: Laye
     """
     entry = find_metric(metric, PROFILE_METRICS)
     values_by_prompt: list[Array] = []
-    labels = set()
+    value_labels = set()
     for single in result:
-        values, label = metric_values(single, metric, of)
+        values, value_label = metric_values(single, metric, of)
         values = values[series.site_indices].astype(np.float64)
         if over == "prompt":
             values = _row_means(values)
         values_by_prompt.append(values)
-        labels.add(label)
+        value_labels.add(value_label)
     all_values = np.concatenate(values_by_prompt, axis=1)
     return Panel(
         metric=metric,
         # The pair of a logit difference may be another one in each prompt.
-        label=labels.pop() if len(labels) == 1 else entry.label,
+        value_label=value_labels.pop() if len(value_labels) == 1 else entry.label,
         quartiles=_row_quartiles(all_values),
         counts=(~np.isnan(all_values)).sum(axis=1),
         n_read=all_values.shape[1],

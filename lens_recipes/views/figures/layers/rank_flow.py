@@ -39,23 +39,23 @@ class _Ranking(NamedTuple):
         single: The result of one prompt.
         token: The token after which they are predicted, an index.
         series: The layers.
-        ids: `[layer, rank]`.
+        top_ids: `[layer, rank]`.
     """
 
     single: LensArrays
     token: int
     series: LayerSeries
-    ids: NDArray[np.int32]
+    top_ids: NDArray[np.int32]
 
     @property
     def n_ranks(self) -> int:
         """How many ranks are drawn."""
-        return self.ids.shape[1]
+        return self.top_ids.shape[1]
 
     @property
     def last_ids(self) -> list[int]:
         """The top tokens of the last layer, `[rank]`."""
-        return self.ids[-1].tolist()
+        return self.top_ids[-1].tolist()
 
 
 class _Point(NamedTuple):
@@ -109,14 +109,14 @@ def rank_flow(
     layers = series.layers
     width = min(max(980, MARGIN_LEFT + MARGIN_RIGHT + 30 * len(layers)), 1600)
     pixels_per_layer = (width - MARGIN_LEFT - MARGIN_RIGHT) / (layers[-1] - layers[0] + 1)
-    top_names = name_new_tops(single, ranking.ids[:, 0], layers, pixels_per_layer)
+    top_names = name_new_tops(single, ranking.top_ids[:, 0], layers, pixels_per_layer)
     margin_above = 90 + NAME_HEIGHTS[min(name["textangle"] for name in top_names)]
     height = margin_above + MARGIN_BELOW + 46 * max(n_ranks, 3)
 
     if title is None:
         title = f"The top {n_ranks} through the layers"
-    label = after_token_label(single, token)
-    subtitle = f"{label}<br>coloured: the top {n_ranks} of layer {layers[-1]}"
+    token_label = after_token_label(single, token)
+    subtitle = f"{token_label}<br>coloured: the top {n_ranks} of layer {layers[-1]}"
     figure = go.Figure(_lines(ranking))
     figure.update_layout(
         annotations=[*_name_last_tokens(ranking), *top_names],
@@ -171,7 +171,7 @@ def _lines(ranking: _Ranking) -> list[go.Scatter]:
     hover = _hover(ranking)
     last_ids = ranking.last_ids
     grey_points: list[_Point] = []
-    for token_id in dict.fromkeys(ranking.ids.ravel().tolist()):
+    for token_id in dict.fromkeys(ranking.top_ids.ravel().tolist()):
         if token_id not in last_ids:
             grey_points += [*_points_of(token_id, ranking, hover), LINE_BREAK]
     lines = [_line(grey_points, GREY, "solid", 1)]
@@ -183,7 +183,7 @@ def _lines(ranking: _Ranking) -> list[go.Scatter]:
 
 def _points_of(token_id: int, ranking: _Ranking, hover: list[list[str]]) -> list[_Point]:
     """Return the points of one token from the first layer that has it to the last."""
-    is_token = ranking.ids == token_id
+    is_token = ranking.top_ids == token_id
     ranked = is_token.any(axis=1)
     ranks = is_token.argmax(axis=1).tolist()
     rows = np.flatnonzero(ranked).tolist()
@@ -213,7 +213,7 @@ def _line(points: list[_Point], color: str, dash: str, width: float) -> go.Scatt
 def _hover(ranking: _Ranking) -> list[list[str]]:
     """Return what each place says, `[layer, rank]`."""
     single = ranking.single
-    label = after_token_label(single, ranking.token)
+    token_label = after_token_label(single, ranking.token)
     hover = []
     for site_index, layer in zip(ranking.series.site_indices, ranking.series.layers, strict=True):
         row_texts = []
@@ -224,7 +224,7 @@ def _hover(ranking: _Ranking) -> list[list[str]]:
                 f"<b>{hover_token(single.text(token_id))}</b>",
                 f"layer {layer}, rank {rank}",
                 f"probability {probability(logprob)}",
-                label,
+                token_label,
             ]
             row_texts.append("<br>".join(lines))
         hover.append(row_texts)

@@ -31,26 +31,29 @@ class _TrackedTokens(NamedTuple):
         single: The result of one prompt.
         token: The token after which they are predicted, an index.
         series: The layers.
-        ids: Of the tracked tokens, `[row]`.
+        token_ids: Of the tracked tokens, `[row]`.
         logprobs: In nats, `[row, layer]`.
     """
 
     single: LensArrays
     token: int
     series: LayerSeries
-    ids: NDArray[np.int32]
+    token_ids: NDArray[np.int32]
     logprobs: NDArray[np.float64]
 
     @property
     def names(self) -> list[str]:
         """The text of each token, with the id where another one looks the same."""
-        return [self.single.name(token_id, self.ids, show=plotly_safe) for token_id in self.ids]
+        return [
+            self.single.name(token_id, self.token_ids, show=plotly_safe)
+            for token_id in self.token_ids
+        ]
 
     @property
     def are_the_top(self) -> bool:
         """Whether these are the tokens that the last layer ranks highest."""
         top_ids = self.single.top_ids[self.series.site_indices[-1], self.token, :MAX_TOKENS]
-        return len(self.ids) == MAX_TOKENS and set(top_ids) <= set(self.ids)
+        return len(self.token_ids) == MAX_TOKENS and set(top_ids) <= set(self.token_ids)
 
 
 def top_tokens(
@@ -88,7 +91,7 @@ def top_tokens(
     if title is None:
         title = _title(tracked)
     n_layers = len(series.layers)
-    height = 230 + 26 * max(len(tracked.ids), MIN_ROWS)
+    height = 230 + 26 * max(len(tracked.token_ids), MIN_ROWS)
     figure = go.Figure(_cells(tracked))
     figure.update_layout(
         template="plotly_white",
@@ -102,7 +105,7 @@ def top_tokens(
         title_text=series.title, **_layer_ticks(series.layers), showgrid=False, zeroline=False
     )
     figure.update_yaxes(
-        tickvals=list(range(len(tracked.ids))),
+        tickvals=list(range(len(tracked.token_ids))),
         ticktext=tracked.names,
         autorange="reversed",
         showgrid=False,
@@ -128,7 +131,7 @@ def _choose_tokens(single: LensArrays, token: int, series: LayerSeries) -> _Trac
         single=single,
         token=token,
         series=series,
-        ids=single.tracked_ids[token, columns],
+        token_ids=single.tracked_ids[token, columns],
         logprobs=logprobs.T.astype(np.float64),
     )
 
@@ -163,7 +166,7 @@ def _cells(tracked: _TrackedTokens) -> go.Heatmap:
 
 def _hover(tracked: _TrackedTokens) -> list[list[str]]:
     """Return what each cell says, `[token, layer]`."""
-    label = after_token_label(tracked.single, tracked.token)
+    token_label = after_token_label(tracked.single, tracked.token)
     hover = []
     for name, logprobs in zip(tracked.names, tracked.logprobs, strict=True):
         row_texts = []
@@ -172,7 +175,7 @@ def _hover(tracked: _TrackedTokens) -> list[list[str]]:
                 f"<b>{name}</b>",
                 f"layer {layer}",
                 f"probability {probability(logprob)}",
-                label,
+                token_label,
             ]
             row_texts.append("<br>".join(lines))
         hover.append(row_texts)
@@ -200,11 +203,12 @@ def _title(tracked: _TrackedTokens) -> str:
 
 def _subtitle(tracked: _TrackedTokens) -> str:
     """Return the token that was read and, where tokens may be missing, how to get them."""
-    label = after_token_label(tracked.single, tracked.token)
+    token_label = after_token_label(tracked.single, tracked.token)
     # `track=10` is enough even where these are not the top tokens: the model's last layer, whose
     # top tokens are tracked, may not be among the layers that were read.
     track = tracked.single.provenance.get("arguments", {}).get("track")
     tracked_enough = isinstance(track, int) and track >= MAX_TOKENS
     if tracked.are_the_top or tracked_enough:
-        return label
-    return f"{label}<br>only tokens that were tracked: run with track={MAX_TOKENS} for the top ten"
+        return token_label
+    hint = f"only tokens that were tracked: run with track={MAX_TOKENS} for the top ten"
+    return f"{token_label}<br>{hint}"

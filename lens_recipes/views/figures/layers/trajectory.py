@@ -151,20 +151,20 @@ def _assign_colors(groups: list[TrackGroup]) -> dict[Any, str]:
 def _hover(group: TrackGroup, track: Track, series: LayerSeries, metric: str) -> list[str]:
     """Return what each point of a line says."""
     name = f"<b>{escape_plotly(track.name)}</b>"
-    label = after_token_label(group.single, group.token)
+    token_label = after_token_label(group.single, group.token)
     prompt = f"prompt: {escape_plotly(prompt_end(group.single.prompts[0]))}"
-    texts = []
+    hover_texts = []
     for site_index, layer in zip(series.site_indices, series.layers, strict=True):
         value = _format_point(track.values[site_index], metric)
         lines = [
             name,
             f"layer {layer} ({series.component})",
             f"{METRICS[metric].title} {value}",
-            label,
+            token_label,
             prompt,
         ]
-        texts.append("<br>".join(lines))
-    return texts
+        hover_texts.append("<br>".join(lines))
+    return hover_texts
 
 
 def _format_point(value: float, metric: str) -> str:
