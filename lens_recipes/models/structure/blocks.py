@@ -66,7 +66,7 @@ def _find_blocks(model: Envoy, parts: Anatomy) -> list[Block]:
 
 
 class _Unreadable(Exception):
-    """Why a block is not the sum that was looked for."""
+    """A reason why a block is not the sum that was looked for."""
 
 
 def _take_apart(block: BlockGraph, previous_output: Node | None) -> Block:
@@ -112,14 +112,15 @@ def _take_apart(block: BlockGraph, previous_output: Node | None) -> Block:
 
 def _terms_of_output(block: BlockGraph) -> list[Origin]:
     """Return the tensors that add up to the block's output, each with the operations on its way."""
-    return _terms(block, Origin(block.graph.outputs[block.block], ()))
+    output = block.graph.outputs[block.block]
+    return _terms(block, Origin(output, ()))
 
 
 def _terms(block: BlockGraph, tensor: Origin) -> list[Origin]:
     """Return the tensors that add up to one: the stream, and what modules of the block give.
 
     Raises:
-        _Unreadable: it is no such sum.
+        _Unreadable: it is no sum of such tensors.
     """
     node, operations = tensor
     if node is block.stream:
@@ -192,7 +193,8 @@ def _resid_mid(block: BlockGraph, component_of: dict[Node, str]) -> HookPoint | 
     if not mixed or "mlp_out" not in component_of.values():
         return None
     for node in block.carrying_nodes():
-        added = {term.node for term in _terms(block, Origin(node, ()))} - {block.stream}
+        terms = _terms(block, Origin(node, ()))
+        added = {term.node for term in terms if term.node is not block.stream}
         if added != mixed:
             continue
         for module in node.input_of:
@@ -212,7 +214,8 @@ def _residual_write(block: BlockGraph, term: Origin, component: str) -> Residual
     source = block.source_module(term.node)
     assert source is not None  # else it would be no term
     heads = heads_of_write(block, term) if component == "attn_out" else None
-    return ResidualWrite(component, block.hook_point("out", source, term.operations), heads)
+    point = block.hook_point("out", source, term.operations)
+    return ResidualWrite(component, point, heads)
 
 
 def _component(block: BlockGraph, node: Node) -> str:

@@ -41,48 +41,80 @@ def find_head_operations(
 ) -> list[Operation]:
     """Return the operations that turned the last block's output into the logits, in order.
 
-    `current` is the tensor on its way. A module or a torch operation that takes it and gives
-    something new is one of them; everything inside such a module is the module's own business.
+    A module or a torch operation that takes the tensor on its way and gives something new is one of
+    them; everything inside such a module is the module's own business.
 
     Raises:
         LensError: the tensor cannot be followed to the logits.
     """
     paths = {child: path for path, child in module.named_modules()}
     around_last_block = {child for child in module.modules() if last_block in set(child.modules())}
-    operations: list[Operation] = []
-    lost_at = ""
+    follower = _TensorFollower(record, paths, record.outputs[last_block])
     events = iter(record.events)
     _skip_to_end(events, last_block)
-    current = record.outputs[last_block]
     for event in events:
-        if isinstance(event, ModuleBegins) and event.module not in around_last_block:
-            called = event.module
-            _skip_to_end(events, called)
-            output = record.outputs[called]
-            if record.inputs[called] is current and output is not None and output is not current:
-                operations.append(ModuleCall(paths[called], is_norm(called), _device(called)))
-                current = output
-        elif isinstance(event, TorchCall) and any(arg is current for arg in event.args):
-            if not _keeps_values(event):
-                operation = _as_operation(event)
-                if operation is None:
-                    lost_at = (
-                        f" (the operation {event.function} is not one value in, one value out, "
-                        "with plain numbers)"
-                    )
-                    continue
-                operations.append(operation)
-            current = event.output
+        if isinstance(event, TorchCall):
+            follower.pass_through_call(event)
+        elif isinstance(event, ModuleBegins) and event.module not in around_last_block:
+            _skip_to_end(events, event.module)
+            follower.pass_through_module(event.module)
+    operations = follower.operations
     calls = [operation for operation in operations if isinstance(operation, ModuleCall)]
-    if current is not record.logits or not calls:
+    if follower.current is not record.logits or not calls:
         after = f"after {operations[-1]}" if operations else "right after the last block"
         raise LensError(
             f"{type(module).__name__}: the way from the last block to the logits could not be "
-            f"followed {after}{lost_at}. A lens that guesses what comes there would be wrong."
+            f"followed {after}{follower.lost_at}. A lens that guesses what comes there would be "
+            "wrong."
         )
     # The last call is the unembedding, whatever it looks like.
     operations[unembedding_index(operations)] = calls[-1]._replace(is_norm=False)
     return operations
+
+
+class _TensorFollower:
+    """A tensor that is followed through a run, and what was done to it.
+
+    Attributes:
+        current: The tensor on its way.
+        operations: What was done to it, in order.
+        lost_at: The last operation on it that cannot be replayed, as a part of an error; or empty.
+    """
+
+    def __init__(
+        self, record: ForwardRecord, paths: dict[nn.Module, str], tensor: Tensor | None
+    ) -> None:
+        self.current = tensor
+        self.operations: list[Operation] = []
+        self.lost_at = ""
+        self._record = record
+        self._paths = paths
+
+    def pass_through_module(self, module: nn.Module) -> None:
+        """Go on with the output of a module, if it takes the tensor and gives another one."""
+        output = self._record.outputs[module]
+        takes_it = self._record.inputs[module] is self.current
+        if takes_it and output is not None and output is not self.current:
+            call = ModuleCall(self._paths[module], is_norm(module), _device(module))
+            self.operations.append(call)
+            self.current = output
+
+    def pass_through_call(self, call: TorchCall) -> None:
+        """Go on with the output of a torch operation, if it takes the tensor."""
+        if not any(argument is self.current for argument in call.args):
+            return
+        if _keeps_values(call):
+            self.current = call.output
+            return
+        operation = _as_operation(call)
+        if operation is None:
+            self.lost_at = (
+                f" (the operation {call.function} is not one value in, one value out, with plain "
+                "numbers)"
+            )
+            return
+        self.operations.append(operation)
+        self.current = call.output
 
 
 def _skip_to_end(events: Iterator[Event], module: nn.Module) -> None:
@@ -112,11 +144,10 @@ def _as_operation(call: TorchCall) -> Operation | None:
     if call.name == "_to_copy":
         return cast_to(output.dtype)
     if call.name == "slice" and output.shape[-1] < source.shape[-1]:
-        from_the_first_column = rest[:2] in (
-            (2, 0),
-            (-1, 0),
-        )  # (axis, start) of [batch, token, column]
-        return KeepColumns(output.shape[-1]) if from_the_first_column else None
+        axis_and_start = rest[:2]  # of [batch, token, column]
+        if axis_and_start in ((2, 0), (-1, 0)):
+            return KeepColumns(output.shape[-1])
+        return None
     takes_numbers = not call.kwargs and all(isinstance(number, int | float) for number in rest)
     if call.name in _ELEMENTWISE and takes_numbers:
         return Elementwise(call.name, rest)

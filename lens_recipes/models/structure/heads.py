@@ -16,8 +16,15 @@ from torch import Tensor, nn
 from lens_recipes.models.handle import envoy_path
 from lens_recipes.models.structure.graph import BlockGraph
 from lens_recipes.models.structure.head_path import is_norm
-from lens_recipes.models.structure.layout import LayoutPath, layout_path, origin_indices
-from lens_recipes.models.structure.node import Node, Origin, comes_from, single_origin
+from lens_recipes.models.structure.node import (
+    LayoutPath,
+    Node,
+    Origin,
+    comes_from,
+    layout_path,
+    origin_indices,
+    single_origin,
+)
 from lens_recipes.models.structure.parts import Heads, HeadSources
 from lens_recipes.trace.operations import ModuleCall, Operation
 

@@ -2,12 +2,14 @@
 
 Nodes hold no numbers, apart from single ones and small indices: a run may unpack weights as large
 as the model. The functions here go back from a tensor to the ones that it is a sum, a multiple or
-another layout of.
+another layout of. Which column of a tensor came from which element of an earlier one is found by
+sending an index through the same views, transpositions, slices and repetitions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -115,6 +117,9 @@ def _nodes_in(value: Any) -> Iterator[Node]:
             yield from _nodes_in(item)
 
 
+# -- sums and multiples ------------------------------------------------
+
+
 class Origin(NamedTuple):
     """A tensor that another one comes from, and the operations that lead from it to the other."""
 
@@ -193,3 +198,64 @@ def comes_from(node: Node, name: str, max_operations: int = 16) -> bool:
         parents = [parent for current in nodes for parent in current.parents]
         nodes = [parent for parent in dict.fromkeys(parents) if parent not in seen]
     return False
+
+
+# -- changes of layout -------------------------------------------------
+
+
+class LayoutPath(NamedTuple):
+    """A way from a tensor to a later one that holds the same numbers.
+
+    Attributes:
+        source: The earlier tensor.
+        moves: The operations on the way, in order, each as the tensor that it gave.
+    """
+
+    source: Node
+    moves: list[Node]
+
+
+def layout_path(node: Node, is_source: Callable[[Node], bool]) -> LayoutPath | None:
+    """Return the way from the nearest ancestor that satisfies `is_source`.
+
+    None where anything but layouts and casts comes between.
+    """
+    moves: list[Node] = []
+    current: Node | None = node
+    while current is not None:
+        if is_source(current):
+            return LayoutPath(current, moves[::-1])
+        moves.append(current)
+        current = _moved_from(current)
+    return None
+
+
+def _moved_from(node: Node) -> Node | None:
+    """Return the tensor that this one is a cast or another layout of, or None."""
+    if node.name == "_to_copy":
+        return node.args[0]
+    return node.other_layout
+
+
+def origin_indices(path: LayoutPath) -> Tensor:
+    """Return for each element at the end of a path the flat index of its element in the source."""
+    index = torch.arange(math.prod(path.source.shape)).reshape(path.source.shape)
+    for move in path.moves:
+        if move.name in ("_to_copy", "cat"):
+            continue
+        if "view" in move.name or "reshape" in move.name:
+            # Not by the operation itself: the strides of the index may differ from the tensor's.
+            index = index.reshape(move.shape)
+            continue
+        moved = move.func(*_with_index(move.args, index), **move.kwargs)
+        index = moved[move.item] if move.item >= 0 else moved
+    return index
+
+
+def _with_index(value: Any, index: Tensor) -> Any:
+    """Return an operation's arguments with `index` in place of the tensor that is moved."""
+    if isinstance(value, Node):
+        return index if value.index is None else value.index
+    if isinstance(value, tuple | list):
+        return type(value)(_with_index(item, index) for item in value)
+    return value

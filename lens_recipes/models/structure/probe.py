@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.shapes import shapes_only
 from lens_recipes.models.structure.graph import Graph
+from lens_recipes.models.structure.shapes import shapes_only
 
 N_PROMPTS, N_TOKENS = 2, 6  # the two prompts differ in their last token
 PROBE_SHAPE = (N_PROMPTS, N_TOKENS)
