@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.axes import Part, Site
 from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import measured_metrics
@@ -40,13 +41,13 @@ def attribution_frame(result: AttributionArrays) -> Any:
         _source_text(result, prompt, part.source)
         for prompt, part in zip(prompts, parts, strict=True)
     ]
+    part_columns = _columns_of(parts, Part._fields)
+    for name in ("layer", "head", "source"):  # whole numbers, also where some are missing
+        part_columns[name] = pandas.array(part_columns[name], dtype="Int64")
     return pandas.DataFrame(
         {
             "certified": is_certified(result),
-            "layer": pandas.array([part.layer for part in parts], dtype="Int64"),
-            "component": [part.component for part in parts],
-            "head": pandas.array([part.head for part in parts], dtype="Int64"),
-            "source": pandas.array([part.source for part in parts], dtype="Int64"),
+            **part_columns,
             "source_text": source_texts,
             "prompt": prompts,
             "position": tokens.position[token_indices],
@@ -57,6 +58,14 @@ def attribution_frame(result: AttributionArrays) -> Any:
             "value": result.values[part_indices, token_indices, target_indices],
         }
     )
+
+
+def _columns_of(rows: Sequence[Site | Part], names: Iterable[str]) -> dict[str, Any]:
+    """Return fields of sites or parts as columns."""
+    columns = {}
+    for name in names:
+        columns[name] = [getattr(row, name) for row in rows]
+    return columns
 
 
 def _import_pandas() -> Any:
@@ -122,9 +131,7 @@ def _lens_columns(result: LensArrays, predicted: Predicted) -> dict[str, Any]:
     logprobs = predicted.logprobs[site_indices, token_indices]
     columns = {
         "certified": is_certified(result),
-        "layer": [site.layer for site in sites],
-        "component": [site.component for site in sites],
-        "head": [site.head for site in sites],
+        **_columns_of(sites, Site._fields),
         "prompt": tokens.prompt[token_indices],
         "position": tokens.position[token_indices],
         "input": [tokens.text[index] for index in token_indices],
