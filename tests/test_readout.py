@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from agreement import assert_ranks, assert_top_ids
 from beartype import beartype
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from lens_recipes.trace.operations import (
     ModuleCall,
     first_of,
     model_logits,
+    split_at_unembedding,
 )
 from lens_recipes.trace.plan import SiteRead
 from lens_recipes.trace.readout import readout as module
@@ -87,7 +89,7 @@ def check(found, world, reads, n_sites, top_k):
     for site, (layer, norm) in enumerate(reads[:n_sites]):
         logits = to_logits(streams[layer], norm)
         expected = oracle.metrics(logits, said, k=top_k)
-        np.testing.assert_array_equal(found["top_ids"][site], expected["top_ids"])
+        assert_top_ids(found["top_ids"][site], expected["logprobs"], 1e-5)
         np.testing.assert_allclose(found["top_logprobs"][site], expected["top_logprobs"], atol=1e-4)
         np.testing.assert_allclose(found["entropy"][site], expected["entropy"], atol=1e-4)
         np.testing.assert_allclose(found["kl"][site], expected["kl_to_final"], atol=1e-4)
@@ -101,7 +103,7 @@ def check(found, world, reads, n_sites, top_k):
             np.testing.assert_allclose(logprobs[asked], at[asked], atol=1e-4, rtol=1e-4)
             assert np.isnan(logprobs[~asked]).all()
             ranks = found["wanted_ranks"][site, :, column].numpy()
-            np.testing.assert_array_equal(ranks[asked], oracle.rank(logits, ids.clip(0))[asked])
+            assert_ranks(ranks[asked], expected["logprobs"][asked], ids[asked], 1e-5)
             assert (ranks[~asked] == -1).all()
         for m, ids in enumerate(found["tracked_ids"].numpy().T):
             kept = ids >= 0
@@ -387,6 +389,34 @@ def test_a_tail_is_replayed_step_by_step():
             assert [part.stop for part in tiles] == [found.shape[-1]]
             assert found.dtype == torch.float32
             torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+HEAD = ModuleCall("head", is_norm=False, device=None)
+NORM = ModuleCall("norm", is_norm=True, device=None)
+CAP = [Elementwise("div", (30.0,)), Elementwise("tanh", ()), Elementwise("mul", (30.0,))]
+SCALE = Elementwise("mul", (0.25,))
+
+
+@pytest.mark.parametrize(
+    ("after", "n_linear"),
+    [
+        ([], 0),
+        ([SCALE], 1),
+        (CAP, 0),
+        ([SCALE, *CAP], 1),
+        ([SCALE, Elementwise("tanh", ()), Elementwise("mul", (30.0,))], 1),  # not divided by 30
+        ([SCALE, Elementwise("tanh", ())], 1),
+        ([Elementwise("sigmoid", ()), SCALE], 0),
+        ([Elementwise("mul", (1 / 30,)), *CAP[1:], SCALE], 0),
+        ([CastTo("float32"), *CAP], 1),
+    ],
+)
+def test_a_softcap_begins_with_its_division_and_any_other_bend_with_itself(after, n_linear):
+    operations_of_head = [NORM, HEAD, *after]
+    split = split_at_unembedding(operations_of_head)
+    assert split.before == [NORM]
+    assert split.linear == [HEAD, *after[:n_linear]]
+    assert split.softcap == after[n_linear:]
 
 
 # -- shapes, checked while it runs -------------------------------------

@@ -173,7 +173,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def print_as_its_command(result: Any, prompt: int | None) -> None:
     """Print what the command printed that made the result."""
-    from lens_recipes.views.tables.generation import generation_report
+    from lens_recipes.views.tables.generation.report import generation_report
     from lens_recipes.views.tables.table import render
 
     if not result.tokens.generated.any():

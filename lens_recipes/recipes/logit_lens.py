@@ -18,7 +18,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.models.structure.anatomy import plain_head
+from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import (
@@ -138,7 +138,10 @@ class LensPlan(NamedTuple):
         return batch.identity()
 
 
-@recipe
+@recipe(
+    narrow="Narrow positions (−1 is cheap), layers, components, top_k or track, "
+    "pass fewer prompts at once"
+)
 def logit_lens(
     model: Envoy,
     prompts: Any,

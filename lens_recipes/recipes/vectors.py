@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lens_recipes.arrays.axes import Site, Tokens
 from lens_recipes.models.handle import dtype_of
-from lens_recipes.models.structure.anatomy import plain_head
+from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.vocabulary import token_texts
 from lens_recipes.results import LensResult
 from lens_recipes.run.recipe import recipe
@@ -118,7 +118,7 @@ class VectorBatch(NamedTuple):
     requested_ids: Int[Tensor, "vector requested"]
 
 
-@recipe
+@recipe(narrow="Pass fewer vectors at once, or a smaller top_k")
 def decode_vectors(
     model: Envoy,
     vectors: Any,

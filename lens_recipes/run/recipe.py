@@ -1,4 +1,4 @@
-"""`@recipe`: make a recipe of the function that prepares its run."""
+"""`@recipe`: make a recipe of the function that prepares its run, and perform it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from nnsight.intervention.backends.local import LocalSimulationBackend
 
 from lens_recipes.models.handle import exclusive
+from lens_recipes.run.registry import RECIPES, RegisteredRecipe
 from lens_recipes.run.remote.wire import send_batches, unpack_arrays
 from lens_recipes.run.request.selection import as_list
 from lens_recipes.run.run import Arrays, RecipeRun, run_locally
@@ -19,10 +20,34 @@ R = TypeVar("R")
 NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
 
 
-def recipe(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, R]:
-    """Make a recipe of the function that prepares its run; the recipe performs it, here or there.
+def recipe(*, narrow: str) -> Callable[[Callable[P, RecipeRun[R]]], Callable[P, R]]:
+    """Return a decorator that makes a recipe of the function that prepares its run.
 
-    `submit` and `estimate` find the prepared run as `recipe.prepare`.
+    The recipe is registered under the function's name. `submit` and `estimate` find what prepares
+    its run as `recipe.prepare`.
+
+    Args:
+        narrow: How a user asks this recipe for less, in words that begin a sentence.
+    """
+
+    def decorate(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, R]:
+        prepare_recorded = record_arguments(prepare)
+
+        @functools.wraps(prepare)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return perform(prepare_recorded(*args, **kwargs))
+
+        call.prepare = prepare_recorded  # type: ignore[attr-defined]
+        RECIPES[prepare.__name__] = RegisteredRecipe(prepare_recorded, narrow)
+        return call
+
+    return decorate
+
+
+def record_arguments(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, RecipeRun[R]]:
+    """Return a function that prepares a run and notes by which arguments.
+
+    An argument that can be read only once becomes a list.
     """
     signature = inspect.signature(prepare)
 
@@ -42,24 +67,24 @@ def recipe(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, R]:
         run.recipe = prepare.__name__
         return run
 
-    @functools.wraps(prepare)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        run = prepare_recorded(*args, **kwargs)
-        if run.remote and run.remote != "local":
-            from lens_recipes.run.remote.jobs import Job  # takes its time to import
+    return prepare_recorded
 
-            return Job(run).result()
-        with exclusive(run.model):
-            if run.remote:
-                arrays = run_simulated(run)
-            elif run.run_here:
-                arrays = run.run_here(run)
-            else:
-                arrays = run_locally(run)
-        return run.finish(run, arrays)
 
-    call.prepare = prepare_recorded  # type: ignore[attr-defined]
-    return call
+def perform(run: RecipeRun[R]) -> R:
+    """Perform a run where it is to run, and return the recipe's result."""
+    if run.remote and run.remote != "local":
+        # Only now: what it speaks to a server with takes its time to import.
+        from lens_recipes.run.remote.jobs.job import Job
+
+        return Job(run).result()
+    with exclusive(run.model):
+        if run.remote:
+            arrays = run_simulated(run)
+        elif run.run_here is not None:
+            arrays = run.run_here(run)
+        else:
+            arrays = run_locally(run)
+    return run.finish(run, arrays)
 
 
 def run_simulated(run: RecipeRun[Any]) -> list[Arrays]:

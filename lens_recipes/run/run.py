@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from lens_recipes.run.provenance import provenance, to_json
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.schema import Schema
 
-P = ParamSpec("P")
 R = TypeVar("R")
 Arrays = dict[str, np.ndarray]
 NOT_IN_IDENTITY = ("prompts", "vectors")  # each batch holds its own
@@ -135,21 +134,3 @@ def progress(batches: list[Any], recipe: str) -> tqdm[Any]:
     """Return the batches, with a bar once they take their time."""
     is_one = len(batches) < 2
     return tqdm(batches, recipe, unit="batch", delay=2, leave=False, disable=is_one)
-
-
-def prepare_run(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> RecipeRun[R]:
-    """Return the run of a recipe.
-
-    Raises:
-        ValueError: it is no recipe.
-    """
-    prepare = getattr(recipe, "prepare", None)
-    if prepare is None:
-        raise ValueError(
-            f"received {recipe!r} as the recipe; accepted are the functions logit_lens, "
-            "attribution, generate_lens and "
-            "decode_vectors themselves, and their arguments after them, as in submit(logit_lens, "
-            "model, prompts)."
-        )
-    run: RecipeRun[R] = prepare(*args, **kwargs)
-    return run

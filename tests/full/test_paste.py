@@ -1,5 +1,7 @@
-"""`paste` for every family that can be built small: what depends on the family, and for some of them every recipe, also
-as on a server."""
+"""`paste` for every family that can be built small: what depends on the family.
+
+For some of them every recipe, also as on a server.
+"""
 
 from __future__ import annotations
 
@@ -78,14 +80,13 @@ def test_the_form(one, remote, tmp_path):
     if remote and family not in EVERY_RECIPE:
         pytest.skip("the script is the same but for its paths")
     recipes = ["batch", "grid-heatmap"]  # the longest of those that differ in `to_logits` alone
-    recipes += (
-        []
-        if family in NO_SUM
-        else ["components"]
-        if family in NO_LOGIT
-        else ["components", "attribution"]
-    )
-    pasted.refuse_bad_form(f"tiny/{family}", recipes + ["remote"] * remote, tmp_path, remote)
+    if family not in NO_SUM:
+        recipes.append("components")
+    if family not in NO_LOGIT:
+        recipes.append("attribution")
+    if remote:
+        recipes.append("remote")
+    pasted.refuse_bad_form(f"tiny/{family}", recipes, tmp_path, remote)
 
 
 def test_a_server_is_told_what_kind_of_model_it_has(one):
@@ -133,6 +134,15 @@ def test_alone(recipe, tmp_path_factory, tmp_path):
         )
     done = pasted.alone(text, hub, tmp_path)
     assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+
+
+def test_smollm2_alone(tmp_path_factory, tmp_path):
+    """Out of its wheel, in half a minute; without a hub, and without the copy that `load` keeps."""
+    hub = tmp_path_factory.mktemp("hub")
+    text = lr.paste("first-lens", "smollm2")
+    done = pasted.alone(text, hub, tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("' Paris'")
 
 
 def test_a_job_is_sent_by_a_script_that_stands_alone(client, server, hub, tmp_path):

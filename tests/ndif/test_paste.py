@@ -1,4 +1,4 @@
-"""Pasted scripts for a server, as they are, on a real one: for callers that it trusts, and for strangers."""
+"""Run pasted scripts on a real server: for callers that it trusts, and for strangers."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def generate_command(
         write_generation(result, html)
     note_written([html, json_path])
     if console is not None:
-        from lens_recipes.views.tables.generation import generation_report
+        from lens_recipes.views.tables.generation.report import generation_report
 
         generation_report(result, console, show_top=show_top, written=True)
     if interrupted:

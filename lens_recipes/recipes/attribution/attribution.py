@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.errors import LensError
-from lens_recipes.models.handle import exclusive
+from lens_recipes.models.handle import attention_configs, exclusive
 from lens_recipes.models.structure.anatomy import Anatomy
-from lens_recipes.models.structure.blocks import attention_of, residual_blocks
+from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.recipes.attribution.parts import name_parts, plan_parts, widen_sources
@@ -83,7 +83,7 @@ def split_logits(
     return {**numbers, **sum_errors, **proof}
 
 
-@recipe
+@recipe(narrow="Narrow positions, targets or unit, pass fewer prompts at once")
 def attribution(
     model: Envoy,
     prompts: Any,
@@ -348,7 +348,7 @@ def readable_blocks(blocks: list[Block], unit: str, family: str, remote: bool) -
         )
     for layer, block in attending:
         heads = heads_of(block, layer, family)
-        if unit == "token" and heads.weights is None:
+        if unit == "token" and heads.sources is None:
             reason = (
                 f"the attention weights and values of layer {layer} are not given by any module"
             )
@@ -368,7 +368,7 @@ def eager_attention(model: Envoy) -> Iterator[None]:
     Not by `set_attn_implementation`, which leaves out older families that ask their config all the
     same.
     """
-    before = attention_of(model._module)
+    before = attention_configs(model._module)
     try:
         for config, _ in before:
             config._attn_implementation_internal = "eager"

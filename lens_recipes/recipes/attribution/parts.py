@@ -98,10 +98,11 @@ def attention_parts(
     slot = next(slots)
     block_slots["head_out"] = (slot,)
     heads = heads_of(block, layer, anatomy.family)
-    split = HeadSplit(heads.columns, list(heads.chain))
+    split = HeadSplit(heads.columns, list(heads.to_stream))
     if unit == "head":
         return HeadParts(later, slot, split)
-    assert heads.values is not None  # `readable_blocks` has seen to it
+    sources = heads.sources
+    assert sources is not None  # `readable_blocks` has seen to it
     attention_slot, values_slot = next(slots), next(slots)
     block_slots["attention"] = (attention_slot,)
     block_slots["values"] = (values_slot,)
@@ -111,9 +112,9 @@ def attention_parts(
         split,
         attention_slot,
         values_slot,
-        heads.value_columns or [],
-        heads.values.path,
-        heads.value_width,
+        sources.value_columns,
+        sources.values.path,
+        sources.value_width,
     )
 
 
@@ -129,7 +130,7 @@ def later_operations(blocks: list[Block], layer: int) -> list[Operation]:
     """
     operations: list[Operation] = []
     for block in blocks[layer + 1 :]:
-        operations += [*block.between, *block.carry]
+        operations += [*block.interblock_scale, *block.residual_scale]
     return operations
 
 

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.models.handle import context_length
-from lens_recipes.models.structure.anatomy import plain_head
+from lens_recipes.models.lens_head import plain_head
 from lens_recipes.recipes.generation.batches import (
     PromptGroup,
     decoder_module,
@@ -74,7 +74,9 @@ def trace_generation(
                     recorder.read_step(decoder)
 
 
-@recipe
+@recipe(
+    narrow="Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once"
+)
 def generate_lens(
     model: Envoy,
     prompts: Any,

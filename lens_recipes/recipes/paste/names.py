@@ -1,15 +1,19 @@
-"""The recipes that `paste` knows, and what each script finds. Imports nothing, so that `--help` answers at once."""
+"""Name the recipes that `paste` knows.
+
+This file imports nothing, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 
+# What each script shows.
 RECIPES = {
-    "first-lens": "what each layer would say next",
+    "first-lens": "what each layer would predict next",
     "top-k": "the most likely tokens at every position, with entropy",
-    "token-track": "ranks and log-probabilities of some tokens",
+    "token-track": "ranks and log-probabilities of chosen tokens",
     "grid-heatmap": "a picture of layers and tokens",
     "batch": "several prompts, each with its own answer",
-    "components": "what attention and MLP write",
-    "attribution": "how much each adds to the lead of a token over another",
+    "components": "what attention and MLP add to the stream",
+    "attribution": "how much each of them adds to a logit difference",
     "generation": "while the model writes",
     "remote": "an NDIF job that can be resumed",
 }

@@ -1,84 +1,130 @@
-"""`paste()`: a short script for one model that needs this package no more, to copy into another project.
+"""`paste()`: a short script for one model, to copy into a project that does not use this package.
 
-The scripts are the jinja2 files of `scripts/`; what they must say of a model comes from `model_source`.
+The scripts are the jinja2 files in `scripts/`. What differs from model to model comes from
+`source.py` and `functions.py`, and how a model is loaded from `loading.py`.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lens_recipes.models.load import checkpoint, is_multimodal, skeleton
+from lens_recipes.models.checkpoint_kind import is_multimodal
+from lens_recipes.models.load import SMOLLM2, checkpoint, skeleton
+from lens_recipes.recipes.paste.expressions import joined_words, layers_expression
+from lens_recipes.recipes.paste.functions import (
+    attribution_code,
+    to_logits_function,
+    write_lines,
+)
+from lens_recipes.recipes.paste.loading import (
+    HUB_ID_OF_SMOLLM2,
+    Loading,
+    import_block,
+    loading_here,
+    loading_on_server,
+    loading_smollm2,
+)
 from lens_recipes.recipes.paste.names import RECIPES
-from lens_recipes.recipes.paste.source import ModelSource, listed
+from lens_recipes.recipes.paste.source import ModelSource
+from lens_recipes.recipes.paste.writes import BlockWrites
 from lens_recipes.run.provenance import shown_name, versions
 from lens_recipes.run.request.selection import pick_indices
 
 
 def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) -> str:
-    """A short script with this model's own module paths, norm, softcap and scales, for nnsight and torch alone.
+    """Write a short script with this model's own module paths, norm, softcap and scales.
+
+    The script needs nnsight and torch, and not this package.
 
     Args:
-        recipe: One of `first-lens`, `top-k`, `token-track`, `grid-heatmap`, `batch`, `components`, `attribution`,
-            `generation`, `remote`.
-        model: A hub id, a checkpoint folder, or `"smollm2"`. Only its config is read; no weights are loaded.
-        remote: The script runs on an NDIF server. That of `remote` always does, as a job that outlives its process.
-        layers: Which layers the script decodes: None for all, an int, a slice, a list; negative from the end. The
-            last layer is always read for the proof, and for `components` all are; `attribution` takes none.
+        recipe: One of `first-lens`, `top-k`, `token-track`, `grid-heatmap`, `batch`,
+            `components`, `attribution`, `generation`, `remote`.
+        model: A hub id, a checkpoint folder, or `"smollm2"`; the script names it in the same way.
+            Only the config is read; no weights are loaded.
+        remote: Whether the script runs on an NDIF server. The script of `remote` always does, as
+            a job that outlives its process.
+        layers: Which layers the script decodes: None for all, an int, a slice, a list; negative
+            from the end. The last layer is always read for the proof, and `components` reads all
+            of them for its sum; `attribution` takes none.
 
     Returns:
-        Its source. It proves itself when it runs: the last layer's lens must be the model's own logits, and what the
-        blocks add must sum to the stream, or to the logit.
+        The source of the script. It proves itself when it runs: the last layer's lens must be the
+        model's own logits, and what the blocks add must sum to the stream, or to the logit.
 
     Raises:
-        ValueError: there is no such recipe or layer, a server is to find a folder, or an attribution of some layers.
-        LensError: the model cannot be read, or its blocks are no sums, and why.
+        ValueError: There is no such recipe or layer, a server is asked for a folder, or an
+            attribution for some layers.
+        LensError: The model cannot be read, or its blocks are no sums; the message says why.
 
     Example:
         >>> print(paste("first-lens", "Qwen/Qwen3-8B"))
     """
     if recipe not in RECIPES:
-        raise ValueError(
-            f"recipe={recipe!r} is unknown; accepted are {', '.join(map(repr, RECIPES))}."
-        )
+        accepted = ", ".join(map(repr, RECIPES))
+        raise ValueError(f"recipe={recipe!r} is unknown; accepted are {accepted}.")
     if layers is not None and recipe == "attribution":
         raise ValueError("attribution is a sum over all layers: leave layers out.")
-    place, remote = checkpoint(model), remote or recipe == "remote"
-    if Path(place).is_dir():
-        if remote:
-            raise ValueError(
-                f"a server finds a model by its hub id, and {model!r} is a folder here: pass the hub id."
-            )
-        place = str(Path(place).resolve())  # a script may be run from anywhere
-    source = ModelSource(skeleton(place))
-    chosen = pick_indices(layers, source.parts.n_layers, "layers", "this model")
-    text = (
-        _scripts()
-        .get_template(f"{recipe}.py.j2")
-        .render(
-            m=source,
-            name=shown_name(place),
-            quoted=json.dumps(place),
-            task="image-text-to-text"
-            if remote and is_multimodal(source.config, place)
-            else "text-generation",
-            remote=remote,
-            here=".cpu()" if remote else "",
-            layers=listed(sorted(chosen)),
-            version=versions()["lens-recipes"],
-        )
+    name = os.fspath(model)
+    is_remote = remote or recipe == "remote"
+    if is_remote:
+        _refuse_without_hub_id(name)
+    source = ModelSource(skeleton(checkpoint(name)))
+    chosen_layers = pick_indices(layers, source.anatomy.n_layers, "layers", "this model")
+    template = _environment().get_template(f"{recipe}.py.j2")
+    text = template.render(
+        source=source,
+        writes=BlockWrites(source),
+        loading=_loading(name, source, is_remote),
+        name=shown_name(name),
+        version=versions()["lens-recipes"],
+        layers=layers_expression(sorted(chosen_layers)),
     )
-    return re.sub(r"\n{4,}", "\n\n\n", text).strip() + "\n"
+    return text.strip() + "\n"
+
+
+def _refuse_without_hub_id(name: str) -> None:
+    """Raise ValueError if a server cannot find a model by this name."""
+    if name == SMOLLM2:
+        raise ValueError(
+            f"a server finds a model by its hub id, and {name!r} is a file in a Python package: "
+            f"pass {HUB_ID_OF_SMOLLM2!r}."
+        )
+    if Path(name).is_dir():
+        raise ValueError(
+            f"a server finds a model by its hub id, and {name!r} is a folder here: pass the hub id."
+        )
+
+
+def _loading(name: str, source: ModelSource, is_remote: bool) -> Loading:
+    """Choose how the script loads the model of this name."""
+    if is_remote:
+        return loading_on_server(
+            name, is_multimodal=is_multimodal(source.model._module.config, name)
+        )
+    if name == SMOLLM2:
+        return loading_smollm2()
+    return loading_here(name)
 
 
 @cache
-def _scripts() -> Environment:
-    loader = PackageLoader(__package__, "scripts")
-    return Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def _environment() -> Environment:
+    """Return the templates, with the functions that they call."""
+    environment = Environment(
+        loader=PackageLoader(__package__, "scripts"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.globals.update(
+        attribution_code=attribution_code,
+        import_block=import_block,
+        joined_words=joined_words,
+        to_logits_function=to_logits_function,
+        write_lines=write_lines,
+    )
+    return environment

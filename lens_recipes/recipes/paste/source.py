@@ -1,259 +1,225 @@
-"""What a script must say of one model: its modules, its norm, softcap and scales as Python source.
+"""Write the stream of one model, and its way to the logits, as Python expressions.
 
-All of it is read off a skeleton, a model without weights. Nothing is guessed: where `anatomy` or `wiring` refuse a
-skeleton, there is no script.
+Everything is read off a skeleton, a model without weights. Nothing is guessed: a model that
+`anatomy` or `residual_blocks` refuse gets no script.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path, on_meta
 from lens_recipes.models.structure.anatomy import anatomy
-from lens_recipes.models.structure.blocks import residual_blocks
-from lens_recipes.models.structure.parts import Block, HookPoint
-from lens_recipes.models.structure.probe import ForwardRecord, record_forward
-from lens_recipes.recipes.paste.norm import Norm, norm_of
-from lens_recipes.run.request.sites import refuse_unreadable
+from lens_recipes.models.structure.probe import record_forward
+from lens_recipes.recipes.paste.expressions import (
+    Statement,
+    arithmetic_expression,
+    changes_nothing,
+    module_expression,
+    softcap_expression,
+)
+from lens_recipes.recipes.paste.norm import Norm, identify_norm
 from lens_recipes.trace.operations import (
-    CastTo,
     Elementwise,
-    KeepColumns,
     ModuleCall,
     Operation,
+    is_norm_call,
     split_at_unembedding,
 )
 
 
-class ModelSource:
-    """One model, as expressions of a script in which it is called `model`.
+class LinearHead(NamedTuple):
+    """The way from the stream to the logits, as far as an attribution has to know it.
 
     Attributes:
-        parts: Its anatomy.
-        config: What it was made from.
+        norm_name: The final norm as an expression; empty where there is none.
+        norm: Which norm it is; None where there is none.
+        unembedding: From the normed stream to the logits before a softcap.
+        has_bias: Whether the unembedding, or something beside it, adds a constant.
+        softcap: What the model does to the logits in the end; empty in most models.
+    """
+
+    norm_name: str
+    norm: Norm | None
+    unembedding: list[Statement]
+    has_bias: bool
+    softcap: list[Statement]
+
+
+class ModelSource:
+    """One model in expressions of a script, in which it is called `model`.
+
+    Attributes:
+        model: The skeleton.
+        anatomy: Where it keeps its parts.
+        modules: Its modules by path.
+        record: What its modules took and returned in a trial run.
     """
 
     def __init__(self, model: Envoy) -> None:
-        self.model, self.parts = model, anatomy(model)
-        self._run: ForwardRecord = record_forward(
-            model._module, self.parts.plain_ids, self.parts.forward_options, meta=on_meta(model)
+        self.model = model
+        self.anatomy = anatomy(model)
+        self.record = record_forward(
+            model._module,
+            self.anatomy.plain_ids,
+            self.anatomy.forward_options,
+            meta=on_meta(model),
         )
-        self._paths = {envoy_path(name): module for name, module in model._module.named_modules()}
-        self.config = model._module.config
+        named_modules = model._module.named_modules()
+        self.modules = {envoy_path(name): module for name, module in named_modules}
+
+    # -- the stream ----------------------------------------------------
 
     def block(self, layer: int | str) -> str:
-        """A block; `layer` may be the name of a variable."""
-        return f"{expression(self.parts.blocks)}[{layer}]"
+        """Write a block; `layer` may be the name of a variable."""
+        return f"{module_expression(self.anatomy.blocks)}[{layer}]"
+
+    def stream(self, layer: int | str) -> str:
+        """Write the stream after a block, `[batch, position, d_model]`."""
+        return self.block(layer) + self.output(f"{self.anatomy.blocks}.0")
 
     @property
-    def stream(self) -> str:
-        """What to write after a block for the stream after it."""
-        return self._output(f"{self.parts.blocks}.0")
+    def last_stream(self) -> str:
+        """Write the stream after the last block."""
+        return self.stream(self.anatomy.n_layers - 1)
 
     @property
-    def tail(self) -> list[str]:
-        """The body of `to_logits(x)`."""
-        return self._lines(self.parts.tail)
+    def output_note(self) -> str:
+        """Say what a block returns: scripts for older versions of transformers get it wrong."""
+        if self.output(f"{self.anatomy.blocks}.0") == ".output":
+            return "A block returns a tensor: .output[0] would be batch row 0."
+        return "A block returns a tuple, with the stream first."
 
-    def _output(self, path: str) -> str:
-        return ".output[0]" if self._paths[path] in self._run.in_tuple else ".output"
-
-    def _lines(self, steps: list[Operation]) -> list[str]:
-        """Steps as assignments to `x`, each with a comment; a softcap is one line."""
-        steps = [step for step in steps if not _changes_nothing(step)]
-        found, now = [], 0
-        while now < len(steps):
-            step, cap = steps[now], steps[now : now + 3]
-            if [_elementwise_name(part) for part in cap] == ["div", "tanh", "mul"]:
-                inner, outer = _elementwise_number(cap[0]), _elementwise_number(cap[2])
-                found.append(f"x = {outer} * torch.tanh(x / {inner})  # the softcap")
-                now += 3
-                continue
-            found.append(f"x = {self._applied(step, 'x')}{self._why(step)}")
-            now += 1
-        return found
-
-    def _applied(self, step: Operation, x: str) -> str:
-        if isinstance(step, ModuleCall):
-            first = "[0]" if self._paths[step.path] in self._run.in_tuple else ""
-            return f"{expression(step.path)}({x}){first}"
-        if isinstance(step, CastTo):
-            return f"{x}.to(torch.{step.dtype})"
-        if isinstance(step, KeepColumns):
-            return f"{x}[..., :{step.n_columns}]"
-        sign = {"mul": "*", "div": "/", "add": "+", "sub": "-"}.get(step.name)
-        if sign and len(step.numbers) == 1:
-            return f"{x} {sign} {step.numbers[0]}"
-        return f"torch.{step.name}({', '.join([x, *map(str, step.numbers)])})"
-
-    def _why(self, step: Operation) -> str:
-        if isinstance(step, Elementwise):
-            return "  # a scale of this model" if step.name in ("mul", "div") else ""
-        if not isinstance(step, ModuleCall):
-            return ""
-        if step.path == self.parts.unembed:
-            return "  # the unembedding"
-        return (
-            "  # the final norm: without it the numbers mean nothing"
-            if step.is_norm
-            else "  # a projection"
-        )
-
-    # -- what the blocks add -------------------------------------------
+    # -- from the stream to the logits ---------------------------------
 
     @property
-    def start(self) -> str:
-        """The stream before the first block."""
-        return self._read(self._blocks[0].pre)
+    def head(self) -> list[Statement]:
+        """Write what turns the variable `stream` into logits."""
+        return self._statements(self.anatomy.tail, "stream")
 
     @cached_property
-    def added(self) -> list[Added]:
-        """What the blocks add to the stream, alike blocks together, the kind that most are of last.
+    def linear_head(self) -> LinearHead:
+        """Write the same in the parts that an attribution needs.
 
         Raises:
-            LensError: a block is no sum, or the stream is rescaled on its way.
+            LensError: The way from the stream to the logits is not one norm and then linear.
         """
-        found: dict[tuple[tuple[str, str], ...], list[int]] = {}
-        for layer, block in enumerate(self._blocks):
-            writes = [(write.component, self._read(write.tap, layer)) for write in block.writes]
-            found.setdefault(tuple(_numbered(writes)), []).append(layer)
-        return sorted(
-            (Added(layers, writes) for writes, layers in found.items()),
-            key=lambda one: len(one.layers),
+        before, linear, softcap = split_at_unembedding(self.anatomy.tail)
+        norm_call = self._only_norm(before)
+        operations = [*before, *linear]
+        norm_name, norm = "", None
+        if norm_call is not None:
+            norm_name = module_expression(norm_call.path)
+            norm = identify_norm(self.modules[norm_call.path], self.anatomy.d_model)
+            operations.remove(norm_call)
+        self._refuse_nonlinear_modules(operations)
+        return LinearHead(
+            norm_name,
+            norm,
+            self._statements(operations, "normed"),
+            any(self._adds_constant(operation) for operation in operations),
+            self._statements(softcap, "lens_logits"),
         )
 
-    @property
-    def kinds(self) -> str:
-        """The names of what the blocks add: "a, b and c"."""
-        names = [*dict.fromkeys(name for group in reversed(self.added) for name, _ in group.writes)]
-        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-    @cached_property
-    def _blocks(self) -> list[Block]:
-        blocks = residual_blocks(self.model)
-        for layer, block in enumerate(blocks):
-            refuse_unreadable(block, layer, self.parts.family)
-            if block.between or block.carry:
-                raise LensError(
-                    f"{self.parts.family}: the stream is rescaled at layer {layer}, so what the blocks add does not "
-                    "sum to it as it is, and a short script would be wrong. lens_recipes.logit_lens(components=…) and "
-                    "attribution() follow it."
-                )
-        return blocks
-
-    def _read(self, tap: HookPoint, layer: int | None = None) -> str:
-        """What a tap reads after the last token, `[batch, 1, d_model]`, as a copy; with a layer, out of `block`."""
-        inside = layer is not None and f"{tap.path}.".startswith(
-            base := f"{self.parts.blocks}.{layer}."
-        )
-        path = expression(tap.path.removeprefix(base), "block") if inside else expression(tap.path)
-        read = path + (".input" if tap.side == "in" else self._output(tap.path))
-        tensors = self._run.inputs if tap.side == "in" else self._run.outputs
-        if tensors[self._paths[tap.path]].ndim != 3:
-            read += f".reshape(1, -1, {self.parts.d_model})"
-        read += "[:, -1:]"
-        steps = [step for step in tap.steps if not _changes_nothing(step)]
-        for number, step in enumerate(steps):
-            read = self._applied(step, f"({read})" if number else read)
-        return read if steps else f"{read}.clone()"
-
-    # -- the tail as a linear map --------------------------------------
-
-    @property
-    def linear(self) -> Linear:
-        """The tail in the parts that an attribution needs.
+    def _only_norm(self, before: Sequence[Operation]) -> ModuleCall | None:
+        """Return the call of the norm before the unembedding, None where there is none.
 
         Raises:
-            LensError: the way from the stream to the logits is not one norm and then linear.
+            LensError: There are several, or something stands before it.
         """
-        before, scores, cap = split_at_unembedding(self.parts.tail)
-        norms = [step for step in before if isinstance(step, ModuleCall) and step.is_norm]
-        if len(norms) > 1 or (norms and before[0] != norms[0]):
+        norm_calls = [
+            operation
+            for operation in before
+            if isinstance(operation, ModuleCall) and operation.is_norm
+        ]
+        if not norm_calls:
+            return None
+        if len(norm_calls) > 1 or before[0] != norm_calls[0]:
             raise LensError(
-                f"{self.parts.family}: between the stream and the unembedding stands more than one norm, or something "
-                "before it, which a short script cannot hold at its value. lens_recipes.attribution() can."
+                f"{self.anatomy.family}: between the stream and the unembedding stands more than "
+                "one norm, or something before it, which a short script cannot hold at its value. "
+                "lens_recipes.attribution() can."
             )
-        steps = [step for step in before if step not in norms] + scores
-        called = [self._paths[step.path] for step in steps if isinstance(step, ModuleCall)]
-        if heads := [type(module).__name__ for module in called if [*module.children()]]:
-            raise LensError(
-                f"{self.parts.family}: its logits pass through a {heads[0]}, which is more than a matrix, "
-                'so a logit has no parts. paste("components", …) works.'
-            )
-        biased = any(getattr(module, "bias", None) is not None for module in called)
-        shifted = any(
-            isinstance(step, Elementwise) and step.name not in ("mul", "div", "neg")
-            for step in steps
-        )
-        norm = norm_of(self._paths[norms[0].path], self.parts.d_model) if norms else None
-        name = expression(norms[0].path) if norms else ""
-        return Linear(name, norm, self._lines(steps), biased or shifted, self._lines(cap))
+        return norm_calls[0]
 
+    def _refuse_nonlinear_modules(self, operations: Sequence[Operation]) -> None:
+        """Raise LensError if one of the modules is more than a matrix."""
+        for operation in operations:
+            if isinstance(operation, ModuleCall):
+                module = self.modules[operation.path]
+                if list(module.children()):
+                    raise LensError(
+                        f"{self.anatomy.family}: its logits pass through a "
+                        f"{type(module).__name__}, which is more than a matrix, so a logit has no "
+                        'parts. paste("components", …) works.'
+                    )
 
-@dataclass(frozen=True)
-class Added:
-    """What some blocks add to the stream: (name, expression), in the order in which it can be read."""
+    def _adds_constant(self, operation: Operation) -> bool:
+        """Return whether an operation moves zero: by a bias, or by adding a number."""
+        if isinstance(operation, ModuleCall):
+            return getattr(self.modules[operation.path], "bias", None) is not None
+        if isinstance(operation, Elementwise):
+            return operation.name not in ("mul", "div", "neg")
+        return False
 
-    layers: list[int]
-    writes: tuple[tuple[str, str], ...]
+    def _statements(self, operations: Sequence[Operation], name: str) -> list[Statement]:
+        """Write operations on the variable `name` as statements.
 
-    @property
-    def where(self) -> str:
-        return listed(self.layers)
+        A norm has no line of its own: it stands within the operation after it. The three
+        operations of a softcap are one line, too.
+        """
+        remaining = [operation for operation in operations if not changes_nothing(operation)]
+        statements = []
+        while remaining:
+            softcap = softcap_expression(remaining[:3], name)
+            if softcap is not None:
+                statement = Statement(name, softcap, "the softcap")
+                remaining = remaining[3:]
+            elif len(remaining) > 1 and is_norm_call(remaining[0]):
+                normed = self.applied(remaining[0], name)
+                statement = self._statement(remaining[1], "normed", normed)
+                statement = statement._replace(comment=f"the norm, then {statement.comment}")
+                remaining = remaining[2:]
+            else:
+                statement = self._statement(remaining[0], name, name)
+                remaining = remaining[1:]
+            statements.append(statement)
+            name = statement.name
+        return statements
 
+    def _statement(self, operation: Operation, name: str, argument: str) -> Statement:
+        """Write one operation as a statement; `name` is for a result that has no better name."""
+        value = self.applied(operation, argument)
+        if isinstance(operation, ModuleCall):
+            if operation.path == self.anatomy.unembed:
+                return Statement("logits", value, "the unembedding")
+            return Statement("projected", value, "a projection")
+        if isinstance(operation, Elementwise) and operation.name in ("mul", "div"):
+            return Statement(name, value, "a scale of this model")
+        return Statement(name, value, "what this model does")
 
-@dataclass(frozen=True)
-class Linear:
-    """A tail: a norm (an expression, and what it is), lines that are linear (but for `shifted`), and a softcap's."""
+    def applied(self, operation: Operation, argument: str) -> str:
+        """Write an operation applied to an expression."""
+        if isinstance(operation, ModuleCall):
+            call = f"{module_expression(operation.path)}({argument})"
+            if self._returns_tuple(operation.path):
+                return f"{call}[0]"
+            return call
+        return arithmetic_expression(operation, argument)
 
-    name: str
-    norm: Norm | None
-    scores: list[str]
-    shifted: bool
-    cap: list[str]
+    # -- modules -------------------------------------------------------
 
+    def output(self, path: str) -> str:
+        """Write the attribute of a module that holds the tensor it returns."""
+        if self._returns_tuple(path):
+            return ".output[0]"
+        return ".output"
 
-def listed(layers: list[int]) -> str:
-    """Ascending layers as Python: a range where there is one."""
-    first, end = layers[0], layers[-1] + 1
-    step = layers[1] - first if len(layers) > 1 else 0
-    if step == 1 and layers == [*range(first, end)]:
-        return f"range({first}, {end})" if first else f"range({end})"
-    if len(layers) > 2 and layers == [*range(first, end, step)]:
-        return f"range({first}, {end}, {step})"
-    return str(layers)
-
-
-def expression(path: str, model: str = "model") -> str:
-    """A path of modules as Python: `model.model.layers[3].mlp`."""
-    parts = [part for part in path.split(".") if part]
-    return model + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)
-
-
-def _changes_nothing(step: Operation) -> bool:
-    return _elementwise_name(step) in ("mul", "div") and _elementwise_number(step) == 1
-
-
-def _elementwise_name(operation: Operation) -> str:
-    """Return torch's name of an elementwise operation, or nothing for another kind."""
-    return operation.name if isinstance(operation, Elementwise) else ""
-
-
-def _elementwise_number(operation: Operation) -> float:
-    """Return the number of an elementwise operation that has one."""
-    assert isinstance(operation, Elementwise)
-    return operation.numbers[0]
-
-
-def _numbered(writes: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same with names that differ: attn_out, attn_out_2."""
-    seen: dict[str, int] = {}
-    found = []
-    for name, code in writes:
-        seen[name] = seen.get(name, 0) + 1
-        found.append((name if seen[name] == 1 else f"{name}_{seen[name]}", code))
-    return found
+    def _returns_tuple(self, path: str) -> bool:
+        """Return whether a module returns its tensor inside a tuple."""
+        return self.modules[path] in self.record.in_tuple

@@ -15,7 +15,8 @@ from lens_recipes.models.handle import (
     resolve_remote,
     tokenizer_of,
 )
-from lens_recipes.models.structure.anatomy import anatomy, head_operations_for
+from lens_recipes.models.lens_head import head_operations_for
+from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.selection import (
     as_list,

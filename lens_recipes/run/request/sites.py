@@ -159,10 +159,10 @@ def no_such_component(
 
 def refuse_unreadable(block: Block, layer: int, family: str) -> None:
     """Raise LensError if what a block adds to the stream cannot be told."""
-    if block.broken:
+    if block.unreadable_reason:
         raise LensError(
             f"{family}: what layer {layer} adds to the residual stream cannot be read: "
-            f"{block.broken}. "
+            f"{block.unreadable_reason}. "
             'resid_pre and resid_post can be read: components=("resid_pre", "resid_post").'
         )
 
@@ -250,7 +250,7 @@ def site_read(
     if site.head is None or site.layer is None:
         return SiteRead(slot, apply_norm=apply_norm)
     heads = heads_of(blocks[site.layer], site.layer, family)
-    split = HeadSplit([heads.columns[site.head]], list(heads.chain))
+    split = HeadSplit([heads.columns[site.head]], list(heads.to_stream))
     return SiteRead(slot, split, apply_norm)
 
 
@@ -296,30 +296,33 @@ def block_steps(
     points: list[tuple[HookPoint, ReadStep]] = []
 
     def plan(point: HookPoint, role: str, to: tuple[int, ...], **more: Any) -> None:
-        step = ReadStep(role, point.side, point.path, tuple(point.steps), to, **more)
+        step = ReadStep(role, point.side, point.path, tuple(point.operations), to, **more)
         points.append((point, step))
 
     before = slots.get("resid_pre", ())
     if is_first:
         before += slots.get("embed", ())
     if is_checked:
-        plan(block.pre, "before", before, scales=StreamScales(block.between, block.carry))
+        scales = StreamScales(block.interblock_scale, block.residual_scale)
+        plan(block.resid_pre, "before", before, scales=scales)
     elif before:
-        plan(block.pre, "before", before)
-    if block.mid and "resid_mid" in slots:
+        plan(block.resid_pre, "before", before)
+    if block.resid_mid and "resid_mid" in slots:
         # Where the stream is scaled later in the block, the sum on the way is not the stream in the
         # middle.
-        plan(block.mid, "read" if block.carry else "after", slots["resid_mid"])
+        plan(block.resid_mid, "read" if block.residual_scale else "after", slots["resid_mid"])
     for write in block.writes if is_checked else []:
         heads = write.heads
-        plan(write.tap, "write", slots.get(write.component, ()), has_heads=heads is not None)
+        plan(write.point, "write", slots.get(write.component, ()), has_heads=heads is not None)
         if heads and "head_out" in slots:
-            split = HeadSplit(heads.columns, list(heads.chain))
-            plan(heads.read, "heads", slots["head_out"], heads=split)
-            if heads.weights and heads.values and "attention" in slots:
-                plan(heads.weights, "attention", slots["attention"], output=heads.item)
-                plan(heads.values, "values", slots["values"])
+            split = HeadSplit(heads.columns, list(heads.to_stream))
+            plan(heads.point, "heads", slots["head_out"], heads=split)
+            sources = heads.sources
+            if sources is not None and "attention" in slots:
+                item = sources.weights_item
+                plan(sources.weights, "attention", slots["attention"], output=item)
+                plan(sources.values, "values", slots["values"])
     if "resid_post" in slots or is_checked:
-        plan(block.post, "after", slots.get("resid_post", ()))
-    points.sort(key=lambda item: item[0].when)
+        plan(block.resid_post, "after", slots.get("resid_post", ()))
+    points.sort(key=lambda item: item[0].time)
     return [step for _, step in points]

@@ -86,7 +86,7 @@ def check_server(model: Any, plan: GenerationPlan, batch: GenerationBatch) -> No
 
 
 def runs_apart(model: Any) -> bool:
-    """Tell whether this code runs in another process than the model, where a module has no weights."""
+    """Tell whether this code runs apart from the model, where a module has no weights."""
     return bool(next(model._module.parameters()).device.type == "meta")
 
 

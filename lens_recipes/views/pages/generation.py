@@ -15,9 +15,10 @@ from lens_recipes.arrays.generation import Step
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import plotly_safe
 from lens_recipes.errors import LensError
-from lens_recipes.views.figures.generation.heatmap import INDEX, generation_heatmap
-from lens_recipes.views.figures.generation.steps import StepViews, written_steps
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.figures.generation.heatmap import generation_heatmap
+from lens_recipes.views.figures.generation.steps import StepViews
+from lens_recipes.views.figures.generation.written import written_steps
+from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.pages.html import (
     PLOTLY_FILE,
     Fact,
@@ -27,6 +28,8 @@ from lens_recipes.views.pages.html import (
     link_list,
     page,
 )
+
+INDEX = "index.html"
 
 STEP_FILE = re.compile(r"step-\d{4,}\.html")
 

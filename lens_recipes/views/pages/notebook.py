@@ -12,9 +12,10 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import DIVERGING, METRICS
 from lens_recipes.arrays.sites import UNORDERED, are_vectors, main_component, site_label
 from lens_recipes.arrays.text import escape_terminal, visible_token
-from lens_recipes.views.figures.base.color import contrast_color, hexadecimal
+from lens_recipes.views.figures.base.contrast import contrast_color, hexadecimal
 from lens_recipes.views.pages.html import template
-from lens_recipes.views.summary import attribution_summary, lens_summary
+from lens_recipes.views.summaries.attribution import attribution_summary
+from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.words import after_token, part_name, probability, signed
 
 MAX_ROWS, MAX_COLUMNS, MAX_BARS = 12, 12, 10

@@ -12,15 +12,16 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.arrays.text import escape_page_text
 from lens_recipes.arrays.tracks import named_prompts
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.pages.html import Fact, page_text, script_page
 from lens_recipes.views.pages.report_data import add_tracked_tokens, page_data, token_bytes
 from lens_recipes.views.pages.report_fields import PageData
-from lens_recipes.views.summary import lens_summary
+from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.words import prompt_end
 
 MAX_BYTES = 12_000_000
@@ -92,11 +93,6 @@ def report(
 
 
 # -- the words ---------------------------------------------------------
-
-
-def is_certified(result: LensArrays) -> bool:
-    """Tell whether the numbers are proven to be the model's own."""
-    return result.certificate is not None and result.certificate.passed and result.normed
 
 
 def default_title(result: LensArrays, prompts: list[int]) -> str:

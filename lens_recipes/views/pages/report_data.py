@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from plotly.colors import get_colorscale
 
 from lens_recipes.arrays.lens import AXES, LensArrays
-from lens_recipes.arrays.metrics import METRICS, fixed_range, output_site, vocab_size
+from lens_recipes.arrays.metrics import (
+    METRICS,
+    fixed_range,
+    measured_metrics,
+    output_site,
+    vocab_size,
+)
 from lens_recipes.arrays.sites import (
     UNORDERED,
     are_vectors,
@@ -21,7 +27,8 @@ from lens_recipes.arrays.sites import (
     site_label,
 )
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.views.figures.base.color import contrast_colors_along, rank_bar
+from lens_recipes.views.figures.base.color import rank_bar
+from lens_recipes.views.figures.base.contrast import contrast_colors_along
 from lens_recipes.views.figures.base.style import COLORS, DASHES, MARKERS
 from lens_recipes.views.pages.report_fields import (
     PackedArray,
@@ -40,8 +47,7 @@ PROMPT_WIDTH = 80  # characters
 # The arrays of a result that are on the page as they are.
 ARRAYS = (
     "top_logprobs",
-    "entropy",
-    "kl_to_final",
+    *(metric.array for metric in measured_metrics()),
     "logsumexp",
     "next_logprobs",
     "next_ranks",
@@ -159,10 +165,9 @@ def page_tokens(result: LensArrays, prompts: list[int], page_ids: list[int]) -> 
 
 def page_metrics(result: LensArrays) -> dict[str, PageMetric]:
     """Return the metrics that the result has; vectors have neither an output nor a next token."""
-    missing = ("kl", "loss") if are_vectors(result.sites) else ()
     page = {}
     for metric_name, metric in METRICS.items():
-        if metric_name in missing:
+        if not metric.fits(result):
             continue
         colors = metric.colors
         if isinstance(colors, str):
@@ -173,7 +178,7 @@ def page_metrics(result: LensArrays) -> dict[str, PageMetric]:
             colors=colors,
             inks=contrast_colors_along(colors),
             range=fixed_range(metric_name, vocab_size(result)),
-            logarithmic=metric_name == "rank",
+            logarithmic=metric.logarithmic,
             two_sided=metric.two_sided,
         )
     return page
