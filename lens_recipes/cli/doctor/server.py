@@ -88,14 +88,17 @@ def noting_failure(report: Report, about: str, level: str) -> Iterator[None]:
     try:
         yield
     except RemoteLensError as error:
-        remedy = error.todo
-        if "API key" in error.happened:
+        problem, remedy = error.happened, error.todo
+        if "API key" in problem:
             about = "key"
             if report.server is not None:
                 report.server.key = "refused" if report.key_from else "unset"
-        elif "no /whoami" in error.happened:
-            level, remedy = "note", "Run a small job: it is refused if the key is not accepted."
-        report.add(level, about, error.happened, remedy)
+        elif "no /whoami" in problem:
+            level, problem = "note", "The server does not tell whose key it is given."
+            remedy = "Run a small job: it is refused if the key is not accepted."
+        elif about == "versions":
+            problem = f"Versions cannot be compared: {problem}"
+        report.add(level, about, problem, remedy)
 
 
 def ask(client: Server, path: str, kind: type) -> Any:

@@ -54,7 +54,8 @@ def print_report(report: Report, console: Console) -> None:
     sections = [package_rows(report), machine_rows(report), remote_rows(report)]
     if report.server is not None:
         sections += [model_rows(report.server), version_rows(report, report.server)]
-    sections.append(finding_rows(report))
+    findings = [(finding.level, f"{finding.what}\n→ {finding.todo}") for finding in report.findings]
+    sections.append(findings)
     for rows in filter(None, sections):
         grid = Table.grid(padding=(0, 2))
         grid.add_column(min_width=12, overflow="fold")
@@ -145,11 +146,3 @@ def version_rows(report: Report, server: ServerReport) -> Rows:
         if other.package not in versions:
             rows.append((other.package, f"here {other.here}, on the server {other.there}"))
     return rows
-
-
-def finding_rows(report: Report) -> Rows:
-    """Return the findings, each with what to do."""
-    return [
-        (finding.level, f"{finding.about}: {finding.what}\n→ {finding.todo}")
-        for finding in report.findings
-    ]

@@ -1,5 +1,5 @@
 // The report: one state, four views of it (heatmap, cell, lines, table), and the address that holds the state.
-// All text comes from tokens and is set as text, never as HTML; what Plotly is given has passed `inert`.
+// All text comes from tokens and is set as text, never as HTML; what Plotly is given has passed `escapeHtml`.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -9,14 +9,14 @@ const WORD = 74, NARROW = 14, LETTERS = 12, MAX_WORDS = 60, UPRIGHT = 24, MAX_PI
 
 // -- numbers ------------------------------------------------------------------------------------------------
 
-function unpacked({ type, shape, base64 }) {
+function unpack({ type, shape, base64 }) {
   const chars = atob(base64), bytes = new Uint8Array(chars.length);
   for (let i = 0; i < chars.length; i++) bytes[i] = chars.charCodeAt(i);
   const kinds = { f4: Float32Array, i4: Int32Array, u2: Uint16Array };
   return { shape, values: new kinds[type](bytes.buffer) };
 }
 
-const arrays = Object.fromEntries(Object.entries(data.arrays).map(([name, packed]) => [name, unpacked(packed)]));
+const arrays = Object.fromEntries(Object.entries(data.arrays).map(([name, packed]) => [name, unpack(packed)]));
 
 function at(name, ...index) {
   const { shape, values } = arrays[name];
@@ -77,13 +77,13 @@ function logprobsOf(t, id) {
 const twins = new Map(); // how many tokens have a text
 for (const word of data.texts) twins.set(word, (twins.get(word) ?? 0) + 1);
 const text = (id) => (id < 0 ? "" : twins.get(data.texts[id]) > 1 ? `${data.texts[id]} #${data.ids[id]}` : data.texts[id]);
-const cut = (word, n) => ([...word].length <= n ? word : [...word].slice(0, n - 1).join("") + "…");
-const inert = (word) =>
+const truncate = (word, n) => ([...word].length <= n ? word : [...word].slice(0, n - 1).join("") + "…");
+const escapeHtml = (word) =>
   word.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
 const isolated = (word) => `\u2068${word}\u2069`; // so that right-to-left text turns nothing round beside it
-const label = (word, n) => inert(isolated(cut(word, n)));
+const label = (word, n) => escapeHtml(isolated(truncate(word, n)));
 
-function figures(metric, number) {
+function formatNumber(metric, number) {
   if (Number.isNaN(number)) return "–";
   if (metric === "rank") return number.toLocaleString("en");
   const small = number !== 0 && Math.abs(number) < 0.001;
@@ -95,22 +95,22 @@ function probability(logprob) {
   return p >= 0.001 ? p.toFixed(3) : p.toExponential(1);
 }
 
-function whose() {
+function metricLabel() {
   const metric = data.metrics[state.metric];
   const option = [...$("of").options].find((o) => o.value === state.of);
   return ["top", "token", "pair"].includes(metric.about) && option ? `${metric.label} of ${option.text}` : metric.label;
 }
 
 function element(tag, words, attributes = {}) {
-  const made = document.createElement(tag);
-  if (words !== null) made.textContent = words;
-  for (const [name, set] of Object.entries(attributes)) made.setAttribute(name, set);
-  return made;
+  const node = document.createElement(tag);
+  if (words !== null) node.textContent = words;
+  for (const [name, set] of Object.entries(attributes)) node.setAttribute(name, set);
+  return node;
 }
 
-function refill(place, made) { // the keyboard stays where it was
+function refillKeepingFocus(place, nodes) { // the keyboard stays where it was
   const focused = [...place.children].indexOf(document.activeElement);
-  place.replaceChildren(...made);
+  place.replaceChildren(...nodes);
   if (focused >= 0) place.children[Math.min(focused, place.children.length - 1)]?.focus();
 }
 
@@ -133,7 +133,7 @@ const rowOf = (site) => Math.max(0, rows().findIndex((row) => row.site === site)
 
 // What `of` may be for a metric, as [value, words].
 function choices(metric) {
-  const targets = prompt().targets.map((id, j) => [String(j), cut(text(id), 24)]);
+  const targets = prompt().targets.map((id, j) => [String(j), truncate(text(id), 24)]);
   const about = data.metrics[metric].about;
   if (about === "pair") {
     const pairs = targets.flatMap(([a, A]) => targets.map(([b, B]) => [`${a}-${b}`, `${A} − ${B}`]));
@@ -147,9 +147,9 @@ function choices(metric) {
 const metrics = () => Object.keys(data.metrics).filter((name) =>
   data.metrics[name].about === "all" || data.metrics[name].about === "next" || choices(name).length);
 
-function settle() { // whatever was asked for, become something that this result has
-  const whole = (number, n) => (Number.isInteger(number) && number >= 0 && number < n ? number : 0);
-  state.prompt = whole(state.prompt, data.prompts.length);
+function makeValid() { // whatever was asked for, become something that this result has
+  const validIndex = (number, n) => (Number.isInteger(number) && number >= 0 && number < n ? number : 0);
+  state.prompt = validIndex(state.prompt, data.prompts.length);
   if (!data.components.includes(state.component)) state.component = data.main;
   if (!metrics().includes(state.metric)) state.metric = metrics()[0];
   const accepted = choices(state.metric).map(([name]) => name);
@@ -158,37 +158,37 @@ function settle() { // whatever was asked for, become something that this result
   if (!(Number.isInteger(state.token) && state.token >= start && state.token < stop)) state.token = stop - 1;
   if (!rows().some((row) => row.site === state.site)) state.site = rows().at(-1).site;
   const valid = ({ token, id }) => token >= start && token < stop && id >= 0 && id < data.texts.length;
-  const once = (one, i) => state.pins.findIndex((other) => same(other, one.token, one.id)) === i;
+  const once = (pin, i) => state.pins.findIndex((other) => same(other, pin.token, pin.id)) === i;
   state.pins = state.pins.filter(valid).filter(once).slice(0, MAX_PINS);
   if (state.lines !== "logprob") state.lines = "prob";
 }
 
 function toHash() {
-  const said = new URLSearchParams({ ...state, pins: state.pins.map((pin) => `${pin.token}:${pin.id}`).join(",") });
-  history.replaceState(null, "", `#${said}`);
+  const query = new URLSearchParams({ ...state, pins: state.pins.map((pin) => `${pin.token}:${pin.id}`).join(",") });
+  history.replaceState(null, "", `#${query}`);
 }
 
 function fromHash() {
-  const said = new URLSearchParams(location.hash.slice(1));
-  for (const name of ["component", "metric", "of", "find", "lines"]) if (said.has(name)) state[name] = said.get(name);
-  for (const name of ["prompt", "site", "token"]) if (said.has(name)) state[name] = Number(said.get(name));
-  const pins = (said.get("pins") ?? "").split(",").filter(Boolean).map((pin) => pin.split(":").map(Number));
+  const query = new URLSearchParams(location.hash.slice(1));
+  for (const name of ["component", "metric", "of", "find", "lines"]) if (query.has(name)) state[name] = query.get(name);
+  for (const name of ["prompt", "site", "token"]) if (query.has(name)) state[name] = Number(query.get(name));
+  const pins = (query.get("pins") ?? "").split(",").filter(Boolean).map((pin) => pin.split(":").map(Number));
   state.pins = pins.map(([token, id]) => ({ token, id })).filter((pin) => Number.isInteger(pin.token) && Number.isInteger(pin.id));
-  settle();
-  if (!said.has("pins")) pinTargets();
+  makeValid();
+  if (!query.has("pins")) pinTargets();
 }
 
 // What was asked about a prompt, after its last token.
 function pinTargets() {
   state.pins = prompt().targets.map((id) => ({ token: prompt().stop - 1, id }));
-  settle();
+  makeValid();
 }
 
 // Every change comes through here.
 function go(change = {}) {
   if ("prompt" in change) state.token = -1;
   Object.assign(state, change);
-  settle();
+  makeValid();
   if ("prompt" in change) pinTargets();
   toHash();
   draw(Object.keys(change));
@@ -200,25 +200,25 @@ const topOf = (site, t) => (site < 0 ? at("final", t) : at("top", site, t, 0));
 const same = (pin, t, id) => pin.token === t && pin.id === id;
 
 function pin(t, id, add, cell = {}) {
-  const there = state.pins.some((other) => same(other, t, id));
+  const isPinned = state.pins.some((other) => same(other, t, id));
   const others = state.pins.filter((other) => !same(other, t, id));
-  if (there && (add || others.length === 0)) return go({ ...cell, pins: others });
-  if (add && others.length >= MAX_PINS) return say(`${MAX_PINS} tokens are pinned: unpin one first.`);
+  if (isPinned && (add || others.length === 0)) return go({ ...cell, pins: others });
+  if (add && others.length >= MAX_PINS) return announce(`${MAX_PINS} tokens are pinned: unpin one first.`);
   return go({ ...cell, pins: add ? [...others, { token: t, id }] : [{ token: t, id }] });
 }
 
-const say = (words) => { $("said").textContent = words; };
+const announce = (words) => { $("said").textContent = words; };
 
 // -- heatmap ------------------------------------------------------------------------------------------------
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const look = () => ({
+const plotlyLook = () => ({
   paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: css("--back"), font: { family: "Inter, Helvetica, Arial, sans-serif", size: 12, color: css("--ink") },
 });
 const QUIET = { displayModeBar: false, responsive: false };
 
 // Cells whose top-1 is what the model answers, those above each other as one.
-function answered(shown, columns) {
+function answerRuns(shown, columns) {
   const runs = [];
   columns.forEach((t, x) => {
     let first = -1;
@@ -232,7 +232,7 @@ function answered(shown, columns) {
   return runs;
 }
 
-function coloured(z) {
+function colouredValues(z) {
   const { range, logarithmic, two_sided } = data.metrics[state.metric];
   const shown = logarithmic ? z.map((line) => line.map((n) => -Math.log10(n + 1))) : z;
   const finite = shown.flat().filter(Number.isFinite), none = finite.length === 0;
@@ -256,11 +256,11 @@ function heatmap() {
   box.rows = shown.length;
   const gap = written ? 1 : 0; // without gaps plotly draws many cells fast
   const axis = { fixedrange: true, showgrid: false, zeroline: false, ticks: "", showticklabels: false };
-  const colour = coloured(shown.map((row) => columns.map((t) => cellValue(row, t))));
+  const colour = colouredValues(shown.map((row) => columns.map((t) => cellValue(row, t))));
   const { colors } = data.metrics[state.metric];
   const trace = { type: "heatmap", ...colour, colorscale: colors, hoverinfo: "none", xgap: gap, ygap: gap, showscale: false };
   Plotly.react("heatmap", [trace], {
-    ...look(), width: box.left + 20 + columns.length * box.wide, height: box.top + 5 + shown.length * box.tall,
+    ...plotlyLook(), width: box.left + 20 + columns.length * box.wide, height: box.top + 5 + shown.length * box.tall,
     margin: { l: box.left, r: 20, t: box.top, b: 5 }, dragmode: false, hovermode: "closest",
     xaxis: { ...axis, range: [-0.5, columns.length - 0.5] },
     yaxis: { ...axis, range: [-0.5, shown.length - 0.5] },
@@ -278,39 +278,39 @@ const rowTop = (y) => box.top + (box.rows - 1 - y) * box.tall;
 
 function names(shown) {
   const step = Math.ceil(15 / box.tall); // every name that has room
-  const made = shown.map((row, y) => element("span", row.label, { style: `top: ${rowTop(y)}px; line-height: ${box.tall}px` }));
-  $("names").replaceChildren(...made.filter((_, y) => (shown.length - 1 - y) % step === 0));
+  const nodes = shown.map((row, y) => element("span", row.label, { style: `top: ${rowTop(y)}px; line-height: ${box.tall}px` }));
+  $("names").replaceChildren(...nodes.filter((_, y) => (shown.length - 1 - y) % step === 0));
   const height = box.top + 5 + shown.length * box.tall + $("columns").offsetHeight;
   Object.assign($("names").style, { width: `${box.left}px`, height: `${height}px`, marginBottom: `${-height}px` });
 }
 
 function headers(columns) {
-  const upright = columns.length <= UPRIGHT, step = Math.ceil(LETTERS / box.wide), made = columns.map((t, x) => {
-    const word = element("bdi", cut(data.tokens.text[t], 14));
+  const upright = columns.length <= UPRIGHT, step = Math.ceil(LETTERS / box.wide), nodes = columns.map((t, x) => {
+    const word = element("bdi", truncate(data.tokens.text[t], 14));
     word.style.left = `${box.left + (x + 0.5) * box.wide}px`;
     word.style.maxWidth = upright ? `${box.wide}px` : "";
     word.hidden = x % step !== 0;
     return word;
   });
   $("columns").className = upright ? "upright" : "";
-  $("columns").replaceChildren(...made);
+  $("columns").replaceChildren(...nodes);
 }
 
 function words(shown, columns, { z, zmin, zmax }) {
   const { inks } = data.metrics[state.metric], room = Math.max(3, Math.floor(box.wide / 7.5));
   $("words").replaceChildren(...shown.flatMap((row, y) => columns.map((t, x) => {
     const part = (z[y][x] - zmin) / (zmax - zmin), fill = z[y][x] === null ? css("--ink") : inks[Math.round(part * (inks.length - 1))];
-    const made = document.createElementNS("http://www.w3.org/2000/svg", "text");
-    made.textContent = isolated(cut(data.texts[topOf(row.site, t)] ?? "", room));
-    for (const [name, set] of Object.entries({ x: box.left + (x + 0.5) * box.wide, y: rowTop(y) + box.tall / 2, fill })) made.setAttribute(name, set);
-    return made;
+    const node = document.createElementNS("http://www.w3.org/2000/svg", "text");
+    node.textContent = isolated(truncate(data.texts[topOf(row.site, t)] ?? "", room));
+    for (const [name, set] of Object.entries({ x: box.left + (x + 0.5) * box.wide, y: rowTop(y) + box.tall / 2, fill })) node.setAttribute(name, set);
+    return node;
   })));
 }
 
 const path = (id, shapes) => $(id).setAttribute("d", shapes.join(""));
 
 function frames(shown, columns) {
-  const runs = data.answers ? answered(shown, columns) : [];
+  const runs = data.answers ? answerRuns(shown, columns) : [];
   const shapes = runs.map(([x, first, last]) =>
     `M${box.left + x * box.wide},${rowTop(last)}h${box.wide}v${(last - first + 1) * box.tall}h${-box.wide}z`);
   path("halo", shapes);
@@ -323,7 +323,7 @@ function legend({ zmin, zmax, none }) {
   const even = [0, 0.25, 0.5, 0.75, 1].map((part) => zmin + part * (zmax - zmin));
   const at = logarithmic ? data.rank_ticks.tickvals : even;
   const words = logarithmic ? data.rank_ticks.ticktext : even.map((n) => String(Number(n.toPrecision(3))));
-  $("whose").textContent = none ? `${whose()}: there are no numbers` : whose();
+  $("whose").textContent = none ? `${metricLabel()}: there are no numbers` : metricLabel();
   $("bar").hidden = $("ticks").hidden = none;
   $("bar").style.background = `linear-gradient(to right, ${colors.map(([part, color]) => `${color} ${100 * part}%`).join(", ")})`;
   $("ticks").replaceChildren(...at.map((n, i) => element("span", words[i], { style: `left: ${100 * (n - zmin) / (zmax - zmin)}%` })));
@@ -344,11 +344,11 @@ function reveal() { // scroll the map to the cell
 
 // -- the cell, and its position at every layer --------------------------------------------------------------
 
-function cellWords(row, t) {
+function describeCell(row, t) {
   const { text: read, position, next, generated } = data.tokens;
   const then = next[t] < 0 ? "" : generated[t] ? `, where ${text(next[t])} was written` : `, before ${text(next[t])}`;
   const where = data.answers ? `after ${read[t]} (position ${position[t]})${then}` : read[t];
-  return `${row.place}, ${where}: ${whose()} ${figures(state.metric, cellValue(row, t))}`;
+  return `${row.place}, ${where}: ${metricLabel()} ${formatNumber(state.metric, cellValue(row, t))}`;
 }
 
 function predictions(site, t) {
@@ -358,8 +358,8 @@ function predictions(site, t) {
 
 function cell() {
   const row = rows()[rowOf(state.site)], t = state.token;
-  $("cell").replaceChildren(element("bdi", cellWords(row, t)));
-  refill($("top"), predictions(row.site, t).map(([id, logprob]) => {
+  $("cell").replaceChildren(element("bdi", describeCell(row, t)));
+  refillKeepingFocus($("top"), predictions(row.site, t).map(([id, logprob]) => {
     const button = element("button", null, { type: "button", "aria-pressed": state.pins.some((p) => same(p, t, id)) });
     button.append(element("bdi", text(id)), ` ${probability(logprob)}`);
     button.onclick = (event) => pin(t, id, event.shiftKey);
@@ -375,16 +375,16 @@ function cell() {
   $("position-now").textContent = data.answers ? `${data.tokens.position[t]} ${data.tokens.text[t]}` : data.tokens.text[t];
 }
 
-function every() {
+function drawPosition() {
   const t = state.token, body = document.createDocumentFragment();
   for (const row of rows().reverse()) {
     const line = element("tr", null, row.site === state.site ? { class: "here" } : {});
     line.append(element("th", row.label, { scope: "row" }));
     predictions(row.site, t).forEach(([id, logprob]) => {
-      const made = element("td", null, { "data-site": row.site, "data-id": id });
-      made.append(element("bdi", cut(text(id), 16)), element("small", ` ${probability(logprob)}`));
-      if (id === at("final", t) && data.answers) made.className = "answer";
-      line.append(made);
+      const cellNode = element("td", null, { "data-site": row.site, "data-id": id });
+      cellNode.append(element("bdi", truncate(text(id), 16)), element("small", ` ${probability(logprob)}`));
+      if (id === at("final", t) && data.answers) cellNode.className = "answer";
+      line.append(cellNode);
     });
     body.append(line);
   }
@@ -412,10 +412,10 @@ function lines() {
       hovertemplate: "%{text}<extra></extra>",
     });
   });
-  refill($("pins"), chips.length ? chips : [element("p", "Click a cell to pin its token; shift-click adds one.")]);
+  refillKeepingFocus($("pins"), chips.length ? chips : [element("p", "Click a cell to pin its token; shift-click adds one.")]);
   const grid = { gridcolor: css("--line"), zeroline: false, fixedrange: true };
   Plotly.react("lines", traces, {
-    ...look(), plot_bgcolor: "rgba(0,0,0,0)", autosize: true, height: 280, margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", dragmode: false,
+    ...plotlyLook(), plot_bgcolor: "rgba(0,0,0,0)", autosize: true, height: 280, margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", dragmode: false,
     xaxis: { ...grid, title: { text: data.line_axis }, range: layers.length ? [layers[0] - 0.5, layers.at(-1) + 0.5] : undefined },
     yaxis: { ...grid, title: { text: state.lines === "prob" ? "probability" : "log-probability (nats)" },
       range: state.lines === "prob" ? [-0.02, 1.02] : undefined },
@@ -432,44 +432,44 @@ function table() {
   for (const row of rows().reverse()) {
     const line = element("tr", null);
     line.append(element("th", row.label, { scope: "row" }));
-    for (const t of columns) line.append(element("td", figures(state.metric, cellValue(row, t))));
+    for (const t of columns) line.append(element("td", formatNumber(state.metric, cellValue(row, t))));
     body.append(line);
   }
-  $("numbers").caption.textContent = whose();
+  $("numbers").caption.textContent = metricLabel();
   $("numbers").tHead.replaceChildren(head);
   $("numbers").tBodies[0].replaceChildren(body);
 }
 
 // -- search -------------------------------------------------------------------------------------------------
 
-const plain = (word) => word.replaceAll("·", " ").toLowerCase();
+const normalized = (word) => word.replaceAll("·", " ").toLowerCase();
 
 function matches() {
-  const wanted = plain(state.find);
-  if (!wanted.trim()) return new Set();
-  return new Set(data.texts.flatMap((word, id) => (plain(word).includes(wanted) ? [id] : [])));
+  const query = normalized(state.find);
+  if (!query.trim()) return new Set();
+  return new Set(data.texts.flatMap((word, id) => (normalized(word).includes(query) ? [id] : [])));
 }
 
 // The cells whose top token is searched for, as [column, row].
-function marked(ids, shown, columns) {
+function matchingCells(ids, shown, columns) {
   if (!ids.size) return [];
   return shown.flatMap((row, y) => columns.flatMap((t, x) => (ids.has(topOf(row.site, t)) ? [[x, y]] : [])));
 }
 
 function search() { // what is found, where it is top-1, and what of it can be followed after this token
-  const ids = matches(), cells = marked(ids, rows(), tokens());
+  const ids = matches(), cells = matchingCells(ids, rows(), tokens());
   path("marks", cells.map(([x, y]) => `M${box.left + x * box.wide + 3},${rowTop(y) + 3}h7v7h-7z`));
-  const here = [...ids].map((id) => [id, data.along.length ? logprobsOf(state.token, id) : null]);
-  here.sort((a, b) => (a[1] === null) - (b[1] === null));
-  const made = here.slice(0, 8).map(([id, logprobs]) => {
+  const candidates = [...ids].map((id) => [id, data.along.length ? logprobsOf(state.token, id) : null]);
+  candidates.sort((a, b) => (a[1] === null) - (b[1] === null));
+  const buttons = candidates.slice(0, 8).map(([id, logprobs]) => {
     const button = element("button", null, { type: "button" });
-    button.append(element("bdi", text(id)), logprobs ? "" : " (no data here)");
+    button.append(element("bdi", text(id)), logprobs ? "" : " (no data candidates)");
     button.onclick = (event) => pin(state.token, id, event.shiftKey);
     return button;
   });
-  refill($("found"), here.length > 8 ? [...made, element("span", ` and ${here.length - 8} more`)] : made);
+  refillKeepingFocus($("found"), candidates.length > 8 ? [...buttons, element("span", ` and ${candidates.length - 8} more`)] : buttons);
   const some = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
-  const words = state.find.trim() ? `${some(here.length, "token")} found; top-1 in ${some(cells.length, "cell")}, marked on the map.` : "";
+  const words = state.find.trim() ? `${some(candidates.length, "token")} found; top-1 in ${some(cells.length, "cell")}, marked on the map.` : "";
   if ($("matched").textContent !== words) $("matched").textContent = words;
 }
 
@@ -490,7 +490,7 @@ function draw(changed) { // of nothing, all
     options($("metric"), metrics().map((name) => [name, data.metrics[name].label]), state.metric);
     options($("of"), choices(state.metric), state.of);
     options($("component"), data.components.map((name) => [name, name]), state.component);
-    options($("prompt"), data.prompts.map(({ text }, p) => [p, cut(text, 60)]), state.prompt);
+    options($("prompt"), data.prompts.map(({ text }, p) => [p, truncate(text, 60)]), state.prompt);
     heatmap();
     table();
   }
@@ -502,7 +502,7 @@ function draw(changed) { // of nothing, all
   if (touched(["site", "token", "prompt"])) reveal();
   if ($("search").value !== state.find) $("search").value = state.find;
   cell();
-  every();
+  drawPosition();
   search();
 }
 
@@ -514,9 +514,9 @@ $("position").oninput = () => go({ token: tokens()[Number($("position").value)] 
 $("search").oninput = () => go({ find: $("search").value });
 $("table").ontoggle = table;
 $("every").onclick = (event) => {
-  const made = event.target.closest("td");
-  if (!made) return;
-  pin(state.token, Number(made.dataset.id), event.shiftKey, { site: Number(made.dataset.site) });
+  const clicked = event.target.closest("td");
+  if (!clicked) return;
+  pin(state.token, Number(clicked.dataset.id), event.shiftKey, { site: Number(clicked.dataset.site) });
 };
 
 $("map").onkeydown = (event) => {
@@ -527,7 +527,7 @@ $("map").onkeydown = (event) => {
   else if (event.key === "Escape") go({ pins: [] });
   else return;
   event.preventDefault();
-  say(cellWords(rows()[rowOf(state.site)], state.token));
+  announce(describeCell(rows()[rowOf(state.site)], state.token));
 };
 
 function listen() {
@@ -543,7 +543,7 @@ function listen() {
       line.append(element("bdi", text(id)), ` ${probability(logprob)}`);
       return line;
     });
-    tip.replaceChildren(element("bdi", cellWords(row, t)), ...tops);
+    tip.replaceChildren(element("bdi", describeCell(row, t)), ...tops);
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 300)}px`;
     tip.style.top = `${Math.min(event.clientY + 14, innerHeight - 40 - 20 * tops.length)}px`;
     tip.hidden = false;
