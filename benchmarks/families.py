@@ -50,8 +50,8 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel  # no
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as FAMILIES  # noqa: E402
 
 import lens_recipes as lr  # noqa: E402
-from lens_recipes.arrays.attribution import UNITS
-from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.arrays.attribution import UNITS  # noqa: E402
+from lens_recipes.models.structure.blocks import residual_blocks  # noqa: E402
 
 PAGE = ROOT / "references" / "architectures.md"
 LAYERS, VOCAB, FIRST_PLAIN_ID = 4, 101, 40

@@ -27,7 +27,7 @@ NOT_CODE = {
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
-IMPERATIVES = set(
+IMPERATIVES = set(  # noqa: SIM905 - a list of words reads better as a text
     """
     accept account add align allocate answer append apply arrange ask assemble attribute average
     begin bound break bring build cache calculate call cap change check choose chunk claim classify

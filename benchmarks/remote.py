@@ -60,7 +60,7 @@ def sizes() -> None:
         for case, options in CASES.items():
             run = lr.logit_lens.prepare(model, ids, **options)
             found = [
-                pack_arrays(run.block(model, run.shared, batch, **run.local))
+                pack_arrays(run.traced(model, run.plan, batch, **run.local))
                 for batch in run.batches
             ]
             blob = io.BytesIO()

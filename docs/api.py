@@ -21,7 +21,7 @@ WIDTH = 100  # of the commands' help
 # Every public name stands in one of these.
 GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
-    "Recipes": ["logit_lens", "attribution", "generate_lens", "decode_vectors"],
+    "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
     "What they return": [
         "LensResult", "Tokens", "Site", "Important", "Response", "Attribution", "Part", "Certificate",
     ],
@@ -32,7 +32,7 @@ GROUPS: dict[str, list[str]] = {
         "head_grid", "source_map", "generation_heatmap", "generation_steps",
     ],
     "Servers": ["estimate", "RemoteEstimate", "submit", "Job", "JobStatus", "remote_settings", "RemoteSettings"],
-    "Code for elsewhere": ["paste"],
+    "Code for elsewhere": ["lens_head", "paste"],
     "Errors": ["LensError", "RemoteLensError"],
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ def _signature(function: Any, *, bound: bool = False) -> str:
     shown = re.sub(r"<function (\w+) at 0x\w+>", r"\1", str(inspect.Signature(bare)))
     if back is inspect.Signature.empty or back == "None":
         return shown
-    returned = re.sub(r"^Run\[(.*)\]$", r"\1", str(back))  # `recipe` performs the run
+    returned = re.sub(r"^RecipeRun\[(.*)\]$", r"\1", str(back))  # `recipe` performs the run
     return f"{shown} → {returned.replace('NDArray', 'array')}"
 
 

@@ -158,6 +158,19 @@ def _plain(value: Any) -> Any:
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
+def ranked(name: str, found: np.ndarray, logprobs: np.ndarray, tokens: Any) -> Check:
+    """Each rank [...] is how many of log-probabilities [..., vocab] are above the token's, here by `tokens` [...].
+
+    A token that is as likely as the ranked one, up to rounding, may count or not.
+    """
+    tokens = np.broadcast_to(np.asarray(tokens), logprobs.shape[:-1])[..., None]
+    own = np.take_along_axis(logprobs, tokens, axis=-1)
+    least, most = (logprobs > own + 1e-4).sum(-1), (logprobs >= own - 1e-4).sum(-1) - 1  # itself
+    off = np.argwhere((found < least) | (found > most))
+    first = f"; {found[tuple(off[0])]}, expected {least[tuple(off[0])]}" if len(off) else ""
+    return Check(name, not len(off), f"{len(off)} of {found.size} are wrong{first}")
+
+
 def top(name: str, ids: np.ndarray, logprobs: np.ndarray) -> Check:
     """The ids [..., k] are the k most likely ones of log-probabilities [..., vocab], the most likely first.
 

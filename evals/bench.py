@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transformers import PreTrainedModel
+
 from answers import Answer, Check, Rejected, read
 from checkpoints import save
-from transformers import PreTrainedModel
 from warm import WarmPython
 
 ROOT = Path(__file__).resolve().parent.parent

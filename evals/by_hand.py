@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from checkpoints import ids_of
 from oracle import blocks_of, early_exit_logits, log_softmax, plain_logits
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from checkpoints import ids_of
 
 
 def lens_logits(module: PreTrainedModel, prompt: str | Tensor) -> np.ndarray:

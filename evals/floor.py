@@ -4,9 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 import lens_recipes as lr
+import torch
 
 folder, asked = sys.argv[1], json.loads(Path(sys.argv[3]).read_text())
 model = lr.load(folder)

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from answers import Check, close, same, top
-from bench import Bench, task
-from by_hand import decode, lens, lens_logits, ranks, settled
-from checkpoints import build, ids_of, tokenizer
 from oracle import blocks_of
 from transformers import PreTrainedModel
+
+from answers import Check, close, ranked, same, top
+from bench import Bench, task
+from by_hand import decode, lens, lens_logits, settled
+from checkpoints import build, ids_of, tokenizer
 
 FRANCE = "The capital of France is"
 FOX = "The quick brown fox jumps over the lazy dog, and then"
@@ -83,7 +84,7 @@ def token_rank(bench: Bench) -> Iterator[Check]:
     module = build("gpt2", 113)
     answer = bench.run(bench.checkpoint(module), {"prompt": FRANCE, "word": " a"})
     expected, token = lens(module, FRANCE)[:, -1], int(ids_of(" a"))
-    yield same("ranks", answer.ids("ranks", len(expected)), ranks(expected, token))
+    yield ranked("ranks", answer.ids("ranks", len(expected)), expected, token)
     yield close("logprobs", answer.numbers("logprobs", len(expected)), expected[:, token])
 
 
@@ -102,9 +103,8 @@ def next_token(bench: Bench) -> Iterator[Check]:
     answer = bench.run(bench.checkpoint(module), {"prompt": FOX})
     expected = lens(module, FOX)[:, :-1]
     at = expected[:, np.arange(len(following)), following]
-    wanted = (expected > at[..., None]).sum(-1)
-    yield same("ranks", answer.ids("ranks", *wanted.shape), wanted)
-    yield close("loss", answer.numbers("loss", len(wanted)), -at.mean(1))
+    yield ranked("ranks", answer.ids("ranks", *at.shape), expected, following)
+    yield close("loss", answer.numbers("loss", len(at)), -at.mean(1))
 
 
 @task
@@ -181,5 +181,4 @@ def per_prompt_targets(bench: Bench) -> Iterator[Check]:
     tokens = [int(ids_of(word)) for word in words.values()]
     own = np.array([logprobs[:, token] for logprobs, token in zip(expected, tokens, strict=True)])
     yield close("logprobs", answer.numbers("logprobs", *own.shape), own)
-    places = [ranks(logprobs, token) for logprobs, token in zip(expected, tokens, strict=True)]
-    yield same("ranks", answer.ids("ranks", *own.shape), places)
+    yield ranked("ranks", answer.ids("ranks", *own.shape), np.array(expected), np.array(tokens)[:, None])

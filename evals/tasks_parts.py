@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from oracle import log_softmax, plain_logits
+from torch import Tensor
+
 from answers import Check, close
 from bench import Bench, task
 from by_hand import decode, direction, frozen, lens_logits, seen, shares
 from checkpoints import build, ids_of
-from oracle import log_softmax, plain_logits
-from torch import Tensor
 
 PROMPT = "The capital of France is Paris, and the capital of"
 ASKED = {"prompt": PROMPT, "target": " the", "against": " of"}

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from answers import Check, close, numbers, same
-from bench import Bench, task
-from by_hand import lens, ranks, settled
-from checkpoints import build, ids_of, one_token_words
 from oracle import early_exit_logits
+
+from answers import Check, close, numbers, ranked, same, top
+from bench import Bench, task
+from by_hand import lens, settled
+from checkpoints import build, ids_of, one_token_words
 
 STEPS = 12
 PROMPTS = ["The fox", "The capital of France is", "One two three four five", "A model reads the prompt and", "Layers"]
@@ -60,7 +61,7 @@ def generated_settled(bench: Bench) -> Iterator[Check]:
     ids, logprobs = _written(module, prompt, do_sample=False)
     tops = logprobs.argmax(-1)
     yield same("written", answer.ids("written", len(ids)), ids)
-    yield same("top_ids", answer.ids("top_ids", *tops.shape), tops)
+    yield top("top_ids", answer.ids("top_ids", *tops.shape)[..., None], logprobs)
     yield same("layers", answer.ids("layers", len(ids)), [settled(tops[:, t], ids[t]) for t in range(len(ids))])
 
 
@@ -76,7 +77,7 @@ def sampled_generation(bench: Bench) -> Iterator[Check]:
     yield same("written", answer.ids("written", len(ids)), ids)
     own = logprobs[-1, np.arange(len(ids)), ids]
     yield close("model_logprobs", answer.numbers("model_logprobs", len(ids)), own)
-    yield same("ranks", answer.ids("ranks", len(ids)), [ranks(logprobs[-1, t], i) for t, i in enumerate(ids)])
+    yield ranked("ranks", answer.ids("ranks", len(ids)), logprobs[-1], ids)
 
 
 # -- many prompts ------------------------------------------------------

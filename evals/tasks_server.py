@@ -7,16 +7,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import lens_recipes as lr
 import loopback
 import numpy as np
 import torch
-from answers import Check, Rejected, close, same, top
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from answers import Check, Rejected, close, top
 from bench import Bench, task
 from by_hand import lens
 from checkpoints import build, ids_of, tokenizer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-import lens_recipes as lr
 
 PROMPTS = ["The capital of France is", "The quick brown fox jumps over", "One two three"]
 
@@ -54,8 +54,8 @@ def ndif_job(bench: Bench) -> Iterator[Check]:
         waited = bool(server.read)
         answer = bench.run(loopback.REPO, asked, env=env)
         posts, times = server.posts, sum(parcel.runs for parcel in server.parcels.values())
-    expected = np.array([lens(module, prompt)[:, -1].argmax(-1) for prompt in PROMPTS])
-    yield same("top_ids", answer.ids("top_ids", *expected.shape), expected)
+    expected = np.array([lens(module, prompt)[:, -1] for prompt in PROMPTS])
+    yield top("top_ids", answer.ids("top_ids", *expected.shape[:-1])[..., None], expected)
     yield Check("handed_over", not waited, "the first call " + ("waited for its result" if waited else "did not wait"))
     yield Check("sent_once", posts == times == 1, f"{posts} jobs were sent, and {times} run; 1 is wanted")
 
@@ -120,8 +120,8 @@ def refused(bench: Bench) -> Iterator[Check]:
         module = build(family, 404)
         answer = bench.run(bench.checkpoint(module, family), {})
         if "top_ids" in answer.entries:
-            expected = lens(module, "The fox")[:, -1].argmax(-1)
-            yield same(f"top_ids of {family}", answer.ids("top_ids", len(expected)), expected)
+            expected = lens(module, "The fox")[:, -1]
+            yield top(f"top_ids of {family}", answer.ids("top_ids", len(expected))[:, None], expected)
         else:
             yield Check(
                 f"top_ids of {family}", False, f"no lens is given, though there is one: {answer.text('reason')}"

@@ -41,10 +41,9 @@ class WarmPython:
 
 
 def main() -> None:
+    import lens_recipes as lr
     import transformers.quantizers.auto  # noqa: F401 - what loading a checkpoint imports
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
-
-    import lens_recipes as lr
 
     for name in lr.__all__:
         getattr(lr, name)

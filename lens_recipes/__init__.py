@@ -5,8 +5,8 @@
 >>> result = lr.logit_lens(model, "The capital of France is", targets=" Paris")
 >>> print(result)
 
-The names below are imported when they are first used, so that `lens-recipes --help` does not wait for torch. A file
-that would share its name with its function starts with an underscore.
+The public names are imported when they are first used, so that `lens-recipes --help` does not wait
+for torch.
 """
 
 from __future__ import annotations
@@ -14,142 +14,107 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# For type checkers and editors, which do not run `__getattr__`: the names of the table below.
+# `as` says that they are exported.
 if TYPE_CHECKING:
-    from lens_recipes.arrays.axes import Part, Response, Site, Tokens
-    from lens_recipes.arrays.certificate import Certificate
-    from lens_recipes.arrays.metrics import logit_diff, metric_values
-    from lens_recipes.arrays.sites import Important
-    from lens_recipes.arrays.tracks import Settled, settled_layers
-    from lens_recipes.errors import LensError, RemoteLensError
-    from lens_recipes.models.load import load
-    from lens_recipes.models.structure.anatomy import Anatomy, anatomy
-    from lens_recipes.recipes.attribution.attribution import attribution
-    from lens_recipes.recipes.generation.generate import generate_lens
-    from lens_recipes.recipes.logit_lens import logit_lens
-    from lens_recipes.recipes.paste.paste import paste
-    from lens_recipes.recipes.vectors import decode_vectors
-    from lens_recipes.results import Attribution, LensResult
-    from lens_recipes.run.remote.estimate import RemoteEstimate, estimate
-    from lens_recipes.run.remote.jobs import Job, JobStatus, submit
-    from lens_recipes.run.remote.settings import RemoteSettings, remote_settings
-    from lens_recipes.views.figures.attribution import attribution_bars, head_grid, source_map
-    from lens_recipes.views.figures.compare.figure import compare
-    from lens_recipes.views.figures.export import save_png, save_svg, write_html
-    from lens_recipes.views.figures.generation.heatmap import generation_heatmap
-    from lens_recipes.views.figures.generation.steps import generation_steps
-    from lens_recipes.views.figures.heatmap import heatmap
-    from lens_recipes.views.figures.profile import layer_profile
-    from lens_recipes.views.figures.rank_flow import rank_flow
-    from lens_recipes.views.figures.trajectory import top_tokens, trajectory
-    from lens_recipes.views.pages.generation import write_generation
-    from lens_recipes.views.pages.report import report
-    from lens_recipes.views.tables.table import table
+    from lens_recipes.arrays.axes import Part as Part
+    from lens_recipes.arrays.axes import Response as Response
+    from lens_recipes.arrays.axes import Site as Site
+    from lens_recipes.arrays.axes import Tokens as Tokens
+    from lens_recipes.arrays.certificate import Certificate as Certificate
+    from lens_recipes.arrays.generation import Settled as Settled
+    from lens_recipes.arrays.generation import settled_layers as settled_layers
+    from lens_recipes.arrays.metrics import logit_diff as logit_diff
+    from lens_recipes.arrays.metrics import metric_values as metric_values
+    from lens_recipes.arrays.sites import Important as Important
+    from lens_recipes.errors import LensError as LensError
+    from lens_recipes.errors import RemoteLensError as RemoteLensError
+    from lens_recipes.models.lens_head import lens_head as lens_head
+    from lens_recipes.models.load import load as load
+    from lens_recipes.models.structure.anatomy import Anatomy as Anatomy
+    from lens_recipes.models.structure.anatomy import anatomy as anatomy
+    from lens_recipes.recipes.attribution.attribution import attribution as attribution
+    from lens_recipes.recipes.generation.generate import generate_lens as generate_lens
+    from lens_recipes.recipes.logit_lens import logit_lens as logit_lens
+    from lens_recipes.recipes.logit_lens import plain_logit_lens as plain_logit_lens
+    from lens_recipes.recipes.paste.paste import paste as paste
+    from lens_recipes.recipes.remote import Job as Job
+    from lens_recipes.recipes.remote import JobStatus as JobStatus
+    from lens_recipes.recipes.remote import RemoteEstimate as RemoteEstimate
+    from lens_recipes.recipes.remote import estimate as estimate
+    from lens_recipes.recipes.remote import submit as submit
+    from lens_recipes.recipes.vectors import decode_vectors as decode_vectors
+    from lens_recipes.results import Attribution as Attribution
+    from lens_recipes.results import LensResult as LensResult
+    from lens_recipes.run.remote.settings import RemoteSettings as RemoteSettings
+    from lens_recipes.run.remote.settings import remote_settings as remote_settings
+    from lens_recipes.views.figures.attribution.bars import attribution_bars as attribution_bars
+    from lens_recipes.views.figures.attribution.maps import head_grid as head_grid
+    from lens_recipes.views.figures.attribution.maps import source_map as source_map
+    from lens_recipes.views.figures.compare.figure import compare as compare
+    from lens_recipes.views.figures.export import save_png as save_png
+    from lens_recipes.views.figures.export import save_svg as save_svg
+    from lens_recipes.views.figures.export import write_html as write_html
+    from lens_recipes.views.figures.generation.heatmap import generation_heatmap as generation_heatmap
+    from lens_recipes.views.figures.generation.steps import generation_steps as generation_steps
+    from lens_recipes.views.figures.heatmap import heatmap as heatmap
+    from lens_recipes.views.figures.layers.profile import layer_profile as layer_profile
+    from lens_recipes.views.figures.layers.rank_flow import rank_flow as rank_flow
+    from lens_recipes.views.figures.layers.top_tokens import top_tokens as top_tokens
+    from lens_recipes.views.figures.layers.trajectory import trajectory as trajectory
+    from lens_recipes.views.pages.generation import write_generation as write_generation
+    from lens_recipes.views.pages.report import report as report
+    from lens_recipes.views.tables.table import table as table
 
-__all__ = [
-    "Anatomy",
-    "Attribution",
-    "Certificate",
-    "Important",
-    "Job",
-    "JobStatus",
-    "LensError",
-    "LensResult",
-    "Part",
-    "RemoteEstimate",
-    "RemoteLensError",
-    "RemoteSettings",
-    "Response",
-    "Settled",
-    "Site",
-    "Tokens",
-    "anatomy",
-    "attribution",
-    "attribution_bars",
-    "compare",
-    "decode_vectors",
-    "estimate",
-    "generate_lens",
-    "generation_heatmap",
-    "generation_steps",
-    "head_grid",
-    "heatmap",
-    "layer_profile",
-    "load",
-    "logit_diff",
-    "logit_lens",
-    "metric_values",
-    "paste",
-    "rank_flow",
-    "remote_settings",
-    "report",
-    "save_png",
-    "save_svg",
-    "settled_layers",
-    "source_map",
-    "submit",
-    "table",
-    "top_tokens",
-    "trajectory",
-    "write_generation",
-    "write_html",
-]
-
-_HOME = {
-    "Anatomy": "models.structure.anatomy",
-    "anatomy": "models.structure.anatomy",
-    "attribution": "recipes.attribution.attribution",
-    "Attribution": "results",
-    "Part": "arrays.axes",
-    "Certificate": "arrays.certificate",
-    "Important": "arrays.sites",
-    "LensError": "errors",
-    "RemoteLensError": "errors",
-    "RemoteEstimate": "run.remote.estimate",
-    "estimate": "run.remote.estimate",
-    "Job": "run.remote.jobs",
-    "JobStatus": "run.remote.jobs",
-    "submit": "run.remote.jobs",
-    "RemoteSettings": "run.remote.settings",
-    "remote_settings": "run.remote.settings",
-    "generate_lens": "recipes.generation.generate",
-    "logit_lens": "recipes.logit_lens",
-    "paste": "recipes.paste.paste",
-    "load": "models.load",
-    "heatmap": "views.figures.heatmap",
-    "save_png": "views.figures.export",
-    "save_svg": "views.figures.export",
-    "write_html": "views.figures.export",
-    "attribution_bars": "views.figures.attribution",
-    "head_grid": "views.figures.attribution",
-    "source_map": "views.figures.attribution",
-    "compare": "views.figures.compare.figure",
-    "rank_flow": "views.figures.rank_flow",
-    "layer_profile": "views.figures.profile",
-    "generation_heatmap": "views.figures.generation.heatmap",
-    "generation_steps": "views.figures.generation.steps",
-    "write_generation": "views.pages.generation",
-    "top_tokens": "views.figures.trajectory",
-    "trajectory": "views.figures.trajectory",
-    "report": "views.pages.report",
-    "LensResult": "results",
-    "Response": "arrays.axes",
-    "Site": "arrays.axes",
-    "Tokens": "arrays.axes",
-    "table": "views.tables.table",
-    "Settled": "arrays.tracks",
-    "logit_diff": "arrays.metrics",
-    "metric_values": "arrays.metrics",
-    "settled_layers": "arrays.tracks",
-    "decode_vectors": "recipes.vectors",
+_PUBLIC_NAMES = {
+    "arrays.axes": ["Part", "Response", "Site", "Tokens"],
+    "arrays.certificate": ["Certificate"],
+    "arrays.generation": ["Settled", "settled_layers"],
+    "arrays.metrics": ["logit_diff", "metric_values"],
+    "arrays.sites": ["Important"],
+    "errors": ["LensError", "RemoteLensError"],
+    "models.lens_head": ["lens_head"],
+    "models.load": ["load"],
+    "models.structure.anatomy": ["Anatomy", "anatomy"],
+    "recipes.attribution.attribution": ["attribution"],
+    "recipes.generation.generate": ["generate_lens"],
+    "recipes.logit_lens": ["logit_lens", "plain_logit_lens"],
+    "recipes.paste.paste": ["paste"],
+    "recipes.remote": ["Job", "JobStatus", "RemoteEstimate", "estimate", "submit"],
+    "recipes.vectors": ["decode_vectors"],
+    "results": ["Attribution", "LensResult"],
+    "run.remote.settings": ["RemoteSettings", "remote_settings"],
+    "views.figures.attribution.bars": ["attribution_bars"],
+    "views.figures.attribution.maps": ["head_grid", "source_map"],
+    "views.figures.compare.figure": ["compare"],
+    "views.figures.export": ["save_png", "save_svg", "write_html"],
+    "views.figures.generation.heatmap": ["generation_heatmap"],
+    "views.figures.generation.steps": ["generation_steps"],
+    "views.figures.heatmap": ["heatmap"],
+    "views.figures.layers.profile": ["layer_profile"],
+    "views.figures.layers.rank_flow": ["rank_flow"],
+    "views.figures.layers.top_tokens": ["top_tokens"],
+    "views.figures.layers.trajectory": ["trajectory"],
+    "views.pages.generation": ["write_generation"],
+    "views.pages.report": ["report"],
+    "views.tables.table": ["table"],
 }
+
+_MODULES = {name: module for module, names in _PUBLIC_NAMES.items() for name in names}
+
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    """Import a public name from the module that defines it, once."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    module = importlib.import_module(f"lens_recipes.{_MODULES[name]}")
+    value = getattr(module, name)
+    globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
+    """Return the public names."""
     return __all__

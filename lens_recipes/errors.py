@@ -1,4 +1,4 @@
-"""What a recipe says when it will not go on."""
+"""The errors that recipes raise when they will not go on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 class LensError(Exception):
     """The model or the run does not allow a lens that is right.
 
-    A wrong *argument* is a `ValueError`; a `LensError` is about the model (its structure, its weights, where
-    they are) or about numbers that failed their own check. The message says what was found and what to do.
+    A wrong *argument* is a `ValueError`. A `LensError` is about the model (its structure, its
+    weights, where they are) or about numbers that failed their own check. The message says what was
+    found and what to do.
     """
 
 
@@ -20,7 +21,7 @@ class RemoteLensError(LensError):
         happened: What went wrong.
         todo: What to do.
         may_finish: Whether a job that the server accepted may still finish there.
-        job: The `Job` that it is about, with all that has arrived; None where nothing was sent.
+        job: The `Job` in question, with all that has arrived; None where nothing was sent.
             `error.job.result()` goes on, and computes nothing twice.
     """
 
@@ -28,15 +29,21 @@ class RemoteLensError(LensError):
         self, happened: str, todo: str, *, may_finish: bool = False, job: Any = None
     ) -> None:
         super().__init__(happened, todo)
-        self.happened, self.todo, self.may_finish, self.job = happened, todo, may_finish, job
+        self.happened = happened
+        self.todo = todo
+        self.may_finish = may_finish
+        self.job = job
 
     def __str__(self) -> str:
-        still = " The job may still finish on the server." if self.may_finish else ""
-        return f"{self.happened}{still} {self.todo}"
+        if self.may_finish:
+            return f"{self.happened} The job may still finish on the server. {self.todo}"
+        return f"{self.happened} {self.todo}"
 
     def __reduce__(self) -> Any:
-        return _rebuilt, (self.happened, self.todo, self.may_finish)
+        # By a function, because of the keyword argument. The job is left out: it holds the model.
+        return _rebuild_remote_error, (self.happened, self.todo, self.may_finish)
 
 
-def _rebuilt(happened: str, todo: str, may_finish: bool) -> RemoteLensError:
+def _rebuild_remote_error(happened: str, todo: str, may_finish: bool) -> RemoteLensError:
+    """Return the error that was pickled, without its job."""
     return RemoteLensError(happened, todo, may_finish=may_finish)

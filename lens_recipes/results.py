@@ -1,4 +1,4 @@
-"""The results that recipes return: arrays with named axes, and the methods that show and save them."""
+"""Results as recipes return them: arrays with named axes, and methods that show and save them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,45 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.arrays.tracks import important
-from lens_recipes.views import files, frames, summary
+from lens_recipes.views import files, frames
 from lens_recipes.views.pages import notebook
-from lens_recipes.views.tables.generation import generation_text
+from lens_recipes.views.summaries.attribution import attribution_summary
+from lens_recipes.views.summaries.lens import lens_summary
+from lens_recipes.views.tables.generation.report import generation_text
 from lens_recipes.views.tables.table import table
 
 
 class LensResult(LensArrays):
-    __doc__ = LensArrays.__doc__
+    """What each site of a model predicts after each token.
+
+    The axes are `[site, token, …]`, and `tokens` names the tokens. Log-probabilities are natural
+    logs, entropy and KL are in nats, rank 0 is the top. `final_*` is about the model's own answer,
+    its top-1 after that token. `next_*` is about the token that really follows (NaN and rank −1
+    where the prompt ends). `len(result)` is the number of prompts, and `result[i]` the result of
+    one prompt, with the numbers it has alone.
+
+    Attributes:
+        sites: The places that were read, `[site]`.
+        tokens: The packed token axis.
+        prompts: Display text of every prompt, `[prompt]`.
+        top_ids, top_logprobs: The k most likely tokens, `[site, token, k]`.
+        entropy: Entropy of the lens distribution, `[site, token]`.
+        kl_to_final: KL(model's own output ‖ lens), `[site, token]`.
+        logsumexp: log Σ exp of the logits, `[site, token]`: logit = logprob + logsumexp.
+        next_logprobs, next_ranks: About the prompt's next token, `[site, token]`.
+        final_ids, model_logprobs: The model's answer and the log-probability that the model gave
+            it, `[token]`.
+        final_logprobs, final_ranks: What each site makes of that answer, `[site, token]`.
+        target_ids: `[prompt, target]`.
+        target_logits, target_logprobs, target_ranks: `[site, token, target]`.
+        tracked_ids: Tokens followed through all sites of their position, `[token, m]`; −1 pads.
+        tracked_logprobs: `[site, token, m]`.
+        texts: id → text of every id above.
+        certificate: The proof, or None with the reason in `provenance["certificate"]`.
+        provenance: Model, versions, recipe, arguments, seconds.
+        responses: What the model wrote after each prompt, `[prompt]`; empty where it did not
+            generate.
+    """
 
     def important(
         self,
@@ -27,20 +58,23 @@ class LensResult(LensArrays):
         prompt: int = 0,
         position: int = -1,
     ) -> list[Important]:
-        """The sites that stand out after one token, each with the number that says so, in the order of `sites`.
+        """Return the sites that stand out after one token, each with its number, in their order.
 
-        It is a threshold on what the lens shows, not a test of what the model uses: a site can stand out although
-        nothing later reads it, and a layer that works in another basis does not stand out. What a block adds
-        ("attn_out", "mlp_out" …) is read alone, so its numbers say nothing of how much it moves the stream.
+        This is a threshold on what the lens shows, not a test of what the model uses. A site can
+        stand out although nothing later reads it, and a layer that works in another basis does not
+        stand out. What a block adds ("attn_out", "mlp_out" …) is read alone, so its numbers say
+        nothing about how much it moves the stream.
 
         Args:
-            metric: "prob": the probability of the token `of`, or of the site's own top-1 (default threshold 0.5).
-                "kl_drop": by how many nats `kl_to_final` falls (0.5). "target_jump": by how many nats the
-                log-probability of `of` rises (1.0). Both compare with the site before it *in the stream*: a step to
-                `resid_mid` is attention's, one to `resid_post` the MLP's. The first site has none, nor has what a block
-                adds; where layers were left out a step spans several.
-            threshold: A site is important from this value on, itself included.
-            of: As in `of()`. For "target_jump" None is the first target, or "final" where there is none.
+            metric: "prob": the probability of the token `of`, or of the site's own top-1 (default
+                threshold 0.5). "kl_drop": by how many nats `kl_to_final` falls (0.5).
+                "target_jump": by how many nats the log-probability of `of` rises (1.0). The last
+                two compare with the site before it *in the stream*: a step to `resid_mid` is
+                attention's, a step to `resid_post` the MLP's. The first site has no step, nor has
+                what a block adds; where layers were left out, a step spans several.
+            threshold: A site is important from this value on, the value itself included.
+            of: As in `of()`. For "target_jump" None is the first target, or "final" where the
+                result has no targets.
             prompt: Which prompt.
             position: Which of its selected tokens; −1 is the last.
 
@@ -61,14 +95,18 @@ class LensResult(LensArrays):
         return notebook.lens_html(self)
 
     def summary(self) -> str:
-        """A few lines for an assistant: where the answer settles, how the targets' ranks move, what to distrust."""
-        return summary.lens_summary(self)
+        """Return a few lines: where answers settle, how targets' ranks move, what to distrust.
+
+        They are for an assistant that reads on.
+        """
+        return lens_summary(self)
 
     def to_frame(self) -> Any:
-        """Long-form pandas: one row per site, token and predicted token, with the role it plays there.
+        """Return long-form pandas: a row per site, token and predicted token, with its role there.
 
-        `role` is "top" (with `k`), "next", "final", "target" (with `k`) or "tracked". Of a generation also
-        `generated`, `next_logprob` and `sampler_logprob` of the token after which the row is, as in `tokens`.
+        `role` is "top" (with `k`), "next", "final", "target" (with `k`) or "tracked". A generation
+        also has the columns `generated`, `next_logprob` and `sampler_logprob`, which are about the
+        token after which the row is, as in `tokens`.
 
         Raises:
             LensError: pandas is not installed.
@@ -76,7 +114,12 @@ class LensResult(LensArrays):
         return frames.to_frame(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `.json` (readable, NaN as null) or `.npz` (small): complete or not at all, and without pickle."""
+        """Write `.json` (readable, NaN as null) or `.npz` (small), whole or not at all, no pickle.
+
+        Raises:
+            ValueError: a name that does not end in .json or .npz.
+            LensError: the file cannot be written.
+        """
         files.save(self, path)
 
     @classmethod
@@ -84,13 +127,41 @@ class LensResult(LensArrays):
         """Read what `save` wrote, exactly.
 
         Raises:
+            ValueError: a name that does not end in .json or .npz.
             LensError: the file is missing, truncated, corrupt, or something else.
         """
         return files.load(path, cls)
 
 
 class Attribution(AttributionArrays):
-    __doc__ = AttributionArrays.__doc__
+    """How much each part of a model adds to the logit of a target (direct logit attribution).
+
+    The units are logits. The final norm, and any norm between a head and the stream, is held at its
+    value in this run, so that the parts are linear and sum to the logit. Values are before the
+    softcap. `result[i]` is the result of one prompt.
+
+    Attributes:
+        unit: "layer", "component", "head" or "token".
+        at_layer: After which block the stream is explained; the last one for the model's own logit.
+        parts: What the first axis is, `[part]`.
+        tokens: The packed token axis, as in `LensResult`.
+        prompts: Display text of every prompt, `[prompt]`.
+        sources: Text of every token of every prompt, `[prompt][position]`, for `unit="token"`; else
+            empty.
+        values: `[part, token, target]`, minus the same for `against`.
+        total: Their sum, `[token, target]`.
+        logit: What the model (or the lens at `at_layer`) says before its softcap, minus the same
+            for `against`.
+        capped_logit: The same after the softcap; equal to `logit` where there is none.
+        error: |total − logit|, `[token, target]`.
+        target_ids: `[prompt, target]`.
+        against_ids: `[prompt, target]`; −1 where nothing, or the mean, is subtracted (see
+            `against`).
+        against: What was subtracted, in words; empty for nothing.
+        texts: id → text.
+        certificate: The proof.
+        provenance: Model, versions, recipe, arguments, seconds.
+    """
 
     def __str__(self) -> str:
         return table(self)
@@ -99,14 +170,18 @@ class Attribution(AttributionArrays):
         return notebook.attribution_html(self)
 
     def summary(self) -> str:
-        """A few lines for an assistant: what helps and hurts each target, how much of it that is, what to distrust."""
-        return summary.attribution_summary(self)
+        """Return a few lines: what helps and hurts each target, how much, what to distrust.
+
+        They are for an assistant that reads on.
+        """
+        return attribution_summary(self)
 
     def to_frame(self) -> Any:
-        """Long-form pandas: one row per part, token and target.
+        """Return long-form pandas: one row per part, token and target.
 
-        `value` is in logits; its sum over the rows of one `prompt`, `position` and `target_id` is the total. `source`
-        is a position with the text `source_text`. `layer`, `head` and `source` are missing where they do not apply.
+        `value` is in logits; its sum over the rows of one `prompt`, `position` and `target_id` is
+        the total. `source` is a position with the text `source_text`. `layer`, `head` and `source`
+        are missing where they do not apply.
 
         Raises:
             LensError: pandas is not installed.
@@ -114,7 +189,12 @@ class Attribution(AttributionArrays):
         return frames.attribution_frame(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `.json` (readable, NaN as null) or `.npz` (small): complete or not at all, and without pickle."""
+        """Write `.json` (readable, NaN as null) or `.npz` (small), whole or not at all, no pickle.
+
+        Raises:
+            ValueError: a name that does not end in .json or .npz.
+            LensError: the file cannot be written.
+        """
         files.save(self, path)
 
     @classmethod
@@ -122,6 +202,7 @@ class Attribution(AttributionArrays):
         """Read what `save` wrote, exactly.
 
         Raises:
+            ValueError: a name that does not end in .json or .npz.
             LensError: the file is missing, truncated, corrupt, or something else.
         """
         return files.load(path, cls)

@@ -16,9 +16,44 @@ import tiny
 import lens_recipes
 from lens_recipes.cli.app import main
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell starts its background jobs with Ctrl-C ignored
+# A shell starts its background jobs with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _check_ctrl_c() -> None:
+    """Check that Ctrl-C interrupts this process; make it do so again where it did not.
+
+    By the signal itself: handlers are also changed where Python does not see it.
+    """
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        return
+    left = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    pytest.fail(f"Ctrl-C no longer interrupts this process: its handler is {left!r}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Blame a fixture that takes Ctrl-C away: every later test in this process would lack it."""
+    yield
+    _check_ctrl_c()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Blame a test that takes Ctrl-C away."""
+    yield
+    _check_ctrl_c()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Blame what cleans up after a test."""
+    yield
+    _check_ctrl_c()
 
 
 @pytest.fixture(scope="session")

@@ -39,8 +39,8 @@ from nnsight.schema.response import ResponseModel, Status
 from nnsight.tracing.tracer import _saves, dec, inc
 
 import lens_recipes as lr
-from lens_recipes.run.remote import jobs
 from lens_recipes.run.remote import server as ndif
+from lens_recipes.run.remote.jobs import chunks, waiting
 
 REPO, SMOLLM2, REVISION = (
     "lens-recipes/tiny",
@@ -502,8 +502,8 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(tenacity, "time", clock)
     monkeypatch.setattr(tenacity.nap, "time", clock)
-    monkeypatch.setattr(jobs, "time", clock)
-    monkeypatch.setattr(ndif, "time", clock)
+    for module in (chunks, waiting, ndif):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 

@@ -1,8 +1,8 @@
 """The early-exit oracle: what a model itself says when its later blocks are switched off.
 
-For layer l, the model runs with every block after l handing its input on unchanged. The model then applies
-its own final norm, projections, head, soft cap and scale to the output of block l, so no knowledge of any
-family goes into the answer. This module uses only torch, numpy and the model.
+For layer l, the model runs with every block after l handing its input on unchanged. The model then
+applies its own final norm, projections, head, soft cap and scale to the output of block l, so no
+knowledge of any family goes into the answer. This module uses only torch, numpy and the model.
 """
 
 from __future__ import annotations

@@ -7,12 +7,14 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tiny
 import torch
+from agreement import assert_ranks, assert_top_ids, distributions
 from loopback import environment, lay_out
 
 import lens_recipes as lr
@@ -62,8 +64,15 @@ def close(found: Any, expected: Any, message: str = "") -> None:
     )
 
 
-def same(found: Any, expected: Any, message: str = "") -> None:
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), err_msg=message)
+# Log-probabilities of a script and of the library that are nearer than this may change places.
+NEAR = 4e-4
+
+
+def likeliest(ids: Any, logprobs: np.ndarray, name: str = "ids") -> None:
+    """Check that ids `[…, k]` are the likeliest of distributions `[…, vocab]`, but for near ties."""
+    ids = np.asarray(ids)
+    assert ids.shape[:-1] == logprobs.shape[:-1], name
+    assert_top_ids(ids, logprobs, NEAR, name)
 
 
 def stacked(tensors: Any) -> np.ndarray:
@@ -141,50 +150,61 @@ def refuse_bad_form(model: str, recipes: list[str], folder: Path, remote: bool) 
 
 
 def first_lens(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), positions=-1)
-    same([int(token) for _, token in found["lens"]], result.top_ids[:, 0, 0])
-    close([float(prob) for prob, _ in found["lens"]], np.exp(result.top_logprobs[:, 0, 0]))
+    logprobs = distributions(
+        partial(lr.logit_lens, model, PROMPT, layers=layers_of(found), positions=-1)
+    )[:, 0]
+    likeliest([[int(token)] for _, token in found["lens"]], logprobs)
+    close([float(prob) for prob, _ in found["lens"]], np.exp(logprobs.max(-1)))
 
 
 def top_k(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found))
-    same(stacked(found["top_ids"]), result.top_ids)
+    run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found))
+    result = run()
+    likeliest(stacked(found["top_ids"]), distributions(run))
     close(stacked(found["top_logprobs"]), result.top_logprobs)
     close(stacked(found["entropies"]), result.entropy)
 
 
 def token_track(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), targets=["a", "e"])
-    same(stacked(found["target_ranks"]), result.target_ranks)
+    run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found), targets=["a", "e"])
+    result, logprobs, ranks = run(), distributions(run), stacked(found["target_ranks"])
+    for column, token in enumerate(result.target_ids[0]):
+        assert_ranks(ranks[..., column], logprobs, token, NEAR)
     close(stacked(found["target_logprobs"]), result.target_logprobs)
 
 
 def grid_heatmap(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found))
-    same(stacked(found["top_ids"]), result.top_ids[..., 0])
-    close(found["figure"].data[0].z, np.exp(result.top_logprobs[..., 0]))
+    logprobs = distributions(partial(lr.logit_lens, model, PROMPT, layers=layers_of(found)))
+    likeliest(stacked(found["top_ids"])[..., None], logprobs)
+    close(found["figure"].data[0].z, np.exp(logprobs.max(-1)))
     assert "plotly" in Path("grid.html").read_text()
 
 
 def batch(found: dict[str, Any], model: Any) -> None:
     answers = [[target] for target in ANSWERS.values()]
-    result = lr.logit_lens(
-        model, list(ANSWERS), layers=layers_of(found), targets=answers, positions=-1
+    run = partial(
+        lr.logit_lens,
+        model,
+        list(ANSWERS),
+        layers=layers_of(found),
+        targets=answers,
+        positions=-1,
     )
-    same(stacked(found["answer_ranks"]), result.target_ranks[..., 0])
+    assert_ranks(stacked(found["answer_ranks"]), distributions(run), run().target_ids[:, 0], NEAR)
 
 
 def components(found: dict[str, Any], model: Any) -> None:
     assert [layer for layer, _ in found["lens"]] == layers_of(found)
     for name in dict.fromkeys(name for _, said in found["lens"] for name in said):
         rows = {layer: said[name] for layer, said in found["lens"] if name in said}
-        result = lr.logit_lens(
-            model, PROMPT, layers=list(rows), components=name, positions=-1, top_k=3
-        )
-        same(stacked([ids for _, ids in rows.values()]), result.top_ids[:, 0], name)
-        close(
-            stacked([probs for probs, _ in rows.values()]), np.exp(result.top_logprobs[:, 0]), name
-        )
+        logprobs = distributions(
+            partial(lr.logit_lens, model, PROMPT, layers=list(rows), components=name, positions=-1)
+        )[:, 0]
+        ids = stacked([ids for _, ids in rows.values()])
+        assert ids.shape[-1] == 3
+        likeliest(ids, logprobs, name)
+        likelihood = np.exp(-np.sort(-logprobs, axis=-1)[:, :3])
+        close(stacked([probs for probs, _ in rows.values()]), likelihood, name)
 
 
 def attribution(found: dict[str, Any], model: Any) -> None:
@@ -206,17 +226,22 @@ def attribution(found: dict[str, Any], model: Any) -> None:
 
 
 def generation(found: dict[str, Any], model: Any) -> None:
-    result = lr.generate_lens(
-        model, PROMPT, layers=layers_of(found), max_new_tokens=found["NEW_TOKENS"], do_sample=False
+    run = partial(
+        lr.generate_lens,
+        model,
+        PROMPT,
+        layers=layers_of(found),
+        max_new_tokens=found["NEW_TOKENS"],
+        do_sample=False,
     )
-    same(found["written"].cpu(), result.tokens.next_id)
-    same(stacked(found["predictions"]).T, result.top_ids[..., 0])
+    np.testing.assert_array_equal(found["written"].cpu(), run().tokens.next_id)
+    likeliest(stacked(found["predictions"]).T[..., None], distributions(run))
 
 
 def remote(found: dict[str, Any], model: Any) -> None:
-    result = lr.logit_lens(model, PROMPT, layers=layers_of(found), positions=-1)
-    same(stacked(found["result"]["top_ids"]), result.top_ids[:, 0])
-    close(stacked(found["result"]["top_logprobs"]), result.top_logprobs[:, 0])
+    run = partial(lr.logit_lens, model, PROMPT, layers=layers_of(found), positions=-1)
+    likeliest(stacked(found["result"]["top_ids"]), distributions(run)[:, 0])
+    close(stacked(found["result"]["top_logprobs"]), run().top_logprobs[:, 0])
 
 
 CHECKS: dict[str, Callable[[dict[str, Any], Any], None]] = {

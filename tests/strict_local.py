@@ -1,7 +1,7 @@
 """nnsight's `remote="local"` made as strict as a server: named packages cannot be imported, only saved values return.
 
-nnsight's own simulation leaves this package importable while the block runs, and takes results from the caller's
-frame; a real NDIF server does neither.
+nnsight's own simulation leaves this package importable while the block runs, and takes results from
+the caller's frame; a real NDIF server does neither.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lens_recipes as lr
-from lens_recipes.models.structure.blocks import attention_of, residual_blocks
+from lens_recipes.models.handle import attention_configs
+from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.trace.attribution.freeze import apply_affine, freeze_norm, head_writes
 from lens_recipes.trace.operations import replay, split_at_unembedding
 
@@ -169,7 +170,7 @@ def test_rows_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
 
     model = lr.load(tiny.FAMILIES[family]())
     rows = lr.attribution(model, IDS, [7, 9], against="mean", unit="head")
-    monkeypatch.setattr(_attribution, "_target_rows", lambda *_: None)
+    monkeypatch.setattr(_attribution, "target_weight", lambda *_: None)
     for budget in (2**28, 5000):  # all at once, and a few rows at a time
         called = lr.attribution(model, IDS, [7, 9], against="mean", unit="head", max_bytes=budget)
         np.testing.assert_allclose(called.values, rows.values, atol=1e-4)
@@ -212,7 +213,8 @@ def outputs(module, ids, *modules):
     return [seen[m] for m in modules]
 
 
-# Output projection, final norm, and the norm between attention and the stream, by hand for these families.
+# Output projection, final norm, and the norm between attention and the stream, by hand for these
+# families.
 BY_HAND = {
     "llama": ("model.layers.{}.self_attn.o_proj", "model.norm", None, 0.0),
     "qwen2": ("model.layers.{}.self_attn.o_proj", "model.norm", None, 0.0),
@@ -297,21 +299,22 @@ def test_a_real_ablation_is_another_number(smollm2):
 def test_a_source_token_is_weight_times_value(family):
     """Change one token's value vector by a hook, in the eager model: the head's write changes by its weight times that.
 
-    Here: the values of position 3 are removed, attention weights unchanged, so the input of the output projection
+    Here: the values of position 3 are removed, attention weights unchanged, so the input of the
+    output projection
     loses exactly what the heads took from position 3.
     """
     module = tiny.FAMILIES[family]()
     model = lr.load(module)
     result = lr.attribution(model, IDS, [7], unit="token")
-    for config, _ in attention_of(module):
+    for config, _ in attention_configs(module):
         config._attn_implementation_internal = "eager"
     layer, source = 1, 3
     write = next(w for w in residual_blocks(model)[layer].writes if w.heads)
     values, columns = (
-        module.get_submodule(write.heads.values.path),
-        sorted({*itertools.chain(*write.heads.value_columns)}),
+        module.get_submodule(write.heads.sources.values.path),
+        sorted({*itertools.chain(*write.heads.sources.value_columns)}),
     )
-    projection = module.get_submodule(write.heads.read.path)
+    projection = module.get_submodule(write.heads.point.path)
 
     def remove(_module, args, out):
         out = out.clone()
@@ -342,10 +345,10 @@ def share_of(model, layer, inner, targets):
     parts = lr.anatomy(model)
     before, linear, _ = split_at_unembedding(parts.tail)
     write = next(w for w in residual_blocks(model)[layer].writes if w.heads)
-    projection = model._module.get_submodule(write.heads.read.path)
+    projection = model._module.get_submodule(write.heads.point.path)
     norm = model._module.get_submodule(parts.norm)
     ((x, _), (stream, _)) = outputs(model._module, IDS, projection, norm)
-    chain, _ = freeze_norm(model, list(write.heads.chain), x[:, -1])
+    chain, _ = freeze_norm(model, list(write.heads.to_stream), x[:, -1])
     tail, _ = freeze_norm(model, before, stream[:, -1])
     both = torch.stack([inner, torch.zeros_like(inner)])
     logits = replay(model, linear, apply_affine(model, tail, apply_affine(model, chain, both)))
@@ -382,7 +385,7 @@ def test_a_token_reads_nothing_from_the_future(llama):
 
 
 def implementations(module):
-    return [implementation for _, implementation in attention_of(module)]
+    return [implementation for _, implementation in attention_configs(module)]
 
 
 @pytest.mark.parametrize("family", ["llama", "falcon", "llava"])
@@ -444,9 +447,9 @@ def test_heads_are_linear_in_their_columns(seed, scale):
     scaled = x.clone()
     scaled[:, heads.columns[2]] *= scale
     with torch.no_grad():
-        one, bias = head_writes(model, heads.columns, list(heads.chain), x)
-        whole = replay(model, list(heads.chain), x[None])[0]
-        two, _ = head_writes(model, heads.columns, list(heads.chain), scaled)
+        one, bias = head_writes(model, heads.columns, list(heads.to_stream), x)
+        whole = replay(model, list(heads.to_stream), x[None])[0]
+        two, _ = head_writes(model, heads.columns, list(heads.to_stream), scaled)
     torch.testing.assert_close(two[2], scale * one[2], atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(two[[0, 1, 3]], one[[0, 1, 3]])
     torch.testing.assert_close(one.sum(0) + bias, whole, atol=1e-5, rtol=1e-4)

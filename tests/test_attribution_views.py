@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from lens_recipes.arrays.attribution import AXES
 from lens_recipes.arrays.axes import Part, Site, Tokens
-from lens_recipes.arrays.certificate import Certificate
+from lens_recipes.arrays.certificate import Certificate, is_certified
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.errors import LensError
 from lens_recipes.results import Attribution, LensResult
-from lens_recipes.views.figures.attribution import attribution_bars, head_grid, source_map
+from lens_recipes.views.figures.attribution.bars import attribution_bars
+from lens_recipes.views.figures.attribution.maps import head_grid, source_map
 from lens_recipes.views.words import signed
 
 UNITS = ("layer", "component", "head", "token")
@@ -645,7 +646,9 @@ def test_the_share_of_the_top_parts_is_theirs():
 def test_every_view_shows_the_mark():
     result = attribution("token", certificate=BAD)
     assert result.mark == "NOT CERTIFIED"
+    assert not is_certified(result)
     assert attribution("token").mark == ""
+    assert is_certified(attribution("token"))
     assert "distrust: NOT CERTIFIED" in result.summary()
     figures = [
         view(result).layout.title.subtitle.text

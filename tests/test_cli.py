@@ -123,7 +123,8 @@ def test_help_has_examples_and_does_not_import_torch():
         "import sys; sys.argv = ['lens-recipes', 'logit-lens', '--help']\n"
         "from lens_recipes.cli.app import main\n"
         "try: main()\n"
-        "finally: assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'slow import'"
+        "finally: assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'slow "
+        "import'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

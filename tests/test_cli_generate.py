@@ -18,8 +18,10 @@ import torch
 from rich.console import Console
 
 import lens_recipes as lr
+from lens_recipes.arrays.text import escape_terminal
 from lens_recipes.cli.generate import stream as cli_stream
-from lens_recipes.cli.generate.stream import NEVER, Stream, bands, defer_stderr
+from lens_recipes.cli.generate.stream import NEVER, Stream, colors_by_layer, defer_stderr
+from lens_recipes.models.vocabulary import Decoder
 
 GREEDY = ("--greedy", "--max-new-tokens", "6")
 
@@ -213,7 +215,8 @@ def test_a_stop_string_ends_the_text(small, llama):
         ({}, ["--max-length", "9"], "sampling (default), temperature 0.7 (default), top-p 0.95 (default), "
          "top-k 5 (default), max-length 9 (given), seed 7 (given)"),
         ({"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_length": 12}, [],
-         "sampling (checkpoint), temperature 0.6 (checkpoint), top-p 0.9 (checkpoint), top-k 5 (default), "
+         "sampling (checkpoint), temperature 0.6 (checkpoint), top-p 0.9 (checkpoint), top-k 5 "
+         "(default), "
          "max-length 12 (checkpoint), seed 7 (given)"),
         ({"do_sample": True, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.1}, ["--temperature", "0.9"],
          "sampling (given), temperature 0.9 (given), top-p 0.95 (default), top-k 20 (checkpoint), "
@@ -490,7 +493,8 @@ def test_help_does_not_import_torch():
         "import sys; sys.argv = ['lens-recipes', 'generate', '--help']\n"
         "from lens_recipes.cli.app import main\n"
         "try: main()\n"
-        "finally: assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'slow import'"
+        "finally: assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'slow "
+        "import'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -523,7 +527,7 @@ def _streamed(model, prompt: str, *, terminal: bool, **options):
 
 def test_plain_where_there_is_no_terminal(llama):
     result, text = _streamed(llama, "The fox", terminal=False, do_sample=False)
-    assert text.rstrip("\n") == lr.display.printable(result.responses[0].text).rstrip("\n")
+    assert text.rstrip("\n") == escape_terminal(result.responses[0].text).rstrip("\n")
     assert text.endswith("\n")
 
 
@@ -539,7 +543,7 @@ def test_colours_are_the_settled_layers(llama):
     ):
         assert f"\x1b[{style}m{layers}\x1b[0m" in legend
     plain = re.sub(r"\x1b\[[0-9;]*m", "", body)
-    assert plain.rstrip("\n") == lr.display.printable(result.responses[0].text).rstrip("\n")
+    assert plain.rstrip("\n") == escape_terminal(result.responses[0].text).rstrip("\n")
     codes = dict(
         zip(
             ["cyan", "green", "yellow", "red", "magenta"],
@@ -547,10 +551,10 @@ def test_colours_are_the_settled_layers(llama):
             strict=True,
         )
     )
-    expected = [codes[NEVER if s < 0 else bands(4)[s]] for s in result.settled("next")]
+    expected = [codes[NEVER if s < 0 else colors_by_layer(4)[s]] for s in result.settled("next")]
     assert codes[NEVER] in expected
     assert len(set(expected)) > 1
-    decoder, colors = lr.display.Decoder(llama.tokenizer), []
+    decoder, colors = Decoder(llama.tokenizer), []
     for token, color in zip(result.tokens.next_id, expected, strict=True):
         if decoder.add(token):  # a character of several tokens has the colour of its last one
             colors.append(color)
@@ -558,10 +562,10 @@ def test_colours_are_the_settled_layers(llama):
 
 
 def test_bands_end_with_the_last_layer():
-    assert bands(4) == ["cyan", "cyan", "green", "red"]
-    assert bands(1) == ["red"]
+    assert colors_by_layer(4) == ["cyan", "cyan", "green", "red"]
+    assert colors_by_layer(1) == ["red"]
     for n in (2, 3, 12, 30, 80):
-        colours = bands(n)
+        colours = colors_by_layer(n)
         assert len(colours) == n
         assert colours.count("red") == 1
         assert list(dict.fromkeys(colours)) == [

@@ -17,8 +17,8 @@ from hostile import hostile_texts
 
 import lens_recipes as lr
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.views.figures import export as figure_files
 from lens_recipes.results import load_result
+from lens_recipes.views.figures import export as figure_files
 
 KINDS = ["lens", "parts", "generation", "heads", "sources"]
 HEAVY = ("torch", "transformers", "nnsight")

@@ -1,7 +1,9 @@
 """What a block adds to the stream: found, read where it is added, and checked, on every family.
 
-The reference is behaviour, not names: with a part's tensor set to zero by a plain torch hook, the block's output must
-change by exactly that part. And any vector is decoded by the model itself, handed to it as the last block's output.
+The reference is behaviour, not names: with a part's tensor set to zero by a plain torch hook, the
+block's output must
+change by exactly that part. And any vector is decoded by the model itself, handed to it as the last
+block's output.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ import tiny
 import torch
 
 import lens_recipes as lr
+from lens_recipes.models.components import WRITES
 from lens_recipes.models.structure.blocks import residual_blocks
-from lens_recipes.models.structure.parts import WRITES
-from lens_recipes.run.sites import COMPONENTS
+from lens_recipes.run.request.sites import COMPONENTS
 
 POST_NORM = ["openai_gpt", "opt_350m", "bert_lm"]  # what is added is normed with the stream: no sum
 PARALLEL = ["gpt_neox", "gptj", "codegen", "falcon", "phi", "cohere"]
@@ -108,12 +110,12 @@ def _writes(module, layer, block, whole):
         with contextlib.ExitStack() as stack:
             for later in WRITES[WRITES.index(name) :]:
                 for write in (write for write in block.writes if write.component == later):
-                    source = module.get_submodule(write.tap.path.replace("E_", ""))
+                    source = module.get_submodule(write.point.path.replace("E_", ""))
                     stack.enter_context(hooked(source, torch.zeros_like))
             without = block_streams(module)[1][layer]
         found[lr.Site(layer, name)] = whole_so_far - without
         whole_so_far = without
-        if name == "mlp_out" and block.mid is not None:
+        if name == "mlp_out" and block.resid_mid is not None:
             found[lr.Site(layer, "resid_mid")] = without
     return found
 
@@ -215,7 +217,7 @@ def test_a_part_that_is_missed_fails_the_certificate(llama, monkeypatch):
     """Both sides are measured: leave a part out, double one, take another tensor, and it says so."""
     import dataclasses
 
-    from lens_recipes.run import sites as module_of_sites
+    from lens_recipes.run.request import sites as module_of_sites
 
     honest = residual_blocks(llama)
 
@@ -226,7 +228,7 @@ def test_a_part_that_is_missed_fails_the_certificate(llama, monkeypatch):
         return dataclasses.replace(block, writes=[*block.writes, block.writes[0]])
 
     def before_the_norm(block):  # the stream itself, in place of the MLP
-        write = dataclasses.replace(block.writes[1], tap=block.mid)
+        write = dataclasses.replace(block.writes[1], point=block.resid_mid)
         return dataclasses.replace(block, writes=[block.writes[0], write])
 
     for wrong in (without_mlp, doubled, before_the_norm):

@@ -134,7 +134,11 @@ def test_every_name_the_documents_use_exists(name):
     assert [used for used in re.findall(r"\blr\.(\w+)", text) if not hasattr(lr, used)] == []
     for variable, kind in SHOWN.items():
         used = set(re.findall(rf"\b{variable}\.(\w+)", text)) - {"json", "npz"}
-        assert [field for field in used if field not in (*dir(kind), *getattr(kind, "__dataclass_fields__", ()))] == []
+        assert [
+            field
+            for field in used
+            if field not in (*dir(kind), *getattr(kind, "__dataclass_fields__", ()))
+        ] == []
 
 
 def shell_lines() -> list:

@@ -23,14 +23,13 @@ import torch
 from nnsight.modeling.transformers import TransformersModel
 
 import lens_recipes as lr
-from lens_recipes.cli.doctor import command as cli_doctor
 from lens_recipes.cli.doctor import machine as doctor_machine
 from lens_recipes.cli.doctor import server as doctor_server
-from lens_recipes.cli.doctor.examine import examine
+from lens_recipes.cli.doctor import text as doctor_text
+from lens_recipes.cli.doctor.command import examine
 from lens_recipes.cli.doctor.report import Finding
 from lens_recipes.models import smollm2
-from lens_recipes.run.remote import server as ndif
-from lens_recipes.run.remote import settings
+from lens_recipes.run.remote import http_requests, settings
 
 KEY = "5ec2e7aa-0000-4000-8000-00000ca11ab1e"  # of nobody
 
@@ -57,7 +56,7 @@ def _plain_environment(monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setattr(nnsight.CONFIG.API, "APIKEY", None)
     monkeypatch.setattr(nnsight.CONFIG.API, "HOST", settings.PUBLIC)
-    monkeypatch.setattr(ndif, "_backoff", lambda state: 0.0)
+    monkeypatch.setattr(http_requests, "_backoff", lambda state: 0.0)
     monkeypatch.setattr(doctor_server.SETTINGS, "patience_s", 0.05)
     monkeypatch.setattr(nnsight.ndif, "get_local_env", local_env)
     monkeypatch.setattr(importlib.metadata, "version", version)
@@ -248,8 +247,8 @@ def test_json_is_one_object_with_known_keys(run, server, key):
 
 def test_a_report_is_shown_as_the_command_shows_it(run):
     report = examine()
-    assert "nnsight       0.8.1" in str(report)
-    assert str(report).splitlines()[-1].startswith("Nothing is in the way")
+    assert "nnsight       0.8.1" in doctor_text.text(report)
+    assert doctor_text.text(report).splitlines()[-1].startswith("Nothing is in the way")
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -258,7 +257,7 @@ def test_lines_fit_the_terminal(server, key, width):
     server.answers["/status"] = {
         "deployments": {**DEPLOYMENTS, "long": deployment("org/" + "x" * 200)}
     }
-    lines = cli_doctor.text(examine(server.url), width).splitlines()
+    lines = doctor_text.text(examine(server.url), width).splitlines()
     assert max(map(len, lines)) <= width
 
 
@@ -434,7 +433,7 @@ def test_what_is_wrong_with_a_server_is_one_finding(server, key, here, path, ans
     assert [(finding.about, finding.level) for finding in found] == [(about, level)]
     assert found[0].todo
     assert report.ok == (level != "error")
-    assert KEY not in report.as_json() + str(report)
+    assert KEY not in report.as_json() + doctor_text.text(report)
     if path != "/ping":
         assert report.server.answer_s is not None
         assert (report.server.models is None) == (path == "/status" and level == "error")
@@ -480,8 +479,8 @@ def test_text_of_a_server_does_nothing_to_the_terminal(server):
     server.answers["/env"] = environment(rich="\x1b]0;title\x07")
     report = examine(server.url)
     assert report.server.models[0].model == "evil⟨1B⟩[2J/[red]model ⟨202E⟩"
-    assert "[red]model" in str(report)
-    assert not {"\x1b", "\x07", "\u202e"} & set(str(report))
+    assert "[red]model" in doctor_text.text(report)
+    assert not {"\x1b", "\x07", "\u202e"} & set(doctor_text.text(report))
 
 
 # -- the key -----------------------------------------------------------
@@ -503,7 +502,13 @@ def test_a_server_that_repeats_the_key_does_not_make_us_repeat_it(
     }
     caplog.set_level(0)
     report = examine(server.url)
-    told = [report.as_json(), str(report), repr(report), caplog.text, *capsys.readouterr()]
+    told = [
+        report.as_json(),
+        doctor_text.text(report),
+        repr(report),
+        caplog.text,
+        *capsys.readouterr(),
+    ]
     for more in ([], ["--json"]):
         told += map(str, run("doctor", "--host", server.url, *more))
     server.answers["/ping"] = (status, {"detail": key}) if status != 200 else key
@@ -655,7 +660,8 @@ def test_optional_packages_may_be_absent(run, installed):
     installed(pandas=None, peft=None)
     status, out, _ = run("doctor")
     assert status == 0
-    assert "not there     pandas (result.to_frame()), peft (adapted models)" in out
+    assert "pandas        not there (result.to_frame())" in out
+    assert "peft          not there (adapted models)" in out
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,38 @@ def test_without_kaleido_it_says_what_to_install(figure, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def saving(browser, folder, before="") -> subprocess.CompletedProcess:
+    """Save a figure in a process of its own, which must end: kaleido keeps what it found.
+
+    Args:
+        browser: What stands in BROWSER_PATH.
+        folder: Where the picture would be.
+        before: Lines that run first.
+    """
+    script = (
+        "import faulthandler\n"
+        "faulthandler.dump_traceback_later(100, exit=True)\n"  # names the threads that hang
+        "import plotly.graph_objects as go, lens_recipes as lr\n"
+        f"{before}"
+        "try:\n    lr.save_png(go.Figure(), 'a.png')\n"
+        "except lr.LensError as error:\n    print(error, error.__cause__ is None)\n"
+    )
+    environment = {
+        "BROWSER_PATH": str(browser),
+        "PATH": "",
+        "HOME": str(folder),
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("browser", "said"),
     [
@@ -77,28 +109,44 @@ def test_without_kaleido_it_says_what_to_install(figure, tmp_path, monkeypatch):
     ],
 )
 def test_without_a_browser_it_says_so_in_one_sentence(browser, said, tmp_path):
-    """In a process of its own: kaleido keeps what it found."""
-    script = (
-        "import plotly.graph_objects as go, lens_recipes as lr\n"
-        "try:\n    lr.save_png(go.Figure(), 'a.png')\n"
-        "except lr.LensError as error:\n    print(error, error.__cause__ is None)\n"
-    )
-    environment = {
-        "BROWSER_PATH": browser,
-        "PATH": "",
-        "HOME": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = saving(browser, tmp_path)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert list(tmp_path.glob("*.png")) == []
+
+
+# A machine that is so busy that the browser has ended before kaleido speaks to it.
+BUSY = """
+import kaleido, time
+populate = kaleido.Kaleido.populate_targets
+def later(browser):
+    time.sleep(2)
+    return populate(browser)
+kaleido.Kaleido.populate_targets = later
+"""
+
+
+def test_a_browser_that_ends_too_early_does_not_keep_the_process(tmp_path):
+    """Half opened, kaleido left a thread that waited for the browser to say more, for ever."""
+    done = saving("/bin/false", tmp_path, BUSY)
+    assert done.returncode == 0, done.stderr
+    assert "the browser did not draw the figure: BrowserFailedError" in done.stdout
+
+
+IMPATIENT = """
+from lens_recipes.views import browser
+browser.SECONDS_TO_START = browser.SECONDS_TO_END = 1
+"""
+
+
+def test_a_browser_that_never_answers_is_given_up(tmp_path):
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\necho $$ > pid\nexec /bin/sleep 600\n")
+    silent.chmod(0o755)
+    done = saving(silent, tmp_path, IMPATIENT)
+    assert done.returncode == 0, done.stderr
+    assert "did not draw the figure: TimeoutError: it did not answer within 1 s" in done.stdout
+    process = Path("/proc", (tmp_path / "pid").read_text().strip())
+    assert not process.exists()

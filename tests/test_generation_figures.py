@@ -15,7 +15,8 @@ from lens_recipes.arrays.axes import Response, Tokens
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.lens import AXES
 from lens_recipes.arrays.text import escape_page_text, visible_token
-from lens_recipes.views.figures.generation.steps import FOUND, StepViews
+from lens_recipes.views.figures.generation.rows import IMPORTANCE_WORDS
+from lens_recipes.views.figures.generation.steps import StepViews
 from lens_recipes.views.pages.html import page
 from lens_recipes.views.words import probability
 
@@ -25,7 +26,8 @@ V, K, LAYERS = 40, 3, 6
 def generation(steps=(7, 3), names=("resid_post",), heads=0, read=0, sharp=6.0, seed=0, **changes):
     """What `generate_lens` gives, from random distributions: after `read` tokens of a prompt, so many steps.
 
-    Each layer is nearer to the last one's distribution; every third token written is not its first choice.
+    Each layer is nearer to the last one's distribution; every third token written is not its first
+    choice.
     """
     rng = np.random.default_rng(seed)
     sites = [lr.Site(layer, name) for layer in range(LAYERS) for name in names]
@@ -290,8 +292,10 @@ def test_important_layers_are_those_that_important_finds(result, metric, thresho
     for n, frame in enumerate(figure.frames):
         labels, z, *_ = shown(frame)
         found = one.important(metric or "kl_drop", threshold, position=n)[::-1]
-        form, sign = FOUND[metric or "kl_drop"][:2]
-        numbers = [form.format(sign * item.value).replace("-", "−") for item in found]
+        words = IMPORTANCE_WORDS[metric or "kl_drop"]
+        numbers = [
+            words.number_format.format(words.sign * item.value).replace("-", "−") for item in found
+        ]
         assert labels == [
             f"{item.where}  ({number})" for item, number in zip(found, numbers, strict=True)
         ]

@@ -16,14 +16,14 @@ import lens_recipes as lr
 from lens_recipes.arrays.generation import quartiles, settling, statistics, steps
 from lens_recipes.arrays.text import escape_terminal, visible_token
 from lens_recipes.models.vocabulary import Decoder
-from lens_recipes.views.tables.generation import (
+from lens_recipes.views.tables.generation.numbers import (
     SECONDS,
-    analysis,
     duration,
-    generation_report,
     statistics_table,
     timing_table,
 )
+from lens_recipes.views.tables.generation.report import generation_report
+from lens_recipes.views.tables.generation.steps import print_layers
 from lens_recipes.views.words import probability
 
 PROMPTS = ["The quick brown fox", "One two"]
@@ -144,7 +144,7 @@ def test_without_an_order_nothing_settles(llama, parts):
 def test_every_layer_of_every_step_is_there(sampled, show_top):
     """A line for several layers stands for all of them: one top-1, the same others, the numbers of the last."""
     one = sampled[0]
-    found = blocks(shown(analysis, one, show_top=show_top))
+    found = blocks(shown(print_layers, one, show_top=show_top))
     assert len(found) == 12
     for step, (_, rows) in zip(steps(one), found, strict=True):
         covered = []
@@ -166,7 +166,7 @@ def test_every_layer_of_every_step_is_there(sampled, show_top):
 
 def test_the_sentence_of_a_step(sampled):
     one = sampled[0]
-    found, every = blocks(shown(analysis, one)), steps(one)
+    found, every = blocks(shown(print_layers, one)), steps(one)
     assert {step.first_choice for step in every} == {True, False}
     for step, (sentence, _) in zip(every, found, strict=True):
         t = step.token
@@ -193,13 +193,13 @@ def test_greedy_has_no_sampler(greedy):
 def test_layers_that_say_the_same_share_a_line(greedy):
     """Where all layers agree there is one line, and where they do not, one for each."""
     same = np.broadcast_to(greedy.top_ids[-1:], greedy.top_ids.shape)
-    sentences = blocks(shown(analysis, dataclasses.replace(greedy, top_ids=same)[0]))
+    sentences = blocks(shown(print_layers, dataclasses.replace(greedy, top_ids=same)[0]))
     assert [len(rows) for _, rows in sentences] == [1] * 6
     assert all(rows[0].split()[0] == "0–3" for _, rows in sentences)
     apart = same.copy()
     apart[::2, :, 0] = (apart[::2, :, 0] + 1) % 300
     apart = dataclasses.replace(greedy, top_ids=apart, texts={i: f"w{i}" for i in range(320)})
-    assert [len(rows) for _, rows in blocks(shown(analysis, apart[0]))] == [4] * 6
+    assert [len(rows) for _, rows in blocks(shown(print_layers, apart[0]))] == [4] * 6
 
 
 def test_some_layers_only(llama):
@@ -214,14 +214,14 @@ def test_targets_have_their_ranks(llama):
     result = lr.generate_lens(
         llama, PROMPTS[0], max_new_tokens=2, targets=[" the"], do_sample=False
     )
-    text = shown(analysis, result[0])
+    text = shown(print_layers, result[0])
     assert text.count("rank of ·the") == 2
     assert blocks(text)[1][1][-1].split()[-1] == str(result.target_ranks[-1, 1, 0])
     assert "target ' the', at the last step: rank " in result.summary()
 
 
 def test_components_stand_side_by_side(parts):
-    text = shown(analysis, parts[0])
+    text = shown(print_layers, parts[0])
     assert text.count("attn_out") == 3
     assert "several layers" not in text  # nothing is merged here
     assert [len(rows) for _, rows in blocks(text)] == [4, 4, 4]
@@ -229,7 +229,7 @@ def test_components_stand_side_by_side(parts):
 
 def test_a_narrow_terminal_has_fewer_predictions_and_no_cut_rows(sampled):
     for width in (40, 60, 80):
-        for _, rows in blocks(shown(analysis, sampled[0], width=width, show_top=5)):
+        for _, rows in blocks(shown(print_layers, sampled[0], width=width, show_top=5)):
             assert all(len(row.rstrip()) <= width for row in rows)
             assert all(re.search(r"\d\.\d+ +\d+\.\d\d$", row.rstrip()) for row in rows)
 

@@ -18,6 +18,7 @@ import pytest
 import tiny
 import torch
 import zstandard
+from agreement import assert_same_as
 from loopback import KEY, REPO, Loopback, as_result, reports, says
 from nnsight.intervention.backends.remote import RemoteError
 from nnsight.schema.response import ResponseModel, Status
@@ -25,8 +26,8 @@ from nnsight.schema.response import ResponseModel, Status
 import lens_recipes as lr
 from lens_recipes.arrays import attribution as attribution_result
 from lens_recipes.arrays import lens as result
-from lens_recipes.run.remote import jobs
-from lens_recipes.run.remote.job_file import fingerprint
+from lens_recipes.run.remote.jobs import job as jobs
+from lens_recipes.run.remote.jobs.file import fingerprint
 from lens_recipes.run.remote.server import Server
 
 pytest_plugins = ["loopback"]
@@ -84,13 +85,16 @@ RECIPES = {
 }
 
 
-def assert_same(there, here) -> None:
-    """Two results say the same, wherever they were computed."""
-    axes = attribution_result.AXES if isinstance(here, lr.Attribution) else result.AXES
-    for name in axes:
-        np.testing.assert_allclose(
-            getattr(there, name), getattr(here, name), atol=3e-4, err_msg=name
-        )
+def assert_same(there, run_here) -> None:
+    """A result says what a recipe says here, wherever it was computed."""
+    here = run_here()
+    if isinstance(here, lr.Attribution):
+        for name in attribution_result.AXES:
+            np.testing.assert_allclose(
+                getattr(there, name), getattr(here, name), atol=3e-4, err_msg=name
+            )
+    else:
+        assert_same_as(there, run_here, atol=3e-4)
     for name in here.tokens.__dataclass_fields__:
         np.testing.assert_array_equal(
             *_close(getattr(there.tokens, name), getattr(here.tokens, name)), err_msg=name
@@ -128,7 +132,7 @@ def once(settings):
 def test_each_recipe_says_there_what_it_says_here(client, server, llama, name):
     recipe = RECIPES[name]
     there, here = recipe(client), recipe(llama)
-    assert_same(there, here)
+    assert_same(there, partial(recipe, llama))
     assert there.certificate is here.certificate is None or there.certificate.passed
     record = there.provenance["jobs"]
     assert (record["host"], record["jobs"]) == (server.url, 1)
@@ -142,24 +146,24 @@ def test_each_recipe_says_there_what_it_says_here(client, server, llama, name):
 def test_each_recipe_goes_on_from_its_file(client, server, llama, tmp_path, name):
     recipe, path = RECIPES[name], tmp_path / "a.job"
     lr.submit(recipe.func, client, **recipe.keywords, path=path)
-    assert_same(lr.Job.load(path, client).result(), recipe(llama))
+    assert_same(lr.Job.load(path, client).result(), partial(recipe, llama))
     assert server.posts == 1
 
 
 def test_several_jobs_say_what_one_says(client, server, llama, once):
     there = lr.logit_lens(client, MANY, targets=[9])
-    assert_same(there, lr.logit_lens(llama, MANY, targets=[9]))
+    assert_same(there, partial(lr.logit_lens, llama, MANY, targets=[9]))
     assert there.provenance["jobs"]["jobs"] == server.posts == len(MANY)
     assert set(times_read(server).values()) == {1}
 
 
-def test_all_that_has_come_may_be_asked_for_again(client, server):
+def test_all_that_has_come_may_be_asked_for_again(client, server, llama):
     job = lr.submit(lr.generate_lens, client, PROMPTS, max_new_tokens=3, do_sample=False)
     first = job.result()
     asked = len(server.seen)
     again = job.result()
     assert len(again.tokens.id) == len(first.tokens.id) == 6
-    assert_same(again, first)
+    assert_same(again, partial(lr.generate_lens, llama, PROMPTS, max_new_tokens=3, do_sample=False))
     assert len(server.seen) == asked
 
 
@@ -177,7 +181,7 @@ def test_a_job_is_sent_and_not_waited_for(client, server, llama):
     assert job.status() == ("running", "Your job has started running.", 0, 1)
     assert job.status() == ("done", "", 1, 1)
     assert not server.asked("store")
-    assert_same(job.result(), lr.logit_lens(llama, PROMPTS))
+    assert_same(job.result(), partial(lr.logit_lens, llama, PROMPTS))
     assert job.status() == ("done", "", 1, 1)
     assert set(times_read(server).values()) == {1}
     assert server.url in repr(job)
@@ -233,7 +237,9 @@ def test_there_must_be_a_server_to_submit_to(llama, remote):
 
 @pytest.mark.parametrize("wrong", [print, "logit_lens", lr.load, None, 7])
 def test_what_is_submitted_is_a_recipe(client, server, wrong):
-    with pytest.raises(ValueError, match="the functions logit_lens, attribution"):
+    with pytest.raises(
+        ValueError, match="the functions attribution, decode_vectors, generate_lens and logit_lens"
+    ):
         lr.submit(wrong, client, PROMPTS)
     assert not server.seen
 
@@ -419,13 +425,13 @@ def test_what_a_failure_means(client, server, said, happened, todo):
 
 
 def test_an_exception_in_the_block_comes_back_as_one(client, server, monkeypatch):
-    def broken(model, shared, batch):
-        with model.trace(**batch["inputs"]):
+    def broken(model, plan, batch):
+        with model.trace(**batch.inputs):
             out = model.output.no_such_thing.save()
         return {"x": out}
 
     run = lr.logit_lens.prepare(client, PROMPTS)
-    run.block = broken
+    run.traced = broken
     error = failure(jobs.Job(run).result)
     assert "no_such_thing" in error.happened
     assert "Traceback" in str(error.__cause__)
@@ -648,7 +654,7 @@ def test_a_run_goes_on_where_a_job_failed(client, server, llama, once):
     server.script("response", loopback.ordinary, reports(Status.ERROR, "Replica was evicted."))
     error = failure(lambda: lr.logit_lens(client, MANY))
     assert error.job.status().done == 4
-    assert_same(error.job.result(), lr.logit_lens(llama, MANY))
+    assert_same(error.job.result(), partial(lr.logit_lens, llama, MANY))
     assert set(times_read(server).values()) == {1}
     assert server.posts == len(MANY) + 1
 
@@ -675,7 +681,7 @@ def test_a_run_goes_on_where_sending_ended(
         assert "job.send(again=True)" in error.todo
         assert server.posts == 3
         job.send(again=True)
-    assert_same(job.result(), lr.logit_lens(llama, MANY))
+    assert_same(job.result(), partial(lr.logit_lens, llama, MANY))
     assert set(times_read(server).values()) == {1}
     assert server.posts == len(MANY) + 1
 
@@ -701,7 +707,7 @@ def test_a_run_goes_on_where_the_client_ended(
     if again == "from its file":
         job = lr.Job.load(path, client)
         assert job.status().done >= 2
-    assert_same(job.result(), lr.logit_lens(llama, MANY))
+    assert_same(job.result(), partial(lr.logit_lens, llama, MANY))
     assert set(times_read(server).values()) == {1}
     assert server.posts == len(server.asked("store")) == len(MANY)
 
@@ -722,7 +728,7 @@ def test_a_run_goes_on_from_a_file_whose_process_died_while_it_sent(
             lr.submit(lr.logit_lens, client, MANY, path=path)
     job = lr.Job.load(path, client)
     assert "part 3 was being sent" in failure(job.result).happened
-    assert_same(job.send(again=True).result(), lr.logit_lens(llama, MANY))
+    assert_same(job.send(again=True).result(), partial(lr.logit_lens, llama, MANY))
     assert set(times_read(server).values()) == {1}
     assert server.posts == len(MANY)
 
@@ -746,7 +752,7 @@ def test_a_run_goes_on_in_another_process(client, server, llama, hub, once, tmp_
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    assert_same(lr.LensResult.load(out), lr.logit_lens(llama, MANY, layers=slice(1, None)))
+    assert_same(lr.LensResult.load(out), partial(lr.logit_lens, llama, MANY, layers=slice(1, None)))
     assert set(times_read(server).values()) == {1}
     assert server.posts == len(MANY) + 1
 
@@ -800,7 +806,7 @@ def told(path: Path) -> set[str]:
 def test_a_line_that_was_torn_never_happened(client, server, llama, once, tmp_path):
     path, torn = tmp_path / "a.job", tmp_path / "torn.job"
     lr.submit(lr.logit_lens, client, MANY[:2], path=path).result()
-    here, whole = lr.logit_lens(llama, MANY[:2]), path.read_bytes()
+    here, whole = partial(lr.logit_lens, llama, MANY[:2]), path.read_bytes()
     last = whole.rstrip(b"\n").rfind(b"\n") + 1
     for end in (last, last + 1, (last + len(whole)) // 2, len(whole) - 2):
         torn.write_bytes(whole[:end])
@@ -821,7 +827,7 @@ def test_a_line_that_was_torn_does_not_take_the_next_one_with_it(
         file.write('{"part": 0, "arri')
     job.result()
     fetched = len(server.asked("store"))
-    assert_same(lr.Job.load(path, client).result(), lr.logit_lens(llama, MANY[:2]))
+    assert_same(lr.Job.load(path, client).result(), partial(lr.logit_lens, llama, MANY[:2]))
     assert len(server.asked("store")) == fetched == 2
 
 
@@ -845,7 +851,7 @@ def test_a_result_in_the_file_that_was_spoilt_is_fetched_anew(client, server, ll
     job = lr.Job.load(path, client)
     error = failure(job.result)
     assert "not a whole result of this run" in error.happened
-    assert_same(error.job.result(), lr.logit_lens(llama, PROMPTS))
+    assert_same(error.job.result(), partial(lr.logit_lens, llama, PROMPTS))
     assert server.posts == 1
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import oracle
 import pytest
 import tiny
 import torch
+from agreement import (
+    assert_ranks,
+    assert_same_as,
+    assert_same_lens,
+    assert_same_tokens,
+    assert_top_ids,
+)
 from transformers import BatchEncoding
 
 import lens_recipes as lr
@@ -16,42 +24,15 @@ from lens_recipes.models.structure import anatomy as _anatomy
 from lens_recipes.recipes import logit_lens as _logit_lens
 from lens_recipes.run import batches
 from lens_recipes.trace import collect, operations
+from lens_recipes.trace.lens_head import LensHead
 
 FRANCE = "The capital of France is"
-NUMBERS = ["top_logprobs", "entropy", "kl_to_final", "logsumexp", "next_logprobs", "model_logprobs"]
-NUMBERS += ["final_logprobs", "target_logits", "target_logprobs"]
-IDS = ["top_ids", "final_ids", "target_ids", "next_ranks", "final_ranks", "target_ranks"]
 
 
-def assert_same(one, other, atol=1e-4, ranks_off_by=0):
-    """Two results say the same. Deep in a large vocabulary a rank may move by a token or two with rounding."""
-    for name in ("prompt", "position", "id", "next_id", "generated"):
-        np.testing.assert_array_equal(
-            getattr(one.tokens, name), getattr(other.tokens, name), err_msg=name
-        )
-    assert one.tokens.text == other.tokens.text
-    for name in NUMBERS:
-        np.testing.assert_allclose(
-            getattr(one, name), getattr(other, name), atol=atol, rtol=1e-4, err_msg=name
-        )
-    for name in IDS:
-        off = ranks_off_by if name.endswith("_ranks") else 0
-        np.testing.assert_allclose(
-            getattr(one, name), getattr(other, name), atol=off, rtol=off * 1e-3, err_msg=name
-        )
-    for token in range(
-        len(one.tokens)
-    ):  # the width of the tracked axis is that of the widest prompt
-        kept, expected = one.tracked_ids[token] >= 0, other.tracked_ids[token] >= 0
-        np.testing.assert_array_equal(
-            one.tracked_ids[token, kept], other.tracked_ids[token, expected]
-        )
-        np.testing.assert_allclose(
-            one.tracked_logprobs[:, token, kept],
-            other.tracked_logprobs[:, token, expected],
-            atol=atol,
-            rtol=1e-4,
-        )
+def assert_same(one, other, atol=1e-4):
+    """Two results say the same."""
+    assert_same_tokens(one, other)
+    assert_same_lens(one, other, atol=atol, rtol=1e-4)
 
 
 def ids_of(model, text):
@@ -90,7 +71,7 @@ def test_every_layer_is_hugging_faces_hidden_state_through_norm_and_head(smollm2
         ]  # the last one comes normed
         logits = torch.stack([module.lm_head(h)[0] for h in normed])
     expected = oracle.metrics(logits, out.logits[0], k=5)
-    np.testing.assert_array_equal(result.top_ids, expected["top_ids"])
+    assert_top_ids(result.top_ids, expected["logprobs"], 2e-4)
     np.testing.assert_allclose(result.top_logprobs, expected["top_logprobs"], atol=1e-4)
     np.testing.assert_allclose(result.entropy, expected["entropy"], atol=1e-4)
     np.testing.assert_allclose(result.kl_to_final, expected["kl_to_final"], atol=1e-4)
@@ -99,8 +80,7 @@ def test_every_layer_is_hugging_faces_hidden_state_through_norm_and_head(smollm2
         result.target_logprobs[..., 0], expected["logprobs"][..., target], atol=1e-4, rtol=1e-5
     )
     np.testing.assert_allclose(result.target_logits[..., 0], logits[..., target], atol=1e-3)
-    ranks = oracle.rank(logits, np.full(logits.shape[:2], target))
-    np.testing.assert_allclose(result.target_ranks[..., 0], ranks, atol=2)
+    assert_ranks(result.target_ranks[..., 0], expected["logprobs"], target, 2e-4)
     at = expected["logprobs"][:, np.arange(len(ids) - 1), ids[1:]]
     np.testing.assert_allclose(result.next_logprobs[:, :-1], at, atol=1e-4, rtol=1e-5)
     assert np.isnan(result.next_logprobs[:, -1]).all()
@@ -115,8 +95,10 @@ def test_prompts_of_different_lengths_give_what_each_gives_alone(smollm2):
     )
     assert len(together) == len(prompts)
     for number, prompt in enumerate(prompts):
-        alone = lr.logit_lens(smollm2, prompt, targets=targets[number], positions=slice(-3, None))
-        assert_same(together[number], alone, ranks_off_by=3)
+        alone = partial(
+            lr.logit_lens, smollm2, prompt, targets=targets[number], positions=slice(-3, None)
+        )
+        assert_same_as(together[number], alone, atol=1e-4, rtol=1e-4)
 
 
 # -- prompts -----------------------------------------------------------
@@ -168,7 +150,7 @@ def test_forty_prompts_in_several_batches_come_back_in_order(llama):
     ]
     options = {"targets": [7, 50], "max_bytes": tiny.STRING_VOCAB * 4 * 40}
     sizes = [
-        len(batch["inputs"]["input_ids"])
+        len(batch.inputs["input_ids"])
         for batch in lr.logit_lens.prepare(llama, prompts, **options).batches
     ]
     together = lr.logit_lens(llama, prompts, **options)
@@ -203,7 +185,7 @@ def test_without_a_tokenizer_prompts_are_run_in_groups_of_equal_length():
     model = lr.load(tiny.llama())
     prompts = [tiny.random_ids(1, n, seed=n)[0].tolist() for n in (4, 6, 4)]
     batches = lr.logit_lens.prepare(model, prompts).batches
-    assert [tuple(batch["inputs"]["input_ids"].shape) for batch in batches] == [(2, 4), (1, 6)]
+    assert [tuple(batch.inputs["input_ids"].shape) for batch in batches] == [(2, 4), (1, 6)]
     together = lr.logit_lens(model, prompts)
     for number, prompt in enumerate(prompts):
         assert_same(together[number], lr.logit_lens(model, prompt))
@@ -327,7 +309,7 @@ def test_the_raw_stream_is_marked_and_still_certified(llama):
     for handle in handles:
         handle.remove()
     expected = oracle.metrics(logits, final, k=5)
-    np.testing.assert_array_equal(raw.top_ids, expected["top_ids"])
+    assert_top_ids(raw.top_ids, expected["logprobs"], 1e-3)
     np.testing.assert_allclose(raw.top_logprobs, expected["top_logprobs"], atol=1e-4, rtol=1e-4)
 
 
@@ -366,7 +348,7 @@ def test_a_model_in_training_mode_is_refused(llama):
 
 def changed(model, **changes):
     """Put a wrong anatomy in the place of the right one, for this model only."""
-    _anatomy._known[model._module] = dataclasses.replace(lr.anatomy(model), **changes)
+    _anatomy._anatomies[model._module] = dataclasses.replace(lr.anatomy(model), **changes)
 
 
 def assert_refused(model, cause, prompts=None):
@@ -461,10 +443,13 @@ def test_batch_row_0_in_place_of_every_row_is_refused(monkeypatch):
 
 def test_columns_that_are_off_by_one_are_refused(monkeypatch):
     """What forgetting the padding would do."""
-    cut = _logit_lens.make_batches
+    make_batches = _logit_lens.make_batches
 
     def shifted(*args):
-        return [dataclasses.replace(b, columns=(b.columns - 1).clamp(min=0)) for b in cut(*args)]
+        batches, token_prompts = make_batches(*args)
+        places = batches[0].places
+        shifted_places = places._replace(columns=(places.columns - 1).clamp(min=0))
+        return [batches[0]._replace(places=shifted_places)], token_prompts
 
     monkeypatch.setattr(_logit_lens, "make_batches", shifted)
     assert_refused(lr.load(tiny.llama()), "Likely cause")
@@ -472,12 +457,12 @@ def test_columns_that_are_off_by_one_are_refused(monkeypatch):
 
 def test_a_raw_lens_with_a_skipped_norm_in_its_certificate_is_refused(monkeypatch):
     """apply_norm=False does not switch the check off."""
-    unembed = _logit_lens.unembed
+    tiles = LensHead.tiles
 
-    def normless(model, tail, weight, scratch, rows, norm=True):
-        return unembed(model, tail, weight, scratch, rows, False)
+    def normless(head, rows, apply_norm=True):
+        return tiles(head, rows, False)
 
-    monkeypatch.setattr(_logit_lens, "unembed", normless)
+    monkeypatch.setattr(LensHead, "tiles", normless)
     with pytest.raises(lr.LensError, match="NOT CERTIFIED"):
         lr.logit_lens(lr.load(tiny.llama()), [7, 8, 9], apply_norm=False)
 

@@ -14,8 +14,12 @@ from hostile import cell_words
 from test_notebook import contrast
 
 import lens_recipes as lr
-from lens_recipes.arrays.metrics import METRICS, metric_values, output_site
-from lens_recipes.views.figures.base.color import color_axis, colorscale, hexadecimal, luminance
+from lens_recipes.arrays.lens import AXES
+from lens_recipes.arrays.metrics import METRICS, measured_metrics, metric_values, output_site
+from lens_recipes.arrays.metrics.entry import Limits, Metric
+from lens_recipes.cli.logit_lens import Metric as ShellMetric
+from lens_recipes.views.figures.base.color import color_axis, colorscale
+from lens_recipes.views.figures.base.contrast import hexadecimal, luminance
 
 PROMPTS = ["some words to begin with", "and others"]
 
@@ -92,6 +96,61 @@ def test_a_pair_that_means_nothing_is_refused(result, metric, of, words):
         metric_values(result[0], metric, of)
 
 
+# -- the table ---------------------------------------------------------
+
+
+def test_what_is_measured_is_an_array_of_a_result_for_each_site_and_token(result):
+    assert [metric.name for metric in measured_metrics()] == ["entropy", "kl"]
+    for metric in measured_metrics():
+        assert AXES[metric.array] == ("site", "token")
+        values, name = metric_values(result[0], metric.name)
+        np.testing.assert_array_equal(values, getattr(result[0], metric.array))
+        assert name == metric.label
+        assert metric.heading
+
+
+def test_a_metric_that_is_computed_is_one_more_entry(result, monkeypatch):
+    """Its numbers, its colours and its figure need nothing else."""
+    margin = Metric(
+        name="margin",
+        title="margin",
+        unit="nats",
+        about="all",
+        source=lambda result: result.top_logprobs[..., 0] - result.top_logprobs[..., 1],
+        better="high",
+        scale="Viridis",
+        limits=lambda vocab: Limits(low=0.0),
+    )
+    monkeypatch.setitem(METRICS, "margin", margin)
+    one = result[0]
+    expected = one.top_logprobs[..., 0] - one.top_logprobs[..., 1]
+    values, name = metric_values(one, "margin")
+    np.testing.assert_array_equal(values, expected)
+    assert name == "margin (nats)"
+    np.testing.assert_array_equal(lr.heatmap(one, metric="margin").data[0].z[:-1], expected)
+    with pytest.raises(ValueError, match="leave `of` out"):
+        metric_values(one, "margin", "next")
+
+
+def test_vectors_have_no_run_to_compare_with(result):
+    vectors = dataclasses.replace(result, sites=[lr.Site(None, "vector")])
+    assert all(metric.fits(result) for metric in METRICS.values())
+    unfit = [metric.name for metric in METRICS.values() if not metric.fits(vectors)]
+    assert unfit == ["kl", "loss"]
+
+
+def test_the_shell_offers_the_metrics_that_say_so():
+    assert list(ShellMetric) == [metric.name for metric in METRICS.values() if metric.in_shell]
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=list(METRICS))
+def test_a_metric_says_how_it_is_written_and_called(metric):
+    assert METRICS[metric.name] is metric
+    assert metric.label == metric.title + (f" ({metric.unit})" if metric.unit else "")
+    assert metric.axis_title.startswith(metric.title)
+    assert metric.format_value(1234.0) == ("1,234" if metric.name == "rank" else "1234")
+
+
 # -- colours -----------------------------------------------------------
 
 
@@ -123,7 +182,7 @@ BEST = {"prob": 1.0, "logprob": 0.0, "rank": 0.0, "entropy": 0.0, "kl": 0.0, "lo
 
 def brightness(metric, numbers):
     axis = color_axis(metric, np.array([numbers]), 1000)
-    part = (axis.z - axis.limits["zmin"]) / (axis.limits["zmax"] - axis.limits["zmin"])
+    part = (axis.values - axis.limits["zmin"]) / (axis.limits["zmax"] - axis.limits["zmin"])
     shades = plotly.colors.sample_colorscale(
         colorscale(metric), part[0].tolist(), colortype="tuple"
     )
@@ -202,8 +261,8 @@ def test_the_range_of_colours_holds_every_number(metric):
         numbers = np.abs(numbers)
     numbers[0, 0] = np.nan
     axis = color_axis(metric, numbers, 1000)
-    assert np.isnan(axis.z[0, 0])
-    rest = axis.z[~np.isnan(axis.z)]
+    assert np.isnan(axis.values[0, 0])
+    rest = axis.values[~np.isnan(axis.values)]
     assert (axis.limits["zmin"] <= rest).all()
     assert (rest <= axis.limits["zmax"]).all()
     if METRICS[metric].two_sided:
@@ -216,8 +275,8 @@ def test_the_range_of_colours_holds_every_number(metric):
 def test_infinities_take_the_end_of_the_scale():
     z = np.array([[0.0, -np.inf], [np.inf, -3.0]])
     axis = color_axis("logprob", z, 100)
-    assert axis.z[0, 1] == axis.limits["zmin"] == pytest.approx(-math.log(100))
-    assert color_axis("kl", np.array([[1.0, np.inf]]), 100).z[0, 1] == 1.0
+    assert axis.values[0, 1] == axis.limits["zmin"] == pytest.approx(-math.log(100))
+    assert color_axis("kl", np.array([[1.0, np.inf]]), 100).values[0, 1] == 1.0
     assert color_axis("logit", np.full((2, 2), np.nan), 100).limits == {}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import importlib
 import json
 import re
 import subprocess
@@ -12,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import lens_recipes
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -140,3 +144,48 @@ def test_the_wheel_holds_all_that_the_package_needs(tmp_path):
         "lens_recipes",
         f"lens_recipes-{PROJECT['version']}.dist-info",
     }
+
+
+# -- public names ------------------------------------------------------
+
+
+def test_type_checkers_see_the_public_names_of_the_table():
+    """Each is imported from the module that the table names, and exported again as itself."""
+    tree = ast.parse((ROOT / "lens_recipes" / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    seen = [
+        (statement.module, alias.name, alias.asname)
+        for statement in block.body
+        for alias in statement.names
+    ]
+    told = [
+        (f"lens_recipes.{module}", name, name)
+        for module, names in lens_recipes._PUBLIC_NAMES.items()
+        for name in names
+    ]
+    assert sorted(seen) == sorted(told)
+
+
+def test_each_public_name_is_named_once_and_is_there():
+    names = [name for names in lens_recipes._PUBLIC_NAMES.values() for name in names]
+    assert sorted(names) == lens_recipes.__all__ == dir(lens_recipes)
+    assert len(set(names)) == len(names)
+    for module, found in lens_recipes._PUBLIC_NAMES.items():
+        for name in found:
+            value = getattr(importlib.import_module(f"lens_recipes.{module}"), name)
+            assert getattr(lens_recipes, name) is value
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        _ = lens_recipes.no_such_name
+
+
+@pytest.mark.parametrize("name", ["Job", "submit", "estimate"])
+def test_a_process_that_asks_for_a_job_knows_every_recipe(name):
+    """Nothing else has imported them: the file of a job names its recipe."""
+    code = (
+        f"import lens_recipes as lr; lr.{name}\n"
+        "from lens_recipes.run.registry import RECIPES\n"
+        "print(*sorted(RECIPES))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["attribution", "decode_vectors", "generate_lens", "logit_lens"]

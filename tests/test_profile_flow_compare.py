@@ -18,8 +18,8 @@ from lens_recipes.arrays.lens import AXES
 from lens_recipes.arrays.metrics import DIVERGING, METRICS
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.figures.base.style import COLORS, DASHES
-from lens_recipes.views.figures.compare.pairs import common, spans
-from lens_recipes.views.figures.rank_flow import GREY
+from lens_recipes.views.figures.compare.pairs import common_sites, describe_sites
+from lens_recipes.views.figures.layers.rank_flow import GREY
 from lens_recipes.views.words import probability
 
 PARTS = ("attn_out", "mlp_out", "resid_post")
@@ -599,8 +599,8 @@ def test_sites_in_words():
         *(lr.Site(n) for n in (0, 1, 2, 5, 7, 8)),
         lr.Site(3, "head_out", 1),
     ]
-    assert spans(sites) == "embed; head_out 3; layers 0–2, 5, 7–8"
-    assert spans([lr.Site(4)]) == "layer 4"
+    assert describe_sites(sites) == "embed; head_out 3; layers 0–2, 5, 7–8"
+    assert describe_sites([lr.Site(4)]) == "layer 4"
 
 
 @settings(max_examples=60, deadline=None)
@@ -611,11 +611,13 @@ def test_common_sites_are_the_intersection_in_order(result, one, two):
         for layers in (one, two)
     )
     if one & two:
-        assert common(pair, ("A", "B"), None) == [lr.Site(layer) for layer in sorted(one & two)]
+        assert common_sites(pair, ("A", "B"), None) == [
+            lr.Site(layer) for layer in sorted(one & two)
+        ]
     else:
         refused(
-            ["no site that both have", f"A has {spans(pair[0].sites)}", "layers="],
-            common,
+            ["no site that both have", f"A has {describe_sites(pair[0].sites)}", "layers="],
+            common_sites,
             pair,
             ("A", "B"),
             None,

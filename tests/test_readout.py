@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import oracle
 import pytest
 import torch
+from agreement import assert_ranks, assert_top_ids
 from beartype import beartype
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 
 from lens_recipes.trace import operations
-from lens_recipes.trace import readout as module
-from lens_recipes.trace.buffers import token_axis
-from lens_recipes.trace.lens_head import unembed, whole_tiles
+from lens_recipes.trace.lens_head import LOGITS_AT_ONCE, LensHead, whole_tiles
 from lens_recipes.trace.operations import (
     CastTo,
     Elementwise,
@@ -24,8 +21,13 @@ from lens_recipes.trace.operations import (
     ModuleCall,
     first_of,
     model_logits,
+    split_at_unembedding,
 )
-from lens_recipes.trace.readout import readout
+from lens_recipes.trace.plan import SiteRead
+from lens_recipes.trace.readout import readout as module
+from lens_recipes.trace.readout import scan as scan_module
+from lens_recipes.trace.readout.buffers import token_axis
+from lens_recipes.trace.readout.readout import ReadoutOptions, readout
 
 HUGE = 2**30
 D_MODEL = 6
@@ -53,19 +55,28 @@ def world(n_layers, n_tokens, vocab, n_want=2, seed=0, scale=2.0):
 def run(world, reads=None, *, n_sites=None, top_k=3, track="top1", max_tracked=32, max_bytes=HUGE):
     streams, to_logits, final, where, wanted = world
     reads = reads or [(layer, True) for layer in range(len(streams))]
-    return readout(
-        streams,
-        reads,
-        lambda rows, norm: whole_tiles(to_logits(rows, norm)),
-        final,
-        where,
-        wanted,
-        n_sites=len(reads) if n_sites is None else n_sites,
-        top_k=top_k,
-        track=track,
-        max_tracked=max_tracked,
-        max_bytes=max_bytes,
-    )
+    n_sites = len(reads) if n_sites is None else n_sites
+    options = ReadoutOptions(n_sites, top_k, track, max_tracked, max_bytes)
+    rows, sites = of_sites(streams, reads)
+    return readout(rows, sites, Head(to_logits), final, where, wanted, options)
+
+
+class Head:
+    """What `readout` needs of a `LensHead`."""
+
+    logits_at_once = LOGITS_AT_ONCE
+
+    def __init__(self, to_logits):
+        self.to_logits = to_logits
+
+    def tiles(self, rows, apply_norm):
+        return whole_tiles(self.to_logits(rows, apply_norm))
+
+
+def of_sites(streams, reads):
+    """The rows of each read, and how they are decoded."""
+    rows = [streams[layer] for layer, _ in reads]
+    return rows, [SiteRead(layer, apply_norm=norm) for layer, norm in reads]
 
 
 def check(found, world, reads, n_sites, top_k):
@@ -78,7 +89,7 @@ def check(found, world, reads, n_sites, top_k):
     for site, (layer, norm) in enumerate(reads[:n_sites]):
         logits = to_logits(streams[layer], norm)
         expected = oracle.metrics(logits, said, k=top_k)
-        np.testing.assert_array_equal(found["top_ids"][site], expected["top_ids"])
+        assert_top_ids(found["top_ids"][site], expected["logprobs"], 1e-5)
         np.testing.assert_allclose(found["top_logprobs"][site], expected["top_logprobs"], atol=1e-4)
         np.testing.assert_allclose(found["entropy"][site], expected["entropy"], atol=1e-4)
         np.testing.assert_allclose(found["kl"][site], expected["kl_to_final"], atol=1e-4)
@@ -92,7 +103,7 @@ def check(found, world, reads, n_sites, top_k):
             np.testing.assert_allclose(logprobs[asked], at[asked], atol=1e-4, rtol=1e-4)
             assert np.isnan(logprobs[~asked]).all()
             ranks = found["wanted_ranks"][site, :, column].numpy()
-            np.testing.assert_array_equal(ranks[asked], oracle.rank(logits, ids.clip(0))[asked])
+            assert_ranks(ranks[asked], expected["logprobs"][asked], ids[asked], 1e-5)
             assert (ranks[~asked] == -1).all()
         for m, ids in enumerate(found["tracked_ids"].numpy().T):
             kept = ids >= 0
@@ -372,10 +383,40 @@ def test_a_tail_is_replayed_step_by_step():
 
         for norm in (True, False):
             expected = (modules["out"](rows + norm)[:, :4] * 2 / 3).tanh().bfloat16().float()
-            found, tiles = unembed(Model(), tail, None, {}, rows, norm)
+            head = LensHead(Model(), tail)
+            found, tiles = head.tiles(rows, norm)
+            assert torch.equal(head(rows[:, None], apply_norm=norm)[:, 0], found)
             assert [part.stop for part in tiles] == [found.shape[-1]]
             assert found.dtype == torch.float32
             torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+HEAD = ModuleCall("head", is_norm=False, device=None)
+NORM = ModuleCall("norm", is_norm=True, device=None)
+CAP = [Elementwise("div", (30.0,)), Elementwise("tanh", ()), Elementwise("mul", (30.0,))]
+SCALE = Elementwise("mul", (0.25,))
+
+
+@pytest.mark.parametrize(
+    ("after", "n_linear"),
+    [
+        ([], 0),
+        ([SCALE], 1),
+        (CAP, 0),
+        ([SCALE, *CAP], 1),
+        ([SCALE, Elementwise("tanh", ()), Elementwise("mul", (30.0,))], 1),  # not divided by 30
+        ([SCALE, Elementwise("tanh", ())], 1),
+        ([Elementwise("sigmoid", ()), SCALE], 0),
+        ([Elementwise("mul", (1 / 30,)), *CAP[1:], SCALE], 0),
+        ([CastTo("float32"), *CAP], 1),
+    ],
+)
+def test_a_softcap_begins_with_its_division_and_any_other_bend_with_itself(after, n_linear):
+    operations_of_head = [NORM, HEAD, *after]
+    split = split_at_unembedding(operations_of_head)
+    assert split.before == [NORM]
+    assert split.linear == [HEAD, *after[:n_linear]]
+    assert split.softcap == after[n_linear:]
 
 
 # -- shapes, checked while it runs -------------------------------------
@@ -384,35 +425,24 @@ def test_a_tail_is_replayed_step_by_step():
 @pytest.mark.parametrize("max_bytes", [1, 5_000, HUGE])
 @pytest.mark.parametrize("track", [None, "top1", 2])
 def test_the_shapes_in_the_annotations_are_those_of_the_tensors(monkeypatch, max_bytes, track):
-    shaped = (
-        "_scan",
-        "_sums",
-        "_block_maxima",
-        "_top",
-        "_numbers",
-        "_at",
-        "_tracked",
-    )
-    for name, value in {
-        "Callable": Callable,
-        "Iterator": Iterator,
-        "Tiles": tuple[torch.Tensor, Iterator],
-    }.items():
-        monkeypatch.setattr(module, name, value, raising=False)
+    shaped = {
+        module: ("site_numbers", "ranks_of", "logits_at", "tracked_ids", "logit_errors", "scan"),
+        scan_module: ("sum_tiles", "maxima_of_groups", "largest"),
+    }
     monkeypatch.setattr(
         operations, "model_logits", jaxtyped(operations.model_logits, typechecker=beartype)
     )
-    for name in shaped:
-        monkeypatch.setattr(module, name, jaxtyped(getattr(module, name), typechecker=beartype))
+    for home, names in shaped.items():
+        for name in names:
+            checked = jaxtyped(getattr(home, name), typechecker=beartype)
+            monkeypatch.setattr(home, name, checked)
+    monkeypatch.setattr(module, "LensHead", Head)
     checked = jaxtyped(readout, typechecker=beartype)
     streams, to_logits, final, where, wanted = world(n_layers=3, n_tokens=4, vocab=17)
     reads = [(0, True), (1, False), (2, True)]
-    options = {"n_sites": 2, "top_k": 3, "track": track, "max_tracked": 32, "max_bytes": max_bytes}
-
-    def tiled(rows, norm):
-        return whole_tiles(to_logits(rows, norm))
-
-    checked(streams, reads, tiled, final, where, wanted, **options)
+    options = ReadoutOptions(2, 3, track, 32, max_bytes)
+    rows, sites = of_sites(streams, reads)
+    checked(rows, sites, Head(to_logits), final, where, wanted, options)
     assert operations.model_logits((final,)) is final
     with pytest.raises(Exception, match="final_logits"):
-        checked(streams, reads, tiled, final[0], where, wanted, **options)
+        checked(rows, sites, Head(to_logits), final[0], where, wanted, options)

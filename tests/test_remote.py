@@ -10,9 +10,9 @@ import pytest
 import strict_local
 import tiny
 import torch
+from agreement import assert_same_lens
 
 import lens_recipes as lr
-from lens_recipes.arrays.lens import AXES
 
 # What the recipe may need here, and a server may lack.
 NOT_THERE = ("lens_recipes", "jaxtyping", "plotly", "platformdirs", "rich", "tqdm", "typer")
@@ -30,10 +30,7 @@ def test_a_server_without_this_package_gives_the_same_result(llama, monkeypatch,
     there = lr.logit_lens(llama, prompts, targets=targets, remote="local", **options)
     assert there.certificate.passed
     assert there.provenance["remote"] is True
-    for name in AXES:
-        np.testing.assert_allclose(
-            getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name
-        )
+    assert_same_lens(there, here, atol=2e-4)
 
 
 def test_the_strict_simulation_is_strict(llama, monkeypatch):
@@ -70,10 +67,7 @@ def test_components_on_a_server_without_this_package(llama, monkeypatch, options
     there = lr.logit_lens(llama, "one prompt", targets=[260], remote="local", **options)
     assert there.certificate.max_block_error < 1e-5
     assert there.sites == here.sites
-    for name in AXES:
-        np.testing.assert_allclose(
-            getattr(there, name), getattr(here, name), atol=2e-4, err_msg=name
-        )
+    assert_same_lens(there, here, atol=2e-4)
 
 
 @pytest.mark.parametrize("unit", ["layer", "component", "head"])

@@ -18,7 +18,7 @@ from plotly.colors import get_colorscale, hex_to_rgb, sample_colorscale
 import lens_recipes as lr
 from lens_recipes.arrays.metrics import METRICS, metric_values
 from lens_recipes.arrays.text import escape_page_text, visible_token
-from lens_recipes.views.figures.base.color import luminance
+from lens_recipes.views.figures.base.contrast import luminance
 
 # Without them a browser that may not reach anything asks for updates all the time.
 QUIET = [

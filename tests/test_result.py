@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import lens_recipes as lr
+from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.lens import AXES
-from lens_recipes.views import files
+from lens_recipes.views.files import result_file as files
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]
 SUFFIXES = [".json", ".npz"]
@@ -332,7 +333,7 @@ def test_numbers_of_a_result_agree_with_each_other(result):
 def with_ranks(result, ranks):
     """The first tokens of a result with the given ranks of the final answer, [site, token]."""
     ranks = np.array(ranks, dtype=np.int32)
-    return dataclasses.replace(result, final_ranks=ranks)
+    return dataclasses.replace(result, final_ranks=ranks, sites=result.sites[: len(ranks)])
 
 
 def test_settled_is_where_the_answer_becomes_top_1_and_stays(result):
@@ -375,6 +376,10 @@ def test_every_view_shows_the_mark(result):
         result, provenance={**result.provenance, "arguments": {"apply_norm": False}}
     )
     assert result.mark == ""
+    assert is_certified(result)
+    assert not is_certified(dataclasses.replace(result, certificate=None))
+    assert not is_certified(failed)
+    assert not is_certified(raw)
     for marked, word in ((failed, "NOT CERTIFIED"), (raw, "not applied")):
         assert word in marked.mark
         for view in (str(marked), marked.summary(), str(marked[0])):

@@ -26,8 +26,7 @@ from lens_recipes.arrays.lens import AXES
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.tables.attribution import target_rows
 from lens_recipes.views.tables.grids import truncate
-from lens_recipes.views.tables.selection import FORMATS
-from lens_recipes.views.tables.table import NARROWEST, render
+from lens_recipes.views.tables.table import FORMATS, NARROWEST, render
 from lens_recipes.views.words import about_token, probability, prompt_end, signed
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]

@@ -15,7 +15,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from lens_recipes.models.vocabulary import _BYTES, token_text, token_texts
 from lens_recipes.run import batches
-from lens_recipes.run.prompts import check_ids, encode, pick_indices, target_ids
+from lens_recipes.run.request.prompts import encode
+from lens_recipes.run.request.selection import check_ids, pick_indices, target_ids
 
 FRANCE, FOX = "The capital of France", "The quick brown fox jumps over"
 often = settings(deadline=None, derandomize=True, max_examples=50)

@@ -21,7 +21,8 @@ from lens_recipes.arrays.sites import (
 )
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.figures.base.style import COLORS, DASHES
-from lens_recipes.views.figures.trajectory import top_tokens, trajectory
+from lens_recipes.views.figures.layers.top_tokens import top_tokens
+from lens_recipes.views.figures.layers.trajectory import trajectory
 from lens_recipes.views.words import probability
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]

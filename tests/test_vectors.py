@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 
 import numpy as np
 import oracle
@@ -11,6 +12,7 @@ import pytest
 import strict_local
 import tiny
 import torch
+from agreement import assert_same_lens, assert_top_ids, listing_all
 from test_remote import NOT_THERE
 
 import lens_recipes as lr
@@ -52,11 +54,10 @@ def captured(module, layer, ids):
     return found[0].detach().flatten(0, 1)
 
 
-def same(result, other, names=TOLD, atol=1e-5, err=""):
+def same(result, other, names=TOLD, atol=1e-5, everything=None):
     for name in names:
-        mine, theirs = getattr(result, name), getattr(other, name)
-        assert mine.shape == theirs.shape, name
-        np.testing.assert_allclose(mine, theirs, atol=atol, rtol=1e-5, err_msg=f"{name} {err}")
+        assert getattr(result, name).shape == getattr(other, name).shape, name
+    assert_same_lens(result, other, atol=atol, rtol=1e-5, names=names, everything=everything)
 
 
 def linear_logits(model, rows, ids):
@@ -74,11 +75,13 @@ def test_a_captured_stream_says_what_the_lens_says_there(family, norm):
     module = tiny.FAMILIES[family]()
     model, ids = lr.load(module), tiny.random_ids(batch=2, length=6, seed=4)
     for layer in (0, len(oracle.blocks_of(module)) - 1):
-        lens = lr.logit_lens(model, ids, layers=layer, targets=[7, 11], top_k=4, apply_norm=norm)
+        lens = partial(
+            lr.logit_lens, model, ids, layers=layer, targets=[7, 11], top_k=4, apply_norm=norm
+        )
         mine = lr.decode_vectors(
             model, captured(module, layer, ids), targets=[7, 11], top_k=4, apply_norm=norm
         )
-        same(mine, lens, atol=1e-4, err=f"at layer {layer}")
+        same(mine, lens(), atol=1e-4, everything=listing_all(lens))
 
 
 @pytest.mark.parametrize("family", ["gemma2", "cohere", "opt_project", "gpt2", "phi"])
@@ -103,11 +106,13 @@ def test_in_half_precision_too(family, dtype):
     """The stream of a half-precision model is decoded in its own precision."""
     module = tiny.FAMILIES[family]().to(dtype)
     model, ids = lr.load(module), tiny.random_ids(batch=1, length=6, seed=4)
-    lens = lr.logit_lens(model, ids, layers=1, targets=[7])
+    run = partial(lr.logit_lens, model, ids, layers=1, targets=[7])
+    lens, everything = run(), listing_all(run)
     rows = captured(module, 1, ids)
     assert rows.dtype == dtype
-    same(lr.decode_vectors(model, rows, targets=[7]), lens, atol=1e-4)
-    same(lr.decode_vectors(model, rows.double().numpy(), targets=[7]), lens, atol=1e-4)
+    for given in (rows, rows.double().numpy()):
+        mine = lr.decode_vectors(model, given, targets=[7])
+        same(mine, lens, atol=1e-4, everything=everything)
 
 
 # -- which vectors are alike -------------------------------------------
@@ -250,8 +255,8 @@ def test_chunks_change_nothing(llama, some, monkeypatch, max_bytes, tiles):
     """However small the budget, and whichever way the unembedding is made."""
     if not tiles:
         monkeypatch.setattr(module_of_vectors, "plain_head", lambda *_: None)
-    whole = lr.decode_vectors(llama, some, targets=[7, 11])
-    same(lr.decode_vectors(llama, some, targets=[7, 11], max_bytes=max_bytes), whole)
+    whole = partial(lr.decode_vectors, llama, some, targets=[7, 11])
+    same(whole(max_bytes=max_bytes), whole(), everything=listing_all(whole))
 
 
 def test_thousands_of_vectors(llama):
@@ -400,7 +405,7 @@ def test_what_a_real_neuron_writes(smollm2):
     with torch.no_grad():
         own = module.lm_head(module.model.norm(torch.stack([neuron, -neuron]))).log_softmax(-1)
     np.testing.assert_allclose(result.top_logprobs[0], own.topk(5).values, atol=1e-4)
-    np.testing.assert_array_equal(result.top_ids[0], own.topk(5).indices)
+    assert_top_ids(result.top_ids[0], own.numpy(), 1e-4)
     assert result.target_ranks[0, 0, 0] == 0
     assert result.target_ranks[0, 1, 0] > 10_000
     assert "·work" in str(result)
@@ -450,8 +455,10 @@ def test_no_vector_is_sent_with_a_graph_behind_it(llama, monkeypatch):
 def test_vectors_go_where_the_model_is(some, remote, device):
     """The server's GPU is not ours: vectors from here are taken to the stream there, and back."""
     model = lr.load(tiny.llama(vocab_size=VOCAB).cuda(), tokenizer=tiny.tiny_tokenizer())
-    here = lr.decode_vectors(lr.load(tiny.llama(vocab_size=VOCAB)), some, targets=[7])
-    same(lr.decode_vectors(model, some.to(device), targets=[7], remote=remote), here, atol=1e-3)
+    on_cpu = lr.load(tiny.llama(vocab_size=VOCAB))
+    here = partial(lr.decode_vectors, on_cpu, some, targets=[7])
+    there = lr.decode_vectors(model, some.to(device), targets=[7], remote=remote)
+    same(there, here(), atol=1e-3, everything=listing_all(here))
 
 
 # -- mistakes ----------------------------------------------------------

@@ -81,7 +81,7 @@ def test_half_precision_does_not_hide_a_missing_softcap(monkeypatch):
     model = lr.load(tiny.FAMILIES["gemma2"]().to(torch.bfloat16))
     parts = lr.anatomy(model)
     tail = [step for step in parts.tail if not isinstance(step, Elementwise)]
-    monkeypatch.setitem(_anatomy._known, model._module, replace(parts, tail=tail))
+    monkeypatch.setitem(_anatomy._anatomies, model._module, replace(parts, tail=tail))
     with pytest.raises(lr.LensError, match="NOT CERTIFIED"):
         lr.logit_lens(model, IDS)
 

@@ -1,8 +1,8 @@
 """Small random decoders and a small tokenizer, built in memory from transformers configs.
 
-Every builder is deterministic, runs in a fraction of a second and downloads nothing. The weights are
-moved away from their initial values by :func:`unsettle`, so that a lens that forgets a norm's bias, a soft
-cap or a logit scale gives visibly wrong log-probabilities.
+Every builder is deterministic, runs in a fraction of a second and downloads nothing. The weights
+are moved away from their initial values by :func:`unsettle`, so that a lens that forgets a norm's
+bias, a soft cap or a logit scale gives visibly wrong log-probabilities.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def _is_matrix(module: nn.Module) -> bool:
 def unsettle(model: nn.Module, seed: int, logit_std: float = 4.0, gain: float = 1.2) -> None:
     """Move every norm scale, bias and matrix off its initial value, in place.
 
-    Norm scales are moved by *adding* a random amount, which is right both for scales centred on one and for
-    scales centred on zero (those applied as 1 + w). Matrices are drawn so that they multiply the size of
-    their input by about `gain`; the embeddings and the output head so that the head, on a normalised input,
-    gives logits with a standard deviation of about `logit_std`.
+    Norm scales are moved by *adding* a random amount, which is right both for scales centred on one
+    and for scales centred on zero (those applied as 1 + w). Matrices are drawn so that they
+    multiply the size of their input by about `gain`; the embeddings and the output head so that the
+    head, on a normalised input, gives logits with a standard deviation of about `logit_std`.
     """
     generator = torch.Generator().manual_seed(seed)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -525,8 +525,8 @@ def rwkv() -> Model:
 def rwkv_halved() -> Model:
     """RWKV deep enough for its rescaling: outside the blocks, the stream is halved after every second one.
 
-    The last block's output is halved too before the final norm, which tells only through the norm's epsilon.
-    The first forward pass rescales weights in place to match.
+    The last block's output is halved too before the final norm, which tells only through the norm's
+    epsilon. The first forward pass rescales weights in place to match.
     """
     return _build(_rwkv_config(rescale_every=2))
 
@@ -749,7 +749,8 @@ _CHAT_TEMPLATE = (
 def tiny_tokenizer() -> hf.PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with at most TOKENIZER_VOCAB entries, a chat template and left padding.
 
-    Its special tokens have the ids PAD, BOS and EOS that the models here use. It adds none by itself.
+    Its special tokens have the ids PAD, BOS and EOS that the models here use. It adds none by
+    itself.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

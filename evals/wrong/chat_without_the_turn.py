@@ -4,10 +4,9 @@ task: chat
 fails: n_tokens, top_ids
 """
 
+import lens_recipes as lr
 from _common import asked, folder, write
 from transformers import AutoTokenizer
-
-import lens_recipes as lr
 
 text = AutoTokenizer.from_pretrained(folder).apply_chat_template(asked["messages"], tokenize=False)
 result = lr.logit_lens(lr.load(folder), text, positions=-1, add_special_tokens=False)

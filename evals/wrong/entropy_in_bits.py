@@ -6,9 +6,8 @@ fails: entropy_gain
 
 import math
 
-from _common import asked, folder, write
-
 import lens_recipes as lr
+from _common import asked, folder, write
 
 paths = [folder, asked["other"]]
 a, b = (lr.logit_lens(lr.load(path), asked["prompt"], targets=asked["word"], positions=-1) for path in paths)

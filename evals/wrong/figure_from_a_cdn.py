@@ -4,9 +4,8 @@ task: offline_report
 fails: offline
 """
 
-from _common import asked, folder, write
-
 import lens_recipes as lr
+from _common import asked, folder, write
 
 result = lr.logit_lens(lr.load(folder), asked["prompt"], targets=asked["word"])
 lr.heatmap(result).write_html(asked["report"], include_plotlyjs="cdn")

@@ -4,9 +4,8 @@ task: generated_settled
 fails: written
 """
 
-from _common import asked, folder, hf, write
-
 import lens_recipes as lr
+from _common import asked, folder, hf, write
 
 module, tokenizer = hf()
 inputs, steps = tokenizer(asked["prompt"], return_tensors="pt"), asked["max_new_tokens"]

@@ -4,9 +4,8 @@ task: sampled_generation
 fails: model_logprobs
 """
 
-from _common import asked, folder, write
-
 import lens_recipes as lr
+from _common import asked, folder, write
 
 said = lr.generate_lens(lr.load(folder), asked.pop("prompt"), **asked)
 own = said.tokens.sampler_logprob.tolist()

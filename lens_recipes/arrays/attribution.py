@@ -1,20 +1,21 @@
-"""`Attribution`: who wrote a logit, in plain numpy, and the certificate that the parts are the whole."""
+"""`AttributionArrays`: who wrote a logit, in plain numpy, and the certificate that it adds up."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.axes import Part, Tokens, one_prompt
+from lens_recipes.arrays.axes import Axes, Part, Tokens, fields_of_prompt, prompt_number
 from lens_recipes.arrays.certificate import Certificate
-from lens_recipes.arrays.text import visible_token
+from lens_recipes.arrays.text import counted, visible_token
 
-AXES: dict[str, tuple[str, ...]] = {
+# The arrays of an attribution and their axes, for views of one prompt and for files.
+AXES: Axes = {
     "values": ("part", "token", "target"),
     "total": ("token", "target"),
     "logit": ("token", "target"),
@@ -24,34 +25,15 @@ AXES: dict[str, tuple[str, ...]] = {
     "against_ids": ("prompt", "target"),
 }
 
+# What a logit can be split into.
 UNITS = ("layer", "component", "head", "token")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class AttributionArrays:
-    """How much each part of a model adds to the logit of a target (direct logit attribution). Units: logits.
+    """The numbers of an attribution: `Attribution` without the methods that show and save it.
 
-    The final norm, and any norm between a head and the stream, is held at its value of this run, so that the parts
-    are linear and sum to the logit. Values are before the softcap. `result[i]` is the result of one prompt.
-
-    Attributes:
-        unit: "layer", "component", "head" or "token".
-        at_layer: After which block the stream is explained; the last one for the model's own logit.
-        parts: What the first axis is, `[part]`.
-        tokens: The packed token axis, as in `LensResult`.
-        prompts: Display text of every prompt, `[prompt]`.
-        sources: Text of every token of every prompt, `[prompt][position]`, for `unit="token"`; else empty.
-        values: `[part, token, target]`, minus the same for `against`.
-        total: Their sum, `[token, target]`.
-        logit: What the model (or the lens at `at_layer`) says before its softcap, minus that of `against`.
-        capped_logit: The same after the softcap; equal to `logit` where there is none.
-        error: |total − logit|, `[token, target]`.
-        target_ids: `[prompt, target]`.
-        against_ids: `[prompt, target]`; −1 where nothing, or the mean, is subtracted (see `against`).
-        against: What was subtracted, in words; empty for nothing.
-        texts: id → text.
-        certificate: The proof.
-        provenance: Model, versions, recipe, arguments, seconds.
+    `Attribution` says what each field holds; `AXES` says which axes each array has.
     """
 
     unit: str
@@ -78,46 +60,49 @@ class AttributionArrays:
         return len(self.prompts)
 
     def __iter__(self) -> Iterator[Self]:
-        return (self[i] for i in range(len(self)))
+        return (self[number] for number in range(len(self)))
 
     def __getitem__(self, prompt: int) -> Self:
-        """One prompt's result: its tokens and targets, and no sources beyond its end. (`texts` stays whole.)"""
-        number, cut = one_prompt(self, AXES, prompt)
+        """Return one prompt's result: its tokens and targets, and no sources beyond its end.
+
+        (`texts` stays whole.)
+        """
+        number = prompt_number(prompt, len(self))
+        fields = fields_of_prompt(self, AXES, number)
         sources = self.sources[number : number + 1]
-        length = len(sources[0]) if sources else 0
-        kept = [
-            p for p, part in enumerate(self.parts) if part.source is None or part.source < length
+        n_sources = len(sources[0]) if sources else 0
+        rows = [
+            row
+            for row, part in enumerate(self.parts)
+            if part.source is None or part.source < n_sources
         ]
-        cut["values"] = cut["values"][kept]
-        return dataclasses.replace(
-            self, **cut, parts=[self.parts[p] for p in kept], sources=sources
-        )
+        fields["sources"] = sources
+        fields["parts"] = [self.parts[row] for row in rows]
+        fields["values"] = fields["values"][rows]
+        return dataclasses.replace(self, **fields)
+
+    # -- names ---------------------------------------------------------
 
     def text(self, token: int) -> str:
-        """The text of an id in this result."""
+        """Return the text of an id in this result."""
         return self.texts.get(int(token), f"#{token}")
 
     def target_name(
         self, prompt: int = 0, target: int = 0, *, show: Callable[[str, int], str] = visible_token
     ) -> str:
-        """What the values are about: "·Paris", "·Paris − ·London", or "·Paris − " and `against` in words.
+        """Name what the values are about: "·Paris", "·Paris − ·London", or "·Paris − the mean".
 
-        `show` makes a text legible, cut to a number of characters (`display.plotly_safe` for figures).
+        `show` makes a text legible, cut to a number of characters. (Figures pass `plotly_safe`.)
         """
-        name, other = (
-            show(self.text(self.target_ids[prompt, target]), 20),
-            int(self.against_ids[prompt, target]),
-        )
-        if other >= 0:
-            return f"{name} − {show(self.text(other), 20)}"
-        return f"{name} − {show(self.against, 40).replace('·', ' ')}" if self.against else name
+        name = show(self.text(self.target_ids[prompt, target]), 20)
+        against_id = int(self.against_ids[prompt, target])
+        if against_id >= 0:
+            return f"{name} − {show(self.text(against_id), 20)}"
+        if self.against:
+            return f"{name} − {show(self.against, 40).replace('·', ' ')}"
+        return name
 
-    # -- reading it ----------------------------------------------------
-
-    @property
-    def mark(self) -> str:
-        """What every view must say beside the numbers; empty when nothing is wrong."""
-        return "" if self.certificate is None or self.certificate.passed else "NOT CERTIFIED"
+    # -- reading the numbers -------------------------------------------
 
     def top(
         self,
@@ -129,7 +114,9 @@ class AttributionArrays:
         position: int = -1,
         target: int = 0,
     ) -> list[tuple[Part, float]]:
-        """The `n` largest parts by |value|, with their signed values; a NaN comes first, it spoils the total.
+        """Return the `n` largest parts by |value|, with their signed values.
+
+        A NaN comes first: it spoils the total.
 
         Args:
             n: How many, at most; None for all.
@@ -147,17 +134,25 @@ class AttributionArrays:
         if sign not in (None, 1, -1):
             raise ValueError(f"sign={sign!r} must be 1 (what helps), -1 (what hurts) or None.")
         self._check_component(component)
-        one, t, k = locate(self, prompt, position, target)
-        found = [(one.parts[p], float(one.values[p, t, k])) for p in by_size(one.values[:, t, k])]
-        named = [(part, value) for part, value in found if component in (None, part.component)]
-        return [(part, value) for part, value in named if sign is None or value * sign > 0][:n]
+        location = locate(self, prompt, position, target)
+        values = location.values
+        largest = []
+        for row in by_size(values):
+            part = location.result.parts[row]
+            value = float(values[row])
+            has_component = component in (None, part.component)
+            has_sign = sign is None or value * sign > 0
+            if has_component and has_sign:
+                largest.append((part, value))
+        return largest[:n]
 
     def by_layer(
         self, component: str | None = None, *, prompt: int = 0, position: int = -1, target: int = 0
     ) -> tuple[list[int], NDArray[np.float32]]:
-        """What each layer adds, `[layer]`, and which layers those are; with a component, only its share there.
+        """Return what each layer adds, `[layer]`, and which layers those are.
 
-        All layers, the embedding and the biases of the model's tail (`parts` "embed" and "bias") sum to the logit.
+        With a component it is only that component's share of each layer. All layers, the embedding
+        and the biases of the model's head (the `parts` "embed" and "bias") sum to the logit.
 
         Raises:
             ValueError: no such component, prompt, position or target.
@@ -167,95 +162,133 @@ class AttributionArrays:
             >>> layers, added = who.by_layer("mlp_out")
         """
         self._check_component(component)
-        one, t, k = locate(self, prompt, position, target)
+        location = locate(self, prompt, position, target)
         sums: dict[int, float] = {}
-        for part, value in zip(one.parts, one.values[:, t, k].tolist(), strict=True):
-            asked = part.component == component or (component is None and part.component != "embed")
-            if part.layer is not None and asked:
+        for part, value in zip(location.result.parts, location.values.tolist(), strict=True):
+            if part.layer is None:
+                continue
+            if component is None:
+                is_counted = part.component != "embed"
+            else:
+                is_counted = part.component == component
+            if is_counted:
                 sums[part.layer] = sums.get(part.layer, 0.0) + value
         return list(sums), np.array(list(sums.values()), dtype=np.float32)
 
     def by_source(
         self, layer: int, head: int, *, prompt: int = 0, position: int = -1, target: int = 0
     ) -> NDArray[np.float32]:
-        """What one head adds by what it read from each token of the prompt, `[source]`, as in `sources[prompt]`.
+        """Return what one head adds by what it read from each token of the prompt, `[source]`.
 
-        What the values' bias adds is of no token: a part of its own, "value_bias".
+        The sources are those of `sources[prompt]`. What the bias of the values adds belongs to no
+        token: it is a part of its own, "value_bias".
 
         Raises:
-            ValueError: the unit is not "token", or there is no such head, prompt, position or target.
+            ValueError: the unit is not "token", or there is no such head, prompt, position or
+                target.
         """
         if self.unit != "token":
             raise ValueError(
                 f'unit={self.unit!r} does not tell sources apart: run the recipe with unit="token".'
             )
-        one, t, k = locate(self, prompt, position, target)
-        heads = {(part.layer, part.head) for part in one.parts if part.component == "head_out"}
-        if (layer, head) not in heads:
+        location = locate(self, prompt, position, target)
+        head_parts = [
+            (row, part)
+            for row, part in enumerate(location.result.parts)
+            if part.component == "head_out"
+        ]
+        rows = [row for row, part in head_parts if (part.layer, part.head) == (layer, head)]
+        if not rows:
+            last = max((part.layer, part.head) for _, part in head_parts)
             raise ValueError(
-                f"there is no head {head} in layer {layer} of this result; its last is {max(heads)}."
+                f"there is no head {head} in layer {layer} of this result; its last is {last}."
             )
-        mine = [p for p, part in enumerate(one.parts) if part[:3] == (layer, "head_out", head)]
-        return one.values[mine, t, k]
+        return location.values[rows]
 
     def _check_component(self, component: str | None) -> None:
-        there = list(dict.fromkeys(part.component for part in self.parts))
-        if component is not None and component not in there:
+        """Raise a ValueError if no part is of this component."""
+        names = list(dict.fromkeys(part.component for part in self.parts))
+        if component is not None and component not in names:
             raise ValueError(
-                f"component={component!r} is not in this result; its parts are {', '.join(there)}."
+                f"component={component!r} is not in this result; its parts are {', '.join(names)}."
             )
 
     @np.errstate(invalid="ignore")  # ∞ − ∞
     def grid(
         self, prompt: int = 0, position: int = -1, target: int = 0
     ) -> tuple[list[int], NDArray[np.float32]]:
-        """What each head adds, `[layer, head]`, and the layers that the rows are; NaN where a layer has no such head.
+        """Return what each head adds, `[layer, head]`, and the layers that the rows are.
 
-        With `unit="token"` a head's sum over all that it read from, and the bias of its values.
+        It is NaN where a layer has no such head. With `unit="token"` it is a head's sum over all
+        that it read from, and the bias of its values.
 
         Raises:
             ValueError: the unit has no heads, or no such prompt, token or target.
         """
         if self.unit not in ("head", "token"):
             raise ValueError(
-                f'unit={self.unit!r} does not tell heads apart: run the recipe with unit="head" or unit="token".'
+                f"unit={self.unit!r} does not tell heads apart: run the recipe with "
+                'unit="head" or unit="token".'
             )
-        one, t, k = locate(self, prompt, position, target)
-        layers = sorted({part.layer for part in one.parts if part.layer is not None})
-        row = {layer: number for number, layer in enumerate(layers)}
-        heads = [
-            (p, row[part.layer], part.head) for p, part in enumerate(one.parts) if part.layer in row
-        ]
-        width = 1 + max((head for _, _, head in heads if head is not None), default=-1)
-        if not width:
+        location = locate(self, prompt, position, target)
+        parts = location.result.parts
+        layers = sorted({part.layer for part in parts if part.layer is not None})
+        row_of_layer = {layer: row for row, layer in enumerate(layers)}
+        n_heads = 1 + max((part.head for part in parts if part.head is not None), default=-1)
+        if n_heads == 0:
             raise ValueError(
                 "no layer of this result has heads that could be told apart: see its `parts`."
             )
-        sums, held = np.zeros((len(layers), width)), np.zeros((len(layers), width), dtype=bool)
-        for p, layer, head in heads:
-            if head is not None:
-                sums[layer, head] += one.values[p, t, k]
-                held[layer, head] = True
-        return layers, np.where(held, sums, np.nan).astype(np.float32)
+        sums = np.zeros((len(layers), n_heads))
+        has_head = np.zeros((len(layers), n_heads), dtype=bool)
+        for part, value in zip(parts, location.values, strict=True):
+            if part.layer is not None and part.head is not None:
+                row = row_of_layer[part.layer]
+                sums[row, part.head] += value
+                has_head[row, part.head] = True
+        return layers, np.where(has_head, sums, np.nan).astype(np.float32)
+
+    # -- reading the run -----------------------------------------------
+
+    @property
+    def mark(self) -> str:
+        """Return what every view must say beside the numbers; empty when nothing is wrong."""
+        if self.certificate is None or self.certificate.passed:
+            return ""
+        return "NOT CERTIFIED"
 
     @property
     def size(self) -> str:
-        """In words: prompts, tokens, parts, targets."""
-        counts = {"prompt": len(self), "token": len(self.tokens), "part": len(self.parts)}
-        counts["target"] = self.target_ids.shape[1]
-        return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items())
+        """Return the numbers of prompts, tokens, parts and targets, in words."""
+        counts = (
+            counted(len(self), "prompt"),
+            counted(len(self.tokens), "token"),
+            counted(len(self.parts), "part"),
+            counted(self.target_ids.shape[1], "target"),
+        )
+        return ", ".join(counts)
 
     def __repr__(self) -> str:
-        mark = f"; {self.mark}" if self.mark else ""
-        return (
-            f"Attribution({self.provenance.get('model', '?')}, by {self.unit}: {self.size}{mark})"
-        )
+        model = self.provenance.get("model", "?")
+        warning = f"; {self.mark}" if self.mark else ""
+        return f"Attribution({model}, by {self.unit}: {self.size}{warning})"
 
 
-def locate(
-    result: AttributionArrays, prompt: int, position: int, target: int
-) -> tuple[AttributionArrays, int, int]:
-    """One prompt's result, and `token` and `target` as indices into its axes.
+class Location(NamedTuple):
+    """One target after one token: one prompt's result, and indices into its axes."""
+
+    result: AttributionArrays
+    token: int
+    target: int
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """Return what each part adds there, `[part]`."""
+        return self.result.values[:, self.token, self.target]
+
+
+def locate(result: AttributionArrays, prompt: int, position: int, target: int) -> Location:
+    """Find one target after one token of one prompt; negative numbers count from the end.
 
     Raises:
         ValueError: one of them is not there; the message says what is.
@@ -265,26 +298,35 @@ def locate(
             raise ValueError(
                 f"{name}={value!r} must be a whole number, an index into the {name}s of the result."
             )
-    if not -len(result) <= prompt < len(result):
-        raise ValueError(f"prompt={prompt} is out of range: {_accepted(len(result), 'prompts')}.")
-    one = result[prompt]
-    n_tokens, n_targets = one.total.shape
+    n_prompts = len(result)
+    if not -n_prompts <= prompt < n_prompts:
+        raise ValueError(f"prompt={prompt} is out of range: {_accepted(n_prompts, 'prompts')}.")
+    single = result[prompt]
+    n_tokens, n_targets = single.total.shape
     if not -n_tokens <= position < n_tokens:
-        what = f"tokens of prompt {prompt} (an index into those that were read, not a position)"
-        raise ValueError(f"position={position} is out of range: {_accepted(n_tokens, what)}.")
+        noun = f"tokens of prompt {prompt} (an index into those that were read, not a position)"
+        raise ValueError(f"position={position} is out of range: {_accepted(n_tokens, noun)}.")
     if not -n_targets <= target < n_targets:
-        names = ", ".join(one.target_name(0, k) for k in range(n_targets))
+        names = ", ".join(single.target_name(0, column) for column in range(n_targets))
         raise ValueError(
-            f"target={target} is out of range: {_accepted(n_targets, 'targets')} ({names}); it is an index, not a text."
+            f"target={target} is out of range: {_accepted(n_targets, 'targets')} ({names}); it is "
+            "an index, not a text."
         )
-    return one, range(n_tokens)[position], range(n_targets)[target]
+    return Location(single, int(position) % n_tokens, int(target) % n_targets)
 
 
-def _accepted(n: int, what: str) -> str:
-    return f"there are {n} {what}; accepted is {-n} to {n - 1}" if n else f"there are no {what}"
+def _accepted(count: int, noun: str) -> str:
+    """Say how many there are, and which indices name one of them."""
+    if count == 0:
+        return f"there are no {noun}"
+    return f"there are {count} {noun}; accepted is {-count} to {count - 1}"
 
 
 def by_size(values: NDArray[np.float32]) -> list[int]:
-    """Indices `[part]` from the largest |value| to the smallest, NaN before all, equal ones as they stand."""
-    size = np.nan_to_num(np.abs(values.astype(np.float64)), nan=np.inf, posinf=np.inf)
-    return np.argsort(-size, kind="stable").tolist()
+    """Return the indices of `values` `[part]` from the largest |value| to the smallest.
+
+    NaN comes before all, and equal values stay in their order.
+    """
+    sizes = np.abs(values.astype(np.float64))
+    sizes = np.nan_to_num(sizes, nan=np.inf, posinf=np.inf)
+    return np.argsort(-sizes, kind="stable").tolist()

@@ -1,4 +1,4 @@
-"""The named axes of every result: sites, tokens, prompts, parts."""
+"""The named axes of every result: sites, parts, tokens, prompts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# The arrays of a result by name, and the axes of each.
+Axes = dict[str, tuple[str, ...]]
+
 
 class Part(NamedTuple):
     """One summand of a logit.
 
-    `component` is "embed", "layer" (all that a block adds), "attn_out", "mlp_out", "mixer_out", "other_out",
-    "head_out", "attn_bias" (what the output projection and a post-norm add by themselves), "value_bias" (a head's write
-    that comes from the bias of its values, not from a token) or "bias" (of the final norm and the unembedding).
+    `component` is one of these:
+
+    - "embed": the stream before block 0
+    - "layer": all that a block adds
+    - "attn_out", "mlp_out", "mixer_out", "other_out", "head_out": what one component adds
+    - "attn_bias": what the output projection and a post-norm add by themselves
+    - "value_bias": what a head writes because of the bias of its values, not because of a token
+    - "bias": what the final norm and the unembedding add by themselves
+
     `source` is the position of the token that a head read from (`unit="token"`).
     """
 
@@ -25,19 +34,20 @@ class Part(NamedTuple):
     source: int | None = None
 
     def __str__(self) -> str:
-        if self.component in ("embed", "bias"):
+        if self.component in ("embed", "bias"):  # of no layer
             return self.component
-        head = "" if self.head is None else f".{self.head}"
-        source = "" if self.source is None else f"←{self.source}"
-        return (
-            f"{self.layer}"
-            if self.component == "layer"
-            else f"{self.layer}.{self.component}{head}{source}"
-        )
+        if self.component == "layer":
+            return str(self.layer)
+        name = f"{self.layer}.{self.component}"
+        if self.head is not None:
+            name += f".{self.head}"
+        if self.source is not None:
+            name += f"←{self.source}"
+        return name
 
 
 class Site(NamedTuple):
-    """One place that is read: a layer, what of it, and which head (None where heads do not apply)."""
+    """One place that is read: a layer, a component, and a head (None where heads do not apply)."""
 
     layer: int | None
     component: str = "resid_post"
@@ -46,22 +56,23 @@ class Site(NamedTuple):
     def __str__(self) -> str:
         if self.component in ("embed", "vector"):  # of no layer
             return self.component
-        head = "" if self.head is None else f".{self.head}"
-        return (
-            f"{self.layer}"
-            if self.component == "resid_post"
-            else f"{self.layer}.{self.component}{head}"
-        )
+        if self.component == "resid_post":
+            return str(self.layer)
+        name = f"{self.layer}.{self.component}"
+        if self.head is not None:
+            name += f".{self.head}"
+        return name
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """The packed token axis: prompts end to end, only the positions that were asked for.
 
-    Each field is an array `[token]`. A token at `position` t predicts the token at t+1, `next_id` (−1 where the
-    prompt ends). `generated` says that the model itself wrote `next_id`; then `next_logprob` is what its own
-    distribution gave it, and `sampler_logprob` what was left of that after temperature, top-p and the rest (NaN where
-    nothing was generated; both None in a result without generation).
+    Each field is an array `[token]`. A token at `position` t predicts the token at t+1, `next_id`
+    (−1 where the prompt ends). `generated` says that the model itself wrote `next_id`. Then
+    `next_logprob` is what its own distribution gave that token, and `sampler_logprob` what was left
+    of it after temperature, top-p and the rest. Both are NaN where nothing was generated, and None
+    in a result without generation.
     """
 
     prompt: NDArray[np.int32]
@@ -80,35 +91,57 @@ class Tokens:
 class Response(NamedTuple):
     """What a model wrote after one prompt, and why it stopped.
 
-    `finish` is "eos", "stop" (a stop string), "length" (`max_new_tokens`), "time" (`max_time`) or "interrupted".
+    `finish` is "eos", "stop" (a stop string), "length" (`max_new_tokens`), "time" (`max_time`) or
+    "interrupted".
     """
 
     text: str
     finish: str
 
 
-def one_prompt(
-    result: Any, axes_of: dict[str, tuple[str, ...]], prompt: Any
-) -> tuple[int, dict[str, Any]]:
-    """Which prompt `result[prompt]` is, and the result's arrays, tokens and prompts cut to it."""
+def prompt_number(prompt: Any, n_prompts: int) -> int:
+    """Return which prompt `result[prompt]` is, counted from 0.
+
+    Raises:
+        TypeError: it is not a whole number.
+        IndexError: the result holds no such prompt.
+    """
     if not isinstance(prompt, int | np.integer):
         raise TypeError(f"result[i] is one prompt's result, i a whole number; received {prompt!r}.")
-    if not -len(result) <= prompt < len(result):
-        raise IndexError(f"prompt {prompt} is out of range: the result holds {len(result)}.")
-    number = range(len(result))[prompt]
-    here = np.flatnonzero(result.tokens.prompt == number)
-    cut: dict[str, Any] = {"prompts": [result.prompts[number]]}
-    for name, axes in axes_of.items():
-        array = getattr(result, name)
-        if "token" in axes:
-            array = array.take(here, axes.index("token"))
-        cut[name] = array[number : number + 1] if axes[0] == "prompt" else array
-    columns = {
-        f.name: getattr(result.tokens, f.name)
-        for f in dataclasses.fields(Tokens)
-        if f.name != "text"
-    }
-    there = {name: column[here] for name, column in columns.items() if column is not None}
-    tokens = Tokens(**there, text=[result.tokens.text[i] for i in here])
-    cut["tokens"] = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
-    return number, cut
+    if not -n_prompts <= prompt < n_prompts:
+        raise IndexError(f"prompt {prompt} is out of range: the result holds {n_prompts}.")
+    return int(prompt) % n_prompts
+
+
+def fields_of_prompt(result: Any, axes: Axes, number: int) -> dict[str, Any]:
+    """Return the arrays, tokens and prompts of a result, cut to one of its prompts.
+
+    Args:
+        result: A lens result or an attribution.
+        axes: Its arrays, and the axes of each.
+        number: Which prompt, counted from 0.
+    """
+    token_indices = np.flatnonzero(result.tokens.prompt == number)
+    fields: dict[str, Any] = {"prompts": [result.prompts[number]]}
+    for array_name, axis_names in axes.items():
+        array = getattr(result, array_name)
+        if "token" in axis_names:
+            array = array.take(token_indices, axis_names.index("token"))
+        if axis_names[0] == "prompt":
+            array = array[number : number + 1]
+        fields[array_name] = array
+    tokens = _take_tokens(result.tokens, token_indices)
+    fields["tokens"] = dataclasses.replace(tokens, prompt=np.zeros_like(tokens.prompt))
+    return fields
+
+
+def _take_tokens(tokens: Tokens, indices: NDArray[np.intp]) -> Tokens:
+    """Return some of the tokens, with every column that they have."""
+    columns: dict[str, Any] = {}
+    for field in dataclasses.fields(Tokens):
+        column = getattr(tokens, field.name)
+        if field.name == "text":
+            columns[field.name] = [column[index] for index in indices]
+        elif column is not None:
+            columns[field.name] = column[indices]
+    return Tokens(**columns)

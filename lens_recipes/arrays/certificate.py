@@ -4,34 +4,61 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from lens_recipes.errors import LensError
 
-# How far the last layer's lens may be from the model's own logits, relative to the largest of them: the two are the
-# same modules on the same vectors, so only the order of additions and the rounding of the dtype may differ.
+# How far the last layer's lens may be from the model's own logits, relative to the largest of them.
+# The two are the same modules on the same vectors, so only the order of additions and the rounding
+# of the dtype may differ.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 4e-3, "bfloat16": 2e-2}
 
-# The same for sums of parts, which are made in float32 of what the model rounded: of one block, and over all layers,
-# where the stream was rounded after each addition.
+# The same for sums of parts, which are made in float32 from what the model rounded. The sum of one
+# block:
 BLOCK = {"float64": 1e-5, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}
 
+# And the sum over all layers, where the stream was rounded after each addition.
 TOTAL = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
-def _within(error: float | None, tolerance: dict[str, float], dtype: str) -> bool:
-    """Whether a relative error is one of rounding, or was not measured. (A NaN is not.)"""
-    return error is None or error <= tolerance.get(dtype, tolerance["bfloat16"])
+class CertifiedResult(Protocol):
+    """A result that can be certified: a lens result or an attribution."""
+
+    @property
+    def certificate(self) -> Certificate | None: ...
+
+    @property
+    def provenance(self) -> dict[str, Any]: ...
+
+
+def is_certified(result: CertifiedResult) -> bool:
+    """Return whether the numbers of a result are proved to be the model's.
+
+    The certificate must have passed, and the final norm must have been applied. Without the norm
+    the certificate still proves the wiring, but the numbers are not the model's predictions.
+    """
+    if result.certificate is None or not result.certificate.passed:
+        return False
+    return norm_was_applied(result.provenance)
+
+
+def norm_was_applied(provenance: dict[str, Any]) -> bool:
+    """Return whether a run applied the final norm; only `apply_norm=False` leaves it out."""
+    arguments = provenance.get("arguments", {})
+    return bool(arguments.get("apply_norm", True))
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The last layer's lens, through norm and unembedding, against the logits the model itself gave in that run.
+    """The last layer's lens, through norm and unembedding, against the model's own logits.
 
-    Where parts of the stream were read, also the largest relative errors of the sums, number by number and of all that
-    was added up: `max_block_error` of stream before + what the block adds = stream after,
-    `max_total_error` of embedding + all that was added = the stream; and, of the largest number, `max_head_error` of
-    heads + bias = attention and `max_sum_error` of the parts of a logit = the logit. None where nothing was added up.
-    Both sides of each sum are measured.
+    Both are from the same run. Where parts of the stream were read, the certificate also holds the
+    largest relative errors of the sums, None where nothing was added up. Both sides of each sum are
+    measured. Two errors are taken number by number, relative to the sizes of all that was added up:
+    `max_block_error` of stream before + what the block adds = stream after, and `max_total_error`
+    of embedding + all that was added = the stream. Two are relative to the largest number:
+    `max_head_error` of heads + bias = attention, and `max_sum_error` of the parts of a logit = the
+    logit.
     """
 
     max_logit_error: float
@@ -47,82 +74,112 @@ class Certificate:
 
     @property
     def tolerance(self) -> float:
-        """The largest logit error that rounding in this dtype explains."""
-        return TOLERANCE.get(self.dtype, TOLERANCE["bfloat16"]) * max(self.max_abs_logit, 1e-3)
+        """Return the largest logit error that rounding in this dtype explains."""
+        return _tolerance_of(self.dtype, TOLERANCE) * max(self.max_abs_logit, 1e-3)
 
     @property
     def passed(self) -> bool:
-        """Whether the lens is wired right, and the parts add up. (A NaN anywhere fails.)"""
-        return self.max_logit_error <= self.tolerance and self.additive
+        """Return whether the lens is wired right, and the parts add up. (A NaN anywhere fails.)"""
+        return self._logits_agree and self.additive
 
     @property
     def additive(self) -> bool:
-        """Whether the parts that were read sum to the stream, as far as rounding in this dtype lets them."""
-        return self._sums_to_stream and _within(self.max_sum_error, TOTAL, self.dtype)
+        """Return whether the parts sum to the stream, as far as rounding in this dtype lets them.
+
+        A logit's parts must also sum to the logit, where it was split into parts.
+        """
+        return self._sums_to_stream and _is_rounding(self.max_sum_error, TOTAL, self.dtype)
+
+    @property
+    def _logits_agree(self) -> bool:
+        """Return whether the last layer's lens gives the model's own logits."""
+        return self.max_logit_error <= self.tolerance
 
     @property
     def _sums_to_stream(self) -> bool:
-        totals = (self.max_total_error, self.max_head_error)
-        block = _within(self.max_block_error, BLOCK, self.dtype)
-        return block and all(_within(error, TOTAL, self.dtype) for error in totals)
+        """Return whether what the blocks add sums to the stream, and the heads to attention."""
+        return (
+            _is_rounding(self.max_block_error, BLOCK, self.dtype)
+            and _is_rounding(self.max_total_error, TOTAL, self.dtype)
+            and _is_rounding(self.max_head_error, TOTAL, self.dtype)
+        )
 
     def __str__(self) -> str:
         verdict = "certified" if self.passed else "NOT CERTIFIED"
+        plural = "" if self.tokens == 1 else "s"
         return (
-            f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} "
-            f"token{'' if self.tokens == 1 else 's'}: largest difference "
-            f"{self.max_logit_error:.2g} (tolerance {self.tolerance:.2g}), KL {self.max_kl:.2g} nats, "
-            f"same top-1 {self.top1_agreement:.1%} ({self.dtype}){self._sums}"
+            f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} token{plural}: "
+            f"largest difference {self.max_logit_error:.2g} (tolerance {self.tolerance:.2g}), "
+            f"KL {self.max_kl:.2g} nats, same top-1 {self.top1_agreement:.1%} "
+            f"({self.dtype}){self._sum_errors}"
         )
 
     @property
-    def _sums(self) -> str:
-        """The errors of the sums, in words."""
-        named = {
+    def _sum_errors(self) -> str:
+        """Describe the errors of the sums that were measured; empty if none was."""
+        errors = {
             "blocks": self.max_block_error,
             "total": self.max_total_error,
             "heads": self.max_head_error,
             "logit": self.max_sum_error,
         }
-        found = ", ".join(
-            f"{name} {error:.1g}" for name, error in named.items() if error is not None
-        )
-        return f"; sums of parts, largest relative error: {found}" if found else ""
+        measured = [f"{name} {error:.1g}" for name, error in errors.items() if error is not None]
+        if not measured:
+            return ""
+        return f"; sums of parts, largest relative error: {', '.join(measured)}"
 
     def check(self) -> None:
         """Raise a LensError with the numbers and the likely cause unless `passed`."""
         if self.passed:
             return
-        if (
-            self.max_logit_error <= self.tolerance
-            and self.max_sum_error is not None
-            and self._sums_to_stream
-        ):
-            cause = (
-                "something between the stream and the logits is not linear even when the norms are frozen (an "
-                "activation in the model's head), so a logit has no parts"
-            )
-        elif self.max_logit_error <= self.tolerance:
-            cause = (
-                "what the blocks add does not sum to the stream, so a part was missed or read at the wrong place, or "
-                "something (a hook, an adapter) changes the stream between the parts"
-            )
-        elif math.isnan(self.max_logit_error):
-            cause = "there are NaNs in the logits; look for overflow in half precision or broken weights"
-        elif self.top1_agreement > 0.99:
-            cause = (
-                "the order of the tokens is right but not the numbers: a logit scale or softcap after the "
-                "unembedding or the final norm's scale was missed, or the products run in reduced precision (TF32)"
-            )
-        elif self.max_kl > 0.1:
-            cause = (
-                "the final norm was missed or applied twice, or this is not the last block's output"
-            )
+        if self._logits_agree:
+            doubted = "Its parts"
+            cause = self._cause_of_wrong_sums()
         else:
-            cause = "what happens between the last block and the logits was not read right"
-        summed = self.max_logit_error <= self.tolerance
-        wrong = "Its parts" if summed else "The lens does not reproduce this model, so its layers"
+            doubted = "The lens does not reproduce this model, so its layers"
+            cause = self._cause_of_wrong_logits()
         raise LensError(
-            f"{self}. {wrong} cannot be trusted. Likely cause: {cause}. "
+            f"{self}. {doubted} cannot be trusted. Likely cause: {cause}. "
             "strict=False keeps the result, marked as not certified."
         )
+
+    def _cause_of_wrong_sums(self) -> str:
+        """Name the likely cause where the logits agree but the parts do not add up."""
+        if self.max_sum_error is not None and self._sums_to_stream:
+            return (
+                "something between the stream and the logits is not linear even when the norms are "
+                "frozen (an activation in the model's head), so a logit has no parts"
+            )
+        return (
+            "what the blocks add does not sum to the stream, so a part was missed or read at the "
+            "wrong place, or something (a hook, an adapter) changes the stream between the parts"
+        )
+
+    def _cause_of_wrong_logits(self) -> str:
+        """Name the likely cause where the lens does not give the model's own logits."""
+        if math.isnan(self.max_logit_error):
+            return (
+                "there are NaNs in the logits; look for overflow in half precision or broken "
+                "weights"
+            )
+        if self.top1_agreement > 0.99:
+            return (
+                "the order of the tokens is right but not the numbers: a logit scale or softcap "
+                "after the unembedding or the final norm's scale was missed, or the products run "
+                "in reduced precision (TF32)"
+            )
+        if self.max_kl > 0.1:
+            return (
+                "the final norm was missed or applied twice, or this is not the last block's output"
+            )
+        return "what happens between the last block and the logits was not read right"
+
+
+def _is_rounding(error: float | None, tolerances: dict[str, float], dtype: str) -> bool:
+    """Return whether rounding explains a relative error, or none was measured. (A NaN is not.)"""
+    return error is None or error <= _tolerance_of(dtype, tolerances)
+
+
+def _tolerance_of(dtype: str, tolerances: dict[str, float]) -> float:
+    """Return the tolerance of a dtype; an unknown one counts as the coarsest, bfloat16."""
+    return tolerances.get(dtype, tolerances["bfloat16"])

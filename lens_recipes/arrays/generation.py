@@ -1,4 +1,4 @@
-"""What each step of a generation comes to, in numbers: what the text views and the summary say."""
+"""What each step of a generation comes to, in numbers: what text views and summaries say."""
 
 from __future__ import annotations
 
@@ -10,16 +10,102 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import layer_series, main_component, site_label
-from lens_recipes.arrays.tracks import settled_layers
+
+# -- when a token was decided ------------------------------------------
+
+
+class Settled(NamedTuple):
+    """From which layer on the answer after one token is top-1, to the end.
+
+    `token` is an index into `result.tokens`, and `text` the answer's. `site` is an index into
+    `result.sites` (−1 for never), and `layer` that site's (None for never). `margin` is by how many
+    nats the answer is ahead of the runner-up there. It is NaN for never, and where the result holds
+    no runner-up (`top_k=1`).
+    """
+
+    token: int
+    text: str
+    site: int
+    layer: int | None
+    margin: float
+
+
+def settled_layers(
+    result: LensArrays, of: str = "final", *, component: str | None = None
+) -> list[Settled]:
+    """Return when each generated token was decided, one entry each.
+
+    In a result without generation there is an entry for each of its tokens.
+
+    Args:
+        result: Any lens result.
+        of: "final" for the model's own answer, "next" for the token that was sampled, which settles
+            nowhere unless it is the model's answer. (`LensResult.settled` takes targets too.)
+        component: Along which sites, as in `LensResult.settled`.
+
+    Raises:
+        ValueError: as `LensResult.settled`, or an `of` that is neither.
+
+    Example:
+        >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
+        >>> print([(step.text, step.layer) for step in settled_layers(result)])
+    """
+    if of not in ("final", "next"):
+        raise ValueError(
+            f'of={of!r} must be "final" or "next"; for a target there is result.settled({of!r}).'
+        )
+    ids = result.final_ids if of == "final" else result.tokens.next_id
+    generated = result.tokens.generated
+    shown = generated if generated.any() else ids >= 0
+    site_of_token = result.settled(of, component=component)
+    settled = []
+    for token in np.flatnonzero(shown).tolist():
+        site = int(site_of_token[token])
+        layer = None
+        margin = math.nan
+        if site >= 0:
+            layer = result.sites[site].layer
+            margin = _margin(result, site, token)
+        settled.append(Settled(token, result.text(ids[token]), site, layer, margin))
+    return settled
+
+
+def _margin(result: LensArrays, site: int, token: int) -> float:
+    """Return by how many nats the top-1 is ahead of the runner-up; NaN where none was kept."""
+    logprobs = result.top_logprobs[site, token]
+    if len(logprobs) < 2:
+        return math.nan
+    return float(logprobs[0] - logprobs[1])
+
+
+def settling(result: LensArrays) -> list[int]:
+    """Return the sites along which an answer settles; none where the sites have no order.
+
+    They are the sites of the main component.
+    """
+    if main_component(result.sites) in (None, "head_out"):
+        return []
+    return layer_series(result.sites)
+
+
+# -- steps -------------------------------------------------------------
 
 
 class Step(NamedTuple):
     """One token that a model wrote.
 
-    `number` counts the steps of its prompt from 1; `token` is an index into `result.tokens`, the token *after which* it
-    was written. `wrote` is its text, `logprob` and `sampler_logprob` what the model and the sampler gave it (nats).
-    `answer` and `answer_logprob` are the model's own first choice, `site` and `margin` say from where on that choice
-    was settled, as in `Settled`: −1 and NaN for never, and where the sites that were read have no order.
+    Attributes:
+        number: Which step of its prompt, counted from 1.
+        token: An index into `result.tokens`: the token *after which* it was written.
+        wrote: Its text.
+        logprob: Its log-probability under the model (nats).
+        sampler_logprob: Its log-probability under the sampler (nats).
+        first_choice: Whether it is the model's own first choice.
+        answer: The text of the model's own first choice.
+        answer_logprob: The log-probability of that choice (nats).
+        site: From which site on that choice was settled, as in `Settled`; −1 for never, and where
+            the sites that were read have no order.
+        margin: By how many nats it was ahead there; NaN where `site` is −1.
     """
 
     number: int
@@ -34,14 +120,76 @@ class Step(NamedTuple):
     margin: float
 
 
-class Statistics(NamedTuple):
-    """Over all tokens that were written, of one or several prompts.
+def steps(result: LensArrays) -> list[Step]:
+    """Return the steps of one prompt, in the order in which they were taken.
 
-    `layers` are the settled layers, one for each token whose first choice settled; `last` how many of them settled only
-    at the last layer read; `not_first` how many written tokens were not the model's first choice. `entropy` is the
-    mean at the last layer, `changes` by how many tokens the top-1 changes along the layers; None where no layers were
-    read in order. `probability` and `sampler_probability` are means over the tokens written, `perplexity` is the
-    exponential of their mean −log-probability under the model. `margin` is the median in nats, NaN for none.
+    Example:
+        >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
+        >>> print([(step.wrote, step.first_choice) for step in steps(result[0])])
+    """
+    generated_tokens = np.flatnonzero(result.tokens.generated).tolist()
+    settled_by_token: dict[int, Settled] = {}
+    if generated_tokens and settling(result):
+        settled_by_token = {settled.token: settled for settled in settled_layers(result)}
+    return [
+        _step(result, number, token, settled_by_token.get(token))
+        for number, token in enumerate(generated_tokens, start=1)
+    ]
+
+
+def _step(result: LensArrays, number: int, token: int, settled: Settled | None) -> Step:
+    """Return one step of one prompt; `settled` is None where the sites have no order."""
+    tokens = result.tokens
+    written_id = tokens.next_id[token]
+    answer_id = result.final_ids[token]
+    logprob = result.next_logprobs[-1, token]
+    if tokens.next_logprob is not None:
+        logprob = tokens.next_logprob[token]
+    sampler_logprob = math.nan
+    if tokens.sampler_logprob is not None:
+        sampler_logprob = float(tokens.sampler_logprob[token])
+    return Step(
+        number=number,
+        token=token,
+        wrote=result.text(written_id),
+        logprob=float(logprob),
+        sampler_logprob=sampler_logprob,
+        first_choice=bool(written_id == answer_id),
+        answer=result.text(answer_id),
+        answer_logprob=float(result.model_logprobs[token]),
+        site=-1 if settled is None else settled.site,
+        margin=math.nan if settled is None else settled.margin,
+    )
+
+
+def settled_at(result: LensArrays, step: Step) -> str:
+    """Return where a step's first choice settled, in words: "layer 27".
+
+    It is "later" where the first choice is not yet top-1 at the last site read.
+    """
+    if step.site < 0:
+        return "later"
+    return site_label(result.sites[step.site])
+
+
+# -- statistics --------------------------------------------------------
+
+
+class Statistics(NamedTuple):
+    """Numbers over all tokens that were written, of one or several prompts.
+
+    Attributes:
+        tokens: How many tokens were written.
+        layers: The settled layers, one for each token whose first choice settled.
+        last: How many of them settled only at the last layer read.
+        not_first: How many written tokens were not the model's first choice.
+        probability: The mean probability of a written token under the model.
+        sampler_probability: The same under the sampler.
+        perplexity: The exponential of the mean −log-probability under the model.
+        entropy: The mean at the last layer (nats); None where no layers were read in order.
+        changes: How often the top-1 changes along the layers, one number for each token written;
+            None where no layers were read in order.
+        margin: The median margin in nats; NaN for none.
     """
 
     tokens: int
@@ -56,75 +204,42 @@ class Statistics(NamedTuple):
     margin: float
 
 
-def settling(result: LensArrays) -> list[int]:
-    """The sites along which an answer settles: those of the main component; none where there is no order."""
-    return [] if main_component(result.sites) in (None, "head_out") else layer_series(result.sites)
-
-
-def steps(one: LensArrays) -> list[Step]:
-    """The steps of one prompt, in the order in which they were taken.
-
-    Example:
-        >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
-        >>> print([(step.wrote, step.first_choice) for step in steps(result[0])])
-    """
-    tokens = one.tokens
-    if settling(one) and tokens.generated.any():
-        settled = [(each.site, each.margin) for each in settled_layers(one)]
-    else:
-        settled = [(-1, math.nan)] * int(tokens.generated.sum())
-    own, sampler = tokens.next_logprob, tokens.sampler_logprob
-    return [
-        Step(
-            number,
-            t,
-            one.text(tokens.next_id[t]),
-            float(one.next_logprobs[-1, t] if own is None else own[t]),
-            math.nan if sampler is None else float(sampler[t]),
-            bool(tokens.next_id[t] == one.final_ids[t]),
-            one.text(one.final_ids[t]),
-            float(one.model_logprobs[t]),
-            *where,
-        )
-        for number, (t, where) in enumerate(
-            zip(np.flatnonzero(tokens.generated).tolist(), settled, strict=True), 1
-        )
-    ]
-
-
 def statistics(result: LensArrays) -> Statistics:
-    """What a whole generation comes to, all prompts together."""
-    every = [step for one in result for step in steps(one)]
-    line, here = settling(result), result.tokens.generated
-    sites = np.array([step.site for step in every])
-    settled = sites[sites >= 0]
-    logprobs = np.array([step.logprob for step in every])
-    tops = result.top_ids[:, here, 0][line]
-    margins = [step.margin for step in every if not math.isnan(step.margin)]
+    """Return what a whole generation comes to, all prompts together."""
+    all_steps = [step for single in result for step in steps(single)]
+    logprobs = np.array([step.logprob for step in all_steps])
+    sampler_logprobs = np.array([step.sampler_logprob for step in all_steps])
+    settled_sites = [step.site for step in all_steps if step.site >= 0]
+    margins = [step.margin for step in all_steps if not math.isnan(step.margin)]
+    n_last = 0
+    entropy = None
+    changes = None
+    series = settling(result)
+    if series:
+        generated = result.tokens.generated
+        n_last = settled_sites.count(series[-1])
+        entropy = float(result.entropy[series[-1], generated].mean())
+        top_ids = result.top_ids[:, generated, 0][series]
+        changes = (top_ids[1:] != top_ids[:-1]).sum(axis=0)
     return Statistics(
-        tokens=len(every),
-        layers=np.array([result.sites[s].layer or 0 for s in settled], dtype=np.int64),
-        last=int((settled == line[-1]).sum()) if line else 0,
-        not_first=sum(not step.first_choice for step in every),
+        tokens=len(all_steps),
+        layers=np.array([result.sites[site].layer or 0 for site in settled_sites], dtype=np.int64),
+        last=n_last,
+        not_first=sum(not step.first_choice for step in all_steps),
         probability=float(np.exp(logprobs).mean()),
-        sampler_probability=float(np.exp([step.sampler_logprob for step in every]).mean()),
+        sampler_probability=float(np.exp(sampler_logprobs).mean()),
         perplexity=float(np.exp(-logprobs.mean())),
-        entropy=float(result.entropy[line[-1], here].mean()) if line else None,
-        changes=(tops[1:] != tops[:-1]).sum(0) if line else None,
+        entropy=entropy,
+        changes=changes,
         margin=float(np.median(margins)) if margins else math.nan,
     )
 
 
 def quartiles(values: NDArray[np.int64]) -> str:
-    """Median and quartiles in words.
+    """Return median and quartiles in words.
 
     >>> quartiles(np.array([20, 29, 28, 24]))
     '26 (median; quartiles 23–28.2)'
     """
     low, middle, high = np.percentile(values, [25, 50, 75])
     return f"{middle:.3g} (median; quartiles {low:.3g}–{high:.3g})"
-
-
-def settled_at(one: LensArrays, step: Step) -> str:
-    """In words: "layer 27", or "later" where the first choice is not yet top-1 at the last site read."""
-    return site_label(one.sites[step.site]) if step.site >= 0 else "later"

@@ -1,25 +1,22 @@
-"""`LensResult`: what a lens said, in plain numpy with named axes, and the certificate that it was read right."""
+"""`LensArrays`: what a lens said, in plain numpy with named axes, and its certificate."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.axes import Response, Site, Tokens, one_prompt
-from lens_recipes.arrays.certificate import Certificate
-from lens_recipes.arrays.text import visible_token
-
-if TYPE_CHECKING:
-    pass
-
+from lens_recipes.arrays.axes import Axes, Response, Site, Tokens, fields_of_prompt, prompt_number
+from lens_recipes.arrays.certificate import Certificate, norm_was_applied
+from lens_recipes.arrays.sites import layer_series
+from lens_recipes.arrays.text import counted, visible_token
 
 # The arrays of a result and their axes, for views of one prompt and for files.
-AXES: dict[str, tuple[str, ...]] = {
+AXES: Axes = {
     "top_ids": ("site", "token", "k"),
     "top_logprobs": ("site", "token", "k"),
     "entropy": ("site", "token"),
@@ -42,31 +39,9 @@ AXES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LensArrays:
-    """What each site of a model predicts after each token. Axes `[site, token, …]`; `tokens` names the tokens.
+    """The numbers of a lens: `LensResult` without the methods that show and save it.
 
-    Log-probabilities are natural logs, entropy and KL are in nats, rank 0 is the top. `final_*` is about the model's
-    own answer, its top-1 after that token; `next_*` about the token that really follows (NaN, rank −1 where the
-    prompt ends). `len(result)` is the number of prompts, `result[i]` the result of one, with the numbers it has alone.
-
-    Attributes:
-        sites: The places that were read, `[site]`.
-        tokens: The packed token axis.
-        prompts: Display text of every prompt, `[prompt]`.
-        top_ids, top_logprobs: The k most likely tokens, `[site, token, k]`.
-        entropy: Of the lens distribution, `[site, token]`.
-        kl_to_final: KL(model's own output ‖ lens), `[site, token]`.
-        logsumexp: log Σ exp of the logits, `[site, token]`: logit = logprob + logsumexp.
-        next_logprobs, next_ranks: Of the prompt's next token, `[site, token]`.
-        final_ids, model_logprobs: The model's answer and the log-probability it gave it, `[token]`.
-        final_logprobs, final_ranks: What each site makes of that answer, `[site, token]`.
-        target_ids: `[prompt, target]`.
-        target_logits, target_logprobs, target_ranks: `[site, token, target]`.
-        tracked_ids: Tokens followed through all sites of their position, `[token, m]`; −1 pads.
-        tracked_logprobs: `[site, token, m]`.
-        texts: id → text of every id above.
-        certificate: The proof, or None with the reason in `provenance["certificate"]`.
-        provenance: Model, versions, recipe, arguments, seconds.
-        responses: What the model wrote after each prompt, `[prompt]`; empty where it did not generate.
+    `LensResult` says what each field holds; `AXES` says which axes each array has.
     """
 
     sites: list[Site]
@@ -100,28 +75,23 @@ class LensArrays:
         return len(self.prompts)
 
     def __iter__(self) -> Iterator[Self]:
-        return (self[i] for i in range(len(self)))
+        return (self[number] for number in range(len(self)))
 
     def __getitem__(self, prompt: int) -> Self:
-        """One prompt's result: the numbers that it has alone. (`texts` stays whole.)"""
-        number, cut = one_prompt(self, AXES, prompt)
-        cut["responses"] = self.responses[number : number + 1]
-        followed = (cut["tracked_ids"] >= 0).any(0)  # other prompts may have needed more columns
-        cut |= {name: cut[name][..., followed] for name in ("tracked_ids", "tracked_logprobs")}
-        return dataclasses.replace(self, **cut)
+        """Return one prompt's result: the numbers that it has alone. (`texts` stays whole.)"""
+        number = prompt_number(prompt, len(self))
+        fields = fields_of_prompt(self, AXES, number)
+        fields["responses"] = self.responses[number : number + 1]
+        # Other prompts may have needed more columns for their tracked tokens.
+        used_columns = (fields["tracked_ids"] >= 0).any(axis=0)
+        for name in ("tracked_ids", "tracked_logprobs"):
+            fields[name] = fields[name][..., used_columns]
+        return dataclasses.replace(self, **fields)
 
-    @property
-    def timings(self) -> dict[str, float | None]:
-        """Where the time of a generation went; empty where the model did not generate.
-
-        Seconds: `load_s` (None if `load` did not build the model), `tokenise_s`, `prefill_s`, `decode_s` (all steps
-        after the first, sampling included), `decode_per_token_s`, `lens_s`, `text_s` (ids to text). And `input_tokens`,
-        `output_tokens`, and `tokens_per_second` of prefill, decode and lens together.
-        """
-        return dict(self.provenance.get("timings", {}))
+    # -- names of tokens -----------------------------------------------
 
     def text(self, token: int) -> str:
-        """The text of an id in this result."""
+        """Return the text of an id in this result."""
         return self.texts.get(int(token), f"#{token}")
 
     def name(
@@ -131,49 +101,43 @@ class LensArrays:
         width: int = 20,
         show: Callable[..., str] = visible_token,
     ) -> str:
-        """The text of an id as it is shown, with the id where another one `beside` it would look the same."""
+        """Return the text of an id as it is shown, with the id where the text alone is ambiguous.
+
+        It is ambiguous where another id of those `beside` it would look the same.
+        """
         shown = show(self.text(token), width)
-        twin = any(i != token and show(self.text(i), width) == shown for i in beside)
-        return f"{shown} ({token})" if twin else shown
+        for other in beside:
+            if other != token and show(self.text(other), width) == shown:
+                return f"{shown} ({token})"
+        return shown
 
     def named(self, ids: Iterable[int], what: str | int) -> int | None:
-        """The one of some ids that `what` means, a text or an id; None where there is none.
+        """Return the one of some ids that `what` means, a text or an id; None if it means none.
 
         Raises:
-            ValueError: the text is that of several.
+            ValueError: the text is that of several ids.
         """
-        text = isinstance(what, str)
-        found = sorted({int(i) for i in ids if i >= 0 and (self.text(i) if text else i) == what})
-        if len(found) > 1:
+        candidates = {int(token) for token in ids if token >= 0}
+        if isinstance(what, str):
+            matches = sorted(token for token in candidates if self.text(token) == what)
+        else:
+            matches = [token for token in candidates if token == what]
+        if len(matches) > 1:
             raise ValueError(
-                f"{what!r} is the text of several tokens: pass one of the ids {', '.join(map(str, found))}."
+                f"{what!r} is the text of several tokens: pass one of the ids "
+                f"{', '.join(map(str, matches))}."
             )
-        return found[0] if found else None
+        if not matches:
+            return None
+        return matches[0]
 
-    # -- reading it ----------------------------------------------------
-
-    @property
-    def normed(self) -> bool:
-        """Whether the final norm was applied (`apply_norm=False` reads the raw stream)."""
-        return bool(self.provenance.get("arguments", {}).get("apply_norm", True))
-
-    @property
-    def mark(self) -> str:
-        """What every view must say beside the numbers; empty when nothing is wrong."""
-        marks = []
-        if self.certificate is not None and not self.certificate.passed:
-            marks.append("NOT CERTIFIED")
-        if not self.normed:
-            marks.append(
-                "RAW STREAM: the final norm was not applied, these are not the model's predictions"
-            )
-        return "; ".join(marks)
+    # -- reading the numbers -------------------------------------------
 
     def of(self, what: str | int) -> tuple[NDArray[np.float32], NDArray[np.int32], str]:
-        """Log-probabilities and ranks `[site, token]` of one token at each position, and its name.
+        """Return log-probabilities and ranks `[site, token]` of one token, and its name.
 
-        `what` is "next" (the token that follows in the prompt), "final" (the model's own answer) or one of the
-        targets, as text or id.
+        `what` is "next" (the token that follows in the prompt), "final" (the model's own answer) or
+        one of the targets, as text or id.
 
         Raises:
             ValueError: not a target of this result, or the text of several; the message lists them.
@@ -182,44 +146,101 @@ class LensArrays:
             return self.next_logprobs, self.next_ranks, "the next token"
         if what == "final":
             return self.final_logprobs, self.final_ranks, "the model's answer"
-        each = [self.named(ids, what) for ids in self.target_ids]  # of each prompt
-        for j, ids in enumerate(self.target_ids.T.tolist()):
-            if each and each == ids:
-                several = len(set(ids)) > 1  # then none is the id of all prompts
-                name = self.name(ids[0], [] if several else self.target_ids.ravel())
-                return self.target_logprobs[..., j], self.target_ranks[..., j], name
-        known = [repr(self.text(i)) for i in dict.fromkeys(self.target_ids.ravel().tolist())]
+        column = self._common_target_column(what)
+        name = self._name_of_target_column(column)
+        return self.target_logprobs[..., column], self.target_ranks[..., column], name
+
+    def _common_target_column(self, what: str | int) -> int:
+        """Return the column of `target_ids` in which every prompt has the target `what`.
+
+        Raises:
+            ValueError: a prompt has no such target, or has it in another column.
+        """
+        id_of_each_prompt = [self.named(ids, what) for ids in self.target_ids]
+        if id_of_each_prompt:
+            for column, ids in enumerate(self.target_ids.T.tolist()):
+                if ids == id_of_each_prompt:
+                    return column
+        distinct_ids = dict.fromkeys(self.target_ids.ravel().tolist())
+        known = ", ".join(repr(self.text(token)) for token in distinct_ids) or "none"
         raise ValueError(
-            f'of={what!r} is unknown: accepted are "next", "final" and a target of every prompt here; the targets are '
-            f"({', '.join(known) or 'none'}). Pass targets= to the recipe, or take one prompt: result[i]."
+            f'of={what!r} is unknown: accepted are "next", "final" and a target of every prompt '
+            f"here; the targets are ({known}). Pass targets= to the recipe, or take one prompt: "
+            "result[i]."
         )
+
+    def _name_of_target_column(self, column: int) -> str:
+        """Return the name of the targets in one column of `target_ids`."""
+        ids = self.target_ids[:, column].tolist()
+        if len(set(ids)) > 1:  # of one text: no id is that of all prompts
+            return self.name(ids[0], [])
+        return self.name(ids[0], self.target_ids.ravel())
 
     def settled(
         self, of: str | int = "final", *, component: str | None = None
     ) -> NDArray[np.int32]:
-        """The first *index into `sites`* from which a token is top-1 and stays, `[token]`; −1 for never.
+        """Return where a token becomes top-1 and stays, `[token]`: its prediction depth.
 
-        `of` as in `of()`: by default the model's own answer. `component`: along which sites; None for "resid_post", or
-        for the only component that was read.
+        The values are *indices into `sites`*, −1 for never. The idea is the prediction depth of
+        Baldock et al. 2021, and the saturation event of Geva et al. 2022.
+
+        Args:
+            of: As in `of()`; by default the model's own answer.
+            component: Along which sites; None for "resid_post", or for the only component that was
+                read.
 
         Raises:
-            ValueError: a component that was not read, or several to choose from; heads have no order to settle along.
+            ValueError: a component that was not read, or several to choose from; heads have no
+                order to settle along.
         """
-        from lens_recipes.arrays.sites import layer_series as series
+        series = np.array(layer_series(self.sites, component))
+        _, ranks, _ = self.of(of)
+        is_top = ranks[series] == 0
+        stays_top = np.logical_and.accumulate(is_top[::-1], axis=0)[::-1]
+        first_site = series[stays_top.argmax(axis=0)]
+        return np.where(stays_top.any(axis=0), first_site, -1).astype(np.int32)
 
-        along = np.array(series(self.sites, component))
-        first = self.of(of)[1] == 0
-        if len(along) < len(self.sites):
-            first = first[along]
-        stays = np.logical_and.accumulate(first[::-1], axis=0)[::-1]
-        return np.where(stays.any(0), along[stays.argmax(0)], -1).astype(np.int32)
+    # -- reading the run -----------------------------------------------
+
+    @property
+    def timings(self) -> dict[str, float | None]:
+        """Return where the time of a generation went; empty where the model did not generate.
+
+        Seconds: `load_s` (None if `load` did not build the model), `tokenise_s`, `prefill_s`,
+        `decode_s` (all steps after the first, sampling included), `decode_per_token_s`, `lens_s`,
+        `text_s` (ids to text). Beside them are `input_tokens`, `output_tokens`, and
+        `tokens_per_second` of prefill, decode and lens together.
+        """
+        return dict(self.provenance.get("timings", {}))
+
+    @property
+    def normed(self) -> bool:
+        """Return whether the final norm was applied (`apply_norm=False` reads the raw stream)."""
+        return norm_was_applied(self.provenance)
+
+    @property
+    def mark(self) -> str:
+        """Return what every view must say beside the numbers; empty when nothing is wrong."""
+        warnings = []
+        if self.certificate is not None and not self.certificate.passed:
+            warnings.append("NOT CERTIFIED")
+        if not self.normed:
+            warnings.append(
+                "RAW STREAM: the final norm was not applied, these are not the model's predictions"
+            )
+        return "; ".join(warnings)
 
     @property
     def size(self) -> str:
-        """In words: prompts, tokens, sites."""
-        counts = {"prompt": len(self), "token": len(self.tokens), "site": len(self.sites)}
-        return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items())
+        """Return the numbers of prompts, tokens and sites, in words."""
+        counts = (
+            counted(len(self), "prompt"),
+            counted(len(self.tokens), "token"),
+            counted(len(self.sites), "site"),
+        )
+        return ", ".join(counts)
 
     def __repr__(self) -> str:
-        mark = f"; {self.mark}" if self.mark else ""
-        return f"LensResult({self.provenance.get('model', '?')}: {self.size}{mark})"
+        model = self.provenance.get("model", "?")
+        warning = f"; {self.mark}" if self.mark else ""
+        return f"LensResult({model}: {self.size}{warning})"

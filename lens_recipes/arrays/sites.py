@@ -9,29 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lens_recipes.arrays.axes import Site
+from lens_recipes.models.components import ADDED, NAMES, STREAM
 
-# From left to right in a view: the order in which a block has them. `vector` is what `decode_vectors` reads.
-ORDER = (
-    "embed", "resid_pre", "attn_out", "mixer_out", "head_out", "resid_mid", "mlp_out", "other_out", "resid_post",
-    "vector",
-)  # fmt: skip
+# From left to right in a view: the order in which a block has them. `vector` is what
+# `decode_vectors` reads.
+ORDER = (*NAMES, "vector")
 
-PARTS = (
-    "attn_out",
-    "mixer_out",
-    "head_out",
-    "mlp_out",
-    "other_out",
-)  # what a block adds, not the stream itself
+PARTS = ADDED  # what a block adds, not the stream itself
 
-STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")
+# Components whose sites follow no order: head 2 of one layer and head 2 of the next have nothing to
+# do with each other.
+UNORDERED = ("head_out", "vector")
 
-MAX_ROWS = 40  # of a figure or a table; beyond that layers are left out, unless asked otherwise
-
-UNORDERED = (
-    "head_out",
-    "vector",
-)  # head 2 of one layer and head 2 of the next have nothing to do with each other
+# Rows of a figure or a table. Beyond that layers are left out, unless the caller asks otherwise.
+MAX_ROWS = 40
 
 
 class Important(NamedTuple):
@@ -42,113 +33,169 @@ class Important(NamedTuple):
     value: float
 
 
+# -- components --------------------------------------------------------
+
+
 def components(sites: Iterable[Site]) -> list[str]:
-    """The components of some sites, in the order in which a block has them."""
-    there = dict.fromkeys(site.component for site in sites)
-    return sorted(there, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    """Return the components of some sites, in the order in which a block has them."""
+    names = dict.fromkeys(site.component for site in sites)
+    return sorted(names, key=_place_in_block)
+
+
+def _place_in_block(component: str) -> int:
+    """Return where a component comes in a block; an unknown one comes last."""
+    if component in ORDER:
+        return ORDER.index(component)
+    return len(ORDER)
 
 
 def are_vectors(sites: Iterable[Site]) -> bool:
-    """Whether these are the sites of `decode_vectors`: no layers, and names in place of tokens."""
+    """Return whether these are the sites of `decode_vectors`: no layers, and named vectors."""
     return any(site.component == "vector" for site in sites)
 
 
 def main_component(sites: Iterable[Site]) -> str | None:
-    """The component that is meant when none is named: the stream after each block, or the only one there is."""
-    there = components(sites)
-    if "resid_post" in there:
+    """Return the component that is meant when none is named; None where the choice is open.
+
+    It is the stream after each block, or the only component that was read.
+    """
+    names = components(sites)
+    if "resid_post" in names:
         return "resid_post"
-    return there[0] if len(there) == 1 else None
+    if len(names) == 1:
+        return names[0]
+    return None
+
+
+def site_label(site: Site) -> str:
+    """Return a site as a sentence names it: "layer 3", "3.attn_out", "embed"."""
+    if site.component == "resid_post":
+        return f"layer {site}"
+    return str(site)
+
+
+# -- sites in a line ---------------------------------------------------
 
 
 def layer_series(sites: Sequence[Site], component: str | None = None) -> list[int]:
-    """Indices of the sites of one component, layer after layer.
+    """Return the indices of the sites of one component, layer after layer.
+
+    Args:
+        sites: The sites of the result.
+        component: Which component; None for the main one.
 
     Raises:
-        ValueError: a component that is not there, several to choose from, or heads, which follow no order.
+        ValueError: a component that was not read, several to choose from, or heads, which follow no
+            order.
     """
-    there = components(sites)
+    names = components(sites)
     name = main_component(sites) if component is None else component
-    if name in there and name != "head_out":
-        return [s for s, site in enumerate(sites) if site.component == name]
-    accepted = ", ".join(repr(other) for other in there if other != "head_out")
-    if name == "head_out" and name in there:
-        why = "the heads of different layers have no order"
+    if name not in names or name == "head_out":
+        raise ValueError(_why_no_series(names, component, name))
+    return [index for index, site in enumerate(sites) if site.component == name]
+
+
+def _why_no_series(names: list[str], component: str | None, name: str | None) -> str:
+    """Say why the sites of a component are no series, and which component has one.
+
+    Args:
+        names: The components that were read.
+        component: The caller's argument.
+        name: The component that it means; None if it could be several.
+    """
+    if name is None:
+        reason = "this result has several components"
+    elif name in names:
+        reason = "the heads of different layers have no order"
     else:
-        why = (
-            "this result has several components" if name is None else f"this result has no {name!r}"
-        )
-    todo = (
-        f"pass component= one of {accepted}"
-        if accepted
-        else 'run the recipe with components="resid_post" as well'
-    )
-    raise ValueError(f"component={component!r}: {why}; {todo}.")
+        reason = f"this result has no {name!r}"
+    accepted = [repr(other) for other in names if other != "head_out"]
+    if accepted:
+        hint = f"pass component= one of {', '.join(accepted)}"
+    else:
+        hint = 'run the recipe with components="resid_post" as well'
+    return f"component={component!r}: {reason}; {hint}."
 
 
 def previous_sites(sites: Sequence[Site]) -> list[int]:
-    """For each site the index of the one that it is a step from, −1 for none.
+    """Return for each site the index of the site before it in its line; −1 where there is none.
 
-    The stream is one line, from the embedding through the middle of each block: a step to `resid_mid` is what attention
-    did, one to `resid_post` what the MLP did. What a block adds is on no line; only where there is no stream among the
-    sites, it is compared with the same component of the layer before.
+    The stream is one line, from the embedding through the middle of each block: a step to
+    `resid_mid` is what attention did, a step to `resid_post` what the MLP did. What a block adds is
+    on no line. Only where no stream was read, it is compared with the same component of the layer
+    before.
     """
-    streams = any(site.component in STREAM for site in sites)
-    last: dict[str, int] = {}
-    before = []
-    for s, site in enumerate(sites):
+    stream_was_read = any(site.component in STREAM for site in sites)
+    last_in_line: dict[str, int] = {}
+    previous = []
+    for index, site in enumerate(sites):
         line = "stream" if site.component in STREAM else site.component
-        alone = line in UNORDERED or (streams and line != "stream")
-        before.append(-1 if alone else last.get(line, -1))
-        last[line] = s
-    return before
+        beside_the_stream = stream_was_read and line != "stream"
+        if line in UNORDERED or beside_the_stream:
+            previous.append(-1)
+        else:
+            previous.append(last_in_line.get(line, -1))
+        last_in_line[line] = index
+    return previous
+
+
+# -- sites that a view shows -------------------------------------------
 
 
 def selected_sites(
-    sites: Sequence[Site], wanted: Iterable[Any] | None = None, component: str | None = None
+    sites: Sequence[Site], requested: Iterable[Any] | None = None, component: str | None = None
 ) -> list[int]:
-    """Indices of the sites that a view shows, ascending.
+    """Return the indices of the sites that a view shows, ascending.
 
     Args:
-        sites: Of the result.
-        wanted: None for all, or indices (negative from the end) or what `important` gave.
+        sites: The sites of the result.
+        requested: None for all, or indices (negative from the end), or what `important` gave.
         component: None for all, or only the sites of this one.
 
     Raises:
         ValueError: no such site or component, or nothing left to show.
     """
-    there = components(sites)
-    if component is not None and component not in there:
+    names = components(sites)
+    if component is not None and component not in names:
+        known = ", ".join(map(repr, names))
+        raise ValueError(f"component={component!r} was not read: this result has {known}.")
+    indices = list(range(len(sites)))
+    if requested is not None:
+        indices = _requested_indices(sites, requested)
+    selected = [index for index in indices if component in (None, sites[index].component)]
+    if not selected:
+        reason = "important() found none: lower its threshold"
+        if indices:
+            reason = "none of the chosen sites is one of it"
         raise ValueError(
-            f"component={component!r} was not read: this result has {', '.join(map(repr, there))}."
+            f"there is no site to show (sites={requested!r}, component={component!r}): {reason}."
         )
-    if wanted is not None and (
-        isinstance(wanted, str | Important | Site) or not isinstance(wanted, Iterable)
-    ):
-        raise ValueError(
-            f"sites must be None or a list of indices or of what important() gives; received {wanted!r}."
-        )
-    every = (
-        range(len(sites)) if wanted is None else sorted({_index(sites, item) for item in wanted})
-    )
-    found = [s for s in every if component in (None, sites[s].component)]
-    if not found:
-        what = (
-            "none of the chosen sites is one of it"
-            if every
-            else "important() found none: lower its threshold"
-        )
-        raise ValueError(
-            f"there is no site to show (sites={wanted!r}, component={component!r}): {what}."
-        )
-    return found
+    return selected
 
 
-def _index(sites: Sequence[Site], item: Any) -> int:
+def _requested_indices(sites: Sequence[Site], requested: Any) -> list[int]:
+    """Return the indices that a view's argument `sites` names, ascending, each once."""
+    is_one_site = isinstance(requested, str | Important | Site)
+    if is_one_site or not isinstance(requested, Iterable):
+        raise ValueError(
+            "sites must be None or a list of indices or of what important() gives; "
+            f"received {requested!r}."
+        )
+    return sorted({_site_index(sites, item) for item in requested})
+
+
+def _site_index(sites: Sequence[Site], item: Any) -> int:
+    """Return the index of one requested site.
+
+    Raises:
+        ValueError: it is no index, or not one of this result's.
+    """
     if isinstance(item, Important):
-        if not (0 <= item.site < len(sites) and sites[item.site] == item.where):
+        is_of_this_result = 0 <= item.site < len(sites) and sites[item.site] == item.where
+        if not is_of_this_result:
             raise ValueError(
-                f"{item} is not a site of this result: take important() of the result that is shown."
+                f"{item} is not a site of this result: take important() of the result that is "
+                "shown."
             )
         return item.site
     if not isinstance(item, int | np.integer) or isinstance(item, bool):
@@ -170,11 +217,13 @@ def thinned_sites(
     named: bool = False,
     layers_only: bool = False,
 ) -> list[int]:
-    """Those of some sites that every n-th layer has, counted from the last, which is always among them.
+    """Return those of some sites that every n-th layer has, counted from the last layer.
+
+    The last layer is always among them.
 
     Args:
-        sites: Of the result.
-        rows: Indices into them, as `chosen` gives.
+        sites: The sites of the result.
+        rows: Indices into them, as `selected_sites` gives.
         stride: n; None for about 40 rows.
         named: Whether the caller named the sites: then None keeps them all.
         layers_only: Whether None is about 40 layers, however many sites each of them has.
@@ -182,28 +231,30 @@ def thinned_sites(
     Raises:
         ValueError: a stride that is no whole number from 1.
     """
-    layers = list(dict.fromkeys(sites[s].layer for s in rows))
+    layers = list(dict.fromkeys(sites[row].layer for row in rows))
     if stride is None:
-        stride = 1 if named else math.ceil(len(layers if layers_only else rows) / MAX_ROWS)
+        n_rows = len(layers) if layers_only else len(rows)
+        stride = 1 if named else math.ceil(n_rows / MAX_ROWS)
     if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
         raise ValueError(f"stride={stride!r} must be a whole number from 1.")
-    kept = set(layers[::-1][::stride])
-    return [s for s in rows if sites[s].layer in kept]
+    layers_from_last = layers[::-1]
+    shown_layers = set(layers_from_last[::stride])
+    return [row for row in rows if sites[row].layer in shown_layers]
 
 
-def site_label(site: Site) -> str:
-    """A site in a sentence: "layer 3", "3.attn_out", "embed"."""
-    return f"layer {site}" if site.component == "resid_post" else str(site)
+def token_index(n_tokens: int, number: int, argument: str) -> int:
+    """Return an index into the tokens that were read of a prompt, negative ones from the end.
 
-
-def token_index(n: int, number: int, name: str) -> int:
-    """An index into the `n` tokens that were read of a prompt, negative ones from the end.
+    Args:
+        n_tokens: How many tokens were read.
+        number: The caller's index.
+        argument: The name of the caller's argument, for the error.
 
     Raises:
-        ValueError: out of range; `name` is the argument that says so.
+        ValueError: the index is out of range, or no whole number.
     """
-    if not isinstance(number, int | np.integer) or not -n <= number < n:
+    if not isinstance(number, int | np.integer) or not -n_tokens <= number < n_tokens:
         raise ValueError(
-            f"{name}={number!r} is out of range: {n} positions of this prompt were read."
+            f"{argument}={number!r} is out of range: {n_tokens} positions of this prompt were read."
         )
-    return range(n)[number]
+    return int(number) % n_tokens

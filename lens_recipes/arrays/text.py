@@ -1,76 +1,105 @@
-"""The text of a token, and how it is shown: legible, and inert in whatever it is shown in."""
+"""The text of a token, and how it is shown: legible, and without effect wherever it is shown.
+
+A token can hold anything: line breaks, control characters, HTML, TeX, right-to-left text. Whatever
+is shown to a person passes through one of these functions.
+"""
 
 from __future__ import annotations
 
 import html
 import unicodedata
 
-_TURNS = (
-    "LRE",
-    "RLE",
-    "LRO",
-    "RLO",
-    "PDF",
-    "LRI",
-    "RLI",
-    "FSI",
-    "PDI",
-)  # characters that only turn text round
+# Bidirectional classes of the characters that only turn text round.
+_TEXT_DIRECTION_CLASSES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
-_VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"})
+_RIGHT_TO_LEFT_CLASSES = ("R", "AL", "AN")
+
+# Unicode categories of the characters that have no look of their own.
+_INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+_WHITESPACE_SYMBOLS = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"})
+
+_ISOLATE, _END_OF_ISOLATE = "\u2068", "\u2069"
 
 
 def visible_token(token: str, width: int = 12) -> str:
-    """One token as a person can read it: whitespace and control characters visible, cut to `width` characters.
+    """Return one token as a person can read it, cut to `width` characters.
 
-    >>> visible(" Paris"), visible(" "), visible(""), visible("\\n\\n")
+    Whitespace and control characters become visible.
+
+    >>> visible_token(" Paris"), visible_token(" "), visible_token(""), visible_token("\\n\\n")
     ('·Paris', '␣', '∅', '↵↵')
     """
-    spaces_only = token.strip(" ") == ""  # beside a full stop, a lone middle dot would not be seen
-    shown = "␣" * len(token) if spaces_only else "".join(map(_legible, token.translate(_VISIBLE)))
-    shown = shown or "∅"
-    return shown if len(shown) <= width else shown[: width - 1] + "…"
+    if not token:
+        shown = "∅"
+    elif token.strip(" ") == "":
+        shown = "␣" * len(token)  # beside a full stop, a lone middle dot would not be seen
+    else:
+        shown = "".join(map(_legible, token.translate(_WHITESPACE_SYMBOLS)))
+    if len(shown) > width:
+        return shown[: width - 1] + "…"
+    return shown
 
 
 def plotly_safe(token: str, width: int = 12) -> str:
-    """One token for a plotly label: `visible`, and no tag, entity or TeX that plotly would act on."""
+    """Return one token for a plotly label, as `visible_token` shows it, and without effect there.
+
+    Plotly acts on tags, entities and TeX. Right-to-left text is isolated, so that it does not turn
+    round what stands beside it.
+    """
     shown = visible_token(token, width)  # cut before escaping, never mid-entity
-    if any(unicodedata.bidirectional(char) in ("R", "AL", "AN") for char in shown):
-        shown = (
-            f"\u2068{shown}\u2069"  # isolated, so that it does not turn round what stands beside it
-        )
+    if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT_CLASSES for char in shown):
+        shown = f"{_ISOLATE}{shown}{_END_OF_ISOLATE}"
     return escape_plotly(shown)
 
 
 def escape_plotly(text: str) -> str:
-    """Any text for plotly, as it is written: no tag, entity or TeX in it has an effect."""
+    """Return any text for plotly, as it is written: no tag, entity or TeX in it has an effect."""
     return html.escape(text, quote=False).replace("$", "&#36;")
 
 
 def escape_page_text(text: str) -> str:
-    """A whole text for a page, with its spaces and lines; otherwise as `visible` and `inert`."""
-    return escape_plotly(
-        "".join(char if char in " \n\t" else _legible(char) for char in text) or "∅"
-    )
+    """Return a whole text for a page, with its spaces and lines, legible and without effect."""
+    legible = "".join(char if char in " \n\t" else _legible(char) for char in text)
+    return escape_plotly(legible or "∅")
 
 
 def escape_terminal(text: str) -> str:
-    """A whole text for a terminal: as it is, but by number what the terminal would act on rather than show.
+    """Return a whole text for a terminal, as it is written.
 
-    >>> printable("fine\\n\\x1b[2J")
+    Only what the terminal would act on rather than show is written by number.
+
+    >>> escape_terminal("fine\\n\\x1b[2J")
     'fine\\n⟨1B⟩[2J'
     """
-    return "".join(_legible(char) if _acts(char) else char for char in text)
+    return "".join(_legible(char) if _acts_on_terminal(char) else char for char in text)
 
 
-def _acts(char: str) -> bool:
-    control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
-    return control or unicodedata.bidirectional(char) in _TURNS
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> counted(1, "token"), counted(3, "token")
+    ('1 token', '3 tokens')
+    """
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun}s"
+
+
+def _acts_on_terminal(char: str) -> bool:
+    """Return whether a terminal would act on a character: a control, or a turn of the text."""
+    is_control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
+    return is_control or unicodedata.bidirectional(char) in _TEXT_DIRECTION_CLASSES
 
 
 def _legible(char: str) -> str:
-    """Control and format characters (NUL, zero-width, bidi overrides) by number: they have no look of their own."""
+    """Return a character so that it can be seen.
+
+    Control and format characters (NUL, zero-width, bidi overrides) are written by number.
+    """
     category = unicodedata.category(char)
-    if category in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+    if category in _INVISIBLE_CATEGORIES:
         return f"⟨{ord(char):02X}⟩"
-    return "·" if category == "Zs" else char
+    if category == "Zs":  # a space of any width
+        return "·"
+    return char

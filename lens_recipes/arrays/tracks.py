@@ -1,32 +1,26 @@
-"""Along the sites of a result: which sites matter, what becomes of a token, and when it is decided."""
+"""Along the sites of a result: which of them stand out, and how single tokens fare."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.metrics import (
-    METRICS,
-    logprobs_of,
-    metric_values,
-    target_column,
-    tracked_only,
-)
+from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics.followed import numbers_of_token, target_column, tracked_only
+from lens_recipes.arrays.metrics.table import find_metric
+from lens_recipes.arrays.metrics.values import metric_values
 from lens_recipes.arrays.sites import UNORDERED, Important, previous_sites, token_index
 from lens_recipes.arrays.text import visible_token
 
-if TYPE_CHECKING:
-    from lens_recipes.arrays.lens import LensArrays
+# What `important` measures, and from which value on a site stands out: probability, nats, nats.
+DEFAULT_THRESHOLD = {"prob": 0.5, "kl_drop": 0.5, "target_jump": 1.0}
 
 
-DEFAULT_THRESHOLD = {"prob": 0.5, "kl_drop": 0.5, "target_jump": 1.0}  # probability, nats, nats
-
-
-# -- which sites stand out ---------------------------------------------
+# -- sites that stand out ----------------------------------------------
 
 
 def important(
@@ -38,32 +32,40 @@ def important(
     prompt: int = 0,
     position: int = -1,
 ) -> list[Important]:
-    """See `LensResult.important`."""
-    limit = _threshold(metric, threshold)
+    """Return the sites that stand out after one token. See `LensResult.important`."""
+    limit = _checked_threshold(metric, threshold)
     if metric == "kl_drop" and of is not None:
         raise ValueError(
             f'metric="kl_drop" is about the whole distribution: leave `of` out (received {of!r}).'
         )
-    one = result[prompt]
-    if metric != "prob" and all(site.component in UNORDERED for site in one.sites):
+    single = result[prompt]
+    if metric != "prob" and all(site.component in UNORDERED for site in single.sites):
         raise ValueError(
-            f'metric={metric!r} compares layers, and heads or vectors have no order: use metric="prob".'
+            f"metric={metric!r} compares layers, and heads or vectors have no order: use "
+            'metric="prob".'
         )
-    values = _values(one, metric, of, token_index(len(one.tokens), position, "position"))
-    return [  # a NaN is never important
-        Important(s, one.sites[s], float(value)) for s, value in enumerate(values) if value >= limit
+    token = token_index(len(single.tokens), position, "position")
+    values = _values_of_sites(single, metric, of, token)
+    return [
+        Important(index, single.sites[index], float(value))
+        for index, value in enumerate(values)
+        if value >= limit  # a NaN is never important
     ]
 
 
-def _threshold(metric: str, threshold: Any) -> float:
+def _checked_threshold(metric: str, threshold: Any) -> float:
+    """Return the threshold of a metric, its default for None.
+
+    Raises:
+        ValueError: an unknown metric, or a threshold that it cannot have.
+    """
     if metric not in DEFAULT_THRESHOLD:
-        raise ValueError(
-            f"metric={metric!r} is unknown: accepted are {', '.join(map(repr, DEFAULT_THRESHOLD))}."
-        )
+        known = ", ".join(map(repr, DEFAULT_THRESHOLD))
+        raise ValueError(f"metric={metric!r} is unknown: accepted are {known}.")
     if threshold is None:
         return DEFAULT_THRESHOLD[metric]
-    number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
-    if not number or not math.isfinite(threshold):
+    is_number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
+    if not is_number or not math.isfinite(threshold):
         raise ValueError(
             f"threshold={threshold!r} must be a finite number, or None for the default."
         )
@@ -74,186 +76,191 @@ def _threshold(metric: str, threshold: Any) -> float:
     return float(threshold)
 
 
-def _values(one: LensArrays, metric: str, of: str | int | None, token: int) -> NDArray[np.float64]:
-    """The number of each site of one prompt, `[site]`; NaN where there is none."""
+def _values_of_sites(
+    result: LensArrays, metric: str, of: str | int | None, token: int
+) -> NDArray[np.float64]:
+    """Return the number of each site after one token, `[site]`; NaN where there is none.
+
+    `result` is a result of one prompt; `metric` and `of` are those of `important`.
+    """
     if metric == "kl_drop":
-        return -_rise(one, one.kl_to_final[:, token].astype(np.float64))
-    if metric == "prob" and of is None:
-        return np.exp(one.top_logprobs[:, token, 0].astype(np.float64))
+        kl_to_final = result.kl_to_final[:, token].astype(np.float64)
+        return -_rises(result, kl_to_final)
+    if metric == "prob":
+        if of is None:
+            return np.exp(result.top_logprobs[:, token, 0].astype(np.float64))
+        return np.exp(at_token(result, of, token))
     if of is None:
-        of = int(one.target_ids[0, 0]) if one.target_ids.size else "final"
-    logprobs = at_token(one, of, token)
-    return np.exp(logprobs) if metric == "prob" else _rise(one, logprobs)
+        of = "final" if result.target_ids.size == 0 else int(result.target_ids[0, 0])
+    return _rises(result, at_token(result, of, token))
 
 
-def at_token(one: LensArrays, of: str | int, token: int) -> NDArray[np.float64]:
-    """Log-probability of one token at each site, `[site]`.
+def _rises(result: LensArrays, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by how much each site's value is above its previous site's, `[site]`.
+
+    It is NaN where no site comes before (see `previous_sites`).
+    """
+    previous = np.array(previous_sites(result.sites), dtype=int)
+    with np.errstate(invalid="ignore"):  # −∞ − −∞: a token that the model never says
+        return np.where(previous >= 0, values - values[previous], np.nan)
+
+
+def at_token(result: LensArrays, of: str | int, token: int) -> NDArray[np.float64]:
+    """Return the log-probability of a followed token after one token of the prompt, `[site]`.
+
+    Args:
+        result: A result of one prompt.
+        of: The token that is followed, as for `numbers_of_token`.
+        token: Index of a token of this prompt.
 
     Raises:
-        ValueError: not a token that this prompt follows, or it has no number there.
+        ValueError: the result does not follow it, or it has no number there.
     """
-    if not has_number(one, of, token):
-        target = tracked_only(one, of) is None
-        why = {
-            "next": "the prompt ends there",
-            "final": "there is no answer of a model to follow",
-        }.get(
-            str(of),
-            "its log-probability is NaN at every site" if target else "it was not tracked there",
-        )
+    logprobs = numbers_of_token(result, of).logprobs[:, token]
+    if np.isnan(logprobs).all():
+        reason = _why_no_number(result, of)
         raise ValueError(
-            f"of={of!r} has no number at this token: {why}. Name a target that has one, or another position=."
+            f"of={of!r} has no number at this token: {reason}. Name a target that has one, or "
+            "another position=."
         )
-    return logprobs_of(one, of)[0][:, token].astype(np.float64)
+    return logprobs.astype(np.float64)
 
 
-def _rise(one: LensArrays, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """By how much each site is above the one that it is a step from (`previous`); NaN where there is none."""
-    before = np.array(previous_sites(one.sites), dtype=int)
-    with np.errstate(invalid="ignore"):  # −∞ − −∞: a token that the model never says
-        return np.where(before >= 0, values - values[before], np.nan)
+def _why_no_number(result: LensArrays, of: str | int) -> str:
+    """Say why a followed token has no log-probability after a token."""
+    if of == "next":
+        return "the prompt ends there"
+    if of == "final":
+        return "there is no answer of a model to follow"
+    if tracked_only(result, of) is None:
+        return "its log-probability is NaN at every site"
+    return "it was not tracked there"
 
 
 # -- tokens through the sites ------------------------------------------
 
 
 class Track(NamedTuple):
-    """One token of one prompt followed through all sites."""
+    """One token, or the difference of two, followed through all sites of one prompt.
 
-    key: Any  # the same for the same token of several prompts
+    Attributes:
+        key: What tells tokens apart: an id, a pair of ids, "next" or "final". It is the same for
+            the same token of several prompts.
+        name: What the token is called.
+        values: The metric's value at each site, `[site]`.
+    """
+
+    key: int | str | tuple[int, ...]
     name: str
-    values: NDArray[np.float64]  # [site]
+    values: NDArray[np.float64]
 
 
-def tracks(one: LensArrays, of: Any, metric: str, token: int) -> list[Track]:
-    """What `of` names, followed through the sites of one prompt; what has no number there is left out.
+def tracks(result: LensArrays, of: Any, metric: str, token: int) -> list[Track]:
+    """Return what `of` names, followed through the sites of one prompt.
+
+    What has no number after this token is left out.
 
     Args:
-        one: A result of one prompt.
+        result: A result of one prompt.
         of: As for `trajectory`.
         metric: "prob", "logprob" (nats), "rank" (NaN for none), "logit" or "logit_diff" (nats).
         token: Index of a token of this prompt.
     """
-    ids = list(dict.fromkeys(one.target_ids[0].tolist()))
-    wanted = (ids or ["final"]) if of is None else named(of)
-    if metric == "logit_diff":
-        pair = ids if of is None else wanted
-        difference, name = metric_values(one, metric, pair)
-        key = tuple(int(one.target_ids[0, target_column(one, 0, what)]) for what in pair)
-        return [
-            Track(
-                key,
-                name.removeprefix(METRICS[metric].label).strip(),
-                difference[:, token].astype(np.float64),
-            )
-        ]
-    there = followed(one, token, metric)
+    targets = list(dict.fromkeys(result.target_ids[0].tolist()))
+    if find_metric(metric).about == "pair":
+        pair = targets if of is None else named(of)
+        return [_track_of_pair(result, pair, metric, token)]
+    if of is None:
+        of = targets or ["final"]
+    requested = named(of)
+    known = followed(result, token, metric)
     return [
-        _one_track(one, what, metric, token)
-        for what in wanted
-        if what in there and has_number(one, what, token)
+        _track_of_token(result, name, metric, token)
+        for name in requested
+        if name in known and has_number(result, name, token)
     ]
 
 
-def has_number(one: LensArrays, of: str | int, token: int) -> bool:
-    """Whether a token that this prompt follows has a log-probability at some site after this one of its tokens."""
-    return not np.isnan(logprobs_of(one, of)[0][:, token]).all()
+def _track_of_pair(result: LensArrays, pair: list[Any], metric: str, token: int) -> Track:
+    """Return the track of a metric that is about two targets."""
+    values, name = metric_values(result, metric, pair)
+    key = tuple(int(result.target_ids[0, target_column(result, 0, what)]) for what in pair)
+    names_of_targets = name.removeprefix(find_metric(metric).label).strip()
+    return Track(key, names_of_targets, values[:, token].astype(np.float64))
 
 
-def followed(one: LensArrays, token: int, metric: str) -> set[str | int]:
-    """What `of` may name after one token: targets and tracked tokens, as text and id, "next" and "final"; a tracked
-    token has no rank."""
-    tracked = [] if metric == "rank" else one.tracked_ids[token]
-    ids = {int(i) for i in (*one.target_ids[0], *tracked) if i >= 0}
-    return {"next", "final", *ids, *map(one.text, ids)}
+def _track_of_token(result: LensArrays, of: str | int, metric: str, token: int) -> Track:
+    """Return the track of one followed token."""
+    key: int | str
+    if of == "final":
+        key = "final"
+        name = f"answer {visible_token(result.text(result.final_ids[token]), 20)}"
+    elif of == "next":
+        key = "next"
+        name = f"next token {visible_token(result.text(result.tokens.next_id[token]), 20)}"
+    else:
+        tracked_id = tracked_only(result, of)
+        if tracked_id is None:
+            key = int(result.target_ids[0, target_column(result, 0, of)])
+        else:
+            key = tracked_id
+        name = visible_token(result.text(key), 20)
+    values, _ = metric_values(result, metric, of)
+    return Track(key, name, values[:, token].astype(np.float64))
+
+
+def has_number(result: LensArrays, of: str | int, token: int) -> bool:
+    """Return whether a followed token has a log-probability at some site after one token."""
+    logprobs = numbers_of_token(result, of).logprobs
+    return not np.isnan(logprobs[:, token]).all()
+
+
+def followed(result: LensArrays, token: int, metric: str) -> set[str | int]:
+    """Return what `of` may name after one token: "next", "final", and texts and ids of tokens.
+
+    The tokens are the targets, and the tracked tokens where the metric needs no rank.
+    """
+    candidates = list(result.target_ids[0])
+    if not find_metric(metric).needs_rank:
+        candidates += list(result.tracked_ids[token])
+    ids = {int(token_id) for token_id in candidates if token_id >= 0}
+    texts = {result.text(token_id) for token_id in ids}
+    return {"next", "final", *ids, *texts}
+
+
+# -- one or several names ----------------------------------------------
 
 
 def named(of: Any) -> list[Any]:
-    """One or several names as a list without repetitions."""
-    items = list(of) if isinstance(of, Iterable) and not isinstance(of, str) else [of]
-    if wrong := [item for item in items if not isinstance(item, str | int | np.integer)]:
-        raise ValueError(
-            f"expected texts or whole numbers, one or a list of them; received {wrong[0]!r}."
-        )
+    """Return one or several names as a list without repetitions.
+
+    Raises:
+        ValueError: one of them is neither a text nor a whole number.
+    """
+    is_several = isinstance(of, Iterable) and not isinstance(of, str)
+    items = list(of) if is_several else [of]
+    for item in items:
+        if not isinstance(item, str | int | np.integer):
+            raise ValueError(
+                f"expected texts or whole numbers, one or a list of them; received {item!r}."
+            )
     return list(dict.fromkeys(items))
 
 
 def named_prompts(result: LensArrays, prompts: Any) -> list[int]:
-    """One or several prompts of a result as a list of their numbers from 0, without repetitions.
+    """Return one or several prompts of a result as a list of numbers from 0, each once.
 
     Raises:
         ValueError: one of them is none of the result's.
     """
-    items, n = named(prompts), len(result)
-    for item in items:
-        if not isinstance(item, int | np.integer) or isinstance(item, bool) or not -n <= item < n:
+    n_prompts = len(result)
+    numbers = []
+    for item in named(prompts):
+        is_number = isinstance(item, int | np.integer) and not isinstance(item, bool)
+        if not is_number or not -n_prompts <= item < n_prompts:
             raise ValueError(
-                f"prompts={prompts!r}: {item!r} is none of the prompts 0 to {n - 1} of this result."
+                f"prompts={prompts!r}: {item!r} is none of the prompts 0 to {n_prompts - 1} of "
+                "this result."
             )
-    return list(dict.fromkeys(int(item) % n for item in items))
-
-
-def _one_track(one: LensArrays, what: str | int, metric: str, token: int) -> Track:
-    if what == "final":
-        key: str | int = what
-        name = f"answer {visible_token(one.text(one.final_ids[token]), 20)}"
-    elif what == "next":
-        key = what
-        name = f"next token {visible_token(one.text(one.tokens.next_id[token]), 20)}"
-    else:
-        tracked = tracked_only(one, what)
-        key = int(one.target_ids[0, target_column(one, 0, what)]) if tracked is None else tracked
-        name = visible_token(one.text(key), 20)
-    return Track(key, name, metric_values(one, metric, what)[0][:, token].astype(np.float64))
-
-
-class Settled(NamedTuple):
-    """From which layer on the answer after one token is top-1, to the end.
-
-    `token` is an index into `result.tokens`, `site` one into `result.sites` (−1 for never), `layer` that site's (None
-    for never). `margin` is by how many nats the answer is ahead of the runner-up there; NaN for never, and where the
-    result holds no runner-up (`top_k=1`). `text` is the answer's.
-    """
-
-    token: int
-    text: str
-    site: int
-    layer: int | None
-    margin: float
-
-
-def settled_layers(
-    result: LensArrays, of: str = "final", *, component: str | None = None
-) -> list[Settled]:
-    """When each generated token was decided, one entry each; in a result without generation, all its tokens.
-
-    Args:
-        result: Any lens result.
-        of: "final" for the model's own answer, "next" for the token that was sampled, which settles nowhere unless it
-            is the model's answer. (`LensResult.settled` takes targets too.)
-        component: Along which sites, as in `LensResult.settled`.
-
-    Raises:
-        ValueError: as `LensResult.settled`, or an `of` that is neither.
-
-    Example:
-        >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
-        >>> print([(step.text, step.layer) for step in settled_layers(result)])
-    """
-    if of not in ("final", "next"):
-        raise ValueError(
-            f'of={of!r} must be "final" or "next"; for a target there is result.settled({of!r}).'
-        )
-    ids, generated = (
-        result.final_ids if of == "final" else result.tokens.next_id,
-        result.tokens.generated,
-    )
-    sites, tops = result.settled(of, component=component), result.top_logprobs
-    found = []
-    for token in np.flatnonzero(generated if generated.any() else ids >= 0).tolist():
-        site = int(sites[token])
-        ahead = site >= 0 and tops.shape[-1] > 1
-        margin = float(tops[site, token, 0] - tops[site, token, 1]) if ahead else math.nan
-        layer = result.sites[site].layer if site >= 0 else None
-        found.append(Settled(token, result.text(ids[token]), site, layer, margin))
-    return found
+        numbers.append(int(item) % n_prompts)
+    return list(dict.fromkeys(numbers))

@@ -1,20 +1,21 @@
 """The recipes from a shell: results on stdout, everything else on stderr.
 
-Nothing here imports torch until a recipe runs, so `--help` answers at once.
+No command imports torch before it runs a recipe: `--help` answers at once.
 """
 
 from __future__ import annotations
 
 import io
 import sys
+from typing import NoReturn
 
 import typer
 
+from lens_recipes.cli.anatomy import anatomy_command
 from lens_recipes.cli.attribute import ATTRIBUTE_EXAMPLES, attribute_command
 from lens_recipes.cli.doctor.command import DOCTOR_EXAMPLES, doctor_command
 from lens_recipes.cli.generate.command import GENERATE_EXAMPLES, generate_command
 from lens_recipes.cli.logit_lens import LOGIT_LENS_EXAMPLES, logit_lens_command
-from lens_recipes.cli.options import Model, Remote, loaded
 from lens_recipes.cli.paste import PASTE_EXAMPLES, paste_command
 from lens_recipes.cli.show import SHOW_EXAMPLES, show_command
 
@@ -27,29 +28,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-
-@app.callback()
-def _root() -> None:
-    """What stands before every subcommand: nothing yet."""
-
-
 app.command("logit-lens", epilog=LOGIT_LENS_EXAMPLES)(logit_lens_command)
 app.command("attribute", epilog=ATTRIBUTE_EXAMPLES)(attribute_command)
 app.command("generate", epilog=GENERATE_EXAMPLES)(generate_command)
-
 app.command("paste", epilog=PASTE_EXAMPLES)(paste_command)
-
 app.command("show", epilog=SHOW_EXAMPLES)(show_command)
-
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
-
-
-@app.command("anatomy")
-def anatomy_command(model: Model = "smollm2", remote: Remote = False) -> None:
-    """Show where a model keeps blocks, norm and unembedding, and what it applies after it."""
-    from lens_recipes import anatomy
-
-    print(anatomy(loaded(model, remote, None)))
+app.command("anatomy")(anatomy_command)
 
 
 def main() -> None:
@@ -58,17 +43,19 @@ def main() -> None:
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a terminal that cannot show a character shows a question mark
+            # A terminal that cannot show a character shows a question mark.
+            stream.reconfigure(errors="replace")
     try:
         app()
-    except (LensError, ValueError) as error:
-        print(f"lens-recipes: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ValueError) else 1)
-    except OSError as error:  # stdout cannot be written to, for one
-        print(f"lens-recipes: {error}", file=sys.stderr)
-        sys.exit(1)
+    except ValueError as error:
+        fail(str(error), status=2)
+    except (LensError, OSError) as error:  # OSError: for one, stdout cannot be written to
+        fail(str(error), status=1)
     except KeyboardInterrupt:
-        print("lens-recipes: interrupted", file=sys.stderr)
-        sys.exit(130)
+        fail("interrupted", status=130)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Print why the command failed, and exit."""
+    print(f"lens-recipes: {message}", file=sys.stderr)
+    sys.exit(status)

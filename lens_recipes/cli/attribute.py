@@ -10,32 +10,28 @@ import typer
 
 from lens_recipes.cli.options import (
     EXIT_STATUS,
-    Json,
-    Model,
+    JsonPath,
+    ModelName,
     Offline,
+    Positions,
     Precision,
     Prompts,
     Remote,
+    load_model,
+    parse_indices,
+)
+from lens_recipes.cli.outputs import (
+    STDOUT,
     attribution_figure,
     check_outputs,
-    index,
-    loaded,
-    output,
+    stdout_console,
     write_outputs,
 )
 
-ATTRIBUTE_EXAMPLES = f"""
-Examples:
-
-  lens-recipes attribute "The capital of France is" --target " Paris" --against " London"
-
-  lens-recipes attribute "The capital of France is" --target " Paris" --unit head --html heads.html --json heads.json
-
-{EXIT_STATUS}
-"""
-
 
 class Unit(StrEnum):
+    """What a logit is split into."""
+
     layer = "layer"
     component = "component"
     head = "head"
@@ -45,45 +41,64 @@ class Unit(StrEnum):
 def attribute_command(
     prompts: Prompts,
     target: Annotated[
-        list[str], typer.Option(help="The token whose logit is explained; give it again for more.")
+        list[str],
+        typer.Option(help="The token whose logit is explained; repeat the option for more."),
     ],
-    model: Model = "smollm2",
+    model: ModelName = "smollm2",
     against: Annotated[
         str | None,
         typer.Option(
-            help='Also subtract the same for this token, or "mean" for the mean of all tokens.'
+            help='Subtract the logit of this token, or with "mean" the mean of all logits.'
         ),
     ] = None,
     unit: Annotated[Unit, typer.Option(help="What the logit is split into.")] = Unit.layer,
     at_layer: Annotated[
         int | None, typer.Option(help="Explain the lens's logit after this layer.")
     ] = None,
-    positions: Annotated[
-        str, typer.Option(help='"all", or like -1 or 0,3,-1 or 2:5, in each prompt.')
-    ] = "-1",
+    positions: Positions = "-1",
     show_top: Annotated[int, typer.Option(min=1, help="Parts shown per target.")] = 10,
     html: Annotated[
         Path | None,
         typer.Option(help="Write a figure here: bars, for heads a grid, for tokens a map."),
     ] = None,
     offline: Offline = False,
-    json_path: Json = None,
+    json_path: JsonPath = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
-    """Which part of the network wrote a token: its logit as a sum over layers, components, heads or tokens read."""
+    """Split a token's logit into what each layer, component, head or source token adds to it."""
     check_outputs(html, json_path)
-    where = index(positions, "--positions")
+    chosen_positions = parse_indices(positions, "--positions")
 
     from lens_recipes import attribution
 
-    lm = loaded(model, remote, dtype)
     result = attribution(
-        lm, prompts, target, against=against, unit=unit.value, at_layer=at_layer, positions=where
+        load_model(model, remote, dtype),
+        prompts,
+        target,
+        against=against,
+        unit=unit.value,
+        at_layer=at_layer,
+        positions=chosen_positions,
     )
-    if json_path != "-":
+    if json_path != STDOUT:
         from lens_recipes.views.tables.table import render
 
-        render(result, output(), show_top=show_top)
-    figure = None if html is None else attribution_figure(result)
-    write_outputs(result, figure, html, json_path, offline, targets=result.target_ids.shape[1])
+        render(result, stdout_console(), show_top=show_top)
+    figure = None
+    if html is not None:
+        figure = attribution_figure(result)
+    n_targets = result.target_ids.shape[1]
+    write_outputs(result, figure, html, json_path, offline=offline, n_targets=n_targets)
+
+
+ATTRIBUTE_EXAMPLES = f"""
+Examples:
+
+  lens-recipes attribute "The capital of France is" --target " Paris" --against " London"
+
+  lens-recipes attribute "The capital of France is" --target " Paris" --unit head \
+--html heads.html --json heads.json
+
+{EXIT_STATUS}
+"""

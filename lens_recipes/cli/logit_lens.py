@@ -11,23 +11,125 @@ import typer
 from lens_recipes.cli.options import (
     EXIT_STATUS,
     Components,
-    Followed,
-    Json,
-    Model,
+    FollowedTokens,
+    JsonPath,
+    ModelName,
     Offline,
+    Positions,
     Precision,
     Prompts,
     Remote,
-    check_apart,
+    load_model,
+    parse_indices,
+    parse_names,
+)
+from lens_recipes.cli.outputs import (
+    STDOUT,
+    check_distinct,
     check_outputs,
-    check_place,
-    index,
-    loaded,
-    names,
+    check_writable,
     note_written,
-    output,
+    stdout_console,
     write_outputs,
 )
+
+
+class Metric(StrEnum):
+    """What the colours of the heatmap show."""
+
+    prob = "prob"
+    rank = "rank"
+    entropy = "entropy"
+    kl = "kl"
+    logit = "logit"
+
+
+def logit_lens_command(
+    prompts: Prompts,
+    model: ModelName = "smollm2",
+    target: FollowedTokens = None,
+    positions: Positions = "all",
+    layers: Annotated[
+        str, typer.Option(help='Layers: "all", or for example -1, 0,3,-1 or 2:5.')
+    ] = "all",
+    components: Components = "resid_post",
+    heads: Annotated[
+        str, typer.Option(help='With --components head_out: "all", or for example 0,3.')
+    ] = "all",
+    show_top: Annotated[int, typer.Option(min=1, help="Predictions shown per layer.")] = 5,
+    html: Annotated[Path | None, typer.Option(help="Write an interactive heatmap here.")] = None,
+    metric: Annotated[Metric, typer.Option(help="What colours the heatmap.")] = Metric.prob,
+    of: Annotated[
+        str | None, typer.Option(help='Whose metric: "next", "final" or a target.')
+    ] = None,
+    offline: Offline = False,
+    page: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write a page to click through here; it needs no network."),
+    ] = None,
+    json_path: JsonPath = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Read the stream without the final norm.")
+    ] = False,
+    dtype: Precision = None,
+    remote: Remote = False,
+) -> None:
+    """Decode the residual stream after every layer, or what is added to it."""
+    check_outputs(html, json_path)
+    if page is not None:
+        check_writable(page, "--report")
+        check_distinct({"--html": html, "--report": page, "--json": json_path})
+    check_metric(metric, of, target or [])
+    chosen_positions = parse_indices(positions, "--positions")
+    chosen_layers = parse_indices(layers, "--layers")
+    chosen_heads = parse_indices(heads, "--heads")
+    chosen_components = parse_names(components)
+
+    from lens_recipes import heatmap, logit_lens
+
+    result = logit_lens(
+        load_model(model, remote, dtype),
+        prompts,
+        targets=target,
+        top_k=show_top,
+        apply_norm=not raw,
+        positions=chosen_positions,
+        layers=chosen_layers,
+        heads=chosen_heads,
+        components=chosen_components,
+    )
+    if json_path != STDOUT:
+        from lens_recipes.views.tables.table import render
+
+        # Several components stand side by side, each with its top prediction.
+        shown = show_top if len(chosen_components) == 1 else None
+        render(result, stdout_console(), show_top=shown)
+    figure = None
+    if html is not None:
+        figure = heatmap(result, metric=metric.value, of=of)
+    write_outputs(result, figure, html, json_path, offline=offline)
+    if page is not None:
+        from lens_recipes import report
+
+        report(result, page)
+        note_written([page])
+
+
+def check_metric(metric: Metric, of: str | None, targets: list[str]) -> None:
+    """Refuse an `--of` that is nobody's, or that does not go with the metric."""
+    if of not in (None, "next", "final", *targets):
+        raise typer.BadParameter(
+            f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of"
+        )
+    if metric in (Metric.rank, Metric.logit) and of is None:
+        raise typer.BadParameter(
+            'this metric needs --of: "next", "final", or a --target.', param_hint="--metric"
+        )
+    if metric in (Metric.entropy, Metric.kl) and of is not None:
+        raise typer.BadParameter(
+            "this metric is about all tokens at once: leave --of out.", param_hint="--metric"
+        )
+
 
 LOGIT_LENS_EXAMPLES = f"""
 Examples:
@@ -42,84 +144,8 @@ Examples:
 
   lens-recipes logit-lens "Hello" --layers 10:20 --json - | jq .texts
 
-  lens-recipes logit-lens "The Eiffel Tower is in" --model meta-llama/Llama-3.1-70B --remote --positions -1
+  lens-recipes logit-lens "The Eiffel Tower is in" --model meta-llama/Llama-3.1-70B --remote \
+--positions -1
 
 {EXIT_STATUS}
 """
-
-
-class Metric(StrEnum):
-    prob = "prob"
-    rank = "rank"
-    entropy = "entropy"
-    kl = "kl"
-    logit = "logit"
-
-
-def logit_lens_command(
-    prompts: Prompts,
-    model: Model = "smollm2",
-    target: Followed = None,
-    positions: Annotated[
-        str, typer.Option(help='"all", or like -1 or 0,3,-1 or 2:5, in each prompt.')
-    ] = "all",
-    layers: Annotated[str, typer.Option(help="The same, for layers.")] = "all",
-    components: Components = "resid_post",
-    heads: Annotated[
-        str, typer.Option(help='With --components head_out: "all", or like 0,3.')
-    ] = "all",
-    show_top: Annotated[int, typer.Option(min=1, help="Predictions shown per layer.")] = 5,
-    html: Annotated[Path | None, typer.Option(help="Write an interactive heatmap here.")] = None,
-    metric: Annotated[Metric, typer.Option(help="What colours the heatmap.")] = Metric.prob,
-    of: Annotated[str | None, typer.Option(help='Whose: "next", "final" or a target.')] = None,
-    offline: Offline = False,
-    page: Annotated[
-        Path | None,
-        typer.Option("--report", help="Write a page to click through here; it needs no network."),
-    ] = None,
-    json_path: Json = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Read the stream without the final norm.")
-    ] = False,
-    dtype: Precision = None,
-    remote: Remote = False,
-) -> None:
-    """Decode the residual stream after every layer, or what is added to it."""
-    check_outputs(html, json_path)
-    if page is not None:
-        check_place(page, "--report")
-        check_apart({"--html": html, "--report": page, "--json": json_path})
-    if of not in (None, "next", "final", *(target or [])):
-        raise typer.BadParameter(
-            f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of"
-        )
-    if metric in (Metric.rank, Metric.logit) and of is None:
-        raise typer.BadParameter(
-            'this metric needs --of: "next", "final", or a --target.', param_hint="--metric"
-        )
-    if metric in (Metric.entropy, Metric.kl) and of is not None:
-        raise typer.BadParameter(
-            "this metric is about all tokens at once: leave --of out.", param_hint="--metric"
-        )
-    chosen = {
-        "positions": index(positions, "--positions"), "layers": index(layers, "--layers"),
-        "heads": index(heads, "--heads"),
-        "components": names(components),
-    }  # fmt: skip
-
-    from lens_recipes import heatmap, logit_lens
-
-    lm = loaded(model, remote, dtype)
-    result = logit_lens(lm, prompts, targets=target, top_k=show_top, apply_norm=not raw, **chosen)
-    if json_path != "-":
-        from lens_recipes.views.tables.table import render
-
-        several = len(chosen["components"]) > 1
-        render(result, output(), show_top=None if several else show_top)
-    figure = None if html is None else heatmap(result, metric=metric.value, of=of)
-    write_outputs(result, figure, html, json_path, offline)
-    if page is not None:
-        from lens_recipes import report
-
-        report(result, page)
-        note_written((page,))

@@ -1,4 +1,4 @@
-"""`lens-recipes show`: a saved result again, as the command that made it shows it, as a table, a page or a picture."""
+"""`lens-recipes show`."""
 
 from __future__ import annotations
 
@@ -8,40 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from lens_recipes.cli.options import (
-    EXIT_STATUS,
+from lens_recipes.cli.options import EXIT_STATUS
+from lens_recipes.cli.outputs import (
     attribution_figure,
-    check_apart,
+    check_distinct,
     check_outputs,
-    check_place,
+    check_writable,
     note_truncated,
     note_written,
-    output,
+    stdout_console,
 )
 
-SHOW_EXAMPLES = f"""
-Examples:
-
-  lens-recipes show result.json
-
-  lens-recipes show result.json --html page.html --png heatmap.png --metric rank --of " Paris"
-
-  lens-recipes show result.npz --prompt 2 --position 0 --stride 4 --width 80
-
-  lens-recipes show result.json --format markdown >> "$GITHUB_STEP_SUMMARY"
-
-  lens-recipes show result.json --format tsv | cut -f 6,9,10
-
-No model is needed, and none is loaded. FILE is what --json or result.save() wrote. With --summary, --html or --png only
-those are shown or written; with --table, or an option of it, the table as well.
-
-{EXIT_STATUS}
-"""
-
-PICTURES = (".png", ".svg")
+PICTURE_SUFFIXES = (".png", ".svg")
 
 
-class Format(StrEnum):
+class TableFormat(StrEnum):
+    """A format of the table."""
+
     text = "text"
     markdown = "markdown"
     tsv = "tsv"
@@ -52,26 +35,27 @@ def show_command(
     table: Annotated[
         bool,
         typer.Option(
-            "--table", help="Layer by layer after one token; of an attribution, the largest parts."
+            "--table",
+            help="Print every layer after one token; for an attribution, the largest parts.",
         ),
     ] = False,
-    form: Annotated[
-        Format | None, typer.Option("--format", help="Of the table; default: text.")
+    table_format: Annotated[
+        TableFormat | None, typer.Option("--format", help="Format of the table; default: text.")
     ] = None,
     position: Annotated[
         int | None,
-        typer.Option(help="Of the table: which of the tokens that were read, -1 for the last."),
+        typer.Option(help="For the table: which of the tokens that were read; -1 is the last."),
     ] = None,
     show_top: Annotated[
-        int | None, typer.Option(min=1, help="Of the table: predictions per layer, or parts.")
+        int | None, typer.Option(min=1, help="For the table: predictions per layer, or parts.")
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=40, help="Of a table as text: columns, at least 40.")
+        int | None, typer.Option(min=40, help="For a table as text: columns, at least 40.")
     ] = None,
     stride: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Of table and picture: every n-th layer; default: about 40 of them."
+            min=1, help="For table and picture: every n-th layer; default: about 40 of them."
         ),
     ] = None,
     prompt: Annotated[int | None, typer.Option(help="One of the prompts, counted from 0.")] = None,
@@ -93,109 +77,127 @@ def show_command(
     ] = None,
     of: Annotated[
         list[str] | None,
-        typer.Option(help='Whose: "next", "final" or a target; give it twice for logit_diff.'),
+        typer.Option(
+            help='Whose metric: "next", "final" or a target; repeat it once for logit_diff.'
+        ),
     ] = None,
 ) -> None:
     """Show a saved result again: on the terminal, as a table, a page or a picture."""
-    _check(file, html, png, metric, of)
+    check_paths(file, html, png)
+    check_picture_options(png, metric, of)
 
     from lens_recipes.results import Attribution, load_result
 
     result = load_result(file)
+    is_attribution = isinstance(result, Attribution)
     if prompt is not None:
-        prompt = _number(prompt, len(result))
-    view: dict[str, Any] = {"metric": metric, "of": _whose(of), "stride": stride}
-    view = {name: value for name, value in view.items() if value is not None}
-    if view and isinstance(result, Attribution):
-        options = [f"--{name}" for name in view]
+        prompt = prompt_index(prompt, len(result))
+    picture_options = given({"metric": metric, "of": metric_owner(of), "stride": stride})
+    if picture_options and is_attribution:
         raise typer.BadParameter(
-            "the file holds an attribution: it has parts, not layers.", param_hint=options
+            "the file holds an attribution: it has parts, not layers.",
+            param_hint=[f"--{option}" for option in picture_options],
         )
+
     if html is not None:
-        _page(result, html, prompt)
+        write_page(result, html, prompt)
     if png is not None:
-        _picture(_figure(result, prompt, view), png)
-    if prompt is None and (
-        png is not None or (html is not None and isinstance(result, Attribution))
-    ):
+        write_picture(best_figure(result, prompt, picture_options), png)
+    holds_one_figure = png is not None or (html is not None and is_attribution)
+    if holds_one_figure and prompt is None:
         note_truncated(len(result), "prompts")
-    if isinstance(result, Attribution) and (html or png) is not None:
+    if holds_one_figure and is_attribution:
         note_truncated(result.target_ids.shape[1], "targets")
-    note_written((html, png))
+    note_written([html, png])
 
     if summary:
-        print((result if prompt is None else result[prompt]).summary())
-    asked = {
-        "position": position,
-        "show_top": show_top,
-        "stride": stride if table or png is None else None,
-    }
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if table or form or width or asked:
-        _table(result, form, width, prompt=prompt, **asked)
+        summarized = result if prompt is None else result[prompt]
+        print(summarized.summary())
+    table_options = given({"position": position, "show_top": show_top})
+    if stride is not None and (table or png is None):
+        table_options["stride"] = stride
+    if table or table_format or width or table_options:
+        print_table(result, table_format, width, prompt=prompt, **table_options)
     elif not (summary or html or png):
-        _as_its_command(result, prompt)
+        print_as_its_command(result, prompt)
 
 
-def _check(
-    file: Path, html: Path | None, png: Path | None, metric: str | None, of: list[str] | None
-) -> None:
-    """What can be refused before the file is read."""
-    check_outputs(html, None)
+# -- before the file is read -------------------------------------------
+
+
+def check_paths(file: Path, html: Path | None, png: Path | None) -> None:
+    """Refuse paths that cannot be written, or that would overwrite the result."""
+    check_outputs(html, json_path=None)
     if png is not None:
-        if png.suffix.lower() not in PICTURES:
+        if png.suffix.lower() not in PICTURE_SUFFIXES:
             raise typer.BadParameter(f"{str(png)!r} must end in .png or .svg.", param_hint="--png")
-        check_place(png, "--png")
-    check_apart({"FILE": file, "--html": html, "--png": png})
-    for option, given in (("--metric", metric), ("--of", of)):
-        if given and png is None:
+        check_writable(png, "--png")
+    check_distinct({"FILE": file, "--html": html, "--png": png})
+
+
+def check_picture_options(png: Path | None, metric: str | None, of: list[str] | None) -> None:
+    """Refuse options of a picture without a picture, and a metric that does not exist."""
+    for option, value in (("--metric", metric), ("--of", of)):
+        if value and png is None:
             raise typer.BadParameter("this is about a picture: add --png FILE.", param_hint=option)
     if metric is not None:
-        from lens_recipes.arrays.metrics import find_metric as known
+        from lens_recipes.arrays.metrics import find_metric
 
-        known(metric)
+        find_metric(metric)
 
 
-def _number(prompt: int, n: int) -> int:
-    """A prompt's number, negative ones from the end."""
-    if not -n <= prompt < n:
-        there = "one prompt" if n == 1 else f"{n} prompts"
+def prompt_index(prompt: int, n_prompts: int) -> int:
+    """Return the number of a prompt, where negative ones count from the end."""
+    if not -n_prompts <= prompt < n_prompts:
+        available = "one prompt" if n_prompts == 1 else f"{n_prompts} prompts"
         raise typer.BadParameter(
-            f"{prompt} is out of range: the file holds {there}, from 0.", param_hint="--prompt"
+            f"{prompt} is out of range: the file holds {available}, from 0.", param_hint="--prompt"
         )
-    return prompt % n
+    return prompt % n_prompts
 
 
-def _whose(of: list[str] | None) -> Any:
-    """`of` as the figures take it: nothing, one, or a pair."""
-    return None if not of else of[0] if len(of) == 1 else tuple(of)
+def metric_owner(of: list[str] | None) -> str | tuple[str, ...] | None:
+    """Return `of` as the figures take it: nothing, one, or a pair."""
+    if not of:
+        return None
+    return of[0] if len(of) == 1 else tuple(of)
 
 
-# -- what is shown -----------------------------------------------------
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that have a value."""
+    return {option: value for option, value in options.items() if value is not None}
 
 
-def _as_its_command(result: Any, prompt: int | None) -> None:
-    """What the command that made it printed."""
-    from lens_recipes.views.tables.generation import generation_report
+# -- the views ---------------------------------------------------------
+
+
+def print_as_its_command(result: Any, prompt: int | None) -> None:
+    """Print what the command printed that made the result."""
+    from lens_recipes.views.tables.generation.report import generation_report
     from lens_recipes.views.tables.table import render
 
-    if result.tokens.generated.any():
-        generation_report(result if prompt is None else result[prompt], output())
+    if not result.tokens.generated.any():
+        render(result, stdout_console(), prompt=prompt)
+    elif prompt is None:
+        generation_report(result, stdout_console())
     else:
-        render(result, output(), prompt=prompt)
+        generation_report(result[prompt], stdout_console())
 
 
-def _table(result: Any, form: Format | None, width: int | None, **options: Any) -> None:
+def print_table(
+    result: Any, table_format: TableFormat | None, width: int | None, **options: Any
+) -> None:
+    """Print the table in its format."""
     from lens_recipes.views.tables.table import render, table
 
-    if form in (None, Format.text):
-        render(result, output(width), **options)
+    if table_format in (None, TableFormat.text):
+        render(result, stdout_console(width), **options)
     else:
-        print(table(result, format=str(form), width=width, **options))
+        print(table(result, format=str(table_format), width=width, **options))
 
 
-def _figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any:
-    """The one figure that says most of a result."""
+def best_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any:
+    """Draw the one figure that says most about a result."""
     from lens_recipes import Attribution, generation_heatmap, heatmap
 
     if isinstance(result, Attribution):
@@ -204,19 +206,43 @@ def _figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any:
     return draw(result, prompt=prompt or 0, **options)
 
 
-def _page(result: Any, path: Path, prompt: int | None) -> None:
-    from lens_recipes import Attribution, write_html
+def write_page(result: Any, path: Path, prompt: int | None) -> None:
+    """Write a report, or the figure of an attribution, as a page that needs no network."""
+    from lens_recipes import Attribution, report, write_html
 
     if isinstance(result, Attribution):
-        write_html(_figure(result, prompt, {}), path, offline=True)
+        write_html(best_figure(result, prompt, {}), path, offline=True)
+        return
+    prompts = None if prompt is None else [prompt]
+    report(result, path, prompts=prompts)
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """Write a figure in the format that the path ends in."""
+    from lens_recipes.views.figures import export
+
+    if path.suffix.lower() == ".png":
+        export.save_png(figure, path)
     else:
-        from lens_recipes import report
-
-        report(result, path, prompts=None if prompt is None else [prompt])
+        export.save_svg(figure, path)
 
 
-def _picture(figure: Any, path: Path) -> None:
-    from lens_recipes.views.figures import export as figure_files
+SHOW_EXAMPLES = f"""
+Examples:
 
-    save = getattr(figure_files, f"save_{path.suffix[1:].lower()}")
-    save(figure, path)
+  lens-recipes show result.json
+
+  lens-recipes show result.json --html page.html --png heatmap.png --metric rank --of " Paris"
+
+  lens-recipes show result.npz --prompt 2 --position 0 --stride 4 --width 80
+
+  lens-recipes show result.json --format markdown >> "$GITHUB_STEP_SUMMARY"
+
+  lens-recipes show result.json --format tsv | cut -f 6,9,10
+
+No model is needed, and none is loaded. FILE is what --json or result.save() wrote. With --summary,
+--html or --png only those are shown or written; with --table, or an option for it, the table as
+well.
+
+{EXIT_STATUS}
+"""

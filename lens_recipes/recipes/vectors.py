@@ -1,41 +1,124 @@
 """`decode_vectors()`: any vector of the stream, through the model's own norm and unembedding.
 
-A steering vector, an SAE decoder row (Bricken et al. 2023 read features so), a head's output direction, a cached
+A steering vector, an SAE decoder row (Bricken et al. 2023 read features so), a head's output
+direction, a cached
 activation: the readout is that of the lens, without a run.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import nnsight
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
 from lens_recipes.arrays.axes import Site, Tokens
-from lens_recipes.models.handle import dtype_of, exclusive, resolve_remote, tokenizer_of
-from lens_recipes.models.structure.anatomy import anatomy, head_operations_for, plain_head
+from lens_recipes.models.handle import dtype_of
+from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.vocabulary import token_texts
 from lens_recipes.results import LensResult
-from lens_recipes.run.prompts import as_list, check_numbers, target_ids
-from lens_recipes.run.provenance import provenance
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.request import Request
+from lens_recipes.run.request.selection import as_list, check_numbers
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import lens_schema
-from lens_recipes.trace.lens_head import COPIES, unembed
-from lens_recipes.trace.operations import first_of
-from lens_recipes.trace.readout import readout
+from lens_recipes.trace.batch import BatchSize
+from lens_recipes.trace.collect import Rows
+from lens_recipes.trace.lens_head import LensHead
+from lens_recipes.trace.operations import Operation, first_of
+from lens_recipes.trace.plan import SiteRead
+from lens_recipes.trace.readout.readout import ReadoutOptions, readout
 
 NO_RUN = "vectors are decoded without a run, so there are no logits of the model to compare with"
 
 
-@recipe
+def trace_vectors(model: Any, plan: VectorPlan, batch: VectorBatch) -> dict[str, Tensor]:
+    """Decode vectors on a server, in a run of one token that shows where the stream is."""
+    with torch.inference_mode(), model.trace(input_ids=plan.one_token):
+        like = first_of(model.get(plan.last_block).output)
+        head = LensHead(model, plan.head_operations)
+        numbers = nnsight.save(read_vectors(head, plan, batch, like))
+    return numbers  # noqa: RET504 - a traced block does not return
+
+
+def read_vectors(
+    head: LensHead, plan: VectorPlan, batch: VectorBatch, like: Tensor
+) -> dict[str, Tensor]:
+    """Return the readout of vectors, on the device of `like` and as precise.
+
+    The model says nothing here: its logits are zeros, and what follows from them is left out of the
+    result.
+    """
+    n_vectors = len(batch.vectors)
+    no_logits = torch.zeros(1, 1, plan.vocab_size)
+    first = torch.zeros(n_vectors, dtype=torch.long)
+    rows: list[Rows] = [partial(rows_like, batch.vectors, like)]
+    reads = [SiteRead(0, apply_norm=plan.apply_norm)]
+    return readout(rows, reads, head, no_logits, (first, first), batch.requested_ids, plan.options)
+
+
+def rows_like(vectors: Tensor, like: Tensor, part: slice) -> Tensor:
+    """Return some of the vectors, on the device and in the precision of another tensor."""
+    return vectors[part].to(like)
+
+
+class VectorPlan(NamedTuple):
+    """What is done with vectors.
+
+    Attributes:
+        head_operations: What the model does between its last block and its logits.
+        options: What is asked for of every vector.
+        apply_norm: Whether the final norm is applied.
+        vocab_size: How many tokens the model has.
+        last_block: Where it is.
+        one_token: A prompt to run, `[1, 1]`.
+    """
+
+    head_operations: list[Operation]
+    options: ReadoutOptions
+    apply_norm: bool
+    vocab_size: int
+    last_block: str
+    one_token: Int[Tensor, "1 1"]
+
+    @property
+    def max_bytes(self) -> int:
+        """Bound on the memory for logits."""
+        return self.options.max_bytes
+
+    def batch_size(self, batch: VectorBatch) -> BatchSize:
+        """Return what makes a batch large. Nothing is read of a run."""
+        n_vectors = len(batch.vectors)
+        return BatchSize(
+            rows=1,
+            columns=1,
+            new_tokens=0,
+            logits_per_row=0,
+            keeps_scores=False,
+            tokens=n_vectors,
+            vectors=0,
+            logit_rows=n_vectors,
+        )
+
+    def batch_identity(self, batch: VectorBatch) -> dict[str, Any]:
+        """Return what tells a batch from another. The names are those of saved jobs."""
+        return {"rows": batch.vectors, "wanted": batch.requested_ids}
+
+
+class VectorBatch(NamedTuple):
+    """Vectors `[vector, d_model]`, and the ids that are followed `[vector, requested]`."""
+
+    vectors: Float[Tensor, "vector d_model"]
+    requested_ids: Int[Tensor, "vector requested"]
+
+
+@recipe(narrow="Pass fewer vectors at once, or a smaller top_k")
 def decode_vectors(
     model: Envoy,
     vectors: Any,
@@ -49,134 +132,144 @@ def decode_vectors(
 ) -> RecipeRun[LensResult]:
     """What a vector of the residual stream would say if it were the last block's output.
 
-    The final norm divides by the vector's own size, so only its direction counts: a vector and twice the vector say
-    the same, and a small one is not less sure. −v is another question than v. (The norm's epsilon bounds this: what is
-    so small that its mean square is near that, often 1e-5, fades towards the zero vector, which says what the biases of
-    norm and unembedding say, and where there are none all tokens alike.)
+    The final norm divides by the vector's own size, so only its direction counts: a vector and
+    twice the vector say the same, and a small one is not less sure. −v is another question than v.
+    (The norm's epsilon bounds this: what is so small that its mean square is near that, often 1e-5,
+    fades towards the zero vector, which says what the biases of norm and unembedding say, and where
+    there are none all tokens alike.)
 
     Args:
         model: What `load()` returns.
-        vectors: One vector `[d_model]` or several `[vector, d_model]`: a tensor, an array, lists of numbers, or a list
-            of vectors. They are read in the precision of the model's weights.
+        vectors: One vector `[d_model]` or several `[vector, d_model]`: a tensor, an array, lists of
+            numbers, or a list of vectors. They are read in the precision of the model's weights.
         names: What to call each of them; None for "vector 0", "vector 1", …
         targets: Tokens to follow, as strings or ids.
         top_k: How many of the most likely tokens to keep.
-        apply_norm: False leaves out the final norm: then logits are linear in the vector, and its size counts.
+        apply_norm: False leaves out the final norm: then logits are linear in the vector, and its
+            size counts.
         max_bytes: Bound on the memory for logits, here or on the server.
         remote: As for `logit_lens`.
 
     Returns:
-        A `LensResult` with the one site `Site(None, "vector")` and one entry per vector on the token axis, its name as
-        the token's text. What needs a run is NaN, or −1 for ids and ranks: `kl_to_final`, `next_*`, `final_*`. There is
+        A `LensResult` with the one site `Site(None, "vector")` and one entry per vector on the
+        token axis, its name as the token's text. What needs a run is NaN, or −1 for ids and ranks:
+        `kl_to_final`, `next_*`, `final_*`. There is
         no certificate: `provenance["certificate"]` says why.
 
     Raises:
-        ValueError: vectors that are not `d_model` wide, not finite in the model's precision, or not as many as their
-            names; a target that is not one token.
+        ValueError: vectors that are not `d_model` wide, not finite in the model's precision, or not
+            as many as their names; a target that is not one token.
 
     Example:
-        >>> neuron = model._module.model.layers[29].mlp.down_proj.weight[:, 7]  # what it writes to the stream
-        >>> print(decode_vectors(model, [neuron, -neuron], ["when it fires", "when it is negative"]))
+        >>> projection = model._module.model.layers[29].mlp.down_proj
+        >>> neuron = projection.weight[:, 7]  # what it writes to the stream
+        >>> names = ["when it fires", "when it is negative"]
+        >>> print(decode_vectors(model, [neuron, -neuron], names))
     """
-    started = time.perf_counter()
-    targets = as_list(targets)
-    where = resolve_remote(model, remote)
-    with exclusive(model):
-        parts, tokenizer = anatomy(model), tokenizer_of(model)
-        check_numbers(top_k, None, max_bytes, parts.vocab_size)
-        rows = _rows(vectors, parts.d_model, dtype_of(model))
-        labels = _names(names, len(rows))
-        wanted = target_ids(targets, 1, tokenizer, parts.vocab_size)[0]
-    arguments = {
-        "names": labels,
-        "targets": targets,
-        "top_k": top_k,
-        "apply_norm": apply_norm,
-        "max_bytes": max_bytes,
-    }
-    options: dict[str, Any] = {
-        "n_sites": 1,
-        "top_k": top_k,
-        "track": None,
-        "max_tracked": 1,
-        "max_bytes": max_bytes,
-    }
-    batch = {"rows": rows, "wanted": torch.tensor([wanted] * len(rows))}
-    shared = {
-        "vocab_size": parts.vocab_size, "tail": head_operations_for(parts, where), "options": options, "norm": apply_norm,
-        "last": f"{parts.blocks}.{parts.n_layers - 1}", "one": torch.tensor([parts.plain_ids[:1]]),
-    }  # fmt: skip
-
-    def finish(found: list[Arrays]) -> LensResult:
-        seconds = time.perf_counter() - started
-        record = provenance(model, "decode_vectors", arguments, parts.vocab_size, where, seconds)
-        return _result(found[0], labels, wanted, tokenizer, {**record, "certificate": NO_RUN})
-
-    def here() -> list[Arrays]:
-        like = torch.empty(0, dtype=rows.dtype, device=next(model._module.parameters()).device)
-        with torch.inference_mode():
-            numbers = decode(model, shared, batch, like, plain_head(model, parts))
-        return [{name: value.numpy() for name, value in numbers.items()}]
-
+    request = Request(model, targets=targets, remote=remote)
+    vocab_size = request.anatomy.vocab_size
+    check_numbers(top_k, None, max_bytes, vocab_size)
+    rows = vector_rows(vectors, request.anatomy.d_model, dtype_of(model))
+    labels = vector_names(names, len(rows))
+    options = ReadoutOptions(n_sites=1, top_k=top_k, track=None, max_tracked=1, max_bytes=max_bytes)
+    plan = VectorPlan(
+        head_operations=request.head_operations,
+        options=options,
+        apply_norm=apply_norm,
+        vocab_size=vocab_size,
+        last_block=f"{request.anatomy.blocks}.{request.anatomy.n_layers - 1}",
+        one_token=torch.tensor([request.anatomy.plain_ids[:1]]),
+    )
+    target_ids = request.target_ids[0]
+    batch = VectorBatch(rows, torch.tensor([target_ids] * len(rows)))
     return RecipeRun(
-        model=model,
-        recipe="decode_vectors",
-        remote=where,
-        anatomy=parts,
-        block=decode_there,
-        shared=shared,
+        request=request,
+        traced=trace_vectors,
+        plan=plan,
         batches=[batch],
-        schemas=[lens_schema(options, [], len(rows), len(wanted))],
-        finish=finish,
-        arguments={"vectors": rows.tolist(), **arguments},
-        here=here,
+        schemas=[lens_schema(options, [], len(rows), len(target_ids))],
+        finish=partial(finish, labels),
+        arguments={"vectors": rows.tolist(), "names": labels},
+        run_here=run_here,
     )
 
 
-def decode(
-    model: Any, shared: dict[str, Any], batch: dict[str, Any], like: Tensor, weight: Any
-) -> dict[str, Tensor]:
-    """The readout of vectors, where and as precise as `like`; what the model's own logits would give is left out."""
-    rows = batch["rows"]
-    at = torch.zeros(2, len(rows), dtype=torch.long)
-    return readout(
-        [partial(_like, rows, like)],
-        [(0, shared["norm"])],
-        partial(unembed, model, shared["tail"], weight, {}),
-        torch.zeros(1, 1, shared["vocab_size"]),
-        (at[0], at[1]),
-        batch["wanted"],
-        **shared["options"],
-        copies=COPIES if weight is None else 1,
+def run_here(run: RecipeRun[LensResult]) -> list[Arrays]:
+    """Decode the vectors in this process, without a run of the model."""
+    model, batch = run.model, run.batches[0]
+    device = next(model._module.parameters()).device
+    like = torch.empty(0, dtype=batch.vectors.dtype, device=device)
+    head = LensHead(model, run.plan.head_operations, plain_head(model, run.anatomy))
+    with torch.inference_mode():
+        numbers = read_vectors(head, run.plan, batch, like)
+    return [{name: value.numpy() for name, value in numbers.items()}]
+
+
+def finish(labels: list[str], run: RecipeRun[LensResult], batches: list[Arrays]) -> LensResult:
+    """Make the result: one site, and nothing where a run would be needed."""
+    numbers, target_ids = batches[0], run.request.target_ids[0]
+    n_vectors = len(labels)
+    no_ids = np.full(n_vectors, -1, dtype=np.int32)
+    no_numbers = np.full((1, n_vectors), np.nan, dtype=np.float32)
+    tokens = Tokens(
+        prompt=np.zeros(n_vectors, dtype=np.int32),
+        position=np.arange(n_vectors, dtype=np.int32),
+        id=no_ids,
+        next_id=no_ids,
+        generated=np.zeros(n_vectors, dtype=bool),
+        text=labels,
+    )
+    # The last requested id is the model's own answer, of which there is none.
+    target_logprobs = numbers["wanted_logprobs"][..., :-1]
+    target_ranks = numbers["wanted_ranks"][..., :-1]
+    shown_ids = {*np.unique(numbers["top_ids"]).tolist(), *target_ids}
+    return LensResult(
+        sites=[Site(None, "vector")],
+        tokens=tokens,
+        prompts=["vectors"],
+        top_ids=numbers["top_ids"],
+        top_logprobs=numbers["top_logprobs"],
+        entropy=numbers["entropy"],
+        kl_to_final=no_numbers,
+        logsumexp=numbers["logsumexp"],
+        next_logprobs=no_numbers,
+        next_ranks=no_ids[None],
+        final_ids=no_ids,
+        model_logprobs=no_numbers[0],
+        final_logprobs=no_numbers,
+        final_ranks=no_ids[None],
+        target_ids=np.array([target_ids], dtype=np.int32).reshape(1, -1),
+        target_logits=target_logprobs + numbers["logsumexp"][..., None],
+        target_logprobs=target_logprobs,
+        target_ranks=target_ranks,
+        tracked_ids=numbers["tracked_ids"],
+        tracked_logprobs=numbers["tracked_logprobs"],
+        texts=token_texts(run.request.tokenizer, shown_ids),
+        certificate=None,
+        provenance=run.provenance() | {"certificate": NO_RUN},
     )
 
 
-def decode_there(model: Any, shared: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-    """The same on a server, in a run of one token: vectors go where the last block's output is."""
-    with torch.inference_mode(), model.trace(input_ids=shared["one"]):
-        like = first_of(model.get(shared["last"]).output)
-        numbers = nnsight.save(decode(model, shared, batch, like, None))
-    return numbers  # noqa: RET504 - a block does not return
+# -- arguments ---------------------------------------------------------
 
 
-def _like(rows: Tensor, other: Tensor, here: slice) -> Tensor:
-    return rows[here].to(other)
+def vector_rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector d_model"]:
+    """Return the vectors on the CPU, in the precision of the model's weights.
 
-
-def _rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector d_model"]:
-    """The vectors on the CPU, in the precision of the model's weights."""
-    rows = _as_tensor(vectors)
+    Raises:
+        ValueError: they are no real, finite numbers, or not as wide as the stream.
+    """
+    rows = as_tensor(vectors)
     if rows.is_complex() or rows.is_meta:
-        what = (
-            "complex numbers"
-            if rows.is_complex()
-            else "a tensor without numbers (it is on the meta device)"
-        )
-        raise ValueError(f"received {what} as vectors; accepted are real numbers.")
+        received = "a tensor without numbers (it is on the meta device)"
+        if rows.is_complex():
+            received = "complex numbers"
+        raise ValueError(f"received {received} as vectors; accepted are real numbers.")
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[-1] != width or not len(rows):
         raise ValueError(
-            f"received vectors of shape {list(rows.shape)}; this model's stream is {width} wide: pass [{width}] or "
+            f"received vectors of shape {list(rows.shape)}; this model's stream is {width} wide: "
+            f"pass [{width}] or "
             f"[vector, {width}]."
         )
     rows = rows.cpu()
@@ -193,88 +286,51 @@ def _rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector
     return rows.clone()  # a slice of a weight would travel with the whole of it
 
 
-def _as_tensor(vectors: Any) -> Tensor:
+def as_tensor(vectors: Any) -> Tensor:
+    """Return whatever holds vectors as a tensor.
+
+    Raises:
+        ValueError: it holds no numbers, or rows of several widths.
+    """
     try:
         vectors = as_list(vectors)
-        if (
-            isinstance(vectors, list | tuple)
-            and vectors
-            and all(isinstance(v, Tensor) for v in vectors)
-        ):
-            return torch.stack([v.detach().cpu() for v in vectors])
-        if not isinstance(vectors, Tensor):
-            array = np.asarray(vectors)
-            kind = (
-                np.dtype(np.float64)
-                if array.dtype == np.longdouble
-                else array.dtype.newbyteorder("=")
-            )
-            return torch.from_numpy(
-                np.array(array, dtype=kind, order="C")
-            )  # a copy, of what any strides or lock show
-        vectors = vectors.detach()
-        return vectors if vectors.layout == torch.strided else vectors.to_dense()
+        is_sequence = isinstance(vectors, list | tuple) and len(vectors) > 0
+        if is_sequence and all(isinstance(vector, Tensor) for vector in vectors):
+            return torch.stack([vector.detach().cpu() for vector in vectors])
+        if isinstance(vectors, Tensor):
+            dense = vectors.layout == torch.strided
+            return vectors.detach() if dense else vectors.detach().to_dense()
+        return torch.from_numpy(own_copy(np.asarray(vectors)))
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(
-            f"received {type(vectors).__name__} as vectors; accepted are a tensor, an array or lists of numbers, "
+            f"received {type(vectors).__name__} as vectors; accepted are a tensor, an array or "
+            "lists of numbers, "
             "each vector of one width."
         ) from None
 
 
-def _names(names: Any, n: int) -> list[str]:
+def own_copy(array: np.ndarray) -> np.ndarray:
+    """Return a copy that torch takes: of this machine's byte order, without strides or locks."""
+    is_long_double = array.dtype == np.longdouble
+    dtype = np.dtype(np.float64) if is_long_double else array.dtype.newbyteorder("=")
+    return np.array(array, dtype=dtype, order="C")
+
+
+def vector_names(names: Any, n_vectors: int) -> list[str]:
+    """Return a name for each vector.
+
+    Raises:
+        ValueError: not as many names as vectors.
+    """
     if names is None:
-        return [f"vector {i}" for i in range(n)]
+        return [f"vector {number}" for number in range(n_vectors)]
     if not isinstance(names, Iterable):
         raise ValueError(
             f"names must be one string or a list of them, one per vector; received {names!r}."
         )
     given = [names] if isinstance(names, str) else [str(name) for name in names]
-    if len(given) != n:
-        raise ValueError(f"received {len(given)} names for {n} vectors: pass one each, or none.")
+    if len(given) != n_vectors:
+        raise ValueError(
+            f"received {len(given)} names for {n_vectors} vectors: pass one each, or none."
+        )
     return given
-
-
-def _result(
-    numbers: dict[str, np.ndarray],
-    labels: list[str],
-    wanted: list[int],
-    tokenizer: Any,
-    record: dict[str, Any],
-) -> LensResult:
-    """A result with one site, and nothing where a run would be needed."""
-    n = len(labels)
-    none, nan = np.full(n, -1, dtype=np.int32), np.full((1, n), np.nan, dtype=np.float32)
-    logprobs, ranks = numbers["wanted_logprobs"][..., :-1], numbers["wanted_ranks"][..., :-1]
-    tokens = Tokens(
-        np.zeros(n, dtype=np.int32),
-        np.arange(n, dtype=np.int32),
-        none,
-        none,
-        np.zeros(n, dtype=bool),
-        labels,
-    )
-    return LensResult(
-        sites=[Site(None, "vector")],
-        tokens=tokens,
-        prompts=["vectors"],
-        top_ids=numbers["top_ids"],
-        top_logprobs=numbers["top_logprobs"],
-        entropy=numbers["entropy"],
-        kl_to_final=nan,
-        logsumexp=numbers["logsumexp"],
-        next_logprobs=nan,
-        next_ranks=none[None],
-        final_ids=none,
-        model_logprobs=nan[0],
-        final_logprobs=nan,
-        final_ranks=none[None],
-        target_ids=np.array([wanted], dtype=np.int32).reshape(1, -1),
-        target_logits=logprobs + numbers["logsumexp"][..., None],
-        target_logprobs=logprobs,
-        target_ranks=ranks,
-        tracked_ids=numbers["tracked_ids"],
-        tracked_logprobs=numbers["tracked_logprobs"],
-        texts=token_texts(tokenizer, {*np.unique(numbers["top_ids"]).tolist(), *wanted}),
-        certificate=None,
-        provenance=record,
-    )

@@ -13,83 +13,97 @@ from lens_recipes.arrays.axes import Response, Site, Tokens
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.results import LensResult
-from lens_recipes.run.prompts import next_ids
-from lens_recipes.trace.buffers import PADDED, token_axis
+from lens_recipes.run.request.request import Request
+from lens_recipes.run.request.selection import next_ids
+from lens_recipes.trace.readout.buffers import PADDING, token_axis
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+SUM_CHECKS = ("block", "total", "head")
 
 
 def in_prompt_order(
-    found: list[dict[str, np.ndarray]], token_prompts: list[int]
+    batches: list[dict[str, np.ndarray]], token_prompts: list[int]
 ) -> dict[str, np.ndarray]:
-    """Runs end to end, then tokens by prompt; tracked tokens padded to the widest run. Empties `found`."""
+    """Join the arrays of all batches, tokens by prompt, and pad tracked tokens to the widest batch.
+
+    Args:
+        batches: The arrays of each batch; they are emptied.
+        token_prompts: The prompt of each token, all batches end to end.
+    """
     order = np.argsort(token_prompts, kind="stable")
-    widest = max(part["tracked_ids"].shape[-1] for part in found)
+    widest = max(batch["tracked_ids"].shape[-1] for batch in batches)
     joined = {}
-    for name in list(found[0]):
-        parts = [part.pop(name) for part in found]
-        if name in PADDED:
-            parts = [
-                np.pad(
-                    p,
-                    [(0, 0)] * (p.ndim - 1) + [(0, widest - p.shape[-1])],
-                    constant_values=PADDED[name],
-                )
-                for p in parts
-            ]
+    for name in list(batches[0]):
+        arrays = [batch.pop(name) for batch in batches]
+        if name in PADDING:
+            arrays = [widened(array, widest, PADDING[name]) for array in arrays]
         axis = token_axis(name)
-        joined[name] = np.concatenate(parts, axis).take(order, axis)
+        joined[name] = np.concatenate(arrays, axis).take(order, axis)
     return joined
 
 
+def widened(array: np.ndarray, width: int, padding: float) -> np.ndarray:
+    """Return an array whose last axis is padded to a width."""
+    before_last = [(0, 0)] * (array.ndim - 1)
+    missing = width - array.shape[-1]
+    return np.pad(array, [*before_last, (0, missing)], constant_values=padding)
+
+
 def certificate_of(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
-    """The certificate of a run's numbers, each `[token]`."""
+    """Return the certificate of a run's numbers, each `[token]`."""
+    sum_errors = {
+        f"max_{name}_error": float(numbers[name].max()) for name in SUM_CHECKS if name in numbers
+    }
     return Certificate(
         max_logit_error=float(numbers["error"].max()),
         max_abs_logit=float(numbers["scale"].max()),
         max_kl=float(numbers["kl_last"].max()),
         top1_agreement=float(numbers["agrees"].mean()),
         tokens=len(numbers["error"]),
-        dtype=_coarser(dtype_of(model), float(numbers["eps"].max())),
-        **{
-            f"max_{name}_error": float(numbers[name].max())
-            for name in ("block", "total", "head")
-            if name in numbers
-        },
+        dtype=coarser_dtype(dtype_of(model), float(numbers["eps"].max())),
+        **sum_errors,
     )
 
 
-def _coarser(weights: torch.dtype, eps: float) -> str:
-    """The precision that a run had: that of the weights here, or of the stream where it ran, if that is coarser."""
-    known = {
-        torch.finfo(dtype).eps: dtype
-        for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    }
-    coarsest = known.get(max(torch.finfo(weights).eps, eps), weights)
-    return str(coarsest).removeprefix("torch.")
+def coarser_dtype(weights: torch.dtype, stream_eps: float) -> str:
+    """Return the precision that a run had.
+
+    It is that of the weights here, or that of the stream where it ran, if that is coarser.
+    """
+    dtypes_by_eps = {torch.finfo(dtype).eps: dtype for dtype in DTYPES}
+    coarsest_eps = max(torch.finfo(weights).eps, stream_eps)
+    return str(dtypes_by_eps.get(coarsest_eps, weights)).removeprefix("torch.")
 
 
-def packed_tokens(
-    encoded: list[list[int]], picked: list[list[int]], texts: dict[int, str]
-) -> Tokens:
-    """The token axis: the picked positions of all prompts."""
-    after = [next_ids(ids) for ids in encoded]
-    spots = [(p, t, encoded[p][t], after[p][t]) for p in range(len(encoded)) for t in picked[p]]
-    prompt, position, here, next_id = np.array(spots, dtype=np.int32).T
+def packed_tokens(request: Request, texts: dict[int, str]) -> Tokens:
+    """Return the token axis: the positions that are read of all prompts, end to end."""
+    rows = []
+    for prompt, (ids, positions) in enumerate(
+        zip(request.token_ids, request.positions, strict=True)
+    ):
+        following = next_ids(ids)
+        for position in positions:
+            rows.append((prompt, position, ids[position], following[position]))
+    prompts, positions_read, ids_read, ids_after = np.array(rows, dtype=np.int32).T
     return Tokens(
-        prompt,
-        position,
-        here,
-        next_id,
-        np.zeros(len(spots), dtype=bool),
-        [texts[int(i)] for i in here],
+        prompt=prompts,
+        position=positions_read,
+        id=ids_read,
+        next_id=ids_after,
+        generated=np.zeros(len(rows), dtype=bool),
+        text=[texts[int(token)] for token in ids_read],
     )
 
 
 def all_ids(numbers: dict[str, np.ndarray], *lists: Iterable[Iterable[int]]) -> set[int]:
-    """Every id that a result shows: those of a run, and those in lists of lists."""
-    ids = {int(i) for rows in lists for row in rows for i in row}
-    return ids.union(
-        *(np.unique(numbers[name]).tolist() for name in ("top_ids", "final_ids", "tracked_ids"))
-    )
+    """Return every id that a result shows: those of a run, and those in lists of lists."""
+    ids: set[int] = set()
+    for rows in lists:
+        for row in rows:
+            ids.update(int(token) for token in row)
+    for name in ("top_ids", "final_ids", "tracked_ids"):
+        ids.update(np.unique(numbers[name]).tolist())
+    return ids
 
 
 def lens_result(
@@ -97,17 +111,18 @@ def lens_result(
     sites: list[Site],
     tokens: Tokens,
     prompts: list[str],
-    wanted: list[list[int]],
+    target_ids: list[list[int]],
     texts: dict[int, str],
     certificate: Certificate,
     provenance: dict[str, Any],
     responses: list[Response] | None = None,
 ) -> LensResult:
-    """A result out of what `readout` gave, its tokens in the order of `tokens`; `wanted` are the targets `[prompt]`."""
-    logprobs, ranks = (
-        numbers["wanted_logprobs"],
-        numbers["wanted_ranks"],
-    )  # targets, then next, then final
+    """Return a result out of what `readout` gave, its tokens in the order of `tokens`.
+
+    The requested ids of each token are its targets, then the next id, then the model's answer.
+    """
+    logprobs, ranks = numbers["wanted_logprobs"], numbers["wanted_ranks"]
+    target_logprobs = logprobs[..., :-2]
     return LensResult(
         sites=sites,
         tokens=tokens,
@@ -123,9 +138,9 @@ def lens_result(
         model_logprobs=numbers["final_logprob"],
         final_logprobs=logprobs[..., -1],
         final_ranks=ranks[..., -1],
-        target_ids=np.array(wanted, dtype=np.int32).reshape(len(prompts), -1),
-        target_logits=logprobs[..., :-2] + numbers["logsumexp"][..., None],
-        target_logprobs=logprobs[..., :-2],
+        target_ids=np.array(target_ids, dtype=np.int32).reshape(len(prompts), -1),
+        target_logits=target_logprobs + numbers["logsumexp"][..., None],
+        target_logprobs=target_logprobs,
         target_ranks=ranks[..., :-2],
         tracked_ids=numbers["tracked_ids"],
         tracked_logprobs=numbers["tracked_logprobs"],

@@ -1,160 +1,194 @@
-"""Token lists become rectangular batches, cut so that each prompt gives the same numbers as alone."""
+"""Cut a request into batches in which each prompt gives the same numbers as alone."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
 from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
-from lens_recipes.models.handle import dtype_of, text_config, tokenizer_of
+from lens_recipes.models.handle import dtype_of, exclusive, text_config, tokenizer_of
 from lens_recipes.models.structure.anatomy import Anatomy
-from lens_recipes.run.prompts import next_ids
+from lens_recipes.run.request.request import Request
+from lens_recipes.run.request.selection import next_ids
+from lens_recipes.trace.batch import LensBatch, TokenPlaces
 from lens_recipes.trace.operations import model_logits
 
 MAX_TOKENS = 2048  # in one batch, padding included: enough to keep a processor busy
+HALF_PRECISION_TOLERANCE, TOLERANCE = 3e-2, 1e-4  # relative: what padding may change
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Some prompts as one forward pass, and where the asked-for tokens are in it.
+class PaddedPrompts(NamedTuple):
+    """Some prompts side by side, padded on the left.
 
     Attributes:
-        inputs: Keyword arguments of the trace: `input_ids [row, column]`, padded on the left, and the rest.
-        rows, columns: Where each token is, `[token]`.
-        kept: Its column in the model's logits, `[token]` (the head may have run on the last columns only).
-        token_prompts: Its prompt, `[token]`.
-        next_ids: The id that follows it, −1 at the end of a prompt, `[token]`.
+        ids, mask: `[row, column]`.
+        padding: How many columns are padding before each prompt, `[row]`.
     """
 
-    inputs: dict[str, Any]
-    rows: Int[Tensor, " token"]
-    columns: Int[Tensor, " token"]
-    kept: Int[Tensor, " token"]
+    ids: Int[Tensor, "row column"]
+    mask: Int[Tensor, "row column"]
+    padding: list[int]
+
+
+class PromptBatches(NamedTuple):
+    """The batches of a request.
+
+    Attributes:
+        batches: Each one forward pass.
+        token_prompts: The prompt of each token that is read, all batches end to end.
+    """
+
+    batches: list[LensBatch]
     token_prompts: list[int]
-    next_ids: list[int]
-
-    def plain(self, asked: list[list[int]]) -> dict[str, Any]:
-        """What the run needs, in values that can travel; `asked` are the ids that are followed for each prompt.
-
-        The last one wanted is the id that follows.
-        """
-        ids = zip(self.token_prompts, self.next_ids, strict=True)
-        return {
-            "inputs": self.inputs,
-            "where": (len(self.inputs["input_ids"]), self.rows, self.columns),
-            "kept": (self.rows, self.kept),
-            "wanted": torch.tensor([[*asked[prompt], next_id] for prompt, next_id in ids]),
-        }
 
 
 def make_batches(
-    model: Envoy,
-    encoded: list[list[int]],
-    picked: list[list[int]],
-    parts: Anatomy,
+    request: Request,
     max_bytes: int,
-    remote: bool | str,
     *,
-    pad: bool = True,
-) -> list[Batch]:
-    """Batches of similar length, each under a token budget and a budget for its logits.
+    requested_ids: list[list[int]] | None = None,
+    may_pad: bool = True,
+) -> PromptBatches:
+    """Return batches of similar length, each under a token budget and a budget for its logits.
 
-    Prompts of different lengths share a batch where left padding changes nothing for this model; otherwise (and on
-    a server, where that cannot be tried first, or without `pad`) each batch has one length.
+    Prompts of different lengths share a batch where left padding changes nothing for this model.
+    Otherwise each batch has one length; also on a server, where padding cannot be tried first.
+
+    Args:
+        request: What is asked for.
+        max_bytes: Bound on the logits of one batch.
+        requested_ids: The ids that are followed for each prompt, `[prompt][requested]`; None for
+            the targets.
+        may_pad: False for batches of one length.
     """
-    can_pad = pad and not remote and may_pad(model, parts, encoded)
+    model, anatomy = request.model, request.anatomy
+    if requested_ids is None:
+        requested_ids = request.target_ids
+    with exclusive(model):
+        pads = may_pad and not request.remote and can_pad(model, anatomy, request.token_ids)
     bounds = rope_bounds(text_config(model))
-    # Prompts of one sort may share a batch: one length, or where padding is harmless one side of each bound.
-    sorts = [sum(len(ids) > bound for bound in bounds) if can_pad else len(ids) for ids in encoded]
-    groups = group_prompts(
-        [len(ids) for ids in encoded], picked, sorts, max_bytes // (4 * parts.vocab_size)
-    )
-    return [_batch(numbers, encoded, picked, parts) for numbers in groups]
-
-
-def may_pad(model: Envoy, parts: Anatomy, encoded: list[list[int]]) -> bool:
-    """Whether prompts of different lengths are there, and may share a batch."""
-    return len({len(ids) for ids in encoded}) > 1 and padding_is_harmless(model, parts)
-
-
-def rope_bounds(config: Any) -> set[int]:
-    """Lengths at which a model changes its position encoding for *all* tokens of a batch (longrope)."""
-    found: set[int] = set()
-    parts = [config.to_dict() if hasattr(config, "to_dict") else {}]
-    while parts:
-        for key, value in parts.pop().items():
-            if isinstance(value, dict):
-                parts.append(value)
-            elif key == "original_max_position_embeddings" and isinstance(value, int):
-                found.add(value)
-    return found
+    # Prompts of one bucket may share a batch: one length, or where padding is harmless one side of
+    # each bound.
+    buckets = []
+    for ids in request.token_ids:
+        buckets.append(sum(len(ids) > bound for bound in bounds) if pads else len(ids))
+    lengths = [len(ids) for ids in request.token_ids]
+    max_logits = max_bytes // (4 * anatomy.vocab_size)
+    batches: list[LensBatch] = []
+    token_prompts: list[int] = []
+    for group in group_prompts(lengths, request.positions, buckets, max_logits):
+        token_ids = [request.token_ids[prompt] for prompt in group]
+        positions = [request.positions[prompt] for prompt in group]
+        requested = [requested_ids[prompt] for prompt in group]
+        batches.append(one_batch(model, anatomy, token_ids, positions, requested))
+        for prompt in group:
+            token_prompts += [prompt] * len(request.positions[prompt])
+    return PromptBatches(batches, token_prompts)
 
 
 def group_prompts(
-    lengths: list[int], picked: list[list[int]], sorts: list[int], max_logits: int
+    lengths: list[int], positions: list[list[int]], buckets: list[int], max_logits: int
 ) -> Iterator[list[int]]:
-    """Prompt numbers of each batch, shortest first. A prompt that is over a budget by itself is a batch by itself."""
-    together: list[int] = []
-    kept = 0
-    for prompt in sorted(range(len(lengths)), key=lambda p: lengths[p]):
+    """Yield the prompt numbers of each batch, the shortest first.
+
+    A prompt that is over a budget by itself is a batch by itself.
+
+    Args:
+        lengths: Of each prompt.
+        positions: Which of its tokens are read.
+        buckets: Prompts of different buckets never share a batch.
+        max_logits: How many positions the model's head may run on in one batch.
+    """
+    group: list[int] = []
+    logits_per_row = 0
+    for prompt in sorted(range(len(lengths)), key=lambda number: lengths[number]):
         length = lengths[prompt]
-        most = max(kept, length - min(picked[prompt]))
-        rows = len(together) + 1
-        full = rows * length > MAX_TOKENS or rows * most > max_logits
-        if together and (full or sorts[prompt] != sorts[together[-1]]):
-            yield together
-            together, most = [], length - min(picked[prompt])
-        together, kept = [*together, prompt], most
-    yield together
+        own_logits = length - min(positions[prompt])
+        with_prompt = max(logits_per_row, own_logits)
+        n_rows = len(group) + 1
+        is_full = n_rows * length > MAX_TOKENS or n_rows * with_prompt > max_logits
+        if group and (is_full or buckets[prompt] != buckets[group[-1]]):
+            yield group
+            group, with_prompt = [], own_logits
+        group, logits_per_row = [*group, prompt], with_prompt
+    yield group
 
 
-def left_padded(
-    prompts: list[list[int]],
-) -> tuple[Int[Tensor, "row column"], Int[Tensor, "row column"], list[int]]:
-    """Ids and mask of some prompts side by side, and how many columns are padding before each."""
+def left_padded(prompts: list[list[int]]) -> PaddedPrompts:
+    """Put some prompts side by side, padded on the left."""
     width = max(map(len, prompts))
-    pads = [width - len(ids) for ids in prompts]
-    ids = torch.tensor([[0] * pad + ids for pad, ids in zip(pads, prompts, strict=True)])
-    return ids, torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads]), pads
+    padding = [width - len(ids) for ids in prompts]
+    rows, masks = [], []
+    for ids, n_padding in zip(prompts, padding, strict=True):
+        rows.append([0] * n_padding + ids)
+        masks.append([0] * n_padding + [1] * len(ids))
+    return PaddedPrompts(torch.tensor(rows), torch.tensor(masks), padding)
 
 
-def _batch(
-    group: list[int], encoded: list[list[int]], picked: list[list[int]], parts: Anatomy
-) -> Batch:
-    after = {p: next_ids(encoded[p]) for p in group}
-    ids, mask, pads = left_padded([encoded[p] for p in group])
-    width = ids.shape[1]
-    spots = [(row, p, position) for row, p in enumerate(group) for position in picked[p]]
-    columns = torch.tensor([pads[row] + position for row, _, position in spots])
-    inputs: dict[str, Any] = {"input_ids": ids}
-    if any(pads):
-        inputs["attention_mask"] = mask
-    if "use_cache" in parts.forward_options:
+def one_batch(
+    model: Envoy,
+    anatomy: Anatomy,
+    token_ids: list[list[int]],
+    positions: list[list[int]],
+    requested_ids: list[list[int]],
+) -> LensBatch:
+    """Return some prompts as one forward pass.
+
+    Args:
+        model: The nnsight model.
+        anatomy: Its anatomy, which says what its forward takes.
+        token_ids: Of each row.
+        positions: Which are read of each row.
+        requested_ids: Which ids are followed at all tokens of a row; the next id is added.
+    """
+    padded = left_padded(token_ids)
+    rows, columns, requested = [], [], []
+    for row, ids in enumerate(token_ids):
+        following = next_ids(ids)
+        for position in positions[row]:
+            rows.append(row)
+            columns.append(padded.padding[row] + position)
+            requested.append([*requested_ids[row], following[position]])
+    places = TokenPlaces(len(token_ids), torch.tensor(rows), torch.tensor(columns))
+    inputs: dict[str, Any] = {"input_ids": padded.ids}
+    if any(padded.padding):
+        inputs["attention_mask"] = padded.mask
+    if "use_cache" in anatomy.forward_options:
         inputs["use_cache"] = False
-    kept = columns
-    if "logits_to_keep" in parts.forward_options:
-        first, asked = int(columns.min()), columns.unique()
-        inputs["logits_to_keep"] = width - first
-        kept = columns - first
-        if len(asked) * 2 < width - first and not any(
-            pads
-        ):  # a few, far apart: nnsight does not pad beside a tensor
-            inputs["logits_to_keep"] = asked
-            kept = torch.searchsorted(asked, columns)
-    return Batch(
+    logit_columns = places.columns
+    if "logits_to_keep" in anatomy.forward_options:
+        inputs["logits_to_keep"], logit_columns = kept_logits(padded, places.columns)
+    return LensBatch(
         inputs=inputs,
-        rows=torch.tensor([row for row, _, _ in spots]),
-        columns=columns,
-        kept=kept,
-        token_prompts=[p for _, p, _ in spots],
-        next_ids=[after[p][position] for _, p, position in spots],
+        places=places,
+        logit_columns=logit_columns,
+        requested_ids=torch.tensor(requested),
+        one_invoke_each=tokenizer_of(model) is not None,
     )
+
+
+def kept_logits(
+    padded: PaddedPrompts, columns: Int[Tensor, " token"]
+) -> tuple[int | Int[Tensor, " kept"], Int[Tensor, " token"]]:
+    """Return which logits a model is asked for, and where among them each token is.
+
+    They are the value of `logits_to_keep`.
+
+    These are the last columns, from the first that is read; or the columns themselves, where they
+    are few and far apart.
+    """
+    first = int(columns.min())
+    n_last = padded.ids.shape[1] - first
+    distinct = columns.unique()
+    # nnsight does not pad beside a tensor.
+    if len(distinct) * 2 < n_last and not any(padded.padding):
+        return distinct, torch.searchsorted(distinct, columns)
+    return n_last, columns - first
 
 
 # -- padding -----------------------------------------------------------
@@ -162,30 +196,56 @@ def _batch(
 _harmless: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
-def padding_is_harmless(model: Envoy, parts: Anatomy) -> bool:
-    """Whether a prompt padded on the left gives what it gives alone: tried once per model, with a small run.
+def rope_bounds(config: Any) -> set[int]:
+    """Return the lengths at which a model changes a whole batch's position encoding (longrope)."""
+    bounds: set[int] = set()
+    pending = [config.to_dict()] if hasattr(config, "to_dict") else []
+    while pending:
+        for key, value in pending.pop().items():
+            if isinstance(value, dict):
+                pending.append(value)
+            elif key == "original_max_position_embeddings" and isinstance(value, int):
+                bounds.add(value)
+    return bounds
 
-    Attention masks padding out; a recurrence that ignores the mask (RWKV, RecurrentGemma) reads it like text. A model
-    without a tokenizer gets no position ids from nnsight, so it is never padded.
+
+def can_pad(model: Envoy, anatomy: Anatomy, token_ids: list[list[int]]) -> bool:
+    """Tell whether prompts have different lengths and may share a batch."""
+    lengths = {len(ids) for ids in token_ids}
+    return len(lengths) > 1 and padding_is_harmless(model, anatomy)
+
+
+def padding_is_harmless(model: Envoy, anatomy: Anatomy) -> bool:
+    """Tell whether a prompt padded on the left gives what it gives alone.
+
+    Tried once per model, with a small run.
+
+    Attention masks padding out; a recurrence that ignores the mask (RWKV, RecurrentGemma) reads it
+    like text. A model without a tokenizer gets no position ids from nnsight and is never padded.
     """
     if tokenizer_of(model) is None:
         return False
     known = _harmless.get(model._module)
     if known is None:
-        known = _harmless[model._module] = _try_padding(model, parts)
+        known = _harmless[model._module] = try_padding(model, anatomy)
     return known
 
 
-def _try_padding(model: Envoy, parts: Anatomy) -> bool:
-    long = (list(parts.plain_ids) * 9)[:9]
-    prompts = [long, long[2:7]]
-    together = _batch([0, 1], prompts, [list(range(9)), list(range(5))], parts)
-    alone = _batch([1], prompts, [[], list(range(5))], parts)
+def try_padding(model: Envoy, anatomy: Anatomy) -> bool:
+    """Run five tokens beside nine, and alone, and compare their logits."""
+    long = (list(anatomy.plain_ids) * 9)[:9]
+    short = long[2:7]
+    nothing: list[int] = []
+    all_positions = [list(range(9)), list(range(5))]
+    padded = one_batch(model, anatomy, [long, short], all_positions, [nothing, nothing])
+    alone = one_batch(model, anatomy, [short], [all_positions[1]], [nothing])
     with torch.inference_mode():
         try:
-            padded = model_logits(model.trace(**together.inputs, trace=False))[1, -5:].float()
+            output = model.trace(**padded.inputs, trace=False)
         except Exception:  # a model that cannot take a mask or position ids is not to be padded
             return False
+        actual = model_logits(output)[1, -5:].float()
         expected = model_logits(model.trace(**alone.inputs, trace=False))[0].float()
-    allowed = 3e-2 if dtype_of(model) in (torch.bfloat16, torch.float16) else 1e-4
-    return bool((padded - expected).abs().max() <= allowed * expected.abs().max())
+    is_half = dtype_of(model) in (torch.bfloat16, torch.float16)
+    tolerance = HALF_PRECISION_TOLERANCE if is_half else TOLERANCE
+    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())

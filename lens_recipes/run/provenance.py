@@ -14,6 +14,8 @@ from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.models.handle import dtype_of
 
+PACKAGES = ("lens-recipes", "nnsight", "torch", "transformers")  # that a result depends on
+
 
 def provenance(
     model: Envoy,
@@ -23,17 +25,19 @@ def provenance(
     remote: bool | str,
     seconds: float,
 ) -> dict[str, Any]:
-    """A JSON-ready record. A local checkpoint is named by its folder alone: a result tells nothing of the machine."""
-    config = getattr(model._module, "config", None)
-    name = (
-        getattr(model, "repo_id", None)
-        or getattr(config, "_name_or_path", "")
-        or type(model._module).__name__
-    )
+    """Return a record that JSON can hold.
+
+    A local checkpoint is named by its folder alone: a result tells nothing of the machine.
+    """
+    module = model._module
+    config = getattr(module, "config", None)
+    architecture = type(module).__name__
+    name = getattr(model, "repo_id", None) or getattr(config, "_name_or_path", "") or architecture
+    revision = getattr(model, "revision", None) or getattr(config, "_commit_hash", None)
     return {
         "model": shown_name(name),
-        "revision": getattr(model, "revision", None) or getattr(config, "_commit_hash", None),
-        "architecture": type(model._module).__name__,
+        "revision": revision,
+        "architecture": architecture,
         "dtype": str(dtype_of(model)).removeprefix("torch."),
         "vocab_size": vocab_size,
         "recipe": recipe,
@@ -45,29 +49,42 @@ def provenance(
 
 
 def shown_name(name: str) -> str:
-    """A hub id, or the folder alone of a local checkpoint."""
-    return Path(name).name if os.sep in name and Path(name).exists() else name
+    """Return a hub id as it is, and of a local checkpoint the folder alone."""
+    is_folder = os.sep in name and Path(name).exists()
+    return Path(name).name if is_folder else name
 
 
 def versions() -> dict[str, str]:
-    """Of what a result depends on."""
-    packages = ("lens-recipes", "nnsight", "torch", "transformers")
-    return {package: importlib.metadata.version(package) for package in packages}
+    """Return the versions of what a result depends on."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def to_json(value: Any) -> Any:
-    """An argument as JSON can hold it."""
+    """Return an argument as JSON can hold it; a slice becomes text such as "2:5"."""
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, slice):
-        bounds = [value.start, value.stop] + ([] if value.step is None else [value.step])
-        return ":".join("" if bound is None else str(bound) for bound in bounds)
+        return slice_text(value)
     if isinstance(value, dict):
-        if not all(
-            isinstance(key, str) for key in value
-        ):  # a `sequence_bias`, which generate() takes as pairs, too
-            return [[to_json(key), to_json(item)] for key, item in value.items()]
-        return {key: to_json(item) for key, item in value.items()}
+        return dict_to_json(value)
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [to_json(item) for item in value]
     return value
+
+
+def slice_text(value: slice) -> str:
+    """Return a slice as it is written between brackets."""
+    bounds = [value.start, value.stop]
+    if value.step is not None:
+        bounds.append(value.step)
+    return ":".join("" if bound is None else str(bound) for bound in bounds)
+
+
+def dict_to_json(value: dict[Any, Any]) -> dict[str, Any] | list[list[Any]]:
+    """Return a dict as one, or as pairs where its keys are no text.
+
+    A `sequence_bias` has such keys; `generate()` takes it as pairs, too.
+    """
+    if all(isinstance(key, str) for key in value):
+        return {key: to_json(item) for key, item in value.items()}
+    return [[to_json(key), to_json(item)] for key, item in value.items()]

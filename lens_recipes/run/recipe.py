@@ -1,45 +1,96 @@
-"""What makes a recipe of the function that prepares its run: the run is performed, here or on a server."""
+"""`@recipe`: make a recipe of the function that prepares its run, and perform it."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from nnsight.intervention.backends.local import LocalSimulationBackend
 
 from lens_recipes.models.handle import exclusive
+from lens_recipes.run.registry import RECIPES, RegisteredRecipe
 from lens_recipes.run.remote.wire import send_batches, unpack_arrays
+from lens_recipes.run.request.selection import as_list
 from lens_recipes.run.run import Arrays, RecipeRun, run_locally
 
 P = ParamSpec("P")
-
 R = TypeVar("R")
+NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
 
 
-def recipe(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, R]:
-    """Make a recipe of the function that prepares its run; `submit` and `estimate` find that as `recipe.prepare`."""
+def recipe(*, narrow: str) -> Callable[[Callable[P, RecipeRun[R]]], Callable[P, R]]:
+    """Return a decorator that makes a recipe of the function that prepares its run.
+
+    The recipe is registered under the function's name. `submit` and `estimate` find what prepares
+    its run as `recipe.prepare`.
+
+    Args:
+        narrow: How a user asks this recipe for less, in words that begin a sentence.
+    """
+
+    def decorate(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, R]:
+        prepare_recorded = record_arguments(prepare)
+
+        @functools.wraps(prepare)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return perform(prepare_recorded(*args, **kwargs))
+
+        call.prepare = prepare_recorded  # type: ignore[attr-defined]
+        RECIPES[prepare.__name__] = RegisteredRecipe(prepare_recorded, narrow)
+        return call
+
+    return decorate
+
+
+def record_arguments(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, RecipeRun[R]]:
+    """Return a function that prepares a run and notes by which arguments.
+
+    An argument that can be read only once becomes a list.
+    """
+    signature = inspect.signature(prepare)
 
     @functools.wraps(prepare)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        run = prepare(*args, **kwargs)
-        if run.remote and run.remote != "local":
-            from lens_recipes.run.remote.jobs import (
-                Job,  # only now: what it speaks to a server with takes its time to import
-            )
+    def prepare_recorded(*args: P.args, **kwargs: P.kwargs) -> RecipeRun[R]:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{prepare.__name__}(): {error}") from None
+        bound.apply_defaults()
+        arguments: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            arguments[name] = value if name == "model" else as_list(value)
+        run = prepare(**arguments)  # type: ignore[call-arg]
+        recorded = {name: value for name, value in arguments.items() if name not in NOT_RECORDED}
+        run.arguments = recorded | run.arguments
+        run.recipe = prepare.__name__
+        return run
 
-            return Job(run).result()
-        with exclusive(run.model):
-            found = (
-                run_simulated(run) if run.remote else run.here() if run.here else run_locally(run)
-            )
-        return run.finish(found)
+    return prepare_recorded
 
-    call.prepare = prepare  # type: ignore[attr-defined]
-    return call
+
+def perform(run: RecipeRun[R]) -> R:
+    """Perform a run where it is to run, and return the recipe's result."""
+    if run.remote and run.remote != "local":
+        # Only now: what it speaks to a server with takes its time to import.
+        from lens_recipes.run.remote.jobs.job import Job
+
+        return Job(run).result()
+    with exclusive(run.model):
+        if run.remote:
+            arrays = run_simulated(run)
+        elif run.run_here is not None:
+            arrays = run.run_here(run)
+        else:
+            arrays = run_locally(run)
+    return run.finish(run, arrays)
 
 
 def run_simulated(run: RecipeRun[Any]) -> list[Arrays]:
-    """All batches in this process, as a server would run them."""
-    found = send_batches(run, range(len(run.batches)), LocalSimulationBackend(run.model))
-    return [unpack_arrays(part, schema) for part, schema in zip(found, run.schemas, strict=True)]
+    """Run all batches in this process, as a server would run them."""
+    parts = send_batches(run, range(len(run.batches)), LocalSimulationBackend(run.model))
+    arrays = []
+    for part, schema in zip(parts, run.schemas, strict=True):
+        arrays.append(unpack_arrays(part, schema))
+    return arrays

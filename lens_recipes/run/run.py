@@ -1,16 +1,19 @@
-"""A recipe in three steps: arguments become batches, a block reads each where the model is, numbers become a result.
+"""`RecipeRun`: a recipe in three steps.
 
+A request becomes batches; a traced function reads each where the model is; arrays become a result.
 The middle step is the same here, in nnsight's simulation of a server, and on one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +21,13 @@ from nnsight.intervention.envoy import Envoy
 from tqdm import tqdm
 
 from lens_recipes.models.structure.anatomy import Anatomy
-from lens_recipes.run.provenance import to_json
+from lens_recipes.run.provenance import provenance, to_json
+from lens_recipes.run.request.request import Request
 from lens_recipes.run.schema import Schema
 
-P = ParamSpec("P")
-
 R = TypeVar("R")
-
 Arrays = dict[str, np.ndarray]
+NOT_IN_IDENTITY = ("prompts", "vectors")  # each batch holds its own
 
 
 @dataclass
@@ -33,83 +35,102 @@ class RecipeRun(Generic[R]):
     """A recipe that has read its arguments and is ready to run.
 
     Attributes:
-        model: What it runs on.
-        recipe: Its public name.
-        remote: False, "local", or a server's address (True for the one that nnsight knows).
-        anatomy: Where it keeps what.
-        block: (model, shared, batch) ─► tensors by name. It opens the trace, and travels to a server: it names only
-            torch, nnsight and functions of this package that do the same.
-        shared: What is the same for all batches, in plain values and tensors.
-        batches: What is not.
-        schemas: What the block gives for each batch.
-        finish: From the arrays of all batches to the result. It may empty them.
-        arguments: By which the same run can be prepared again elsewhere, as JSON can hold them.
-        local: Further arguments of the block that do not travel.
-        here: What runs all batches in this process, if it is not `in_turn`.
+        request: What was asked for, checked.
+        traced: (model, plan, batch) ─► tensors by name. It opens the trace, and travels to a
+            server: it names only torch, nnsight and functions of `trace/`, which do the same.
+        plan: What is the same for all batches, in plain values and tensors. It knows a batch's size
+            and identity.
+        batches: What is not: such as a `LensBatch`.
+        schemas: What the traced function gives for each batch.
+        finish: From this run and the arrays of all batches to the result. It may empty the arrays.
+        arguments: By which the same run can be prepared again elsewhere, as JSON can hold them. A
+            recipe gives those that it has understood otherwise than they were written; `@recipe`
+            adds the others.
+        local: Further arguments of the traced function that do not travel.
+        context: Entered around all batches that run in this process.
+        run_here: What runs all batches in this process, if it is not `run_locally`.
+        recipe: The recipe's public name; `@recipe` sets it.
     """
 
-    model: Envoy
-    recipe: str
-    remote: bool | str
-    anatomy: Anatomy
-    block: Callable[[Any, dict[str, Any], dict[str, Any]], dict[str, torch.Tensor]]
-    shared: dict[str, Any]
-    batches: list[dict[str, Any]]
+    request: Request
+    traced: Callable[..., dict[str, torch.Tensor]]
+    plan: Any
+    batches: list[Any]
     schemas: list[Schema]
-    finish: Callable[[list[Arrays]], R]
-    arguments: dict[str, Any]
+    finish: Callable[[RecipeRun[R], list[Arrays]], R]
+    arguments: dict[str, Any] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
-    here: Callable[[], list[Arrays]] | None = None
+    context: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    run_here: Callable[[RecipeRun[R]], list[Arrays]] | None = None
+    recipe: str = ""
+
+    @property
+    def model(self) -> Envoy:
+        """The model that it runs on."""
+        return self.request.model
+
+    @property
+    def remote(self) -> bool | str:
+        """Where it runs."""
+        return self.request.remote
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Where the model keeps its parts."""
+        return self.request.anatomy
 
     @functools.cached_property
-    def marks(self) -> list[str]:
-        """What tells the result of each batch from any other of the same shape: it travels there and back."""
-        asked = {
-            key: to_json(value)
-            for key, value in self.arguments.items()
-            if key not in ("prompts", "vectors")
-        }
-        run = json.dumps(
-            [getattr(self.model, "repo_id", None), self.recipe, asked], default=str, sort_keys=True
+    def batch_digests(self) -> list[str]:
+        """What tells the result of each batch from any other of the same shape.
+
+        It travels there and back.
+        """
+        asked = {}
+        for name, value in self.arguments.items():
+            if name not in NOT_IN_IDENTITY:
+                asked[name] = to_json(value)
+        model_name = getattr(self.model, "repo_id", None)
+        run = json.dumps([model_name, self.recipe, asked], default=str, sort_keys=True)
+        return [digest([run, self.plan.batch_identity(batch)]) for batch in self.batches]
+
+    def provenance(self) -> dict[str, Any]:
+        """Return where a result of this run comes from, as JSON can hold it."""
+        arguments = {}
+        for name, value in self.arguments.items():
+            if name not in NOT_IN_IDENTITY:
+                arguments[name] = value
+        return provenance(
+            self.model,
+            self.recipe,
+            arguments,
+            self.anatomy.vocab_size,
+            self.remote,
+            self.request.seconds,
         )
-        return [
-            _digest([run, {k: v for k, v in batch.items() if k not in _PLANS}])
-            for batch in self.batches
-        ]
 
 
-_PLANS = ("plan", "groups")  # of a batch, which follow from the arguments
+def digest(value: Any) -> str:
+    """Return a short hash of plain values and tensors."""
+    text = json.dumps(value, default=as_plain, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _digest(value: Any) -> str:
-    plainly = json.dumps(
-        value, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v), sort_keys=True
-    )
-    return hashlib.sha256(plainly.encode()).hexdigest()[:16]
+def as_plain(value: Any) -> Any:
+    """Return a tensor as lists, and anything else that JSON does not know as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def run_locally(run: RecipeRun[Any]) -> list[Arrays]:
-    """All batches in this process."""
-    found = []
-    for batch in tqdm(
-        run.batches, run.recipe, unit="batch", delay=2, leave=False, disable=len(run.batches) < 2
-    ):
-        numbers = run.block(run.model, run.shared, batch, **run.local)
-        found.append({name: value.numpy() for name, value in numbers.items()})
-    return found
+    """Run all batches in this process."""
+    results = []
+    with run.context():
+        for batch in progress(run.batches, run.recipe):
+            numbers = run.traced(run.model, run.plan, batch, **run.local)
+            results.append({name: value.numpy() for name, value in numbers.items()})
+    return results
 
 
-def prepare_run(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> RecipeRun[R]:
-    """The run of a recipe.
-
-    Raises:
-        ValueError: it is no recipe.
-    """
-    prepare = getattr(recipe, "prepare", None)
-    if prepare is None:
-        raise ValueError(
-            f"received {recipe!r} as the recipe; accepted are the functions logit_lens, attribution, generate_lens and "
-            "decode_vectors themselves, and their arguments after them, as in submit(logit_lens, model, prompts)."
-        )
-    run: RecipeRun[R] = prepare(*args, **kwargs)
-    return run
+def progress(batches: list[Any], recipe: str) -> tqdm[Any]:
+    """Return the batches, with a bar once they take their time."""
+    is_one = len(batches) < 2
+    return tqdm(batches, recipe, unit="batch", delay=2, leave=False, disable=is_one)

@@ -1,18 +1,28 @@
-"""Which arrays a run gives, of which type and shape: to say beforehand how large they are, and to check what came."""
+"""Which arrays a run gives, of which type and shape.
+
+They say beforehand how large a result will be, and check what came.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.trace.buffers import max_tracked_tokens
+from lens_recipes.trace.readout.readout import ReadoutOptions
+
+# How many tokens are the top one at some site, for each stream and for each part of a stream:
+# fitted to SmolLM2
+# (benchmarks/remote.py --sizes prints what came of it beside what really travels).
+TRACKED_PER_STREAM, TRACKED_PER_PART = 0.22, 0.9
 
 
 class UpTo(NamedTuple):
-    """A length that is known only afterwards: at most `most`, and `likely` where nothing better is known.
+    """A length that is known only afterwards.
+
+    It is at most `most`, and `likely` where nothing better is known.
 
     It is the same wherever one such object stands in a schema.
     """
@@ -24,124 +34,165 @@ class UpTo(NamedTuple):
 Shape = tuple[int | UpTo, ...]
 
 
+class ArraySpec(NamedTuple):
+    """The type and the shape of one array."""
+
+    dtype: str
+    shape: Shape
+
+
 @dataclass(frozen=True)
 class Schema:
     """Types and shapes of a batch's arrays.
 
     Attributes:
-        arrays: (dtype, shape) of each.
-        optional: The same of arrays that may be missing.
+        arrays: Of each array, by name.
+        optional: Of arrays that may be missing.
     """
 
-    arrays: dict[str, tuple[str, Shape]]
-    optional: dict[str, tuple[str, Shape]] = field(default_factory=dict)
+    arrays: dict[str, ArraySpec]
+    optional: dict[str, ArraySpec] = field(default_factory=dict)
 
     def check(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raise ValueError if these are not such arrays."""
-        known = self.arrays | self.optional
-        if unknown := sorted({*arrays} - {*known}) or sorted({*self.arrays} - {*arrays}):
-            raise ValueError(f"arrays {unknown} are unknown or missing")
-        found: dict[int, int] = {}
+        """Raise ValueError unless these are such arrays."""
+        specs = self.arrays | self.optional
+        unknown = sorted({*arrays} - {*specs})
+        missing = sorted({*self.arrays} - {*arrays})
+        if unknown or missing:
+            raise ValueError(f"arrays {unknown or missing} are unknown or missing")
+        lengths: dict[int, int] = {}
         for name, array in arrays.items():
-            dtype, shape = known[name]
-            fits = len(shape) == array.ndim and all(
-                map(_fits, array.shape, shape, [found] * array.ndim)
-            )
-            if str(array.dtype) != dtype or not fits:
+            dtype, shape = specs[name]
+            if str(array.dtype) != dtype or not shape_fits(array.shape, shape, lengths):
                 raise ValueError(
                     f"{name} is {array.dtype} {list(array.shape)}, not {dtype} {list(shape)}"
                 )
 
     def nbytes(self, *, most: bool = False) -> dict[str, int]:
-        """Bytes of all arrays by dtype, as they are likely to be, or at most."""
+        """Return the bytes of all arrays by dtype, as they are likely to be, or at most."""
         sizes: dict[str, int] = {}
         for dtype, shape in (*self.arrays.values(), *self.optional.values()):
-            lengths = [(n.most if most else n.likely) if isinstance(n, UpTo) else n for n in shape]
-            sizes[dtype] = sizes.get(dtype, 0) + int(np.prod(lengths)) * np.dtype(dtype).itemsize
+            n_values = int(np.prod([expected_length(length, most) for length in shape]))
+            sizes[dtype] = sizes.get(dtype, 0) + n_values * np.dtype(dtype).itemsize
         return sizes
 
 
-def _fits(length: int, asked: int | UpTo, found: dict[int, int]) -> bool:
-    """Whether a length is as asked; `found` holds those that were known only afterwards."""
-    if isinstance(asked, UpTo):
-        return length <= asked.most and found.setdefault(id(asked), length) == length
-    return length == asked
+def expected_length(length: int | UpTo, most: bool) -> int:
+    """Return a length, which of one that is not yet known is the likely one, or the largest."""
+    if not isinstance(length, UpTo):
+        return length
+    return length.most if most else length.likely
 
 
-CHECKS: dict[str, str] = {"block": "float32", "total": "float32", "head": "float32"}
+def shape_fits(actual: tuple[int, ...], expected: Shape, lengths: dict[int, int]) -> bool:
+    """Tell whether a shape is as expected.
 
+    Args:
+        actual: The shape that came.
+        expected: The shape that was asked for.
+        lengths: Those that were known only afterwards, by the identity of their `UpTo`; filled
+            here.
+    """
+    if len(actual) != len(expected):
+        return False
+    for length, spec in zip(actual, expected, strict=True):
+        if not isinstance(spec, UpTo):
+            if length != spec:
+                return False
+        elif length > spec.most or lengths.setdefault(id(spec), length) != length:
+            return False
+    return True
+
+
+CHECKS = dict.fromkeys(("block", "total", "head"), "float32")
 CERTIFICATE = {
-    "error": "float32",
-    "scale": "float32",
-    "eps": "float32",
-    "kl_last": "float32",
+    **dict.fromkeys(("error", "scale", "eps", "kl_last"), "float32"),
     "agrees": "bool",
 }
 
 
+def token_arrays(dtypes: dict[str, str], n_tokens: int | UpTo) -> dict[str, ArraySpec]:
+    """Return the specifications of arrays `[token]`."""
+    return {name: ArraySpec(dtype, (n_tokens,)) for name, dtype in dtypes.items()}
+
+
 def lens_schema(
-    options: dict[str, Any], sites: list[Site], n_tokens: int | UpTo, n_wanted: int
+    options: ReadoutOptions, sites: list[Site], n_tokens: int | UpTo, n_requested: int
 ) -> Schema:
-    """The arrays of `readout` with these options and the checks of `collect`.
+    """Return the arrays of `readout` with these options, and the checks of `collect`.
 
-    `n_wanted` counts the ids that are followed, without the model's own answer.
+    `n_requested` counts the ids that are followed, without the model's own answer.
     """
-    site, want, top_k = (options["n_sites"], n_tokens), n_wanted + 1, options["top_k"]
-    tracked = _tracked(options, sites)
-    return Schema(
-        {
-            "top_ids": ("int32", (*site, top_k)),
-            "top_logprobs": ("float32", (*site, top_k)),
-            **dict.fromkeys(("entropy", "kl", "logsumexp"), ("float32", site)),
-            "wanted_logprobs": ("float32", (*site, want)),
-            "wanted_ranks": ("int32", (*site, want)),
-            "tracked_ids": ("int32", (n_tokens, tracked)),
-            "tracked_logprobs": ("float32", (*site, tracked)),
-            "final_ids": ("int64", (n_tokens,)),
-            "final_logprob": ("float32", (n_tokens,)),
-            **{name: (dtype, (n_tokens,)) for name, dtype in CERTIFICATE.items()},
-        },
-        {name: (dtype, (n_tokens,)) for name, dtype in CHECKS.items()},
-    )
+    by_site = (options.n_sites, n_tokens)
+    tracked = tracked_length(options, sites)
+    top, requested = (*by_site, options.top_k), (*by_site, n_requested + 1)
+    arrays = {
+        "top_ids": ArraySpec("int32", top),
+        "top_logprobs": ArraySpec("float32", top),
+        "entropy": ArraySpec("float32", by_site),
+        "kl": ArraySpec("float32", by_site),
+        "logsumexp": ArraySpec("float32", by_site),
+        "wanted_logprobs": ArraySpec("float32", requested),
+        "wanted_ranks": ArraySpec("int32", requested),
+        "tracked_ids": ArraySpec("int32", (n_tokens, tracked)),
+        "tracked_logprobs": ArraySpec("float32", (*by_site, tracked)),
+        "final_ids": ArraySpec("int64", (n_tokens,)),
+        "final_logprob": ArraySpec("float32", (n_tokens,)),
+    }
+    return Schema(arrays | token_arrays(CERTIFICATE, n_tokens), token_arrays(CHECKS, n_tokens))
 
 
-def _tracked(options: dict[str, Any], sites: list[Site]) -> UpTo:
-    """How many tokens of a position are followed.
+def tracked_length(options: ReadoutOptions, sites: list[Site]) -> UpTo:
+    """Return how many tokens of a position are followed.
 
-    A stream keeps its top token through several layers, and every part has its own; how many that makes was fitted to
-    SmolLM2 (benchmarks/remote.py --sizes prints what came of it beside what really travels).
+    A stream keeps its top token through several layers, and every part has its own.
     """
-    most = max_tracked_tokens(options["track"], options["n_sites"], options["max_tracked"])
-    streams = sum(site.component.startswith("resid") for site in sites)
-    changing = round(0.22 * streams + 0.9 * (len(sites) - streams))
-    return UpTo(most, min(most, max(1, changing)) if options["track"] == "top1" else most)
+    most = options.tracked
+    if options.track != "top1":
+        return UpTo(most, most)
+    n_streams = sum(site.component.startswith("resid") for site in sites)
+    n_parts = len(sites) - n_streams
+    likely = round(TRACKED_PER_STREAM * n_streams + TRACKED_PER_PART * n_parts)
+    return UpTo(most, min(most, max(1, likely)))
 
 
 def generation_schema(
-    options: dict[str, Any], sites: list[Site], batch: dict[str, Any], n_steps: int
+    options: ReadoutOptions,
+    sites: list[Site],
+    n_first_tokens: int,
+    n_rows: int,
+    n_targets: int,
+    n_steps: int,
 ) -> Schema:
-    """The arrays of `overhear`: some tokens are read in the first step, later one of each row."""
-    n_rows, n_targets = batch["targets"].shape
-    most = len(batch["first"][0]) + n_rows * (n_steps - 1)
+    """Return the arrays of a generation on a server.
+
+    Args:
+        options: Of the readout at each step.
+        sites: Those that are read.
+        n_first_tokens: How many tokens are read in the first step; later it is one of each row.
+        n_rows: How many texts are written at a time.
+        n_targets: How many tokens are followed.
+        n_steps: At most so many tokens are written.
+    """
+    most = n_first_tokens + n_rows * (n_steps - 1)
     n_tokens = UpTo(most, most)
     lens = lens_schema(options, sites, n_tokens, n_targets + 1)
     steps = {
-        **dict.fromkeys(("row", "position", "id", "next_id"), ("int64", (n_tokens,))),
-        "generated": ("bool", (n_tokens,)),
-        **dict.fromkeys(("next_logprob", "sampler_logprob"), ("float32", (n_tokens,))),
-        "seconds": ("float64", (UpTo(n_steps, n_steps), 2)),
+        **dict.fromkeys(("row", "position", "id", "next_id"), "int64"),
+        "generated": "bool",
+        **dict.fromkeys(("next_logprob", "sampler_logprob"), "float32"),
     }
-    return Schema(lens.arrays | steps, lens.optional)
+    seconds = {"seconds": ArraySpec("float64", (UpTo(n_steps, n_steps), 2))}
+    return Schema(lens.arrays | token_arrays(steps, n_tokens) | seconds, lens.optional)
 
 
 def attribution_schema(n_parts: int, n_tokens: int, n_columns: int) -> Schema:
-    """The arrays of `decompose`, the certificate's and the checks of `collect`."""
-    token = (n_tokens, n_columns)
-    return Schema(
-        {
-            "values": ("float32", (n_parts, *token)),
-            **dict.fromkeys(("constant", "logit", "capped_logit"), ("float32", token)),
-            **{name: (dtype, (n_tokens,)) for name, dtype in CERTIFICATE.items()},
-        },
-        {name: (dtype, (n_tokens,)) for name, dtype in CHECKS.items()},
-    )
+    """Return the arrays of `decompose`, the certificate's, and the checks of `collect`."""
+    by_token = (n_tokens, n_columns)
+    arrays = {
+        "values": ArraySpec("float32", (n_parts, *by_token)),
+        "constant": ArraySpec("float32", by_token),
+        "logit": ArraySpec("float32", by_token),
+        "capped_logit": ArraySpec("float32", by_token),
+    }
+    return Schema(arrays | token_arrays(CERTIFICATE, n_tokens), token_arrays(CHECKS, n_tokens))

@@ -1,1 +1,1 @@
-"""What runs inside `model.trace`, here or on a server: torch and nnsight only, nothing else of this package."""
+"""What runs inside `model.trace`, here or on a server: it imports torch and nnsight only."""

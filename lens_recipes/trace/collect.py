@@ -1,138 +1,191 @@
-"""The traced block's part of components: read what a plan names, in order, and check that it adds up.
-
-Runs where the model is and imports only torch, like `readout`.
-"""
+"""Read what a plan names from the running model, and check that writes sum to the stream."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import head_writes, one_head, to_float32
-from lens_recipes.trace.operations import Operation, first_of, replay, slices
+from lens_recipes.trace.batch import TokenPlaces
+from lens_recipes.trace.operations import first_of, replay, slices
+from lens_recipes.trace.plan import HeadSplit, ReadStep, SiteRead, StreamScales
+
+Rows = Tensor | Callable[[slice], Tensor]  # [token, d_model], or what makes the rows of some tokens
 
 
 def collect(
-    model: Any,
-    plan: list[tuple],
-    where: tuple[int, Int[Tensor, " token"], Int[Tensor, " token"]],
-    n_slots: int,
-    max_bytes: int,
+    model: Any, steps: list[ReadStep], places: TokenPlaces, n_slots: int, max_bytes: int
 ) -> tuple[list[Any], dict[str, Float[Tensor, " token"]]]:
     """Read tensors of a running model, each at the tokens asked for.
 
     Args:
-        plan: (role, side, path, steps, slots, extra) in the order in which the model gives them: `side` "in" or "out"
-            of the module at `path`; `slots` are where it is summed up. Roles:
-            "read": nothing more.
-            "pre": the stream before a block, which starts the block's sum; `extra` is (between, carry), or None
-            where nothing is to be checked.
-            "write": what is added. "mid", "post": the stream on the way and after, which the sum so far must be.
-            "heads": the heads side by side; `extra` is (columns, chain), checked against the next write with the
-            `extra` True.
-            "attention": weights `[batch, head, query, key]`; `extra` is which output. "values": whole.
-        where: (number of rows, row of each token, column of each token).
-        n_slots: How many vectors are given back.
+        model: The nnsight model, inside its trace.
+        steps: What to read, in the order in which the model runs.
+        places: Of the tokens.
+        n_slots: How many vectors the steps fill.
         max_bytes: Bound on what the check of the heads holds at once.
 
     Returns:
-        The vectors `[token, width]`, and the largest relative errors `[token]`: "block", "total" and "head", of what
-        was checked. Both sides of a check are read: nothing here is the difference of two streams.
+        The vectors `[token, width]`, and the largest relative errors `[token]` of what was checked:
+        "block", "total" and "head". Both sides of a check are read; nothing here is the difference
+        of two streams.
     """
-    n_rows, rows, columns = where
     vectors: list[Any] = [None] * n_slots
-    errors: dict[str, Tensor] = {}
-    block: Any = None  # the sums, and the same of absolute values
-    total: Any = None
-    sizes: Any = None
-    pending: list[tuple] = []
-    for role, side, path, steps, slots, extra in plan:
-        module = model.get(path)
-        value = module.input if side == "in" else module.output
-        if role == "attention":
-            value = value[extra] if isinstance(value, (tuple, list)) else value
-            vectors[slots[0]] = value[rows, :, columns]
-            continue
-        value = first_of(value)
-        if role == "values":
-            vectors[slots[0]] = value.clone()
-            continue
-        value = value.reshape(n_rows, -1, value.shape[-1])[
-            rows, columns
-        ]  # a copy: some models write on into theirs
-        value = replay(model, steps, value)
-        for slot in slots:
-            vectors[slot] = (
-                value if vectors[slot] is None else vectors[slot] + value.to(vectors[slot].device)
-            )
-        if role == "heads":
-            pending.append((extra, value))
-        elif role == "write" and block is not None:
-            added = to_float32(value)
-            block, total = block + added, total + added.to(total.device)
-            sizes = [sizes[0] + added.abs(), sizes[1] + added.abs().to(total.device)]
-            if extra and pending:
-                own, heads = pending.pop()
-                _note(errors, "head", *_sum_of_heads(model, own, heads, value, max_bytes))
-        elif role == "pre" and extra is not None:
-            between, carry = extra
-            start = to_float32(value)
-            total = start if total is None else replay(model, between, total.to(start.device))
-            before = (
-                start.abs()
-                if sizes is None
-                else replay(model, between, sizes[1].to(start.device)).abs()
-            )
-            sizes = [replay(model, carry, start.abs()).abs(), replay(model, carry, before).abs()]
-            block, total = replay(model, carry, start), replay(model, carry, total)
-        elif role in ("mid", "post") and block is not None:
-            _note(errors, "block", block, value, sizes[0] + to_float32(value).abs())
-            _note(errors, "total", total, value, sizes[1] + to_float32(value).abs())
-    return vectors, errors
+    check = SumCheck(model, max_bytes)
+    for step in steps:
+        value = read(model, step, places)
+        for slot in step.slots:
+            add_to_slot(vectors, slot, value)
+        check.follow(step, value)
+    return vectors, check.errors
 
 
-def site_streams(
-    model: Any,
-    vectors: list[Any],
-    slots: list[int],
-    heads: list[tuple[list[int], list[Operation]] | None],
-) -> list[Any]:
-    """What `readout` reads of each site: a vector, or for a head what makes its share out of that of all heads."""
-    own = zip(slots, heads, strict=True)
-    return [
-        vectors[slot] if head is None else partial(one_head, model, *head, vectors[slot])
-        for slot, head in own
-    ]
+def read(model: Any, step: ReadStep, places: TokenPlaces) -> Tensor:
+    """Read one tensor at the tokens asked for; "values" are read whole.
 
-
-def _sum_of_heads(
-    model: Any, own: Any, x: Tensor, value: Tensor, max_bytes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Heads and bias added up, beside what attention really wrote, and the largest number among them `[token]`."""
-    columns, chain = own
-    step = max_bytes // (16 * (len(columns) + 1) * max(x.shape[-1], value.shape[-1]))
-    sums, sizes = [], []
-    for here in slices(len(x), step):
-        heads, bias = head_writes(model, columns, chain, x, here)
-        sums.append(heads.sum(0) + bias)
-        sizes.append(_size(heads).amax(0))
-    return torch.cat(sums), value, torch.maximum(torch.cat(sizes), _size(value))[:, None]
-
-
-def _size(x: Float[Tensor, "*head token d_model"]) -> Float[Tensor, "*head token"]:
-    return to_float32(x).abs().amax(-1)
-
-
-def _note(errors: dict[str, Tensor], name: str, a: Tensor, b: Tensor, scale: Tensor) -> None:
-    """Keep the largest relative error of each token; a NaN stays.
-
-    Number by number: beside a massive activation, a whole missing part would be lost in the size of the vector.
+    The value is a copy: some models write on into their own tensors.
     """
-    apart = (a - to_float32(b).to(a.device)).abs()
+    module = model.get(step.module)
+    output = module.input if step.side == "in" else module.output
+    if step.role == "attention":
+        weights = output[step.output] if isinstance(output, (tuple, list)) else output
+        return weights[places.rows, :, places.columns]
+    value = first_of(output)
+    if step.role == "values":
+        return value.clone()
+    value = value.reshape(places.n_rows, -1, value.shape[-1])[places.rows, places.columns]
+    return replay(model, step.operations, value)
+
+
+def add_to_slot(vectors: list[Any], slot: int, value: Tensor) -> None:
+    """Add a value to a vector, which begins as the first value."""
+    if vectors[slot] is None:
+        vectors[slot] = value
+    else:
+        vectors[slot] = vectors[slot] + value.to(vectors[slot].device)
+
+
+class RunningSum:
+    """A sum of what blocks write, and the same sum of absolute values, `[token, d_model]`."""
+
+    def __init__(self, start: Tensor, size: Tensor) -> None:
+        """Begin with a stream and its absolute values."""
+        self.value = start
+        self.size = size
+
+    def add(self, write: Tensor) -> None:
+        """Add what a module wrote."""
+        self.value = self.value + write.to(self.value.device)
+        self.size = self.size + write.abs().to(self.size.device)
+
+    def scale(self, model: Any, operations: Any, device: torch.device) -> None:
+        """Do to the sum what the model does to the stream."""
+        self.value = replay(model, operations, self.value.to(device))
+        self.size = replay(model, operations, self.size.to(device)).abs()
+
+    def error(self, stream: Tensor) -> Float[Tensor, " token"]:
+        """Return the largest relative error of the sum against a stream that was read."""
+        return relative_error(self.value, stream, self.size + to_float32(stream).abs())
+
+
+class SumCheck:
+    """Compares the sum of what was written with the stream that was read.
+
+    "block" begins anew at each block; "total" goes on from the first block to the last.
+
+    Attributes:
+        errors: The largest relative error of each token so far, by name, on the CPU.
+    """
+
+    def __init__(self, model: Any, max_bytes: int) -> None:
+        """Begin before anything was read."""
+        self.model = model
+        self.max_bytes = max_bytes
+        self.errors: dict[str, Tensor] = {}
+        self.block: RunningSum | None = None
+        self.total: RunningSum | None = None
+        self.pending_heads: list[tuple[HeadSplit, Tensor]] = []
+
+    def follow(self, step: ReadStep, value: Tensor) -> None:
+        """Take one more value that was read."""
+        if step.role == "heads" and step.heads is not None:
+            self.pending_heads.append((step.heads, value))
+        elif step.role == "before" and step.scales is not None:
+            self.begin_block(value, step.scales)
+        elif self.block is None or self.total is None:
+            return
+        elif step.role == "write":
+            write = to_float32(value)
+            self.block.add(write)
+            self.total.add(write)
+            if step.has_heads and self.pending_heads:
+                self.compare_heads(*self.pending_heads.pop(), value)
+        elif step.role == "after":
+            self.note("block", self.block.error(value))
+            self.note("total", self.total.error(value))
+
+    def begin_block(self, stream: Tensor, scales: StreamScales) -> None:
+        """Begin the sum of a block at the stream before it."""
+        start = to_float32(stream)
+        self.block = RunningSum(start, start.abs())
+        if self.total is None:
+            self.total = RunningSum(start, start.abs())
+        else:
+            self.total.scale(self.model, scales.between, start.device)
+        self.block.scale(self.model, scales.within, start.device)
+        self.total.scale(self.model, scales.within, start.device)
+
+    def compare_heads(self, split: HeadSplit, heads: Tensor, write: Tensor) -> None:
+        """Compare the shares of all heads, and the bias, with what attention really wrote."""
+        widest = max(heads.shape[-1], write.shape[-1])
+        tokens_at_once = self.max_bytes // (16 * (len(split.columns) + 1) * widest)
+        sums, sizes = [], []
+        for tokens in slices(len(heads), tokens_at_once):
+            shares, bias = head_writes(self.model, split.columns, split.operations, heads, tokens)
+            sums.append(shares.sum(0) + bias)
+            sizes.append(largest(shares).amax(0))
+        size = torch.maximum(torch.cat(sizes), largest(write))[:, None]
+        self.note("head", relative_error(torch.cat(sums), write, size))
+
+    def note(self, name: str, error: Float[Tensor, " token"]) -> None:
+        """Keep the largest error of each token; a NaN stays."""
+        if name in self.errors:
+            error = torch.maximum(self.errors[name], error)
+        self.errors[name] = error
+
+
+def relative_error(expected: Tensor, actual: Tensor, scale: Tensor) -> Float[Tensor, " token"]:
+    """Return the largest relative error of each token, number by number, on the CPU.
+
+    Beside a massive activation, a whole missing part would be lost in the size of the vector.
+    """
+    difference = (expected - to_float32(actual).to(expected.device)).abs()
     floor = 1e-6 * scale.amax(-1, keepdim=True)
-    error = (apart / (scale.to(a.device) + floor.to(a.device)).clamp(min=1e-30)).amax(-1).cpu()
-    errors[name] = torch.maximum(errors[name], error) if name in errors else error
+    size = (scale + floor).to(expected.device).clamp(min=1e-30)
+    return (difference / size).amax(-1).cpu()
+
+
+def largest(vectors: Float[Tensor, "*head token d_model"]) -> Float[Tensor, "*head token"]:
+    """Return the largest absolute value of each vector."""
+    return to_float32(vectors).abs().amax(-1)
+
+
+def site_rows(model: Any, vectors: list[Any], reads: list[SiteRead]) -> list[Rows]:
+    """Return the rows of each site.
+
+    That is a vector, or what makes one head's share out of the vector of all heads.
+    """
+    rows: list[Rows] = []
+    for site_read in reads:
+        vector = vectors[site_read.slot]
+        if site_read.head is None:
+            rows.append(vector)
+        else:
+            columns = site_read.head.columns[0]
+            rows.append(partial(one_head, model, columns, site_read.head.operations, vector))
+    return rows

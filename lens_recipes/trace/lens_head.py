@@ -1,9 +1,18 @@
-"""Take vectors of the residual stream to logits, in the model's own way."""
+"""`LensHead`: the one map from a vector of the residual stream to logits.
+
+    site ─► transport ─► final norm ─► unembedding ─► softcap ─► logits
+
+The identity as the transport is the logit lens (nostalgebraist, "interpreting GPT: the logit lens",
+2020).
+
+Modules are called, never their weights. This works where the weights are quantised, sharded, or not
+in this process.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,69 +26,137 @@ from lens_recipes.trace.operations import (
     unembedding_index,
 )
 
-# The logits of some rows, and slices of their columns: after a slice was given, its columns are filled.
+TILE_COLUMNS = 1024  # of the vocabulary at a time on a processor: a tile stays in its cache
+TILES_OFF_CPU = 16  # elsewhere a tile is as many times wider, for fewer and larger kernels
+LOGITS_AT_ONCE = 3  # arrays [row, vocabulary] that exist at once where the unembedding is called
+
+# The logits of some rows, and slices of their columns. Once a slice was given, its columns are
+# filled.
 Tiles = tuple[Tensor, Iterator[slice]]
-TILE = 1024  # columns at a time on a processor; elsewhere 16 times as many, for fewer and larger kernels
-
-COPIES = 3  # arrays of [row, vocabulary] that one chunk needs at once where the unembedding is called; else 1
 
 
-# -- stream ─► logits ----------------------------------------------
+class Identity(NamedTuple):
+    """Leave a vector as it is, which makes the lens a logit lens.
 
-
-def unembed(
-    model: Any,
-    tail: list[Operation],
-    weight: tuple[Tensor, Tensor | None] | None,
-    scratch: dict[bool, Tensor],
-    rows: Tensor,
-    norm: bool = True,
-) -> Tiles:
-    """Take stream vectors `[row, d_model]` to float32 logits `[row, vocabulary]`, in the model's own way.
-
-    `tail` is `Anatomy.tail`: which modules to call and which numbers to apply in between. Modules are called and never
-    their weights, so this works where the weights are quantised, sharded, or not in this process at all. Only where
-    the caller knows that the unembedding is a plain local product, `weight` (and bias) make it tile by tile.
-    `norm=False` leaves out the final norm and reads the raw stream. The tiles of the next call with the same `norm`
-    take the place of these, in `scratch`: fresh memory for each chunk costs page faults, and leaves holes behind.
+    A transport is any named tuple of plain values and tensors with this method; it travels to a
+    server as it is.
     """
-    head = unembedding_index(tail)
-    x = rows.unsqueeze(0)  # modules expect [batch, position, d_model]
-    before = [operation for operation in tail[:head] if norm or not is_norm_call(operation)]
-    x = replay(model, before, x)
-    if weight is None:
-        logits = replay(model, tail[head:], x)[0].float().to(rows.device)
-        return whole_tiles(logits)
-    size = len(rows) * len(weight[0])
-    if norm not in scratch or scratch[norm].numel() < size:
-        scratch[norm] = rows.new_empty(size)
-    logits = scratch[norm][:size].view(len(rows), -1)
-    return logits, _products(x[0], *weight, tail[head + 1 :], logits)
+
+    def transform_hidden(
+        self, hidden: Float[Tensor, "*row d_model"]
+    ) -> Float[Tensor, "*row d_model"]:
+        """Map vectors of a site to the stream before the final norm."""
+        return hidden
+
+
+IDENTITY = Identity()
+Transport = Identity
+
+
+class LensHead:
+    """Take vectors of the residual stream to logits, in the model's own way.
+
+    Example:
+        >>> head = lens_head(model)
+        >>> with model.trace("The capital of France is"):
+        ...     logits = nnsight.save([head(block.output[:, -1]) for block in model.model.layers])
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        operations: list[Operation],
+        weight: tuple[Tensor, Tensor | None] | None = None,
+    ) -> None:
+        """Keep the way to the logits.
+
+        Args:
+            model: The nnsight model.
+            operations: What the model does between its last block and its logits (`Anatomy.tail`).
+            weight: Weight and bias of an unembedding that is known to be a plain product on this
+                processor. Logits are then made tile by tile. None calls the module.
+        """
+        self.model = model
+        self.weight = weight
+        unembedding = unembedding_index(operations)
+        self.before = operations[:unembedding]
+        self.before_raw = [step for step in self.before if not is_norm_call(step)]
+        self.unembedding = operations[unembedding:]
+        self.scratch: dict[bool, Tensor] = {}
+
+    @property
+    def logits_at_once(self) -> int:
+        """How many arrays as large as its logits exist at once."""
+        return LOGITS_AT_ONCE if self.weight is None else 1
+
+    def __call__(
+        self,
+        hidden: Float[Tensor, "*row d_model"],
+        *,
+        apply_norm: bool = True,
+        transport: Transport = IDENTITY,
+    ) -> Float[Tensor, "*row vocab"]:
+        """Return the logits of some vectors, in float32.
+
+        Args:
+            hidden: Vectors of the stream, with any axes before the last one.
+            apply_norm: False leaves out the final norm and reads the raw vector.
+            transport: The map from the site to the stream before the final norm.
+        """
+        rows = transport.transform_hidden(hidden).reshape(-1, hidden.shape[-1])
+        normed = self.normed(rows, apply_norm)
+        logits = replay(self.model, self.unembedding, normed)[0].float().to(hidden.device)
+        return logits.reshape(*hidden.shape[:-1], -1)
+
+    def normed(
+        self, rows: Float[Tensor, "row d_model"], apply_norm: bool = True
+    ) -> Float[Tensor, "1 row d_model"]:
+        """Return what the unembedding takes. Modules expect a batch axis, so there is one."""
+        operations = self.before if apply_norm else self.before_raw
+        return replay(self.model, operations, rows.unsqueeze(0))
+
+    def tiles(self, rows: Float[Tensor, "row d_model"], apply_norm: bool = True) -> Tiles:
+        """Return the logits of some rows, and slices of their columns as they are filled.
+
+        The next call with the same `apply_norm` takes the place of these logits: fresh memory for
+        each chunk costs page
+        faults and leaves holes in the heap.
+        """
+        if self.weight is None:
+            return whole_tiles(self(rows, apply_norm=apply_norm))
+        normed = self.normed(rows, apply_norm)[0]
+        n_logits = len(rows) * len(self.weight[0])
+        if apply_norm not in self.scratch or self.scratch[apply_norm].numel() < n_logits:
+            self.scratch[apply_norm] = rows.new_empty(n_logits)
+        logits = self.scratch[apply_norm][:n_logits].view(len(rows), -1)
+        return logits, self._products(normed, logits)
+
+    def _products(self, normed: Tensor, logits: Tensor) -> Iterator[slice]:
+        """Fill the logits tile by tile with the product of a plain unembedding."""
+        assert self.weight is not None  # `tiles` has seen to it
+        matrix, bias = self.weight
+        after = self.unembedding[1:]
+        for columns in vocabulary_tiles(logits):
+            if bias is None:
+                torch.mm(normed, matrix[columns].T, out=logits[:, columns])
+            else:
+                torch.addmm(bias[columns], normed, matrix[columns].T, out=logits[:, columns])
+            if after:
+                logits[:, columns] = replay(None, after, logits[:, columns])
+            yield columns
 
 
 def whole_tiles(logits: Float[Tensor, "row vocab"]) -> Tiles:
-    """Logits that are there already, as tiles."""
+    """Return logits that are complete already, as tiles."""
     return logits, vocabulary_tiles(logits)
 
 
 def vocabulary_tiles(logits: Float[Tensor, "*row vocab"]) -> Iterator[slice]:
-    """The vocabulary in tiles."""
+    """Cut the vocabulary into tiles."""
     return slices(logits.shape[-1], tile_width(logits))
 
 
 def tile_width(logits: Float[Tensor, "*row vocab"]) -> int:
-    """How many columns a tile has at most."""
-    return min(TILE * (1 if logits.device.type == "cpu" else 16), logits.shape[-1])
-
-
-def _products(
-    x: Tensor, weight: Tensor, bias: Tensor | None, after: list[Operation], logits: Tensor
-) -> Iterator[slice]:
-    for here in vocabulary_tiles(logits):
-        if bias is None:
-            torch.mm(x, weight[here].T, out=logits[:, here])
-        else:
-            torch.addmm(bias[here], x, weight[here].T, out=logits[:, here])
-        if after:
-            logits[:, here] = replay(None, after, logits[:, here])
-        yield here
+    """Return how many columns a tile has at most."""
+    widest = TILE_COLUMNS if logits.device.type == "cpu" else TILE_COLUMNS * TILES_OFF_CPU
+    return min(widest, logits.shape[-1])

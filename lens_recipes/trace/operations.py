@@ -37,6 +37,7 @@ class ModuleCall(NamedTuple):
         return first_of(model.get(self.path)(x))
 
     def __str__(self) -> str:
+        """Return where the module is."""
         return self.path
 
 
@@ -56,7 +57,10 @@ class Elementwise(NamedTuple):
         return getattr(torch, self.name)(x, *self.numbers)
 
     def __str__(self) -> str:
-        return " ".join([self.name, *(f"{number:g}" for number in self.numbers)])
+        """Return the operation and its numbers: "mul 30"."""
+        words = [self.name]
+        words += [f"{number:g}" for number in self.numbers]
+        return " ".join(words)
 
 
 class CastTo(NamedTuple):
@@ -69,7 +73,13 @@ class CastTo(NamedTuple):
         return x.to(getattr(torch, self.dtype))
 
     def __str__(self) -> str:
+        """Return the change in words: "to bfloat16"."""
         return f"to {self.dtype}"
+
+
+def cast_to(dtype: torch.dtype) -> CastTo:
+    """Return the change to a dtype."""
+    return CastTo(str(dtype).removeprefix("torch."))
 
 
 class KeepColumns(NamedTuple):
@@ -82,6 +92,7 @@ class KeepColumns(NamedTuple):
         return x[..., : self.n_columns]
 
     def __str__(self) -> str:
+        """Return the cut in words: "first 50257 columns"."""
         return f"first {self.n_columns} columns"
 
 
@@ -163,6 +174,7 @@ LINEAR_NAMES = ("mul", "div", "add", "sub", "rsub", "neg")
 
 
 def _is_nonlinear(operation: Operation) -> bool:
+    """Return whether an operation is a function that is not linear, such as tanh."""
     return isinstance(operation, Elementwise) and operation.name not in LINEAR_NAMES
 
 

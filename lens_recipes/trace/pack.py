@@ -1,66 +1,95 @@
-"""What runs on a server around a recipe's block: check the model, run the batches, pack the arrays."""
+"""What runs on a server around a recipe's block: check the model, run batches, pack arrays."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-OWN_ERROR = (
-    "lens-recipes: "  # begins what the functions below, and the recipes' blocks, raise there
-)
+# Begins what the functions of this file, and the recipes' blocks, raise on a server.
+OWN_ERROR = "lens-recipes: "
 
 
-# -- on the server -----------------------------------------------------
+class ModelFacts(NamedTuple):
+    """What must be the same of the client's model and the server's; None where it is not known."""
+
+    layers: int
+    vocabulary: int | None
+    width: int | None
+    revision: str | None
 
 
-def pack_arrays(arrays: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Arrays as one tensor of bytes: first of every number its first byte, then its second.
-
-    Signs and exponents then lie side by side and compress well, which the bytes of whole floats do not.
-    """
-    layout, planes = [], []
-    for name, array in arrays.items():
-        flat = (
-            array.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
-        )  # strides of 0, too
-        layout.append([name, str(array.dtype).removeprefix("torch."), list(array.shape)])
-        planes.append(flat.view(torch.uint8).reshape(len(flat), flat.element_size()).T.reshape(-1))
-    return {"layout": layout, "bytes": torch.cat(planes)}
-
-
-def model_facts(model: Any, blocks: str) -> dict[str, Any]:
-    """What must be the same here and there."""
+def model_facts(model: Any, blocks: str) -> ModelFacts:
+    """Return the facts of a model whose blocks are the children of the module at this path."""
     module = model._module
     config = getattr(module, "config", None)
-    text = config.get_text_config(decoder=True) if config is not None else None
-    return {
-        "layers": len(list(model.get(blocks)._module.children())),
-        "vocabulary": getattr(text, "vocab_size", None),
-        "width": getattr(text, "hidden_size", None),
-        "revision": getattr(config, "_commit_hash", None),
-    }
+    text_config = None
+    if config is not None:
+        text_config = config.get_text_config(decoder=True)
+    return ModelFacts(
+        layers=len(list(model.get(blocks)._module.children())),
+        vocabulary=getattr(text_config, "vocab_size", None),
+        width=getattr(text_config, "hidden_size", None),
+        revision=getattr(config, "_commit_hash", None),
+    )
 
 
-def check_same_model(model: Any, blocks: str, expected: dict[str, Any]) -> None:
-    """Stop before anything is computed if the server holds another model: nnsight would not notice."""
-    there = model_facts(model, blocks)
-    wrong = [
-        f"{name} {there[name]} there, {here} here"
-        for name, here in expected.items()
-        if None not in (here, there[name]) and here != there[name]
-    ]
-    if wrong:
+def check_same_model(model: Any, blocks: str, expected: ModelFacts) -> None:
+    """Check, before anything is computed, that the server holds the client's model.
+
+    nnsight would not notice another one.
+
+    Raises:
+        ValueError: with each fact that differs, where both sides know it.
+    """
+    actual = model_facts(model, blocks)
+    differences = []
+    for name, here, there in zip(ModelFacts._fields, expected, actual, strict=True):
+        if here is not None and there is not None and here != there:
+            differences.append(f"{name} {there} there, {here} here")
+    if differences:
         raise ValueError(
-            f"lens-recipes: the server's model is not the one that is known here: {'; '.join(wrong)}. Load the "
-            "revision that the server holds, load(hub_id, revision=…, remote=…), or ask those who run it for this one."
+            f"{OWN_ERROR}the server's model is not the one that is known here: "
+            f"{'; '.join(differences)}. Load the revision that the server holds, "
+            "load(hub_id, revision=…, remote=…), or ask those who run the server for this one."
         )
 
 
 def run_batches(
-    model: Any, block: Any, shared: dict[str, Any], batches: list[dict[str, Any]], marks: list[str]
+    model: Any,
+    block: Any,
+    shared: dict[str, Any],
+    batches: list[dict[str, Any]],
+    digests: list[str],
 ) -> list[dict[str, Any]]:
-    return [
-        {"of": mark, **pack_arrays(block(model, shared, one))}
-        for one, mark in zip(batches, marks, strict=True)
-    ]
+    """Run a recipe's block on each batch, and return what it gave as plain values that can travel.
+
+    Each result carries the digest of its batch under "of", so that a client never takes the result
+    of one batch for that of another. "layout" and "bytes" are those of `pack_arrays`.
+    """
+    results = []
+    for batch, digest in zip(batches, digests, strict=True):
+        arrays = block(model, shared, batch)
+        results.append({"of": digest, **pack_arrays(arrays)})
+    return results
+
+
+def pack_arrays(arrays: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the arrays as one tensor of bytes, array after array, with the layout to unpack it.
+
+    An array's bytes lie in planes: the first byte of every number, then the second of every number,
+    and so on, as the rows of [byte, number].
+    Signs and exponents then lie side by side and compress well; the bytes of whole floats do not.
+
+    Returns:
+        "layout": [name, dtype, shape] of each array; "bytes": a `uint8` tensor `[byte]`.
+    """
+    layout = []
+    planes = []
+    for name, array in arrays.items():
+        # A copy, because a view as bytes needs strides of its own: an expanded array has some of 0.
+        numbers = array.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
+        by_number = numbers.view(torch.uint8).reshape(len(numbers), numbers.element_size())
+        layout.append([name, str(array.dtype).removeprefix("torch."), list(array.shape)])
+        planes.append(by_number.T.reshape(-1))
+    return {"layout": layout, "bytes": torch.cat(planes)}

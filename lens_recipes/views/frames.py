@@ -3,128 +3,177 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.errors import LensError
+
+# Columns of the tokens that only a generation has.
+GENERATION_COLUMNS = ("generated", "next_logprob", "sampler_logprob")
 
 
 def to_frame(result: LensArrays) -> Any:
-    """See `LensResult.to_frame`."""
-    pd = _pandas()
-    return pd.concat([pd.DataFrame(columns) for columns in _columns(result)], ignore_index=True)
+    """Return a lens result as a table. See `LensResult.to_frame`."""
+    pandas = _import_pandas()
+    frames = [
+        pandas.DataFrame(_lens_columns(result, predicted)) for predicted in _predicted(result)
+    ]
+    return pandas.concat(frames, ignore_index=True)
 
 
 def attribution_frame(result: AttributionArrays) -> Any:
-    """See `Attribution.to_frame`."""
-    pd = _pandas()
-    parts, tokens = result.parts, result.tokens
-    part, token, target = np.indices(result.values.shape).reshape(3, -1)
-    if result.sources:  # a shorter prompt has no such source
-        lengths = np.array([len(texts) for texts in result.sources])
-        source = np.array([-1 if p.source is None else p.source for p in parts])
-        there = source[part] < lengths[tokens.prompt[token]]
-        part, token, target = part[there], token[there], target[there]
-    prompt = tokens.prompt[token]
-    ids, other = result.target_ids[prompt, target], result.against_ids[prompt, target]
-    names = {int(i): result.text(i) for i in np.unique(np.concatenate([ids, other])) if i >= 0}
-    from_texts = ((result.sources[i], parts[p].source) for i, p in zip(prompt, part, strict=True))
-    return pd.DataFrame(
+    """Return an attribution as a table. See `Attribution.to_frame`."""
+    pandas = _import_pandas()
+    tokens = result.tokens
+    part_indices, token_indices, target_indices = _attribution_rows(result)
+    prompts = tokens.prompt[token_indices]
+    target_ids = result.target_ids[prompts, target_indices]
+    against_ids = result.against_ids[prompts, target_indices]
+    parts = [result.parts[index] for index in part_indices]
+    source_texts = [
+        _source_text(result, prompt, part.source)
+        for prompt, part in zip(prompts, parts, strict=True)
+    ]
+    return pandas.DataFrame(
         {
-            "certified": result.certificate is not None and result.certificate.passed,
-            "layer": pd.array([parts[p].layer for p in part], dtype="Int64"),
-            "component": [parts[p].component for p in part],
-            "head": pd.array([parts[p].head for p in part], dtype="Int64"),
-            "source": pd.array([parts[p].source for p in part], dtype="Int64"),
-            "source_text": [None if s is None else texts[s] for texts, s in from_texts]
-            if result.sources
-            else None,
-            "prompt": prompt,
-            "position": tokens.position[token],
-            "input": [tokens.text[t] for t in token],
-            "target": [names[int(i)] for i in ids],
-            "target_id": ids,
-            "against": [names.get(int(i), result.against) for i in other],
-            "value": result.values[part, token, target],
+            "certified": is_certified(result),
+            "layer": pandas.array([part.layer for part in parts], dtype="Int64"),
+            "component": [part.component for part in parts],
+            "head": pandas.array([part.head for part in parts], dtype="Int64"),
+            "source": pandas.array([part.source for part in parts], dtype="Int64"),
+            "source_text": source_texts,
+            "prompt": prompts,
+            "position": tokens.position[token_indices],
+            "input": [tokens.text[index] for index in token_indices],
+            "target": [result.text(target_id) for target_id in target_ids],
+            "target_id": target_ids,
+            "against": [_against_text(result, against_id) for against_id in against_ids],
+            "value": result.values[part_indices, token_indices, target_indices],
         }
     )
 
 
-def _pandas() -> Any:
+def _import_pandas() -> Any:
+    """Import pandas.
+
+    Raises:
+        LensError: it is not installed.
+    """
     try:
-        import pandas as pd
+        import pandas
     except ImportError as error:
         raise LensError("to_frame() needs pandas: pip install 'lens-recipes[frames]'") from error
-    return pd
+    return pandas
 
 
-def _columns(result: LensArrays) -> Iterator[dict[str, Any]]:
-    proof = result.certificate
-    certified = proof is not None and proof.passed and result.normed
-    n_sites, n_tokens = result.entropy.shape
-    site, token = np.indices((n_sites, n_tokens)).reshape(2, -1)
-    parts: list[tuple[str, int, NDArray[Any], NDArray[Any], NDArray[Any] | None]] = [
-        ("top", k, result.top_ids[..., k], result.top_logprobs[..., k], None)
-        for k in range(result.top_ids.shape[-1])
-    ]
-    wide = (n_sites, n_tokens)
-    parts.append(
-        (
-            "next",
-            0,
-            np.broadcast_to(result.tokens.next_id, wide),
-            result.next_logprobs,
-            result.next_ranks,
-        )
-    )
-    parts.append(
-        (
-            "final",
-            0,
-            np.broadcast_to(result.final_ids, wide),
-            result.final_logprobs,
-            result.final_ranks,
-        )
-    )
+# -- rows of a lens result ---------------------------------------------
+
+
+class Predicted(NamedTuple):
+    """The token that each site has in one role, after each token.
+
+    Attributes:
+        role: "top", "next", "final", "target" or "tracked".
+        k: Which of several tokens of this role.
+        ids: The tokens, `[site, token]`; −1 where there is none.
+        logprobs: Their log-probabilities, `[site, token]`.
+        ranks: Their ranks, `[site, token]`; −1 where they are not known.
+    """
+
+    role: str
+    k: int
+    ids: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    ranks: NDArray[np.integer[Any]]
+
+
+def _predicted(result: LensArrays) -> Iterator[Predicted]:
+    """Yield the predicted tokens of a result, role after role."""
+    shape = result.entropy.shape
+    for k in range(result.top_ids.shape[-1]):
+        ranks = np.full(shape, k)
+        yield Predicted("top", k, result.top_ids[..., k], result.top_logprobs[..., k], ranks)
+    next_ids = np.broadcast_to(result.tokens.next_id, shape)
+    yield Predicted("next", 0, next_ids, result.next_logprobs, result.next_ranks)
+    final_ids = np.broadcast_to(result.final_ids, shape)
+    yield Predicted("final", 0, final_ids, result.final_logprobs, result.final_ranks)
     for k in range(result.target_ids.shape[-1]):
-        ids = np.broadcast_to(result.target_ids[result.tokens.prompt, k], wide)
-        parts.append(
-            ("target", k, ids, result.target_logprobs[..., k], result.target_ranks[..., k])
-        )
+        target_ids = np.broadcast_to(result.target_ids[result.tokens.prompt, k], shape)
+        logprobs = result.target_logprobs[..., k]
+        yield Predicted("target", k, target_ids, logprobs, result.target_ranks[..., k])
     for k in range(result.tracked_ids.shape[-1]):
-        ids = np.broadcast_to(result.tracked_ids[:, k], wide)
-        parts.append(("tracked", k, ids, result.tracked_logprobs[..., k], None))
-    of_generation = {
-        name: column
-        for name in ("generated", "next_logprob", "sampler_logprob")
-        if result.tokens.next_logprob is not None
-        and (column := getattr(result.tokens, name)) is not None
+        tracked_ids = np.broadcast_to(result.tracked_ids[:, k], shape)
+        no_ranks = np.full(shape, -1)
+        yield Predicted("tracked", k, tracked_ids, result.tracked_logprobs[..., k], no_ranks)
+
+
+def _lens_columns(result: LensArrays, predicted: Predicted) -> dict[str, Any]:
+    """Return the columns of the rows of one role: one row per site and token that has it."""
+    tokens = result.tokens
+    site_indices, token_indices = np.nonzero(predicted.ids >= 0)
+    sites = [result.sites[index] for index in site_indices]
+    ids = predicted.ids[site_indices, token_indices]
+    logprobs = predicted.logprobs[site_indices, token_indices]
+    columns = {
+        "certified": is_certified(result),
+        "layer": [site.layer for site in sites],
+        "component": [site.component for site in sites],
+        "head": [site.head for site in sites],
+        "prompt": tokens.prompt[token_indices],
+        "position": tokens.position[token_indices],
+        "input": [tokens.text[index] for index in token_indices],
     }
-    for role, k, ids, logprobs, ranks in parts:
-        flat, keep = ids.reshape(-1), ids.reshape(-1) >= 0
-        s, t = site[keep], token[keep]
-        yield {
-            "certified": certified,
-            "layer": [result.sites[i].layer for i in s],
-            "component": [result.sites[i].component for i in s],
-            "head": [result.sites[i].head for i in s],
-            "prompt": result.tokens.prompt[t],
-            "position": result.tokens.position[t],
-            "input": [result.tokens.text[i] for i in t],
-            **{name: column[t] for name, column in of_generation.items()},
-            "entropy": result.entropy[s, t],
-            "kl_to_final": result.kl_to_final[s, t],
-            "role": role,
-            "k": k,
-            "id": flat[keep],
-            "text": [result.text(i) for i in flat[keep]],
-            "logprob": logprobs.reshape(-1)[keep],
-            "prob": np.exp(logprobs.reshape(-1)[keep]),
-            "rank": np.full(len(s), k if role == "top" else -1)
-            if ranks is None
-            else ranks.reshape(-1)[keep],
-        }
+    if tokens.next_logprob is not None:
+        for name in GENERATION_COLUMNS:
+            column = getattr(tokens, name)
+            if column is not None:
+                columns[name] = column[token_indices]
+    for metric in measured_metrics():
+        columns[metric.array] = getattr(result, metric.array)[site_indices, token_indices]
+    return columns | {
+        "role": predicted.role,
+        "k": predicted.k,
+        "id": ids,
+        "text": [result.text(token_id) for token_id in ids],
+        "logprob": logprobs,
+        "prob": np.exp(logprobs),
+        "rank": predicted.ranks[site_indices, token_indices],
+    }
+
+
+# -- rows of an attribution --------------------------------------------
+
+
+def _attribution_rows(result: AttributionArrays) -> NDArray[np.intp]:
+    """Return which part, token and target each row is about, `[3, row]`, as indices.
+
+    A part of a source that a shorter prompt does not have is left out.
+    """
+    rows = np.indices(result.values.shape).reshape(3, -1)
+    if not result.sources:
+        return rows
+    part_indices, token_indices, _ = rows
+    lengths = np.array([len(texts) for texts in result.sources])
+    sources = np.array([-1 if part.source is None else part.source for part in result.parts])
+    exists = sources[part_indices] < lengths[result.tokens.prompt[token_indices]]
+    return rows[:, exists]
+
+
+def _source_text(result: AttributionArrays, prompt: int, source: int | None) -> str | None:
+    """Return the text of the token that a head read from; None where it read from none."""
+    if source is None or not result.sources:
+        return None
+    return result.sources[prompt][source]
+
+
+def _against_text(result: AttributionArrays, against_id: int) -> str:
+    """Return what was subtracted: the text of a token, or words."""
+    if against_id < 0:
+        return result.against
+    return result.text(against_id)

@@ -1,127 +1,170 @@
-"""The sentences and number formats that tables, figures and pages share."""
+"""The sentences and number formats that tables, figures, pages and summaries share.
+
+Whatever two views say is said here once, and therefore in the same words.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays
-from lens_recipes.arrays.axes import Part, Site
+from lens_recipes.arrays.axes import Part
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.sites import components
+from lens_recipes.arrays.metrics import find_metric
 from lens_recipes.arrays.text import visible_token
+
+# Makes a text legible in one kind of view, cut to so many characters. `visible_token` is one.
+ShowText = Callable[[str, int], str]
+
+PART_WIDTH = 40  # characters of the name of a part
+TOKEN_WIDTH = 12  # characters of a token in a sentence
+MIN_FIXED_LOGIT = 0.095  # two decimals show one digit of a smaller logit, or none
+MAX_FIXED_LOGIT = 1e6  # a larger logit is written with an exponent
+MIN_FIXED_PROBABILITY = 0.001  # three decimals of a smaller probability would be zeros
+
+
+# -- numbers -----------------------------------------------------------
 
 
 def format_value(value: float, metric: str) -> str:
-    """One value in words: a rank whole, everything else in four figures."""
-    return f"{value:,.0f}" if metric == "rank" else f"{value:.4g}"
+    """Return a value of a metric, without its unit: ranks are whole numbers, others rounded.
+
+    >>> format_value(12345, "rank"), format_value(0.123456, "prob")
+    ('12,345', '0.1235')
+    """
+    return find_metric(metric).format_value(value)
 
 
-def ending(one: LensArrays) -> str:
-    """How many tokens were written after one prompt, and why no more: "12 tokens, finish: length"."""
-    n = int(one.tokens.generated.sum())
-    return f"{n} token{'' if n == 1 else 's'}, finish: {one.responses[0].finish}"
+def probability(logprob: float) -> str:
+    """Return the probability of a log-probability (in nats) as text, however small it is.
+
+    >>> probability(math.log(0.7725)), probability(math.log(0.00012)), probability(math.nan)
+    ('0.772', '1.2e-04', 'nan')
+    """
+    value = math.exp(logprob)
+    if value < MIN_FIXED_PROBABILITY:
+        return f"{value:.1e}"
+    return f"{value:.3f}"
+
+
+def signed(value: float | np.floating[Any]) -> str:
+    """Return logits with their sign, small and huge ones in two digits.
+
+    >>> signed(1.234), signed(-0.00123), signed(0), signed(1e9), signed(math.nan)
+    ('+1.23', '-0.0012', '+0.00', '+1e+09', 'nan')
+    """
+    number = float(value)
+    if math.isnan(number):
+        return "nan"
+    if number == 0 or MIN_FIXED_LOGIT <= abs(number) < MAX_FIXED_LOGIT:
+        return f"{number:+.2f}"
+    return f"{number:+.2g}"
 
 
 def percentage(part: int, whole: int) -> str:
-    """A count as a person reads it.
+    """Return a count, and its share of a whole that is not zero.
 
-    >>> share(5, 12)
+    >>> percentage(5, 12)
     '5 of 12 (42%)'
     """
     return f"{part} of {whole} ({part / whole:.0%})"
 
 
-def part_name(
-    one: AttributionArrays, part: Part, show: Callable[[str, int], str] = visible_token
-) -> str:
-    """A part of one prompt's result, with the text of the token that was read: "24.head_out.3←5 ·France"."""
-    if part.component == "layer":
-        return f"layer {part.layer}"
-    if part.source is None or not one.sources:
-        return show(str(part), 40)
-    return f"{show(str(part), 40)} {show(one.sources[0][part.source], 12)}"
+def quantity(number: int, noun: str) -> str:
+    """Return a number of things, with the noun in the singular or the plural.
 
-
-def source_groups(
-    one: AttributionArrays, values: NDArray[np.float32], head: int | None = None
-) -> tuple[list[int], NDArray[Any]]:
-    """What the heads read from each token of one prompt, `[layer, source]`, and the layers; NaN where none reads."""
-    layers = sorted({part.layer for part in one.parts if part.layer is not None})
-    row = {layer: number for number, layer in enumerate(layers)}
-    sums, held = np.zeros((len(layers), len(one.sources[0]))), np.zeros(len(layers), dtype=bool)
-    for part, value in zip(one.parts, values, strict=True):
-        if part.layer is not None and part.source is not None and head in (None, part.head):
-            sums[row[part.layer], part.source] += value
-            held[row[part.layer]] = True
-    return layers, np.where(held[:, None], sums, np.nan)
-
-
-def signed(value: float | np.floating[Any]) -> str:
-    """Logits with their sign, small and huge ones too.
-
-    >>> signed(1.234), signed(-0.00123), signed(0), signed(1e9)
-    ('+1.23', '-0.0012', '+0.00', '+1e+09')
+    >>> quantity(1, "token"), quantity(12, "token")
+    ('1 token', '12 tokens')
     """
-    value = float(value)
-    if np.isnan(value):
-        return "nan"
-    return f"{value:+.2f}" if value == 0 or 0.095 <= abs(value) < 1e6 else f"{value:+.2g}"
+    if number == 1:
+        return f"{number} {noun}"
+    return f"{number} {noun}s"
 
 
-def after_token(one: LensArrays | AttributionArrays, token: int, show: Any = visible_token) -> str:
-    """Where the numbers were read."""
-    return f"after token {one.tokens.position[token]}, {show(one.tokens.text[token], 12)}"
-
-
-def about_token(
-    one: LensArrays | AttributionArrays, token: int | None, show: Any = visible_token
-) -> str:
-    """What the table of one prompt is of, beside the prompt itself."""
-    if token is None:
-        return "no token of it was read"
-    return after_token(one, token, show) + (
-        ", in logits" if isinstance(one, AttributionArrays) else ""
-    )
-
-
-def certificate_line(result: LensArrays | AttributionArrays) -> str:
-    """The certificate, to stand below the numbers that it is about; empty for none."""
-    if result.certificate is None:
-        return ""
-    raw = isinstance(result, LensArrays) and not result.normed
-    return f"{'the wiring, not the numbers above, is ' if raw else ''}{result.certificate}"
-
-
-def side_by_side(sites: Iterable[Site]) -> list[str]:
-    """The components that stand side by side, if they are several; others have rows of their own."""
-    return [name for name in components(sites) if name not in ("embed", "head_out")]
-
-
-def stream_of(beside: list[str]) -> str | None:
-    return next((name for name in ("resid_post", "resid_pre", "resid_mid") if name in beside), None)
-
-
-def probability(logprob: float) -> str:
-    """A probability in three figures, however small.
-
-    >>> probability(math.log(0.7725)), probability(math.log(0.00012))
-    ('0.772', '1.2e-04')
-    """
-    p = math.exp(logprob) if not math.isnan(logprob) else math.nan
-    return f"{p:.3f}" if math.isnan(p) or p >= 0.001 else f"{p:.1e}"
+# -- texts -------------------------------------------------------------
 
 
 def whole_text(text: str) -> str:
-    """All of a text as `visible` shows it."""
-    return visible_token(text, len(text) * 10 + 1)
+    r"""Return a whole text, uncut, with its spaces, line breaks and control characters visible.
+
+    >>> whole_text("The capital\nof France")
+    'The·capital↵of·France'
+    """
+    no_limit = len(text) * 10 + 1  # a character without a look of its own is shown by number
+    return visible_token(text, no_limit)
 
 
 def prompt_end(prompt: str, width: int = 60) -> str:
-    """The end of a prompt: what was read last is what matters."""
+    r"""Return the end of a prompt on one line: a model has just read it, so it matters most.
+
+    >>> prompt_end("The capital\nof France is"), prompt_end("The capital of France is", 12)
+    ('The capital↵of France is', '…f France is')
+    """
     shown = whole_text(prompt).replace("·", " ")
-    return shown if len(shown) <= width else "…" + shown[1 - width :]
+    if len(shown) <= width:
+        return shown
+    return "…" + shown[1 - width :]
+
+
+def after_token(
+    result: LensArrays | AttributionArrays, token_index: int, show: ShowText = visible_token
+) -> str:
+    """Return after which token the numbers were read, such as "after token 4, ·is"."""
+    text = show(result.tokens.text[token_index], TOKEN_WIDTH)
+    return f"after token {result.tokens.position[token_index]}, {text}"
+
+
+def about_token(
+    result: LensArrays | AttributionArrays, token_index: int | None, show: ShowText = visible_token
+) -> str:
+    """Return what stands beside a prompt above its table.
+
+    Examples: "after token 4, ·is", for an attribution "after token 4, ·is, in logits". A
+    `token_index` of None stands for an attribution that read no token of this prompt.
+    """
+    if token_index is None:
+        return "no token of it was read"
+    place = after_token(result, token_index, show)
+    if isinstance(result, AttributionArrays):
+        return f"{place}, in logits"
+    return place
+
+
+def part_name(result: AttributionArrays, part: Part, show: ShowText = visible_token) -> str:
+    """Return the name of a part of one prompt's result, with the token that a head read.
+
+    Examples: "layer 3", "24.mlp_out", "24.head_out.3←5 ·France".
+    """
+    if part.component == "layer":
+        return f"layer {part.layer}"
+    name = show(str(part), PART_WIDTH)
+    if part.source is None or not result.sources:
+        return name
+    source_texts = result.sources[0]
+    return f"{name} {show(source_texts[part.source], TOKEN_WIDTH)}"
+
+
+def ending(result: LensArrays) -> str:
+    """Return how many tokens were written after one prompt, and why the model stopped.
+
+    Example: "12 tokens, finish: length".
+    """
+    written = int(result.tokens.generated.sum())
+    return f"{quantity(written, 'token')}, finish: {result.responses[0].finish}"
+
+
+def certificate_line(result: LensArrays | AttributionArrays) -> str:
+    """Return the certificate as it stands below the numbers; empty where there is none.
+
+    Of a stream that was read without the final norm, the certificate vouches for the wiring alone:
+    the line then begins "the wiring, not the numbers above, is certified".
+    """
+    if result.certificate is None:
+        return ""
+    if isinstance(result, LensArrays) and not result.normed:
+        return f"the wiring, not the numbers above, is {result.certificate}"
+    return str(result.certificate)

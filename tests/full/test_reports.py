@@ -59,7 +59,8 @@ def test_eighty_layers_and_512_tokens_stay_small_and_quick(opened, monkeypatch, 
     with capsys.disabled():
         took = float(page.get_attribute("body", "data-ready")) / 1000
         print(
-            f"\n80 layers x 512 tokens: {size / 1e6:.1f} MB, interactive {took:.1f} s after loading began"
+            f"\n80 layers x 512 tokens: {size / 1e6:.1f} MB, interactive {took:.1f} s after "
+            "loading began"
         )
     kept = page.evaluate("[size('tracked', 1), data.texts.length]")
     assert 0 < kept[0] < 30
@@ -67,7 +68,8 @@ def test_eighty_layers_and_512_tokens_stay_small_and_quick(opened, monkeypatch, 
     best = np.sort(result.tracked_logprobs.max(0), axis=-1)[:, ::-1][:, : kept[0]].sum()
     held = page.evaluate(
         "tokens().reduce((sum, t) => sum + Array.from({ length: size('tracked', 1) }, (_, m) => "
-        "Math.max(...data.sites.map((_, s) => at('tracked_logprobs', s, t, m)))).reduce((a, b) => a + b), 0)"
+        "Math.max(...data.sites.map((_, s) => at('tracked_logprobs', s, t, m)))).reduce((a, b) => "
+        "a + b), 0)"
     )
     assert held == pytest.approx(best, rel=1e-4)
     click(page, 40, 3)

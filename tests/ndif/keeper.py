@@ -1,8 +1,10 @@
 """Run one command, and leave nothing of it behind: its children, their children, and those that detached themselves.
 
-Ray's processes are started by daemons that outlive the command that began them, so a process group is not enough.
-This process is adopted by every orphan below it (a "child subreaper") and ends all of them when it is told to, when
-the command ends, or when whoever started it is gone, even if that one was killed: its standard input then closes.
+Ray's processes are started by daemons that outlive the command that began them, so a process group
+is not enough. This process is adopted by every orphan below it (a "child subreaper") and ends all
+of them when it is told to, when
+the command ends, or when whoever started it is gone, even if that one was killed: its standard
+input then closes.
 
     python keeper.py COMMAND [ARGUMENT ...]    # its standard input a pipe that nobody writes to
 """

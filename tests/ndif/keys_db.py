@@ -1,7 +1,8 @@
 """The database of API keys, as far as NDIF asks it: the server's processes import this as `asyncpg`.
 
-NDIF looks at keys only where it has a Postgres to look them up in. Its one query then goes to the keys that were given
-to `NdifServer`; which key it takes, and what it answers for the others, is NDIF's own.
+NDIF looks at keys only where it has a Postgres to look them up in. Its one query then goes to the
+keys that were given to `NdifServer`; which key it takes, and what it answers for the others, is
+NDIF's own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """What lets ndif 0.1.2 run a model without a GPU: an actor, a sandboxed actor and a controller of its own kind.
 
-Nothing of this is imported by the tests: the server's processes find it on their PYTHONPATH, in a folder where it is
-alone, and take its classes by name (NDIF_MODEL_IMPORT_PATH, NDIF_CONTROLLER_IMPORT_PATH). Only what touches a GPU is
-replaced; how requests are read, run, timed out, sandboxed and answered is NDIF's own.
+Nothing of this is imported by the tests: the server's processes find it on their PYTHONPATH, in a
+folder where it is
+alone, and take its classes by name (NDIF_MODEL_IMPORT_PATH, NDIF_CONTROLLER_IMPORT_PATH). Only what
+touches a GPU is replaced; how requests are read, run, timed out, sandboxed and answered is NDIF's
+own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A real NDIF server on this machine's loopback, without a GPU and without a network.
 
-It runs in an environment of its own, where this package is not installed. Tests cause faults by really causing them:
-they kill the model's process, or stop the API, the result store or Redis.
+It runs in an environment of its own, where this package is not installed. Tests cause faults by
+really causing them: they kill the model's process, or stop the API, the result store or Redis.
 
 By hand, until Ctrl-C:
 
@@ -92,11 +92,11 @@ class NdifServer:
 
     Args:
         home: An HF_HOME whose hub cache has the models (`hub_cache`).
-        sandbox: Run untrusted callers' code as the public service does, where the weights are not. A request is
-            trusted here unless it says `"trusted": false` itself.
+        sandbox: Run untrusted callers' code as the public service does, where the weights are not.
+            A request is trusted here unless it says `"trusted": false` itself.
         execution_timeout: Seconds that a block may run.
-        keys: The API keys (UUIDs) that it knows, with the tags of each ("trusted", "priority"): it then takes no
-            request without one. None: it takes every request and looks at no key.
+        keys: The API keys (UUIDs) that it knows, with the tags of each ("trusted", "priority"): it
+            then takes no request without one. None: it takes every request and looks at no key.
         environment: More variables for all of the server's processes.
     """
 
@@ -176,7 +176,8 @@ class NdifServer:
     def start_redis(self) -> None:
         """Start Redis, through which requests and the answers to blocking ones go."""
         port = self.ports["redis"]
-        # Its limits as they come: a blocking job's result of more than 8 MiB then goes through the store.
+        # Its limits as they come: a blocking job's result of more than 8 MiB then goes through the
+        # store.
         self._run("redis", "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "")
         self._until("redis", lambda: _listens(port), 20)
 
@@ -189,7 +190,8 @@ class NdifServer:
         port = self.ports["store"]
         self._run("store", PYTHON, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
         self._until("store", lambda: _listens(port), 60)
-        # NDIF makes the bucket once per process, which a store that was started again does not have.
+        # NDIF makes the bucket once per process, which a store that was started again does not
+        # have.
         self._ask_store("PUT", "")
 
     def stop_store(self) -> None:
@@ -333,7 +335,8 @@ class NdifServer:
     def _environment(self) -> dict[str, str]:
         port = self.ports
         actor = "CPUSandboxActor" if self.sandbox else "CPUModelActor"
-        # Nothing of the caller's environment but where programs are: not its PYTHONPATH, its proxies, its keys.
+        # Nothing of the caller's environment but where programs are: not its PYTHONPATH, its
+        # proxies, its keys.
         return {
             "PATH": f"{PYTHON.parent}:{os.environ.get('PATH', os.defpath)}",
             "HOME": str(self.folder),

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import nnsight.modeling.huggingface
-import numpy as np
 import pytest
 import torch
 import zstandard
+from agreement import assert_same_lens, assert_same_tokens
 from server import REVISION, TINY, free_ports, hub_cache, wait_for
 
 import lens_recipes as lr
-from lens_recipes.run.remote.jobs import Job
-from lens_recipes.run.run import prepare_run
+from lens_recipes.run.registry import prepare_run
+from lens_recipes.run.remote.jobs.job import Job
 
 PROMPT = "The capital of France is"
 # Some seconds of work: that many steps of SmolLM2, whatever it wants to write.
@@ -61,8 +61,8 @@ def result_of(server, job) -> str:
 
 
 def assert_same(there, here):
-    np.testing.assert_array_equal(there.top_ids, here.top_ids)
-    np.testing.assert_allclose(there.top_logprobs, here.top_logprobs, atol=2e-3)
+    assert_same_tokens(there, here)
+    assert_same_lens(there, here, atol=2e-3, names=("top_ids", "top_logprobs"))
 
 
 # -- the server is away ------------------------------------------------
@@ -188,7 +188,7 @@ def test_the_store_is_down(server, client, here, settings, monkeypatch):
         with pytest.raises(lr.RemoteLensError, match="answered 500") as caught:
             job.result()
         assert caught.value.may_finish
-    monkeypatch.setattr("lens_recipes.run.remote.jobs.UNKNOWN_S", 1.0)
+    monkeypatch.setattr("lens_recipes.run.remote.jobs.waiting.UNKNOWN_S", 1.0)
     server.start_store()
     with pytest.raises(
         lr.RemoteLensError, match="accepted a job and has known nothing of it"
@@ -262,9 +262,14 @@ def test_a_model_that_the_server_does_not_have(server, mistaken):
     assert "doctor --remote lists what it serves" in caught.value.todo
 
 
+def ask_for_top(run, top_k):
+    """Change what a prepared run asks for, past all checks."""
+    run.plan = run.plan._replace(options=run.plan.options._replace(top_k=top_k))
+
+
 def test_an_exception_in_the_block(any_server, client):
     run = prepare_run(lr.logit_lens, client(any_server, "tiny"), PROMPT)
-    run.shared["options"]["top_k"] = 10**6
+    ask_for_top(run, 10**6)
     with pytest.raises(
         lr.RemoteLensError, match=r"the job failed on the server: .*out of range"
     ) as caught:
@@ -272,7 +277,7 @@ def test_an_exception_in_the_block(any_server, client):
     assert not caught.value.may_finish
     assert "Traceback" not in str(caught.value)
     assert "Traceback" in str(caught.value.__cause__)
-    run.shared["options"]["top_k"] = 5
+    ask_for_top(run, 5)
     assert caught.value.job.result().certificate.passed
 
 
@@ -348,7 +353,7 @@ def test_results_of_another_run(server, client, model, prompt):
 
 
 def test_a_job_that_the_server_does_not_know(server, client, tmp_path, monkeypatch):
-    monkeypatch.setattr("lens_recipes.run.remote.jobs.UNKNOWN_S", 1.0)
+    monkeypatch.setattr("lens_recipes.run.remote.jobs.waiting.UNKNOWN_S", 1.0)
     job, path = lr.submit(lr.logit_lens, client(server, "tiny"), PROMPT), tmp_path / "lens.job"
     job.save(path)
     path.write_text(re.sub('"id": "[0-9a-f]{32}"', f'"id": "{uuid.uuid4().hex}"', path.read_text()))

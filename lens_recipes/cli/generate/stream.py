@@ -1,4 +1,4 @@
-"""Tokens on stdout as they come, coloured on a terminal by the layer at which they were settled."""
+"""Print tokens as they come, coloured on a terminal by the layer at which they were settled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -15,127 +15,148 @@ from tqdm import tqdm
 from lens_recipes.arrays.text import escape_terminal
 from lens_recipes.models.vocabulary import Decoder
 
-# How early a token was settled, of the layers that were read: up to which share of them, and its colour.
-BANDS = ((0.5, "cyan"), (0.75, "green"), (1.0, "yellow"))
 
+class Band(NamedTuple):
+    """The colour of tokens that settle within the first layers, up to a share of those read."""
+
+    share: float
+    color: str
+
+
+BANDS = (Band(0.5, "cyan"), Band(0.75, "green"), Band(1.0, "yellow"))
 LAST = "red"  # at the last layer only
-
 NEVER = "magenta"  # not the model's first choice: the sampler took it
 
 
 class Stream:
-    """Prints each part that `generate_lens` gives to `on_step`; as a context, it ends what it has begun.
+    """A callback for `on_step` that prints each token; as a context, it ends the line it began.
 
-    Without a console nothing is printed. Where nobody can see the text grow, a bar on stderr says how far it is.
+    Without a console nothing is printed. Where nobody can see the text grow, a bar on stderr shows
+    the progress.
     """
 
-    def __init__(self, tokenizer: Any, console: Console | None, most: int) -> None:
-        self.decoder, self.console, self.most = Decoder(tokenizer), console, most
-        self.seen = console is not None and console.is_terminal
-        self.styles: list[str] = []
-        self.open_line = False
-
-    def __enter__(self) -> Stream:
-        hidden = self.seen or not sys.stderr.isatty()
-        self.bar = tqdm(
-            total=self.most,
+    def __init__(self, tokenizer: Any, console: Console | None, max_new_tokens: int) -> None:
+        self.decoder = Decoder(tokenizer)
+        self.console = console
+        self.is_watched = console is not None and console.is_terminal
+        self.progress = tqdm(
+            total=max_new_tokens,
             desc="generating",
             unit="token",
             leave=False,
-            disable=hidden,
+            disable=self.is_watched or not sys.stderr.isatty(),
             file=sys.stderr,
         )
+        self.colors: list[str] = []
+        self.line_is_open = False
+
+    def __enter__(self) -> Stream:
         return self
 
-    def __call__(self, part: Any) -> None:
-        """One more token."""
-        style = self._style(part)
-        self._say(self.decoder.add(part.tokens.next_id[0]), style)
-        self.bar.update()
+    def __call__(self, step: Any) -> None:
+        """Print the token of one step, a lens result of one token."""
+        color = self._color(step)
+        self._print(self.decoder.add(step.tokens.next_id[0]), color)
+        self.progress.update()
 
     def __exit__(self, *error: object) -> None:
-        self.bar.close()
-        self._say(self.decoder.rest(), None)
-        if self.open_line:
-            self._say("\n", None)
+        self.progress.close()
+        self._print(self.decoder.rest())
+        if self.line_is_open:
+            self._print("\n")
 
-    def _say(self, text: str, style: str | None) -> None:
+    def _print(self, text: str, color: str | None = None) -> None:
         if self.console is None or not text:
             return
         try:
-            self.console.out(escape_terminal(text), style=style, end="", highlight=False)
-            self.open_line = not text.endswith("\n")
-        except OSError:  # nobody reads any more (a closed pipe, a full disk): the result is still made and written
+            self.console.out(escape_terminal(text), style=color, end="", highlight=False)
+            self.line_is_open = not text.endswith("\n")
+        except OSError:
+            # Nobody reads any more (a closed pipe, a full disk); the result is still written.
             self.console = None
 
-    def _style(self, part: Any) -> str | None:
-        """The colour of a token; None where there are no colours, or no order in which layers settle."""
+    def _color(self, step: Any) -> str | None:
+        """Return the colour of a token, or None without colours or an order of settling."""
         from lens_recipes.arrays.generation import settling
 
-        if not self.seen or self.console is None or not (line := settling(part)):
+        if not self.is_watched or self.console is None:
             return None
-        if not self.styles:
-            self.styles = bands(len(line))
-            self.console.print(legend([part.sites[s] for s in line], self.styles), soft_wrap=True)
-        site = int(part.settled("next")[0])
-        return self.styles[line.index(site)] if site >= 0 else NEVER
+        sites = settling(step)
+        if not sites:
+            return None
+        if not self.colors:
+            self.colors = colors_by_layer(len(sites))
+            names = [str(step.sites[site]) for site in sites]
+            self.console.print(legend(names, self.colors), soft_wrap=True)
+        settled_site = int(step.settled("next")[0])
+        if settled_site < 0:
+            return NEVER
+        return self.colors[sites.index(settled_site)]
 
 
-def bands(n: int) -> list[str]:
-    """The colour of each of `n` layers.
+def colors_by_layer(n_layers: int) -> list[str]:
+    """Return the colour of each layer.
 
-    >>> bands(4)
+    >>> colors_by_layer(4)
     ['cyan', 'cyan', 'green', 'red']
     """
-    return [next(color for share, color in BANDS if i < share * n) for i in range(n - 1)] + [LAST]
+    colors = []
+    for layer in range(n_layers - 1):
+        colors.append(next(band.color for band in BANDS if layer < band.share * n_layers))
+    return [*colors, LAST]
 
 
-def legend(sites: list[Any], styles: list[str]) -> Text:
-    """Which colour stands for which layers."""
+def legend(sites: list[str], colors: list[str]) -> Text:
+    """Say which colour stands for which layers."""
     line = Text("settled at layer ")
-    for style in dict.fromkeys(styles):
-        first, *_, last = [
-            str(site) for site, other in zip(sites, styles, strict=True) if other == style
-        ] * 2
-        line.append(first if first == last else f"{first}–{last}", style).append("  ")
+    for color in dict.fromkeys(colors):
+        members = [site for site, other in zip(sites, colors, strict=True) if other == color]
+        first, last = members[0], members[-1]
+        line.append(first if first == last else f"{first}–{last}", color).append("  ")
     return line.append("not the model's first choice", NEVER)
 
 
 @contextlib.contextmanager
 def defer_stderr() -> Iterator[Callable[[str], None]]:
-    """What libraries say on stderr while a model is loaded waits, and comes after what is said with the function given.
+    """Hold back what libraries print on stderr, and yield a function that prints before it.
 
-    Not on a terminal: there, they show how far they are.
+    Not on a terminal, where libraries show their progress.
     """
     stderr = sys.stderr
     if stderr.isatty():
         yield partial(print, file=stderr)
         return
-    held = _Held(stderr)
-    sys.stderr = held
+    deferred = DeferredStream(stderr)
+    sys.stderr = deferred
     try:
         yield partial(print, file=stderr)
     finally:
         sys.stderr = stderr
-        held.release()
+        deferred.release()
 
 
-class _Held:
-    """A stream that writes only when it is released, and at once from then on: a logger may keep it."""
+class DeferredStream:
+    """A stream that holds text back until it is released, and writes at once from then on.
+
+    A logger may keep it for good.
+    """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
-        self.waiting: list[str] | None = []
+        self.waiting: list[str] = []
+        self.is_released = False
 
     def write(self, text: str) -> int:
-        if self.waiting is None:
+        """Write text, or keep it until the release."""
+        if self.is_released:
             return self.stream.write(text)
         self.waiting.append(text)
         return len(text)
 
     def release(self) -> None:
-        waiting, self.waiting = self.waiting or [], None
-        self.stream.write("".join(waiting))
+        """Write what was held back."""
+        self.is_released = True
+        self.stream.write("".join(self.waiting))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -1,73 +1,47 @@
-"""The parts of a transformer block that can be read."""
+"""The parts of a transformer block that can be read, as `residual_blocks` finds them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lens_recipes.models.components import WRITES
 from lens_recipes.trace.operations import Operation
-
-WRITES = (
-    "attn_out",
-    "mixer_out",
-    "mlp_out",
-    "other_out",
-)  # what a block may add, in the order of most blocks
-
-
-@dataclass(frozen=True)
-class ResidualWrite:
-    """One thing that a block adds to the stream: `attn_out`, `mlp_out`, `mixer_out` or `other_out`."""
-
-    component: str
-    tap: HookPoint
-    heads: Heads | None = None
-
-
-@dataclass(frozen=True)
-class Block:
-    """One block as a sum: `carry`(stream before) + the writes = stream after.
-
-    Attributes:
-        pre, mid, post: The stream before, between attention and MLP, and after; `mid` is None where they are parallel.
-        between: What is done to the stream on its way from the block before (nothing, or a number times it).
-        carry: What the block does to the stream that passes through it (nothing, or a number times it).
-        writes: What it adds, in order of time.
-        broken: Why it is no such sum, or empty.
-    """
-
-    pre: HookPoint
-    mid: HookPoint | None
-    post: HookPoint
-    between: tuple[Operation, ...]
-    carry: tuple[Operation, ...]
-    writes: list[ResidualWrite]
-    broken: str = ""
-
-    @property
-    def components(self) -> list[str]:
-        """The components that can be read here."""
-        streams = ["resid_pre", *(["resid_mid"] if self.mid else []), "resid_post"]
-        return streams + [
-            name for name in WRITES if any(write.component == name for write in self.writes)
-        ]
-
-    @property
-    def n_heads(self) -> int:
-        """How many heads of its attention can be told apart."""
-        return next((len(write.heads.columns) for write in self.writes if write.heads), 0)
 
 
 @dataclass(frozen=True)
 class HookPoint:
-    """A tensor that a trace can read: what a module takes ("in") or gives ("out"), and what is done to it after.
+    """A tensor that a trace can read: what a module takes or gives, and what is done to it after.
 
-    `when` puts taps in the order in which they must be read.
+    Attributes:
+        time: Orders hook points as the model reaches them, which is how a trace must read them.
+        side: "in" for what the module takes, "out" for what it gives.
+        path: Where the module is: `model.get(path)`.
+        operations: What is done to the tensor before it is what was looked for.
     """
 
-    when: int
+    time: int
     side: str
     path: str
-    steps: tuple[Operation, ...] = ()
+    operations: tuple[Operation, ...] = ()
+
+
+@dataclass(frozen=True)
+class HeadSources:
+    """Where the attention weights and the values can be read; fused attention gives neither.
+
+    Attributes:
+        weights: The module that gives the attention weights `[batch, head, query, key]`.
+        weights_item: Which of its outputs they are.
+        values: The module that gives the values.
+        value_width: How wide the input of that module is.
+        value_columns: Each head's columns in its output, `[head][width]`; heads may share them.
+    """
+
+    weights: HookPoint
+    weights_item: int
+    values: HookPoint
+    value_width: int
+    value_columns: list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -75,20 +49,74 @@ class Heads:
     """How the heads of an attention reach the stream.
 
     Attributes:
-        read: All heads side by side: the input of the output projection.
+        point: All heads side by side: the input of the output projection.
         columns: Each head's columns there, `[head][width]`.
-        chain: From there to what is added: the projection, perhaps a norm, a scale.
-        weights, item: Which module gives the attention weights `[batch, head, query, key]`, as which of its outputs;
-            None under fused attention.
-        values, value_width, value_columns: Which module gives the values, how wide its input is, and each head's
-            columns in its output (heads may share them).
+        to_stream: The operations from there to what is added: the projection, perhaps a norm or a
+            scale.
+        sources: Where the attention weights and the values can be read, or None.
     """
 
-    read: HookPoint
+    point: HookPoint
     columns: list[list[int]]
-    chain: tuple[Operation, ...]
-    weights: HookPoint | None = None
-    item: int = 0
-    values: HookPoint | None = None
-    value_width: int = 0
-    value_columns: list[list[int]] | None = None
+    to_stream: tuple[Operation, ...]
+    sources: HeadSources | None = None
+
+
+@dataclass(frozen=True)
+class ResidualWrite:
+    """One thing that a block adds to the stream.
+
+    Attributes:
+        component: `attn_out`, `mixer_out`, `mlp_out` or `other_out`.
+        point: Where it is read.
+        heads: How it is made of heads; None where it is no attention, or its heads cannot be told
+            apart.
+    """
+
+    component: str
+    point: HookPoint
+    heads: Heads | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block as a sum: residual_scale(stream before) + the writes = stream after.
+
+    Attributes:
+        resid_pre: The stream before the block.
+        resid_mid: The stream between attention and MLP; None where they are in parallel, or no
+            module takes or gives it.
+        resid_post: The stream after the block.
+        interblock_scale: What is done to the stream on its way from the block before: nothing, or a
+            multiplication by a number.
+        residual_scale: The same for the stream on its way through this block.
+        writes: What the block adds, in order of time.
+        unreadable_reason: Why the block is no such sum; empty where it is.
+    """
+
+    resid_pre: HookPoint
+    resid_mid: HookPoint | None
+    resid_post: HookPoint
+    interblock_scale: tuple[Operation, ...]
+    residual_scale: tuple[Operation, ...]
+    writes: list[ResidualWrite]
+    unreadable_reason: str = ""
+
+    @property
+    def components(self) -> list[str]:
+        """Return the components that can be read here: the stream, then what is added to it."""
+        names = ["resid_pre"]
+        if self.resid_mid is not None:
+            names.append("resid_mid")
+        names.append("resid_post")
+        written = {write.component for write in self.writes}
+        names += [name for name in WRITES if name in written]
+        return names
+
+    @property
+    def n_heads(self) -> int:
+        """Return how many heads of its attention can be told apart."""
+        for write in self.writes:
+            if write.heads is not None:
+                return len(write.heads.columns)
+        return 0

@@ -1,57 +1,73 @@
-"""Runs a model on a few tokens, and notes what happens between its modules."""
+"""Run a model on a few tokens, and record what happens in its modules and between them."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lens_recipes.errors import LensError
+from lens_recipes.models.shapes import shapes_only
 from lens_recipes.models.structure.graph import Graph
 
-PROBE_SHAPE = (2, 6)  # two prompts of six tokens, which differ in the last one
+N_PROMPTS, N_TOKENS = 2, 6  # the two prompts differ in their last token
+PROBE_SHAPE = (N_PROMPTS, N_TOKENS)
+
+
+class ModuleBegins(NamedTuple):
+    """The start of a module's call."""
+
+    module: nn.Module
+
+
+class ModuleEnds(NamedTuple):
+    """The end of a module's call."""
+
+    module: nn.Module
+
+
+class TorchCall(NamedTuple):
+    """A run of one of torch's operations."""
+
+    function: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    output: Any
+
+    @property
+    def name(self) -> str:
+        """Return torch's name of the operation, whether or not it ran in place."""
+        return self.function.overloadpacket.__name__.removesuffix("_")
+
+
+Event = ModuleBegins | ModuleEnds | TorchCall
 
 
 @dataclass
 class ForwardRecord:
-    """What was seen while the model ran.
+    """The record of one run of a model.
 
     Attributes:
-        logits: What came out.
+        logits: What came out, `[prompt, position, vocabulary]`.
         calls: Every module that ran, in the order in which they ended.
         inputs, outputs: The first tensor that each took and gave, or None.
+        events: What happened, in order; operations only outside of all blocks.
         in_tuple: The modules that give that tensor inside a tuple or list.
-        events: In order: ("begin", module), ("end", module), and outside of all blocks
-            ("op", function, args, kwargs, out).
     """
 
-    logits: Any
-    calls: list[nn.Module]
-    inputs: dict[nn.Module, Any]
-    outputs: dict[nn.Module, Any]
-    events: list[tuple]
-    in_tuple: set[nn.Module]
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """The tensor itself, or the first one in a tuple, list, dict or model output."""
-    if isinstance(value, Tensor):
-        return value
-    items = (
-        value.values()
-        if hasattr(value, "values")
-        else value
-        if isinstance(value, tuple | list)
-        else ()
-    )
-    return next((found for item in items if (found := first_tensor(item)) is not None), None)
+    logits: Any = None
+    calls: list[nn.Module] = field(default_factory=list)
+    inputs: dict[nn.Module, Any] = field(default_factory=dict)
+    outputs: dict[nn.Module, Any] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    in_tuple: set[nn.Module] = field(default_factory=set)
 
 
 def record_forward(
@@ -62,159 +78,135 @@ def record_forward(
     meta: bool,
     graph: Graph | None = None,
 ) -> ForwardRecord:
-    """Run the model once and note down everything; with `meta`, its shapes alone. `graph` is filled on the way.
+    """Run a model once and record what happens.
+
+    Args:
+        module: The model.
+        ids: Seven token ids, as `plain_ids` gives.
+        options: The names of the arguments that its forward takes.
+        meta: Whether it has no weights; then only shapes are computed.
+        graph: Filled on the way, if given.
 
     Raises:
-        LensError: it does not run, or does not give logits for every position.
+        LensError: the model does not run, or does not give logits for every position.
     """
-    rows = torch.tensor([ids[:6], [*ids[:5], ids[6]]])
+    prompts = torch.tensor([list(ids[:6]), [*ids[:5], ids[6]]])
     device = torch.device("meta") if meta else next(module.parameters()).device
-    kwargs: dict[str, Any] = {"input_ids": rows.to(device)}
+    inputs: dict[str, Any] = {"input_ids": prompts.to(device)}
     if "use_cache" in options:
-        kwargs["use_cache"] = False
+        inputs["use_cache"] = False
+    recorder = _Recorder(module, graph)
+    computing = shapes_only(module) if meta else contextlib.nullcontext()
+    # A caller may be in inference mode, where torch shows other operations: `to` for `_to_copy`.
+    with torch.inference_mode(False), _hooks(module, recorder), torch.no_grad(), computing:
+        output = _run(module, inputs, recorder)
+    recorder.record.logits = _logits_in(output, type(module).__name__)
+    return recorder.record
 
-    run = ForwardRecord(None, [], {}, {}, [], set())
-    stack: list[nn.Module] = []
-    ops = _Operations(run, stack, _outside_of_lists(module), graph)
 
-    def before(m: nn.Module, args: tuple, kw: dict) -> None:
-        run.inputs[m] = first_tensor(args) if first_tensor(args) is not None else first_tensor(kw)
-        run.events.append(("begin", m))
-        stack.append(m)
-        if graph is not None:
-            graph.begin(m, args, kw)
-
-    def after(m: nn.Module, args: tuple, kw: dict, out: Any) -> None:
-        stack.pop()
-        run.calls.append(m)
-        run.outputs[m] = first_tensor(out)
-        if isinstance(out, tuple | list):
-            run.in_tuple.add(m)
-        run.events.append(("end", m))
-        if graph is not None:
-            graph.end(m, out)
-
-    shapes_only = _shapes_only(module) if meta else contextlib.nullcontext()
-    # A caller may be in inference mode, where operations are not the same: `to` would be one of no module.
-    with torch.inference_mode(False), _hooks(module, before, after), torch.no_grad(), shapes_only:
-        try:
-            with ops:
-                out = module(**kwargs)
-        except Exception as error:
-            why = " ".join(str(error).split())[:300]
-            raise LensError(
-                f"{type(module).__name__} did not run on six token ids: {type(error).__name__}: {why}"
-            ) from error
-    run.logits = getattr(out, "logits", None) if not isinstance(out, tuple) else out[0]
-    if run.logits is None:
+def _run(module: nn.Module, inputs: dict[str, Any], recorder: _Recorder) -> Any:
+    """Call the model, and say in one sentence why it does not run if it does not."""
+    try:
+        with recorder:
+            return module(**inputs)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
         raise LensError(
-            f"{type(module).__name__} gives no logits (it has no unembedding): load the model with its "
+            f"{type(module).__name__} did not run on six token ids: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _logits_in(output: Any, family: str) -> Tensor:
+    """Return the logits in what a model returned.
+
+    Raises:
+        LensError: there are none, or none for every position.
+    """
+    logits = output[0] if isinstance(output, tuple) else getattr(output, "logits", None)
+    if logits is None:
+        raise LensError(
+            f"{family} gives no logits (it has no unembedding): load the model with its "
             "language-model head, for example through load(source)."
         )
-    if not isinstance(run.logits, Tensor):
+    if not isinstance(logits, Tensor):
         raise LensError(
-            f"{type(module).__name__} gives a {type(run.logits).__name__} as its logits, where a tensor [prompt, "
+            f"{family} gives a {type(logits).__name__} as its logits, where a tensor [prompt, "
             "position, vocabulary] is expected: its unembedding returns something else than logits."
         )
-    if run.logits.ndim != 3 or run.logits.shape[:2] != rows.shape:
+    if logits.ndim != 3 or logits.shape[:2] != PROBE_SHAPE:
         raise LensError(
-            f"{type(module).__name__} gives {list(run.logits.shape)} for 2 prompts of 6 tokens, where a language-model "
-            "head gives [2, 6, vocabulary]: it does not predict the next token."
+            f"{family} gives {list(logits.shape)} for 2 prompts of 6 tokens, where a "
+            "language-model head gives [2, 6, vocabulary]: it does not predict the next token."
         )
-    return run
+    return logits
 
 
-class _Operations(TorchDispatchMode):
-    """Notes the operations between modules. (Those inside blocks would keep every intermediate tensor alive.)"""
-
-    def __init__(
-        self,
-        run: ForwardRecord,
-        stack: list[nn.Module],
-        outside: set[nn.Module],
-        graph: Graph | None,
-    ) -> None:
-        super().__init__()
-        self.run, self.stack, self.outside, self.graph = run, stack, outside, graph
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
-            return (
-                0.0 if args[0].is_floating_point() else 0
-            )  # shapes only: the model asked for a value
-        out = func(*args, **(kwargs or {}))
-        if all(m in self.outside for m in self.stack):
-            self.run.events.append(("op", func, args, kwargs or {}, out))
-        if self.graph is not None:
-            self.graph.operation(func, args, kwargs or {}, out)
-        return out
+# -- recording ---------------------------------------------------------
 
 
-def _outside_of_lists(module: nn.Module) -> set[nn.Module]:
-    """The modules around the outermost lists of modules: around the blocks, wherever those will turn out to be."""
-    lists = outermost_lists(module)
-    return {
-        m
-        for path, m in module.named_modules()
-        if any(f"{inner}.".startswith(f"{path}." if path else "") for inner, _ in lists)
-        and m not in [child for _, child in lists]
-    }
+class _Recorder(TorchDispatchMode):
+    """The writer of a `ForwardRecord`.
 
+    As a mode of torch it sees operations, and through hooks it sees modules.
 
-def outermost_lists(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Lists of modules that are not inside another such list: blocks, not the experts in a block."""
-    found: list[tuple[str, nn.Module]] = []
-    for path, child in module.named_modules():
-        inside = any(path.startswith(f"{outer}.") for outer, _ in found)
-        if isinstance(child, nn.ModuleList | nn.Sequential) and len(child) and not inside:
-            found.append((path, child))
-    return found
-
-
-@contextlib.contextmanager
-def _shapes_only(module: nn.Module) -> Iterator[None]:
-    """Run a model that has no weights: every operation gives a tensor of the right shape and no values.
-
-    A skeleton may stand in training mode, with dropout where the server's model has none; and without values torch's
-    grouped product, which experts run in, is there for bfloat16 alone.
+    Operations inside blocks are not recorded: they would keep every intermediate tensor alive.
     """
-    training = [m for m in module.modules() if m.training]
-    grouped = [c for c in configs_of(module) if getattr(c, _EXPERTS, None) == "grouped_mm"]
-    for m in training:
-        m.training = False
-    for config in grouped:
-        setattr(config, _EXPERTS, "batched_mm")
-    try:
-        with FakeTensorMode(
-            allow_non_fake_inputs=True, shape_env=ShapeEnv(assume_static_by_default=True)
-        ):
-            yield
-    finally:
-        for m in training:
-            m.training = True
-        for config in grouped:
-            setattr(config, _EXPERTS, "grouped_mm")
 
+    def __init__(self, module: nn.Module, graph: Graph | None) -> None:
+        super().__init__()
+        self.record = ForwardRecord()
+        self.graph = graph
+        self._running: list[nn.Module] = []
+        self._around_blocks = _modules_around_lists(module)
 
-_EXPERTS = "_experts_implementation_internal"
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and record it."""
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._local_scalar_dense.default:
+            tensor = args[0]
+            if isinstance(tensor, FakeTensor):
+                # The model asks for a number where only shapes are computed.
+                return 0.0 if tensor.is_floating_point() else 0
+        output = function(*args, **kwargs)
+        if all(module in self._around_blocks for module in self._running):
+            self.record.events.append(TorchCall(function, args, kwargs, output))
+        if self.graph is not None:
+            self.graph.record_operation(function, args, kwargs, output)
+        return output
 
+    def before_module(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Record that a module was called."""
+        first = first_tensor(args)
+        if first is None:
+            first = first_tensor(kwargs)
+        self.record.inputs[module] = first
+        self.record.events.append(ModuleBegins(module))
+        self._running.append(module)
+        if self.graph is not None:
+            self.graph.record_begin(module, args, kwargs)
 
-def configs_of(module: nn.Module) -> list[Any]:
-    """Every config in a model, each once."""
-    found = {
-        id(config): config
-        for m in module.modules()
-        if (config := getattr(m, "config", None)) is not None
-    }
-    return list(found.values())
+    def after_module(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        """Record that a module has ended."""
+        self._running.pop()
+        self.record.calls.append(module)
+        self.record.outputs[module] = first_tensor(output)
+        if isinstance(output, tuple | list):
+            self.record.in_tuple.add(module)
+        self.record.events.append(ModuleEnds(module))
+        if self.graph is not None:
+            self.graph.record_end(module, output)
 
 
 @contextlib.contextmanager
-def _hooks(module: nn.Module, before: Any, after: Any) -> Iterator[None]:
+def _hooks(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    """Let a recorder hear of every module of a model, for a while."""
     handles = []
     for child in module.modules():
-        handles.append(child.register_forward_pre_hook(before, with_kwargs=True))
-        handles.append(child.register_forward_hook(after, with_kwargs=True))
+        handles.append(child.register_forward_pre_hook(recorder.before_module, with_kwargs=True))
+        handles.append(child.register_forward_hook(recorder.after_module, with_kwargs=True))
     try:
         yield
     finally:
@@ -222,13 +214,74 @@ def _hooks(module: nn.Module, before: Any, after: Any) -> Iterator[None]:
             handle.remove()
 
 
+def first_tensor(value: Any) -> Tensor | None:
+    """Return a tensor itself, or the first one in a tuple, list, dict or model output."""
+    if isinstance(value, Tensor):
+        return value
+    items: Any = ()
+    if hasattr(value, "values"):
+        items = value.values()
+    elif isinstance(value, tuple | list):
+        items = value
+    for item in items:
+        tensor = first_tensor(item)
+        if tensor is not None:
+            return tensor
+    return None
+
+
+class ListedModules(NamedTuple):
+    """A list of modules in a model, and its path."""
+
+    path: str
+    module: nn.Module
+
+
+def outermost_lists(module: nn.Module) -> list[ListedModules]:
+    """Return the lists of modules that are in no other such list: blocks, not a block's experts."""
+    lists: list[ListedModules] = []
+    for path, child in module.named_modules():
+        is_inside = any(path.startswith(f"{outer.path}.") for outer in lists)
+        if isinstance(child, nn.ModuleList | nn.Sequential) and len(child) > 0 and not is_inside:
+            lists.append(ListedModules(path, child))
+    return lists
+
+
+def _modules_around_lists(module: nn.Module) -> set[nn.Module]:
+    """Return the modules around the outermost lists, and so around the blocks."""
+    around: set[nn.Module] = set()
+    for path, _ in outermost_lists(module):
+        names = path.split(".")
+        for depth in range(len(names)):
+            around.add(module.get_submodule(".".join(names[:depth])))
+    return around
+
+
+# -- what it is run on -------------------------------------------------
+
+
 def plain_ids(config: Any, vocab_size: int) -> tuple[int, ...]:
-    """Seven ids without a meaning of their own (an image token without an image is an error)."""
-    top = config.to_dict() if hasattr(config, "to_dict") else {}
-    parts = [top, *(value for value in top.values() if isinstance(value, dict))]
-    ends = ("token_id", "token_index")
-    special = {
-        v for part in parts for k, v in part.items() if str(k).endswith(ends) and type(v) is int
-    }
-    plain = [i for i in range(vocab_size) if i not in special] or list(range(vocab_size))
-    return tuple((plain[:21:3] * 7)[:7])
+    """Return seven token ids without a special meaning.
+
+    An image token without an image, for instance, would be an error.
+    """
+    special = _special_ids(config)
+    plain = (token for token in range(vocab_size) if token not in special)
+    candidates = list(itertools.islice(plain, 21)) or list(range(vocab_size))[:21]
+    every_third = candidates[::3]
+    # Again from the beginning where the vocabulary is tiny.
+    return tuple(itertools.islice(itertools.cycle(every_third), 7))
+
+
+def _special_ids(config: Any) -> set[int]:
+    """Return the token ids that a config, or a config inside it, names."""
+    if not hasattr(config, "to_dict"):
+        return set()
+    values = config.to_dict()
+    inner = [value for value in values.values() if isinstance(value, dict)]
+    special = set()
+    for settings in (values, *inner):
+        for name, value in settings.items():
+            if str(name).endswith(("token_id", "token_index")) and type(value) is int:
+                special.add(value)
+    return special

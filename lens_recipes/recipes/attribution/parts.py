@@ -1,116 +1,188 @@
-"""What an attribution splits a logit into: what is read for each part, what the parts are called, and in which order.
+"""What an attribution splits a logit into.
 
-Three things that must agree are made here from the same list of blocks: the plan for `collect`, the groups for
+Three things must agree and are made here from the same list of blocks: the plan for `collect`, the
+parts for
 `decompose`, and the names in `Attribution.parts`.
 """
 
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import numpy as np
 
 from lens_recipes.arrays.axes import Part
 from lens_recipes.models.structure.anatomy import Anatomy
 from lens_recipes.models.structure.parts import Block
-from lens_recipes.run.batches import Batch
-from lens_recipes.run.sites import block_plan, heads_of
+from lens_recipes.run.request.sites import block_steps, heads_of
+from lens_recipes.trace.attribution.parts import HeadParts, LogitParts, SourceParts, WholePart
 from lens_recipes.trace.operations import Operation
+from lens_recipes.trace.plan import HeadSplit, ReadStep
 
 
-def groups_of(
-    blocks: list[Block], unit: str, parts: Anatomy, batch: Batch
-) -> tuple[list[tuple], list[tuple], int]:
-    """What is to be read, the groups of parts that `decompose` makes of it, and how many vectors that is."""
-    plan: list[tuple] = []
-    groups: list[tuple] = []
+class PartReads(NamedTuple):
+    """What is to be read, and the parts that are made of it.
+
+    Attributes:
+        steps: In the order in which the model runs.
+        parts: In the order of the result.
+        n_slots: How many vectors the steps fill.
+        explained_slot, final_slot: The vectors of the stream that is explained, and of the last
+            one.
+    """
+
+    steps: list[ReadStep]
+    parts: list[LogitParts]
+    n_slots: int
+    explained_slot: int
+    final_slot: int
+
+
+def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy) -> PartReads:
+    """Return what is to be read for the parts of a logit after the last of some blocks.
+
+    Args:
+        blocks: All blocks up to the one whose logit is explained.
+        unit: What a part is: "layer", "component", "head" or "token".
+        anatomy: Where the model keeps its parts.
+    """
     slots = itertools.count()
-    first = next(slots)
-    groups.append(("one", _later(blocks, -1), first))
+    embed_slot = next(slots)
+    steps: list[ReadStep] = []
+    parts: list[LogitParts] = [WholePart(later_operations(blocks, -1), embed_slot)]
+    explained_slot = embed_slot
     for layer, block in enumerate(blocks):
-        later = _later(blocks, layer)
-        own: dict[str, tuple[int, ...]] = {"embed": (first,)}
+        block_slots: dict[str, tuple[int, ...]] = {"embed": (embed_slot,)}
+        later = later_operations(blocks, layer)
         if unit == "layer":
             slot = next(slots)
-            own |= {write.component: (slot,) for write in block.writes}
-            groups.append(("one", later, slot))
+            for write in block.writes:
+                block_slots[write.component] = (slot,)
+            parts.append(WholePart(later, slot))
         else:
-            for name in _components(block):
-                split_up = name == "attn_out" and unit in ("head", "token")
-                slot = next(slots)
-                own["head_out" if split_up else name] = (slot,)
-                if not split_up:
-                    groups.append(("one", later, slot))
-                    continue
-                heads = heads_of(block, layer, parts.family)
-                group: tuple = ("heads", later, slot, heads.columns, list(heads.chain))
-                if unit == "token":
-                    assert heads.weights is not None  # `_checked` has seen to it
-                    assert heads.values is not None
-                    seen, value = next(slots), next(slots)
-                    own |= {"attention": (seen,), "values": (value,)}
-                    how = (heads.values.path, heads.value_width)
-                    group = (
-                        "sources",
-                        *group[1:],
-                        seen,
-                        value,
-                        heads.value_columns,
-                        how,
-                        batch.rows.tolist(),
+            for component in components_of(block):
+                if component == "attn_out" and unit in ("head", "token"):
+                    parts.append(
+                        attention_parts(block, layer, unit, anatomy, later, slots, block_slots)
                     )
-                groups.append(group)
+                else:
+                    slot = next(slots)
+                    block_slots[component] = (slot,)
+                    parts.append(WholePart(later, slot))
         if layer == len(blocks) - 1:
-            own["resid_post"] = (next(slots),)
-        plan += block_plan(block, own, first=layer == 0, checked=True)
-    return plan, groups, next(slots)
+            explained_slot = next(slots)
+            block_slots["resid_post"] = (explained_slot,)
+        steps += block_steps(block, block_slots, is_first=layer == 0, is_checked=True)
+    final_slot = explained_slot
+    if len(blocks) < anatomy.n_layers:
+        final_slot = next(slots)
+        last_block = f"{anatomy.blocks}.{anatomy.n_layers - 1}"
+        steps.append(ReadStep("read", "out", last_block, slots=(final_slot,)))
+    return PartReads(steps, parts, next(slots), explained_slot, final_slot)
 
 
-def _components(block: Block) -> list[str]:
+def attention_parts(
+    block: Block,
+    layer: int,
+    unit: str,
+    anatomy: Anatomy,
+    later: list[Operation],
+    slots: itertools.count[int],
+    block_slots: dict[str, tuple[int, ...]],
+) -> HeadParts | SourceParts:
+    """Return the parts of one attention, and note in `block_slots` what is read for them.
+
+    Parts are heads, or heads by the token that each of them reads.
+    """
+    slot = next(slots)
+    block_slots["head_out"] = (slot,)
+    heads = heads_of(block, layer, anatomy.family)
+    split = HeadSplit(heads.columns, list(heads.to_stream))
+    if unit == "head":
+        return HeadParts(later, slot, split)
+    sources = heads.sources
+    assert sources is not None  # `readable_blocks` has seen to it
+    attention_slot, values_slot = next(slots), next(slots)
+    block_slots["attention"] = (attention_slot,)
+    block_slots["values"] = (values_slot,)
+    return SourceParts(
+        later,
+        slot,
+        split,
+        attention_slot,
+        values_slot,
+        sources.value_columns,
+        sources.values.path,
+        sources.value_width,
+    )
+
+
+def components_of(block: Block) -> list[str]:
+    """Return what a block adds, each component once."""
     return list(dict.fromkeys(write.component for write in block.writes))
 
 
-def _later(blocks: list[Block], layer: int) -> list[Operation]:
-    """What is done to the stream after a block (−1: from the embedding on), nothing in most models."""
-    return [step for block in blocks[layer + 1 :] for step in (*block.between, *block.carry)]
+def later_operations(blocks: list[Block], layer: int) -> list[Operation]:
+    """Return what is done to the stream after a block (−1: from the embedding on).
+
+    Nothing in most models.
+    """
+    operations: list[Operation] = []
+    for block in blocks[layer + 1 :]:
+        operations += [*block.interblock_scale, *block.residual_scale]
+    return operations
+
+
+# -- names -------------------------------------------------------------
 
 
 def name_parts(blocks: list[Block], unit: str, longest: int) -> list[Part]:
-    """The names of all parts, in the order of `Attribution.values`."""
-    named = [Part(0, "embed")]
+    """Return the names of all parts, in the order of `Attribution.values`.
+
+    Args:
+        blocks: All blocks up to the one whose logit is explained.
+        unit: What a part is.
+        longest: How many tokens the longest prompt has, for parts by source.
+    """
+    names = [Part(0, "embed")]
     for layer, block in enumerate(blocks):
         if unit == "layer":
-            named.append(Part(layer, "layer"))
+            names.append(Part(layer, "layer"))
             continue
-        for name in _components(block):
-            if name != "attn_out" or unit == "component":
-                named.append(Part(layer, name))
+        for component in components_of(block):
+            if component != "attn_out" or unit == "component":
+                names.append(Part(layer, component))
                 continue
             for head in range(block.n_heads):
-                if unit == "head":
-                    named.append(Part(layer, "head_out", head))
-                else:
-                    named += [Part(layer, "head_out", head, source) for source in range(longest)]
-                    named.append(Part(layer, "value_bias", head))
-            named.append(Part(layer, "attn_bias"))
-    return [*named, Part(None, "bias")]
+                names += name_head(layer, head, unit, longest)
+            names.append(Part(layer, "attn_bias"))
+    return [*names, Part(None, "bias")]
 
 
-def spread(values: np.ndarray, blocks: list[Block], unit: str, longest: int) -> np.ndarray:
-    """The parts of a batch with room for the sources of the longest prompt; what is not there adds nothing."""
+def name_head(layer: int, head: int, unit: str, longest: int) -> list[Part]:
+    """Return the names of one head's parts."""
+    if unit == "head":
+        return [Part(layer, "head_out", head)]
+    sources = [Part(layer, "head_out", head, source) for source in range(longest)]
+    return [*sources, Part(layer, "value_bias", head)]
+
+
+def widen_sources(values: np.ndarray, blocks: list[Block], unit: str, longest: int) -> np.ndarray:
+    """Return the parts of a batch with room for the sources of the longest prompt.
+
+    What is not there adds nothing.
+
+    `values` are `[part, token, column]`.
+    """
     if unit != "token":
         return values
-    per_head = [
-        i for i, part in enumerate(name_parts(blocks, unit, 1)) if part.component == "value_bias"
-    ]
-    others = len(name_parts(blocks, unit, 0)) - 1 - len(per_head)
-    here = (len(values) - others - len(per_head)) // len(per_head)  # sources in this batch
-    wide = np.zeros((others + len(per_head) * (longest + 1), *values.shape[1:]), values.dtype)
-    wide[
-        [
-            i
-            for i, part in enumerate(name_parts(blocks, unit, longest)[:-1])
-            if (part.source or 0) < here
-        ]
-    ] = values
-    return wide
+    without_sources = name_parts(blocks, unit, 0)[:-1]
+    n_heads = sum(part.component == "value_bias" for part in without_sources)
+    n_sources = (len(values) - len(without_sources)) // n_heads
+    n_parts = len(without_sources) + n_heads * longest
+    widened = np.zeros((n_parts, *values.shape[1:]), values.dtype)
+    names = name_parts(blocks, unit, longest)[:-1]
+    present = [index for index, part in enumerate(names) if (part.source or 0) < n_sources]
+    widened[present] = values
+    return widened

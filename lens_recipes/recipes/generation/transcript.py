@@ -8,167 +8,193 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Response, Site, Tokens
-from lens_recipes.models.handle import load_seconds, tokenizer_of
+from lens_recipes.models.handle import load_seconds
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import all_ids, certificate_of, in_prompt_order, lens_result
-from lens_recipes.trace.buffers import token_axis
+from lens_recipes.run.request.request import Request
+from lens_recipes.trace.generation.recorder import StepSeconds
+from lens_recipes.trace.readout.buffers import token_axis
+
+# What a `GenerationRecorder` keeps of one step or of several, with prompts in place of rows.
+Arrays = dict[str, np.ndarray]
+
+# Of these, what says where a token stands, `[token]`.
+TOKEN_COLUMNS = {
+    "prompt": np.int32,
+    "position": np.int32,
+    "id": np.int32,
+    "next_id": np.int32,
+    "generated": np.bool_,
+    "next_logprob": np.float32,
+    "sampler_logprob": np.float32,
+}
+
+
+@dataclass
+class GeneratedBatch:
+    """What one batch wrote.
+
+    Attributes:
+        arrays: Of all its steps; none if it was cut off before the first.
+        finish_reasons: Why the text of each prompt ended, "" if it was cut off.
+        seconds: Of each step.
+        interrupted: Whether it was cut off.
+    """
+
+    arrays: Arrays
+    finish_reasons: dict[int, str]
+    seconds: list[StepSeconds]
+    interrupted: bool
 
 
 def trim_finished_rows(
     arrays: Arrays,
     prompts: list[int],
-    encoded: list[list[int]],
-    ending: Callable[[list[int], list[int]], Any],
+    token_ids: list[list[int]],
+    ending: Callable[[list[int], list[int]], tuple[int, str]],
 ) -> GeneratedBatch:
-    """What a server's run of a batch was: each row up to its own end, rows as prompts.
+    """Return what a server wrote: each row up to its own end, with prompts in place of rows.
 
-    `ending` says of a prompt and what was written after it how many tokens that is, and why it ends.
+    Args:
+        arrays: As they came.
+        prompts: The number of each row's prompt.
+        token_ids: Of all prompts.
+        ending: Says of a prompt and what was written after it how many tokens that is, and why it
+            ends.
     """
     arrays = dict(arrays)
-    seconds = [(float(model), float(lens)) for model, lens in arrays.pop("seconds")]
-    row, written = arrays.pop("row"), arrays["generated"]
-    keep, ends = ~written, {}
-    for number, prompt in enumerate(prompts):
-        own = (written & (row == number)).nonzero()[0]
-        n, ends[prompt] = ending(encoded[prompt], arrays["next_id"][own].tolist())
-        keep[own[:n]] = True
-    found = {"prompt": row, **arrays}
-    found = {name: value.compress(keep, token_axis(name)) for name, value in found.items()}
-    return GeneratedBatch(
-        {**found, "prompt": np.array(prompts)[found["prompt"]]}, ends, seconds, interrupted=False
-    )
+    seconds = [StepSeconds(float(model), float(lens)) for model, lens in arrays.pop("seconds")]
+    rows, is_written = arrays.pop("row"), arrays["generated"]
+    keeps = ~is_written
+    finish_reasons = {}
+    for row, prompt in enumerate(prompts):
+        written = (is_written & (rows == row)).nonzero()[0]
+        written_ids = arrays["next_id"][written].tolist()
+        n_tokens, finish_reasons[prompt] = ending(token_ids[prompt], written_ids)
+        keeps[written[:n_tokens]] = True
+    kept = {"prompt": np.array(prompts)[rows][keeps]}
+    for name, value in arrays.items():
+        kept[name] = value.compress(keeps, token_axis(name))
+    return GeneratedBatch(kept, finish_reasons, seconds, interrupted=False)
 
 
-# What a run says of its tokens beside the arrays of `readout`, `[token]`.
-_SPOTS = {
-    "prompt": np.int32, "position": np.int32, "id": np.int32, "next_id": np.int32, "generated": np.bool_,
-    "next_logprob": np.float32, "sampler_logprob": np.float32,
-}  # fmt: skip
-
-# What `decoding.Watch` keeps, of one step or of several, step after step; with prompts in place of rows.
-Arrays = dict[str, np.ndarray]
-
-
-@dataclass
-class GeneratedBatch:
-    """What one batch left behind.
-
-    Attributes:
-        arrays: Of all its steps; none if it was cut off before the first.
-        ends: Why each prompt's text ended, "" if it was cut off.
-        seconds: (model and sampler, lens) of each step.
-        interrupted: Whether it was cut off.
-    """
-
-    arrays: Arrays
-    ends: dict[int, str]
-    seconds: list[tuple[float, float]]
-    interrupted: bool
-
-
-@dataclass
 class GenerationAssembler:
-    """What a result needs beside the numbers: sites, prompts and targets `[prompt]`, and where it all comes from."""
+    """Makes results of what was written."""
 
-    model: Envoy
-    sites: list[Site]
-    encoded: list[list[int]]
-    wanted: list[list[int]]
-    record: dict[str, Any]
+    def __init__(self, request: Request, sites: list[Site], provenance: dict[str, Any]) -> None:
+        """Keep what a result needs beside the arrays."""
+        self.request = request
+        self.sites = sites
+        self.provenance = provenance
+        self.prompts = [prompt_text(request.tokenizer, ids) for ids in request.token_ids]
 
-    def __post_init__(self) -> None:
-        self.prompts = [prompt_text(tokenizer_of(self.model), ids) for ids in self.encoded]
+    def steps(self, arrays: Arrays) -> Iterator[LensResult]:
+        """Yield one result for each token that was generated.
 
-    def parts(self, arrays: Arrays) -> Iterator[LensResult]:
-        """One result for each token that was generated, step after step; its provenance names the prompt's number.
+        Its provenance names the prompt's number.
 
         Raises:
             LensError: the lens was not the model's own output.
         """
         for token in np.flatnonzero(arrays["generated"]):
-            part = self._result(
-                [{name: v.take([token], token_axis(name)) for name, v in arrays.items()}], {}
-            )
-            part.provenance["prompt"] = int(arrays["prompt"][token])
-            yield part
+            of_token = {
+                name: value.take([token], token_axis(name)) for name, value in arrays.items()
+            }
+            result = self.assemble([of_token], {})
+            result.provenance["prompt"] = int(arrays["prompt"][token])
+            yield result
 
-    def whole(self, runs: list[GeneratedBatch], started: float, tokenise_s: float) -> LensResult:
-        """All that was read, prompt after prompt; those that had not begun are left out.
+    def result(self, batches: list[GeneratedBatch]) -> LensResult:
+        """Return all that was read, prompt after prompt; those that had not begun are left out.
 
         Raises:
             LensError: the lens was not the model's own output.
         """
-        since = time.perf_counter()
-        ends = {
-            prompt: end or "interrupted"
-            for run in runs
-            if run.arrays
-            for prompt, end in run.ends.items()
-        }
-        result = self._result([run.arrays for run in runs if run.arrays], ends)
+        started = time.perf_counter()
+        begun = [batch for batch in batches if batch.arrays]
+        finish_reasons = {}
+        for batch in begun:
+            for prompt, reason in batch.finish_reasons.items():
+                finish_reasons[prompt] = reason or "interrupted"
+        result = self.assemble([batch.arrays for batch in begun], finish_reasons)
+        token_ids = self.request.token_ids
         result.provenance["timings"] = {
-            "load_s": load_seconds(self.model),
-            "tokenise_s": tokenise_s,
-            **_timings(runs),
-            "text_s": time.perf_counter() - since,
-            "input_tokens": sum(len(self.encoded[prompt]) for prompt in ends),
+            "load_s": load_seconds(self.request.model),
+            "tokenise_s": self.request.encode_seconds,
+            **step_timings(batches),
+            "text_s": time.perf_counter() - started,
+            "input_tokens": sum(len(token_ids[prompt]) for prompt in finish_reasons),
         }
-        if left := [prompt for prompt in range(len(self.encoded)) if prompt not in ends]:
-            result.provenance["not_begun"] = left
-        result.provenance["seconds"] = round(time.perf_counter() - started, 3)
+        not_begun = [prompt for prompt in range(len(token_ids)) if prompt not in finish_reasons]
+        if not_begun:
+            result.provenance["not_begun"] = not_begun
+        result.provenance["seconds"] = round(self.request.seconds, 3)
         return result
 
-    def _result(self, runs: list[Arrays], ends: dict[int, str]) -> LensResult:
-        """All that some runs read, as one certified result."""
-        token_prompts = np.concatenate([run["prompt"] for run in runs]).tolist()
-        numbers = in_prompt_order([dict(run) for run in runs], token_prompts)
-        shown, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
-        spots: dict[str, Any] = {
-            name: numbers.pop(name).astype(dtype) for name, dtype in _SPOTS.items()
-        }
-        wanted = [self.wanted[prompt] for prompt in shown]
-        texts = token_texts(
-            tokenizer_of(self.model), all_ids(numbers, [spots["id"], spots["next_id"]], wanted)
-        )
-        certificate = certificate_of(numbers, self.model)
+    def assemble(self, batches: list[Arrays], finish_reasons: dict[int, str]) -> LensResult:
+        """Return all that some batches read as one certified result.
+
+        Without reasons for the ends of texts it has no responses.
+        """
+        request = self.request
+        token_prompts = np.concatenate([arrays["prompt"] for arrays in batches]).tolist()
+        numbers = in_prompt_order([dict(arrays) for arrays in batches], token_prompts)
+        shown_prompts, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
+        columns: dict[str, Any] = {}
+        for name, dtype in TOKEN_COLUMNS.items():
+            columns[name] = numbers.pop(name).astype(dtype)
+        target_ids = [request.target_ids[prompt] for prompt in shown_prompts]
+        shown_ids = all_ids(numbers, [columns["id"], columns["next_id"]], target_ids)
+        texts = token_texts(request.tokenizer, shown_ids)
+        tokens = Tokens(**columns, text=[texts[int(token)] for token in columns["id"]])
+        certificate = certificate_of(numbers, request.model)
         certificate.check()
+        responses = []
+        if finish_reasons:
+            for number, prompt in enumerate(shown_prompts):
+                text = self.written_text(tokens, number)
+                responses.append(Response(text, finish_reasons[int(prompt)]))
         return lens_result(
             numbers,
             self.sites,
-            Tokens(**spots, text=[texts[int(i)] for i in spots["id"]]),
-            [self.prompts[prompt] for prompt in shown],
-            wanted,
+            tokens,
+            [self.prompts[prompt] for prompt in shown_prompts],
+            target_ids,
             texts,
             certificate,
-            {**self.record, "dtype": certificate.dtype},
-            [Response(self._text(spots, n), ends[int(prompt)]) for n, prompt in enumerate(shown)]
-            if ends
-            else [],
+            {**self.provenance, "dtype": certificate.dtype},
+            responses,
         )
 
-    def _text(self, spots: dict[str, np.ndarray], number: int) -> str:
-        """What was written after one prompt, without special tokens."""
-        ids = spots["next_id"][spots["generated"] & (spots["prompt"] == number)].tolist()
-        return prompt_text(tokenizer_of(self.model), ids, special=False)
+    def written_text(self, tokens: Tokens, prompt: int) -> str:
+        """Return what was written after one prompt, without special tokens."""
+        written = tokens.next_id[tokens.generated & (tokens.prompt == prompt)]
+        return prompt_text(self.request.tokenizer, written.tolist(), special=False)
 
 
-def _timings(runs: list[GeneratedBatch]) -> dict[str, float | None]:
-    """Seconds of model and lens; the first step of each run is its prefill."""
-    prefill = sum(run.seconds[0][0] for run in runs if run.seconds)
-    decode = sum(model for run in runs for model, _ in run.seconds[1:])
-    lens = sum(lens for run in runs for _, lens in run.seconds)
-    begun = [run for run in runs if run.arrays]
-    tokens = sum(int(run.arrays["generated"].sum()) for run in begun)
-    first = sum(len(run.ends) for run in begun)  # one token of each prompt
+def step_timings(batches: list[GeneratedBatch]) -> dict[str, float | None]:
+    """Return the seconds of model and lens; the first step of each batch is its prefill."""
+    prefill = decode = lens = 0.0
+    for batch in batches:
+        for number, step in enumerate(batch.seconds):
+            lens += step.lens
+            if number == 0:
+                prefill += step.model
+            else:
+                decode += step.model
+    begun = [batch for batch in batches if batch.arrays]
+    n_written = sum(int(batch.arrays["generated"].sum()) for batch in begun)
+    n_first = sum(len(batch.finish_reasons) for batch in begun)  # one token of each prompt
+    n_later = n_written - n_first
+    total = prefill + decode + lens
     return {
         "prefill_s": prefill,
         "decode_s": decode,
-        "decode_per_token_s": decode / (tokens - first) if tokens > first else None,
+        "decode_per_token_s": decode / n_later if n_later > 0 else None,
         "lens_s": lens,
-        "output_tokens": tokens,
-        "tokens_per_second": tokens / total if (total := prefill + decode + lens) else None,
+        "output_tokens": n_written,
+        "tokens_per_second": n_written / total if total else None,
     }

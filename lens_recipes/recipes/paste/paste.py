@@ -13,7 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lens_recipes.models.load import SMOLLM2, checkpoint, is_multimodal, skeleton
+from lens_recipes.models.checkpoint_kind import is_multimodal
+from lens_recipes.models.load import SMOLLM2, checkpoint, skeleton
 from lens_recipes.recipes.paste.expressions import joined_words, layers_expression
 from lens_recipes.recipes.paste.functions import (
     attribution_code,
@@ -31,8 +32,8 @@ from lens_recipes.recipes.paste.loading import (
 from lens_recipes.recipes.paste.names import RECIPES
 from lens_recipes.recipes.paste.source import ModelSource
 from lens_recipes.recipes.paste.writes import BlockWrites
-from lens_recipes.run.prompts import pick_indices
 from lens_recipes.run.provenance import shown_name, versions
+from lens_recipes.run.request.selection import pick_indices
 
 
 def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) -> str:

@@ -14,7 +14,7 @@ from lens_recipes.recipes.paste.expressions import (
     module_expression,
 )
 from lens_recipes.recipes.paste.source import ModelSource
-from lens_recipes.run.sites import refuse_broken
+from lens_recipes.run.request.sites import refuse_unreadable
 
 
 class Write(NamedTuple):
@@ -55,7 +55,7 @@ class BlockWrites:
     def first_stream(self) -> str:
         """Write the stream before the first block, at the last position."""
         first_block = self._blocks[0]
-        return self._read(first_block.pre, module_expression(first_block.pre.path))
+        return self._read(first_block.resid_pre, module_expression(first_block.resid_pre.path))
 
     @cached_property
     def alike_blocks(self) -> list[AlikeBlocks]:
@@ -81,8 +81,8 @@ class BlockWrites:
         family = self._anatomy.family
         blocks = residual_blocks(self._source.model)
         for layer, block in enumerate(blocks):
-            refuse_broken(block, layer, family)
-            if block.between or block.carry:
+            refuse_unreadable(block, layer, family)
+            if block.interblock_scale or block.residual_scale:
                 raise LensError(
                     f"{family}: the stream is rescaled at layer {layer}, so what the blocks add "
                     "does not sum to it as it is, and a short script would be wrong. "
@@ -100,12 +100,12 @@ class BlockWrites:
             times_seen[name] = times_seen.get(name, 0) + 1
             if times_seen[name] > 1:
                 name = f"{name}_{times_seen[name]}"
-            path = f"{residual_write.tap.path}."
+            path = f"{residual_write.point.path}."
             if path.startswith(prefix):
                 module = module_expression(path.removeprefix(prefix), "block")
             else:
                 module = module_expression(path)
-            writes.append(Write(name, self._read(residual_write.tap, module)))
+            writes.append(Write(name, self._read(residual_write.point, module)))
         return writes
 
     def _read(self, hook_point: HookPoint, module: str) -> str:
@@ -119,7 +119,7 @@ class BlockWrites:
         if tensors[self._source.modules[hook_point.path]].ndim != 3:
             value += f".reshape(1, -1, {self._anatomy.d_model})"
         value += "[:, -1:]"
-        operations = [step for step in hook_point.steps if not changes_nothing(step)]
+        operations = [step for step in hook_point.operations if not changes_nothing(step)]
         if not operations:
             return f"{value}.clone()"
         value = self._source.applied(operations[0], value)

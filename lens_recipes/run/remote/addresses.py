@@ -1,4 +1,8 @@
-"""Addresses of servers: what is one, and who can listen on the way. Needs nothing that can be missing."""
+"""Addresses of servers: which strings are one, and who can listen on the way.
+
+`lens-recipes doctor` looks at addresses where packages may be missing, so nothing but the standard
+library is imported here.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,23 @@ from urllib.parse import urlsplit
 
 
 def is_address(url: Any) -> bool:
-    """Whether it is an address on the web, with nothing in it that two readers could take for two things."""
+    """Return whether this is an address on the web that every reader takes for the same one."""
+    text = str(url)
     try:
-        parts = urlsplit(str(url))
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets, or a port that is no number
+        parts = urlsplit(text)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of brackets, or of a port that is no number
         return False
-    return known and str(url).isprintable() and not {*str(url)} & {" ", "\\"}
+    return is_web and text.isprintable() and " " not in text and "\\" not in text
 
 
 def is_server(host: str) -> bool:
-    """Whether it is an address alone: without a password, a query or a fragment."""
-    return is_address(host) and not {*host} & {"@", "?", "#"}
+    """Return whether this is the address of a server, without a password, a query or a fragment."""
+    return is_address(host) and not any(character in host for character in "@?#")
 
 
 def is_private(url: str) -> bool:
-    """Whether nobody can listen: https, or this machine."""
+    """Return whether nobody on the way can listen: it is https, or this machine."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return True
@@ -34,5 +39,5 @@ def is_private(url: str) -> bool:
 
 
 def shown_address(host: str) -> str:
-    """An address without what may be a password in it."""
+    """Return an address without the part of it that may be a password."""
     return host.rsplit("@", 1)[-1]

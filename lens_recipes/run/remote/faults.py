@@ -1,100 +1,212 @@
-"""What the failure of a job means, by what its server says of it."""
+"""Errors of a server that cannot be reached, refuses or answers oddly: what to do about each."""
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
 
 import httpx
 
 from lens_recipes.errors import RemoteLensError
-from lens_recipes.trace.pack import OWN_ERROR
+
+GOES_ON = "Ask again later: job.result() goes on."
+
+RUN_AGAIN = "Run it again later."
+
+BUSY = (429, 503)
+
+MAX_DETAIL = 500  # characters of a server's own words
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+# -- a request that failed ---------------------------------------------
 
 
-def _detail(response: httpx.Response) -> str:
-    """What a server says of its refusal, in one short line."""
+class TransientFault(Exception):
+    """A fault after which the same request may be made again, because it accepted nothing.
+
+    Attributes:
+        error: What to raise when it is not made again.
+        wait_s: How long the server asks to wait.
+    """
+
+    def __init__(self, error: RemoteLensError, wait_s: float = 0.0) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.wait_s = wait_s
+
+
+def unreachable(place: str, reason: str, *, sends_job: bool) -> TransientFault:
+    """Return the fault of a connection that was never made."""
+    next_step = RUN_AGAIN if sends_job else GOES_ON
+    return TransientFault(
+        RemoteLensError(
+            f"{place} cannot be reached ({reason}).",
+            "Is the address right, and the server up? lens-recipes doctor --remote looks. "
+            + next_step,
+            may_finish=not sends_job,
+        )
+    )
+
+
+def broken_off(place: str, reason: str, *, sends_job: bool) -> Exception:
+    """Return the fault of a connection that ended too early: transient, unless it sent a job."""
+    happened = f"the connection to {place} broke off ({reason})."
+    if not sends_job:
+        return TransientFault(RemoteLensError(happened, GOES_ON, may_finish=True))
+    return RemoteLensError(
+        happened,
+        "The server may have accepted it, so it is not sent again by itself: run it again if you "
+        "want to.",
+        may_finish=True,
+    )
+
+
+def not_askable(place: str, reason: str) -> RemoteLensError:
+    """Return the error of a request that could not even be tried."""
+    return RemoteLensError(
+        f"{place} cannot be asked ({reason}).",
+        "Look at the address, and at HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE in the environment.",
+    )
+
+
+def refusal(
+    response: httpx.Response, detail: str, *, sends_job: bool, has_key: bool, max_wait_s: float
+) -> Exception:
+    """Return what an answer that is not a success means.
+
+    Args:
+        response: The answer.
+        detail: The server's own words, without the key.
+        sends_job: Whether the request was to begin a job.
+        has_key: Whether a key was sent.
+        max_wait_s: Longest pause that a server may ask for.
+    """
+    status = response.status_code
+    answer = f"{urlsplit(str(response.url)).netloc} answered {status}: {detail}."
+    if status in (401, 403) or "api key" in detail.lower():
+        key_state = "the key that is set was not accepted" if has_key else "no key is set"
+        return RemoteLensError(
+            f"{answer} It wants a valid API key, and {key_state}.",
+            "Set another with NDIF_API_KEY or nnsight.login(), and see "
+            "lens-recipes doctor --remote.",
+        )
+    if status in BUSY or (status >= 500 and not sends_job):
+        state = "It has no room for requests now." if status in BUSY else "It is in trouble."
+        next_step = RUN_AGAIN if sends_job else GOES_ON
+        error = RemoteLensError(f"{answer} {state}", next_step, may_finish=not sends_job)
+        return TransientFault(error, min(_retry_after(response), max_wait_s))
+    if status == 413:
+        return RemoteLensError(f"{answer} The request is too large.", "Pass fewer prompts at once.")
+    if "version" in detail.lower():
+        return RemoteLensError(
+            answer, "Install what the server asks for; lens-recipes doctor --remote compares."
+        )
+    if status >= 500:  # the job was sent, and may have been accepted
+        return RemoteLensError(answer, "It is not sent a second time by itself.", may_finish=True)
+    return RemoteLensError(answer, "See what lens-recipes doctor --remote says of this server.")
+
+
+def refusal_detail(response: httpx.Response) -> str:
+    """Return a server's own words about its refusal."""
     try:
         response.read()
-    except (httpx.HTTPError, httpx.StreamError):  # a store's answer is not kept
+    except (httpx.HTTPError, httpx.StreamError):  # the answer of a store is not kept
         return response.reason_phrase
     try:
         body = response.json()
-        text = str(body.get("detail", body) if isinstance(body, dict) else body)
     except ValueError:
-        text = (
-            response.reason_phrase
-            if "<html" in response.text.lower()
-            else response.text or response.reason_phrase
-        )
-    return text
+        if not response.text or "<html" in response.text.lower():
+            return response.reason_phrase
+        return response.text
+    if isinstance(body, dict):
+        body = body.get("detail", body)
+    return str(body)
 
 
-def _short(text: str) -> str:
-    """One line that is not too long."""
-    return " ".join(text.split())[:500].rstrip(".")
+def shorten(text: str) -> str:
+    """Return a text as one line that is not too long, without its last full stop."""
+    return " ".join(text.split())[:MAX_DETAIL].rstrip(".")
 
 
-def _retry_after(response: httpx.Response, most: float) -> float:
+def describe(error: Exception) -> str:
+    """Return the kind of an exception, and its words if it has any."""
+    class_name = type(error).__name__
+    return f"{class_name}: {error}" if str(error) else class_name
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the pause that a server asks for, in seconds."""
     try:
-        return min(float(response.headers.get("retry-after", 0)), most)
+        return float(response.headers.get("retry-after", 0))
     except ValueError:
         return 0.0
 
 
-def diagnose(said: str, model: str) -> RemoteLensError:
-    """What a job's failure means, by what the server says of it."""
-    last = key_line(said) or "it says nothing"
-    if OWN_ERROR in last:
-        return RemoteLensError(
-            last[last.index(OWN_ERROR) + len(OWN_ERROR) :], "Nothing was computed."
-        )
-    low = last.lower()
-    for in_block, words, happened, todo in _FAILURES:
-        if (in_block or not said.startswith("Traceback")) and any(word in low for word in words):
-            return RemoteLensError(happened.format(model=model, last=last), todo)
+# -- an answer that is none --------------------------------------------
+
+
+def strange_answer(host: str) -> RemoteLensError:
+    """Return the error of an answer that does not read as one of NDIF's."""
     return RemoteLensError(
-        f"the job failed on the server: {last}",
-        "The server's whole answer is in this error's __cause__. lens-recipes doctor --remote compares versions.",
+        f"{host} answered with something that NDIF servers do not say.",
+        "Is it the address of an NDIF server's API? lens-recipes doctor --remote looks.",
     )
 
 
-# Whether a block can raise it, words of what is said, what happened, what to do.
-_FAILURES: tuple[tuple[bool, tuple[str, ...], str, str], ...] = (
-    (
-        False,
-        ("could not deploy", "not deployed", "dedicated", "cannot be deployed"),
-        "the server could not deploy {model}: {last}",
-        "lens-recipes doctor --remote lists what it serves.",
-    ),
-    (
-        True,
-        ("out of memory",),
-        "the server ran out of memory: {last}",
-        "Ask for less at once: fewer positions or layers, a smaller max_bytes; an estimate says what a run needs.",
-    ),
-    (
-        False,
-        ("exceeded the execution timeout", "timed out"),
-        "the server stopped the job for its time limit: {last}",
-        "Pass fewer tokens per job (lens_recipes.remote_settings.tokens_per_job), fewer layers or fewer positions.",
-    ),
-    (
-        True,
-        ("unknownpersistentid", "architecture on this server"),
-        "the server's {model} has not the modules that are known here: {last}",
-        "Load the same revision as the server; lens-recipes doctor --remote compares the versions of transformers.",
-    ),
-    (
-        False,
-        ("submitting request to model deployment", "evicted", "preempted", "cancelled"),
-        "the server's model went away while the job ran: {last}",
-        "job.result() sends this part again.",
-    ),
-)
+def unknown_path(host: str, path: str) -> RemoteLensError:
+    """Return the error of a server that lacks a path which every NDIF server has."""
+    return RemoteLensError(
+        f"{host} has no {path}: it is no NDIF server, or an old one.", "Check the address."
+    )
 
 
-def key_line(said: str) -> str:
-    """The line that matters of what a server says: of a traceback the last, of sentences the first."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()] or [""]
-    return lines[-1 if lines[0].startswith("Traceback") else 0]
+def answer_for_another_job(host: str) -> RemoteLensError:
+    """Return the error of a state that belongs to another job."""
+    return RemoteLensError(
+        f"{host} was asked for one job, and answered for another.",
+        "Tell those who run the server.",
+    )
+
+
+def result_nowhere(host: str) -> RemoteLensError:
+    """Return the error of a finished job whose result has no address."""
+    return RemoteLensError(
+        f"{host} says that the job is done, but not where its result is.",
+        "Is it the address of an NDIF server's API? lens-recipes doctor --remote looks.",
+    )
+
+
+def result_in_the_clear(host: str, store: str | None) -> RemoteLensError:
+    """Return the error of a result that others could change on its way."""
+    return RemoteLensError(
+        f"{host} sends its result over plain http ({store}), where it could be changed.",
+        "Ask those who run the server to use https for its store.",
+    )
+
+
+def result_too_large(max_bytes: int) -> RemoteLensError:
+    """Return the error of a download that is larger than the result can be."""
+    return RemoteLensError(
+        f"the store sends more than the {max_bytes} bytes that this result can have.",
+        "It is not the result of this job. Tell those who run the server.",
+    )
+
+
+# -- a key that may not travel, or is missing --------------------------
+
+
+def key_in_the_clear(host: str) -> RemoteLensError:
+    """Return the error of a key that would travel where others can read it."""
+    return RemoteLensError(
+        f"{host} is plain http to another machine, where everybody on the way can read your NDIF "
+        "key.",
+        "Use https, or a tunnel to localhost; or unset NDIF_API_KEY if this server needs none.",
+    )
+
+
+def key_missing(host: str) -> RemoteLensError:
+    """Return the error of a server that is useless without a key."""
+    return RemoteLensError(
+        f"{host} needs an API key, and none is set.",
+        "Get one at https://login.ndif.us and set it once: "
+        "python -c 'import nnsight; nnsight.login()', or export NDIF_API_KEY=…",
+    )

@@ -15,17 +15,19 @@ PUBLIC = "https://api.ndif.us"
 
 @dataclass
 class RemoteSettings:
-    """How this process uses a server; `lens_recipes.remote_settings` is the one that counts.
+    """Limits of time and size for runs on a server; `lens_recipes.remote_settings` is in force.
 
     Attributes:
-        patience_s: How long a server that cannot be reached, or has no time (429, 503), is asked again.
+        patience_s: How long a server that cannot be reached, or has no time (429, 503), is asked
+            again.
         timeout_s: How long a recipe waits for its jobs; None for as long as they take.
-        connect_s, read_s: How long one request may take to connect, and between two pieces of an answer.
+        connect_s, read_s: How long one request may take to connect, and between two pieces of an
+            answer.
         poll_s: Longest time between two questions for a job's state.
         max_back_bytes: Most that one run may bring back, by its estimate.
         max_server_bytes: Most memory that one batch may take on the server beside the model.
-        tokens_per_job: Batches share a job up to so many tokens.
-        back_bytes_per_job: And up to so many bytes of its result.
+        tokens_per_job: Batches share a job up to so many tokens; a larger one is a job by itself.
+        back_bytes_per_job: The same for the bytes of the job's result.
     """
 
     patience_s: float = 60.0
@@ -43,30 +45,35 @@ remote_settings = RemoteSettings()
 
 
 def api_key() -> str | None:
-    """The key of this user: of the environment now, else of nnsight's own configuration.
+    """Return the user's key: of the environment now, else of nnsight's own configuration.
 
     Raises:
-        RemoteLensError: it cannot be a key. What would send it says so with the key in its message.
+        RemoteLensError: it cannot be a key. Whatever would send it complains with the key in its
+            message.
     """
     key = (os.environ.get("NDIF_API_KEY") or CONFIG.API.APIKEY or "").strip()
     if not (key.isascii() and key.isprintable()):
         raise RemoteLensError(
             "the API key that is set is none: it holds characters that no key has.",
-            "Copy it again from https://login.ndif.us, and set it with NDIF_API_KEY or nnsight.login().",
+            "Copy it again from https://login.ndif.us, and set it with NDIF_API_KEY or "
+            "nnsight.login().",
         )
     return key or None
 
 
 def address(remote: bool | str) -> str:
-    """The server that `remote` means.
+    """Return the address of the server that `remote` means; True is the one nnsight knows.
 
     Raises:
         RemoteLensError: it is no address of a server.
     """
-    host = (os.environ.get("NDIF_HOST") or CONFIG.API.HOST) if remote is True else str(remote)
+    host = str(remote)
+    if remote is True:
+        host = os.environ.get("NDIF_HOST") or CONFIG.API.HOST
     if not is_server(host):
         raise RemoteLensError(
             f"{shown_address(host)!r} is no address of a server.",
-            'Pass remote=True for NDIF, an address like "https://host" or "http://127.0.0.1:8001", or "local".',
+            'Pass remote=True for NDIF, an address like "https://host" or "http://127.0.0.1:8001", '
+            'or "local".',
         )
     return host.rstrip("/")

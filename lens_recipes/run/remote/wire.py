@@ -1,7 +1,7 @@
 """What travels to a server that does not have this package, and what travels back.
 
-The functions of the first half run there, so they import only torch. Nothing that comes back is a pickle that could
-run code: a job saves numbers, text and one tensor of bytes for each batch.
+A job is a session of nnsight's with one trace for each batch. What comes back is no pickle that
+could run code: a job saves numbers, text and one tensor of bytes for each batch.
 """
 
 from __future__ import annotations
@@ -25,94 +25,129 @@ from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import Schema
 from lens_recipes.trace.pack import check_same_model, model_facts, run_batches
 
+# -- to a server -------------------------------------------------------
+
 
 def send_batches(run: RecipeRun[Any], which: range, backend: Backend) -> Any:
-    """Some batches as one job, through a backend of nnsight's: one session, one trace for each batch."""
+    """Send some batches of a run as one job through a backend of nnsight's; return its result."""
     nnsight.register("lens_recipes")
-    model, block, shared, blocks = run.model, run.block, run.shared, run.anatomy.blocks
-    expected, marks = model_facts(model, blocks), [run.marks[n] for n in which]
-    batches = [run.batches[n] for n in which]
+    model = run.model
+    traced = run.traced
+    plan = run.plan
+    blocks = run.anatomy.blocks
+    expected = model_facts(model, blocks)
+    batches = [run.batches[number] for number in which]
+    digests = [run.batch_digests[number] for number in which]
+    # The name `found` travels: `_load_result` and the files of jobs know the result by it.
     found = None
     with model.session(backend=backend):
         check_same_model(model, blocks, expected)
-        found = nnsight.save(run_batches(model, block, shared, batches, marks))
+        found = nnsight.save(run_batches(model, traced, plan, batches, digests))
     return found  # noqa: RET504 - a block does not return
 
 
 class _SerializeOnly(Backend):
-    """In place of running a block: what would be sent."""
+    """A backend that keeps what would be sent, and runs nothing."""
 
     blob = b""
 
     def __call__(self, tracer: Any) -> None:
+        """Serialize the block as nnsight's own backend does."""
         pull_env()
         self.blob = RequestModel.serialize(tracer, compress=True)
 
 
 def serialize_job(run: RecipeRun[Any], which: range) -> bytes:
-    """What is sent for some batches."""
+    """Return what is sent for some batches of a run."""
     backend = _SerializeOnly()
     send_batches(run, which, backend)
     return backend.blob
 
 
-def decode_result(blob: bytes, schemas: list[Schema], marks: list[str], most: int) -> list[Arrays]:
-    """The arrays of a job's batches, out of what its server sent.
-
-    Raises:
-        RemoteLensError: it is no such result, or not of the shapes and types that were asked for.
-    """
-    try:
-        if (
-            zstandard.frame_content_size(blob) > most
-        ):  # which is believed, whatever `max_output_size` is
-            raise ValueError(f"it holds more than the {most} bytes that it can be")
-        raw = zstandard.ZstdDecompressor().decompress(blob, max_output_size=most)
-        with zipfile.ZipFile(
-            io.BytesIO(raw)
-        ) as entries:  # which torch would inflate, however large they get
-            if any(one.compress_type or one.file_size > most for one in entries.infolist()):
-                raise ValueError("it is packed as no result is")
-        found = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)["found"]
-        if [part["of"] for part in found] != marks:
-            raise ValueError("it belongs to another one")
-        return [unpack_arrays(part, schema) for part, schema in zip(found, schemas, strict=True)]
-    except RemoteLensError:
-        raise
-    except Exception as error:  # of zstd, torch, zip: what came is broken, whatever broke it
-        raise RemoteLensError(
-            f"what the server sent back is not a whole result of this run ({type(error).__name__}: {error}).",
-            "Ask again: job.result() fetches it anew.",
-            may_finish=True,
-        ) from error
-
-
-def unpack_arrays(part: dict[str, Any], schema: Schema) -> Arrays:
-    """Arrays out of what `packed` made, if they are as asked for."""
-    flat = part["bytes"].numpy()
-    layout = {
-        name: np.broadcast_to(np.zeros((), dtype), shape) for name, dtype, shape in part["layout"]
-    }
-    schema.check(layout)
-    if len(flat) != (size := sum(like.nbytes for like in layout.values())):
-        raise ValueError(f"{len(flat)} bytes where {size} are expected")
-    arrays, start = {}, 0
-    for name, like in layout.items():
-        planes = flat[start : start + like.nbytes].reshape(like.itemsize, like.size)
-        arrays[name] = np.ascontiguousarray(planes.T).view(like.dtype).reshape(like.shape)
-        start += like.nbytes
-    return arrays
-
-
 def model_key(model: Envoy) -> str:
-    """By which a server finds a model; the hub, which knows how its id is really spelled, need not be there."""
+    """Return the key by which a server finds a model."""
     try:
         return str(model.to_model_key())
     except Exception:  # of the hub and of the network
+        # nnsight asks the hub how the id is really spelled. Without a hub it stays as it was given.
         _ID_CACHE[model.repo_id] = model.repo_id
         return str(model.to_model_key())
 
 
 def remote_env(model: Envoy) -> dict[str, Any]:
-    """What a server is to apply to the model before a job, as an adapter."""
+    """Return what a server is to apply to the model before a job, such as an adapter."""
     return dict(model._remoteable_get_env())
+
+
+# -- back from a server ------------------------------------------------
+
+
+def decode_result(
+    blob: bytes, schemas: list[Schema], digests: list[str], max_bytes: int
+) -> list[Arrays]:
+    """Return the arrays of a job's batches, out of what its server sent.
+
+    Args:
+        blob: What came back.
+        schemas: Types and shapes that were asked for, of each batch.
+        digests: What tells each batch from any other.
+        max_bytes: Most that the result can hold when it is unpacked.
+
+    Raises:
+        RemoteLensError: it is no result of these batches.
+    """
+    try:
+        results = _load_result(blob, max_bytes)
+        if [result["of"] for result in results] != digests:
+            raise ValueError("it belongs to another one")
+        return [
+            unpack_arrays(result, schema) for result, schema in zip(results, schemas, strict=True)
+        ]
+    except Exception as error:  # of zstd, torch, zip: what came is broken, whatever broke it
+        raise RemoteLensError(
+            "what the server sent back is not a whole result of this run "
+            f"({type(error).__name__}: {error}).",
+            "Ask again: job.result() fetches it anew.",
+            may_finish=True,
+        ) from error
+
+
+def _load_result(blob: bytes, max_bytes: int) -> Any:
+    """Load what a job saved. It runs no code, and takes no more memory than was asked for."""
+    # The frame says how large it is, and is believed, whatever `max_output_size` is.
+    if zstandard.frame_content_size(blob) > max_bytes:
+        raise ValueError(f"it holds more than the {max_bytes} bytes that it can be")
+    archive = zstandard.ZstdDecompressor().decompress(blob, max_output_size=max_bytes)
+    # torch would inflate a compressed entry, however large it gets.
+    with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+        for entry in entries.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > max_bytes:
+                raise ValueError("it is packed as no result is")
+    saved = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+    return saved["found"]
+
+
+def unpack_arrays(packed: dict[str, Any], schema: Schema) -> Arrays:
+    """Return the arrays that `pack_arrays` packed.
+
+    Raises:
+        ValueError: they are not of the types and shapes that were asked for.
+    """
+    templates = {}
+    for name, dtype, shape in packed["layout"]:
+        # One number, broadcast: it has the type and the shape, and takes no memory.
+        templates[name] = np.broadcast_to(np.zeros((), dtype), shape)
+    schema.check(templates)
+    packed_bytes = packed["bytes"].numpy()
+    expected = sum(template.nbytes for template in templates.values())
+    if len(packed_bytes) != expected:
+        raise ValueError(f"{len(packed_bytes)} bytes where {expected} are expected")
+    arrays = {}
+    start = 0
+    for name, template in templates.items():
+        stop = start + template.nbytes
+        planes = packed_bytes[start:stop].reshape(template.itemsize, template.size)
+        by_number = np.ascontiguousarray(planes.T)
+        arrays[name] = by_number.view(template.dtype).reshape(template.shape)
+        start = stop
+    return arrays

@@ -1,10 +1,11 @@
-"""Norms held at their value of this run: what then is a linear map from a part of the stream to its share of a logit.
+"""Hold norms at their value of this run, which makes them linear in the parts of a stream.
 
-A norm divides by the size of the whole vector, so the parts of a vector have no norm of their own. Held at the whole
-vector's size, it is a linear map, and the parts of its output sum to what it really gave (Elhage et al. 2021, "A
-Mathematical Framework for Transformer Circuits").
+A norm divides by the size of the whole vector, so the parts of a vector have no norm of their own.
+Held at the whole vector's size, it is a linear map, and the parts of its output sum to what it
+really gave (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits").
 
-Like `readout`, everything here imports only torch and runs where the model is. Modules are called and never their
+Like `readout`, everything here imports only torch and runs where the model is. Modules are called
+and never their
 weights: a norm's scale and bias are read by calling it on a few probe vectors.
 """
 
@@ -21,7 +22,9 @@ from lens_recipes.trace.operations import ModuleCall, Operation, is_norm_call
 
 
 class FrozenNorm(NamedTuple):
-    """A norm as the affine map that it is at some tokens: gain ⊙ v + bias, of v minus its mean if `centred`.
+    """A norm as the affine map that it is at some tokens.
+
+    It maps v to gain ⊙ v + bias, or v minus its mean if `centred`.
 
     Attributes:
         gain: `[token, d_model]`.
@@ -47,70 +50,107 @@ FrozenOperation = FrozenNorm | CallInDtype | Operation
 def freeze_norm(
     model: Any, operations: Sequence[Operation], x: Float[Tensor, "token d_model"]
 ) -> tuple[list[FrozenOperation], Tensor]:
-    """Return the operations with every norm as the linear map that it is at `x`, and what they make of `x`."""
+    """Return the operations with every norm as its affine map at `x`, and what they make of `x`."""
     frozen: list[FrozenOperation] = []
     for operation in operations:
         after = operation.apply(model, x.unsqueeze(0))[0]
         if not isinstance(operation, ModuleCall):
             frozen.append(operation)
         elif operation.is_norm:
-            frozen.append(_as_linear(model, operation, x, after))
+            frozen.append(frozen_norm(model, operation, x, after))
         else:
             frozen.append(CallInDtype(operation, x.dtype))
         x = after
     return frozen, x
 
 
-def _as_linear(model: Any, norm: ModuleCall, x: Tensor, after: Tensor) -> FrozenNorm:
-    """Norm(v) = k · scale ⊙ (v − mean v) + bias with k from this run; for an RMS norm without the mean."""
-    probe = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device)
+class NormParameters(NamedTuple):
+    """Scale and bias of a norm `[d_model]`, and whether it takes off a vector's mean."""
+
+    scale: Tensor
+    bias: Tensor
+    centred: bool
+
+
+def frozen_norm(
+    model: Any,
+    norm: ModuleCall,
+    x: Float[Tensor, "token d_model"],
+    after: Float[Tensor, "token d_model"],
+) -> FrozenNorm:
+    """Return a norm as the affine map that it is at `x`, of which it made `after`.
+
+    norm(v) = factor · scale ⊙ (v − mean v) + bias, where an RMS norm takes off no mean. Only the
+    factor depends on v. It
+    is fitted by least squares over all columns: (after − bias) = factor · scale ⊙ (x − mean x).
+    """
+    scale, bias, centred = read_scale_and_bias(model, norm, x)
+    scale, bias = scale.to(after.device), bias.to(after.device)
+    direction = scale * centre(to_float32(x.to(after.device)), centred)
+    squared = (direction * direction).sum(-1).clamp(min=1e-30)
+    factor = ((to_float32(after) - bias) * direction).sum(-1) / squared
+    return FrozenNorm(factor[:, None] * scale, bias, centred)
+
+
+def read_scale_and_bias(model: Any, norm: ModuleCall, like: Tensor) -> NormParameters:
+    """Read a norm's parameters by calling it on probe vectors.
+
+    A probe p of +1 and −1 has the mean 0 and the mean square 1, so that a norm passes it on as it
+    is: norm(±p) = ±scale ⊙ p + bias. The half difference of the two is scale ⊙ p, the half sum is
+    the bias. And
+    norm(p + 1) is norm(p) just where the norm takes off the mean; 5 % of the difference allow for
+    its epsilon and for rounding. At an odd width the last three entries are 1, 1, −2, whose mean is
+    0 as well.
+    """
+    probe = torch.ones(like.shape[-1], dtype=like.dtype, device=like.device)
     probe[1::2] = -1
     if len(probe) % 2:
-        probe[-3:] = torch.tensor([1.0, 1.0, -2.0])  # its mean is 0 at any width
-    pair = to_float32(norm.apply(model, torch.stack([probe, -probe, probe + 1]).unsqueeze(0))[0])
-    up, down, shifted = pair.to(after.device)
-    scale, bias = (up - down) / 2 / probe.to(up.device), (up + down) / 2
-    centred = bool((shifted - up).abs().max() <= 0.05 * (up - down).abs().max())
-    direction = scale * _centre(to_float32(x.to(up.device)), centred)
-    k = ((to_float32(after) - bias) * direction).sum(-1) / (direction * direction).sum(-1).clamp(
-        min=1e-30
-    )
-    return FrozenNorm(k[:, None] * scale, bias, centred)
+        probe[-3:] = torch.tensor([1.0, 1.0, -2.0])
+    probes = torch.stack([probe, -probe, probe + 1])
+    positive, negative, shifted = to_float32(norm.apply(model, probes.unsqueeze(0))[0])
+    difference = positive - negative
+    centred = (shifted - positive).abs().max() <= 0.05 * difference.abs().max()
+    scale = difference / 2 / probe.to(difference.device)
+    return NormParameters(scale, (positive + negative) / 2, bool(centred))
 
 
-def _centre(x: Tensor, centred: bool) -> Tensor:
+def centre(x: Tensor, centred: bool) -> Tensor:
+    """Take off the mean of each vector, if the norm does."""
     return x - x.mean(-1, keepdim=True) if centred else x
 
 
 def apply_affine(
     model: Any, frozen: Sequence[FrozenOperation], rows: Float[Tensor, "part token d"]
 ) -> Float[Tensor, "part token out"]:
-    """The frozen steps on other vectors, biases included: an affine map, one for each token."""
+    """Apply frozen operations to other vectors: an affine map for each token, biases included."""
     for operation in frozen:
         if isinstance(operation, FrozenNorm):
             gain, bias, centred = operation
-            rows = _centre(to_float32(rows.to(gain.device)), centred) * gain + bias
+            rows = centre(to_float32(rows.to(gain.device)), centred) * gain + bias
         elif isinstance(operation, CallInDtype):
-            rows = _called(model, operation.call, rows.to(operation.dtype))
+            rows = call_on_rows(model, operation.call, rows.to(operation.dtype))
         elif isinstance(operation, ModuleCall):
-            rows = _called(model, operation, rows)
+            rows = call_on_rows(model, operation, rows)
         else:
             rows = operation.apply(model, rows)
     return rows
 
 
-def _called(model: Any, call: ModuleCall, rows: Tensor) -> Tensor:
-    flat = rows.flatten(0, 1).unsqueeze(0)  # modules expect [batch, position, d_model]
+def call_on_rows(
+    model: Any, call: ModuleCall, rows: Float[Tensor, "part token d"]
+) -> Float[Tensor, "part token out"]:
+    """Call a module on vectors of parts and tokens; it expects [batch, position, d_model]."""
+    flat = rows.flatten(0, 1).unsqueeze(0)
     return call.apply(model, flat)[0].unflatten(0, rows.shape[:2])
 
 
 def to_float32(x: Tensor) -> Tensor:
-    """At least float32: sums must not be rounded as the stream is."""
+    """Return a tensor in at least float32: sums must not be rounded as the stream is."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def bfloat16_scale(x: Tensor) -> int:
-    """By how much a part is made larger before an affine map, and its share smaller after.
+    """Return by how much a part is made larger before an affine map, and its share smaller after.
 
     In bfloat16 a small part would be rounded away beside the map's bias, which is taken off again.
     """
@@ -120,28 +160,40 @@ def bfloat16_scale(x: Tensor) -> int:
 def head_writes(
     model: Any,
     columns: list[list[int]],
-    chain: Sequence[Operation],
-    x: Float[Tensor, "token inner"],
-    here: slice = slice(None),
+    operations: Sequence[Operation],
+    side_by_side: Float[Tensor, "token inner"],
+    tokens: slice = slice(None),
 ) -> tuple[Float[Tensor, "head token d_model"], Float[Tensor, "token d_model"]]:
-    """What each head adds to the stream, and what the projection (and a norm) add by themselves.
+    """Return what each head adds to the stream, and what the projection adds by itself.
 
-    `x` is the input of the output projection; `columns` are each head's, `chain` leads from there to the stream. A head
-    alone is the projection called with the other heads' columns at zero.
+    A head alone is the projection called with the other heads' columns at zero.
+
+    Args:
+        model: The nnsight model.
+        columns: Of each head, in the input of the output projection.
+        operations: From there to the stream.
+        side_by_side: The input of the output projection, with all heads.
+        tokens: For which tokens.
     """
-    x = x[here]
-    frozen: Sequence[FrozenOperation] = chain
-    if any(is_norm_call(operation) for operation in chain):
-        frozen, _ = freeze_norm(model, chain, x)
-    size = bfloat16_scale(x)
-    own = x.new_zeros(len(columns) + 1, x.shape[-1])  # the last row is of no head
-    own[:-1].scatter_(1, torch.tensor(columns, device=x.device), size)
-    writes = to_float32(apply_affine(model, frozen, x * own[:, None]))
-    return (writes[:-1] - writes[-1]) / size, writes[-1]
+    x = side_by_side[tokens]
+    frozen: Sequence[FrozenOperation] = operations
+    if any(is_norm_call(operation) for operation in operations):
+        frozen, _ = freeze_norm(model, operations, x)
+    scale = bfloat16_scale(x)
+    masks = x.new_zeros(len(columns) + 1, x.shape[-1])  # the last row is of no head
+    masks[:-1].scatter_(1, torch.tensor(columns, device=x.device), scale)
+    writes = to_float32(apply_affine(model, frozen, x * masks[:, None]))
+    projection = writes[-1]
+    return (writes[:-1] - projection) / scale, projection
 
 
 def one_head(
-    model: Any, own: list[int], chain: Sequence[Operation], x: Tensor, here: slice
+    model: Any,
+    columns: list[int],
+    operations: Sequence[Operation],
+    side_by_side: Tensor,
+    tokens: slice,
 ) -> Float[Tensor, "token d_model"]:
-    """What one head adds to the stream at some tokens, in the stream's dtype."""
-    return head_writes(model, [own], chain, x, here)[0][0].to(x.dtype)
+    """Return what one head adds to the stream at some tokens, in the stream's dtype."""
+    heads, _ = head_writes(model, [columns], operations, side_by_side, tokens)
+    return heads[0].to(side_by_side.dtype)

@@ -1,262 +1,232 @@
-"""The loop in which a model generates, watched: after each step, what was read becomes numbers.
+"""`GenerationRecorder`: turn each step of a running generation into numbers.
 
-Runs where the model is, so it imports only torch and transformers, like `readout` (a server has both).
+It runs where the model is, and imports only torch.
 """
 
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import StoppingCriteriaList
-from transformers.generation import StopStringCriteria
 
-from lens_recipes.trace.buffers import fill_buffers, max_tracked_tokens, trim_buffers
-from lens_recipes.trace.collect import collect, site_streams
-from lens_recipes.trace.lens_head import COPIES, unembed
+from lens_recipes.trace.batch import TokenPlaces
+from lens_recipes.trace.collect import Rows, collect, site_rows
+from lens_recipes.trace.generation.plan import GenerationBatch, GenerationPlan
+from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import model_logits
-from lens_recipes.trace.readout import readout
+from lens_recipes.trace.readout.buffers import fill_buffers, trim_buffers
+from lens_recipes.trace.readout.readout import readout
 
-# Why a row ends, as the classes of transformers' criteria name it; of several, the first here.
+# Why a row ends, by the class of transformers' criterion. Of several, the first here counts.
 FINISH_REASONS = {
-    "EosTokenCriteria": "eos", "StopStringCriteria": "stop", "MaxLengthCriteria": "length", "MaxTimeCriteria": "time",
-}  # fmt: skip
+    "EosTokenCriteria": "eos",
+    "StopStringCriteria": "stop",
+    "MaxLengthCriteria": "length",
+    "MaxTimeCriteria": "time",
+}
+INITIAL_STEPS = 256  # that there is room for at first: the bound on new tokens may be far off
 
-INITIAL_STEPS = 256  # steps that there is room for at first
+
+class StepReads(NamedTuple):
+    """What was read in one step, before it is known what is sampled.
+
+    Attributes:
+        rows: Of each site.
+        sum_errors: Of what was checked, `[token]`.
+        logits: The model's own, `[row, position, vocab]`.
+    """
+
+    rows: list[Rows]
+    sum_errors: dict[str, Float[Tensor, " token"]]
+    logits: Float[Tensor, "row position vocab"]
+
+
+class StepSeconds(NamedTuple):
+    """How long a step took: the model with its sampler, and the lens."""
+
+    model: float
+    lens: float
 
 
 def synchronized_time(device: torch.device) -> float:
-    """Seconds, once the device has done all that it was asked to."""
+    """Return the time in seconds, once the device has done all that it was asked to."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
 class GenerationRecorder:
-    """What is known of one running generation, and what is kept of it.
+    """Records one running generation, step after step.
 
-    The trace gives it each step's streams and logits (`see`); the loop that it puts in place of `generate`'s own, which
-    is the same loop, tells it what was sampled, and with that the step becomes numbers (`_reduce`).
+    The trace reads each step (`read_step`). When its tokens were sampled, `record` turns what was
+    read into numbers.
 
     Attributes:
-        kept: What each step said of the rows that still ran, step after step along the token axis: the arrays of
-            `readout` and `collect`, and `row`, `position`, `id`, `next_id`, `generated`, `next_logprob`,
-            `sampler_logprob` `[token]`.
-        n_kept: How many tokens of it are filled; when the last row has ended, it is cut to them.
-        ends: Why each row ended; "" while it runs.
-        seconds: (model and sampler, lens) of each step.
+        arrays: What the steps said of the rows that still ran, one step after the other along the
+            token axis: the arrays of `readout` and `collect`, and `row`, `position`, `id`,
+                `next_id`, `generated`, `next_logprob`,
+            `sampler_logprob`, each `[token]`.
+        n_recorded: How many of their tokens are filled. When the last row has ended, they are cut
+            to them.
+        finish_reasons: Why each row ended; "" while it runs.
+        seconds: Of each step.
     """
 
     def __init__(
         self,
         model: Any,
-        pads: Int[Tensor, " row"],
-        first: tuple[Int[Tensor, " token"], Int[Tensor, " token"]],
-        targets: Int[Tensor, "row target"],
-        reads: list[tuple[int, bool]],
-        to_logits: Any,
-        options: dict[str, Any],
-        n_steps: int,
-        stop: list[str],
-        seed: int | None,
-        emit: Any,
+        plan: GenerationPlan,
+        batch: GenerationBatch,
+        weight: Any = None,
+        on_step: Callable[[dict[str, Tensor]], None] | None = None,
     ) -> None:
-        """Before the first step.
+        """Begin before the first step.
 
         Args:
             model: The nnsight model.
-            pads: How many columns are padding before each row.
-            first: (row, column) of each token that is read in the first step; later it is the newest of each row.
-            targets: Token ids to follow.
-            reads, to_logits, options: For `readout`.
-            n_steps: At most so many tokens per row.
-            stop: Strings that end a row.
-            seed: For the sampler, or None.
-            emit: Called with each step's arrays where the block runs in the caller's process; None elsewhere.
+            plan: What is read.
+            batch: The prompts.
+            weight: Of an unembedding that is a plain product on this processor, as `LensHead` takes
+                it.
+            on_step: Called with each step's arrays, in the caller's process only.
         """
-        self.model, self.pads, self.targets = model, pads, targets
-        self.rows, self.columns = first
-        self.reads, self.to_logits, self.options = reads, to_logits, options
-        self.stop, self.seed, self.emit = stop, seed, emit
-        self.kept: dict[str, Tensor] = {}
-        self.n_kept, self.most = 0, len(first[0]) + (n_steps - 1) * len(targets)
-        self.room = min(self.most, len(first[0]) + INITIAL_STEPS * len(targets))
-        self.tracked = max_tracked_tokens(
-            options["track"], options["n_sites"], options["max_tracked"]
+        self.model = model
+        self.plan = plan
+        self.batch = batch
+        self.head = LensHead(model, plan.head_operations, weight)
+        self.on_step = on_step
+        self.rows, self.columns = batch.first_tokens
+        n_rows, n_first = len(batch.target_ids), len(self.rows)
+        self.arrays: dict[str, Tensor] = {}
+        self.n_recorded = 0
+        self.most_tokens = n_first + (plan.n_steps - 1) * n_rows
+        self.room = min(self.most_tokens, n_first + INITIAL_STEPS * n_rows)
+        self.finish_reasons = [""] * n_rows
+        self.seconds: list[StepSeconds] = []
+        self.step_started = 0.0
+        self.reads: StepReads | None = None
+
+    def start(self, device: torch.device) -> None:
+        """Begin to measure the time of a step."""
+        self.step_started = synchronized_time(device)
+
+    def read_step(self, decoder: Any) -> None:
+        """Read this step inside its trace; `decoder` is the module that `generate` calls."""
+        reads = self.plan.reads
+        places = TokenPlaces(len(self.finish_reasons), self.rows, self.columns)
+        vectors, sum_errors = collect(
+            self.model, reads.steps, places, reads.n_slots, self.plan.max_bytes
         )
-        self.ends = [""] * len(targets)
-        self.seconds: list[tuple[float, float]] = []
+        rows = site_rows(self.model, vectors, reads.sites)
+        self.reads = StepReads(rows, sum_errors, model_logits(decoder.output))
 
-    # -- what the trace calls ------------------------------------------
-
-    @property
-    def where(self) -> tuple[int, Int[Tensor, " token"], Int[Tensor, " token"]]:
-        """(number of rows, row of each token, its column) in this step."""
-        return len(self.ends), self.rows, self.columns
-
-    def see(self, streams: list[Any], errors: dict[str, Tensor], logits: Tensor) -> None:
-        """This step's streams, each `[token, …]`, the errors of their sums, and the model's logits."""
-        self.streams, self.errors, self.logits = streams, errors, logits
-
-    # -- what `generate` calls -----------------------------------------
-
-    def loop(
+    def record(
         self,
-        module: Any,
-        input_ids: Tensor,
-        logits_processor: Any,
-        stopping_criteria: Any,
-        generation_config: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """transformers' own loop, with an ear at the scores that are sampled from and one at each step's end."""
-        self.started = synchronized_time(input_ids.device)
-        if self.seed is not None:
-            torch.manual_seed(self.seed)
-        if self.stop:
-            stopping_criteria.append(StopStringCriteria(self.model.tokenizer, self.stop))
-        logits_processor.append(self._hear)
-        return type(module)._sample(
-            module,
-            input_ids,
-            logits_processor=logits_processor,
-            stopping_criteria=_Criteria(stopping_criteria, self),
-            generation_config=generation_config,
-            **kwargs,
-        )
+        token_ids: Int[Tensor, "row column"],
+        scores: Float[Tensor, "row vocab"],
+        ended_rows: dict[str, list[bool]],
+    ) -> None:
+        """Turn a step into numbers, once one more token of each row was sampled.
 
-    def _hear(self, ids: Tensor, scores: Tensor) -> Tensor:
-        """Last of the processors: these are the scores that are sampled from."""
-        self.scores = scores
-        return scores
-
-    def step(self, ids: Int[Tensor, "row column"], ends: dict[str, Tensor]) -> None:
-        """One more token per row has been sampled; `ends` says which rows each criterion ends."""
-        if not len(self.rows):  # where stopping is noticed a step late (MPS)
+        Args:
+            token_ids: All ids so far, the sampled ones last.
+            scores: What was sampled from.
+            ended_rows: Which rows each of transformers' criteria ends, by its class.
+        """
+        if not len(self.rows) or self.reads is None:  # MPS notices the end a step late
             return
-        sampled = synchronized_time(ids.device)
-        numbers = self._reduce(ids)
-        if (
-            needed := self.n_kept + len(self.rows)
-        ) > self.room:  # the bound on new tokens may be far off
-            self.room = min(self.most, 2 * needed)
-        fill_buffers(self.kept, numbers, self.n_kept, self.room, self.tracked)
-        self.n_kept = needed
-        for row in numbers["row"][numbers["generated"]].tolist():
-            hit = [name for name, done in ends.items() if done[row]]
-            self.ends[row] = next(
-                (word for name, word in FINISH_REASONS.items() if name in hit),
-                "stop" if hit else "",
-            )
-        running = [row for row, end in enumerate(self.ends) if not end]
-        self.rows, self.columns = (
-            torch.tensor(running, dtype=torch.long),
-            torch.full((len(running),), -1),
-        )
-        if not running:
-            self.kept.update(trim_buffers(self.kept, self.n_kept))
-        reduced = synchronized_time(ids.device)
-        self.seconds.append((sampled - self.started, reduced - sampled))
-        if self.emit is not None:
-            self.emit(numbers)
-        self.started = synchronized_time(ids.device)
+        sampled_at = synchronized_time(token_ids.device)
+        numbers = self.step_numbers(self.reads, token_ids, scores)
+        self.reads = None  # not beside the next step's
+        self.keep(numbers)
+        self.note_ends(numbers, ended_rows)
+        recorded_at = synchronized_time(token_ids.device)
+        model_seconds = sampled_at - self.step_started
+        self.seconds.append(StepSeconds(model_seconds, recorded_at - sampled_at))
+        if self.on_step is not None:
+            self.on_step(numbers)
+        self.start(token_ids.device)
 
-    def _reduce(self, ids: Int[Tensor, "row column"]) -> dict[str, Tensor]:
-        rows, device = self.rows, ids.device
-        width = ids.shape[1] - 1  # before the sampled token
-        columns = self.columns % width
-        last = columns == width - 1
-        next_ids = ids[rows.to(device), columns.to(device) + 1].cpu()
-        wanted = torch.cat([self.targets[rows], next_ids[:, None]], -1)
-        kept = (
-            columns if self.logits.shape[1] == width else columns - width
-        )  # the model gave its last logits only
+    def step_numbers(
+        self, reads: StepReads, token_ids: Int[Tensor, "row column"], scores: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the arrays of one step."""
+        device, width = token_ids.device, token_ids.shape[1] - 1  # before the sampled token
+        rows, columns = self.rows, self.columns % width
+        device_rows, device_columns = rows.to(device), columns.to(device)
+        own_ids = token_ids[device_rows, device_columns].cpu()
+        next_ids = token_ids[device_rows, device_columns + 1].cpu()
+        requested_ids = torch.cat([self.batch.target_ids[rows], next_ids[:, None]], -1)
+        has_all_logits = reads.logits.shape[1] == width
+        logit_columns = columns if has_all_logits else columns - width
         numbers = readout(
-            self.streams,
-            self.reads,
-            self.to_logits,
-            self.logits,
-            (rows, kept),
-            wanted,
-            **self.options,
+            reads.rows,
+            self.plan.reads.sites,
+            self.head,
+            reads.logits,
+            (rows, logit_columns),
+            requested_ids,
+            self.plan.options,
         )
-        at = rows[last], next_ids[last]
-        own, left = torch.full((2, len(rows)), float("nan"))
-        own[last] = logprobs_at(self.logits[:, -1], *at)
-        left[last] = logprobs_at(self.scores, *at)
-        spots = {
-            "row": rows,
-            "position": columns - self.pads[rows],
-            "next_id": next_ids,
-            "generated": last,
-        }
-        here = ids[rows.to(device), columns.to(device)].cpu()
-        del self.streams, self.logits, self.scores  # not beside the next step's
+        is_last = columns == width - 1
+        next_logprob, sampler_logprob = torch.full((2, len(rows)), float("nan"))
+        written_rows, written_ids = rows[is_last], next_ids[is_last]
+        next_logprob[is_last] = logprobs_at(reads.logits[:, -1], written_rows, written_ids)
+        sampler_logprob[is_last] = logprobs_at(scores, written_rows, written_ids)
         return {
             **numbers,
-            **self.errors,
-            **spots,
-            "id": here,
-            "next_logprob": own,
-            "sampler_logprob": left,
+            **reads.sum_errors,
+            "row": rows,
+            "position": columns - self.batch.padding[rows],
+            "id": own_ids,
+            "next_id": next_ids,
+            "generated": is_last,
+            "next_logprob": next_logprob,
+            "sampler_logprob": sampler_logprob,
         }
 
+    def keep(self, numbers: dict[str, Tensor]) -> None:
+        """Put the arrays of one step behind those of the steps before."""
+        needed = self.n_recorded + len(self.rows)
+        if needed > self.room:
+            self.room = min(self.most_tokens, 2 * needed)
+        tracked = self.plan.options.tracked
+        fill_buffers(self.arrays, numbers, self.n_recorded, self.room, tracked)
+        self.n_recorded = needed
 
-def recorder_of(
-    model: Any, shared: dict[str, Any], batch: dict[str, Any], weight: Any = None, emit: Any = None
-) -> GenerationRecorder:
-    """A watch over one batch; `shared` and `batch` are those of `generate_lens`."""
-    return GenerationRecorder(
-        model,
-        batch["pads"],
-        batch["first"],
-        batch["targets"],
-        shared["reads"]["sites"],
-        partial(unembed, model, shared["tail"], weight, {}),
-        {**shared["options"], "copies": COPIES if weight is None else 1},
-        shared["n_steps"],
-        shared["stop"],
-        batch["seed"],
-        emit,
-    )
+    def note_ends(self, numbers: dict[str, Tensor], ended_rows: dict[str, list[bool]]) -> None:
+        """Note which rows have ended and why; the others are read in the next step."""
+        for row in numbers["row"][numbers["generated"]].tolist():
+            criteria = [name for name, ended in ended_rows.items() if ended[row]]
+            self.finish_reasons[row] = finish_reason(criteria)
+        running = [row for row, reason in enumerate(self.finish_reasons) if not reason]
+        self.rows = torch.tensor(running, dtype=torch.long)
+        self.columns = torch.full((len(running),), -1)
+        if not running:
+            self.arrays.update(self.trimmed())
 
-
-def read_step(model: Any, speaker: Any, shared: dict[str, Any], watch: GenerationRecorder) -> None:
-    """Show a watch what this step reads; `speaker` is the module that `generate` calls."""
-    reads = shared["reads"]
-    vectors, errors = collect(
-        model, reads["plan"], watch.where, reads["n_slots"], shared["options"]["max_bytes"]
-    )
-    streams = site_streams(model, vectors, reads["slots"], reads["heads"])
-    watch.see(streams, errors, model_logits(speaker.output))
+    def trimmed(self) -> dict[str, Tensor]:
+        """Return the arrays of the tokens that were recorded; empty before the first step."""
+        if not self.n_recorded:
+            return {}
+        return trim_buffers(self.arrays, self.n_recorded)
 
 
-class _Criteria(StoppingCriteriaList):
-    """transformers' criteria, that tell a watch which of them end which rows."""
-
-    def __init__(self, criteria: Any, watch: GenerationRecorder) -> None:
-        list.__init__(self, criteria)  # a class that travels as source has no super()
-        self.watch = watch
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        ends = {
-            type(criterion).__name__: criterion(input_ids, scores, **kwargs) for criterion in self
-        }
-        done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        for hit in ends.values():
-            done = done | torch.as_tensor(hit, device=done.device)
-        self.watch.step(
-            input_ids,
-            {name: torch.as_tensor(hit).expand(len(done)).cpu() for name, hit in ends.items()},
-        )
-        return done
+def finish_reason(criteria: list[str]) -> str:
+    """Return why a row ends by the criteria that end it; "" where none does."""
+    for name, reason in FINISH_REASONS.items():
+        if name in criteria:
+            return reason
+    return "stop" if criteria else ""
 
 
-def logprobs_at(scores: Tensor, rows: Int[Tensor, " token"], ids: Int[Tensor, " token"]) -> Tensor:
-    """The log-probability of one id in each of some rows of scores."""
+def logprobs_at(
+    scores: Float[Tensor, "row vocab"], rows: Int[Tensor, " token"], ids: Int[Tensor, " token"]
+) -> Float[Tensor, " token"]:
+    """Return the log-probability of one id in each of some rows of scores, on the CPU."""
     logprobs = scores[rows.to(scores.device)].float().log_softmax(-1)
     return logprobs.gather(-1, ids[:, None].to(scores.device))[:, 0].cpu()

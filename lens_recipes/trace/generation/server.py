@@ -1,11 +1,12 @@
-"""The lens while a model writes on a server, into whose loop nobody may reach.
+"""Read the lens while a model writes on a server, into whose loop nobody may reach.
 
-There is no custom loop there: a server that runs untrusted code apart from its model takes none. But each step of the
-model begins with what the step before has sampled, and the result of `generate` tells the last token and, where they
-are not the model's own, the scores that were sampled from. So a step is reduced when the next one begins. Rows that
-have ended run on beside the others; why and where each ended is told by transformers' own criteria afterwards.
+A server that runs untrusted code apart from its model takes no loop of the caller's. But each step
+of the model begins with what the step before has sampled, and the result of `generate` tells the
+last token and, where they are not the model's own, the scores that were sampled from. A step is
+recorded when the next one begins. Rows that have ended run on beside the others; why and where each
+ended is told by transformers' own criteria afterwards.
 
-`overhear` runs where the model is, so it names only torch and functions that do the same.
+All of this runs where the model is; it names only torch and functions that do the same.
 """
 
 from __future__ import annotations
@@ -13,87 +14,115 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from lens_recipes.trace.buffers import trim_buffers
-from lens_recipes.trace.generation.recorder import (
-    GenerationRecorder,
-    logprobs_at,
-    read_step,
-    recorder_of,
-    synchronized_time,
-)
+from lens_recipes.trace.batch import split_inputs
+from lens_recipes.trace.generation.plan import GenerationBatch, GenerationPlan
+from lens_recipes.trace.generation.recorder import GenerationRecorder, logprobs_at
 
 
-def generate_on_server(
-    model: Any, shared: dict[str, Any], batch: dict[str, Any]
+def trace_generation_on_server(
+    model: Any, plan: GenerationPlan, batch: GenerationBatch
 ) -> dict[str, Tensor]:
-    """One batch, one trace of `generate`: the arrays that a watch keeps, and `seconds` (model, lens) `[step, 2]`."""
-    speaker = model.get(shared["speaker"]) if shared["speaker"] else model
-    seed = batch["seed"]
-    inside = any(
-        side == "in" and path in shared["blocks"] for _, side, path, *_ in shared["reads"]["plan"]
-    )
-    if inside and _is_apart(model):
-        raise ValueError(
-            "lens-recipes: this server runs your code apart from its model and gives it copies of what is read, also "
-            "of the cache beside this model's stream before a block. Read resid_post alone while it writes."
-        )
-    if seed is not None and _is_apart(model):
-        raise ValueError(
-            "lens-recipes: this server runs your code apart from its model, whose random numbers it cannot set: leave "
-            "out the seed, or generate greedily (do_sample=False)."
-        )
-    options = {
-        **shared["generate"],
-        "return_dict_in_generate": True,
-        "output_scores": shared["scores"],
-    }
-    if shared["stop"]:
-        options |= {"stop_strings": shared["stop"], "tokenizer": model.tokenizer}
-    watch = recorder_of(model, shared, batch)
-    heard: list[Tensor] = []
-    with torch.random.fork_rng(enabled=seed is not None), torch.inference_mode():
-        if seed is not None:
-            torch.manual_seed(seed)
+    """Run one batch in one trace of `generate`, and record each step.
+
+    Returns:
+        The arrays of a `GenerationRecorder`, and `seconds` (model, lens) `[step, 2]`.
+    """
+    check_server(model, plan, batch)
+    decoder = model.get(plan.decoder) if plan.decoder else model
+    listener = StepListener(GenerationRecorder(model, plan, batch))
+    prompts, options = split_inputs(batch.inputs)
+    options.update(generate_options(model, plan))
+    with torch.random.fork_rng(enabled=batch.seed is not None), torch.inference_mode():
+        if batch.seed is not None:
+            torch.manual_seed(batch.seed)
         with model.trace(fn="generate", **options) as tracer:
-            with tracer.invoke(**batch["inputs"]):
-                for _ in tracer.iter[: shared["n_steps"]]:
-                    _hear(watch, heard, speaker.inputs[1]["input_ids"])
-                    read_step(model, speaker, shared, watch)
+            for token_ids in prompts:
+                with tracer.invoke(input_ids=token_ids, attention_mask=torch.ones_like(token_ids)):
+                    pass
+            with tracer.invoke():  # sees all prompts, padded on the left
+                for _ in tracer.iter[: plan.n_steps]:
+                    listener.hear(decoder.inputs[1]["input_ids"])
+                    listener.recorder.read_step(decoder)
             with tracer.invoke():
                 result = tracer.result
-                _hear(watch, heard, result.sequences)
-                _hear_scores(watch, result.scores)
-    return {
-        **trim_buffers(watch.kept, watch.n_kept),
-        "seconds": torch.tensor(watch.seconds, dtype=torch.float64),
+                listener.hear(result.sequences)
+                listener.hear_scores(result.scores)
+    recorder = listener.recorder
+    seconds = torch.tensor(recorder.seconds, dtype=torch.float64)
+    return {**recorder.trimmed(), "seconds": seconds}
+
+
+def generate_options(model: Any, plan: GenerationPlan) -> dict[str, Any]:
+    """Return the arguments of `generate`, with what the recorder needs of its result."""
+    options = {
+        **plan.generate,
+        "return_dict_in_generate": True,
+        "output_scores": plan.keeps_scores,
     }
+    if plan.stop:
+        options["stop_strings"] = plan.stop
+        options["tokenizer"] = model.tokenizer
+    return options
 
 
-def _is_apart(model: Any) -> bool:
-    """Whether this code runs in another process than the model, where a module has no weights."""
+def check_server(model: Any, plan: GenerationPlan, batch: GenerationBatch) -> None:
+    """Stop before anything is computed where this server cannot do what is asked for."""
+    if plan.reads_before_a_block and runs_apart(model):
+        raise ValueError(
+            "lens-recipes: this server runs your code apart from its model and gives it copies of "
+            "what is read, also "
+            "of the cache beside this model's stream before a block. Read resid_post alone while "
+            "it writes."
+        )
+    if batch.seed is not None and runs_apart(model):
+        raise ValueError(
+            "lens-recipes: this server runs your code apart from its model, whose random numbers "
+            "it cannot set: leave "
+            "out the seed, or generate greedily (do_sample=False)."
+        )
+
+
+def runs_apart(model: Any) -> bool:
+    """Tell whether this code runs apart from the model, where a module has no weights."""
     return bool(next(model._module.parameters()).device.type == "meta")
 
 
-def _hear(watch: GenerationRecorder, heard: list[Tensor], ids: Tensor) -> None:
-    """What a step begins with: the prompts first, and later, in the last column, what the step before has sampled."""
-    if not heard:
-        heard.append(ids)
-        watch.started = synchronized_time(ids.device)
-    else:
-        heard[0] = torch.cat([heard[0], ids[:, -1:]], -1)
-        watch.scores = watch.logits[:, -1]
-        watch.step(heard[0], {})
+class StepListener:
+    """Joins the ids of a generation as its steps begin, and records the step before."""
 
+    def __init__(self, recorder: GenerationRecorder) -> None:
+        """Begin before the first step."""
+        self.recorder = recorder
+        self.token_ids: Tensor | None = None
 
-def _hear_scores(watch: GenerationRecorder, scores: Any) -> None:
-    """What was sampled from at each step, `[row, vocabulary]`; None where it is the logits."""
-    if scores is None:
-        return
-    kept, n = watch.kept, watch.n_kept
-    written = kept["generated"][:n].nonzero()[:, 0]
-    rows, ids = kept["row"][written], kept["next_id"][written]
-    steps = torch.arange(len(rows)) // len(watch.ends)
-    given = [logprobs_at(step, rows[steps == n], ids[steps == n]) for n, step in enumerate(scores)]
-    kept["sampler_logprob"][written] = torch.cat(given)
+    def hear(self, step_ids: Int[Tensor, "row column"]) -> None:
+        """Take what a step begins with: the prompts, or later what was sampled last."""
+        if self.token_ids is None:
+            self.token_ids = step_ids
+            self.recorder.start(step_ids.device)
+            return
+        self.token_ids = torch.cat([self.token_ids, step_ids[:, -1:]], -1)
+        reads = self.recorder.reads
+        if reads is not None:
+            self.recorder.record(self.token_ids, reads.logits[:, -1], {})
+
+    def hear_scores(self, scores: Any) -> None:
+        """Take what was sampled from at each step, `[row, vocab]`.
+
+        None where it is the model's own logits.
+        """
+        if scores is None:
+            return
+        recorder = self.recorder
+        arrays = recorder.arrays
+        written = arrays["generated"][: recorder.n_recorded].nonzero()[:, 0]
+        rows, ids = arrays["row"][written], arrays["next_id"][written]
+        steps = torch.arange(len(rows)) // len(recorder.finish_reasons)
+        logprobs = []
+        for step, step_scores in enumerate(scores):
+            of_step = steps == step
+            logprobs.append(logprobs_at(step_scores, rows[of_step], ids[of_step]))
+        arrays["sampler_logprob"][written] = torch.cat(logprobs)

@@ -1,4 +1,4 @@
-"""`heatmap()`: what each site predicts after each token."""
+"""`heatmap()`: the predictions of each site after each token."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.sites import Important, are_vectors
-from lens_recipes.views.figures.base.grid import Columns, _runs, _where, site_map
-from lens_recipes.views.figures.base.style import BORDER, LEGEND, expect, outline
+from lens_recipes.arrays.sites import Important, are_vectors, site_label
+from lens_recipes.views.figures.base.cells import hover_token
+from lens_recipes.views.figures.base.grid import Columns, SiteMap
+from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
+from lens_recipes.views.figures.base.style import LEGEND, check_result_kind
+from lens_recipes.views.figures.base.view import View
+
+TITLE = "Logit lens"
 
 
 def heatmap(
@@ -26,54 +31,95 @@ def heatmap(
     colors: str | None = None,
     title: str | None = None,
 ) -> go.Figure:
-    """Layers × tokens, coloured by one metric, with each layer's top-1 token written in its cell.
+    """Draw layers × tokens, coloured by one metric, with each layer's top-1 token in its cell.
 
-    The row on top is the model's own output. Outlined are the cells whose top-1 is already what the model answers.
-    Beyond 60 tokens the words leave the cells; the figure is as wide as its tokens need, up to 7500 pixels.
+    The row on top is the model's own output. An outline surrounds the cells whose top-1 is already
+    the model's answer. Beyond 60 tokens the words leave the cells. The figure is as wide as its
+    tokens need, up to 7500 pixels.
 
     Args:
-        result: Any lens result; one prompt of it is shown.
-        metric, of: What is coloured, and whose it is, as for `metric_values`: "prob", "logprob", "rank",
-            "entropy", "kl", "loss", "logit" or "logit_diff"; and None, "next", "final", a target or a tracked token, or
-            a pair of targets.
+        result: Any lens result; the figure shows one of its prompts.
+        metric, of: What is coloured, and of which token, as for `metric_values`: "prob", "logprob",
+            "rank", "entropy", "kl", "loss", "logit" or "logit_diff"; and None, "next", "final", a
+            target or a tracked token, or a pair of targets.
         prompt: Which prompt.
-        stride: Show every n-th layer, counted from the last, which is always there. None: about 40 rows, or all of
-            the `sites` that were named.
-        sites: Which rows. None for all, or indices into `result.sites`, or what `result.important()` gives.
-        component: None for all, or only the rows of this one, "attn_out" for one.
-        colors: Another of plotly's colour scales, by name: a sequential one, for "logit_diff" a diverging one.
+        stride: Show every n-th layer, counted from the last, which is always shown. None: about 40
+            rows, or all of the `sites` that were named.
+        sites: Which rows. None for all, or indices into `result.sites`, or the return value of
+            `result.important()`.
+        component: None for all, or only the rows of this one, such as "attn_out".
+        colors: Another of plotly's colour scales, by name: a sequential one, or a diverging one for
+            "logit_diff".
         title: Replaces the figure's own.
 
     Raises:
-        ValueError: an unknown metric, a metric that does not go with `of` or `colors`, or a target, site or component
-            that the result does not hold.
+        ValueError: an unknown metric, a metric that does not go with `of` or `colors`, or a target,
+            site or component that the result does not hold.
 
     Example:
         >>> heatmap(result, metric="rank", of=" Paris").show()
         >>> heatmap(result, sites=result.important("kl_drop", 1.0)).show()
     """
-    expect(LensArrays, result)
-    one = result[prompt]
-    vectors = are_vectors(one.sites)  # have a name, but no position
-    columns = Columns(
-        range(len(one.tokens)),
-        one.tokens.text,
-        None if vectors else one.tokens.position.tolist(),
-        "vector" if vectors else "input token (a cell shows what is predicted to come after it)",
-        partial(_where, one),
+    check_result_kind(LensArrays, result)
+    single = result[prompt]
+    view = View(
+        metric=metric,
+        of=of,
+        stride=stride,
+        sites=sites,
+        component=component,
+        colors=colors,
+        title=title,
     )
-    figure, rows = site_map(
-        one, columns, "Logit lens", metric=metric, of=of, stride=stride, sites=sites, component=component,
-        colors=colors, title=title, output=not vectors,
-    )  # fmt: skip
-    if vectors:
-        return figure
-    runs = list(_runs(one.final_ranks[rows] == 0))
-    height = figure.layout.height
-    figure.add_traces(outline(runs, "top-1 is what the model answers", width=1))
-    figure.update_layout(legend=LEGEND, margin_t=110, height=height + 20)
-    figure.update_xaxes(
-        range=[-0.5 - BORDER, len(one.tokens) - 0.5 + BORDER]
-    )  # lines would add a margin of their own
-    figure.update_yaxes(range=[-0.5 - 2 * BORDER, len(rows) + 0.5])
+    if are_vectors(single.sites):
+        return SiteMap(single, view, _vector_columns(single)).figure(TITLE)
+    site_map = SiteMap(single, view, _token_columns(single), with_output=True)
+    figure = site_map.figure(TITLE)
+    _outline_answers(figure, site_map)
     return figure
+
+
+def _token_columns(single: LensArrays) -> Columns:
+    """Return a column for each token of a prompt."""
+    return Columns(
+        range(len(single.tokens)),
+        single.tokens.text,
+        single.tokens.position.tolist(),
+        "input token (a cell shows what is predicted to come after it)",
+        partial(_describe_place, single),
+    )
+
+
+def _describe_place(single: LensArrays, site_index: int, token: int) -> list[str]:
+    """Return the first lines of a cell's hover: site, position, input and next token."""
+    next_id = int(single.tokens.next_id[token])
+    next_token = "(the prompt ends here)"
+    if next_id >= 0:
+        next_token = hover_token(single.text(next_id))
+    return [
+        f"<b>{site_label(single.sites[site_index])}</b>, position {single.tokens.position[token]}",
+        f"input {hover_token(single.tokens.text[token])}",
+        f"next token {next_token}",
+    ]
+
+
+def _vector_columns(single: LensArrays) -> Columns:
+    """Return a column for each vector, which has a name but no position."""
+
+    def describe(site_index: int, token: int) -> list[str]:
+        """Return the first line of a cell's hover: the name of the vector."""
+        return [f"<b>vector {hover_token(single.tokens.text[token])}</b>"]
+
+    return Columns(range(len(single.tokens)), single.tokens.text, None, "vector", describe)
+
+
+def _outline_answers(figure: go.Figure, site_map: SiteMap) -> None:
+    """Outline the cells whose top-1 is the model's own answer, and make room for the legend."""
+    answers = site_map.single.final_ranks[site_map.rows] == 0
+    n_rows, n_columns = answers.shape
+    outlines = outline_traces(find_runs(answers), "top-1 is what the model answers", width=1)
+    figure.add_traces(outlines)
+    figure.update_layout(legend=LEGEND, margin_t=110, height=figure.layout.height + 20)
+    # The ranges are set because plotly would add a margin for the lines.
+    figure.update_xaxes(range=[-0.5 - BORDER, n_columns - 0.5 + BORDER])
+    figure.update_yaxes(range=[-0.5 - 2 * BORDER, n_rows + 0.5])

@@ -1,10 +1,12 @@
-"""`write_generation()`: a generation as a page."""
+"""Write a generation as a page, or as a folder with a page for each step."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from plotly.offline import get_plotlyjs
 
@@ -13,14 +15,23 @@ from lens_recipes.arrays.generation import Step
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import plotly_safe
 from lens_recipes.errors import LensError
-from lens_recipes.views.figures.generation.heatmap import INDEX, generation_heatmap
-from lens_recipes.views.figures.generation.steps import WHICH, StepViews, written_steps
-from lens_recipes.views.files import atomic_file
-from lens_recipes.views.pages.html import PLOTLY, embedded_figure, fact_list, links, page
+from lens_recipes.views.figures.generation.heatmap import generation_heatmap
+from lens_recipes.views.figures.generation.steps import StepViews
+from lens_recipes.views.figures.generation.written import written_steps
+from lens_recipes.views.files.atomic import atomic_file
+from lens_recipes.views.pages.html import (
+    PLOTLY_FILE,
+    Fact,
+    Link,
+    embedded_figure,
+    fact_list,
+    link_list,
+    page,
+)
 
-STEP_PAGE = re.compile(r"step-\d{4,}\.html")
+INDEX = "index.html"
 
-HEADINGS = ("All layers", "Important layers")
+STEP_FILE = re.compile(r"step-\d{4,}\.html")
 
 FINISH = {
     "eos": "the model ended its text",
@@ -31,17 +42,15 @@ FINISH = {
 }
 
 
-# -- the page ----------------------------------------------------------
-
-
 def write_generation(result: LensArrays, path: str | os.PathLike[str], *, prompt: int = 0) -> None:
-    """Write what a model wrote after one prompt and the figures of it; no network is needed to read them.
+    """Write what a model wrote after one prompt, and its figures: pages that need no network.
 
     Args:
         result: What `generate_lens` gives.
-        path: A name in .html is one file with all of it: the text, `generation_heatmap`, and `generation_steps` for all
-            and for the important layers. Any other is a folder, made where there is none: `index.html`, which is there
-            only when all is, and a page for each step; pages of an earlier writing are replaced.
+        path: A name in .html is one file with everything: the text, `generation_heatmap`, and
+            `generation_steps` for all and for the important layers. Any other is a folder, made
+            where there is none: a page for each step, and `index.html`, which is there only when
+            everything else is. Pages of an earlier writing are replaced.
         prompt: Which prompt.
 
     Raises:
@@ -52,66 +61,118 @@ def write_generation(result: LensArrays, path: str | os.PathLike[str], *, prompt
         >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
         >>> write_generation(result, "capital.html")
     """
-    one, steps = written_steps(result, prompt)
-    name = f"The lens while {one.provenance.get('model', 'the model')} writes"
-    head = [fact_list(_facts(one, steps)), embedded_figure(generation_heatmap(one), "heatmap")]
-    views = {heading: StepViews(one, which) for heading, which in zip(HEADINGS, WHICH, strict=True)}
+    single, steps = written_steps(result, prompt)
+    model_name = single.provenance.get("model", "the model")
+    pages = GenerationPages(
+        title=f"The lens while {model_name} writes",
+        steps=steps,
+        facts=fact_list(generation_facts(single, steps)),
+        heatmap=embedded_figure(generation_heatmap(single), "heatmap"),
+        sections=[
+            Section("All layers", StepViews(single, "all")),
+            Section("Important layers", StepViews(single, "important")),
+        ],
+    )
     path = Path(path)
     if path.suffix.lower() in (".html", ".htm"):
-        sliders = [
-            f"<h2>{heading}</h2>\n{embedded_figure(view.slider(), view.which)}"
-            for heading, view in views.items()
-        ]
-        _write(path, page(name, [*head, *sliders], inline=True))
-        return
+        write_one_page(pages, path)
+    else:
+        write_folder(pages, path)
+
+
+class Section(NamedTuple):
+    """A heading, and the figures of all steps below it."""
+
+    heading: str
+    views: StepViews
+
+    def slider(self) -> str:
+        """Return the HTML of all steps, one at a time."""
+        return f"<h2>{self.heading}</h2>\n{embedded_figure(self.views.slider(), self.views.which)}"
+
+    def step(self, index: int) -> str:
+        """Return the HTML of one step."""
+        figure = self.views.step(index)
+        return f"<h2>{self.heading}</h2>\n{embedded_figure(figure, self.views.which)}"
+
+
+class GenerationPages(NamedTuple):
+    """What the pages of a generation are made of; `facts` and `heatmap` are HTML."""
+
+    title: str
+    steps: list[Step]
+    facts: str
+    heatmap: str
+    sections: list[Section]
+
+
+def write_one_page(pages: GenerationPages, path: Path) -> None:
+    """Write everything into one file."""
+    sliders = [section.slider() for section in pages.sections]
+    fragments = [pages.facts, pages.heatmap, *sliders]
+    write_text(path, page(pages.title, fragments, inline=True))
+
+
+def write_folder(pages: GenerationPages, folder: Path) -> None:
+    """Write plotly.js, a page for each step, and the index, which is there only when all is."""
+    empty_folder(folder)
+    write_text(folder / PLOTLY_FILE, get_plotlyjs())
+    links = []
+    for number, step in enumerate(pages.steps, start=1):
+        links.append(Link(f"step-{number:04d}.html", f"{number} {plotly_safe(step.wrote, 16)}"))
+    for index, link in enumerate(links):
+        fragments = [link_list(neighbours(links, index))]
+        fragments += [section.step(index) for section in pages.sections]
+        title = f"Step {index + 1} of {len(links)}"
+        write_text(folder / link.address, page(title, fragments, inline=False))
+    fragments = [pages.facts, "<h2>Steps</h2>", link_list(links), pages.heatmap]
+    write_text(folder / INDEX, page(pages.title, fragments, inline=False))
+
+
+def empty_folder(folder: Path) -> None:
+    """Make the folder, or remove the pages of an earlier writing from it."""
     try:
-        path.mkdir(exist_ok=True)
-        for old in path.iterdir():
-            if old.name == INDEX or STEP_PAGE.fullmatch(old.name):
-                old.unlink()
+        folder.mkdir(exist_ok=True)
+        for file in folder.iterdir():
+            if file.name == INDEX or STEP_FILE.fullmatch(file.name):
+                file.unlink()
     except OSError as error:
-        raise LensError(f"cannot write {str(path)!r}: {error.strerror or error}.") from error
-    _write(path / PLOTLY, get_plotlyjs())
-    files = [f"step-{n:04d}.html" for n in range(1, len(steps) + 1)]
-    words = [f"{n} {plotly_safe(step.wrote, 16)}" for n, step in enumerate(steps, 1)]
-    for n, file in enumerate(files):
-        beside = [
-            (way, i) for way, i in (("previous", n - 1), ("next", n + 1)) if 0 <= i < len(files)
-        ]
-        around = links(
-            [(INDEX, "all steps"), *((files[i], f"{way}: {words[i]}") for way, i in beside)]
-        )
-        pictures = [
-            f"<h2>{heading}</h2>\n{embedded_figure(view.step(n), view.which)}"
-            for heading, view in views.items()
-        ]
-        _write(
-            path / file, page(f"Step {n + 1} of {len(files)}", [around, *pictures], inline=False)
-        )
-    everything = [head[0], "<h2>Steps</h2>", links(zip(files, words, strict=True)), head[1]]
-    _write(path / INDEX, page(name, everything, inline=False))
+        raise LensError(f"cannot write {str(folder)!r}: {error.strerror or error}.") from error
 
 
-def _facts(one: LensArrays, steps: list[Step]) -> dict[str, str]:
-    """What the page says in words."""
-    # A part of a generation, as `on_step` gets it, has no response.
-    response = (
-        one.responses[0]
-        if one.responses
-        else Response("".join(step.wrote for step in steps), "unknown")
-    )
-    why = f" ({FINISH[response.finish]})" if response.finish in FINISH else ""
-    proof = (
-        one.provenance.get("certificate", "none") if one.certificate is None else one.certificate
-    )
-    return {
-        "prompt": one.prompts[0],
-        "response": response.text,
-        "end": f"{response.finish}{why}, after {len(steps)} token{'' if len(steps) == 1 else 's'}",
-        "certificate": "\n".join([str(proof), *([one.mark] if one.mark else [])]),
-    }
+def neighbours(links: list[Link], index: int) -> Iterable[Link]:
+    """Yield the links from one step: to the index, to the step before, and to the step after."""
+    yield Link(INDEX, "all steps")
+    if index > 0:
+        before = links[index - 1]
+        yield Link(before.address, f"previous: {before.words}")
+    if index + 1 < len(links):
+        after = links[index + 1]
+        yield Link(after.address, f"next: {after.words}")
 
 
-def _write(path: Path, text: str) -> None:
+def generation_facts(single: LensArrays, steps: list[Step]) -> list[Fact]:
+    """Return what the page says in words about one prompt."""
+    if single.responses:
+        response = single.responses[0]
+    else:  # a part of a generation, as `on_step` gets it
+        response = Response("".join(step.wrote for step in steps), "unknown")
+    reason = ""
+    if response.finish in FINISH:
+        reason = f" ({FINISH[response.finish]})"
+    tokens = "token" if len(steps) == 1 else "tokens"
+    certificate = [str(single.certificate or single.provenance.get("certificate", "none"))]
+    if single.mark:
+        certificate.append(single.mark)
+    return [
+        Fact("prompt", single.prompts[0]),
+        Fact("response", response.text),
+        Fact("end", f"{response.finish}{reason}, after {len(steps)} {tokens}"),
+        Fact("certificate", "\n".join(certificate)),
+    ]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, all of it or nothing."""
     with atomic_file(path) as scratch:
         scratch.write_text(text, encoding="utf-8")

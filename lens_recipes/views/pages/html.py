@@ -1,4 +1,7 @@
-"""Web pages that need nothing else: no network, and no text on them acts as HTML. The templates lie in `web/`."""
+"""Build web pages that need no network, and on which no text acts as HTML.
+
+The templates lie in `web/`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -15,75 +18,100 @@ from plotly.offline import get_plotlyjs
 
 from lens_recipes.arrays.text import escape_page_text, escape_plotly
 
-PLOTLY = "plotly.min.js"
+PLOTLY_FILE = "plotly.min.js"
 
 # No request leaves a page, whatever is on it.
 POLICY = (
-    "connect-src 'none'; img-src data: blob:; font-src 'none'; media-src 'none'; frame-src 'none'; object-src 'none'; "
-    "form-action 'none'; base-uri 'none'"
+    "connect-src 'none'; img-src data: blob:; font-src 'none'; media-src 'none'; "
+    "frame-src 'none'; object-src 'none'; form-action 'none'; base-uri 'none'"
 )
 
 
-def page(title: str, pieces: Iterable[str], *, inline: bool) -> str:
-    """A page of figures, as HTML.
+class Fact(NamedTuple):
+    """A name, and the text beside it."""
 
-    Its policy says nothing of scripts: plotly's own are on it, and on a disk 'self' is not the file beside it.
+    name: str
+    text: str
+
+
+class Link(NamedTuple):
+    """The address of a page in the same folder, and the words of the link, safe as HTML."""
+
+    address: str
+    words: str
+
+
+# -- pages -------------------------------------------------------------
+
+
+def page(title: str, fragments: Iterable[str], *, inline: bool) -> str:
+    """Return a page of figures as HTML.
+
+    Its policy does not mention scripts: plotly's own are on it, and for a file on a disk 'self' is
+    not the file beside it.
 
     Args:
-        title: As it is to be read.
-        pieces: HTML.
-        inline: Whether plotly.js is on the page, or in the file `PLOTLY` beside it.
+        title: The title, as it is to be read.
+        fragments: The HTML of the page.
+        inline: Whether plotly.js is on the page, or in `PLOTLY_FILE` beside it.
     """
+    plotly, plotly_file = Markup(""), PLOTLY_FILE
+    if inline:
+        plotly, plotly_file = Markup(get_plotlyjs()), ""
     return template("figures.html.j2").render(
         title=Markup(escape_plotly(title)),
         policy=Markup(POLICY),
-        plotly=Markup(get_plotlyjs()) if inline else "",
-        plotly_file="" if inline else PLOTLY,
-        pieces=[Markup(piece) for piece in pieces],
-    )  # fmt: skip
+        plotly=plotly,
+        plotly_file=plotly_file,
+        fragments=[Markup(fragment) for fragment in fragments],
+    )
 
 
-def script_page(name: str, code: str, **words: Any) -> str:
-    """A page with plotly.js and one script of ours, as HTML; by its policy nothing else runs on it or is asked for.
+def script_page(template_name: str, script_name: str, **values: Any) -> str:
+    """Return a page with plotly.js and one script of ours as HTML.
+
+    By its policy nothing else runs on it, and no request leaves it.
 
     Args:
-        name: A template of `web/`, which extends `page.html.j2`.
-        code: A script of `web/`.
-        words: What else the template says; a `str` is escaped.
+        template_name: A template of `web/` that extends `page.html.j2`.
+        script_name: A script of `web/`.
+        values: What else the template needs; a `str` is escaped.
     """
-    ours, plotly = script(code), get_plotlyjs()
-    hashes = " ".join(f"'sha256-{_hash(text)}'" for text in (plotly, ours))
+    script, plotly = web_file(script_name), get_plotlyjs()
+    hashes = " ".join(f"'sha256-{sha256(text)}'" for text in (plotly, script))
     policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; {POLICY}"
-    return template(name).render(
-        policy=Markup(policy), plotly=Markup(plotly), script=Markup(ours), **words
-    )  # fmt: skip
+    return template(template_name).render(
+        policy=Markup(policy), plotly=Markup(plotly), script=Markup(script), **values
+    )
 
 
-def _hash(text: str) -> str:
+def sha256(text: str) -> str:
+    """Return the hash of a script as a policy names it, in base64."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def figure_json(text: str) -> Markup:
-    """Any text for a page, as it was written: spaces and lines kept, control characters by number."""
+# -- fragments ---------------------------------------------------------
+
+
+def page_text(text: str) -> Markup:
+    """Return any text as HTML that shows it as it was written, control characters by number."""
     return Markup(escape_page_text(text))
 
 
-def fact_list(texts: dict[str, str]) -> str:
-    """Names and what is to be read beside them, as it was written."""
-    return _piece("facts", [(name, figure_json(text)) for name, text in texts.items()])
+def fact_list(facts: Iterable[Fact]) -> str:
+    """Return facts as an HTML list."""
+    escaped = [(fact.name, page_text(fact.text)) for fact in facts]
+    return fragment_macros().facts(escaped)
 
 
-def links(targets: Iterable[tuple[str, str]]) -> str:
-    """(address, inert text) of pages in the same folder."""
-    return _piece("links", [(address, Markup(text)) for address, text in targets])
-
-
-def _piece(name: str, items: list[Any]) -> str:
-    return getattr(template("pieces.html.j2").module, name)(items)
+def link_list(links: Iterable[Link]) -> str:
+    """Return links as HTML."""
+    safe = [(link.address, Markup(link.words)) for link in links]
+    return fragment_macros().links(safe)
 
 
 def embedded_figure(figure: go.Figure, name: str) -> str:
-    """A figure that stays as it is until it is touched; `name` is its own on the page."""
+    """Return a figure as HTML, still until it is touched; `name` is its id on the page."""
     drawn = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
@@ -94,21 +122,37 @@ def embedded_figure(figure: go.Figure, name: str) -> str:
     return f'<div class="figure">{drawn}</div>'
 
 
-@cache
-def _templates() -> Environment:
-    loader = PackageLoader(__package__, "web")
-    return Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
-    )
+# -- files of web/ -----------------------------------------------------
 
 
 def template(name: str) -> Template:
-    """A file of `web/`, to be filled in."""
-    return _templates().get_template(name)
+    """Return a template."""
+    return environment().get_template(name)
 
 
-def script(name: str) -> str:
-    """A file of `web/` as it is."""
-    loader = _templates().loader
-    assert loader is not None
-    return loader.get_source(_templates(), name)[0]
+def fragment_macros() -> Any:
+    """Return the macros of `fragments.html.j2`, by name."""
+    return template("fragments.html.j2").module
+
+
+def web_file(name: str) -> str:
+    """Return the text of a file as it is."""
+    text, _, _ = web_loader().get_source(environment(), name)
+    return text
+
+
+@cache
+def environment() -> Environment:
+    """Return what fills in the templates, and fails where a value is missing."""
+    return Environment(
+        loader=web_loader(),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+
+
+@cache
+def web_loader() -> PackageLoader:
+    """Return what reads the files."""
+    return PackageLoader(__package__, "web")

@@ -1,9 +1,9 @@
-"""How a result shows itself in a notebook: its summary, and a table small enough to be kept in the file."""
+"""Show a result in a notebook: its summary, and a table small enough to be kept in the file."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,136 +12,190 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import DIVERGING, METRICS
 from lens_recipes.arrays.sites import UNORDERED, are_vectors, main_component, site_label
 from lens_recipes.arrays.text import escape_terminal, visible_token
-from lens_recipes.views.figures.base.color import contrast_color, hexadecimal
+from lens_recipes.views.figures.base.contrast import contrast_color, hexadecimal
 from lens_recipes.views.pages.html import template
-from lens_recipes.views.summary import attribution_summary, lens_summary
+from lens_recipes.views.summaries.attribution import attribution_summary
+from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.words import after_token, part_name, probability, signed
 
-ROWS, COLUMNS, BARS = 12, 12, 10  # at most
+MAX_ROWS, MAX_COLUMNS, MAX_BARS = 12, 12, 10
 
-BAR = 160  # pixels, the longest
-
-UNKNOWN = "#9a9a9a"  # under a cell whose probability is not a number
+UNKNOWN_COLOR = "#9a9a9a"  # below a cell whose probability is not a number
 
 
 def lens_html(result: LensArrays) -> str:
-    """Summary, and every n-th layer × the last tokens of the first prompt, coloured by the top token's probability."""
-    return _filled(result, lens_summary(result), map=_map(result), bars=None)
+    """Return the summary and a map of the first prompt: every n-th layer by its last tokens."""
+    return fill_template(result, lens_summary(result), token_map=token_map(result))
 
 
 def attribution_html(result: AttributionArrays) -> str:
-    """Summary, and the largest parts of the first prompt's first target as bars to both sides."""
-    return _filled(result, attribution_summary(result), map=None, bars=_bars(result[0]))
+    """Return the summary and the largest parts of the first prompt's first target as bars."""
+    return fill_template(result, attribution_summary(result), chart=bar_chart(result[0]))
 
 
-def _filled(result: LensArrays | AttributionArrays, summary: str, **tables: Any) -> str:
-    certificate = result.certificate
+def fill_template(
+    result: LensArrays | AttributionArrays,
+    summary: str,
+    *,
+    token_map: TokenMap | None = None,
+    chart: BarChart | None = None,
+) -> str:
+    """Return the HTML of a summary, a table and the certificate."""
+    certificate = ""
+    if result.certificate is not None and result.certificate.passed:
+        certificate = str(result.certificate)
     return template("notebook.html.j2").render(
         mark=result.mark,
         summary=escape_terminal(summary),
-        proof=str(certificate) if certificate is not None and certificate.passed else "",
-        **tables,
+        certificate=certificate,
+        map=token_map,
+        chart=chart,
     )
 
 
 # -- a lens ------------------------------------------------------------
 
 
-def _map(result: LensArrays) -> dict[str, Any] | None:
-    one = result[0]
-    vectors = are_vectors(one.sites)
-    every = range(len(one.tokens))
-    tokens = every[:COLUMNS] if vectors else every[-COLUMNS:]
-    if not tokens:
+class Cell(NamedTuple):
+    """A top token, and the colours of its background and its letters."""
+
+    word: str
+    hover: str
+    background: str
+    ink: str
+    is_answer: bool
+
+
+class MapRow(NamedTuple):
+    """The cells of a site."""
+
+    name: str
+    cells: list[Cell]
+
+
+class TokenMap(NamedTuple):
+    """The top tokens of some sites and tokens; `extent` says how many of how many."""
+
+    of_vectors: bool
+    columns: list[str]
+    rows: list[MapRow]
+    extent: str
+
+
+def token_map(result: LensArrays) -> TokenMap | None:
+    """Return the map of the first prompt, or None where no token was read."""
+    single = result[0]
+    n_tokens = len(single.tokens)
+    if n_tokens == 0:
         return None
-    main = main_component(one.sites)
-    sites = [s for s, site in enumerate(one.sites) if main in (None, site.component)]
-    stride = (
-        1 if main is None or main in UNORDERED else math.ceil(len(sites) / ROWS)
-    )  # those follow no order
-    kept = sites[::-stride][:ROWS]  # the last first, as in the heatmap
-    shown = _some(len(tokens), len(every), "vector" if vectors else "token")
+    vectors = are_vectors(single.sites)
+    tokens = range(n_tokens)[-MAX_COLUMNS:]
+    if vectors:
+        tokens = range(n_tokens)[:MAX_COLUMNS]
+    main = main_component(single.sites)
+    main_sites = [
+        index for index, site in enumerate(single.sites) if main in (None, site.component)
+    ]
+    stride = math.ceil(len(main_sites) / MAX_ROWS)
+    if main is None or main in UNORDERED:  # no order to leave every second one out of
+        stride = 1
+    shown_sites = main_sites[::-stride][:MAX_ROWS]  # the last first, as in the heatmap
+    extent = [some_of(len(tokens), n_tokens, "vector" if vectors else "token")]
     if not vectors:
-        shown = (
-            f"{_some(len(kept), len(sites), 'layer' if main == 'resid_post' else 'site')}, {shown}"
-        )
+        row_name = "layer" if main == "resid_post" else "site"
+        extent.insert(0, some_of(len(shown_sites), len(main_sites), row_name))
     if len(result) > 1:
-        shown += f", prompt 0 of {len(result)}"
-    meant = (
-        "the token that a vector says most"
-        if vectors
-        else "the top token to come after the one above it"
+        extent.append(f"prompt 0 of {len(result)}")
+    rows = []
+    for site in shown_sites:
+        cells = [map_cell(single, site, token) for token in tokens]
+        rows.append(MapRow(site_label(single.sites[site]), cells))
+    columns = [visible_token(single.tokens.text[token]) for token in tokens]
+    return TokenMap(vectors, columns, rows, ", ".join(extent))
+
+
+def map_cell(single: LensArrays, site: int, token: int) -> Cell:
+    """Return the cell of one site and token."""
+    ids, logprobs = single.top_ids[site, token], single.top_logprobs[site, token]
+    hover = []
+    for token_id, logprob in zip(ids[:3], logprobs[:3], strict=True):
+        hover.append(f"{visible_token(single.text(token_id), 20)} {probability(logprob)}")
+    background = probability_color(float(np.exp(logprobs[0])))
+    return Cell(
+        word=visible_token(single.text(ids[0])),
+        hover=", ".join(hover),
+        background=background,
+        ink=contrast_color(background),
+        is_answer=bool(single.final_ranks[site, token] == 0),
     )
-    also = "" if vectors else "; bold is what the model answers"
-    return {
-        "corner": "vector" if vectors else "after",
-        "columns": [visible_token(one.tokens.text[t]) for t in tokens],
-        "rows": [
-            {"name": site_label(one.sites[s]), "cells": [_cell(one, s, t) for t in tokens]}
-            for s in kept
-        ],
-        "caption": f"{shown}. A cell is {meant}, the brighter the more probable{also}.",
-    }
 
 
-def _cell(one: LensArrays, s: int, t: int) -> dict[str, Any]:
-    tops = zip(one.top_ids[s, t, :3], one.top_logprobs[s, t], strict=False)
-    ground = _viridis(float(np.exp(one.top_logprobs[s, t, 0])))
-    return {
-        "word": visible_token(one.text(one.top_ids[s, t, 0])),
-        "hover": ", ".join(f"{visible_token(one.text(i), 20)} {probability(p)}" for i, p in tops),
-        "ground": ground,
-        "ink": contrast_color(ground),
-        "answer": one.final_ranks[s, t] == 0,
-    }
+def some_of(shown: int, count: int, name: str) -> str:
+    """Say how many things are shown: "10 of 30 layers", "3 layers"."""
+    if shown < count:
+        return f"{shown} of {count} {name}s"
+    return f"1 {name}" if shown == 1 else f"{shown} {name}s"
 
 
-def _some(n: int, all_of: int, name: str) -> str:
-    return f"{n} of {all_of} {name}s" if n < all_of else f"{n} {name}{'' if n == 1 else 's'}"
-
-
-def _viridis(p: float) -> str:
+def probability_color(probability: float) -> str:
+    """Return the colour of a probability as "#rrggbb"."""
     from plotly.colors import sample_colorscale
 
-    if not math.isfinite(p):
-        return UNKNOWN
-    (rgb,) = sample_colorscale(METRICS["prob"].colors, [min(p, 1)], colortype="tuple")
+    if not math.isfinite(probability):
+        return UNKNOWN_COLOR
+    scale = METRICS["prob"].colors
+    (rgb,) = sample_colorscale(scale, [min(probability, 1)], colortype="tuple")
     return hexadecimal(rgb)
 
 
 # -- an attribution ----------------------------------------------------
 
 
+class Bar(NamedTuple):
+    """A part: its value in logits, and the length of its bar as a share of the longest one."""
+
+    name: str
+    value: str
+    helps: bool
+    length: float
+    color: str
+
+
+class BarChart(NamedTuple):
+    """The largest parts, the sum of the others, and the total of one target after one token."""
+
+    bars: list[Bar]
+    target: str
+    place: str
+    n_targets: int
+
+
 @np.errstate(invalid="ignore")  # ∞ − ∞ is shown as what it is
-def _bars(one: AttributionArrays) -> dict[str, Any] | None:
-    token, n_targets = len(one.tokens) - 1, one.target_ids.shape[1]
-    if token < 0 or not n_targets:
+def bar_chart(single: AttributionArrays) -> BarChart | None:
+    """Return the parts of the first target after the last token, or None where there are none."""
+    token = len(single.tokens) - 1
+    n_targets = single.target_ids.shape[1]
+    if token < 0 or n_targets == 0:
         return None
-    values = one.values[:, token, 0]
+    values = single.values[:, token, 0]
     order = by_size(values)
-    largest, rest = order[:BARS], order[BARS:]
+    largest, others = order[:MAX_BARS], order[MAX_BARS:]
     longest = float(np.max(np.abs(values), where=np.isfinite(values), initial=1e-6))
-    rows = [_bar(part_name(one, one.parts[p]), float(values[p]), longest) for p in largest]
-    if rest:
-        rows.append(_bar(f"all the others ({len(rest)})", float(values[rest].sum()), math.inf))
-    rows.append(_bar("total", float(one.total[token, 0]), math.inf))
-    return {
-        "rows": rows,
-        "width": BAR,
-        "target": one.target_name(),
-        "where": after_token(one, token),
-        "more": f"; target 0 of {n_targets}" if n_targets > 1 else "",
-    }
+    bars = []
+    for part in largest:
+        bars.append(value_bar(part_name(single, single.parts[part]), float(values[part]), longest))
+    if others:
+        others_name = f"all the others ({len(others)})"
+        bars.append(value_bar(others_name, float(values[others].sum()), math.inf))
+    bars.append(value_bar("total", float(single.total[token, 0]), math.inf))
+    return BarChart(bars, single.target_name(), after_token(single, token), n_targets)
 
 
-def _bar(name: str, value: float, longest: float) -> dict[str, Any]:
-    """One row of the table, with no bar where the value is no length, or `longest` is infinite."""
-    return {
-        "name": name,
-        "value": signed(value),
-        "side": "left"
-        if value > 0
-        else "right",  # on which it is aligned: what helps grows to the right
-        "width": round(BAR * abs(value) / longest) if math.isfinite(value) else 0,
-        "color": DIVERGING[-1 if value > 0 else 0][1],
-    }
+def value_bar(name: str, value: float, longest: float) -> Bar:
+    """Return a bar, of length 0 where the value is not finite or `longest` is infinite."""
+    length = 0.0
+    if math.isfinite(value):
+        length = abs(value) / longest
+    helps = value > 0
+    _, color = DIVERGING[-1] if helps else DIVERGING[0]
+    return Bar(name, signed(value), helps, length, str(color))

@@ -1,13 +1,15 @@
-"""A result as a table: `table()` and `render()`, one door for lens results and attributions, in every format."""
+"""Which part of a result a table shows, in whatever format: prompts, token, sites, predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import (
     Important,
@@ -16,41 +18,57 @@ from lens_recipes.arrays.sites import (
     thinned_sites,
     token_index,
 )
-from lens_recipes.views.words import side_by_side
+from lens_recipes.views.groups import side_by_side
+from lens_recipes.views.words import quantity
 
-FORMATS = ("text", "markdown", "tsv")
+PROMPTS_SHOWN = 3  # unless the caller asks for one
 
-PROMPTS_SHOWN = 3  # unless one is asked for
+PREDICTIONS_SHOWN = 5  # of each site, where the components do not stand side by side
+
+PARTS_SHOWN = 10  # of each target of an attribution
 
 
-class Selection(NamedTuple):
-    """What a table shows: which prompts, after which of the tokens read, how many predictions or parts, which sites.
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a result a table shows.
 
-    `named` is how many sites there are without a stride, `sites` what they are called in words.
+    Attributes:
+        prompts: Numbers of the prompts. A text shows the first `PROMPTS_SHOWN` of them.
+        position: Which of the tokens that were read of each prompt; −1 is the last.
+        show_top: Predictions of each site; of an attribution, parts of each target.
+        site_indices: Which sites have a row; empty for an attribution.
+        site_count: How many sites there are without a stride.
+        site_noun: What a note calls the sites: "layers" or "sites".
     """
 
     prompts: list[int]
     position: int
     show_top: int
-    rows: list[int]
-    named: int
-    sites: str
+    site_indices: list[int] = field(default_factory=list)
+    site_count: int = 0
+    site_noun: str = "sites"
 
     @property
-    def more(self) -> str:
-        """What is to be said of the prompts that are left out; empty for none."""
-        left = len(self.prompts) - PROMPTS_SHOWN
-        return (
-            f"… and {left} more prompt{'' if left == 1 else 's'}: prompt={PROMPTS_SHOWN} is the next"
-            * (left > 0)
-        )
+    def prompts_note(self) -> str:
+        """Say how many prompts are left out; empty for none.
 
-    @property
-    def thinned(self) -> str:
-        """The same of the sites."""
-        if len(self.rows) == self.named:
+        Example: "… and 2 more prompts: prompt=3 is the next".
+        """
+        left_out = len(self.prompts) - PROMPTS_SHOWN
+        if left_out <= 0:
             return ""
-        return f"{len(self.rows)} of {self.named} {self.sites}, counted from the last; stride=1 shows all"
+        return f"… and {quantity(left_out, 'more prompt')}: prompt={PROMPTS_SHOWN} is the next"
+
+    @property
+    def sites_note(self) -> str:
+        """Say which sites a stride left out; empty for none.
+
+        Example: "4 of 12 layers, counted from the last; stride=1 shows all".
+        """
+        if len(self.site_indices) == self.site_count:
+            return ""
+        shown = f"{len(self.site_indices)} of {self.site_count} {self.site_noun}"
+        return f"{shown}, counted from the last; stride=1 shows all"
 
 
 def select(
@@ -62,41 +80,71 @@ def select(
     component: str | None = None,
     stride: int | None = None,
 ) -> Selection:
-    prompts = list(range(len(result)))
-    if prompt is not None:
-        if not isinstance(prompt, int | np.integer) or not -len(result) <= prompt < len(result):
-            raise ValueError(
-                f"prompt={prompt!r} is out of range: the result holds {len(result)}, counted from 0."
-            )
-        prompts = [prompts[prompt]]
+    """Return what the arguments of `table` select of a result.
+
+    Raises:
+        ValueError: An argument is out of range, or does not go with this kind of result.
+    """
+    prompts = _select_prompts(len(result), prompt)
     if show_top is not None and show_top < 1:
         raise ValueError(f"show_top={show_top} must be at least 1.")
     if isinstance(result, AttributionArrays):
-        options = {"sites": sites, "component": component, "stride": stride}
-        if unfit := [f"{name}={value!r}" for name, value in options.items() if value is not None]:
-            raise ValueError(
-                f"{', '.join(unfit)}: an attribution has parts, not sites; show_top= says how many."
-            )
-        return Selection(prompts, position, show_top or 10, [], 0, "")
-    named = selected_sites(result.sites, sites, component)
-    rows = thinned_sites(result.sites, named, stride, named=sites is not None, layers_only=True)
-    there = [result.sites[s] for s in named]
-    top = min(show_top or (1 if len(side_by_side(there)) > 1 else 5), result.top_ids.shape[-1])
+        _refuse_site_options({"sites": sites, "component": component, "stride": stride})
+        return Selection(prompts, position, show_top or PARTS_SHOWN)
+    before_stride = selected_sites(result.sites, sites, component)
+    after_stride = thinned_sites(
+        result.sites, before_stride, stride, named=sites is not None, layers_only=True
+    )
+    shown_sites = [result.sites[index] for index in before_stride]
+    if show_top is None:
+        show_top = _default_predictions(shown_sites)
     return Selection(
         prompts,
         position,
-        top,
-        rows,
-        len(named),
-        "layers" if components(there) == ["resid_post"] else "sites",
+        show_top=min(show_top, result.top_ids.shape[-1]),
+        site_indices=after_stride,
+        site_count=len(before_stride),
+        site_noun="layers" if components(shown_sites) == ["resid_post"] else "sites",
     )
 
 
-# -- what every format says --------------------------------------------
+def selected_token(result: LensArrays | AttributionArrays, selection: Selection) -> int | None:
+    """Return the index of the token of one prompt that the table is about.
 
+    None stands for an attribution that read no token of this prompt.
 
-def selected_token(one: LensArrays | AttributionArrays, shown: Selection) -> int | None:
-    """The token of one prompt that the table is about, an index; None where an attribution read none of it."""
-    if isinstance(one, AttributionArrays) and not len(one.tokens):
+    Raises:
+        ValueError: `selection.position` is out of range.
+    """
+    if isinstance(result, AttributionArrays) and len(result.tokens) == 0:
         return None
-    return token_index(len(one.tokens), shown.position, "position")
+    return token_index(len(result.tokens), selection.position, "position")
+
+
+def _select_prompts(prompt_count: int, prompt: int | None) -> list[int]:
+    """Return the numbers of the prompts: all of them, or the one that is asked for."""
+    prompts = list(range(prompt_count))
+    if prompt is None:
+        return prompts
+    is_whole_number = isinstance(prompt, int | np.integer)
+    if not is_whole_number or not -prompt_count <= prompt < prompt_count:
+        raise ValueError(
+            f"prompt={prompt!r} is out of range: the result holds {prompt_count}, counted from 0."
+        )
+    return [prompts[prompt]]
+
+
+def _refuse_site_options(options: dict[str, Any]) -> None:
+    """Raise a ValueError for options that select sites: an attribution has none."""
+    unfit = [f"{name}={value!r}" for name, value in options.items() if value is not None]
+    if unfit:
+        raise ValueError(
+            f"{', '.join(unfit)}: an attribution has parts, not sites; show_top= says how many."
+        )
+
+
+def _default_predictions(sites: list[Site]) -> int:
+    """Return how many predictions of each site fit: one where several components share a line."""
+    if len(side_by_side(sites)) > 1:
+        return 1
+    return PREDICTIONS_SHOWN

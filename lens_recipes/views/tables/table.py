@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
@@ -10,11 +10,17 @@ from rich.console import Console
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
-from lens_recipes.views.tables.grids import NARROWEST, WIDEST, console_text, string_console
-from lens_recipes.views.tables.markdown import markdown
-from lens_recipes.views.tables.selection import FORMATS, select
-from lens_recipes.views.tables.terminal import print_table
-from lens_recipes.views.tables.tsv import tsv
+from lens_recipes.views.tables.grids import NARROWEST
+from lens_recipes.views.tables.markdown.document import markdown_table
+from lens_recipes.views.tables.selection import Selection, select
+from lens_recipes.views.tables.terminal import print_table, text_table
+from lens_recipes.views.tables.tsv import tsv_table
+
+FORMATS: dict[str, Callable[[LensArrays | AttributionArrays, Selection], str]] = {
+    "text": text_table,
+    "markdown": markdown_table,
+    "tsv": tsv_table,
+}
 
 
 def table(
@@ -29,55 +35,71 @@ def table(
     format: str = "text",
     width: int | None = None,
 ) -> str:
-    """What each layer predicts after one token of each prompt; of an attribution, the parts that matter most there.
+    """Return what each layer predicts after one token of each prompt, as a table.
 
-    In a text, several components stand side by side, a layer's predictions one below the other; the other formats
-    have a row for each site. Vectors (`decode_vectors`) have a row each.
+    Of an attribution, the table has the parts that matter most after that token. Vectors
+    (`decode_vectors`) have a row each. In a text, several components stand side by side, a layer's
+    predictions one below the other; the other formats have a row for each site.
 
     Args:
         result: Any lens result or attribution.
         prompt: One prompt, by its number. None for the first three, in "tsv" for all.
-        position: Which of the prompt's selected tokens, an index into them; −1 is the last. (Vectors are all shown.)
-        show_top: Predictions per layer, with their probabilities: None for 5, or for 1 of each of several components.
-            Of an attribution, parts per target: None for 10.
+        position: Which of the prompt's selected tokens, an index into them; −1 is the last.
+            Vectors are all shown.
+        show_top: Predictions per layer, with their probabilities: None for 5, or for 1 of each of
+            several components. Of an attribution, parts per target: None for 10.
         sites: None for all, or indices into `result.sites`, or what `result.important()` gives.
         component: None for all, or only the sites of this one.
-        stride: Show every n-th layer, counted from the last, which is always there. None: about 40 layers, or all of
-            the `sites` that were named. A table that leaves layers out says so; "tsv" has the columns `site` and
-            `sites`, which one of how many.
-        format: "text"; "markdown", pipe tables for GitHub; or "tsv", one table with a header, in full precision.
-        width: Columns of a text, at least 40; no line is wider. It has fewer predictions, then shorter tokens, then
-            fewer columns, and says which are missing. None for 250.
+        stride: Show every n-th layer, counted from the last, which is always shown. None for about
+            40 layers, or for all of the `sites` that are named. A table that leaves layers out says
+            so; "tsv" has the columns `site` and `sites`: which one of how many.
+        format: "text"; "markdown", pipe tables for GitHub; or "tsv", one table with a header, in
+            full precision.
+        width: Columns of a text, at least 40; no line is wider. A narrow text has fewer
+            predictions, then shorter tokens, then fewer columns, and says which are missing. None
+            for 250.
+
+    Returns:
+        The table, without a line break at its end.
 
     Raises:
-        ValueError: an unknown format, or an argument that does not go with the format or the result.
+        ValueError: An unknown format, or an argument that does not go with the format or the
+            result.
 
     Example:
         >>> print(table(result, width=80))
         >>> Path("lens.md").write_text(table(result, format="markdown", stride=4))
     """
-    if format not in FORMATS:
-        raise ValueError(
-            f"format={format!r} is unknown: accepted are {', '.join(map(repr, FORMATS))}."
-        )
-    if width is not None and format != "text":
-        raise ValueError(
-            f'width={width} goes with format="text" only: leave it out for {format!r}.'
-        )
-    if width is not None and width < NARROWEST:
-        raise ValueError(
-            f"width={width} is too narrow for a table: it takes at least {NARROWEST} columns."
-        )
-    shown = select(result, prompt, position, show_top, sites, component, stride)
-    if format == "markdown":
-        return markdown(result, shown)
-    if format == "tsv":
-        return tsv(result, shown)
-    console = string_console(width or WIDEST)
-    print_table(result, console, shown)
-    return console_text(console)
+    _check_format(format, width)
+    selection = select(result, prompt, position, show_top, sites, component, stride)
+    if width is not None:  # only a text has one
+        return text_table(result, selection, width)
+    return FORMATS[format](result, selection)
 
 
 def render(result: LensArrays | AttributionArrays, console: Console, **options: Any) -> None:
-    """`table` as text on a rich console, as wide as that is, with colours where it has them."""
+    """Print `table` as text on a rich console, as wide as that is, with colours where it has them.
+
+    Args:
+        result: Any lens result or attribution.
+        console: Where the table goes.
+        options: Arguments of `table`, without `format` and `width`.
+    """
     print_table(result, console, select(result, **options))
+
+
+def _check_format(format: str, width: int | None) -> None:
+    """Raise a ValueError unless the format is known and the width goes with it."""
+    if format not in FORMATS:
+        accepted = ", ".join(map(repr, FORMATS))
+        raise ValueError(f"format={format!r} is unknown: accepted are {accepted}.")
+    if width is None:
+        return
+    if format != "text":
+        raise ValueError(
+            f'width={width} goes with format="text" only: leave it out for {format!r}.'
+        )
+    if width < NARROWEST:
+        raise ValueError(
+            f"width={width} is too narrow for a table: it takes at least {NARROWEST} columns."
+        )

@@ -1,4 +1,4 @@
-"""Print a table on a terminal, no line wider than it is."""
+"""A table as text: prompts with their grids below each other, no line wider than the console."""
 
 from __future__ import annotations
 
@@ -10,58 +10,94 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.tables.attribution import print_parts
-from lens_recipes.views.tables.grids import print_note, truncate
-from lens_recipes.views.tables.lens import one_token, print_vectors
+from lens_recipes.views.tables.grids import (
+    WIDEST,
+    console_text,
+    print_note,
+    string_console,
+    truncate,
+)
+from lens_recipes.views.tables.lens.predictions import print_predictions, print_vectors
 from lens_recipes.views.tables.selection import PROMPTS_SHOWN, Selection, selected_token
 from lens_recipes.views.words import about_token, certificate_line, prompt_end
 
-HEADING = 16  # columns: what is left of a prompt in fewer says nothing
+# Columns that a prompt needs beside the name of its token: fewer columns of a prompt say nothing.
+PROMPT_WIDTH = 16
+
+ALARM_STYLE = "bold red"
 
 
-def print_table(result: LensArrays | AttributionArrays, console: Console, shown: Selection) -> None:
-    """See `_table.table`."""
+def text_table(
+    result: LensArrays | AttributionArrays, selection: Selection, width: int = WIDEST
+) -> str:
+    """Return a table as plain text with lines of at most `width` columns."""
+    console = string_console(width)
+    print_table(result, console, selection)
+    return console_text(console)
+
+
+def print_table(
+    result: LensArrays | AttributionArrays, console: Console, selection: Selection
+) -> None:
+    """Print a table as wide as the console, with colours where it has them."""
     print_warning(result, console)
     if isinstance(result, LensArrays) and are_vectors(result.sites):
-        print_vectors(result, console, shown.show_top)
-        print_certificate(result, console)
-        return
-    for n, number in enumerate(shown.prompts[:PROMPTS_SHOWN]):
-        if n:
-            console.print()
-        one = result[number]
-        token = selected_token(one, shown)
-        _heading(console, one.prompts[0], about_token(one, token))
-        if isinstance(one, AttributionArrays) and token is not None:
-            print_parts(one, console, token, shown.show_top)
-        elif isinstance(one, LensArrays) and token is not None:
-            one_token(one, console, token, shown.show_top, shown.rows)
-        if shown.thinned:
-            print_note(console, shown.thinned)
-    if shown.more:
-        console.print(Text(f"\n{shown.more}"))
+        print_vectors(result, console, selection.show_top)
+    else:
+        _print_prompts(result, console, selection)
     print_certificate(result, console)
 
 
+def _print_prompts(
+    result: LensArrays | AttributionArrays, console: Console, selection: Selection
+) -> None:
+    """Print the first prompts that are selected, and how many are left out."""
+    for line, number in enumerate(selection.prompts[:PROMPTS_SHOWN]):
+        if line > 0:
+            console.print()
+        _print_prompt(result[number], console, selection)
+    if selection.prompts_note:
+        console.print(Text(f"\n{selection.prompts_note}"))
+
+
+def _print_prompt(
+    result: LensArrays | AttributionArrays, console: Console, selection: Selection
+) -> None:
+    """Print the heading and the grids of one prompt."""
+    token_index = selected_token(result, selection)
+    _print_heading(console, result.prompts[0], about_token(result, token_index))
+    if token_index is None:
+        return
+    if isinstance(result, AttributionArrays):
+        print_parts(result, console, token_index, selection.show_top)
+    else:
+        site_indices = selection.site_indices
+        print_predictions(result, console, token_index, selection.show_top, site_indices)
+    if selection.sites_note:
+        print_note(console, selection.sites_note)
+
+
+def _print_heading(console: Console, prompt: str, subject: str) -> None:
+    """Print the end of a prompt, and what the table shows of it: beside it, or else below."""
+    end = prompt_end(prompt)
+    room = console.width - cell_len(subject) - 4
+    if room < min(PROMPT_WIDTH, cell_len(end)):
+        end = truncate(end, console.width, keep_end=True)
+        console.print(Text(f"{end}\n{truncate(subject, console.width)}"))
+    else:
+        end = truncate(end, room, keep_end=True)
+        console.print(Text(f"{end}    {subject}"))
+
+
 def print_warning(result: LensArrays | AttributionArrays, console: Console) -> None:
-    """What every view must say before the numbers."""
+    """Print what every view must say before the numbers; nothing if all is well."""
     if result.mark:
-        console.print(Text(result.mark, style="bold red"))
+        console.print(Text(result.mark, style=ALARM_STYLE))
 
 
 def print_certificate(result: LensArrays | AttributionArrays, console: Console) -> None:
-    """`proof`, below the numbers."""
-    if result.certificate is not None:
-        console.print(
-            Text(certificate_line(result), style="dim" if result.certificate.passed else "bold red")
-        )
-
-
-def _heading(console: Console, prompt: str, at: str) -> None:
-    """The prompt, cut at its start, and what is shown of it: beside it where there is room, else below."""
-    room, end = console.width - cell_len(at) - 4, prompt_end(prompt)
-    if room < min(HEADING, cell_len(end)):
-        console.print(
-            Text(f"{truncate(end, console.width, keep_end=True)}\n{truncate(at, console.width)}")
-        )
-    else:
-        console.print(Text(f"{truncate(end, room, keep_end=True)}    {at}"))
+    """Print the certificate, if there is one, below the numbers that it is about."""
+    if result.certificate is None:
+        return
+    style = "dim" if result.certificate.passed else ALARM_STYLE
+    console.print(Text(certificate_line(result), style=style))

@@ -1,4 +1,4 @@
-"""A table for other programs: one rectangle of tab-separated values, a row for each site or part."""
+"""A table for other programs: tab-separated values under a header, a row for each site or part."""
 
 from __future__ import annotations
 
@@ -11,93 +11,154 @@ import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.sites import are_vectors, token_index
+from lens_recipes.arrays.metrics import measured_metrics
+from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.selection import Selection, selected_token
 from lens_recipes.views.words import whole_text
 
+TOKEN_HEADER = ["prompt", "position", "input"]  # of every table
 
-@np.errstate(over="ignore")
-def tsv(result: LensArrays | AttributionArrays, shown: Selection) -> str:
-    """See `_table.table`. A field with a quotation mark is quoted, as spreadsheets and pandas expect it."""
-    rows = _sites(result, shown) if isinstance(result, LensArrays) else _parts(result, shown)
+SITE_HEADER = ["site", "sites", "layer", "component", "head"]
+
+PART_HEADER = ["part", "parts", "layer", "component", "head", "source", "source_text"]
+
+VALUE_HEADER = ["value", "total", "logit", "capped_logit", "error"]
+
+
+@np.errstate(over="ignore")  # a probability that overflows is shown as inf
+def tsv_table(result: LensArrays | AttributionArrays, selection: Selection) -> str:
+    """Return a table as tab-separated values, with numbers in six digits and with whole texts.
+
+    A field with a quotation mark is quoted, as spreadsheets and pandas expect it.
+    """
+    if isinstance(result, LensArrays):
+        header = _site_header(selection.show_top, result.target_ids.shape[1])
+        rows = _site_rows(result, selection)
+    else:
+        header = [*TOKEN_HEADER, "target", "against", *PART_HEADER, *VALUE_HEADER, "mark"]
+        rows = _part_rows(result, selection)
     file = io.StringIO()
-    csv.writer(file, dialect="excel-tab", lineterminator="\n").writerows(
-        [_field(value) for value in row] for row in rows
-    )
+    writer = csv.writer(file, dialect="excel-tab", lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([_field(value) for value in row])
     return file.getvalue().removesuffix("\n")
 
 
 def _field(value: Any) -> str:
-    """Fractions in six figures, nothing where there is nothing."""
+    """Return a value as text: fractions in six digits, an empty field for None."""
+    if value is None:
+        return ""
     if isinstance(value, float | np.floating):
         return f"{value:.6g}"
-    return "" if value is None else str(value)
+    return str(value)
 
 
-def _sites(result: LensArrays, shown: Selection) -> Iterator[list[Any]]:
-    ks, js = range(1, shown.show_top + 1), range(1, result.target_ids.shape[1] + 1)
-    yield [
-        "prompt", "position", "input", "site", "sites", "layer", "component", "head",
-        *(name for k in ks for name in (f"top{k}", f"p{k}")), "entropy", "kl",
-        *(name for j in js for name in (f"target{j}", f"target{j}_rank", f"target{j}_p")), "mark",
-    ]  # fmt: skip
-    for number in shown.prompts:
-        one = result[number]
-        n = len(one.tokens)
-        for t in (
-            range(n) if are_vectors(one.sites) else [token_index(n, shown.position, "position")]
-        ):
-            for s in shown.rows:
-                row: list[Any] = [
-                    number,
-                    one.tokens.position[t],
-                    whole_text(one.tokens.text[t]),
-                    s,
-                    len(one.sites),
-                    *one.sites[s],
-                ]
-                for i, logprob in zip(
-                    one.top_ids[s, t, : len(ks)], one.top_logprobs[s, t], strict=False
-                ):
-                    row += [whole_text(one.text(i)), np.exp(float(logprob))]
-                row += [one.entropy[s, t], one.kl_to_final[s, t]]
-                targets = zip(
-                    one.target_ids[0],
-                    one.target_ranks[s, t],
-                    one.target_logprobs[s, t],
-                    strict=True,
-                )
-                for i, rank, logprob in targets:
-                    row += [whole_text(one.text(i)), rank, np.exp(float(logprob))]
-                yield [*row, result.mark]
+def _token_fields(result: LensArrays | AttributionArrays, token_index: int) -> list[Any]:
+    """Return after which token of a prompt a row is: its position and its text."""
+    text = whole_text(result.tokens.text[token_index])
+    return [result.tokens.position[token_index], text]
 
 
-def _parts(result: AttributionArrays, shown: Selection) -> Iterator[list[Any]]:
-    yield [
-        "prompt", "position", "input", "target", "against", "part", "parts", "layer", "component", "head", "source",
-        "source_text", "value", "total", "logit", "capped_logit", "error", "mark",
-    ]  # fmt: skip
-    for number in shown.prompts:
-        one = result[number]
-        t = selected_token(one, shown)
-        if t is None:
+# -- lens results ------------------------------------------------------
+
+
+def _site_header(show_top: int, target_count: int) -> list[str]:
+    """Return the names of the columns of a lens result."""
+    header = [*TOKEN_HEADER, *SITE_HEADER]
+    for number in range(1, show_top + 1):
+        header += [f"top{number}", f"p{number}"]
+    header += [metric.name for metric in measured_metrics()]
+    for number in range(1, target_count + 1):
+        header += [f"target{number}", f"target{number}_rank", f"target{number}_p"]
+    header.append("mark")
+    return header
+
+
+def _site_rows(result: LensArrays, selection: Selection) -> Iterator[list[Any]]:
+    """Yield a row for each selected site, after the selected token of each prompt."""
+    for number in selection.prompts:
+        prompt_result = result[number]
+        for token_index in _token_indices(prompt_result, selection):
+            token_fields = _token_fields(prompt_result, token_index)
+            for site_index in selection.site_indices:
+                reading = SiteReading(prompt_result, site_index, token_index)
+                site_fields = _site_fields(reading, selection.show_top)
+                yield [number, *token_fields, *site_fields, result.mark]
+
+
+def _token_indices(result: LensArrays, selection: Selection) -> list[int]:
+    """Return which tokens of one prompt have rows: the selected one, or all vectors."""
+    if are_vectors(result.sites):
+        return list(range(len(result.tokens)))
+    token_index = selected_token(result, selection)
+    return [] if token_index is None else [token_index]
+
+
+def _site_fields(reading: SiteReading, show_top: int) -> Iterator[Any]:
+    """Yield which site a row is about, and what it says after the row's token."""
+    sites = reading.result.sites
+    yield reading.site_index
+    yield len(sites)
+    yield from sites[reading.site_index]  # layer, component, head
+    for prediction in reading.predictions(show_top):
+        yield whole_text(prediction.text)
+        yield np.exp(prediction.logprob)
+    for metric in measured_metrics():
+        yield reading.value(metric)
+    for target in reading.targets():
+        yield whole_text(target.text)
+        yield target.rank
+        yield np.exp(target.logprob)
+
+
+# -- attributions ------------------------------------------------------
+
+
+def _part_rows(result: AttributionArrays, selection: Selection) -> Iterator[list[Any]]:
+    """Yield a row for each of the largest parts of each target, prompt after prompt."""
+    for number in selection.prompts:
+        prompt_result = result[number]
+        token_index = selected_token(prompt_result, selection)
+        if token_index is None:
             continue
-        for k, target in enumerate(one.target_ids[0]):
-            other = one.against_ids[0, k]
-            against = (
-                whole_text(one.text(other))
-                if other >= 0
-                else whole_text(one.against).replace("·", " ") * bool(one.against)
-            )
-            sums = [array[t, k] for array in (one.total, one.logit, one.capped_logit, one.error)]
-            for p in by_size(one.values[:, t, k])[: shown.show_top]:
-                part = one.parts[p]
-                source = (
-                    whole_text(one.sources[0][part.source])
-                    if one.sources and part.source is not None
-                    else None
-                )
-                yield [
-                    number, one.tokens.position[t], whole_text(one.tokens.text[t]), whole_text(one.text(target)), against,
-                    str(part), len(one.parts), *part, source, one.values[p, t, k], *sums, result.mark,
-                ]  # fmt: skip
+        token_fields = _token_fields(prompt_result, token_index)
+        for target_index in range(prompt_result.target_ids.shape[1]):
+            order = by_size(prompt_result.values[:, token_index, target_index])
+            for part_index in order[: selection.show_top]:
+                part_fields = _part_fields(prompt_result, part_index, token_index, target_index)
+                yield [number, *token_fields, *part_fields, result.mark]
+
+
+def _part_fields(
+    result: AttributionArrays, part_index: int, token_index: int, target_index: int
+) -> Iterator[Any]:
+    """Yield which target and which part a row is about, and the values of both in logits."""
+    part = result.parts[part_index]
+    yield whole_text(result.text(result.target_ids[0, target_index]))
+    yield _contrast_text(result, target_index)
+    yield str(part)
+    yield len(result.parts)
+    yield from part  # layer, component, head, source
+    yield _source_text(result, part.source)
+    yield result.values[part_index, token_index, target_index]
+    for array in (result.total, result.logit, result.capped_logit, result.error):
+        yield array[token_index, target_index]
+
+
+def _contrast_text(result: AttributionArrays, target_index: int) -> str:
+    """Return what was subtracted from a target, a token or "mean"; empty for nothing."""
+    contrast_id = result.against_ids[0, target_index]
+    if contrast_id >= 0:
+        return whole_text(result.text(contrast_id))
+    if result.against:
+        return whole_text(result.against).replace("·", " ")
+    return ""
+
+
+def _source_text(result: AttributionArrays, source: int | None) -> str | None:
+    """Return the token that a head read from; None for a part that is not of one source."""
+    if source is None or not result.sources:
+        return None
+    return whole_text(result.sources[0][source])

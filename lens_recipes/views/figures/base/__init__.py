@@ -1,1 +1,1 @@
-"""What all figures share: style, colours, axes, the grid of sites and tokens."""
+"""The ground that all figures stand on: style, colours, the map of sites and tokens."""

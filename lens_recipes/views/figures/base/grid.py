@@ -1,223 +1,260 @@
-"""A result as a heatmap: numpy and strings in, `go.Figure` out; no model, nothing shown."""
+"""The map of one prompt's result: sites × tokens, coloured by one metric."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.metrics import metric_values, output_site, vocab_size
-from lens_recipes.arrays.sites import (
-    Important,
-    are_vectors,
-    components,
-    selected_sites,
-    site_label,
-    thinned_sites,
-)
-from lens_recipes.arrays.text import escape_plotly, plotly_safe
-from lens_recipes.views.figures.base.axes import LABEL, token_ticks
-from lens_recipes.views.figures.base.color import color_axis, colorscale, with_contrast_text
-from lens_recipes.views.figures.base.style import FONT, heading
-from lens_recipes.views.words import format_value, probability
+from lens_recipes.arrays.metrics import output_site, vocab_size
+from lens_recipes.arrays.sites import are_vectors, components
+from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, CellText, cell_words
+from lens_recipes.views.figures.base.color import ColorAxis, color_axis
+from lens_recipes.views.figures.base.contrast import split_words_by_contrast
+from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, figure_title
+from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, token_ticks
+from lens_recipes.views.figures.base.view import View
 
-MAX_WORDS = 60  # more columns than this, and the words in the cells are dropped
+MAX_WORD_COLUMNS = 60  # a map of more columns has no words in its cells
+WORD_WIDTH = 74  # pixels of a column with words
 
-WORD = 74  # pixels: a column with words
-MAX_WIDTH = 7500  # pixels: the figure
+ROW_HEIGHT = 24  # pixels
+MIN_ROWS = 6  # so many rows high is the shortest map that has room for its colour bar
 
-ROW = 24  # pixels
+MIN_WIDTH = 580  # pixels of a map beside its row labels
+MAX_WIDTH = 7500  # pixels of a figure
+COLOR_BAR_WIDTH = 130  # pixels
 
-FULL_HOVER = (
-    4000  # more cells than this, and the hover names the top token only: a page with 40,000 is slow
-)
-
-OUTPUT = "output"
+OUTPUT_LABEL = "output"
 
 
 class Columns(NamedTuple):
-    """Which tokens a map shows, their texts, a small number below each (None for none), the axis's title, and what a
-    cell (site, token) says first."""
+    """The columns of a map.
+
+    Attributes:
+        tokens: Indices of the tokens that are shown.
+        texts: What each column is called.
+        numbers: A small number below each text; None for no numbers.
+        title: Of the axis.
+        describe: Returns the first lines of a cell's hover, given its site and its token as
+            indices.
+    """
 
     tokens: Sequence[int]
     texts: list[str]
     numbers: list[int] | None
     title: str
-    place: Callable[[int, int], list[str]]
+    describe: Callable[[int, int], list[str]]
 
+    @property
+    def have_words(self) -> bool:
+        """Whether there is room for words in the cells."""
+        return len(self.tokens) <= MAX_WORD_COLUMNS
+
+    @property
     def width(self) -> int:
-        """Of all columns, in pixels."""
-        return len(self.tokens) * (WORD if len(self.tokens) <= MAX_WORDS else LABEL)
+        """The width of all columns, in pixels."""
+        return len(self.tokens) * (WORD_WIDTH if self.have_words else LABEL_WIDTH)
 
     def axis(self, width: int) -> dict[str, Any]:
-        """The axis below so many pixels."""
+        """Return the axis below the map, where the map is so many pixels wide."""
         return token_ticks([(text,) for text in self.texts], self.numbers, self.title, width)
 
 
-def site_map(
-    one: LensArrays,
-    columns: Columns,
-    name: str,
-    *notes: str,
-    metric: str,
-    of: Any,
-    stride: int | None,
-    sites: Iterable[int | Important] | None,
-    component: str | None,
-    colors: str | None,
-    title: str | None,
-    output: bool = False,
-) -> tuple[go.Figure, list[int]]:
-    """Sites × tokens of one prompt, coloured by one metric, and which sites the rows are.
+class SiteMap:
+    """Sites × tokens of one prompt, coloured by one metric.
 
-    Args:
-        one: A result of one prompt.
-        columns: Of the map.
-        name: What the title begins with.
-        notes: For the title's second line.
-        metric, of, stride, sites, component, colors, title: As for `heatmap`, and so are the errors.
-        output: Whether the model's own output is a row above the sites.
+    Attributes:
+        single: The result of one prompt.
+        view: What is shown of it.
+        columns: The tokens that are shown.
+        with_output: Whether the model's own output is a row above the sites.
+        values: The numbers of all sites and tokens, `[site, token]`.
+        label: What the numbers are called.
+        selected: Indices of the sites whose numbers the colour scale spans.
+        rows: Indices of the sites that have a row, from the lowest row up.
+
+    Raises:
+        ValueError: as for `heatmap`.
     """
-    z, what = metric_values(one, metric, of)
-    shown = selected_sites(one.sites, sites, component)
-    rows = thinned_sites(one.sites, shown, stride, named=sites is not None)
-    tokens = list(columns.tokens)
-    full = len(rows) * len(tokens) <= FULL_HOVER
-    hover = [
-        [
-            "<br>".join(
-                [*columns.place(s, t), *_hover(one, s, t, what, float(z[s, t]), metric, full)]
-            )
-            for t in tokens
-        ]
-        for s in rows
-    ]
-    axis = color_axis(metric, z[np.ix_(shown, tokens)], vocab_size(one))
-    cells = axis.z[[shown.index(s) for s in rows]]
-    names = [str(one.sites[s]) for s in rows]
-    if output:
-        top = _output(one, metric, of, z)[tokens]
-        cells = np.vstack([cells, color_axis(metric, top, vocab_size(one)).z])
-        hover.append(
-            [
-                "<br>".join(_answer(one, t, what, float(p), metric))
-                for t, p in zip(tokens, top, strict=True)
-            ]
+
+    def __init__(
+        self, single: LensArrays, view: View, columns: Columns, *, with_output: bool = False
+    ) -> None:
+        self.single = single
+        self.view = view
+        self.columns = columns
+        self.with_output = with_output
+        self.values, self.label = view.measure(single)
+        self.selected, self.rows = view.choose_rows(single.sites)
+
+    def figure(self, name: str, *notes: str) -> go.Figure:
+        """Return the map as a figure.
+
+        Args:
+            name: What the title begins with.
+            notes: For the title's second line.
+        """
+        row_labels = self._row_labels()
+        margin_left = row_label_margin(row_labels)
+        width = max(MIN_WIDTH, COLOR_BAR_WIDTH + self.columns.width) + margin_left
+        width = min(width, MAX_WIDTH)
+        title = self.view.title_or(f"{name}: {escape_plotly(self.label)}")
+        figure = go.Figure(self._traces())
+        figure.update_layout(
+            template="plotly_white",
+            title=figure_title(self.single, title, *notes, self._count_note()),
+            width=width,
+            height=self._height(len(row_labels)),
+            margin={"l": margin_left, "r": 20, "t": 90, "b": 70},
+            font=FONT,
         )
-        names.append(OUTPUT)
-    colored = {
-        "type": "heatmap",
-        "z": cells,
-        "x": list(range(len(tokens))),
-        "y": list(range(len(names))),
-        "customdata": hover,
-        "hovertemplate": "%{customdata}<extra></extra>",
-        "hoverongaps": True,
-        "colorscale": colorscale(metric, colors),
-        "colorbar": {"title": {"text": escape_plotly(what), "side": "right"}, **axis.bar},
-        "xgap": 1,
-        "ygap": 1,
-        **axis.limits,
-    }
-    traces: Iterable[dict[str, Any]] = [colored]
-    if len(tokens) <= MAX_WORDS:
-        said = [one.top_ids[s, tokens, 0] for s in rows] + [one.final_ids[tokens]] * output
-        traces = with_contrast_text(
-            colored | {"text": [[plotly_safe(one.text(i), 10) for i in ids] for ids in said]}
+        token_axis = self.columns.axis(width - margin_left - COLOR_BAR_WIDTH)
+        figure.update_xaxes(**token_axis, showgrid=False, zeroline=False)
+        figure.update_yaxes(
+            title_text="site" if self._has_several_components else "layer",
+            tickvals=list(range(len(row_labels))),
+            ticktext=row_labels,
+            showgrid=False,
+            zeroline=False,
         )
-    figure = go.Figure(list(traces))
-    vectors = are_vectors(one.sites)
-    several = components(one.sites) != ["resid_post"]
-    left_out = len(rows) < len(one.sites) and (several or sites is not None)
-    left = max(60, 40 + 7 * max(map(len, names)))
-    width = min(max(640 - 60, 130 + columns.width()) + left, MAX_WIDTH)
-    figure.update_layout(
-        template="plotly_white",
-        title=heading(
-            one,
-            title if title is not None else f"{name}: {escape_plotly(what)}",
-            *notes,
-            f"{len(rows)} of {len(one.sites)} sites" if left_out else "",
-        ),
-        width=width,
-        height=170
-        + ROW
-        * (max(len(names), 6) if left_out or vectors else len(names)),  # room for the colour bar
-        margin={"l": left, "r": 20, "t": 90, "b": 70},
-        font=FONT,
-    )
-    figure.update_xaxes(**columns.axis(width - left - 130), showgrid=False, zeroline=False)
-    figure.update_yaxes(
-        title_text="site" if several else "layer",
-        tickvals=list(range(len(names))),
-        ticktext=names,
-        showgrid=False,
-        zeroline=False,
-    )
-    return figure, rows
+        return figure
+
+    # -- rows ----------------------------------------------------------
+
+    def _row_labels(self) -> list[str]:
+        """Return what each row is called, from the lowest row up."""
+        labels = [str(self.single.sites[site_index]) for site_index in self.rows]
+        if self.with_output:
+            labels.append(OUTPUT_LABEL)
+        return labels
+
+    @property
+    def _has_several_components(self) -> bool:
+        """Whether a row must say more than its layer."""
+        return components(self.single.sites) != ["resid_post"]
+
+    @property
+    def _says_how_many(self) -> bool:
+        """Whether the title says how many of the sites are shown.
+
+        Where the rows are plain layers, their numbers say that some are left out.
+        """
+        all_shown = len(self.rows) == len(self.single.sites)
+        named = self.view.sites is not None
+        return not all_shown and (self._has_several_components or named)
+
+    def _count_note(self) -> str:
+        """Return how many of the sites are shown, where the title says that."""
+        if not self._says_how_many:
+            return ""
+        return f"{len(self.rows)} of {len(self.single.sites)} sites"
+
+    def _height(self, n_rows: int) -> int:
+        """Return the height of the figure in pixels."""
+        if self._says_how_many or are_vectors(self.single.sites):
+            n_rows = max(n_rows, MIN_ROWS)
+        return 170 + ROW_HEIGHT * n_rows
+
+    # -- cells ---------------------------------------------------------
+
+    def _traces(self) -> list[dict[str, Any]]:
+        """Return the cells as one heatmap, or as two where there are words in them."""
+        axis = self._color_axis()
+        n_rows, n_columns = axis.values.shape
+        cells = {
+            "type": "heatmap",
+            "z": axis.values,
+            "x": list(range(n_columns)),
+            "y": list(range(n_rows)),
+            "customdata": self._hover(),
+            "hovertemplate": HOVER_TEMPLATE,
+            "hoverongaps": True,
+            "colorscale": self.view.colorscale(),
+            "colorbar": {
+                "title": {"text": escape_plotly(self.label), "side": "right"},
+                **axis.bar,
+            },
+            "xgap": 1,
+            "ygap": 1,
+            **axis.limits,
+        }
+        if not self.columns.have_words:
+            return [cells]
+        return list(split_words_by_contrast(cells | {"text": self._words()}))
+
+    def _color_axis(self) -> ColorAxis:
+        """Return the numbers of all cells `[row, column]` on the colour scale.
+
+        The scale spans the numbers of all selected sites, whether or not they have a row.
+        """
+        metric = self.view.metric
+        vocab = vocab_size(self.single)
+        tokens = list(self.columns.tokens)
+        axis = color_axis(metric, self.values[np.ix_(self.selected, tokens)], vocab)
+        cell_values = axis.values[[self.selected.index(site_index) for site_index in self.rows]]
+        if self.with_output:
+            output_row = color_axis(metric, self._output_values(), vocab).values
+            cell_values = np.vstack([cell_values, output_row])
+        return axis._replace(values=cell_values)
+
+    def _words(self) -> list[list[str]]:
+        """Return the top-1 tokens that are written in the cells."""
+        tokens = list(self.columns.tokens)
+        ids = [self.single.top_ids[site_index, tokens, 0] for site_index in self.rows]
+        if self.with_output:
+            ids.append(self.single.final_ids[tokens])
+        return cell_words(self.single, ids)
+
+    def _hover(self) -> list[list[str]]:
+        """Return what each cell says, `[row, column]`."""
+        full = len(self.rows) * len(self.columns.tokens) <= MAX_FULL_HOVERS
+        cell_text = CellText(self.single, self.view.metric, self.label, full)
+        hover = [self._hover_of_site(site_index, cell_text) for site_index in self.rows]
+        if self.with_output:
+            hover.append(self._hover_of_output(cell_text))
+        return hover
+
+    def _hover_of_site(self, site_index: int, cell_text: CellText) -> list[str]:
+        """Return what each cell of a site's row says."""
+        row_texts = []
+        for token in self.columns.tokens:
+            value = float(self.values[site_index, token])
+            place = self.columns.describe(site_index, token)
+            lines = place + cell_text.describe_site(site_index, token, value)
+            row_texts.append("<br>".join(lines))
+        return row_texts
+
+    def _hover_of_output(self, cell_text: CellText) -> list[str]:
+        """Return what each cell in the row of the model's own output says."""
+        row_texts = []
+        for token, value in zip(self.columns.tokens, self._output_values(), strict=True):
+            row_texts.append("<br>".join(cell_text.describe_output(token, float(value))))
+        return row_texts
+
+    def _output_values(self) -> NDArray[np.floating[Any]]:
+        """Return the model's own numbers, `[column]`; NaN where they are not known.
+
+        The probability that the model gave its answer was measured. Every other number is that of
+        the last layer, where that layer was read.
+        """
+        tokens = list(self.columns.tokens)
+        if self.view.of in (None, "final"):
+            if self.view.metric == "prob":
+                return np.exp(self.single.model_logprobs)[tokens]
+            if self.view.metric == "logprob":
+                return self.single.model_logprobs[tokens]
+        site_index = output_site(self.single)
+        if site_index < 0:
+            return np.full(len(tokens), np.nan)
+        return self.values[site_index, tokens]
 
 
-def _output(one: LensArrays, metric: str, of: Any, z: np.ndarray) -> np.ndarray:
-    """What the model's own output has, `[token]`; NaN where that is not known.
-
-    Its answer's probability was measured. Anything else is what the last layer has, where that is the output.
-    """
-    if metric in ("prob", "logprob") and of in (None, "final"):
-        return np.exp(one.model_logprobs) if metric == "prob" else one.model_logprobs
-    site = output_site(one)
-    return np.full(len(one.tokens), np.nan) if site < 0 else z[site]
-
-
-def _runs(hits: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(column, first row, last row) of the cells of `hits` `[row, column]`, those above each other as one."""
-    for column, cells in enumerate(hits.T):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], cells.astype(int), [0]])))
-        yield from ((column, int(first), int(after) - 1) for first, after in edges.reshape(-1, 2))
-
-
-# -- what a cell says --------------------------------------------------
-
-
-def _hover(
-    one: LensArrays, s: int, t: int, what: str, value: float, metric: str, full: bool
-) -> list[str]:
-    """What is known about one cell beside its place, as inert HTML lines; its first one or two if not in full."""
-    lines = [f"{escape_plotly(what)}: {format_value(value, metric)}", ""]
-    for k in range(one.top_ids.shape[-1] if full else 1):
-        word, p = (
-            plotly_safe(one.text(one.top_ids[s, t, k]), 40),
-            probability(one.top_logprobs[s, t, k]),
-        )
-        lines.append(f"{k + 1}. {word}  {p}")
-    if not full:
-        return [lines[0], lines[2]]
-    kl = "" if are_vectors(one.sites) else f", KL to final {one.kl_to_final[s, t]:.3f} nats"
-    return [*lines, "", f"entropy {one.entropy[s, t]:.3f} nats{kl}"]
-
-
-def _answer(one: LensArrays, t: int, what: str, value: float, metric: str) -> list[str]:
-    lines = [
-        f"<b>the model's output</b>, position {one.tokens.position[t]}",
-        f"answer {plotly_safe(one.text(one.final_ids[t]), 40)}  {probability(one.model_logprobs[t])}",
-    ]
-    known = (
-        "not known: the last layer was not read"
-        if math.isnan(value)
-        else format_value(value, metric)
-    )
-    return [*lines, f"{escape_plotly(what)}: {known}"]
-
-
-def _where(one: LensArrays, s: int, t: int) -> list[str]:
-    if are_vectors(one.sites):
-        return [f"<b>vector {plotly_safe(one.tokens.text[t], 40)}</b>"]
-    following = int(one.tokens.next_id[t])
-    return [
-        f"<b>{site_label(one.sites[s])}</b>, position {one.tokens.position[t]}",
-        f"input {plotly_safe(one.tokens.text[t], 40)}",
-        f"next token {plotly_safe(one.text(following), 40) if following >= 0 else '(the prompt ends here)'}",
-    ]
+def row_label_margin(labels: Iterable[str]) -> int:
+    """Return how many pixels the labels of the rows need on the left."""
+    return max(60, 40 + 7 * max(map(len, labels)))

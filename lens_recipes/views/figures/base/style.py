@@ -1,93 +1,89 @@
-"""How all figures look: font, colours, titles, frames round cells."""
+"""The look that all figures share: font, colours, titles; and which figures a result has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import escape_plotly
 
 FONT = {"family": "Inter, Helvetica, Arial, sans-serif", "size": 12}
 
-# Okabe & Ito, "Color Universal Design" (2008): told apart by the colour-blind; the yellow last, it is faint on white.
+# Okabe & Ito, "Color Universal Design" (2008): colour-blind people can tell them apart. The yellow
+# comes last, because it is faint on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "star")
 
-# Below the title, above the cells.
+# The legend stands below the title and above the cells.
 LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}
 
-BORDER = 0.04  # round the cells, in columns, so that no outline is cut
+# A hover shows the text of its cell or point, without the name of the trace beside it.
+HOVER_TEMPLATE = "%{customdata}<extra></extra>"
 
-NAMES = {LensArrays: "LensResult", AttributionArrays: "Attribution"}
-FIGURES = {
+TITLE_BASELINE = 38  # pixels from the upper edge
+
+RESULT_NAMES = {LensArrays: "LensResult", AttributionArrays: "Attribution"}
+FIGURE_NAMES = {
     LensArrays: "heatmap, trajectory, top_tokens, rank_flow, layer_profile and compare",
     AttributionArrays: "attribution_bars, head_grid and source_map",
 }
 
 
-def expect(kind: type, *results: Any) -> None:
-    """Refuse a result of another kind than a figure is of.
+def check_result_kind(expected: type, *results: Any) -> None:
+    """Check that every result is of the kind that a figure draws.
 
     Raises:
-        TypeError: one is; the message says which figures it has.
+        TypeError: one is of another kind; the message names the figures that this kind has.
     """
     for result in results:
-        if not isinstance(result, kind):
-            received = type(result).__name__
-            fitting = next(
-                (names for sort, names in FIGURES.items() if isinstance(result, sort)), None
-            )
-            todo = f": the figures of {received} are {fitting}" if fitting else ""
-            raise TypeError(f"received {received}, expected {NAMES[kind]}{todo}.")
+        if isinstance(result, expected):
+            continue
+        received = type(result).__name__
+        message = f"received {received}, expected {RESULT_NAMES[expected]}"
+        for kind, figure_names in FIGURE_NAMES.items():
+            if isinstance(result, kind):
+                message += f": the figures of {received} are {figure_names}"
+        raise TypeError(f"{message}.")
 
 
-def heading(result: LensArrays, text: str, *notes: str) -> dict[str, Any]:
-    """A figure's title: the text, and below it where the numbers come from."""
-    return {
-        "text": text,
-        "subtitle": {"text": provenance_line(result, *notes)},
-        "x": 0.02,
-        "xanchor": "left",
-    }
+def figure_title(
+    result: LensArrays, text: str, *notes: str, height: int | None = None
+) -> dict[str, Any]:
+    """Return a figure's title with a second line that says where the numbers come from.
+
+    Args:
+        result: The result that is drawn.
+        text: The title.
+        notes: More for the second line; empty ones are left out.
+        height: As for `title_layout`.
+    """
+    return title_layout(text, provenance_line(result, *notes), height)
 
 
-def provenance_line(result: LensArrays, *notes: str) -> str:
-    """The model, whether it is certified, notes, and what must be said."""
-    model = escape_plotly(str(result.provenance.get("model", "model")))
-    proven = (
-        ", certified"
-        if result.certificate is not None and result.certificate.passed and result.normed
-        else ""
-    )
-    said = "".join(f", {note}" for note in notes if note)
-    return model + proven + said + (f" <b>{escape_plotly(result.mark)}</b>" if result.mark else "")
+def title_layout(text: str, subtitle: str, height: int | None = None) -> dict[str, Any]:
+    """Return plotly's layout of a title and the smaller lines below it.
+
+    `height` is the height of the figure in pixels. With it, the title stands at a fixed distance
+    from the upper edge; without it, plotly centres the title in the upper margin.
+    """
+    layout = {"text": text, "subtitle": {"text": subtitle}, "x": 0.02, "xanchor": "left"}
+    if height is not None:
+        layout |= {"y": 1 - TITLE_BASELINE / height, "yanchor": "bottom"}
+    return layout
 
 
-def outline(
-    cells: Iterable[tuple[float, float, float]], name: str, width: float = 2
-) -> list[dict[str, Any]]:
-    """A frame round each run of cells (column, first row, last row) as two traces: black in white, so that it is seen
-    on every colour."""
-    x: list[float | None] = [None]  # of no point at all plotly would drop the legend
-    y: list[float | None] = [None]
-    for column, first, last in cells:
-        x += [*(column + side for side in (-0.5, 0.5, 0.5, -0.5, -0.5)), None]
-        y += [*(first - 0.5, first - 0.5, last + 0.5, last + 0.5, first - 0.5), None]
-    look = {
-        "type": "scatter",
-        "mode": "lines",
-        "hoverinfo": "skip",
-        "name": name,
-        "legendgroup": name,
-        "x": x,
-        "y": y,
-    }
-    return [
-        look | {"line": {"color": "white", "width": width + 3}, "showlegend": False},
-        look | {"line": {"color": "black", "width": width}, "showlegend": True},
-    ]
+def provenance_line(result: LensArrays | AttributionArrays, *notes: str) -> str:
+    """Return the model, whether the result is certified, the notes, and the result's warning."""
+    parts = [escape_plotly(str(result.provenance.get("model", "model")))]
+    if is_certified(result):
+        parts.append("certified")
+    parts.extend(filter(None, notes))
+    line = ", ".join(parts)
+    if result.mark:
+        line += f" <b>{escape_plotly(result.mark)}</b>"
+    return line

@@ -1,4 +1,4 @@
-"""Two results beside each other in the same colours, and their difference."""
+"""`compare()`: two results beside each other in the same colours, and their difference."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.metrics import DIVERGING, METRICS, vocab_size
-from lens_recipes.arrays.sites import components, site_label, thinned_sites
-from lens_recipes.arrays.text import escape_plotly, plotly_safe
-from lens_recipes.views.figures.base.axes import token_ticks
-from lens_recipes.views.figures.base.color import color_axis, colorscale, with_contrast_text
-from lens_recipes.views.figures.base.grid import FULL_HOVER
-from lens_recipes.views.figures.base.style import FONT, expect, provenance_line
-from lens_recipes.views.figures.compare.pairs import Array, Side, difference, paired, spans
-from lens_recipes.views.figures.compare.panels import BAR, HEAD, Panels
-from lens_recipes.views.words import format_value, probability, prompt_end
+from lens_recipes.arrays.metrics import DIVERGING, vocab_size
+from lens_recipes.arrays.sites import components
+from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.figures.base.cells import cell_words
+from lens_recipes.views.figures.base.color import color_axis
+from lens_recipes.views.figures.base.contrast import split_words_by_contrast
+from lens_recipes.views.figures.base.grid import row_label_margin
+from lens_recipes.views.figures.base.style import (
+    FONT,
+    HOVER_TEMPLATE,
+    check_result_kind,
+    title_layout,
+)
+from lens_recipes.views.figures.base.token_axis import token_ticks
+from lens_recipes.views.figures.base.view import View
+from lens_recipes.views.figures.compare.pairs import Array, Comparison, Side, pair_results
+from lens_recipes.views.figures.compare.panels import COLOR_BAR_WIDTH, NAME_HEIGHT, Panels
+from lens_recipes.views.figures.compare.words import difference_title, hover_texts, source_lines
 
-TITLE = 105  # pixels
+NO_NUMBER = "#dddddd"  # behind the cells: to have no number is not to have no difference
 
 
 def compare(
@@ -37,18 +45,19 @@ def compare(
     names: tuple[str, str] = ("A", "B"),
     title: str | None = None,
 ) -> go.Figure:
-    """Layers × tokens of two results in the same colours, and A − B: two models, two prompts, or two ways to read.
+    """Draw layers × tokens of two results in the same colours, and A − B.
 
-    The rows are the sites that both have; those that only one has are named. Ranks are subtracted as log10(rank + 1),
-    so that 0 and 9 are as far apart as 99 and 999.
+    The two may come from two models, from two prompts, or from two ways to read. The rows are the
+    sites that both have; the subtitle names those that only one has. Ranks are subtracted as
+    log10(rank + 1), so that 0 and 9 are as far apart as 99 and 999.
 
     Args:
         a, b: Any lens results with layers; the same one twice to compare two of its prompts.
-        metric, of: As for `heatmap`; None is each one's own top-1, whichever token that is.
+        metric, of: As for `heatmap`; None is the top-1 of each result, whichever token that is.
         prompt: Which prompt, of both.
-        prompt_b: Another one of `b`.
-        align: "token": both must have read the same tokens at the same positions. "position": whatever tokens at the
-            same positions.
+        prompt_b: Another prompt for `b`.
+        align: "token": both must have read the same tokens at the same positions. "position":
+            any tokens at the same positions.
         stride: Show every n-th layer, counted from the last. None: about 40 rows.
         component: None for all that both have, or only the rows of this one.
         colors: Another of plotly's colour scales for A and B, as for `heatmap`.
@@ -56,160 +65,159 @@ def compare(
         title: Replaces the figure's own.
 
     Raises:
-        ValueError: tokens or positions that differ, no site in common, no token at which both have a number, or as for
-            `heatmap`.
+        ValueError: tokens or positions that differ, no site in common, no token at which both have
+            a number, or as for `heatmap`.
 
     Example:
         >>> compare(base, tuned, metric="kl", names=("base", "tuned")).show()
         >>> compare(result, result, prompt_b=1, align="position", metric="rank", of="final").show()
     """
-    expect(LensArrays, a, b)
-    ones = a[prompt], b[prompt if prompt_b is None else prompt_b]
-    first, second, what = paired(ones, names, metric, of, align, component)
-    sites = [first.one.sites[s] for s in first.sites]
-    rows = thinned_sites(sites, list(range(len(sites))), stride)
-    texts = [one.tokens.text for one in ones]
-    panels = Panels.of(len(texts[0]), len(rows), texts[0] != texts[1])
-    axis = color_axis(metric, np.stack([first.numbers, second.numbers]), max(map(vocab_size, ones)))
-    apart = difference(first, second, metric)
-    most = float(np.abs(apart[np.isfinite(apart)]).max(initial=0)) or 1.0
-    same = {"colorscale": colorscale(metric, colors), **axis.limits}
-    own = {"colorscale": DIVERGING, "zmin": -most, "zmax": most}
-    bar = {"title": {"text": escape_plotly(what), "side": "right"}, **axis.bar, **panels.bar(0, 1)}
-    own_bar = {
-        "title": {"text": _scale(first, second, metric), "side": "right"},
-        **panels.bar(2, 2),
-    }
-    cells: dict[str, Any] = {
+    check_result_kind(LensArrays, a, b)
+    if prompt_b is None:
+        prompt_b = prompt
+    singles = (a[prompt], b[prompt_b])
+    view = View(
+        metric=metric, of=of, stride=stride, component=component, colors=colors, title=title
+    )
+    comparison = pair_results(singles, names, view, align)
+    rows = view.choose_rows(comparison.sites).drawn
+    panels = _arrange_panels(comparison, rows)
+    figure = go.Figure(_traces(comparison, rows, panels, view))
+    _set_layout(figure, comparison, rows, panels, view)
+    _set_axes(figure, comparison, rows, panels)
+    return figure
+
+
+def _arrange_panels(comparison: Comparison, rows: list[int]) -> Panels:
+    """Place three panels for these rows."""
+    first_texts, second_texts = (side.single.tokens.text for side in comparison.sides)
+    return Panels.arrange(comparison.n_tokens, len(rows), first_texts != second_texts)
+
+
+# -- traces ------------------------------------------------------------
+
+
+def _traces(
+    comparison: Comparison, rows: list[int], panels: Panels, view: View
+) -> list[dict[str, Any]]:
+    """Return the cells of the three panels, and the black words of the first two."""
+    vocab = max(vocab_size(side.single) for side in comparison.sides)
+    both_values = np.stack([side.values for side in comparison.sides])
+    axis = color_axis(view.metric, both_values, vocab)
+    scale = {"colorscale": view.colorscale(), **axis.limits}
+    bar_title = {"text": escape_plotly(comparison.label), "side": "right"}
+    color_bar = {"title": bar_title, **axis.bar, **panels.color_bar(0, 1)}
+    cells = {
         "type": "heatmap",
-        "customdata": _hover(first, second, rows, apart, metric, what),
-    }
-    cells |= {
-        "hovertemplate": "%{customdata}<extra></extra>",
+        "customdata": hover_texts(comparison, rows),
+        "hovertemplate": HOVER_TEMPLATE,
         "hoverongaps": True,
         "xgap": 1,
         "ygap": 1,
     }
-    maps: list[dict[str, Any]] = [
-        {"z": axis.z[0, rows], "showscale": False, **same, **cells},
-        {"z": axis.z[1, rows], "colorbar": bar, **same, **cells},
-        {"z": np.clip(apart, -most, most)[rows], "colorbar": own_bar, **own, **cells},
+    first = cells | scale | {"z": axis.values[0, rows], "showscale": False} | _axis_names(0)
+    second = cells | scale | {"z": axis.values[1, rows], "colorbar": color_bar} | _axis_names(1)
+    difference = cells | _difference_cells(comparison, rows, panels) | _axis_names(2)
+    if not panels.have_words:
+        return [first, second, difference]
+    worded_first = split_words_by_contrast(first | {"text": _words(comparison.first, rows)})
+    worded_second = split_words_by_contrast(second | {"text": _words(comparison.second, rows)})
+    return [
+        worded_first.cells,
+        worded_second.cells,
+        difference,
+        worded_first.black_words,
+        worded_second.black_words,
     ]
-    maps = [{**trace, "xaxis": f"x{n}", "yaxis": f"y{n}"} for n, trace in enumerate(maps, 1)]
-    if panels.words:
-        sides = enumerate((first, second))
-        worded = [with_contrast_text(maps[n] | {"text": _words(side, rows)}) for n, side in sides]
-        maps = [white for white, _ in worded] + maps[2:] + [black for _, black in worded]
-    figure = go.Figure(maps)
-    labels = [str(sites[row]) for row in rows]
-    left = max(60, 40 + 7 * max(map(len, labels)))
-    lines = _sources(first, second, rows, component)
-    top = 58 + 17 * len(lines) + HEAD
-    height = top + panels.height + panels.foot
-    text = (
-        title if title is not None else f"{_name(first)} and {_name(second)}: {escape_plotly(what)}"
-    )
-    figure.update_layout(
-        template="plotly_white",
-        title={"text": text, "subtitle": {"text": "<br>".join(lines)}, "x": 0.02, "xanchor": "left"}
-        | {"y": 1 - 38 / height, "yanchor": "bottom"},
-        width=left + panels.width + BAR,
-        height=height,
-        margin={"l": left, "r": BAR, "t": top, "b": panels.foot},
-        font=FONT,
-        plot_bgcolor="#dddddd",  # what has no number is not what has no difference
-        hoverlabel={"align": "left"},
-    )
-    heads = (_name(first), _name(second), f"{_name(first)} − {_name(second)}")
-    both = [tuple(dict.fromkeys(pair)) for pair in zip(*texts, strict=True)]
-    columns = [*([(text,) for text in side] for side in texts), both]
-    kind = "layer" if components(sites) == ["resid_post"] else "site"
-    positions = ones[0].tokens.position.tolist()
-    for n, (head, column) in enumerate(zip(heads, columns, strict=True)):
-        tokens = token_ticks(column, positions, "input token", panels.wide)
-        figure.update_layout(panels.axes(n, tokens, labels, kind))
-        figure.add_annotation(text=f"<b>{head}</b>", **panels.corner(n))
-    figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False)
-    return figure
 
 
-def _name(side: Side) -> str:
-    return escape_plotly(prompt_end(side.name, 30))
+def _axis_names(number: int) -> dict[str, str]:
+    """Return the names of the axes of a panel, numbered from 0, as plotly counts them."""
+    return {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"}
+
+
+def _difference_cells(comparison: Comparison, rows: list[int], panels: Panels) -> dict[str, Any]:
+    """Return the colours of the difference, the same to both sides of a white zero."""
+    limit = _largest_difference(comparison.difference)
+    title = {"text": difference_title(comparison), "side": "right"}
+    return {
+        "z": np.clip(comparison.difference, -limit, limit)[rows],
+        "colorscale": DIVERGING,
+        "zmin": -limit,
+        "zmax": limit,
+        "colorbar": {"title": title, **panels.color_bar(2, 2)},
+    }
+
+
+def _largest_difference(difference: Array) -> float:
+    """Return the largest finite |difference|, or 1 where all are 0: a scale must not be empty."""
+    finite = difference[np.isfinite(difference)]
+    return float(np.abs(finite).max(initial=0)) or 1.0
 
 
 def _words(side: Side, rows: list[int]) -> list[list[str]]:
-    """The top-1 tokens for the cells."""
-    ids = [side.one.top_ids[side.sites[row], :, 0] for row in rows]
-    return [[plotly_safe(side.one.text(i), 10) for i in row] for row in ids]
-
-
-def _scale(a: Side, b: Side, metric: str) -> str:
-    """What the colours of the difference mean."""
-    minus = f"{_name(a)} − {_name(b)}"
-    if metric == "rank":
-        return f"log10(rank + 1): {minus}<br>below 0: {_name(a)} has it nearer the top"
-    return f"{METRICS[metric].label}: {minus}"
-
-
-def _sources(a: Side, b: Side, rows: list[int], component: str | None) -> list[str]:
-    """The lines below the title: where each of the two comes from, and the sites that are not drawn."""
-    prompts = [side.one.prompts[0] for side in (a, b)]
-    lines = []
-    for side in (a, b):
-        prompt = (
-            ""
-            if prompts[0] == prompts[1]
-            else f"“\u2068{escape_plotly(prompt_end(side.one.prompts[0], 50))}\u2069”"
-        )
-        lines.append(
-            f"{_name(side)}: {provenance_line(side.one, '' if side.one.certificate else 'no certificate', prompt)}"
-        )
-    both = {side.one.sites[s] for side in (a, b) for s in side.sites}
-    for side in (a, b):
-        only = [
-            site
-            for site in side.one.sites
-            if site not in both and component in (None, site.component)
-        ]
-        if only:
-            lines.append(f"only in {_name(side)}, not drawn: {spans(only)}")
-    if len(rows) < len(a.sites):
-        lines.append(f"{len(rows)} of {len(a.sites)} common sites")
-    return lines
-
-
-def _hover(
-    a: Side, b: Side, rows: list[int], apart: Array, metric: str, what: str
-) -> list[list[str]]:
-    """What each cell says, the same in all three panels: both numbers, both top tokens, and the difference."""
-    n_tokens = len(a.one.tokens)
-    full = len(rows) * n_tokens <= FULL_HOVER
-    log = " in log10(rank + 1)" if metric == "rank" else ""
-    inputs = [
-        " | ".join(dict.fromkeys(plotly_safe(side.one.tokens.text[t], 40) for side in (a, b)))
-        for t in range(n_tokens)
-    ]
-
-    def cell(row: int, t: int) -> str:
-        where = (
-            f"<b>{site_label(a.one.sites[a.sites[row]])}</b>, position {a.one.tokens.position[t]}"
-        )
-        lines = [where, f"input {inputs[t]}", escape_plotly(what)]
-        lines += [_said(side, row, t, metric, full) for side in (a, b)]
-        minus = (
-            "none" if np.isnan(apart[row, t]) else f"{apart[row, t]:+.4g}".replace("-", "−") + log
-        )
-        return "<br>".join([*lines, f"{_name(a)} − {_name(b)}: {minus}"])
-
-    return [[cell(row, t) for t in range(n_tokens)] for row in rows]
-
-
-def _said(side: Side, row: int, t: int, metric: str, full: bool) -> str:
-    value, s = side.numbers[row, t], side.sites[row]
-    written = "none" if np.isnan(value) else format_value(value, metric)
-    word, p = (
-        plotly_safe(side.one.text(side.one.top_ids[s, t, 0]), 40),
-        probability(side.one.top_logprobs[s, t, 0]),
+    """Return the top-1 tokens that are written in one side's cells."""
+    return cell_words(
+        side.single, [side.single.top_ids[side.site_indices[row], :, 0] for row in rows]
     )
-    return f"{_name(side)}: {written}" + (f", top-1 {word}  {p}" if full else "")
+
+
+# -- layout ------------------------------------------------------------
+
+
+def _set_layout(
+    figure: go.Figure, comparison: Comparison, rows: list[int], panels: Panels, view: View
+) -> None:
+    """Set the size of the figure, its margins and its title."""
+    first, second = comparison.sides
+    title = view.title_or(f"{first.label} and {second.label}: {escape_plotly(comparison.label)}")
+    lines = source_lines(comparison, rows, view.component)
+    margin_left = row_label_margin(_row_labels(comparison, rows))
+    margin_above = 58 + 17 * len(lines) + NAME_HEIGHT
+    height = margin_above + panels.height + panels.room_below
+    figure.update_layout(
+        template="plotly_white",
+        title=title_layout(title, "<br>".join(lines), height),
+        width=margin_left + panels.width + COLOR_BAR_WIDTH,
+        height=height,
+        margin={
+            "l": margin_left,
+            "r": COLOR_BAR_WIDTH,
+            "t": margin_above,
+            "b": panels.room_below,
+        },
+        font=FONT,
+        plot_bgcolor=NO_NUMBER,
+        hoverlabel={"align": "left"},
+    )
+
+
+def _set_axes(figure: go.Figure, comparison: Comparison, rows: list[int], panels: Panels) -> None:
+    """Set the axes of each panel, and write its name above it."""
+    row_labels = _row_labels(comparison, rows)
+    row_title = "layer" if components(comparison.sites) == ["resid_post"] else "site"
+    positions = comparison.first.single.tokens.position.tolist()
+    names = [comparison.first.label, comparison.second.label, comparison.difference_label]
+    for number, (name, columns) in enumerate(zip(names, _columns(comparison), strict=True)):
+        token_axis = token_ticks(columns, positions, "input token", panels.panel_width)
+        figure.update_layout(panels.axes(number, token_axis, row_labels, row_title))
+        figure.add_annotation(panels.name_annotation(number, name))
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False)
+
+
+def _row_labels(comparison: Comparison, rows: list[int]) -> list[str]:
+    """Return what each row is called, from the lowest row up."""
+    sites = comparison.sites
+    return [str(sites[row]) for row in rows]
+
+
+def _columns(comparison: Comparison) -> list[list[tuple[str, ...]]]:
+    """Return the texts of the columns of each panel; the third shows both where they differ."""
+    first_texts, second_texts = (side.single.tokens.text for side in comparison.sides)
+    pairs = zip(first_texts, second_texts, strict=True)
+    return [
+        [(text,) for text in first_texts],
+        [(text,) for text in second_texts],
+        [tuple(dict.fromkeys(pair)) for pair in pairs],
+    ]

@@ -1,8 +1,8 @@
-"""Two prompts' results as one comparison: whether their tokens go together, the sites that both have, A − B."""
+"""Two results as one comparison: their common sites, and the difference of their numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.metrics import metric_values
 from lens_recipes.arrays.sites import are_vectors, components
+from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.figures.base.view import View
+from lens_recipes.views.words import prompt_end
 
 Array = NDArray[np.floating[Any]]
 
@@ -19,139 +21,233 @@ ALIGN = ("token", "position")
 
 
 class Side(NamedTuple):
-    """One of the two: what it is called, its prompt, its numbers `[site, token]`, and the sites that they are of."""
+    """One of the two results.
+
+    Attributes:
+        name: What the caller calls it.
+        single: The result of one prompt.
+        site_indices: Indices of the common sites in this result.
+        values: The numbers at these sites, `[site, token]`.
+    """
 
     name: str
-    one: LensArrays
-    numbers: Array
-    sites: list[int]
+    single: LensArrays
+    site_indices: list[int]
+    values: Array
+
+    @property
+    def label(self) -> str:
+        """The name as short text that plotly cannot act on."""
+        return escape_plotly(prompt_end(self.name, 30))
 
 
-def paired(
-    ones: tuple[LensArrays, LensArrays],
-    names: Any,
-    metric: str,
-    of: Any,
-    align: str,
-    component: str | None,
-) -> tuple[Side, Side, str]:
-    """The two sides at the sites that both have, in the order of the first, and what their numbers are called.
+class Comparison(NamedTuple):
+    """Two results at the sites that both have.
+
+    Attributes:
+        first, second: The two sides.
+        metric: Of the numbers.
+        label: What the numbers are called.
+        difference: The first side's numbers minus the second's, `[site, token]`.
+    """
+
+    first: Side
+    second: Side
+    metric: str
+    label: str
+    difference: Array
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both sides."""
+        return self.first, self.second
+
+    @property
+    def sites(self) -> list[Site]:
+        """The common sites, in the order of the first side."""
+        return [self.first.single.sites[site_index] for site_index in self.first.site_indices]
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens, which is the same on both sides."""
+        return len(self.first.single.tokens)
+
+    @property
+    def difference_label(self) -> str:
+        """What is subtracted from what: "A − B"."""
+        return f"{self.first.label} − {self.second.label}"
+
+
+def pair_results(
+    singles: tuple[LensArrays, LensArrays], names: Any, view: View, align: str
+) -> Comparison:
+    """Return two results as one comparison.
 
     Args:
-        ones: Two results of one prompt each.
-        names, metric, of, align, component: As for `compare`, and so are the errors.
+        singles: Two results of one prompt each.
+        names: What to call them.
+        view: Which metric and component to compare.
+        align: "token" or "position", as for `compare`.
+
+    Raises:
+        ValueError: as for `compare`.
     """
-    a, b = _names(names)
-    _check_aligned(ones, (a, b), align)
-    both = common(ones, (a, b), component)
-    what = metric_values(ones[0], metric, of)[1]
-    first, second = (
-        _side(one, name, both, metric, of) for one, name in zip(ones, (a, b), strict=True)
-    )
-    if np.isnan(difference(first, second, metric)).all():
+    name_pair = _check_names(names)
+    _check_aligned(singles, name_pair, align)
+    sites = common_sites(singles, name_pair, view.component)
+    sides = []
+    labels = []
+    for single, side_name in zip(singles, name_pair, strict=True):
+        values, label = view.measure(single)
+        site_indices = [single.sites.index(site) for site in sites]
+        sides.append(Side(side_name, single, site_indices, values[site_indices].astype(np.float64)))
+        labels.append(label)
+    first, second = sides
+    difference = _subtract(first.values, second.values, view.metric)
+    if np.isnan(difference).all():
         raise ValueError(
-            f"metric={metric!r}, of={of!r}: there is no token at which {a} and {b} both have a number. Name another "
-            "metric or token, or read other positions=."
+            f"metric={view.metric!r}, of={view.of!r}: there is no token at which {first.name} and "
+            f"{second.name} both have a number. Name another metric or token, or read other "
+            "positions=."
         )
-    return first, second, what
+    return Comparison(first, second, view.metric, labels[0], difference)
 
 
-def _side(one: LensArrays, name: str, sites: list[Site], metric: str, of: Any) -> Side:
-    here = [one.sites.index(site) for site in sites]
-    return Side(name, one, metric_values(one, metric, of)[0][here].astype(np.float64), here)
+def _subtract(first: Array, second: Array, metric: str) -> Array:
+    """Return the first numbers minus the second; NaN where one is missing.
+
+    Ranks are subtracted as log10(rank + 1).
+    """
+    if metric == "rank":
+        first, second = np.log10(first + 1), np.log10(second + 1)
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ has no value
+        return first - second
 
 
-def difference(a: Side, b: Side, metric: str) -> Array:
-    """A − B, `[site, token]`: of ranks that of log10(rank + 1), of anything else that of the numbers; NaN where one has
-    none."""
-    with np.errstate(invalid="ignore"):  # of infinities there is none
-        return (
-            np.log10(a.numbers + 1) - np.log10(b.numbers + 1)
-            if metric == "rank"
-            else a.numbers - b.numbers
-        )
+# -- sites -------------------------------------------------------------
 
 
-def common(
-    ones: tuple[LensArrays, LensArrays], names: tuple[str, str], component: str | None
+def common_sites(
+    singles: tuple[LensArrays, LensArrays], names: tuple[str, str], component: str | None
 ) -> list[Site]:
-    """The sites that both have, in the order of the first.
+    """Return the sites that both results have, in the order of the first.
+
+    Args:
+        singles: The two results.
+        names: What an error calls them.
+        component: None for all, or only the sites of this one.
 
     Raises:
         ValueError: there are none, or they are vectors, which have no layers.
     """
-    if any(are_vectors(one.sites) for one in ones):
+    first, second = singles
+    if are_vectors(first.sites) or are_vectors(second.sites):
         raise ValueError("vectors have no layers to compare: heatmap() shows them.")
-    there = [[site for site in one.sites if component in (None, site.component)] for one in ones]
-    both = [site for site in there[0] if site in there[1]]
-    if not both:
-        held = ", ".join(
-            f"{name} has {spans(one.sites)}" for name, one in zip(names, ones, strict=True)
-        )
-        which = "" if component is None else f" of component={component!r}"
-        raise ValueError(
-            f"there is no site{which} that both have: {held}. Read the same layers= and components=."
-        )
-    return both
+    common = []
+    for site in first.sites:
+        if site in second.sites and component in (None, site.component):
+            common.append(site)
+    if common:
+        return common
+    which = "" if component is None else f" of component={component!r}"
+    held = []
+    for single, side_name in zip(singles, names, strict=True):
+        held.append(f"{side_name} has {describe_sites(single.sites)}")
+    raise ValueError(
+        f"there is no site{which} that both have: {', '.join(held)}. "
+        "Read the same layers= and components=."
+    )
 
 
-def spans(sites: Iterable[Site]) -> str:
-    """Some sites in a few words: "layers 0–11, 14; mlp_out 3–5"."""
-    sites = list(sites)
-    said = []
-    for name in components(sites):
-        layers = sorted(
-            {site.layer for site in sites if site.component == name and site.layer is not None}
-        )
-        starts = [layer for layer in layers if layer - 1 not in layers]
-        ends = [layer for layer in layers if layer + 1 not in layers]
-        runs = ", ".join(
-            f"{s}" if s == e else f"{s}–{e}" for s, e in zip(starts, ends, strict=True)
-        )
-        plain = "layer" if len(layers) == 1 else "layers"
-        said.append(
-            name if name == "embed" else f"{plain if name == 'resid_post' else name} {runs}"
-        )
-    return "; ".join(said)
+def describe_sites(sites: Sequence[Site]) -> str:
+    """Return some sites in a few words: "layers 0–11, 14; mlp_out 3–5"."""
+    parts = []
+    for component in components(sites):
+        if component == "embed":
+            parts.append(component)
+            continue
+        layers = set()
+        for site in sites:
+            if site.component == component and site.layer is not None:
+                layers.add(site.layer)
+        shown_name = component
+        if component == "resid_post":
+            shown_name = "layer" if len(layers) == 1 else "layers"
+        parts.append(f"{shown_name} {_describe_ranges(layers)}")
+    return "; ".join(parts)
 
 
-def _names(names: Any) -> tuple[str, str]:
-    found = [] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
-    if (
-        len(found) != 2
-        or not all(isinstance(name, str) and name for name in found)
-        or found[0] == found[1]
-    ):
+def _describe_ranges(numbers: set[int]) -> str:
+    """Return whole numbers as ranges: "0–11, 14"."""
+    starts = sorted(number for number in numbers if number - 1 not in numbers)
+    ends = sorted(number for number in numbers if number + 1 not in numbers)
+    ranges = []
+    for start, end in zip(starts, ends, strict=True):
+        ranges.append(str(start) if start == end else f"{start}–{end}")
+    return ", ".join(ranges)
+
+
+# -- checks ------------------------------------------------------------
+
+
+def _check_names(names: Any) -> tuple[str, str]:
+    """Return the names of the two sides.
+
+    Raises:
+        ValueError: not two different texts.
+    """
+    items = []
+    if isinstance(names, Iterable) and not isinstance(names, str):
+        items = list(names)
+    all_texts = all(isinstance(name, str) and name for name in items)
+    if len(items) != 2 or not all_texts or items[0] == items[1]:
         raise ValueError(f'names={names!r} must be two different texts, such as ("base", "tuned").')
-    return found[0], found[1]
+    first, second = items
+    return first, second
 
 
-def _check_aligned(ones: tuple[LensArrays, LensArrays], names: tuple[str, str], align: str) -> None:
+def _check_aligned(
+    singles: tuple[LensArrays, LensArrays], names: tuple[str, str], align: str
+) -> None:
+    """Check that the tokens of both sides can stand in the same columns.
+
+    Raises:
+        ValueError: they cannot; the message says where they differ first. Or an unknown `align`.
+    """
     if align not in ALIGN:
         raise ValueError(f"align={align!r} is unknown: accepted are {', '.join(map(repr, ALIGN))}.")
-    positions = [one.tokens.position.tolist() for one in ones]
-    texts = [one.tokens.text for one in ones]
-    same_place = positions[0] == positions[1]
-    if same_place and (align == "position" or texts[0] == texts[1]):
+    first, second = (single.tokens for single in singles)
+    same_positions = first.position.tolist() == second.position.tolist()
+    if same_positions and (align == "position" or first.text == second.text):
         return
-    read = [list(zip(*both, strict=True)) for both in zip(positions, texts, strict=True)]
-    if align == "position":
-        read = [[(position, "") for position, _ in side] for side in read]
-    n = next(
-        (n for n, (x, y) in enumerate(zip(*read, strict=False)) if x != y), min(map(len, read))
-    )
-    at = [
-        f"{name} has {text[n]!r} at position {position[n]}"
-        if n < len(position)
-        else f"{name} has no more"
-        for name, text, position in zip(names, texts, positions, strict=True)
-    ]
-    todo = (
-        'Pass align="position" to compare them nevertheless'
-        if same_place
-        else "Read the same positions="
-    )
+    number = _first_difference(singles, align)
+    described = []
+    for single, side_name in zip(singles, names, strict=True):
+        described.append(f"{side_name} has {_describe_token(single, number)}")
+    hint = "Read the same positions="
+    if same_positions:
+        hint = 'Pass align="position" to compare them nevertheless'
     raise ValueError(
-        f"the tokens do not go together; the first that differ are number {n} of those read: {', '.join(at)}. "
-        f"{todo}, or name other prompts (prompt=, prompt_b=)."
+        f"the tokens do not go together; the first that differ are number {number} of those read: "
+        f"{', '.join(described)}. {hint}, or name other prompts (prompt=, prompt_b=)."
     )
+
+
+def _first_difference(singles: tuple[LensArrays, LensArrays], align: str) -> int:
+    """Return the number of the first tokens that do not go together, counted from 0."""
+    first, second = (single.tokens for single in singles)
+    n_common = min(len(first), len(second))
+    for number in range(n_common):
+        if first.position[number] != second.position[number]:
+            return number
+        if align == "token" and first.text[number] != second.text[number]:
+            return number
+    return n_common
+
+
+def _describe_token(single: LensArrays, number: int) -> str:
+    """Return the text and position of a token that was read, if so many were read."""
+    tokens = single.tokens
+    if number >= len(tokens):
+        return "no more"
+    return f"{tokens.text[number]!r} at position {tokens.position[number]}"

@@ -1,121 +1,165 @@
-"""Where the panels of a comparison and their colour bars stand."""
+"""The places of a comparison's panels and of their colour bars."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lens_recipes.views.figures.base.axes import LABEL, UPRIGHT
-from lens_recipes.views.figures.base.grid import MAX_WIDTH, WORD
+from lens_recipes.views.figures.base.grid import MAX_WIDTH, WORD_WIDTH
+from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, MAX_UPRIGHT
 
-BESIDE = 1600  # pixels that three panels may take before they stand one below the other
+# All of these are in pixels.
+MAX_SIDE_BY_SIDE = 1600  # that three panels may take before they stand one below the other
+MIN_PANEL_WIDTH = 240
+MIN_PANEL_HEIGHT = 150
+MIN_WIDTH_ALONE = 800  # of a panel that has none beside it, because the title needs so much
+WORD_ROW_HEIGHT = 22
+PLAIN_ROW_HEIGHT = 14
+PANEL_GAP = 14
+COLOR_BAR_WIDTH = 125
+MAX_COLOR_BAR_LENGTH = 400
+NAME_HEIGHT = 30  # of a panel's name above it
+TOKENS_HEIGHT = 100  # of the tokens below a panel
+TOKEN_PAIRS_HEIGHT = 170  # of turned labels that hold two tokens each
 
-NARROW, LOW = 240, 150  # pixels that a panel has at least
 
-ALONE = 800  # pixels that it has at least where none stands beside it: the title needs them
+class Corner(NamedTuple):
+    """The upper left corner of a panel, in pixels from the upper left of the area of all panels."""
 
-ROW, THIN = 22, 14  # pixels: with words, without
+    left: int
+    top: int
 
-GAP, BAR = 14, 125  # pixels: between two panels, and for a colour bar
 
-HEAD, FOOT, PAIRS = (
-    30,
-    100,
-    170,
-)  # pixels: a panel's name, its tokens, tokens of which there are two
+class Domain(NamedTuple):
+    """The place of a panel as plotly counts it: fractions of the area, from the lower left."""
 
-LONGEST = 400  # pixels of a colour bar
+    x: list[float]
+    y: list[float]
 
 
 class Panels(NamedTuple):
-    """Three panels of one size, the first two with one colour bar, in pixels of the area that they share."""
+    """Three panels of one size in an area that they share, all in pixels.
 
-    words: bool
-    wide: int
-    high: int
-    corners: list[tuple[int, int]]  # left, top
+    The first two panels have one colour bar.
+
+    Attributes:
+        have_words: Whether cells have room for words.
+        panel_width, panel_height: Of each panel.
+        corners: Of each panel.
+        width, height: Of the area.
+        room_below: For the tokens below each panel.
+    """
+
+    have_words: bool
+    panel_width: int
+    panel_height: int
+    corners: list[Corner]
     width: int
     height: int
-    foot: int  # below each
+    room_below: int
 
     @classmethod
-    def of(cls, n_tokens: int, n_rows: int, two_texts: bool) -> Panels:
-        """Side by side where that is not too wide, else one below the other; with words where a cell has room."""
-        words = n_tokens <= UPRIGHT
-        wide = min(max(NARROW, n_tokens * (WORD if words else LABEL)), MAX_WIDTH)
-        high = max(LOW, n_rows * (ROW if words else THIN))
-        foot = PAIRS if two_texts and not words else FOOT
-        if 3 * wide <= BESIDE:
-            lefts = [0, wide + GAP, 2 * wide + GAP + BAR]
-            return cls(
-                words, wide, high, [(left, 0) for left in lefts], lefts[-1] + wide, high, foot
-            )
-        wide, step = max(wide, ALONE), high + foot + HEAD
-        return cls(
-            words, wide, high, [(0, n * step) for n in range(3)], wide, 2 * step + high, foot
+    def arrange(cls, n_tokens: int, n_rows: int, two_texts: bool) -> Panels:
+        """Place the panels side by side where that is not too wide, else one below the other.
+
+        Args:
+            n_tokens: Columns of each panel.
+            n_rows: Rows of each panel.
+            two_texts: Whether a column of the third panel is labelled with two tokens.
+        """
+        have_words = n_tokens <= MAX_UPRIGHT
+        column_width = WORD_WIDTH if have_words else LABEL_WIDTH
+        row_height = WORD_ROW_HEIGHT if have_words else PLAIN_ROW_HEIGHT
+        panel_width = min(max(MIN_PANEL_WIDTH, n_tokens * column_width), MAX_WIDTH)
+        panel_height = max(MIN_PANEL_HEIGHT, n_rows * row_height)
+        room_below = TOKENS_HEIGHT
+        if two_texts and not have_words:
+            room_below = TOKEN_PAIRS_HEIGHT
+        if 3 * panel_width <= MAX_SIDE_BY_SIDE:
+            second = panel_width + PANEL_GAP
+            third = second + panel_width + COLOR_BAR_WIDTH
+            corners = [Corner(0, 0), Corner(second, 0), Corner(third, 0)]
+            width = third + panel_width
+            height = panel_height
+        else:
+            panel_width = max(panel_width, MIN_WIDTH_ALONE)
+            step = panel_height + room_below + NAME_HEIGHT
+            corners = [Corner(0, number * step) for number in range(3)]
+            width = panel_width
+            height = 2 * step + panel_height
+        return cls(have_words, panel_width, panel_height, corners, width, height, room_below)
+
+    def domain(self, number: int) -> Domain:
+        """Return the place of a panel; panels are numbered from 0."""
+        left, top = self.corners[number]
+        right = left + self.panel_width
+        bottom = top + self.panel_height
+        return Domain(
+            x=[left / self.width, right / self.width],
+            y=[(self.height - bottom) / self.height, (self.height - top) / self.height],
         )
 
-    def domains(self, n: int) -> tuple[list[float], list[float]]:
-        """Of the axes of panel `n`, as plotly counts: fractions, from the bottom left."""
-        left, top = self.corners[n]
-        x, y = ((left, left + self.wide), (self.height - top - self.high, self.height - top))
-        return [v / self.width for v in x], [v / self.height for v in y]
-
-    def bar(self, first: int, last: int) -> dict[str, Any]:
-        """The colour bar at the right of the panels from `first` to `last`."""
-        right = (self.corners[last][0] + self.wide + 8) / self.width
-        bottom, top = self.domains(last)[1][0], self.domains(first)[1][1]
-        length = min((top - bottom) * self.height, LONGEST)
-        place = {
-            "x": right,
+    def color_bar(self, first: int, last: int) -> dict[str, Any]:
+        """Return the place of a colour bar at the right of the panels from `first` to `last`."""
+        right = self.corners[last].left + self.panel_width
+        bottom, _ = self.domain(last).y
+        _, top = self.domain(first).y
+        return {
+            "x": (right + 8) / self.width,
             "xanchor": "left",
             "xpad": 0,
             "y": (top + bottom) / 2,
             "yanchor": "middle",
             "ypad": 0,
+            "thickness": 16,
+            "len": min((top - bottom) * self.height, MAX_COLOR_BAR_LENGTH),
+            "lenmode": "pixels",
         }
-        return {**place, "thickness": 16, "len": length, "lenmode": "pixels"}
 
-    def corner(self, n: int) -> dict[str, Any]:
-        """Where the name of panel `n` stands: an annotation without its text."""
-        (left, _), (_, top) = self.domains(n)
-        place = {
+    def name_annotation(self, number: int, name: str) -> dict[str, Any]:
+        """Return an annotation that writes a panel's name above it."""
+        left, _ = self.domain(number).x
+        _, top = self.domain(number).y
+        return {
+            "text": f"<b>{name}</b>",
             "x": left,
             "xref": "paper",
             "xanchor": "left",
             "y": top,
             "yref": "paper",
             "yanchor": "bottom",
+            "showarrow": False,
+            "font": {"size": 14},
         }
-        return {**place, "showarrow": False, "font": {"size": 14}}
 
-    def axes(self, n: int, tokens: dict[str, Any], labels: list[str], kind: str) -> dict[str, Any]:
-        """The axes of panel `n`, for a layout; zooming into one panel zooms into all.
+    def axes(
+        self, number: int, token_axis: dict[str, Any], row_labels: list[str], row_title: str
+    ) -> dict[str, Any]:
+        """Return the axes of a panel for a layout; to zoom into one panel zooms into all.
 
         Args:
-            n: Which panel, from 0.
-            tokens: Its x axis.
-            labels, kind: Of the rows, and what they are; shown once where panels stand beside each other.
+            number: Which panel, from 0.
+            token_axis: Its x axis.
+            row_labels: From the lowest row up.
+            row_title: Says what rows are. Title and labels stand only at the left edge.
         """
-        x, y = self.domains(n)
-        number = "" if n == 0 else str(n + 1)
-        rows = {
-            "tickvals": list(range(len(labels))),
-            "ticktext": labels,
-            "tickfont_size": 12 if self.words else 10,
+        x_domain, y_domain = self.domain(number)
+        suffix = "" if number == 0 else str(number + 1)
+        x_axis = {
+            "domain": x_domain,
+            "anchor": f"y{suffix}",
+            "matches": "x" if number else None,
+            **token_axis,
         }
-        shown = {"title_text": kind} if self.corners[n][0] == 0 else {"showticklabels": False}
-        return {
-            f"xaxis{number}": {
-                "domain": x,
-                "anchor": f"y{number}",
-                "matches": "x" if n else None,
-                **tokens,
-            },
-            f"yaxis{number}": {
-                "domain": y,
-                "anchor": f"x{number}",
-                "matches": "y" if n else None,
-                **rows,
-                **shown,
-            },
+        y_axis = {
+            "domain": y_domain,
+            "anchor": f"x{suffix}",
+            "matches": "y" if number else None,
+            "tickvals": list(range(len(row_labels))),
+            "ticktext": row_labels,
+            "tickfont_size": 12 if self.have_words else 10,
         }
+        if self.corners[number].left == 0:
+            y_axis["title_text"] = row_title
+        else:
+            y_axis["showticklabels"] = False
+        return {f"xaxis{suffix}": x_axis, f"yaxis{suffix}": y_axis}

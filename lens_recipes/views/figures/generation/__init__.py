@@ -1,1 +1,1 @@
-"""Figures of what a model wrote, step by step."""
+"""Figures of what a model wrote, token by token."""

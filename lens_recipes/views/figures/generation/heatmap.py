@@ -1,4 +1,4 @@
-"""When each token that a model wrote was decided: layers × written tokens, and the page with all figures of it."""
+"""`generation_heatmap()`: the layer at which each token that a model wrote was decided."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lens_recipes.arrays.generation import Step
+from lens_recipes.arrays.generation import Step, settled_layers
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import UNORDERED, Important, main_component, site_label
-from lens_recipes.arrays.text import escape_plotly, plotly_safe
-from lens_recipes.arrays.tracks import settled_layers
-from lens_recipes.views.figures.base.grid import Columns, site_map
-from lens_recipes.views.figures.base.style import BORDER, COLORS, LEGEND, outline
-from lens_recipes.views.figures.generation.steps import how_written, written_steps
+from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.figures.base.cells import hover_token
+from lens_recipes.views.figures.base.grid import Columns, SiteMap
+from lens_recipes.views.figures.base.outline import BORDER, CellRun, outline_traces
+from lens_recipes.views.figures.base.style import COLORS, HOVER_TEMPLATE, LEGEND
+from lens_recipes.views.figures.base.view import View
+from lens_recipes.views.figures.generation.written import describe_choice, written_steps
 from lens_recipes.views.words import probability, prompt_end
 
 LEGEND_LINE = 30  # pixels
 
-MARK = COLORS[1]
-
-INDEX = "index.html"
+MARK_COLOR = COLORS[1]
 
 
 def generation_heatmap(
@@ -36,18 +36,21 @@ def generation_heatmap(
     colors: str | None = None,
     title: str | None = None,
 ) -> go.Figure:
-    """Layers × written tokens: what each layer would have written, and from where on the model's answer was decided.
+    """Draw layers × written tokens, with the layer from which the model's answer was decided.
 
-    The outlined cell of a column is the first from which the model's answer is top-1 to the end (`settled_layers`); of
-    layers that are not shown, the next one that is. A triangle marks a written token that is not the model's answer:
-    sampling, or a penalty, chose it, and the outline is the answer's.
+    A cell shows what its layer would have written. The outlined cell of a column is the first from
+    which the model's answer is top-1 to the end (`settled_layers`); if its layer is not shown, the
+    next one that is. A triangle marks a written token that is not the model's answer: sampling, or
+    a penalty, chose it, and the outline is about the answer.
 
     Args:
-        result: What `generate_lens` gives; one prompt of it is shown, without the tokens of the prompt itself.
+        result: What `generate_lens` gives; the figure shows one prompt of it, without the tokens of
+            the prompt itself.
         metric, of: As for `heatmap`; "next" is the written token.
         prompt: Which prompt.
         stride, sites: As for `heatmap`.
-        component: Which rows; None for the `sites` that were named, else for "resid_post", or the only component.
+        component: Which rows; None for the `sites` that were named, else for "resid_post", or the
+            only component.
         colors, title: As for `heatmap`.
 
     Raises:
@@ -57,93 +60,146 @@ def generation_heatmap(
         >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
         >>> generation_heatmap(result).show()
     """
-    one, steps = written_steps(result, prompt)
-    by_token = {step.token: step for step in steps}
-    along = main_component(one.sites) if component is None else component
-    settled = _settled(one, along)
-    columns = Columns(
-        list(by_token),
-        [step.wrote for step in steps],
-        list(range(1, len(steps) + 1)),
-        "written token (a cell shows what that layer would have written there)",
-        lambda s, t: _where(one, s, by_token[t], settled.get(t)),
-    )
-    figure, rows = site_map(
-        one,
-        columns,
-        "The lens while the model writes",
-        f"after “\u2068{escape_plotly(prompt_end(one.prompts[0], 50))}\u2069”",
+    single, steps = written_steps(result, prompt)
+    settling = main_component(single.sites) if component is None else component
+    settled = _settled_sites(single, settling)
+    view = View(
         metric=metric,
         of=of,
         stride=stride,
         sites=sites,
-        component=along if sites is None else component,
+        component=settling if sites is None else component,
         colors=colors,
         title=title,
     )
-    places = [(y, s) for y, s in enumerate(rows) if one.sites[s].component == along]
-    starts = [(x, settled[step.token]) for x, step in enumerate(steps) if step.token in settled]
-    above = [
-        (x, [y for y, s in places if s >= start]) for x, start in starts
-    ]  # the start itself may not be shown
-    cells = [(x, ys[0], ys[0]) for x, ys in above if ys]
-    if cells:
-        figure.add_traces(outline(cells, "settled: from here up, the model's answer is top-1"))
-    other = [(x, step) for x, step in enumerate(steps) if not step.first_choice]
-    if other:
-        figure.add_scatter(
-            x=[x for x, _ in other],
-            y=[len(rows) - 0.1] * len(other),
-            mode="markers",
-            marker={"symbol": "triangle-down", "size": 10, "color": MARK},
-            customdata=["<br>".join(_written(step)) for _, step in other],
-            hovertemplate="%{customdata}<extra></extra>",
-            name="the written token is not the model's first choice",
-            showlegend=True,
-        )
-    marks = LEGEND_LINE * (
-        bool(cells) + bool(other)
-    )  # one below the other: a narrow figure has no room beside
+    site_map = SiteMap(single, view, _columns(single, steps, settled))
+    prompt_note = f"after “\u2068{escape_plotly(prompt_end(single.prompts[0], 50))}\u2069”"
+    figure = site_map.figure("The lens while the model writes", prompt_note)
+
+    n_rows = len(site_map.rows)
+    top_edge = n_rows + 2 * BORDER - 0.5
+    legend_height = 0
+    outlined = _settled_cells(site_map, steps, settled, settling)
+    if outlined:
+        name = "settled: from here up, the model's answer is top-1"
+        figure.add_traces(outline_traces(outlined, name))
+        legend_height += LEGEND_LINE
+    other_choices = [column for column, step in enumerate(steps) if not step.first_choice]
+    if other_choices:
+        figure.add_trace(_other_choice_marks(steps, other_choices, n_rows - 0.1))
+        top_edge = n_rows + 0.3
+        legend_height += LEGEND_LINE
+    # The entries of the legend stand one below the other: a narrow figure has no room beside.
     figure.update_layout(
         legend=LEGEND | {"orientation": "v"},
-        margin_t=100 + marks,
-        height=figure.layout.height + marks,
+        margin_t=100 + legend_height,
+        height=figure.layout.height + legend_height,
     )
-    figure.update_xaxes(
-        range=[-0.5 - BORDER, len(steps) - 0.5 + BORDER]
-    )  # a scatter would add a margin of its own
-    figure.update_yaxes(range=[-0.5 - BORDER, len(rows) + (0.3 if other else 2 * BORDER - 0.5)])
+    # The ranges are set because plotly would add a margin for lines and marks.
+    figure.update_xaxes(range=[-0.5 - BORDER, len(steps) - 0.5 + BORDER])
+    figure.update_yaxes(range=[-0.5 - BORDER, top_edge])
     return figure
 
 
-def _settled(one: LensArrays, along: str | None) -> dict[int, int]:
-    """The site at which each written token settled, of those that did; none where the sites follow no order."""
-    if (
-        along is None
-        or along in (*UNORDERED, "embed")
-        or all(site.component != along for site in one.sites)
-    ):
+def _settled_sites(single: LensArrays, component: str | None) -> dict[int, int]:
+    """Return the site from which each written token's answer is top-1 to the end.
+
+    Args:
+        single: A result of one prompt.
+        component: Along which sites; where they have no order, the return value is empty.
+
+    Returns:
+        Indices of sites by the index of the token, without the tokens that never settle.
+    """
+    ordered = component is not None and component not in (*UNORDERED, "embed")
+    was_read = any(site.component == component for site in single.sites)
+    if not ordered or not was_read:
         return {}
-    return {
-        step.token: step.site for step in settled_layers(one, component=along) if step.site >= 0
-    }
+    settled = {}
+    for entry in settled_layers(single, component=component):
+        if entry.site >= 0:
+            settled[entry.token] = entry.site
+    return settled
 
 
-def _where(one: LensArrays, s: int, step: Step, settled: int | None) -> list[str]:
-    """What the hover says of a cell before its numbers."""
-    t = step.token
+# -- hover -------------------------------------------------------------
+
+
+def _columns(single: LensArrays, steps: list[Step], settled: dict[int, int]) -> Columns:
+    """Return a column for each written token, numbered from 1."""
+    step_by_token = {step.token: step for step in steps}
+
+    def describe(site_index: int, token: int) -> list[str]:
+        """Return the first lines of a cell's hover."""
+        return _describe_place(single, site_index, step_by_token[token], settled.get(token))
+
+    return Columns(
+        list(step_by_token),
+        [step.wrote for step in steps],
+        list(range(1, len(steps) + 1)),
+        "written token (a cell shows what that layer would have written there)",
+        describe,
+    )
+
+
+def _describe_place(
+    single: LensArrays, site_index: int, step: Step, settled_site: int | None
+) -> list[str]:
+    """Return the lines of a hover about a site and a written token.
+
+    `settled_site` is the site from which the model's answer is top-1; None if it never settles.
+    """
+    token = step.token
+    rank = single.next_ranks[site_index, token]
+    logprob = single.next_logprobs[site_index, token]
     lines = [
-        f"<b>{site_label(one.sites[s])}</b>, position {one.tokens.position[t]}",
-        f"input {plotly_safe(one.tokens.text[t], 40)}",
-        *_written(step),
-        f"the written token here: rank {one.next_ranks[s, t]:,}, p {probability(one.next_logprobs[s, t])}",
+        f"<b>{site_label(single.sites[site_index])}</b>, position {single.tokens.position[token]}",
+        f"input {hover_token(single.tokens.text[token])}",
+        *_describe_written(step),
+        f"the written token here: rank {rank:,}, p {probability(logprob)}",
     ]
-    if settled is not None:
-        lines.append(
-            f"{plotly_safe(step.answer, 40)} is top-1 from {site_label(one.sites[settled])} to the end"
-        )
+    if settled_site is not None:
+        label = site_label(single.sites[settled_site])
+        lines.append(f"{hover_token(step.answer)} is top-1 from {label} to the end")
     return lines
 
 
-def _written(step: Step) -> list[str]:
-    return [f"written {plotly_safe(step.wrote, 40)}", *how_written(step)]
+def _describe_written(step: Step) -> list[str]:
+    """Return the lines of a hover about a written token."""
+    return [f"written {hover_token(step.wrote)}", *describe_choice(step)]
+
+
+# -- marks -------------------------------------------------------------
+
+
+def _settled_cells(
+    site_map: SiteMap, steps: list[Step], settled: dict[int, int], component: str | None
+) -> list[CellRun]:
+    """Return the cell of each column from which the answer is settled, if a cell shows it."""
+    cells = []
+    for column, step in enumerate(steps):
+        if step.token not in settled:
+            continue
+        for row, site_index in enumerate(site_map.rows):
+            is_component = site_map.single.sites[site_index].component == component
+            if is_component and site_index >= settled[step.token]:
+                cells.append(CellRun(column, row, row))
+                break
+    return cells
+
+
+def _other_choice_marks(steps: list[Step], columns: list[int], height: float) -> go.Scatter:
+    """Return triangles above the columns of tokens that are not the model's first choice.
+
+    `height` is in rows.
+    """
+    return go.Scatter(
+        x=columns,
+        y=[height] * len(columns),
+        mode="markers",
+        marker={"symbol": "triangle-down", "size": 10, "color": MARK_COLOR},
+        customdata=["<br>".join(_describe_written(steps[column])) for column in columns],
+        hovertemplate=HOVER_TEMPLATE,
+        name="the written token is not the model's first choice",
+        showlegend=True,
+    )

@@ -1,0 +1,136 @@
+"""The numbers that the pair (`metric`, `of`) names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics.entry import Metric, Values
+from lens_recipes.arrays.metrics.followed import (
+    numbers_of_token,
+    numbers_of_top_token,
+    target_column,
+)
+from lens_recipes.arrays.metrics.table import find_metric
+
+NO_RANK = (
+    "of={!r} is a tracked token, and of those only the log-probabilities are known, no ranks. "
+    'Pass targets= with it to the recipe, or take metric="logprob".'
+)
+
+
+def metric_values(
+    one: LensArrays, metric: str, of: Any = None
+) -> tuple[NDArray[np.floating[Any]], str]:
+    """Return the numbers `[site, token]` that the pair (`metric`, `of`) names, and their name.
+
+    Args:
+        one: A result of one prompt.
+        metric: "prob", "logprob" (nats), "rank" (0 is the top), "entropy" (nats), "kl" (nats, to
+            the model's own output), "loss" (nats: −log p of the prompt's next token), "logit" or
+            "logit_diff" (nats).
+        of: Whose. None: the cell's own top-1 ("prob", "logprob"), or what the metric is about
+            anyhow. "next": the token that follows in the prompt. "final": the model's own answer
+            there. Or a target or tracked token, as text or id. For "logit_diff" the pair (a, b),
+            a − b; None where there are just two targets.
+
+    Raises:
+        ValueError: an unknown metric, a metric that does not go with `of`, or a token that the
+            result does not follow.
+    """
+    entry = find_metric(metric)
+    if entry.about == "pair":
+        return _values_of_pair(one, entry, of)
+    _check_of(entry, of)
+    if entry.about == "all":
+        return _computed(one, entry, one), entry.label
+    if entry.about == "next":
+        return _computed(one, entry, numbers_of_token(one, "next")), entry.label
+    numbers = numbers_of_top_token(one) if of is None else numbers_of_token(one, of)
+    if entry.needs_rank and not numbers.has_ranks:
+        raise ValueError(NO_RANK.format(of))
+    return _computed(one, entry, numbers), f"{entry.label} of {numbers.name}"
+
+
+def _computed(result: LensArrays, entry: Metric, *arguments: Any) -> Values:
+    """Return the values of a metric: those that were measured, or computed from the arguments."""
+    if isinstance(entry.source, str):
+        return getattr(result, entry.source)
+    return entry.source(*arguments)
+
+
+def _check_of(entry: Metric, of: Any) -> None:
+    """Check that a metric takes this `of`.
+
+    Raises:
+        ValueError: it does not; the message says what it takes.
+    """
+    metric = entry.name
+    if entry.about == "all":
+        if of is not None:
+            raise ValueError(
+                f"metric={metric!r} is about the whole distribution: leave `of` out "
+                f"(received {of!r})."
+            )
+    elif entry.about == "next":
+        if of not in (None, "next"):
+            raise ValueError(
+                f"metric={metric!r} is about the next token (received of={of!r}): use "
+                'metric="logprob".'
+            )
+    elif of is None:
+        if entry.about == "token":
+            raise ValueError(
+                f'metric={metric!r} needs `of`: "next", "final", or one of the targets, as text '
+                "or id."
+            )
+    elif not isinstance(of, str | int | np.integer):
+        raise ValueError(
+            f"of={of!r}: metric={metric!r} is about one token here, a text or an id (trajectory "
+            'takes a list of them, metric="logit_diff" a pair).'
+        )
+
+
+def _values_of_pair(result: LensArrays, entry: Metric, of: Any) -> tuple[Values, str]:
+    """Return what a metric of two targets says about a pair, and its name.
+
+    Args:
+        result: A result of one prompt.
+        entry: The metric.
+        of: The two targets, as texts or ids; None where the prompt has just two.
+    """
+    if of is None:
+        of = list(dict.fromkeys(result.target_ids[0].tolist()))
+    is_pair = isinstance(of, Iterable) and not isinstance(of, str)
+    pair = list(of) if is_pair else []
+    if len(pair) != 2:
+        received = pair if is_pair else of
+        raise ValueError(
+            f"metric={entry.name!r} is about two targets: pass of=(a, b) (received {received!r})."
+        )
+    ids = [int(result.target_ids[0, target_column(result, 0, target)]) for target in pair]
+    first_name, second_name = (result.name(token, ids) for token in ids)
+    values = _computed(result, entry, result, *pair)
+    return values, f"{entry.label} {first_name} − {second_name}"
+
+
+# -- the model ---------------------------------------------------------
+
+
+def vocab_size(result: LensArrays) -> int:
+    """Return the size of the model's vocabulary; at least 2, so that its logarithm is a range."""
+    return max(2, int(result.provenance.get("vocab_size") or 2))
+
+
+def output_site(result: LensArrays) -> int:
+    """Return the index of the site that is the model's own output; −1 if it was not read."""
+    streams = [index for index, site in enumerate(result.sites) if site.component == "resid_post"]
+    if not streams:
+        return -1
+    last = streams[-1]
+    is_output = result.kl_to_final[last].max(initial=0) < 1e-3
+    return last if is_output else -1

@@ -1,0 +1,76 @@
+"""What one batch costs on a server, by the model's config alone: tokens and memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lens_recipes.models.handle import dtype_of, text_config
+from lens_recipes.run.run import RecipeRun
+from lens_recipes.trace.batch import BatchSize
+from lens_recipes.trace.lens_head import LOGITS_AT_ONCE
+
+FLOAT32_BYTES = 4
+CHECK_SUMS = 4  # float32 sums of each token that are compared with the stream
+
+
+def batch_tokens(run: RecipeRun[Any], batch: Any) -> int:
+    """Return the tokens of a batch that run through the model, those to be written included."""
+    size = run.plan.batch_size(batch)
+    return size.rows * (size.columns + size.new_tokens)
+
+
+def batch_memory(run: RecipeRun[Any], batch: Any, result_bytes: int) -> int:
+    """Return the most memory that a batch takes beside the weights, in bytes.
+
+    It is the sum of the forward pass, the vectors that are read, and what is made of them.
+
+    Args:
+        run: The batch's run.
+        batch: What the traced function gets.
+        result_bytes: Most bytes of the arrays that come back.
+    """
+    size = run.plan.batch_size(batch)
+    d_model = run.anatomy.d_model
+    logit_bytes = _logit_memory(run, size.logit_rows)
+    if not size.vectors:  # vectors of the caller's own: nothing is read of a run
+        return size.tokens * d_model * FLOAT32_BYTES + logit_bytes + result_bytes
+    bytes_per_dimension = size.vectors * _item_bytes(run) + CHECK_SUMS * FLOAT32_BYTES
+    read_bytes = size.tokens * d_model * bytes_per_dimension
+    return _forward_memory(run, size) + read_bytes + logit_bytes + 2 * result_bytes
+
+
+def _forward_memory(run: RecipeRun[Any], size: BatchSize) -> int:
+    """Return the bytes of a forward pass, or of a generation with its cache, logits and scores."""
+    anatomy = run.anatomy
+    item_bytes = _item_bytes(run)
+    config = text_config(run.model)
+    inner_width = getattr(config, "intermediate_size", None) or 4 * anatomy.d_model
+    width_of_token = 8 * anatomy.d_model + 3 * inner_width
+    activation_bytes = size.rows * size.columns * width_of_token * item_bytes
+    n_logits = size.rows * size.logits_per_row * anatomy.vocab_size
+    memory_bytes = activation_bytes + n_logits * (item_bytes + FLOAT32_BYTES)
+    if size.new_tokens:
+        n_cached = size.rows * (size.columns + size.new_tokens)
+        memory_bytes += 2 * anatomy.n_layers * n_cached * _key_width(run) * item_bytes
+    if size.keeps_scores:
+        memory_bytes += size.rows * size.new_tokens * anatomy.vocab_size * FLOAT32_BYTES
+    return memory_bytes
+
+
+def _key_width(run: RecipeRun[Any]) -> int:
+    """Return the width of a layer's keys, which groups of heads share; its values are as wide."""
+    config = text_config(run.model)
+    n_heads = getattr(config, "num_attention_heads", None) or 1
+    n_key_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    return round(run.anatomy.d_model * (n_key_heads / n_heads))
+
+
+def _logit_memory(run: RecipeRun[Any], n_rows: int) -> int:
+    """Return the bytes of the logits of some rows and their copies, within the run's own bound."""
+    row_bytes = run.anatomy.vocab_size * FLOAT32_BYTES * LOGITS_AT_ONCE
+    return max(row_bytes, min(run.plan.max_bytes, n_rows * row_bytes))
+
+
+def _item_bytes(run: RecipeRun[Any]) -> int:
+    """Return the bytes of one number in the precision of the model."""
+    return dtype_of(run.model).itemsize

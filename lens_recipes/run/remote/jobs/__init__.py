@@ -1,0 +1,1 @@
+"""The jobs of a run: their states, their file, and waiting for them."""

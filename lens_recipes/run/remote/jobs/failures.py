@@ -1,0 +1,94 @@
+"""What the failure of a job means, by its server's report, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lens_recipes.errors import RemoteLensError
+from lens_recipes.trace.pack import OWN_ERROR
+
+
+class KnownFailure(NamedTuple):
+    """A way in which jobs fail, and how it is told from others.
+
+    Attributes:
+        in_block: Whether the exception of a block can say it; else only the server itself does.
+        phrases: What the line that matters holds, one of them, in lower case.
+        happened, todo: For the `RemoteLensError`, where {model} and {line} stand for themselves.
+    """
+
+    in_block: bool
+    phrases: tuple[str, ...]
+    happened: str
+    todo: str
+
+
+KNOWN_FAILURES = (
+    KnownFailure(
+        in_block=False,
+        phrases=("could not deploy", "not deployed", "dedicated", "cannot be deployed"),
+        happened="the server could not deploy {model}: {line}",
+        todo="lens-recipes doctor --remote lists what it serves.",
+    ),
+    KnownFailure(
+        in_block=True,
+        phrases=("out of memory",),
+        happened="the server ran out of memory: {line}",
+        todo="Ask for less at once: fewer positions or layers, a smaller max_bytes; an estimate "
+        "says what a run needs.",
+    ),
+    KnownFailure(
+        in_block=False,
+        phrases=("exceeded the execution timeout", "timed out"),
+        happened="the server stopped the job for its time limit: {line}",
+        todo="Pass fewer tokens per job (lens_recipes.remote_settings.tokens_per_job), fewer "
+        "layers or fewer positions.",
+    ),
+    KnownFailure(
+        in_block=True,
+        phrases=("unknownpersistentid", "architecture on this server"),
+        happened="the server's {model} has not the modules that are known here: {line}",
+        todo="Load the same revision as the server; lens-recipes doctor --remote compares the "
+        "versions of transformers.",
+    ),
+    KnownFailure(
+        in_block=False,
+        phrases=("submitting request to model deployment", "evicted", "preempted", "cancelled"),
+        happened="the server's model went away while the job ran: {line}",
+        todo="job.result() sends this part again.",
+    ),
+)
+
+
+def diagnose(report: str, model: str) -> RemoteLensError:
+    """Return what a job's failure means, by the server's report of it."""
+    line = key_line(report) or "it says nothing"
+    if OWN_ERROR in line:
+        _, _, own_words = line.partition(OWN_ERROR)
+        return RemoteLensError(own_words, "Nothing was computed.")
+    from_block = _is_traceback(report)
+    for failure in KNOWN_FAILURES:
+        if from_block and not failure.in_block:
+            continue
+        if any(phrase in line.lower() for phrase in failure.phrases):
+            return RemoteLensError(failure.happened.format(model=model, line=line), failure.todo)
+    return RemoteLensError(
+        f"the job failed on the server: {line}",
+        "The server's whole answer is in this error's __cause__. "
+        "lens-recipes doctor --remote compares versions.",
+    )
+
+
+def key_line(report: str) -> str:
+    """Return the line of a report that matters: the last of a traceback, else the first."""
+    lines = [line.strip() for line in report.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    if _is_traceback(lines[0]):
+        return lines[-1]
+    return lines[0]
+
+
+def _is_traceback(report: str) -> bool:
+    """Return whether a report shows an exception of the block, with Python's own first line."""
+    return report.startswith("Traceback")

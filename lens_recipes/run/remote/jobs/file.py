@@ -1,0 +1,194 @@
+"""A job's file: JSON lines, a header that says which run it is, then what happened to its chunks.
+
+Whatever a crash leaves is complete up to its last line; a line that was cut off never happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lens_recipes.errors import LensError
+from lens_recipes.run.provenance import to_json, versions
+from lens_recipes.run.registry import RECIPES
+from lens_recipes.run.remote.jobs.events import Event, event_from_json
+from lens_recipes.run.remote.wire import model_key, remote_env
+from lens_recipes.run.run import RecipeRun
+from lens_recipes.trace.pack import model_facts
+
+FORMAT = "lens-recipes/job"
+
+VERSION = 1
+
+SLICED_ARGUMENTS = ("layers", "positions", "heads")  # where "2:5" in a file is a slice
+
+
+@dataclass(frozen=True)
+class JobHeader:
+    """The first line of a job's file. It holds no key.
+
+    Attributes:
+        recipe, model, revision, host: The recipe's name, the model's hub id and revision, and the
+            server's address.
+        arguments: The recipe's arguments, as JSON holds them.
+        fingerprint: What tells this run from any other.
+        chunks: First and last batch of each chunk, the last one not included.
+        versions: Of the packages that a result depends on.
+    """
+
+    recipe: str
+    model: str
+    revision: str | None
+    host: str
+    arguments: dict[str, Any]
+    fingerprint: str
+    chunks: list[list[int]]
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the header with the keys of the format."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "recipe": self.recipe,
+            "model": self.model,
+            "revision": self.revision,
+            "host": self.host,
+            "arguments": self.arguments,
+            "fingerprint": self.fingerprint,
+            "parts": self.chunks,
+            "versions": self.versions,
+        }
+
+    @classmethod
+    def from_json(cls, line: dict[str, Any]) -> JobHeader:
+        """Return the header that a file's first line holds.
+
+        Raises:
+            KeyError, TypeError: it is no such line.
+        """
+        return cls(
+            recipe=line["recipe"],
+            model=line["model"],
+            revision=line["revision"],
+            host=str(line["host"]),
+            arguments=line["arguments"],
+            fingerprint=line["fingerprint"],
+            chunks=line["parts"],
+            versions=line["versions"],
+        )
+
+    def recipe_arguments(self) -> dict[str, Any]:
+        """Return the recipe's arguments as it takes them, with slices."""
+        arguments = dict(self.arguments)
+        for name in SLICED_ARGUMENTS:
+            if name in arguments:
+                arguments[name] = _restore_slices(arguments[name])
+        return arguments
+
+
+def _restore_slices(value: Any) -> Any:
+    """Return an argument in which each string is a slice again, in lists too."""
+    if isinstance(value, list):
+        return [_restore_slices(item) for item in value]
+    if isinstance(value, str):
+        bounds = [int(bound) if bound else None for bound in value.split(":")]
+        return slice(*bounds)
+    return value
+
+
+def job_header(run: RecipeRun[Any], host: str, chunks: list[range]) -> JobHeader:
+    """Return the header of a run's file.
+
+    Raises:
+        LensError: another process could not find the model.
+    """
+    if not getattr(run.model, "repo_id", None):
+        raise LensError("this model has no hub id, by which another process could find it.")
+    return JobHeader(
+        recipe=run.recipe,
+        model=run.model.repo_id,
+        revision=getattr(run.model, "revision", None),
+        host=host,
+        arguments=to_json(run.arguments),
+        fingerprint=fingerprint(run),
+        chunks=[[batches.start, batches.stop] for batches in chunks],
+        versions=versions(),
+    )
+
+
+def fingerprint(run: RecipeRun[Any]) -> str:
+    """Return a digest of what a run is: model, adapters, package, inputs, and what is asked."""
+    identity = [
+        model_key(run.model),
+        remote_env(run.model),
+        model_facts(run.model, run.anatomy.blocks)._asdict(),
+        versions()["lens-recipes"],
+        run.recipe,
+        *run.batch_digests,
+    ]
+    canonical = json.dumps(identity, default=str, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def read_job(path: Path) -> tuple[JobHeader, list[Event]]:
+    """Read a job's file: its header, and what has happened since.
+
+    Raises:
+        LensError: it is the file of something else.
+        KeyError, TypeError, ValueError: it is spoilt; `plain_errors` says so in a sentence.
+    """
+    first, *lines = path.read_text(encoding="utf-8").split("\n")
+    header = json.loads(first)
+    if header["format"] != FORMAT or header["version"] != VERSION:
+        raise LensError(
+            f"{str(path)!r} is a {header['format']} of version {header['version']}, not a job."
+        )
+    if header["recipe"] not in RECIPES:
+        raise LensError(
+            f"{str(path)!r} is a job of {header['recipe']!r}, which is no recipe of this package."
+        )
+    events = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:  # it was cut off
+            continue
+        events.append(event_from_json(event))
+    return JobHeader.from_json(header), events
+
+
+def append_event(path: Path, event: Event) -> None:
+    """Append an event to a job's file; it is on the disk before anything else happens.
+
+    It begins a line of its own, whatever the last one ended with.
+    """
+    line = json.dumps(event.to_json()).encode() + b"\n"
+    with path.open("ab+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            line = b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def plain_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what a missing or spoilt file does to its reader into a `LensError` of one sentence."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise LensError(f"there is no file {str(path)!r}.") from None
+    except OSError as error:
+        raise LensError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise LensError(
+            f"{str(path)!r} is not a job's file: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,284 @@
+"""A run on a server that outlives this process: sent once, asked for by its ids, kept in a file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from nnsight.intervention.envoy import Envoy
+from tqdm import tqdm
+
+from lens_recipes.errors import LensError, RemoteLensError
+from lens_recipes.models.handle import exclusive
+from lens_recipes.run.registry import prepare_run
+from lens_recipes.run.remote.estimate import check_limits, split_into_jobs
+from lens_recipes.run.remote.jobs.chunks import ChunkState, JobChunk, JobStatus, status_of
+from lens_recipes.run.remote.jobs.events import Event, Failed, Sending
+from lens_recipes.run.remote.jobs.file import append_event, job_header, plain_errors, read_job
+from lens_recipes.run.remote.jobs.restore import restore_run
+from lens_recipes.run.remote.jobs.waiting import Deadline, ResultWaiter
+from lens_recipes.run.remote.server import Server
+from lens_recipes.run.remote.settings import remote_settings
+from lens_recipes.run.remote.wire import model_key, remote_env, serialize_job
+from lens_recipes.run.run import Arrays, RecipeRun
+from lens_recipes.views.files import atomic_file
+
+R = TypeVar("R")
+
+SHOW_BAR_AFTER_S = 2
+
+
+class Job(Generic[R]):
+    """A recipe that runs on a server, whether or not this process waits for it.
+
+    Made by `submit`, or read by `Job.load`. `result()` may be called again after any error: it goes
+    on where it was.
+    """
+
+    def __init__(self, run: RecipeRun[R], chunks: list[range] | None = None) -> None:
+        """Make the job of a run.
+
+        Args:
+            run: What is to be sent.
+            chunks: The batches of each chunk where a file says them, and they may be sent already;
+                None for a run that is new.
+
+        Raises:
+            RemoteLensError: a new run is larger than `remote_settings` allow.
+            ValueError: the chunks are not those of this run.
+        """
+        self._run = run
+        self._server = Server(run.remote)
+        self._path: Path | None = None
+        self._result: R | None = None
+        if chunks is None:
+            chunks = split_into_jobs(run)
+            check_limits(run, len(chunks))
+        batch_numbers = list(itertools.chain.from_iterable(chunks))
+        if batch_numbers != list(range(len(run.batches))):
+            raise ValueError(f"its parts {chunks} are not those of {len(run.batches)} batches")
+        self._chunks = [JobChunk(run, number, chunk) for number, chunk in enumerate(chunks)]
+
+    def __repr__(self) -> str:
+        ids = [chunk.id for chunk in self._chunks if chunk.id]
+        place = f"{self._run.recipe} on {self._server.host}"
+        return f"Job({place}, {len(self._chunks)} jobs, ids {ids})"
+
+    # -- on the server -------------------------------------------------
+
+    def send(self, *, again: bool = False) -> Job[R]:
+        """Send what has not been sent, or has failed.
+
+        Args:
+            again: Also send what the server may have accepted without this process knowing.
+
+        Raises:
+            RemoteLensError: the server cannot be reached or refuses; what was accepted before stays
+                accepted.
+        """
+        for chunk in self._chunks:
+            if chunk.state is ChunkState.SENDING and not again:
+                raise RemoteLensError(
+                    f"part {chunk.number} was being sent when the connection or the process ended, "
+                    "and the server may have accepted it without this process knowing.",
+                    "job.send(again=True) sends it all the same.",
+                    may_finish=True,
+                    job=self,
+                )
+            if chunk.state in (ChunkState.NOT_SENT, ChunkState.SENDING):
+                self._send_chunk(chunk)
+        return self
+
+    def _send_chunk(self, chunk: JobChunk) -> None:
+        """Send one chunk. That it is being sent is in the file before."""
+        model = self._run.model
+        with exclusive(model):
+            request_blob = serialize_job(self._run, chunk.batches)
+        self._note(Sending(chunk.number, len(request_blob)))
+        chunk.begin_sending(len(request_blob))
+        try:
+            job_id = self._server.submit(model_key(model), remote_env(model), request_blob)
+        except RemoteLensError as error:
+            error.job = self
+            if not error.may_finish:
+                chunk.reset()
+                self._note(Failed(chunk.number, "refused"))
+            raise
+        chunk.accept(job_id)
+        self._note(chunk.acceptance())
+
+    def status(self) -> JobStatus:
+        """Ask how far it is; fetches nothing.
+
+        Raises:
+            RemoteLensError: the server cannot be reached.
+        """
+        for chunk in self._chunks:
+            if chunk.state in (ChunkState.QUEUED, ChunkState.RUNNING):
+                chunk.hear(self._server.state(str(chunk.id)))
+        return self._status()
+
+    def _status(self) -> JobStatus:
+        """Return how far it was when the server was last asked."""
+        return status_of(self._chunks)
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the result, and return what the recipe returns.
+
+        Args:
+            timeout: Seconds to wait; None for `remote_settings.timeout_s`.
+
+        Raises:
+            RemoteLensError: a job failed, the server cannot be reached, or the time is over. The
+                error's `job` is this one, as it is for a LensError (a certificate that failed) and
+                for KeyboardInterrupt.
+        """
+        if timeout is None:
+            timeout = remote_settings.timeout_s
+        deadline = Deadline.after(timeout)
+        self._server.deadline = deadline.moment
+        try:
+            self.send()
+            self._wait(deadline)
+            return self._finish()
+        except (LensError, KeyboardInterrupt) as error:
+            error.job = self  # type: ignore[union-attr]
+            raise
+        finally:
+            self._server.deadline = None
+
+    def _wait(self, deadline: Deadline) -> None:
+        """Wait until all results have arrived, with a progress bar if that takes long."""
+        bar = tqdm(
+            total=len(self._chunks),
+            desc=f"{self._run.recipe} on {self._server.host}",
+            unit="job",
+            delay=SHOW_BAR_AFTER_S,
+            leave=False,
+        )
+        waiter = ResultWaiter(
+            server=self._server,
+            model_id=self._run.model.repo_id,
+            deadline=deadline,
+            status=self._status,
+            note=self._note,
+            bar=bar,
+        )
+        with bar:
+            for chunk in self._chunks:
+                if chunk.result_blob is None:
+                    waiter.wait(chunk)
+                bar.update()
+
+    def _finish(self) -> R:
+        """Return the recipe's result, made of all that has arrived."""
+        if self._result is None:
+            arrays: list[Arrays] = []
+            for chunk in self._chunks:
+                arrays.extend(chunk.arrays())
+            result = self._run.finish(self._run, arrays)
+            result.provenance["jobs"] = self._record()  # type: ignore[attr-defined]
+            self._result = result
+        return self._result
+
+    def _record(self) -> dict[str, Any]:
+        """Return what the run has cost, for the provenance of its result."""
+        chunks = self._chunks
+        return {
+            "host": self._server.host,
+            "jobs": len(chunks),
+            "bytes_up": sum(chunk.bytes_up for chunk in chunks),
+            "bytes_back": sum(len(chunk.result_blob or b"") for chunk in chunks),
+            "server_seconds": sum(chunk.cost.get("runtime") or 0.0 for chunk in chunks),
+            "server_bytes": max(chunk.cost.get("max_memory_usage") or 0 for chunk in chunks),
+        }
+
+    # -- in a file -----------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Keep this job in a file, and what happens to it from now on. The file holds no key.
+
+        It holds the prompts and all results that have arrived. A recipe's own limits
+        (`remote_settings`) are not kept.
+        """
+        batches = [chunk.batches for chunk in self._chunks]
+        try:
+            header = job_header(self._run, self._server.host, batches)
+            lines = [json.dumps(header.to_json())]
+        except TypeError as error:  # of the keys of a dict, for one
+            raise LensError(
+                f"this run cannot be kept in a file, which holds JSON: {error}."
+            ) from error
+        for chunk in self._chunks:
+            for event in chunk.events():
+                lines.append(json.dumps(event.to_json()))
+        with atomic_file(path) as scratch:
+            scratch.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        self._path = Path(path).absolute()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: Envoy | None = None) -> Job[Any]:
+        """Read a job from its file, in any process; it goes on with `result()`.
+
+        Args:
+            path: What `save` or `submit(..., path=…)` wrote.
+            model: The model it is about; None to build it again from its hub id, without weights.
+
+        Raises:
+            LensError: no such file, not a job, of another model or another version of this package,
+                or on a server that this user has not named (in NDIF_HOST, nnsight's configuration
+                or `model`) and that wants a key.
+        """
+        with plain_errors(path):
+            header, events = read_job(Path(path))
+        run = restore_run(path, header, model)
+        with plain_errors(path):
+            job = cls(run, [range(*bounds) for bounds in header.chunks])
+            for event in events:
+                job._chunks[event.chunk].replay(event)
+        job.save(path)  # without what a crash may have left of a last line
+        return job
+
+    def _note(self, event: Event) -> None:
+        """Append an event to the job's file, if it has one, before anything else happens."""
+        if self._path is None:
+            return
+        is_cleared_away = not self._path.is_file() or self._path.stat().st_size == 0
+        if is_cleared_away:
+            self.save(self._path)
+        append_event(self._path, event)
+
+
+def submit(
+    recipe: Callable[..., R], *args: Any, path: str | os.PathLike[str] | None = None, **kwargs: Any
+) -> Job[R]:
+    """Send a recipe to a server and go on; the job is asked for later, from here or elsewhere.
+
+    Args:
+        recipe: `logit_lens`, `attribution`, `generate_lens` or `decode_vectors`.
+        *args, **kwargs: What the recipe takes; with `remote=` here or in `load`.
+        path: Keep the job in this file from the first moment on.
+
+    Raises:
+        ValueError, LensError: as the recipe does.
+        RemoteLensError: the server cannot be reached or refuses; what it had accepted is in the
+            error's `job`.
+
+    Example:
+        >>> model = load("meta-llama/Llama-3.1-70B", remote=True)
+        >>> job = submit(logit_lens, model, "The capital of France is")
+        >>> job.save("capital.job")  # any time later, anywhere: Job.load("capital.job").result()
+    """
+    run = prepare_run(recipe, *args, **kwargs)
+    if run.remote in (False, "local"):
+        raise ValueError(
+            "there is no server to submit to: pass remote=True or an address, here or in load()."
+        )
+    job = Job(run)
+    if path is not None:
+        job.save(path)
+    return job.send()

@@ -1,0 +1,80 @@
+"""The run of a job's file, prepared again: of the same model, and for a server that is known."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from nnsight.intervention.envoy import Envoy
+
+from lens_recipes.errors import LensError
+from lens_recipes.models.handle import resolve_remote
+from lens_recipes.models.load import load
+from lens_recipes.run.registry import RECIPES
+from lens_recipes.run.remote.jobs.file import JobHeader, fingerprint
+from lens_recipes.run.remote.settings import address, api_key
+from lens_recipes.run.run import RecipeRun
+
+
+def restore_run(
+    path: str | os.PathLike[str], header: JobHeader, model: Envoy | None
+) -> RecipeRun[Any]:
+    """Return the run that a job's file is about.
+
+    Args:
+        path: The file, for messages.
+        header: Its first line.
+        model: The model it is about; None to load it by its hub id, without weights.
+
+    Raises:
+        LensError: the run cannot be prepared with this model, would be another one, or is on a
+            server that this user has not named and that would get the user's key.
+    """
+    _check_host_is_named(path, header, model)
+    if model is None:
+        model = _load_model(header)
+    run = _prepare_again(path, header, model)
+    if fingerprint(run) != header.fingerprint:
+        raise LensError(
+            f"{str(path)!r} is a job of another model, tokenizer or version of this package, or of "
+            f"an adapter ({header.model}, {header.versions}): its results would not belong to what "
+            "is asked here. Pass the model as it was loaded then, Job.load(path, model), or run "
+            "the recipe anew."
+        )
+    return run
+
+
+def _check_host_is_named(
+    path: str | os.PathLike[str], header: JobHeader, model: Envoy | None
+) -> None:
+    """Check that a file does not send the user's key to a server that the user has not named."""
+    if not api_key() or not header.host.lower().startswith("https:"):
+        return
+    trusted_hosts: list[bool | str] = [address(True)]
+    if model is not None:
+        trusted_hosts.append(resolve_remote(model, None))
+    if header.host not in trusted_hosts:
+        raise LensError(
+            f"{str(path)!r} says that its job is on {header.host}, a server that you have not "
+            "named, and your NDIF key would be sent there. If it is yours: "
+            f"Job.load(path, load({header.model!r}, remote={header.host!r}))."
+        )
+
+
+def _load_model(header: JobHeader) -> Envoy:
+    """Load the model that a job's file names, without weights."""
+    if header.revision:
+        return load(header.model, remote=header.host, revision=header.revision)
+    return load(header.model, remote=header.host)
+
+
+def _prepare_again(path: str | os.PathLike[str], header: JobHeader, model: Envoy) -> RecipeRun[Any]:
+    """Prepare a run with the arguments of its file."""
+    prepare = RECIPES[header.recipe].prepare  # it is there: `read_job` has looked
+    try:
+        return prepare(model, **header.recipe_arguments(), remote=header.host)
+    except (TypeError, ValueError) as error:
+        raise LensError(
+            f"{str(path)!r} is a job of {header.model} with {header.versions}, and what it asks "
+            f"for is not possible with this model and version of this package: {error}"
+        ) from error

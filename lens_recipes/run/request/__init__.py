@@ -1,0 +1,1 @@
+"""A recipe's arguments, checked once: prompts, positions, targets and sites."""

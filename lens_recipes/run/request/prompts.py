@@ -1,0 +1,183 @@
+"""Turn prompts into token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+SHOWN = 80  # characters of a value in a message
+
+
+class Prompts(NamedTuple):
+    """Several prompts of one kind, as they were received."""
+
+    kind: Literal["text", "ids", "chat"]
+    items: list[Any]
+
+
+def encode(
+    prompts: Any, tokenizer: Any | None, *, add_special_tokens: bool = True
+) -> list[list[int]]:
+    """Return one list of token ids for each prompt, without padding.
+
+    Accepts one or several strings, lists of ids or chats (lists of `{"role", "content"}` dicts), a
+    2-D tensor or array of ids, or a `BatchEncoding`, whose masked tokens are dropped. A chat goes
+    through the model's own template with the generation prompt open; the template's special tokens
+    are not added a second time.
+
+    Raises:
+        ValueError: no prompts, an empty prompt, or something that is none of these.
+    """
+    if isinstance(prompts, Mapping) and "input_ids" in prompts:
+        token_ids = unmasked(id_rows(prompts["input_ids"]), prompts.get("attention_mask"))
+    elif isinstance(prompts, torch.Tensor | np.ndarray):
+        token_ids = id_rows(prompts)
+    else:
+        token_ids = encode_each(sort_prompts(prompts), tokenizer, add_special_tokens)
+    if not token_ids:
+        raise ValueError("received no prompts: pass at least one string, list of ids or chat.")
+    for number, ids in enumerate(token_ids):
+        if not ids:
+            raise ValueError(
+                f"prompt {number} is empty: it has no tokens, so there is nothing to predict from."
+            )
+    return token_ids
+
+
+def encode_each(
+    prompts: Prompts, tokenizer: Any | None, add_special_tokens: bool
+) -> list[list[int]]:
+    """Return the ids of prompts whose kind is known."""
+    if prompts.kind == "ids":
+        return [[int(token) for token in ids] for ids in prompts.items]
+    if tokenizer is None:
+        raise ValueError(
+            "this model was loaded without a tokenizer, so prompts are lists of token ids; "
+            "received text. "
+            "Pass load(..., tokenizer=...) to use strings."
+        )
+    if prompts.kind == "chat":
+        return [chat_ids(chat, tokenizer) for chat in prompts.items]
+    return [text_ids(text, tokenizer, add_special_tokens) for text in prompts.items]
+
+
+def sort_prompts(prompts: Any) -> Prompts:
+    """Return which kind of prompts these are, and the list of them, also where there is one.
+
+    Raises:
+        ValueError: they are of no kind, or of several.
+    """
+    if isinstance(prompts, str):
+        return Prompts("text", [prompts])
+    if isinstance(prompts, Iterable) and not isinstance(prompts, Mapping | bytes):
+        items = list(prompts)
+        if all(isinstance(item, str) for item in items):
+            return Prompts("text", items)
+        if all(is_token_id(item) for item in items):
+            return Prompts("ids", [items])
+        if all(is_chat_turn(item) for item in items):
+            return Prompts("chat", [items])
+        if all(is_sequence(item) for item in items):
+            sequences = [list(item) for item in items]
+            if all(turns and all(map(is_chat_turn, turns)) for turns in sequences):
+                return Prompts("chat", sequences)
+            if all(all(map(is_token_id, ids)) for ids in sequences):
+                return Prompts("ids", sequences)
+    raise ValueError(
+        f"received {shortened(prompts)} as prompts; accepted are one or several strings, lists of "
+        "token ids or "
+        'chats (lists of {"role": …, "content": …}), a 2-D tensor of ids, or a BatchEncoding. All '
+        "of one sort."
+    )
+
+
+def is_token_id(item: Any) -> bool:
+    """Tell whether something is one whole number that can be a token id."""
+    if isinstance(item, torch.Tensor | np.ndarray):
+        return item.ndim == 0 and not torch.as_tensor(item).is_floating_point()
+    return isinstance(item, int | np.integer) and not isinstance(item, bool)
+
+
+def is_chat_turn(item: Any) -> bool:
+    """Tell whether something is one turn of a chat."""
+    return isinstance(item, Mapping) and "role" in item and "content" in item
+
+
+def is_sequence(item: Any) -> bool:
+    """Tell whether something can hold the ids or the turns of one prompt."""
+    return isinstance(item, Iterable) and not isinstance(item, str | Mapping)
+
+
+def id_rows(ids: Any) -> list[list[int]]:
+    """Return a 1-D or 2-D tensor, array or nested list of whole numbers as lists.
+
+    Raises:
+        ValueError: no whole numbers, or in another number of dimensions.
+    """
+    if isinstance(ids, list) and ids and isinstance(ids[0], list):
+        # A BatchEncoding without tensors may have rows of several lengths.
+        return [[int(token) for token in row] for row in ids]
+    if isinstance(ids, list) and not ids:
+        return [[]]
+    try:
+        array = torch.as_tensor(ids)
+    except TypeError:
+        raise ValueError(f"token ids must be whole numbers; received {shortened(ids)}.") from None
+    if array.is_floating_point() or array.ndim not in (1, 2):
+        raise ValueError(
+            f"token ids must be whole numbers in one or two dimensions; received {array.dtype} of "
+            "shape "
+            f"{list(array.shape)}."
+        )
+    return torch.atleast_2d(array).tolist()
+
+
+def unmasked(rows: list[list[int]], attention_mask: Any) -> list[list[int]]:
+    """Return the ids that an attention mask keeps; all of them without a mask."""
+    if attention_mask is None:
+        return rows
+    kept_rows = []
+    for row, mask in zip(rows, id_rows(attention_mask), strict=True):
+        kept_rows.append([token for token, keep in zip(row, mask, strict=True) if keep])
+    return kept_rows
+
+
+def text_ids(text: str, tokenizer: Any, add_special_tokens: bool) -> list[int]:
+    """Return the ids of one text.
+
+    Raises:
+        ValueError: the tokenizer does not take it, as half of a surrogate pair.
+    """
+    try:
+        return list(tokenizer(text, add_special_tokens=add_special_tokens).input_ids)
+    except (TypeError, UnicodeError) as error:
+        raise ValueError(f"{shortened(text)} is no text that can be tokenised: {error}") from error
+
+
+def chat_ids(chat: Any, tokenizer: Any) -> list[int]:
+    """Return the ids of one chat through the model's own template.
+
+    Raises:
+        ValueError: there is no template, or it does not take this chat.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError(
+            "received a chat, but this model's tokenizer has no chat template: pass a string "
+            "instead."
+        )
+    try:
+        text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever the template raises: it says itself which roles it wants
+        raise ValueError(
+            f"this model's chat template does not take the chat {shortened(chat)}: {error}"
+        ) from error
+    return text_ids(text, tokenizer, add_special_tokens=False)  # the template wrote BOS itself
+
+
+def shortened(value: Any) -> str:
+    """Return a value as a message shows it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

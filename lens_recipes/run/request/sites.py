@@ -1,0 +1,328 @@
+"""Turn components and heads as a caller names them into sites, and into the plan to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nnsight.intervention.envoy import Envoy
+
+from lens_recipes.arrays.axes import Site
+from lens_recipes.arrays.sites import ORDER, PARTS
+from lens_recipes.errors import LensError
+from lens_recipes.models.structure.anatomy import Anatomy
+from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.models.structure.parts import Block, Heads, HookPoint
+from lens_recipes.run.request.selection import pick_indices
+from lens_recipes.trace.plan import HeadSplit, ReadPlan, ReadStep, SiteRead, StreamScales
+
+COMPONENTS = ORDER[:-1]  # all but a vector
+
+
+def plan_sites(
+    model: Envoy,
+    anatomy: Anatomy,
+    layers: Any,
+    components: list[str],
+    heads: Any = None,
+    apply_norm: bool = True,
+) -> tuple[list[Site], ReadPlan]:
+    """Return the sites that were asked for, and the plan to read them and the certificate's.
+
+    Raises:
+        ValueError, LensError: as `pick_sites`.
+    """
+    last = Site(anatomy.n_layers - 1)
+    if components == ["resid_post"] and heads is None:
+        chosen = sorted(pick_indices(layers, anatomy.n_layers, "layers", "this model"))
+        sites = [Site(layer) for layer in chosen]
+        steps = stream_steps(with_site(sites, last), anatomy)
+        slots = {site: slot for slot, site in enumerate(with_site(sites, last))}
+        blocks = []
+    else:
+        blocks = residual_blocks(model)
+        sites = pick_sites(components, heads, layers, blocks, anatomy)
+        slots = slots_of(with_site(sites, last))
+        steps = site_steps(slots, blocks)
+    reads = [site_read(site, slots, blocks, anatomy.family, apply_norm) for site in sites]
+    certificate_read = SiteRead(slots[last])
+    if reads[-1] != certificate_read:
+        reads.append(certificate_read)
+    return sites, ReadPlan(steps, len(slots), reads)
+
+
+def with_site(sites: list[Site], last: Site) -> list[Site]:
+    """Return the sites, and after them one that must be among them."""
+    return sites if last in sites else [*sites, last]
+
+
+# -- which sites -------------------------------------------------------
+
+
+def component_names(components: Any) -> list[str]:
+    """Return one or several components as a list, each once.
+
+    Raises:
+        ValueError: none, or one that does not exist.
+    """
+    given = [components] if isinstance(components, str) else components
+    names = list(given) if isinstance(given, Iterable) else []
+    unknown = [name for name in names if name not in COMPONENTS]
+    if not names or unknown:
+        problem = f"received {components!r}"
+        if unknown:
+            problem = f"unknown: {', '.join(map(repr, unknown))}"
+        raise ValueError(
+            f"components must be one or several of {', '.join(COMPONENTS)}; {problem}."
+        )
+    return list(dict.fromkeys(names))
+
+
+def pick_sites(
+    components: Any, heads: Any, layers: Any, blocks: list[Block], anatomy: Anatomy
+) -> list[Site]:
+    """Return the sites that were asked for, by layer and then in the order of the stream.
+
+    Raises:
+        ValueError: a component, layer or head that this model does not have.
+        LensError: a component that cannot be read in this model; the message says why.
+    """
+    names = component_names(components)
+    if heads is not None and "head_out" not in names:
+        raise ValueError(
+            f'heads={heads!r} needs components=("head_out",): only single heads have numbers.'
+        )
+    chosen = sorted(pick_indices(layers, anatomy.n_layers, "layers", "this model"))
+    sites: list[Site] = []
+    for name in names:
+        having = layers_with(name, chosen, layers is None, blocks, anatomy.family)
+        if name == "head_out":
+            pairs = head_pairs(heads, having, blocks)
+            sites += [Site(layer, "head_out", head) for layer, head in pairs]
+        else:
+            sites += [Site(layer, name) for layer in having]
+    return sorted(
+        sites, key=lambda site: (site.layer, COMPONENTS.index(site.component), site.head or 0)
+    )
+
+
+def layers_with(
+    name: str, layers: list[int], any_layer: bool, blocks: list[Block], family: str
+) -> list[int]:
+    """Return the layers that have a component, of those asked for.
+
+    Args:
+        name: The component.
+        layers: Those asked for.
+        any_layer: Whether layers without it are passed over.
+        blocks: All blocks of the model.
+        family: Its class, for messages.
+
+    Raises:
+        ValueError: a layer that was named lacks it, or all do.
+        LensError: a block that cannot be read, or heads that cannot be told apart.
+    """
+    if name == "embed":
+        return [0]
+    if name in ("resid_pre", "resid_post"):
+        return layers
+    for layer in layers:
+        refuse_unreadable(blocks[layer], layer, family)
+    kind = "attn_out" if name == "head_out" else name
+    having = [layer for layer in layers if kind in blocks[layer].components]
+    is_incomplete = len(having) < len(layers) and not any_layer
+    if not having or is_incomplete:
+        lacking = [layer for layer in layers if layer not in having]
+        raise ValueError(no_such_component(name, kind, lacking, blocks, family))
+    if name == "head_out":
+        for layer in having:
+            heads_of(blocks[layer], layer, family)
+    return having
+
+
+def no_such_component(
+    name: str, kind: str, lacking: list[int], blocks: list[Block], family: str
+) -> str:
+    """Return the message about a component that layers do not have."""
+    present = {component for block in blocks for component in block.components}
+    known = ", ".join(component for component in COMPONENTS if component in present)
+    everywhere = [layer for layer, block in enumerate(blocks) if kind in block.components]
+    if kind == "resid_mid" and not everywhere:
+        return (
+            f"{family} has no resid_mid that can be read: attention and MLP are in parallel in its "
+            "blocks, or no "
+            f"module of the block's own takes the stream between them. Its components are {known}."
+        )
+    instead = f"only its layers {everywhere} have it" if everywhere else f"it has {known}"
+    return f"{family} has no {name} in layers {lacking}: {instead}."
+
+
+def refuse_unreadable(block: Block, layer: int, family: str) -> None:
+    """Raise LensError if what a block adds to the stream cannot be told."""
+    if block.unreadable_reason:
+        raise LensError(
+            f"{family}: what layer {layer} adds to the residual stream cannot be read: "
+            f"{block.unreadable_reason}. "
+            'resid_pre and resid_post can be read: components=("resid_pre", "resid_post").'
+        )
+
+
+def heads_of(block: Block, layer: int, family: str) -> Heads:
+    """Return the heads of a block's attention.
+
+    Raises:
+        LensError: they cannot be told apart.
+    """
+    writes = [write for write in block.writes if write.component == "attn_out"]
+    if len(writes) > 1:
+        raise LensError(
+            f"{family}: attention writes into the stream at {len(writes)} places of layer {layer}, "
+            "so a head has no "
+            'one share. unit="component" and components="attn_out" work.'
+        )
+    if not writes or writes[0].heads is None:
+        raise LensError(
+            f"{family}: the heads of layer {layer} cannot be told apart: what attention makes of "
+            "the values does not "
+            "reach its output projection as it is, head beside head (gated, linear, recurrent or "
+            "differential "
+            'attention), so no share of a head is defined. unit="component" and '
+            'components="attn_out" work.'
+        )
+    return writes[0].heads
+
+
+def head_pairs(heads: Any, layers: list[int], blocks: list[Block]) -> list[tuple[int, int]]:
+    """Return (layer, head) of each head that was asked for.
+
+    `heads` are numbers for every layer, or such pairs.
+    """
+    counts = {layer: blocks[layer].n_heads for layer in layers}
+    given = heads.tolist() if hasattr(heads, "tolist") else heads
+    if isinstance(given, Sequence) and any(isinstance(item, list | tuple) for item in given):
+        return list(dict.fromkeys(head_pair(item, counts) for item in given))
+    pairs = []
+    for layer in layers:
+        for head in pick_indices(heads, counts[layer], "heads", f"layer {layer}"):
+            pairs.append((layer, head))
+    return pairs
+
+
+def head_pair(pair: Any, counts: dict[int, int]) -> tuple[int, int]:
+    """Return one (layer, head), where the head may be counted from the end.
+
+    Raises:
+        ValueError: no pair of whole numbers, or no such head among `counts`, the heads of each
+            layer.
+    """
+    is_pair = isinstance(pair, list | tuple) and len(pair) == 2
+    if not is_pair or not all(type(number) is int for number in pair):
+        raise ValueError(
+            f"heads={pair!r} is no pair (layer, head) of whole numbers, and the others are."
+        )
+    layer, head = pair
+    if layer not in counts or not -counts[layer] <= head < counts[layer]:
+        most = max(counts.values())
+        raise ValueError(
+            f"there is no head {head} in layer {layer}: the layers asked for are {list(counts)}, "
+            f"with {most} heads "
+            f"(0 to {most - 1})."
+        )
+    return layer, head % counts[layer]
+
+
+# -- the plan ----------------------------------------------------------
+
+
+def slots_of(sites: list[Site]) -> dict[Site, int]:
+    """Return which vector each site is read into; all heads of a layer share one."""
+    slots: dict[Site, int] = {}
+    for site in sites:
+        slots.setdefault(site._replace(head=None), len(slots))
+    return slots
+
+
+def site_read(
+    site: Site, slots: dict[Site, int], blocks: list[Block], family: str, apply_norm: bool
+) -> SiteRead:
+    """Return how a site is decoded."""
+    slot = slots[site._replace(head=None)]
+    if site.head is None or site.layer is None:
+        return SiteRead(slot, apply_norm=apply_norm)
+    heads = heads_of(blocks[site.layer], site.layer, family)
+    split = HeadSplit([heads.columns[site.head]], list(heads.to_stream))
+    return SiteRead(slot, split, apply_norm)
+
+
+def stream_steps(sites: list[Site], anatomy: Anatomy) -> list[ReadStep]:
+    """Return the plan for the stream after some layers, ascending.
+
+    It needs no look inside the blocks.
+    """
+    steps = []
+    for slot, site in enumerate(sites):
+        module = f"{anatomy.blocks}.{site.layer}"
+        steps.append(ReadStep("read", "out", module, slots=(slot,)))
+    return steps
+
+
+def site_steps(slots: dict[Site, int], blocks: list[Block]) -> list[ReadStep]:
+    """Return the plan for any sites.
+
+    Whatever a block adds is checked once one site is not the stream.
+    """
+    is_checked = any(site.component in (*PARTS, "resid_mid") for site in slots)
+    steps = []
+    for layer, block in enumerate(blocks):
+        block_slots: dict[str, tuple[int, ...]] = {}
+        for site, slot in slots.items():
+            if site.layer == layer:
+                block_slots[site.component] = (slot,)
+        steps += block_steps(block, block_slots, is_first=layer == 0, is_checked=is_checked)
+    return steps
+
+
+def block_steps(
+    block: Block, slots: dict[str, tuple[int, ...]], *, is_first: bool, is_checked: bool
+) -> list[ReadStep]:
+    """Return one block's part of a plan.
+
+    Args:
+        block: The block.
+        slots: Where each component goes; what goes nowhere is read to be checked.
+        is_first: Whether it is block 0, before which the stream is the embedding.
+        is_checked: Whether the sum of its writes is compared with the stream.
+    """
+    points: list[tuple[HookPoint, ReadStep]] = []
+
+    def plan(point: HookPoint, role: str, to: tuple[int, ...], **more: Any) -> None:
+        step = ReadStep(role, point.side, point.path, tuple(point.operations), to, **more)
+        points.append((point, step))
+
+    before = slots.get("resid_pre", ())
+    if is_first:
+        before += slots.get("embed", ())
+    if is_checked:
+        scales = StreamScales(block.interblock_scale, block.residual_scale)
+        plan(block.resid_pre, "before", before, scales=scales)
+    elif before:
+        plan(block.resid_pre, "before", before)
+    if block.resid_mid and "resid_mid" in slots:
+        # Where the stream is scaled later in the block, the sum on the way is not the stream in the
+        # middle.
+        plan(block.resid_mid, "read" if block.residual_scale else "after", slots["resid_mid"])
+    for write in block.writes if is_checked else []:
+        heads = write.heads
+        plan(write.point, "write", slots.get(write.component, ()), has_heads=heads is not None)
+        if heads and "head_out" in slots:
+            split = HeadSplit(heads.columns, list(heads.to_stream))
+            plan(heads.point, "heads", slots["head_out"], heads=split)
+            sources = heads.sources
+            if sources is not None and "attention" in slots:
+                item = sources.weights_item
+                plan(sources.weights, "attention", slots["attention"], output=item)
+                plan(sources.values, "values", slots["values"])
+    if "resid_post" in slots or is_checked:
+        plan(block.resid_post, "after", slots.get("resid_post", ()))
+    points.sort(key=lambda item: item[0].time)
+    return [step for _, step in points]

@@ -1,0 +1,101 @@
+"""Some prompts as one forward pass, and where the tokens are that a recipe reads of it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Int
+from torch import Tensor
+
+
+class TokenPlaces(NamedTuple):
+    """Where the tokens that are read stand in a batch.
+
+    Attributes:
+        n_rows: Rows of the batch, one for each prompt.
+        rows, columns: Of each token, `[token]`.
+    """
+
+    n_rows: int
+    rows: Int[Tensor, " token"]
+    columns: Int[Tensor, " token"]
+
+
+class BatchSize(NamedTuple):
+    """What makes a batch large, for an estimate of the memory it takes.
+
+    Attributes:
+        rows, columns: Of its token ids, padding included.
+        new_tokens: At most so many are generated in each row.
+        logits_per_row: How many positions of a row the model's own head runs on.
+        keeps_scores: Whether the scores of all generated tokens are kept.
+        tokens: How many tokens are read at a time.
+        vectors: How many vectors are read of each of them.
+        logit_rows: How many vectors are taken to logits.
+    """
+
+    rows: int
+    columns: int
+    new_tokens: int
+    logits_per_row: int
+    keeps_scores: bool
+    tokens: int
+    vectors: int
+    logit_rows: int
+
+
+class LensBatch(NamedTuple):
+    """One forward pass of a lens.
+
+    Attributes:
+        inputs: Of the trace: `input_ids [row, column]`, padded on the left, perhaps their
+            `attention_mask`, and the options of the model's forward.
+        places: Of the tokens that are read.
+        logit_columns: Where each of them is in the model's own logits, `[token]` (its head may have
+            run on the last columns only).
+        requested_ids: The ids that are followed at each token, `[token, requested]`: the targets,
+            and last the id that comes next in the prompt; −1 for none.
+        one_invoke_each: Whether each prompt gets a `tracer.invoke` of its own, which takes a
+            tokenizer.
+    """
+
+    inputs: dict[str, Any]
+    places: TokenPlaces
+    logit_columns: Int[Tensor, " token"]
+    requested_ids: Int[Tensor, "token requested"]
+    one_invoke_each: bool
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this batch from another. The names are those of saved jobs."""
+        return {
+            "inputs": self.inputs,
+            "where": self.places,
+            "kept": (self.places.rows, self.logit_columns),
+            "wanted": self.requested_ids,
+        }
+
+
+def forward_size(inputs: dict[str, Any], n_tokens: int) -> BatchSize:
+    """Return the size of one forward pass of which `n_tokens` are read."""
+    rows, columns = inputs["input_ids"].shape
+    kept = inputs.get("logits_to_keep", 0)
+    n_kept = len(kept) if isinstance(kept, Tensor) else kept
+    return BatchSize(
+        rows=rows,
+        columns=columns,
+        new_tokens=0,
+        logits_per_row=n_kept or columns,
+        keeps_scores=False,
+        tokens=n_tokens,
+        vectors=0,
+        logit_rows=n_tokens,
+    )
+
+
+def split_inputs(inputs: dict[str, Any]) -> tuple[list[Int[Tensor, "1 column"]], dict[str, Any]]:
+    """Return the ids of each prompt without its padding, and the options of the forward pass."""
+    options = dict(inputs)
+    ids, mask = options.pop("input_ids"), options.pop("attention_mask", None)
+    if mask is None:
+        return [row[None] for row in ids], options
+    return [row[kept.bool()][None] for row, kept in zip(ids, mask, strict=True)], options

@@ -1,0 +1,96 @@
+"""What a trace is to read, as plain values that can travel to a server."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lens_recipes.trace.lens_head import IDENTITY, Transport
+
+
+class StreamScales(NamedTuple):
+    """What a model does to the stream on its way beside adding to it, such as scaling it.
+
+    Attributes:
+        between: Operations from the block before to this one.
+        within: Operations on the stream that passes through this block.
+    """
+
+    between: tuple[Any, ...]
+    within: tuple[Any, ...]
+
+
+class HeadSplit(NamedTuple):
+    """How attention heads that lie side by side reach the stream.
+
+    Attributes:
+        columns: The columns of each head in the input of the output projection, `[head][width]`.
+        operations: From there to what is added to the stream: the projection, perhaps a norm or a
+            scale.
+    """
+
+    columns: list[list[int]]
+    operations: list[Any]
+
+
+class ReadStep(NamedTuple):
+    """One tensor to read from the running model, and what it is for.
+
+    Attributes:
+        role: "read": nothing more than to be read.
+            "before": the stream before a block, at which the sum of what the block writes begins.
+            "write": what a module adds to the stream.
+            "after": the stream on the way through a block or after it, which the sum must equal.
+            "heads": all heads side by side, whose shares must sum to the next write.
+            "attention": attention weights `[row, head, query, key]`.
+            "values": a whole tensor, not only the tokens that were asked for.
+        side: "in" or "out": what the module takes, or what it gives.
+        module: The module's path.
+        operations: Done to the tensor after it was read.
+        slots: The vectors that the tensor is added to.
+        scales: Of a "before", where the sums are to be checked.
+        heads: Of "heads".
+        has_heads: Whether a "write" is the sum of the heads that were read last.
+        output: Which output of the module holds the weights of "attention".
+    """
+
+    role: str
+    side: str
+    module: str
+    operations: tuple[Any, ...] = ()
+    slots: tuple[int, ...] = ()
+    scales: StreamScales | None = None
+    heads: HeadSplit | None = None
+    has_heads: bool = False
+    output: int = 0
+
+
+class SiteRead(NamedTuple):
+    """Which vector a site is decoded from, and how.
+
+    Attributes:
+        slot: The vector that `collect` gives; for one head that of all heads of its layer.
+        head: Of one head: its columns and the way to the stream, as a split with one head; else
+            None.
+        apply_norm: Whether the final norm is applied.
+        transport: The map from the site to the stream before the final norm.
+    """
+
+    slot: int
+    head: HeadSplit | None = None
+    apply_norm: bool = True
+    transport: Transport = IDENTITY
+
+
+class ReadPlan(NamedTuple):
+    """Everything that a lens reads of a model.
+
+    Attributes:
+        steps: In the order in which the model runs.
+        n_slots: How many vectors they fill.
+        sites: The reads that a result shows, and last the certificate's: the last layer through the
+            final norm. Where the last site is read in that way, it is both.
+    """
+
+    steps: list[ReadStep]
+    n_slots: int
+    sites: list[SiteRead]

@@ -1,0 +1,1 @@
+"""Figures of an attribution: which parts of a model wrote a logit."""

@@ -1,0 +1,150 @@
+"""`attribution_bars()`: the largest parts of one logit, as bars that sum to the total."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from lens_recipes.arrays.attribution import AttributionArrays, by_size
+from lens_recipes.arrays.metrics import DIVERGING
+from lens_recipes.arrays.text import plotly_safe
+from lens_recipes.views.figures.attribution.logit import (
+    ExplainedLogit,
+    find_logit,
+    finite_values,
+    set_layout,
+)
+from lens_recipes.views.figures.base.style import HOVER_TEMPLATE, check_result_kind
+from lens_recipes.views.words import part_name, signed
+
+HURTS = str(DIVERGING[0][1])
+HELPS = str(DIVERGING[-1][1])
+REST = "#9a9a9a"
+
+ALWAYS_SHOWN = ("embed", "bias")
+
+DEFAULT_TOP = 20
+DEFAULT_TOP_LAYERS = 100
+
+BAR_HEIGHT = 23  # pixels
+
+
+class _Bar(NamedTuple):
+    """One part, or the sum of the parts that have no bar of their own."""
+
+    name: str
+    value: float
+    color: str
+
+
+@np.errstate(invalid="ignore")  # ∞ − ∞ is shown as NaN
+def attribution_bars(
+    result: AttributionArrays,
+    *,
+    prompt: int = 0,
+    position: int = -1,
+    target: int = 0,
+    top: int | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """Draw the largest parts of one logit as bars, and the sum of all others as one more bar.
+
+    The bars sum to the total. Embedding and bias are always shown. The bars of `unit="layer"`, and
+    those of `unit="component"` if no part is left out, stand in the order of the model; otherwise
+    the largest |value| comes first.
+
+    Args:
+        result: Any attribution.
+        prompt: Which prompt.
+        position: Which of its selected tokens, an index into them; −1 is the last.
+        target: Which target, an index.
+        top: How many bars, besides embedding and bias. None: 20, or 100 for `unit="layer"`.
+        title: Replaces the figure's own.
+
+    Raises:
+        ValueError: `top` below 1, or no such prompt, token or target.
+
+    Example:
+        >>> attribution_bars(result, target=1).show()
+    """
+    check_result_kind(AttributionArrays, result)
+    if top is None:
+        top = DEFAULT_TOP_LAYERS if result.unit == "layer" else DEFAULT_TOP
+    if top < 1:
+        raise ValueError(f"top={top} must be at least 1.")
+    logit = find_logit(result, prompt, position, target)
+    shown = _choose_parts(logit, top)
+    rest = [part for part in range(len(logit.values)) if part not in shown]
+    bars = _make_bars(logit, shown, rest)
+
+    if title is None:
+        selection = "the largest parts" if rest else "all parts"
+        title = f"{logit.target_name}: {selection}"
+    lengths = finite_values(np.array([bar.value for bar in bars]))
+    shortest = np.nanmin(lengths, initial=0)
+    longest = np.nanmax(lengths, initial=0)
+    room_for_numbers = 0.12 * (longest - shortest) + 1e-6
+    figure = go.Figure(_bar_trace(bars))
+    set_layout(figure, logit, title, width=860, height=190 + BAR_HEIGHT * len(bars))
+    figure.update_xaxes(
+        title_text=f"logits towards {logit.target_name}",
+        range=[shortest - room_for_numbers, longest + room_for_numbers],
+        zerolinecolor="#444444",
+    )
+    figure.update_yaxes(
+        tickvals=list(range(len(bars))),
+        ticktext=[_bar_label(bar) for bar in bars],
+        range=[len(bars) - 0.4, -0.6],
+        automargin=True,
+        showgrid=False,
+    )
+    return figure
+
+
+def _choose_parts(logit: ExplainedLogit, top: int) -> list[int]:
+    """Return the indices of the parts that have a bar of their own, from the first bar down."""
+    parts = logit.single.parts
+    always = [index for index, part in enumerate(parts) if part.component in ALWAYS_SHOWN]
+    order = by_size(logit.values)
+    largest = [index for index in order if index not in always][:top]
+    shown = largest + always
+    all_shown = len(shown) == len(parts)
+    if logit.single.unit == "layer" or (logit.single.unit == "component" and all_shown):
+        return sorted(shown)
+    return sorted(shown, key=order.index)
+
+
+def _make_bars(logit: ExplainedLogit, shown: list[int], rest: list[int]) -> list[_Bar]:
+    """Return a bar for each part that is shown, and one for the rest where there is a rest."""
+    bars = []
+    for index in shown:
+        name = part_name(logit.single, logit.single.parts[index], plotly_safe)
+        value = float(logit.values[index])
+        bars.append(_Bar(name, value, HELPS if value >= 0 else HURTS))
+    if rest:
+        total = float(logit.values[rest].sum())
+        bars.append(_Bar(f"all the others ({len(rest)})", total, REST))
+    return bars
+
+
+def _bar_label(bar: _Bar) -> str:
+    """Return the label of a bar; a value for which no bar can be drawn is written beside it."""
+    return bar.name if math.isfinite(bar.value) else f"{bar.name}: {bar.value}"
+
+
+def _bar_trace(bars: list[_Bar]) -> go.Bar:
+    """Return the bars, each with its number at its end."""
+    return go.Bar(
+        x=finite_values(np.array([bar.value for bar in bars])),
+        y=list(range(len(bars))),
+        orientation="h",
+        marker={"color": [bar.color for bar in bars]},
+        text=[signed(bar.value) for bar in bars],
+        textposition="outside",
+        cliponaxis=False,
+        customdata=[f"<b>{bar.name}</b><br>{signed(bar.value)} logits" for bar in bars],
+        hovertemplate=HOVER_TEMPLATE,
+    )

@@ -1,0 +1,104 @@
+"""The logit that a figure explains, and the title that says what is known about it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.attribution import AttributionArrays, locate
+from lens_recipes.arrays.text import plotly_safe
+from lens_recipes.views.figures.base.style import FONT, provenance_line, title_layout
+from lens_recipes.views.words import after_token, prompt_end, signed
+
+
+class ExplainedLogit(NamedTuple):
+    """One logit of a result.
+
+    Attributes:
+        single: The result of one prompt.
+        token: The token after which the logit is predicted, an index.
+        target: Which target, an index.
+    """
+
+    single: AttributionArrays
+    token: int
+    target: int
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """What each part adds to the logit, `[part]`."""
+        return self.single.values[:, self.token, self.target]
+
+    @property
+    def target_name(self) -> str:
+        """The target, and what is subtracted from it, as text that plotly cannot act on."""
+        return self.single.target_name(0, self.target, show=plotly_safe)
+
+
+def find_logit(
+    result: AttributionArrays, prompt: int, position: int, target: int
+) -> ExplainedLogit:
+    """Return the logit that a caller names.
+
+    Raises:
+        ValueError: no such prompt, token or target.
+    """
+    return ExplainedLogit(*locate(result, prompt, position, target))
+
+
+def set_layout(
+    figure: go.Figure,
+    logit: ExplainedLogit,
+    title: str,
+    *,
+    note: str = "",
+    width: int,
+    height: int,
+) -> None:
+    """Set the size of a figure, its title, and below the title the facts about the logit.
+
+    Args:
+        figure: Which figure.
+        logit: The logit that it explains.
+        title: The first line.
+        note: A sum that the figure shows; empty for none.
+        width, height: In pixels.
+    """
+    single = logit.single
+    prompt = plotly_safe(prompt_end(single.prompts[0]), 60).replace("·", " ")
+    lines = [
+        f"{prompt}, {after_token(single, logit.token, plotly_safe)}",
+        "; ".join(_sums(logit, note)),
+        provenance_line(single),
+    ]
+    figure.update_layout(
+        template="plotly_white",
+        title=title_layout(title, "<br>".join(lines)),
+        margin={"l": 60, "r": 20, "t": 130, "b": 70},
+        font=FONT,
+        width=width,
+        height=height,
+    )
+
+
+def _sums(logit: ExplainedLogit, note: str) -> list[str]:
+    """Return the total of all parts, the note, and the logit before and after the softcap."""
+    place = (logit.token, logit.target)
+    total = signed(logit.single.total[place])
+    uncapped = signed(logit.single.logit[place])
+    capped = signed(logit.single.capped_logit[place])
+    sums = [f"total {total} after layer {logit.single.at_layer}"]
+    if note:
+        sums.append(note)
+    sums.append(f"logit {uncapped}")
+    if capped != uncapped:
+        sums.append(f"{capped} after the softcap")
+    return sums
+
+
+def finite_values(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return values with NaN in place of infinities, which a scale cannot hold."""
+    return np.where(np.isfinite(values), values, np.nan).astype(np.float64)

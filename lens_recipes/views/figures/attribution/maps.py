@@ -1,0 +1,249 @@
+"""Maps of what the heads add to one logit: `head_grid()` and `source_map()`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.attribution import AttributionArrays, by_size
+from lens_recipes.arrays.metrics import DIVERGING
+from lens_recipes.views.figures.attribution.logit import (
+    ExplainedLogit,
+    find_logit,
+    finite_values,
+    set_layout,
+)
+from lens_recipes.views.figures.base.cells import hover_token
+from lens_recipes.views.figures.base.style import HOVER_TEMPLATE, check_result_kind
+from lens_recipes.views.figures.base.token_axis import label_angle, token_labels
+from lens_recipes.views.groups import source_groups
+from lens_recipes.views.words import signed
+
+ABSENT = "#d9d9d9"  # behind the map, where there is no cell: not the white of a zero
+
+MAX_NUMBERS = 10  # in the cells of a map
+MAX_LABELS = 44  # along an axis of layers or heads
+MAX_SOURCE_LABELS = 150  # along an axis of tokens
+
+SMALLEST_LIMIT = 1e-6  # logits: a scale must have some extent even where all values are 0
+
+Array = NDArray[np.floating[Any]]
+
+
+@np.errstate(invalid="ignore")  # ∞ − ∞ is shown as NaN
+def head_grid(
+    result: AttributionArrays,
+    *,
+    prompt: int = 0,
+    position: int = -1,
+    target: int = 0,
+    title: str | None = None,
+) -> go.Figure:
+    """Draw layers × heads, coloured by what each head adds to one logit.
+
+    A cell is grey where a layer has no such head. The arguments are those of `attribution_bars`.
+
+    Raises:
+        ValueError: the unit is neither "head" nor "token", or no such prompt, token or target.
+    """
+    check_result_kind(AttributionArrays, result)
+    layers, values = result.grid(prompt, position, target)
+    logit = find_logit(result, prompt, position, target)
+    n_layers, n_heads = values.shape
+    if title is None:
+        title = f"{logit.target_name}: what each head adds"
+    figure = go.Figure(_map_trace(values, _head_hover(logit.single, layers, values)))
+    set_layout(
+        figure,
+        logit,
+        title,
+        note=f"all heads {signed(np.nansum(values))}",
+        width=_width(n_heads),
+        height=_height(n_layers),
+    )
+    _set_layer_axis(figure, layers)
+    heads = range(0, n_heads, math.ceil(n_heads / MAX_LABELS))
+    figure.update_xaxes(
+        title_text="head", tickvals=list(heads), ticktext=[str(head) for head in heads], tickangle=0
+    )
+    return figure
+
+
+def _head_hover(single: AttributionArrays, layers: list[int], values: Array) -> list[list[str]]:
+    """Return what each cell says, `[layer, head]`: the value of a head and its place by size."""
+    n_heads = values.shape[1]
+    existing = {(part.layer, part.head) for part in single.parts if part.head is not None}
+    hover = []
+    cells = []
+    for row, layer in enumerate(layers):
+        hover.append([f"layer {layer} has no head {head}" for head in range(n_heads)])
+        cells += [(row, head) for head in range(n_heads) if (layer, head) in existing]
+    cell_values = np.array([values[cell] for cell in cells])
+    for number, index in enumerate(by_size(cell_values), start=1):
+        row, head = cells[index]
+        lines = [
+            f"<b>layer {layers[row]}, head {head}</b>",
+            f"{signed(values[row, head])} logits",
+            f"number {number} of {len(cells)} heads by size",
+        ]
+        hover[row][head] = "<br>".join(lines)
+    return hover
+
+
+@np.errstate(invalid="ignore")  # ∞ − ∞ is shown as NaN
+def source_map(
+    result: AttributionArrays,
+    *,
+    prompt: int = 0,
+    position: int = -1,
+    target: int = 0,
+    head: int | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """Draw source tokens × layers, coloured by what heads read from a token and added to one logit.
+
+    `head` takes that head of every layer; None sums over all of them. The other arguments are those
+    of `attribution_bars`. The map leaves out what no head reads from a token (embedding, MLPs,
+    biases); the subtitle says how much is in the map.
+
+    Raises:
+        ValueError: the unit is not "token", or no such head, prompt, token or target.
+    """
+    check_result_kind(AttributionArrays, result)
+    if result.unit != "token":
+        raise ValueError(
+            f"unit={result.unit!r} does not tell source tokens apart: "
+            'run the recipe with unit="token".'
+        )
+    logit = find_logit(result, prompt, position, target)
+    _check_head(logit.single, head)
+    layers, values = source_groups(logit.single, logit.values, head)
+    n_sources = _count_sources(logit, values)
+    values = values[:, :n_sources]
+    texts = logit.single.sources[0][:n_sources]
+    if title is None:
+        readers = "all heads" if head is None else f"head {head} of each layer"
+        title = f"{logit.target_name}: what {readers} read from each token"
+    figure = go.Figure(_map_trace(values, _source_hover(texts, layers, values)))
+    set_layout(
+        figure,
+        logit,
+        title,
+        note=f"in this map {signed(np.nansum(values))}",
+        width=_width(n_sources),
+        height=_height(len(layers)),
+    )
+    _set_layer_axis(figure, layers)
+    labels = token_labels([(text,) for text in texts], range(n_sources))
+    step = math.ceil(n_sources / MAX_SOURCE_LABELS)
+    figure.update_xaxes(
+        title_text="token that is read from",
+        tickvals=list(range(0, n_sources, step)),
+        ticktext=labels[::step],
+        tickangle=label_angle(n_sources),
+    )
+    return figure
+
+
+def _check_head(single: AttributionArrays, head: int | None) -> None:
+    """Check that some layer of a result has a head; None stands for all heads.
+
+    Raises:
+        ValueError: no layer has it; the message lists the heads that read from tokens.
+    """
+    heads = set()
+    for part in single.parts:
+        if part.head is not None and part.source is not None:
+            heads.add(part.head)
+    if head is not None and head not in heads:
+        accepted = ", ".join(map(str, sorted(heads))) or "none"
+        raise ValueError(f"head={head} is not in this result: accepted are {accepted}.")
+
+
+def _count_sources(logit: ExplainedLogit, values: Array) -> int:
+    """Return how many tokens from the first on are columns: those up to the token that was read.
+
+    A later token has a column only if something was read from it, which no decoder does.
+    """
+    has_heads = ~np.isnan(values).all(axis=1)
+    was_read = (values[has_heads] != 0).any(axis=0)
+    last = max([logit.single.tokens.position[logit.token], *np.flatnonzero(was_read)])
+    return int(last) + 1
+
+
+def _source_hover(texts: list[str], layers: list[int], values: Array) -> list[list[str]]:
+    """Return what each cell says, `[layer, source]`."""
+    hover = []
+    for layer, layer_values in zip(layers, values, strict=True):
+        row_texts = []
+        for source, text in enumerate(texts):
+            place = f"<b>layer {layer}</b>, read from token {source}, {hover_token(text)}"
+            row_texts.append(f"{place}<br>{signed(layer_values[source])} logits")
+        hover.append(row_texts)
+    return hover
+
+
+# -- what both maps share ----------------------------------------------
+
+
+def _map_trace(values: Array, hover: list[list[str]]) -> go.Heatmap:
+    """Return the cells `[row, column]` on a scale that is the same to both sides of a white zero.
+
+    The largest cells have their numbers written in them.
+    """
+    n_rows, n_columns = values.shape
+    finite = finite_values(values)
+    limit = max(float(np.nanmax(np.abs(finite), initial=0)), SMALLEST_LIMIT)
+    return go.Heatmap(
+        z=finite,
+        x=list(range(n_columns)),
+        y=list(range(n_rows)),
+        text=_largest_numbers(values),
+        texttemplate="%{text}",
+        textfont={"size": 10},
+        customdata=hover,
+        hovertemplate=HOVER_TEMPLATE,
+        hoverongaps=True,
+        colorscale=DIVERGING,
+        zmin=-limit,
+        zmax=limit,
+        colorbar={"title": {"text": "logits", "side": "right"}, "tickformat": "~g"},
+        xgap=1,
+        ygap=1,
+    )
+
+
+def _largest_numbers(values: Array) -> list[list[str]]:
+    """Return the numbers of the largest cells as text, `[row, column]`; other cells are empty."""
+    flat = values.reshape(-1)
+    finite = finite_values(flat)
+    texts = np.full(flat.size, "", dtype=object)
+    for cell in by_size(np.nan_to_num(finite, nan=0))[:MAX_NUMBERS]:
+        if finite[cell] != 0:
+            texts[cell] = signed(flat[cell])
+    return texts.reshape(values.shape).tolist()
+
+
+def _set_layer_axis(figure: go.Figure, layers: list[int]) -> None:
+    """Name the rows: every n-th layer counted from the last, which always has its label."""
+    rows = range(len(layers) - 1, -1, -math.ceil(len(layers) / MAX_LABELS))
+    labels = [str(layers[row]) for row in rows]
+    figure.update_yaxes(title_text="layer", tickvals=list(rows), ticktext=labels)
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False)
+    figure.update_layout(plot_bgcolor=ABSENT)
+
+
+def _width(n_columns: int) -> int:
+    """Return the width of a map of so many columns, in pixels."""
+    return min(max(720, 190 + 48 * n_columns), 2400)
+
+
+def _height(n_rows: int) -> int:
+    """Return the height of a map of so many rows, in pixels."""
+    row_height = 24 if n_rows <= MAX_LABELS else 14
+    return 240 + row_height * n_rows

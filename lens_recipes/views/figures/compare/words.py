@@ -1,0 +1,120 @@
+"""The words of a comparison: the lines below its title, and the hovers of its cells."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lens_recipes.arrays.metrics import METRICS
+from lens_recipes.arrays.sites import site_label
+from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, hover_prediction, hover_token
+from lens_recipes.views.figures.base.style import provenance_line
+from lens_recipes.views.figures.compare.pairs import Comparison, Side, describe_sites
+from lens_recipes.views.words import format_value, prompt_end
+
+
+def difference_title(comparison: Comparison) -> str:
+    """Return a title for the colour bar of the difference, which says what its colours mean."""
+    difference = comparison.difference_label
+    if comparison.metric != "rank":
+        return f"{METRICS[comparison.metric].label}: {difference}"
+    nearer = f"below 0: {comparison.first.label} has it nearer the top"
+    return f"log10(rank + 1): {difference}<br>{nearer}"
+
+
+def source_lines(comparison: Comparison, rows: list[int], component: str | None) -> list[str]:
+    """Return the lines below the title: the source of each side, and the sites without a row.
+
+    Args:
+        comparison: The two sides.
+        rows: The common sites that have a row.
+        component: The component that the caller chose; None for all.
+    """
+    lines = [_source_line(comparison, side) for side in comparison.sides]
+    for side in comparison.sides:
+        line = _only_here_line(comparison, side, component)
+        if line:
+            lines.append(line)
+    n_sites = len(comparison.sites)
+    if len(rows) < n_sites:
+        lines.append(f"{len(rows)} of {n_sites} common sites")
+    return lines
+
+
+def _source_line(comparison: Comparison, side: Side) -> str:
+    """Return where a side's numbers come from, with the prompt where the two sides differ in it."""
+    notes = []
+    if side.single.certificate is None:
+        notes.append("no certificate")
+    prompt = side.single.prompts[0]
+    if any(other.single.prompts[0] != prompt for other in comparison.sides):
+        notes.append(f"“\u2068{escape_plotly(prompt_end(prompt, 50))}\u2069”")
+    return f"{side.label}: {provenance_line(side.single, *notes)}"
+
+
+def _only_here_line(comparison: Comparison, side: Side, component: str | None) -> str:
+    """Return the sites that only one side has; empty where there are none."""
+    common = set(comparison.sites)
+    only_here = []
+    for site in side.single.sites:
+        if site not in common and component in (None, site.component):
+            only_here.append(site)
+    if not only_here:
+        return ""
+    return f"only in {side.label}, not drawn: {describe_sites(only_here)}"
+
+
+def hover_texts(comparison: Comparison, rows: list[int]) -> list[list[str]]:
+    """Return what each cell says, `[row, token]`: both numbers, both top tokens, the difference.
+
+    It is the same in all three panels.
+    """
+    full = len(rows) * comparison.n_tokens <= MAX_FULL_HOVERS
+    inputs = [_input_tokens(comparison, token) for token in range(comparison.n_tokens)]
+    positions = comparison.first.single.tokens.position
+    sites = comparison.sites
+    hover = []
+    for row in rows:
+        row_texts = []
+        for token in range(comparison.n_tokens):
+            lines = [
+                f"<b>{site_label(sites[row])}</b>, position {positions[token]}",
+                f"input {inputs[token]}",
+                escape_plotly(comparison.label),
+            ]
+            for side in comparison.sides:
+                lines.append(_describe_side(side, comparison.metric, row, token, full))
+            lines.append(_describe_difference(comparison, row, token))
+            row_texts.append("<br>".join(lines))
+        hover.append(row_texts)
+    return hover
+
+
+def _input_tokens(comparison: Comparison, token: int) -> str:
+    """Return the token that both sides read, or both tokens where they differ."""
+    shown = [hover_token(side.single.tokens.text[token]) for side in comparison.sides]
+    return " | ".join(dict.fromkeys(shown))
+
+
+def _describe_side(side: Side, metric: str, row: int, token: int, full: bool) -> str:
+    """Return one side's number in a cell and, in a full hover, its top token."""
+    value = side.values[row, token]
+    shown_value = "none" if np.isnan(value) else format_value(value, metric)
+    line = f"{side.label}: {shown_value}"
+    if not full:
+        return line
+    site_index = side.site_indices[row]
+    token_id = side.single.top_ids[site_index, token, 0]
+    logprob = side.single.top_logprobs[site_index, token, 0]
+    return f"{line}, top-1 {hover_prediction(side.single, token_id, logprob)}"
+
+
+def _describe_difference(comparison: Comparison, row: int, token: int) -> str:
+    """Return the difference in a cell, with its sign; of ranks, that of their logarithms."""
+    difference = comparison.difference[row, token]
+    if np.isnan(difference):
+        return f"{comparison.difference_label}: none"
+    number = f"{difference:+.4g}".replace("-", "−")
+    if comparison.metric == "rank":
+        number += " in log10(rank + 1)"
+    return f"{comparison.difference_label}: {number}"

@@ -1,0 +1,1 @@
+"""Figures whose horizontal axis is the layers of a model."""

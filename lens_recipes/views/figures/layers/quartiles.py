@@ -1,0 +1,100 @@
+"""The numbers of `layer_profile`: quartiles of a metric at each layer, over tokens or prompts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics import find_metric, metric_values
+from lens_recipes.views.figures.layers.axes import LayerSeries
+from lens_recipes.views.figures.layers.metrics import PROFILE_METRICS
+
+Array = NDArray[np.floating[Any]]
+
+QUARTILES = (0.25, 0.5, 0.75)
+
+
+class Panel(NamedTuple):
+    """The numbers of one metric.
+
+    Attributes:
+        metric: Which one.
+        label: What the numbers are called.
+        quartiles: `[layer, 3]`; NaN where no item has a number.
+        counts: How many items have a number, `[layer]`.
+        n_read: How many items were read.
+        over: What an item is, "token" or "prompt".
+        reason: Why an item has no number.
+    """
+
+    metric: str
+    label: str
+    quartiles: Array
+    counts: NDArray[np.int64]
+    n_read: int
+    over: str
+    reason: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no item has a number at any layer."""
+        return not self.counts.any()
+
+    @property
+    def has_quartiles(self) -> bool:
+        """Whether some layer has a number for more than one item."""
+        return bool(self.counts.max() > 1)
+
+
+def make_panel(result: LensArrays, metric: str, of: Any, over: str, series: LayerSeries) -> Panel:
+    """Return the quartiles of one metric at each layer.
+
+    Raises:
+        ValueError: a metric that is not drawn here, or one that does not go with `of`.
+    """
+    entry = find_metric(metric, PROFILE_METRICS)
+    values_by_prompt: list[Array] = []
+    labels = set()
+    for single in result:
+        values, label = metric_values(single, metric, of)
+        values = values[series.site_indices].astype(np.float64)
+        if over == "prompt":
+            values = _row_means(values)
+        values_by_prompt.append(values)
+        labels.add(label)
+    all_values = np.concatenate(values_by_prompt, axis=1)
+    return Panel(
+        metric=metric,
+        # The pair of a logit difference may be another one in each prompt.
+        label=labels.pop() if len(labels) == 1 else entry.label,
+        quartiles=_row_quartiles(all_values),
+        counts=(~np.isnan(all_values)).sum(axis=1),
+        n_read=all_values.shape[1],
+        over=over,
+        reason="no next token" if "next" in (entry.about, of) else "no number",
+    )
+
+
+def _row_means(values: Array) -> Array:
+    """Return the mean of each row without its NaNs, `[row, 1]`; NaN where nothing is left."""
+    means = np.full((len(values), 1), np.nan)
+    with np.errstate(invalid="ignore"):  # infinities of both signs have no mean
+        for row, numbers in enumerate(values):
+            present = numbers[~np.isnan(numbers)]
+            if present.size:
+                means[row] = np.mean(present)
+    return means
+
+
+def _row_quartiles(values: Array) -> Array:
+    """Return the quartiles of each row without its NaNs, `[row, 3]`; NaN where nothing is left."""
+    quartiles = np.full((len(values), len(QUARTILES)), np.nan)
+    with np.errstate(invalid="ignore"):  # between infinities there is no quartile
+        for row, numbers in enumerate(values):
+            present = numbers[~np.isnan(numbers)]
+            if present.size:
+                quartiles[row] = np.quantile(present, QUARTILES)
+    return quartiles

@@ -1,0 +1,210 @@
+"""`trajectory()`: some tokens followed through the layers, as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics import METRICS, find_metric, vocab_size
+from lens_recipes.arrays.text import escape_plotly, plotly_safe
+from lens_recipes.arrays.tracks import Track
+from lens_recipes.views.figures.base.style import (
+    COLORS,
+    DASHES,
+    FONT,
+    HOVER_TEMPLATE,
+    MARKERS,
+    figure_title,
+)
+from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
+from lens_recipes.views.figures.layers.metrics import (
+    TRAJECTORY_METRICS,
+    axis_values,
+    value_axis,
+)
+from lens_recipes.views.figures.layers.track_groups import (
+    TrackGroup,
+    choose_positions,
+    choose_prompts,
+    make_groups,
+)
+from lens_recipes.views.words import format_value, probability, prompt_end
+
+MIN_HEIGHT = 460  # pixels
+LEGEND_LINE = 21  # pixels
+
+
+def trajectory(
+    result: LensArrays,
+    *,
+    of: str | int | Iterable[str | int] | None = None,
+    metric: str = "prob",
+    prompts: int | Iterable[int] | None = None,
+    position: int | Iterable[int] = -1,
+    component: str | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """Draw tokens from layer to layer, with a colour for each token and a dash for each place.
+
+    A place is a prompt and a position in it.
+
+    Args:
+        result: Any lens result with layers.
+        of: None for all targets, or "final" where there are none; or "next", "final", a target or a
+            tracked token, as text or id, or a list of them, each drawn where the result has it. For
+            "logit_diff" the pair (a, b), drawn as a − b, or None where each prompt has two targets.
+        metric: "prob", "logprob" (nats), "rank" (log scale, 0 at the top), "logit" or "logit_diff"
+            (nats).
+        prompts: Which prompts. None for all, of which the first six are drawn.
+        position: Which of each prompt's selected tokens are read, one or several; −1 is the last.
+        component: Along which sites; None for "resid_post", or for the only component that was
+            read.
+        title: Replaces the figure's own.
+
+    Raises:
+        ValueError: a metric, token, prompt, position or component that the result does not have, or
+            more of them than can be told apart.
+
+    Example:
+        >>> trajectory(result, metric="rank").show()
+        >>> trajectory(result, of=" Paris", position=[2, 3, 4]).show()
+    """
+    find_metric(metric, TRAJECTORY_METRICS)
+    series = find_series(result, component)
+    positions = choose_positions(position)
+    prompt_numbers = choose_prompts(result, prompts, len(positions))
+    groups = make_groups(result, prompt_numbers, positions, of, metric)
+    n_prompts = len(prompt_numbers)
+
+    figure = go.Figure()
+    _add_lines(figure, groups, series, metric)
+    if len(groups) > 1:
+        _add_group_titles(figure, groups, n_prompts, len(positions))
+
+    if title is None:
+        title = f"Through the layers: {METRICS[metric].title}"
+    note = ""
+    if prompts is None and n_prompts < len(result):
+        note = f"the first {n_prompts} of {len(result)} prompts (prompts= for others)"
+    legend_lines = sum(len(group.tracks) + 2 for group in groups)
+    figure.update_layout(
+        template="plotly_white",
+        title=figure_title(result, title, _subtitle(groups, n_prompts, positions), note),
+        width=980,
+        height=max(MIN_HEIGHT, 180 + LEGEND_LINE * legend_lines),
+        margin={"l": 80, "r": 20, "t": 90, "b": 60},
+        font=FONT,
+        legend={"groupclick": "toggleitem", "font": {"size": 13}, "tracegroupgap": 12},
+        showlegend=True,
+        hoverlabel={"align": "left"},
+    )
+    figure.update_xaxes(title_text=series.title, **series.axis())
+    figure.update_yaxes(
+        title_text=METRICS[metric].axis_title, **value_axis(metric, vocab_size(result))
+    )
+    return figure
+
+
+# -- lines -------------------------------------------------------------
+
+
+def _add_lines(
+    figure: go.Figure, groups: list[TrackGroup], series: LayerSeries, metric: str
+) -> None:
+    """Draw the tokens of all groups."""
+    colors = _assign_colors(groups)
+    for number, group in enumerate(groups):
+        for track in group.tracks:
+            line = go.Scatter(
+                x=series.layers,
+                y=axis_values(metric, track.values[series.site_indices]),
+                mode="lines+markers",
+                name=escape_plotly(track.name),
+                line={"color": colors[track.key], "dash": DASHES[number], "width": 2},
+                marker={"symbol": MARKERS[number], "size": 6},
+                legendgroup=f"line {number}",
+                customdata=_hover(group, track, series, metric),
+                hovertemplate=HOVER_TEMPLATE,
+            )
+            figure.add_trace(line)
+
+
+def _assign_colors(groups: list[TrackGroup]) -> dict[Any, str]:
+    """Return the colour of each token, by the key that its tracks have in all groups.
+
+    Raises:
+        ValueError: more tokens than colours tell apart.
+    """
+    keys = list(dict.fromkeys(track.key for group in groups for track in group.tracks))
+    if len(keys) > len(COLORS):
+        raise ValueError(
+            f"{len(keys)} tokens are more than the {len(COLORS)} that colours tell apart: "
+            "name some in of=."
+        )
+    return dict(zip(keys, COLORS, strict=False))
+
+
+def _hover(group: TrackGroup, track: Track, series: LayerSeries, metric: str) -> list[str]:
+    """Return what each point of a line says."""
+    name = f"<b>{escape_plotly(track.name)}</b>"
+    label = after_token_label(group.single, group.token)
+    prompt = f"prompt: {escape_plotly(prompt_end(group.single.prompts[0]))}"
+    texts = []
+    for site_index, layer in zip(series.site_indices, series.layers, strict=True):
+        value = _format_point(track.values[site_index], metric)
+        lines = [
+            name,
+            f"layer {layer} ({series.component})",
+            f"{METRICS[metric].title} {value}",
+            label,
+            prompt,
+        ]
+        texts.append("<br>".join(lines))
+    return texts
+
+
+def _format_point(value: float, metric: str) -> str:
+    """Return a number of a line in words; a probability can be very small."""
+    if metric != "prob":
+        return format_value(value, metric)
+    with np.errstate(divide="ignore"):  # the logarithm of 0
+        return probability(np.log(value))
+
+
+# -- legend and title --------------------------------------------------
+
+
+def _add_group_titles(
+    figure: go.Figure, groups: list[TrackGroup], n_prompts: int, n_positions: int
+) -> None:
+    """Write above the legend entries of each group what its lines have in common."""
+    for number, group in enumerate(groups):
+        title = {"text": f"<b>{_group_title(group, n_prompts, n_positions)}</b>"}
+        figure.update_traces(legendgrouptitle=title, selector={"legendgroup": f"line {number}"})
+
+
+def _group_title(group: TrackGroup, n_prompts: int, n_positions: int) -> str:
+    """Return the prompt and the token of a group, each only where there are several."""
+    parts = []
+    tokens = group.single.tokens
+    if n_prompts > 1:
+        parts.append(escape_plotly(prompt_end(group.single.prompts[0], 34)))
+    if n_positions > 1:
+        text = plotly_safe(tokens.text[group.token], 20)
+        parts.append(f"after token {tokens.position[group.token]} {text}")
+    return ", ".join(parts)
+
+
+def _subtitle(groups: list[TrackGroup], n_prompts: int, positions: list[int]) -> str:
+    """Return a sentence that says after which tokens the lines are predicted."""
+    if len(groups) == 1:
+        return after_token_label(groups[0].single, groups[0].token)
+    if len(positions) > 1:
+        each = " of each prompt" if n_prompts > 1 else ""
+        return f"predicted after {len(positions)} tokens{each}"
+    which = "the last token" if positions == [-1] else f"token {positions[0]} of those"
+    return f"predicted after {which} read of each prompt"

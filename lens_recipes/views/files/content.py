@@ -1,0 +1,134 @@
+"""A result to what its file holds, and back: arrays, and everything else as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.axes import Tokens
+from lens_recipes.views.files.checks import Sizes
+from lens_recipes.views.files.kinds import Result, ResultKind, kind_of
+from lens_recipes.views.files.strict_json import to_json
+
+Arrays = dict[str, NDArray[Any]]
+
+TOKEN_DTYPES: dict[str, type[np.generic]] = {
+    "prompt": np.int32,
+    "position": np.int32,
+    "id": np.int32,
+    "next_id": np.int32,
+    "generated": np.bool_,
+    "next_logprob": np.float32,
+    "sampler_logprob": np.float32,
+}
+
+# Columns of the tokens that only a generation has.
+GENERATION_COLUMNS = ("next_logprob", "sampler_logprob")
+
+
+def meta_of(result: Result) -> dict[str, Any]:
+    """Return all of a result but its arrays, as strict JSON can hold it."""
+    kind = kind_of(type(result))
+    meta: dict[str, Any] = {"format": kind.format, "version": kind.version}
+    for field_name, field in kind.fields.items():
+        value = result.tokens.text if field_name == "token_text" else getattr(result, field_name)
+        meta[field_name] = to_json(field.write(value))
+    return meta
+
+
+def arrays_of(result: Result) -> Arrays:
+    """Return the arrays of a result and of its tokens."""
+    array_names = kind_of(type(result)).axes
+    arrays = {array_name: getattr(result, array_name) for array_name in array_names}
+    for column_name in TOKEN_DTYPES:
+        column = getattr(result.tokens, column_name)
+        if column is not None:
+            arrays[f"token_{column_name}"] = column
+    return arrays
+
+
+def dtype_of(array_name: str) -> type[np.generic]:
+    """Return the type of the numbers of an array, by its name in the file."""
+    column_name = array_name.removeprefix("token_")
+    if array_name.startswith("token_") and column_name in TOKEN_DTYPES:
+        return TOKEN_DTYPES[column_name]
+    if array_name.endswith(("_ids", "_ranks")):
+        return np.int32
+    return np.float32
+
+
+def rebuild(result_class: type, meta: dict[str, Any], arrays: Arrays) -> Any:
+    """Return the result that a file holds.
+
+    Raises:
+        AttributeError, KeyError, OverflowError, TypeError, ValueError: the file is damaged.
+    """
+    kind = kind_of(result_class)
+    sizes = {
+        kind.rows_axis: len(meta[kind.rows_field]),
+        "token": len(arrays["token_id"]),
+        "prompt": len(meta["prompts"]),
+    }
+    fields = _read_fields(kind, meta, sizes)
+    columns = _read_token_columns(arrays, sizes)
+    tokens = Tokens(**columns, text=fields.pop("token_text"))
+    return result_class(tokens=tokens, **fields, **_read_arrays(kind, arrays, sizes))
+
+
+def _read_fields(kind: ResultKind, meta: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    """Return the checked fields of a result.
+
+    Raises:
+        ValueError: one of them is not what it can hold; the message begins with its name.
+    """
+    fields = {}
+    for field_name, field in kind.fields.items():
+        if field_name not in meta and field.default is not None:
+            fields[field_name] = list(field.default)
+            continue
+        try:
+            fields[field_name] = field.read(meta[field_name], sizes)
+        except ValueError as error:
+            raise ValueError(f"{field_name}: {error}") from error
+    return fields
+
+
+def _read_token_columns(arrays: Arrays, sizes: Sizes) -> Arrays:
+    """Return the checked columns of the tokens."""
+    columns = {}
+    for column_name, dtype in TOKEN_DTYPES.items():
+        stored_name = f"token_{column_name}"
+        if column_name in GENERATION_COLUMNS and stored_name not in arrays:
+            continue
+        column = arrays[stored_name].astype(dtype)
+        if len(column) != sizes["token"]:
+            raise ValueError(
+                f"the tokens have {len(column)} entries for {column_name!r}, expected "
+                f"{sizes['token']}"
+            )
+        columns[column_name] = column
+    if not all(0 <= prompt < sizes["prompt"] for prompt in columns["prompt"]):
+        raise ValueError(
+            f"a token belongs to a prompt that is not among the {sizes['prompt']}, expected"
+        )
+    return columns
+
+
+def _read_arrays(kind: ResultKind, arrays: Arrays, sizes: Sizes) -> Arrays:
+    """Return the checked arrays of a result: each axis has one length in all of them."""
+    checked = {}
+    lengths = dict(sizes)
+    for array_name, axis_names in kind.axes.items():
+        array = arrays[array_name]
+        expected = []
+        for axis_name, length in zip(axis_names, array.shape, strict=True):
+            expected.append(lengths.setdefault(axis_name, length))
+        if list(array.shape) != expected:
+            raise ValueError(
+                f"{array_name} has the shape {list(array.shape)}, expected {expected} for "
+                f"{list(axis_names)}"
+            )
+        checked[array_name] = array.astype(dtype_of(array_name))
+    return checked

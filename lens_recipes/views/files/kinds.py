@@ -1,0 +1,121 @@
+"""The kinds of results: each says what its file holds, with a check for each field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lens_recipes.arrays.attribution import AXES as ATTRIBUTION_AXES
+from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.axes import Axes
+from lens_recipes.arrays.lens import AXES as LENS_AXES
+from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.views.files.checks import (
+    Sizes,
+    read_certificate,
+    read_dict,
+    read_parts,
+    read_responses,
+    read_sites,
+    read_sources,
+    read_text,
+    read_texts,
+    read_texts_of_ids,
+    read_token_texts,
+    read_unit,
+    read_whole_number,
+    write_certificate,
+    write_texts_of_ids,
+)
+
+Result = LensArrays | AttributionArrays
+
+
+class StoredField(NamedTuple):
+    """How one field of a result is written as JSON, and how it is checked when it is read.
+
+    Attributes:
+        read: Return the value of the field for what the file holds and the sizes of the axes.
+            Raise a ValueError if that is not what the field can hold.
+        write: Return what the file holds for a value of the field.
+        default: What the field is in a file that is older than the field; None if every file has
+            it.
+    """
+
+    read: Callable[[Any, Sizes], Any]
+    write: Callable[[Any], Any] = lambda value: value
+    default: list[Any] | None = None
+
+
+class ResultKind(NamedTuple):
+    """One kind of result, and what its file holds.
+
+    Attributes:
+        arrays_class: The class whose arrays are stored.
+        public_name: The public class.
+        description: What sentences call it.
+        format, version: What its file says first.
+        axes: Its arrays, and the axes of each.
+        rows_field, rows_axis: The field that names the entries of the first axis, and that axis.
+        fields: All fields but the arrays, in the order in which the file has them.
+    """
+
+    arrays_class: type[Result]
+    public_name: str
+    description: str
+    format: str
+    version: int
+    axes: Axes
+    rows_field: str
+    rows_axis: str
+    fields: dict[str, StoredField]
+
+
+COMMON_FIELDS = {
+    "prompts": StoredField(read_texts),
+    "token_text": StoredField(read_token_texts),  # of `Tokens`
+    "texts": StoredField(read_texts_of_ids, write_texts_of_ids),
+    "certificate": StoredField(read_certificate, write_certificate),
+    "provenance": StoredField(read_dict),
+}
+
+KINDS = (
+    ResultKind(
+        arrays_class=LensArrays,
+        public_name="LensResult",
+        description="a lens result",
+        format="lens-recipes/result",
+        version=1,
+        axes=LENS_AXES,
+        rows_field="sites",
+        rows_axis="site",
+        fields={
+            "responses": StoredField(read_responses, default=[]),
+            "sites": StoredField(read_sites),
+            **COMMON_FIELDS,
+        },
+    ),
+    ResultKind(
+        arrays_class=AttributionArrays,
+        public_name="Attribution",
+        description="an attribution",
+        format="lens-recipes/attribution",
+        version=1,
+        axes=ATTRIBUTION_AXES,
+        rows_field="parts",
+        rows_axis="part",
+        fields={
+            "unit": StoredField(read_unit),
+            "at_layer": StoredField(read_whole_number),
+            "against": StoredField(read_text),
+            "sources": StoredField(read_sources),
+            "parts": StoredField(read_parts),
+            **COMMON_FIELDS,
+        },
+    ),
+)
+
+
+def kind_of(result_class: type) -> ResultKind:
+    """Return the kind of a class of results."""
+    return next(kind for kind in KINDS if issubclass(result_class, kind.arrays_class))

@@ -1,0 +1,178 @@
+"""A result as a file: versioned `.json` or `.npz`, exact both ways, and never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lens_recipes.errors import LensError
+from lens_recipes.views.files.atomic import atomic_file
+from lens_recipes.views.files.content import Arrays, arrays_of, dtype_of, meta_of, rebuild
+from lens_recipes.views.files.kinds import KINDS, Result, kind_of
+from lens_recipes.views.files.strict_json import from_json, to_json
+
+SUFFIXES = (".json", ".npz")
+
+
+class Content(NamedTuple):
+    """What a file holds, unchecked: the arrays, and everything else as JSON."""
+
+    meta: dict[str, Any]
+    arrays: Arrays
+
+
+# -- writing -----------------------------------------------------------
+
+
+def save(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write a result: complete or not at all. See `LensResult.save`."""
+    path = Path(path)
+    _check_suffix(path)
+    with atomic_file(path) as scratch:
+        if path.suffix == ".json":
+            scratch.write_text(as_json(result), encoding="utf-8")
+        else:
+            meta = np.array(json.dumps(meta_of(result), allow_nan=False))
+            arrays: dict[str, Any] = {"meta": meta, **arrays_of(result)}
+            with scratch.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+
+def as_json(result: Result) -> str:
+    """Return the whole result as strict JSON: NaN is null, an infinity is a text."""
+    content = meta_of(result)
+    arrays = arrays_of(result)
+    content["shapes"] = {name: list(array.shape) for name, array in arrays.items()}
+    content["arrays"] = {name: to_json(array.tolist()) for name, array in arrays.items()}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+# -- reading -----------------------------------------------------------
+
+
+def load(path: str | os.PathLike[str], result_class: type) -> Any:
+    """Read a `LensResult` or an `Attribution` from its file. See `LensResult.load`."""
+    path = Path(path)
+    kind = kind_of(result_class)
+    content = _read_content(path, kind.description)
+    stored_format = content.meta.get("format")
+    for other in KINDS:
+        if other is not kind and stored_format == other.format:
+            raise LensError(
+                f"{str(path)!r} is not {kind.description} but {other.description}: read it with "
+                f"lr.{other.public_name}.load(path)."
+            )
+    if stored_format != kind.format:
+        raise LensError(
+            f"{str(path)!r} is not {kind.description} (its format is {stored_format!r})."
+        )
+    return _result_of(path, result_class, content)
+
+
+def load_any(path: str | os.PathLike[str], result_classes: Iterable[type]) -> Any:
+    """Read what `save` wrote, whichever of the classes it is.
+
+    Raises:
+        ValueError: a name that does not end in .json or .npz.
+        LensError: the file is missing, truncated, corrupt, of a newer version, or something else.
+    """
+    path = Path(path)
+    content = _read_content(path, "a result")
+    stored_format = content.meta.get("format")
+    for result_class in result_classes:
+        if kind_of(result_class).format == stored_format:
+            return _result_of(path, result_class, content)
+    neither = " nor ".join(kind.description for kind in KINDS)
+    raise LensError(f"{str(path)!r} is neither {neither} (its format is {stored_format!r}).")
+
+
+def _read_content(path: Path, description: str) -> Content:
+    """Return what a file holds, unchecked.
+
+    Args:
+        path: The file.
+        description: What it should hold, for the error.
+
+    Raises:
+        ValueError: a name that does not end in .json or .npz.
+        LensError: the file is missing, or not whole.
+    """
+    _check_suffix(path)
+    try:
+        if path.suffix == ".npz":
+            return _read_npz(path)
+        return _read_json(path)
+    except FileNotFoundError:
+        raise LensError(f"there is no file {str(path)!r}.") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise LensError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+    except Exception as error:
+        # To a reader, zip, JSON and unicode errors of a broken file are all one thing.
+        raise LensError(
+            f"{str(path)!r} is not {description}, or not whole: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _read_npz(path: Path) -> Content:
+    """Return what an .npz file holds, unchecked."""
+    with np.load(path, allow_pickle=False) as file:
+        meta = _json_object(str(file["meta"]))
+        arrays = {name: file[name] for name in file.files if name != "meta"}
+    return Content(meta, arrays)
+
+
+def _read_json(path: Path) -> Content:
+    """Return what a .json file holds, unchecked."""
+    meta = _json_object(path.read_text(encoding="utf-8"))
+    arrays = {}
+    for name, values in meta.pop("arrays", {}).items():
+        dtype = dtype_of(name)
+        if dtype is np.float32:
+            values = from_json(values)
+        # Nested lists lose an empty axis, so the shape is kept beside them.
+        arrays[name] = np.array(values, dtype=dtype).reshape(meta["shapes"][name])
+    return Content(meta, arrays)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """Return the object that a JSON text holds.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    meta = json.loads(text)
+    if not isinstance(meta, dict):
+        raise ValueError("not a JSON object")
+    return meta
+
+
+def _result_of(path: Path, result_class: type, content: Content) -> Any:
+    """Return the result that a file of the right format holds.
+
+    Raises:
+        LensError: the file is of another version, or damaged.
+    """
+    kind = kind_of(result_class)
+    version = content.meta.get("version")
+    if version != kind.version:
+        raise LensError(
+            f"{str(path)!r} is {kind.description} of version {version!r}; this package reads "
+            f"{kind.version}."
+        )
+    try:
+        return rebuild(result_class, content.meta, content.arrays)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise LensError(
+            f"{str(path)!r} is {kind.description} but damaged: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_suffix(path: Path) -> None:
+    """Raise a ValueError unless a name ends in .json or .npz."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"a result is a .json or .npz file; received {str(path)!r}.")

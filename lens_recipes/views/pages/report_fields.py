@@ -1,0 +1,90 @@
+"""The data that `report.js` reads, as classes: it knows the fields by these names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class PageSite:
+    """A site: its label on an axis, its name in a sentence, and where it is."""
+
+    label: str
+    place: str
+    layer: int | None
+    component: str
+
+
+@dataclass
+class PagePrompt:
+    """The end of a prompt, which tokens of the page are its own, and its targets."""
+
+    text: str
+    start: int
+    stop: int
+    targets: list[int]
+
+
+@dataclass
+class PageTokens:
+    """The token axis of the page; `next` is an index into the page's ids."""
+
+    text: list[str]
+    position: list[int]
+    next: list[int]
+    generated: list[bool]
+
+
+@dataclass
+class PageMetric:
+    """How a metric is named and coloured; `inks` are the colours of words along its scale."""
+
+    label: str
+    about: str
+    colors: Any
+    inks: tuple[str, ...]
+    range: tuple[float | None, float | None]
+    logarithmic: bool
+    two_sided: bool
+
+
+@dataclass
+class PackedArray:
+    """An array as little-endian bytes in base64; `type` is "f4", "u2" or "i4"."""
+
+    type: str
+    shape: list[int]
+    base64: str
+
+
+@dataclass
+class PageData:
+    """All that the script reads.
+
+    Attributes:
+        main: The component that is shown first.
+        along: The sites along which a token is followed, layer after layer; empty without an order.
+        answers: Whether the model answers at each token; vectors have no answers.
+        output_site: The site that is the model's own output, −1 for none.
+        ids: The tokens that the page names. In `prompts`, `tokens` and `arrays` a token is its
+            index in this list, −1 for none.
+    """
+
+    sites: list[PageSite]
+    components: list[str]
+    main: str
+    along: list[int]
+    line_axis: str
+    answers: bool
+    output_site: int
+    prompts: list[PagePrompt]
+    tokens: PageTokens
+    ids: list[int]
+    texts: list[str]
+    metrics: dict[str, PageMetric]
+    rank_ticks: dict[str, Any]
+    colors: Any
+    dashes: Any
+    markers: Any
+    arrays: dict[str, PackedArray]

@@ -1,0 +1,1 @@
+"""A result in a few lines, for an assistant that reads on."""

@@ -1,0 +1,141 @@
+"""The summary of an attribution: what helps and hurts each target, and what to distrust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.attribution import AttributionArrays, by_size
+from lens_recipes.arrays.text import visible_token
+from lens_recipes.views.groups import source_groups
+from lens_recipes.views.summaries.outline import (
+    certificate_doubts,
+    outline,
+    prompt_lines,
+    sample_doubts,
+)
+from lens_recipes.views.words import after_token, part_name, signed
+
+PARTS_NAMED = 3  # of those that help a target, and of those that hurt it
+
+SOURCES_NAMED = 3
+
+DIRECT_ONLY = "direct effects only: what a part does through later layers is not counted"
+
+
+class Sum(NamedTuple):
+    """The value of a part, or the sum of several parts, and its name."""
+
+    name: str
+    logits: np.floating[Any]
+
+
+@np.errstate(invalid="ignore")  # ∞ − ∞ is said as what it is
+def attribution_summary(result: AttributionArrays) -> str:
+    """Return the text of `Attribution.summary`."""
+    model = result.provenance.get("model", "model")
+    headline = f"{model}: logits by {result.unit} after layer {result.at_layer}; {result.size}"
+    return outline(headline, prompt_lines(result, _describe_prompt), _doubts(result))
+
+
+def _doubts(result: AttributionArrays) -> Iterator[str]:
+    """Yield the reasons to distrust an attribution, the gravest first."""
+    yield from certificate_doubts(result)
+    yield from sample_doubts(result)
+    yield DIRECT_ONLY
+
+
+def _describe_prompt(result: AttributionArrays, number: int) -> Iterator[str]:
+    """Yield the lines of each target of one prompt; none where no token was read."""
+    if len(result.tokens) == 0:
+        return
+    for target_index in range(result.target_ids.shape[1]):
+        yield from _describe_target(result, number, target_index)
+
+
+def _describe_target(result: AttributionArrays, number: int, target_index: int) -> Iterator[str]:
+    """Yield a target's logit after the last token read, and which parts made it."""
+    token_index = len(result.tokens) - 1
+    place = after_token(result, token_index)
+    yield f"prompt {number}, {place}: {_describe_logit(result, token_index, target_index)}"
+    values = result.values[:, token_index, target_index]
+    order = by_size(values)
+    helping = [part_index for part_index in order if values[part_index] > 0][:PARTS_NAMED]
+    hurting = [part_index for part_index in order if values[part_index] < 0][:PARTS_NAMED]
+    yield f"  helping most: {_name_parts(result, helping, values)}"
+    yield f"  hurting most: {_name_parts(result, hurting, values)}"
+    nan_count = int(np.isnan(values).sum())
+    if nan_count > 0:
+        yield f"  not a number: {nan_count} of {len(values)} parts"
+    total = result.total[token_index, target_index]
+    yield f"  {_describe_share(values, [*helping, *hurting], total)}"
+    yield f"  sum of each kind: {_list_sums(_sum_by_kind(result, values))}"
+    if result.unit == "token" and result.sources:
+        yield f"  read most from: {_list_sums(_largest_sources(result, values))}"
+
+
+def _describe_logit(result: AttributionArrays, token_index: int, target_index: int) -> str:
+    """Return the logit of a target of one prompt, its softcap, and what it is compared with.
+
+    Example: "the logit of ·Paris is +17.20 (+15.31 after the softcap), against nothing (what all
+    tokens share is in it)".
+    """
+    logit = signed(result.logit[token_index, target_index])
+    capped_logit = signed(result.capped_logit[token_index, target_index])
+    sentence = f"the logit of {result.target_name(0, target_index)} is {logit}"
+    if capped_logit != logit:
+        sentence += f" ({capped_logit} after the softcap)"
+    if result.against_ids[0, target_index] < 0 and not result.against:
+        sentence += ", against nothing (what all tokens share is in it)"
+    return sentence
+
+
+def _name_parts(
+    result: AttributionArrays, part_indices: list[int], values: NDArray[np.float32]
+) -> str:
+    """Return the names of some parts with their values; a dash for none."""
+    named = []
+    for part_index in part_indices:
+        name = part_name(result, result.parts[part_index])
+        named.append(Sum(name, values[part_index]))
+    return _list_sums(named) or "–"
+
+
+def _describe_share(
+    values: NDArray[np.float32], part_indices: list[int], total: np.floating[Any]
+) -> str:
+    """Return what some parts sum to, and their share of the absolute values of all parts."""
+    some_values = values[part_indices]
+    all_sizes = max(np.abs(values).sum(), 1e-30)
+    share = np.abs(some_values).sum() / all_sizes
+    return (
+        f"these {len(part_indices)} sum to {signed(some_values.sum())} of the total "
+        f"{signed(total)}, and hold {share:.0%} of all |values|"
+    )
+
+
+def _sum_by_kind(result: AttributionArrays, values: NDArray[np.float32]) -> list[Sum]:
+    """Return the sum of all parts of each component, in the order of the parts."""
+    part_kinds = np.array([part.component for part in result.parts])
+    sums = []
+    for kind in dict.fromkeys(part_kinds.tolist()):
+        sums.append(Sum(kind, values[part_kinds == kind].sum()))
+    return sums
+
+
+def _largest_sources(result: AttributionArrays, values: NDArray[np.float32]) -> list[Sum]:
+    """Return the tokens from which the heads read most, over all layers and heads."""
+    source_sums = np.nansum(source_groups(result, values).values, axis=0)
+    sums = []
+    for source in by_size(source_sums)[:SOURCES_NAMED]:
+        text = visible_token(result.sources[0][source])
+        sums.append(Sum(f"token {source} {text}", source_sums[source]))
+    return sums
+
+
+def _list_sums(sums: list[Sum]) -> str:
+    """Return some sums in a line: "embed +0.51, mlp_out -1.20"."""
+    return ", ".join(f"{name} {signed(logits)}" for name, logits in sums)

@@ -1,0 +1,49 @@
+"""What every summary has: a headline, some lines for each of the first prompts, and doubts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.lens import LensArrays
+
+PROMPTS_SUMMARIZED = 5
+
+Result = TypeVar("Result", LensArrays, AttributionArrays)
+
+
+def outline(headline: str, lines: Iterable[str], doubts: Iterable[str]) -> str:
+    """Return a summary; each doubt has a line that begins with "distrust:"."""
+    doubt_lines = [f"distrust: {doubt}" for doubt in doubts]
+    return "\n".join([headline, *lines, *doubt_lines])
+
+
+def prompt_lines(result: Result, describe: Callable[[Result, int], Iterator[str]]) -> Iterator[str]:
+    """Yield what `describe` says of each of the first prompts, and how many are left out.
+
+    Args:
+        result: Of any number of prompts.
+        describe: Gives the lines of one prompt's result and its number.
+    """
+    for number, prompt_result in enumerate(itertools.islice(result, PROMPTS_SUMMARIZED)):
+        yield from describe(prompt_result, number)
+    left_out = len(result) - PROMPTS_SUMMARIZED
+    if left_out > 0:
+        yield f"… and {left_out} more prompts: result[i].summary()"
+
+
+def certificate_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
+    """Yield why the numbers may be wrong: no certificate, or one that did not pass."""
+    if result.certificate is None:
+        reason = result.provenance.get("certificate", "nothing to compare with")
+        yield f"no certificate: {reason}"
+    elif not result.certificate.passed:
+        yield str(result.certificate)
+
+
+def sample_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
+    """Yield a warning if the result is of a single prompt."""
+    if len(result) == 1:
+        yield "one prompt is one observation: run several before you generalise"

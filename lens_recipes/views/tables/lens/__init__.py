@@ -1,0 +1,1 @@
+"""What the sites of a lens result predict, as grids of text."""

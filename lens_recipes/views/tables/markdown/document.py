@@ -1,0 +1,128 @@
+"""A result as Markdown: a heading and pipe tables for each prompt, whatever stands in a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.views.readings import SiteReading, shown_metrics
+from lens_recipes.views.tables.attribution import target_rows
+from lens_recipes.views.tables.lens.rows import Row, site_rows, vector_rows, vectors_note
+from lens_recipes.views.tables.markdown.syntax import (
+    Column,
+    escape_sentence,
+    pipe_table,
+    text_code,
+    token_code,
+)
+from lens_recipes.views.tables.selection import PROMPTS_SHOWN, Selection, selected_token
+from lens_recipes.views.words import about_token, certificate_line, probability, prompt_end
+
+
+def markdown_table(result: LensArrays | AttributionArrays, selection: Selection) -> str:
+    """Return a result as Markdown; its blocks are parted by blank lines."""
+    return "\n\n".join(block for block in _blocks(result, selection) if block)
+
+
+def _blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Iterator[str]:
+    """Yield headings, tables and paragraphs; an empty one where there is nothing to say."""
+    if result.mark:
+        yield f"**{escape_sentence(result.mark)}**"
+    if isinstance(result, LensArrays) and are_vectors(result.sites):
+        yield _vector_table(result, selection.show_top)
+        yield vectors_note(result)
+    else:
+        for number in selection.prompts[:PROMPTS_SHOWN]:
+            yield from _prompt_blocks(result[number], selection)
+    yield selection.prompts_note
+    yield escape_sentence(certificate_line(result))
+
+
+def _prompt_blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Iterator[str]:
+    """Yield the heading and the tables of one prompt."""
+    token_index = selected_token(result, selection)
+    prompt = text_code(prompt_end(result.prompts[0]))
+    yield f"### {prompt}, {about_token(result, token_index, token_code)}"
+    if token_index is None:
+        return
+    if isinstance(result, LensArrays):
+        yield _site_table(result, token_index, selection)
+    else:
+        for target_index in range(result.target_ids.shape[1]):
+            yield _part_table(result, token_index, target_index, selection.show_top)
+    yield selection.sites_note
+
+
+def _site_table(result: LensArrays, token_index: int, selection: Selection) -> str:
+    """Return a table with a row for each site after one token of one prompt."""
+    rows = site_rows(result, selection.site_indices, token_index)
+    return _lens_table(result, Column("layer", numeric=True), rows, selection.show_top)
+
+
+def _vector_table(result: LensArrays, show_top: int) -> str:
+    """Return a table with a row for each of the first vectors."""
+    rows = [Row(text_code(label), reading) for label, reading in vector_rows(result)]
+    return _lens_table(result, Column("vector", numeric=False), rows, show_top)
+
+
+def _lens_table(result: LensArrays, label_column: Column, rows: list[Row], show_top: int) -> str:
+    """Return a table with predictions, metrics and ranks. The labels are Markdown already."""
+    metrics = shown_metrics(result)
+    columns = [
+        label_column,
+        *_prediction_columns(show_top),
+        *(Column(metric.heading, numeric=True) for metric in metrics),
+        *_target_columns(result),
+    ]
+    lines = []
+    for label, reading in rows:
+        cells = [
+            label,
+            *_prediction_cells(reading, show_top),
+            *(f"{reading.value(metric):.2f}" for metric in metrics),
+            *_rank_cells(reading),
+        ]
+        lines.append(cells)
+    return pipe_table(columns, lines)
+
+
+def _prediction_columns(show_top: int) -> Iterator[Column]:
+    """Yield a column for each prediction, and one for its probability."""
+    for number in range(1, show_top + 1):
+        yield Column(f"top {number}", numeric=False)
+        yield Column("p", numeric=True)
+
+
+def _target_columns(result: LensArrays) -> Iterator[Column]:
+    """Yield a column for the rank of each target."""
+    for target_id in result.target_ids[0]:
+        target_text = token_code(result.text(target_id))
+        yield Column(f"rank of {target_text}", numeric=True)
+
+
+def _prediction_cells(reading: SiteReading, show_top: int) -> Iterator[str]:
+    """Yield each prediction of a site, and its probability."""
+    for prediction in reading.predictions(show_top):
+        yield token_code(prediction.text)
+        yield probability(prediction.logprob)
+
+
+def _rank_cells(reading: SiteReading) -> Iterator[str]:
+    """Yield the rank of each target at a site."""
+    for target in reading.targets():
+        yield str(target.rank)
+
+
+@np.errstate(invalid="ignore")  # ∞ − ∞ is shown as what it is
+def _part_table(
+    result: AttributionArrays, token_index: int, target_index: int, show_top: int
+) -> str:
+    """Return a table of the largest parts of one target, in logits."""
+    target_name = result.target_name(0, target_index, show=token_code)
+    columns = [Column("part", numeric=False), Column(target_name, numeric=True)]
+    rows = target_rows(result, token_index, target_index, show_top, token_code)
+    return pipe_table(columns, rows)

@@ -1,0 +1,67 @@
+"""Files that earlier versions saved still open, print what they printed, and are saved again.
+
+`tests/data` holds five results, each as `.json`, as `.npz`, and as `.txt` with what `print(result)`
+and `print(result.summary())` gave when it was saved, a blank line between them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lens_recipes as lr
+from lens_recipes.results import load_result
+
+DATA = Path(__file__).parent / "data"
+NAMES = ["attribution_component", "attribution_token", "generation", "lens", "vectors"]
+
+each_file = pytest.mark.parametrize("suffix", [".json", ".npz"])
+each_result = pytest.mark.parametrize("name", NAMES)
+
+
+def saved(name: str, suffix: str) -> Path:
+    return (DATA / name).with_suffix(suffix)
+
+
+def test_every_saved_file_is_opened_here():
+    files = {path.name for path in DATA.iterdir()}
+    assert files == {f"{name}{suffix}" for name in NAMES for suffix in (".json", ".npz", ".txt")}
+
+
+@each_result
+@each_file
+def test_a_saved_file_opens_as_the_result_that_it_was(name, suffix):
+    path = saved(name, suffix)
+    result_class = lr.Attribution if name.startswith("attribution") else lr.LensResult
+    assert type(result_class.load(path)) is result_class
+    assert type(load_result(path)) is result_class
+
+
+@each_result
+@each_file
+def test_it_prints_what_it_printed(name, suffix):
+    result = load_result(saved(name, suffix))
+    printed = saved(name, ".txt").read_text(encoding="utf-8")
+    assert f"{result}\n\n{result.summary()}\n" == printed
+
+
+@each_result
+@each_file
+def test_it_is_saved_as_the_same_json_byte_for_byte(name, suffix, tmp_path):
+    load_result(saved(name, suffix)).save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == saved(name, ".json").read_bytes()
+
+
+@each_result
+@each_file
+def test_it_is_saved_as_an_npz_with_the_same_arrays(name, suffix, tmp_path):
+    load_result(saved(name, suffix)).save(tmp_path / "again.npz")
+    with np.load(saved(name, ".npz")) as before, np.load(tmp_path / "again.npz") as after:
+        assert after.files == before.files
+        assert json.loads(str(after["meta"])) == json.loads(str(before["meta"]))
+        for array_name in before.files:
+            assert after[array_name].dtype == before[array_name].dtype, array_name
+            np.testing.assert_array_equal(after[array_name], before[array_name], array_name)
