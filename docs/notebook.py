@@ -1,4 +1,7 @@
-"""Runs the tutorial and keeps in it what it shows: python docs/notebook.py (needs the extra `docs` and Chromium)."""
+"""Run the tutorial, and keep its outputs in it. This needs the extra `docs` and Chromium.
+
+python docs/notebook.py
+"""
 
 from __future__ import annotations
 
@@ -26,26 +29,29 @@ METADATA = {
 
 
 def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    """A notebook with the outputs of a run in `folder`, by the Python and the package that run this.
+    """Run a notebook in `folder` with this Python and this package, and return it with its outputs.
 
-    What is of the machine and not of the results is left out: times, versions, and what was said on stderr (progress
-    bars, libraries that find no GPU).
+    Left out is what belongs to the machine and not to the results: times, versions, and stderr
+    (progress bars, libraries that find no GPU).
     """
     notebook = copy.deepcopy(notebook)
-    python = AsyncKernelManager(
-        kernel_spec_manager=KernelSpecManager(kernel_dirs=[])
-    )  # no kernel that is installed
+    # Without folders of kernels, no installed kernel is taken instead of this Python.
+    kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     client = NotebookClient(
         notebook,
-        python,
+        kernel,
         timeout=300,
         record_timing=False,
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},
     )
-    # One thread: the same numbers, to the last digit, on any number of cores.
-    alike = {"PYTHONPATH": str(ROOT), "PLOTLY_RENDERER": "plotly_mimetype", "OMP_NUM_THREADS": "1"}
-    client.execute(env={**os.environ, **alike}, cleanup_kc=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PLOTLY_RENDERER": "plotly_mimetype",
+        "OMP_NUM_THREADS": "1",  # the same numbers, to the last digit, on any number of cores
+    }
+    client.execute(env=environment, cleanup_kc=True)
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})
@@ -55,20 +61,20 @@ def executed(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.Notebook
 
 
 def keep_pictures(notebook: nbformat.NotebookNode) -> None:
-    """A picture in the place of each figure: plotly's data is larger, and GitHub and other pages do not draw it."""
+    """Replace each figure by a picture: plotly's data is larger, and GitHub does not draw it."""
     import lens_recipes as lr
 
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     for output in outputs:
         if FIGURE not in output.get("data", {}):
             continue
-        drawn = output.data.pop(FIGURE)
-        figure = go.Figure(drawn["data"], drawn["layout"])
+        plotly_data = output.data.pop(FIGURE)
+        figure = go.Figure(plotly_data["data"], plotly_data["layout"])
         with tempfile.TemporaryDirectory() as folder:
-            lr.save_png(figure, Path(folder) / "figure.png", scale=1.5)
-            output.data["image/png"] = base64.b64encode(
-                few_colours(Path(folder) / "figure.png")
-            ).decode()
+            path = Path(folder) / "figure.png"
+            lr.save_png(figure, path, scale=1.5)
+            picture = few_colours(path)
+        output.data["image/png"] = base64.b64encode(picture).decode()
         output.metadata["image/png"] = {
             "width": figure.layout.width,
             "height": figure.layout.height,
@@ -76,17 +82,20 @@ def keep_pictures(notebook: nbformat.NotebookNode) -> None:
 
 
 def few_colours(path: Path) -> bytes:
-    """A PNG with a palette, a quarter of the size; of all palettes, the one in which no colour moves far."""
+    """Return a PNG with a palette, at a quarter of the size; no colour moves far."""
     import PIL.Image as pillow
 
-    small, whole = io.BytesIO(), pillow.open(path).convert("RGB")
-    whole.quantize(256, pillow.Quantize.MAXCOVERAGE, kmeans=3, dither=pillow.Dither.NONE).save(
-        small, "PNG", optimize=True
+    picture = pillow.open(path).convert("RGB")
+    with_palette = picture.quantize(
+        256, pillow.Quantize.MAXCOVERAGE, kmeans=3, dither=pillow.Dither.NONE
     )
-    return small.getvalue()
+    buffer = io.BytesIO()
+    with_palette.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def main() -> None:
+    """Run the tutorial and write it with its outputs."""
     with tempfile.TemporaryDirectory() as folder:
         notebook = executed(nbformat.read(TUTORIAL, as_version=4), Path(folder))
     keep_pictures(notebook)

@@ -1,4 +1,7 @@
-"""Makes the pictures of the README from real results: python docs/pictures.py (needs the extra `dev` and Chromium)."""
+"""Draw the pictures of the README from real results. This needs the extra `dev` and Chromium.
+
+python docs/pictures.py
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
+    """Draw each picture."""
     model = lr.load("smollm2")
     result = lr.logit_lens(model, "The capital of France is", targets=[" Paris", " London"])
     picture_of_report(result, HERE / "report.png")
@@ -21,18 +25,20 @@ def main() -> None:
     figure.update_layout(font_size=13)
     lr.save_png(figure, HERE / "heatmap.png", width=760, height=860, scale=1.5)
 
-    who = lr.attribution(
+    heads = lr.attribution(
         model, "The capital of France is", " Paris", against=" London", unit="head"
     )
-    lr.save_png(lr.head_grid(who), HERE / "heads.png", width=720, height=820, scale=1.5)
+    lr.save_png(lr.head_grid(heads), HERE / "heads.png", width=720, height=820, scale=1.5)
 
-    said = lr.generate_lens(model, "The capital of France is", max_new_tokens=12, do_sample=False)
-    figure = lr.generation_heatmap(said, stride=1)
+    written = lr.generate_lens(
+        model, "The capital of France is", max_new_tokens=12, do_sample=False
+    )
+    figure = lr.generation_heatmap(written, stride=1)
     lr.save_png(figure, HERE / "generation.png", width=1000, height=860, scale=1.5)
 
 
 def picture_of_report(result: lr.LensResult, path: Path) -> None:
-    """The report with two tokens pinned, as a browser shows it."""
+    """Draw the report with two tokens pinned, as a browser shows it."""
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         page_file = Path(folder) / "report.html"
         lr.report(result, page_file)

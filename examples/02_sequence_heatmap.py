@@ -1,7 +1,8 @@
-"""A whole sentence at once: which of its words does the model see coming, and from which layer on?
+"""A whole sentence: which of its words does the model predict, and from which layer on?
 
-Prints for each word its probability before it came and the layer from which it was the first choice, and writes two
-heatmaps of all layers and all tokens: the first choices, and the rank of the word that really follows.
+Prints the probability that each word had before it came, and the layer from which it was top-1.
+Writes two heatmaps of all layers and tokens: the top-1 tokens, and the rank of the word that
+really follows.
 
     python examples/02_sequence_heatmap.py [MODEL] [TEXT]
 """
@@ -20,18 +21,19 @@ TEXT = "The Eiffel Tower is in Paris, and the Statue of Liberty is in New York C
 
 def main(model: str = "smollm2", text: str = TEXT) -> None:
     result = lr.logit_lens(lr.load(model), text)
-    tokens, settled = result.tokens, result.settled(of="next")
-    for t in range(len(tokens.id) - 1):  # nothing follows the last one
-        layer = f"from layer {result.sites[settled[t]].layer}" if settled[t] >= 0 else "never first"
-        word, p = result.text(tokens.next_id[t]), np.exp(result.next_logprobs[-1, t])
-        print(f"after {result.text(tokens.id[t])!r:12} came {word!r:12} p {p:.3f}  {layer}")
-    right = (result.next_ranks[:, :-1] == 0).mean(axis=1)  # [layer]
-    print("share of words that a layer has as its first choice:", *(f"{share:.2f}" for share in right[::5]))
+    words = [result.text(token_id) for token_id in result.tokens.id]
+    probs = np.exp(result.next_logprobs[-1])  # [token], by the model itself
+    settled = result.settled(of="next")  # [token]
+    for token in range(len(words) - 1):  # nothing follows the last one
+        layer = result.sites[settled[token]].layer if settled[token] >= 0 else "none"
+        print(f"{words[token]!r:12} -> {words[token + 1]!r:12} p {probs[token]:.3f}  layer {layer}")
+    share_right = (result.next_ranks[:, :-1] == 0).mean(axis=1)  # [layer]
+    print("share of words that are top-1, every fifth layer:", share_right[::5].round(2))
     print(result.certificate)
     Path("out").mkdir(exist_ok=True)
     lr.write_html(lr.heatmap(result), "out/sequence.html")
-    lr.write_html(lr.heatmap(result, metric="rank", of="next"), "out/sequence_rank_of_next.html")
-    print("\nIn out/sequence_rank_of_next.html, look for columns that turn early: words without an alternative.")
+    lr.write_html(lr.heatmap(result, metric="rank", of="next"), "out/rank_of_next.html")
+    print("\nIn out/rank_of_next.html, look for columns that turn early: words without a rival.")
 
 
 if __name__ == "__main__":

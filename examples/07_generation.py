@@ -1,7 +1,7 @@
 """At which layer is each word decided, while a chat model answers?
 
-Prints the answer as it comes, each token with the layer from which it was the model's first choice, then what was
-decided in the last layer only and what the sampler took against the model's first choice, and writes the page.
+Prints the answer as it comes, each token with the layer from which it was the model's top-1. Then
+prints what was decided in the last layer only, and where the sampler did not take the top-1.
 
     python examples/07_generation.py [MODEL] [QUESTION]
 """
@@ -13,25 +13,31 @@ from pathlib import Path
 
 import lens_recipes as lr
 
+QUESTION = "Name three colours of the rainbow."
+
 
 def show(step: lr.LensResult) -> None:
-    """One token of one prompt, as soon as it is there."""
-    print(f"{step.text(step.tokens.next_id[0])!r}@{lr.settled_layers(step)[0].layer}", end=" ", flush=True)
+    """Print one token, as soon as it is written."""
+    settled = lr.settled_layers(step)[0]
+    print(f"{step.text(step.tokens.next_id[0])!r}@{settled.layer}", end=" ", flush=True)
 
 
-def main(model: str = "smollm2", question: str = "Name three colours of the rainbow.") -> None:
+def main(model: str = "smollm2", question: str = QUESTION) -> None:
     chat = [{"role": "user", "content": question}]
-    result = lr.generate_lens(lr.load(model), chat, max_new_tokens=24, temperature=0.7, seed=0, on_step=show)
+    settings = {"max_new_tokens": 24, "temperature": 0.7, "seed": 0}
+    result = lr.generate_lens(lr.load(model), chat, **settings, on_step=show)
     print(f"\n{result.responses[0]}")
-    last = result.sites[-1].layer
-    print("decided in the last layer only:", [s.text for s in lr.settled_layers(result) if s.layer == last])
-    for t in (result.tokens.next_id != result.final_ids).nonzero()[0]:
-        written, first = result.text(result.tokens.next_id[t]), result.text(result.final_ids[t])
-        print(f"token {t + 1}: the sampler took {written!r}, the model's first was {first!r}")
+    last_layer = result.sites[-1].layer
+    late = [step.text for step in lr.settled_layers(result) if step.layer == last_layer]
+    print("decided in the last layer only:", late)
+    written_ids, top_ids = result.tokens.next_id, result.final_ids
+    for token in (written_ids != top_ids).nonzero()[0]:
+        written, top = result.text(written_ids[token]), result.text(top_ids[token])
+        print(f"token {token + 1}: the sampler took {written!r}, the model's top-1 was {top!r}")
     print(result.certificate)
     Path("out").mkdir(exist_ok=True)
     lr.write_generation(result, "out/generation.html")
-    print("\nLook at which words are decided early: mostly those that the words before them leave no choice about.")
+    print("\nLook at the words that are decided early: the words before them leave little choice.")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""A vector that you have: what would it say? Here, what differs between two prompts in the stream after each layer.
+"""What does a vector say? Here, the difference between two prompts in the stream after each layer.
 
-Takes the streams with nnsight, and decodes their difference and its opposite. A vector alone has no run that certifies
-it; that these were taken at the right place is seen from a lens of the same prompt, which has its certificate.
+Decodes it and its negative. No run certifies a vector: a certified lens of the prompt checks it.
 
     python examples/09_decode_a_vector.py [MODEL] [PROMPT] [OTHER]
 """
@@ -15,31 +14,32 @@ import torch
 
 import lens_recipes as lr
 
+JAPAN, FRANCE = "The capital of Japan is", "The capital of France is"
+
 
 def streams(model: nnsight.LanguageModel, prompt: str) -> torch.Tensor:
-    """The stream after each block at the last token, [layer, d_model]."""
+    """Return the stream after each block at the last token, [layer, d_model]."""
     with torch.inference_mode(), model.trace(prompt):
-        kept = nnsight.save([])
-        for block in model.model.layers:  # Llama, Qwen, Gemma; for others see print(lr.anatomy(model))
-            kept.append(block.output[0, -1].clone())
-    return torch.stack(kept)
+        # The path of the blocks in Llama, Qwen, Gemma; for others see print(lr.anatomy(model)).
+        vectors = nnsight.save([block.output[0, -1].clone() for block in model.model.layers])
+    return torch.stack(vectors)
 
 
-def main(
-    model: str = "smollm2", prompt: str = "The capital of Japan is", other: str = "The capital of France is"
-) -> None:
-    lm = lr.load(model)
-    one, two = streams(lm, prompt), streams(lm, other)
-    difference = one - two
-    towards, away = lr.decode_vectors(lm, difference), lr.decode_vectors(lm, -difference)
+def main(model: str = "smollm2", prompt: str = JAPAN, other: str = FRANCE) -> None:
+    loaded = lr.load(model)
+    vectors = streams(loaded, prompt)
+    difference = vectors - streams(loaded, other)
+    decoded = lr.decode_vectors(loaded, difference)
+    negative = lr.decode_vectors(loaded, -difference)
     for layer in range(len(difference) // 2, len(difference)):
-        said = [[result.text(token) for token in result.top_ids[0, layer, :3]] for result in (towards, away)]
-        print(f"layer {layer:2}: first − second {said[0]!s:42} second − first {said[1]}")
-
-    lens = lr.logit_lens(lm, prompt, positions=-1)
-    print("taken where the lens reads:", (lr.decode_vectors(lm, one).top_ids[0] == lens.top_ids[:, 0]).all())
+        words = [decoded.text(token) for token in decoded.top_ids[0, layer, :3]]
+        opposite = [negative.text(token) for token in negative.top_ids[0, layer, :3]]
+        print(f"layer {layer:2}: first − second {words!s:42} second − first {opposite}")
+    lens = lr.logit_lens(loaded, prompt, positions=-1)
+    same = lr.decode_vectors(loaded, vectors).top_ids[0] == lens.top_ids[:, 0]
+    print("read at the same places as the lens:", same.all())
     print(lens.certificate)
-    print("\nLook for the layer from which a difference names what differs. Its size is not read, only its direction.")
+    print("\nLook for the first layer that names what differs. Only a direction is read, no size.")
 
 
 if __name__ == "__main__":
