@@ -25,7 +25,6 @@ from nnsight.schema.response import ResponseModel, Status
 
 import lens_recipes as lr
 from lens_recipes.arrays import attribution as attribution_result
-from lens_recipes.arrays import lens as result
 from lens_recipes.run.remote.jobs import job as jobs
 from lens_recipes.run.remote.jobs.file import fingerprint
 from lens_recipes.run.remote.server import Server

@@ -1,1 +1,1 @@
-"""The recipes: short functions that open `model.trace` and read what a model predicts at every layer."""
+"""The recipes: short functions that open `model.trace` and read what a model predicts."""

@@ -28,6 +28,8 @@ from lens_recipes.run.request.sites import plan_sites
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import ReadPlan
 
+NO_PROMPTS = object()  # in place of prompts, for a recipe that runs none
+
 
 class Request:
     """A model, prompts as token ids, and the positions and targets that are read of them.
@@ -48,7 +50,7 @@ class Request:
     def __init__(
         self,
         model: Envoy,
-        prompts: Any = None,
+        prompts: Any = NO_PROMPTS,
         *,
         positions: Any = None,
         targets: Any = None,
@@ -59,7 +61,7 @@ class Request:
 
         Args:
             model: What `load()` returns.
-            prompts: Strings, ids or chats, one or several; None for a recipe that runs no prompts.
+            prompts: Strings, ids or chats, one or several; left out by a recipe that runs no prompts.
             positions: Indices for every prompt, or a list of such, one per prompt; None for all.
             targets: Tokens to follow, for all prompts or one list for each.
             remote: None as the model was loaded.
@@ -72,7 +74,8 @@ class Request:
         self.started = time.perf_counter()
         self.model = model
         self.remote = resolve_remote(model, remote)
-        if prompts is not None:
+        has_prompts = prompts is not NO_PROMPTS
+        if has_prompts:
             refuse_training(model, self.remote)
         with exclusive(model):
             self.anatomy = anatomy(model)
@@ -80,14 +83,14 @@ class Request:
         vocab_size = self.anatomy.vocab_size
         encode_started = time.perf_counter()
         self.token_ids: list[list[int]] = []
-        if prompts is not None:
+        if has_prompts:
             self.token_ids = encode(
                 as_list(prompts), self.tokenizer, add_special_tokens=add_special_tokens
             )
         self.encode_seconds = time.perf_counter() - encode_started
         check_ids(self.token_ids, vocab_size, context_length(model))
         self.positions = pick_positions(positions, self.token_ids)
-        n_lists = 1 if prompts is None else len(self.token_ids)
+        n_lists = len(self.token_ids) if has_prompts else 1
         self.target_ids = target_ids(targets, n_lists, self.tokenizer, vocab_size)
 
     @property

@@ -16,7 +16,7 @@ from lens_recipes.views.figures.base.contrast import contrast_color, hexadecimal
 from lens_recipes.views.pages.html import template
 from lens_recipes.views.summaries.attribution import attribution_summary
 from lens_recipes.views.summaries.lens import lens_summary
-from lens_recipes.views.words import after_token, part_name, probability, signed
+from lens_recipes.views.words import after_token, certificate_line, part_name, probability, signed
 
 MAX_ROWS, MAX_COLUMNS, MAX_BARS = 12, 12, 10
 
@@ -43,7 +43,7 @@ def fill_template(
     """Return the HTML of a summary, a table and the certificate."""
     certificate = ""
     if result.certificate is not None and result.certificate.passed:
-        certificate = str(result.certificate)
+        certificate = certificate_line(result)
     return template("notebook.html.j2").render(
         mark=result.mark,
         summary=escape_terminal(summary),
