@@ -27,7 +27,7 @@ NOT_CODE = {
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
-IMPERATIVES = set(  # noqa: SIM905 - a list of words reads better as a text
+IMPERATIVES = set(
     """
     accept account add align allocate answer append apply arrange ask assemble attribute average
     begin bound break bring build cache calculate call cap change check choose chunk claim classify
@@ -50,7 +50,7 @@ IMPERATIVES = set(  # noqa: SIM905 - a list of words reads better as a text
     suggest sum summarize suppress switch take tell test time title trace track transform translate
     transpose treat trim truncate try turn unpack update use validate verify wait walk warn wrap write
     yield
-    """.split()
+    """.split()  # noqa: SIM905 - words read better as a text
 )
 
 

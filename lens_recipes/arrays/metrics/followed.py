@@ -121,7 +121,8 @@ def logit_diff(result: LensArrays, a: str | int, b: str | int) -> NDArray[np.flo
     for token_ids, column_a, column_b in zip(result.target_ids, columns_a, columns_b, strict=True):
         if token_ids[column_a] == token_ids[column_b]:
             raise ValueError(
-                f"{a!r} and {b!r} are the same token, {token_ids[column_a]}: pass two different targets."
+                f"{a!r} and {b!r} are the same token, {token_ids[column_a]}: pass two different "
+                "targets."
             )
     tokens = np.arange(len(result.tokens))
     prompts = result.tokens.prompt

@@ -61,7 +61,7 @@ class Request:
 
         Args:
             model: What `load()` returns.
-            prompts: Strings, ids or chats, one or several; left out by a recipe that runs no prompts.
+            prompts: Strings, ids or chats, one or several; left out by a recipe without prompts.
             positions: Indices for every prompt, or a list of such, one per prompt; None for all.
             targets: Tokens to follow, for all prompts or one list for each.
             remote: None as the model was loaded.

@@ -40,9 +40,8 @@ def check_ids(token_ids: list[list[int]], vocab_size: int, context_length: int |
         for position, token_id in enumerate(prompt_ids):
             if not 0 <= token_id < vocab_size:
                 raise ValueError(
-                    f"prompt {number} has the id {token_id} at position {position}; this model's ids "
-                    "are 0 to "
-                    f"{vocab_size - 1}."
+                    f"prompt {number} has the id {token_id} at position {position}; this model's "
+                    f"ids are 0 to {vocab_size - 1}."
                 )
         if context_length is not None and len(prompt_ids) > context_length:
             raise ValueError(
