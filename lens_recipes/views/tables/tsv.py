@@ -143,8 +143,10 @@ def _part_fields(
     yield from part  # layer, component, head, source
     yield _source_text(result, part.source)
     yield result.values[part_index, token_index, target_index]
-    for array in (result.total, result.logit, result.capped_logit, result.error):
-        yield array[token_index, target_index]
+    yield result.total[token_index, target_index]
+    yield result.logit[token_index, target_index]
+    yield result.capped_logit[token_index, target_index]
+    yield result.error[token_index, target_index]
 
 
 def _contrast_text(result: AttributionArrays, target_index: int) -> str:

@@ -74,9 +74,11 @@ def print_response(result: LensArrays, console: Console) -> None:
 
     A result that is not complete, as `on_step` gets it, has no response yet.
     """
-    console.print(Text(prompt_end(result.prompts[0]), style="dim"), soft_wrap=True)
+    prompt = Text(prompt_end(result.prompts[0]), style="dim")
+    console.print(prompt, soft_wrap=True)
     if result.responses:
-        console.out(escape_terminal(result.responses[0].text), highlight=False)
+        written = escape_terminal(result.responses[0].text)
+        console.out(written, highlight=False)
         print_ending(result, console)
 
 

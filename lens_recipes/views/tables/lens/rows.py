@@ -26,7 +26,8 @@ def site_rows(result: LensArrays, site_indices: list[int], token_index: int) -> 
     rows = []
     for site_index in site_indices:
         label = str(result.sites[site_index])
-        rows.append(Row(label, SiteReading(result, site_index, token_index)))
+        reading = SiteReading(result, site_index, token_index)
+        rows.append(Row(label, reading))
     return rows
 
 
@@ -50,15 +51,17 @@ def merged_rows(
             runs[-1].append(reading)
         else:
             runs.append([reading])
-    rows = []
-    for run in runs:
-        first_site = result.sites[run[0].site_index]
-        last_site = result.sites[run[-1].site_index]
-        label = str(last_site)
-        if len(run) > 1:
-            label = f"{first_site.layer}–{last_site}"
-        rows.append(Row(label, run[-1]))
-    return rows
+    return [_run_row(run) for run in runs]
+
+
+def _run_row(run: list[SiteReading]) -> Row:
+    """Return the row of a run: the numbers of its last site, and a label for all of them."""
+    first, last = run[0], run[-1]
+    sites = last.result.sites
+    label = str(sites[last.site_index])
+    if len(run) > 1:
+        label = f"{sites[first.site_index].layer}–{label}"
+    return Row(label, last)
 
 
 def _predict_the_same(reading: SiteReading, next_reading: SiteReading, show_top: int) -> bool:
@@ -69,15 +72,19 @@ def _predict_the_same(reading: SiteReading, next_reading: SiteReading, show_top:
         return False
     token_ids = [prediction.token_id for prediction in reading.predictions(show_top)]
     next_ids = [prediction.token_id for prediction in next_reading.predictions(show_top)]
-    return token_ids[0] == next_ids[0] and set(token_ids) == set(next_ids)
+    same_first = token_ids[0] == next_ids[0]
+    same_others = set(token_ids) == set(next_ids)
+    return same_first and same_others
 
 
 def vector_rows(result: LensArrays) -> list[Row]:
     """Return a row for each of the first vectors of `decode_vectors`."""
     rows = []
-    for token_index, name in enumerate(result.tokens.text[:VECTORS_SHOWN]):
+    names = result.tokens.text[:VECTORS_SHOWN]
+    for token_index, name in enumerate(names):
         label = prompt_end(name, VECTOR_NAME_WIDTH)
-        rows.append(Row(label, SiteReading(result, 0, token_index)))
+        reading = SiteReading(result, 0, token_index)
+        rows.append(Row(label, reading))
     return rows
 
 

@@ -60,7 +60,8 @@ class ComponentGrid:
             if start > 0:
                 console.print()
             stop = self._last_that_fits(console, start, token_width)
-            console.print(self._build(self.components[start:stop], token_width))
+            columns = self.components[start:stop]
+            console.print(self._build(columns, token_width))
             start = stop
 
     def _token_width(self, console: Console) -> int:
@@ -80,7 +81,8 @@ class ComponentGrid:
     def _last_that_fits(self, console: Console, start: int, token_width: int) -> int:
         """Return where a grid ends that begins at a component and has as many as fit, or one."""
         for stop in range(len(self.components), start, -1):
-            if self._fits(console, self.components[start:stop], token_width):
+            columns = self.components[start:stop]
+            if self._fits(console, columns, token_width):
                 return stop
         return start + 1
 
@@ -128,7 +130,8 @@ def _lines(reading: SiteReading, show_top: int, token_width: int) -> list[Line]:
     lines = []
     for prediction in reading.predictions(show_top):
         token = truncate(visible_token(prediction.text), token_width)
-        lines.append(Line(token, probability(prediction.logprob), style=""))
+        number = probability(prediction.logprob)
+        lines.append(Line(token, number, style=""))
     if reading.predicts_answer:
         lines[0] = lines[0]._replace(style=ANSWER_STYLE)
     for target in reading.targets():

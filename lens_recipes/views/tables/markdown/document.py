@@ -59,14 +59,18 @@ def _prompt_blocks(result: LensArrays | AttributionArrays, selection: Selection)
 
 def _site_table(result: LensArrays, token_index: int, selection: Selection) -> str:
     """Return a table with a row for each site after one token of one prompt."""
+    label_column = Column("layer", numeric=True)
     rows = site_rows(result, selection.site_indices, token_index)
-    return _lens_table(result, Column("layer", numeric=True), rows, selection.show_top)
+    return _lens_table(result, label_column, rows, selection.show_top)
 
 
 def _vector_table(result: LensArrays, show_top: int) -> str:
     """Return a table with a row for each of the first vectors."""
-    rows = [Row(text_code(label), reading) for label, reading in vector_rows(result)]
-    return _lens_table(result, Column("vector", numeric=False), rows, show_top)
+    label_column = Column("vector", numeric=False)
+    rows = []
+    for name, reading in vector_rows(result):
+        rows.append(Row(text_code(name), reading))
+    return _lens_table(result, label_column, rows, show_top)
 
 
 def _lens_table(result: LensArrays, label_column: Column, rows: list[Row], show_top: int) -> str:
@@ -123,6 +127,7 @@ def _part_table(
 ) -> str:
     """Return a table of the largest parts of one target, in logits."""
     target_name = result.target_name(0, target_index, show=token_code)
-    columns = [Column("part", numeric=False), Column(target_name, numeric=True)]
+    part_column = Column("part", numeric=False)
+    value_column = Column(target_name, numeric=True)
     rows = target_rows(result, token_index, target_index, show_top, token_code)
-    return pipe_table(columns, rows)
+    return pipe_table([part_column, value_column], rows)
