@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     from lens_recipes.views.figures.export import save_png as save_png
     from lens_recipes.views.figures.export import save_svg as save_svg
     from lens_recipes.views.figures.export import write_html as write_html
-    from lens_recipes.views.figures.generation.heatmap import generation_heatmap as generation_heatmap
+    from lens_recipes.views.figures.generation.heatmap import (
+        generation_heatmap as generation_heatmap,
+    )
     from lens_recipes.views.figures.generation.steps import generation_steps as generation_steps
     from lens_recipes.views.figures.heatmap import heatmap as heatmap
     from lens_recipes.views.figures.layers.profile import layer_profile as layer_profile
