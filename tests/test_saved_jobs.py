@@ -97,7 +97,7 @@ def test_what_has_arrived_is_not_asked_for_again(client, server, llama, tmp_path
     job = lr.Job.load(write(tmp_path / "a.job", server, header, events), client)
     assert job.status().state == "done"
     result = job.result()
-    assert_same(result, RECIPES[name](llama))
+    assert_same(result, partial(RECIPES[name], llama))
     record = result.provenance["jobs"]
     assert record["jobs"] == len(header["parts"])
     assert record["server_seconds"] == (1.5 if name == "attribution" else 0)
@@ -116,7 +116,7 @@ def test_what_a_server_has_accepted_is_fetched(client, server, llama, tmp_path, 
     arrived = {event["part"]: event["arrived"] for event in events if "arrived" in event}
     for part, number in ids.items():
         server.parcels[number] = parcel_of(server, number, arrived[part])
-    assert_same(job.result(), RECIPES[name](llama))
+    assert_same(job.result(), partial(RECIPES[name], llama))
     assert server.posts == 0
     assert [event["arrived"] for event in lines_of(path) if "arrived" in event] == [
         arrived[part] for part in sorted(arrived)
@@ -137,7 +137,7 @@ def test_what_was_never_sent_is_sent(client, server, llama, tmp_path, name):
     header = saved(name)[0]
     job = lr.Job.load(write(tmp_path / "a.job", server, header, []), client)
     assert job.status().state == "not sent"
-    assert_same(job.result(), RECIPES[name](llama))
+    assert_same(job.result(), partial(RECIPES[name], llama))
     assert server.posts == len(header["parts"])
 
 

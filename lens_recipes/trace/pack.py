@@ -1,4 +1,4 @@
-"""What runs on a server around a recipe's block: check the model, run batches, pack arrays."""
+"""What runs on a server around a recipe: check the model, run the batches, pack the arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-# Begins what the functions of this file, and the recipes' blocks, raise on a server.
+# Begins what the functions of this file, and the recipes' traced functions, raise on a server.
 OWN_ERROR = "lens-recipes: "
 
 
@@ -56,20 +56,16 @@ def check_same_model(model: Any, blocks: str, expected: ModelFacts) -> None:
 
 
 def run_batches(
-    model: Any,
-    block: Any,
-    shared: dict[str, Any],
-    batches: list[dict[str, Any]],
-    digests: list[str],
+    model: Any, traced: Any, plan: Any, batches: list[Any], digests: list[str]
 ) -> list[dict[str, Any]]:
-    """Run a recipe's block on each batch, and return what it gave as plain values that can travel.
+    """Run a recipe's traced function on each batch, and return what it gave in plain values.
 
     Each result carries the digest of its batch under "of", so that a client never takes the result
     of one batch for that of another. "layout" and "bytes" are those of `pack_arrays`.
     """
     results = []
     for batch, digest in zip(batches, digests, strict=True):
-        arrays = block(model, shared, batch)
+        arrays = traced(model, plan, batch)
         results.append({"of": digest, **pack_arrays(arrays)})
     return results
 

@@ -43,7 +43,7 @@ def send_batches(run: RecipeRun[Any], which: range, backend: Backend) -> Any:
     with model.session(backend=backend):
         check_same_model(model, blocks, expected)
         found = nnsight.save(run_batches(model, traced, plan, batches, digests))
-    return found  # noqa: RET504 - a block does not return
+    return found  # noqa: RET504 - a traced block does not return
 
 
 class _SerializeOnly(Backend):

@@ -12,12 +12,12 @@ class KnownFailure(NamedTuple):
     """A way in which jobs fail, and how it is told from others.
 
     Attributes:
-        in_block: Whether the exception of a block can say it; else only the server itself does.
+        in_trace: Whether an exception in the trace can say it; else only the server itself does.
         phrases: What the line that matters holds, one of them, in lower case.
         happened, todo: For the `RemoteLensError`, where {model} and {line} stand for themselves.
     """
 
-    in_block: bool
+    in_trace: bool
     phrases: tuple[str, ...]
     happened: str
     todo: str
@@ -25,34 +25,34 @@ class KnownFailure(NamedTuple):
 
 KNOWN_FAILURES = (
     KnownFailure(
-        in_block=False,
+        in_trace=False,
         phrases=("could not deploy", "not deployed", "dedicated", "cannot be deployed"),
         happened="the server could not deploy {model}: {line}",
         todo="lens-recipes doctor --remote lists what it serves.",
     ),
     KnownFailure(
-        in_block=True,
+        in_trace=True,
         phrases=("out of memory",),
         happened="the server ran out of memory: {line}",
         todo="Ask for less at once: fewer positions or layers, a smaller max_bytes; an estimate "
         "says what a run needs.",
     ),
     KnownFailure(
-        in_block=False,
+        in_trace=False,
         phrases=("exceeded the execution timeout", "timed out"),
         happened="the server stopped the job for its time limit: {line}",
         todo="Pass fewer tokens per job (lens_recipes.remote_settings.tokens_per_job), fewer "
         "layers or fewer positions.",
     ),
     KnownFailure(
-        in_block=True,
+        in_trace=True,
         phrases=("unknownpersistentid", "architecture on this server"),
         happened="the server's {model} has not the modules that are known here: {line}",
         todo="Load the same revision as the server; lens-recipes doctor --remote compares the "
         "versions of transformers.",
     ),
     KnownFailure(
-        in_block=False,
+        in_trace=False,
         phrases=("submitting request to model deployment", "evicted", "preempted", "cancelled"),
         happened="the server's model went away while the job ran: {line}",
         todo="job.result() sends this part again.",
@@ -66,9 +66,9 @@ def diagnose(report: str, model: str) -> RemoteLensError:
     if OWN_ERROR in line:
         _, _, own_words = line.partition(OWN_ERROR)
         return RemoteLensError(own_words, "Nothing was computed.")
-    from_block = _is_traceback(report)
+    from_trace = _is_traceback(report)
     for failure in KNOWN_FAILURES:
-        if from_block and not failure.in_block:
+        if from_trace and not failure.in_trace:
             continue
         if any(phrase in line.lower() for phrase in failure.phrases):
             return RemoteLensError(failure.happened.format(model=model, line=line), failure.todo)
@@ -90,5 +90,5 @@ def key_line(report: str) -> str:
 
 
 def _is_traceback(report: str) -> bool:
-    """Return whether a report shows an exception of the block, with Python's own first line."""
+    """Return whether a report shows an exception in the trace, with Python's own first line."""
     return report.startswith("Traceback")
