@@ -1,8 +1,9 @@
 """The components of a transformer block: one ordered list of every place that can be read.
 
-Whatever else depends on the kinds of components is derived from this list: which module a block's
-write is named after, the order of sites in a view, and which of them are the residual stream
-itself. This file imports nothing, because results and views, which need no model, read it too.
+Derived from it are which module a block's write is named after, the order of sites in a view, and
+which of them are the residual stream itself. What stands before the middle of a block is said in
+`structure/blocks.py`. This file imports nothing: results and views, which need no model, read it
+too.
 """
 
 from __future__ import annotations

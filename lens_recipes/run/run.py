@@ -40,7 +40,7 @@ class RecipeRun(Generic[R]):
             server: it names only torch, nnsight and functions of `trace/`, which do the same.
         plan: What is the same for all batches, in plain values and tensors. It knows a batch's size
             and identity.
-        batches: What is not: such as a `LensBatch`.
+        batches: What differs from batch to batch, such as a `LensBatch` each.
         schemas: What the traced function gives for each batch.
         finish: From this run and the arrays of all batches to the result. It may empty the arrays.
         arguments: By which the same run can be prepared again elsewhere, as JSON can hold them. A

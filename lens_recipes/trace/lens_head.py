@@ -12,7 +12,7 @@ in this process.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -35,12 +35,19 @@ LOGITS_AT_ONCE = 3  # arrays [row, vocabulary] that exist at once where the unem
 Tiles = tuple[Tensor, Iterator[slice]]
 
 
-class Identity(NamedTuple):
-    """Leave a vector as it is, which makes the lens a logit lens.
+class Transport(Protocol):
+    """A map from a site's vector to the stream before the final norm.
 
-    A transport is any named tuple of plain values and tensors with this method; it travels to a
-    server as it is.
+    Any named tuple of plain values and tensors with this method is one; it travels to a server.
     """
+
+    def transform_hidden(
+        self, hidden: Float[Tensor, "*row d_model"]
+    ) -> Float[Tensor, "*row d_model"]: ...
+
+
+class Identity(NamedTuple):
+    """The transport that leaves a vector as it is, which makes the lens a logit lens."""
 
     def transform_hidden(
         self, hidden: Float[Tensor, "*row d_model"]
@@ -49,8 +56,7 @@ class Identity(NamedTuple):
         return hidden
 
 
-IDENTITY = Identity()
-Transport = Identity
+IDENTITY: Transport = Identity()
 
 
 class LensHead:

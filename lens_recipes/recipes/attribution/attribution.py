@@ -122,8 +122,7 @@ def attribution(
 
     Returns:
         An `Attribution`: `values.sum(0)` is its `logit`, and `capped_logit` is the model's own
-            (compared with it in the
-        certificate).
+        (compared with it in the certificate).
 
     Raises:
         ValueError: an argument that does not fit the model or the prompts.
@@ -292,9 +291,10 @@ def in_prompt_order(explanation: Explanation, batches: list[Arrays]) -> Arrays:
 
 
 def against_contrast(array: np.ndarray, n_targets: int, held_against: Contrast) -> np.ndarray:
-    """Return the targets minus what they are held against.
+    """Return the targets' numbers minus those of what the targets are held against.
 
-    The columns are targets, then those, or one mean.
+    The last axis of `array` holds the targets first, and then one token for each target, or the
+    mean over the vocabulary.
     """
     if not held_against.kind:
         return array[..., :n_targets]

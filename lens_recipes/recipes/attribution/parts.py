@@ -21,7 +21,7 @@ from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import HeadSplit, ReadStep
 
 
-class PartReads(NamedTuple):
+class PartPlan(NamedTuple):
     """What is to be read, and the parts that are made of it.
 
     Attributes:
@@ -39,7 +39,7 @@ class PartReads(NamedTuple):
     final_slot: int
 
 
-def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy) -> PartReads:
+def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy) -> PartPlan:
     """Return what is to be read for the parts of a logit after the last of some blocks.
 
     Args:
@@ -79,7 +79,7 @@ def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy) -> PartReads:
         final_slot = next(slots)
         last_block = f"{anatomy.blocks}.{anatomy.n_layers - 1}"
         steps.append(ReadStep("read", "out", last_block, slots=(final_slot,)))
-    return PartReads(steps, parts, next(slots), explained_slot, final_slot)
+    return PartPlan(steps, parts, next(slots), explained_slot, final_slot)
 
 
 def attention_parts(

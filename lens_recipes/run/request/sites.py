@@ -14,6 +14,7 @@ from lens_recipes.models.structure.anatomy import Anatomy
 from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.models.structure.parts import Block, Heads, HookPoint
 from lens_recipes.run.request.selection import pick_indices
+from lens_recipes.trace.lens_head import IDENTITY
 from lens_recipes.trace.plan import HeadSplit, ReadPlan, ReadStep, SiteRead, StreamScales
 
 COMPONENTS = ORDER[:-1]  # all but a vector
@@ -45,10 +46,19 @@ def plan_sites(
         slots = slots_of(with_site(sites, last))
         steps = site_steps(slots, blocks)
     reads = [site_read(site, slots, blocks, anatomy.family, apply_norm) for site in sites]
-    certificate_read = SiteRead(slots[last])
-    if reads[-1] != certificate_read:
-        reads.append(certificate_read)
+    if not is_certificate_read(reads[-1], slots[last]):
+        reads.append(SiteRead(slots[last]))
     return sites, ReadPlan(steps, len(slots), reads)
+
+
+def is_certificate_read(read: SiteRead, last_slot: int) -> bool:
+    """Tell whether a site is read as the model itself reads its last stream.
+
+    Transports are compared by identity: two named tuples without fields are equal whatever their
+    class.
+    """
+    is_plain = read.head is None and read.apply_norm and read.transport is IDENTITY
+    return read.slot == last_slot and is_plain
 
 
 def with_site(sites: list[Site], last: Site) -> list[Site]:

@@ -45,7 +45,8 @@ function value(metric, of, s, t) {
   const [logprob, rank] = follow(of)(s, t);
   if (metric === "rank") return rank < 0 ? NaN : rank;
   if (metric === "logit") return logprob + at("logsumexp", s, t);
-  return metric === "prob" ? Math.exp(logprob) : logprob;
+  if (metric === "logprob") return logprob;
+  return metric === "prob" ? Math.exp(logprob) : NaN; // a metric that this page cannot compute
 }
 
 // The row above all layers: measured for the model's answer, else the last layer's, where that is the output.
