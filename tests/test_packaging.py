@@ -14,6 +14,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import lens_recipes
 
@@ -189,3 +192,19 @@ def test_a_process_that_asks_for_a_job_knows_every_recipe(name):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["attribution", "decode_vectors", "generate_lens", "logit_lens"]
+
+
+def test_the_oldest_releases_that_are_tested_are_those_that_are_promised():
+    """`make test-oldest` installs each lower bound; torch is the one of all tests."""
+    pins = (ROOT / "tests" / "oldest" / "constraints.txt").read_text().splitlines()
+    tested = {
+        canonicalize_name(name): Version(version)
+        for name, version in (pin.split("==") for pin in pins if "==" in pin)
+    }
+    extras = PROJECT["optional-dependencies"]
+    promised = [*PROJECT["dependencies"], *extras["frames"], *extras["png"], *extras["smollm2"]]
+    for requirement in map(Requirement, promised):
+        lower = [bound.version for bound in requirement.specifier if bound.operator == ">="]
+        assert len(lower) == 1, requirement
+        if requirement.name != "torch":
+            assert tested[canonicalize_name(requirement.name)] == Version(lower[0]), requirement

@@ -56,7 +56,7 @@ def record_arguments(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, RecipeRu
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{prepare.__name__}(): {error}") from None
+            raise TypeError(f"{prepare.__name__}() {error}") from None
         bound.apply_defaults()
         arguments: dict[str, Any] = {}
         for name, value in bound.arguments.items():
