@@ -69,7 +69,7 @@ $(OLDEST_READY): pyproject.toml $(OLDEST_PINS)
 
 test-oldest: $(OLDEST_READY)
 	tests/need chromium
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 \
+	OLDEST=1 OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 \
 		$(OLDEST_TESTS:%=tests/test_%.py)
 
 # Only the server goes without this package: its client is the environment above.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 
@@ -18,6 +19,10 @@ from lens_recipes.cli.app import main
 
 # A shell starts its background jobs with Ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What an old release says of a family that came later: `make test-oldest` sets OLDEST.
+NO_SUCH_FAMILY = re.compile(r"module transformers has no attribute \w+Config")
 
 
 def _check_ctrl_c() -> None:
@@ -44,8 +49,13 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Blame a test that takes Ctrl-C away."""
-    yield
+    """Blame a test that takes Ctrl-C away; leave out families that an old transformers lacks."""
+    try:
+        yield
+    except AttributeError as error:
+        if "OLDEST" in os.environ and NO_SUCH_FAMILY.search(str(error)):
+            pytest.skip(str(error))
+        raise
     _check_ctrl_c()
 
 

@@ -627,9 +627,9 @@ def installed(monkeypatch):
     [
         ("nnsight", "0.9.0", "nnsight<0.9,>=0.8.1"),
         ("nnsight", "0.7.0", "nnsight<0.9,>=0.8.1"),
-        ("transformers", "4.57.6", "transformers>=5"),
+        ("transformers", "4.57.6", "transformers>=5.4"),
         ("torch", "2.4.1+cu121", "torch>="),
-        ("plotly", None, "plotly>=6"),
+        ("plotly", None, "plotly>=6.1.1"),
     ],
 )
 def test_what_this_package_needs_and_has_not_is_an_error(run, installed, package, version, wanted):
