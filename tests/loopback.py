@@ -1,4 +1,4 @@
-"""A server on this machine that speaks what `lens_recipes.ndif` speaks, runs blocks, and fails as it is told.
+"""A server on this machine that speaks what `lens_recipes.run.remote.server` speaks, runs blocks, and fails as it is told.
 
 It is NDIF without redis, Ray and a store: one thread, and a block that runs where this package cannot be imported. The
 block runs while its state is asked for, so nothing needs to wait; what fails is scripted, so nothing is left to chance.

@@ -471,7 +471,7 @@ def _title(pid: int) -> str:
 @contextlib.contextmanager
 def models() -> Iterator[Path]:
     """An HF_HOME that holds SmolLM2 and a tiny model of four layers, removed at the end."""
-    import lens_recipes.smollm2
+    import lens_recipes.models.smollm2
 
     # Beside SmolLM2, where its half gigabyte can be linked.
     source = lens_recipes.models.smollm2.folder()
