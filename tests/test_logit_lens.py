@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
+import nnsight
 import numpy as np
 import oracle
 import pytest
@@ -488,3 +489,25 @@ def test_a_model_in_bfloat16_is_certified_in_its_own_tolerance():
     assert result.certificate.dtype == "bfloat16"
     assert result.certificate.passed
     assert result.top_logprobs.dtype == np.float32
+
+
+@pytest.mark.parametrize("change", [{"padding_side": "right"}, {"pad_token": None}])
+def test_how_the_tokenizer_would_pad_does_not_matter(llama, change):
+    tokenizer = tiny.tiny_tokenizer()
+    for name, value in change.items():
+        setattr(tokenizer, name, value)
+    model = lr.load(llama._module, tokenizer=tokenizer)
+    prompts = ["one", "a longer prompt, with more words"]
+    together = lr.logit_lens(model, prompts)
+    for number, prompt in enumerate(prompts):
+        assert_same(together[number], lr.logit_lens(llama, prompt))
+    written = lr.generate_lens(model, prompts, max_new_tokens=3, do_sample=False)
+    for number, prompt in enumerate(prompts):
+        alone = lr.generate_lens(llama, prompt, max_new_tokens=3, do_sample=False)
+        assert written.responses[number] == alone.responses[0]
+
+
+def test_a_plain_nnsight_model_that_has_a_tokenizer_is_run_directly(llama):
+    model = nnsight.NNsight(llama._module)
+    model.tokenizer = llama.tokenizer
+    assert_same(lr.logit_lens(model, "one prompt"), lr.logit_lens(llama, "one prompt"))

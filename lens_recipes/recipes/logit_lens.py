@@ -51,7 +51,7 @@ def plain_logit_lens(model: Envoy, prompts: Sequence[str | Tensor]) -> list[Tens
     SmolLM2, …).
 
     Args:
-        model: What `load()` returns, with a tokenizer.
+        model: What `load()` returns, with a tokenizer and its weights on one device.
         prompts: Texts, or token ids `[1, position]`.
 
     Returns:
@@ -61,6 +61,8 @@ def plain_logit_lens(model: Envoy, prompts: Sequence[str | Tensor]) -> list[Tens
         >>> logits = plain_logit_lens(load("smollm2"), ["The capital of France is", "2 + 2 ="])
         >>> print(logits[0].argmax(-1))
     """
+    if isinstance(prompts, str):
+        prompts = [prompts]
     blocks, final_norm, unembedding = model.model.layers, model.model.norm, model.lm_head
     with torch.inference_mode(), model.trace() as tracer:
         logits = nnsight.save([])
@@ -80,15 +82,15 @@ def trace_lens(
 
     stream [token, d_model] ─► transport ─► final norm ─► unembedding ─► softcap ─► numbers
     """
-    prompts, options = split_inputs(batch.inputs)
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
         with torch.inference_mode(), model.trace(**batch.inputs):
             numbers = nnsight.save(read_lens(model, plan, batch, weight))
     else:
+        prompts, options = split_inputs(batch.inputs)
         with torch.inference_mode(), model.trace(**options) as tracer:
-            for token_ids in prompts:
-                with tracer.invoke(input_ids=token_ids):
-                    pass
+            for prompt in prompts:
+                with tracer.invoke(**prompt):
+                    pass  # only its rows: all are read together below
             with tracer.invoke():  # sees all prompts, padded on the left
                 numbers = nnsight.save(read_lens(model, plan, batch, weight))
     return numbers

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Int
 from nnsight.intervention.envoy import Envoy
+from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor, nn
 
 from lens_recipes.models.handle import dtype_of, exclusive, text_config, tokenizer_of
@@ -168,7 +169,7 @@ def one_batch(
         places=places,
         logit_columns=logit_columns,
         requested_ids=torch.tensor(requested),
-        one_invoke_each=tokenizer_of(model) is not None,
+        one_invoke_each=isinstance(model, TransformersModel),
     )
 
 
@@ -242,9 +243,9 @@ def try_padding(model: Envoy, anatomy: Anatomy) -> bool:
     with torch.inference_mode():
         try:
             output = model.trace(**padded.inputs, trace=False)
+            actual = model_logits(output)[1, -5:].float()
         except Exception:  # a model that cannot take a mask or position ids is not to be padded
             return False
-        actual = model_logits(output)[1, -5:].float()
         expected = model_logits(model.trace(**alone.inputs, trace=False))[0].float()
     is_half = dtype_of(model) in (torch.bfloat16, torch.float16)
     tolerance = HALF_PRECISION_TOLERANCE if is_half else TOLERANCE

@@ -1,1 +1,1 @@
-"""What runs inside `model.trace`, here or on a server: it imports torch and nnsight only."""
+"""What runs inside `model.trace`, here or on a server: what travels needs torch alone."""

@@ -92,10 +92,18 @@ def forward_size(inputs: dict[str, Any], n_tokens: int) -> BatchSize:
     )
 
 
-def split_inputs(inputs: dict[str, Any]) -> tuple[list[Int[Tensor, "1 column"]], dict[str, Any]]:
-    """Return the ids of each prompt without its padding, and the options of the forward pass."""
+def split_inputs(inputs: dict[str, Any]) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+    """Return what each prompt's invoke takes, `[1, column]`, and the options of the forward pass.
+
+    A prompt keeps its padding and its mask. All prompts are then of one width, and nnsight joins
+    them as they are, whatever the tokenizer pads with and on which side.
+    """
     options = dict(inputs)
     token_ids, mask = options.pop("input_ids"), options.pop("attention_mask", None)
-    if mask is None:
-        return [row[None] for row in token_ids], options
-    return [row[kept.bool()][None] for row, kept in zip(token_ids, mask, strict=True)], options
+    prompts = []
+    for row in range(len(token_ids)):
+        prompt = {"input_ids": token_ids[row : row + 1]}
+        if mask is not None:
+            prompt["attention_mask"] = mask[row : row + 1]
+        prompts.append(prompt)
+    return prompts, options

@@ -112,7 +112,7 @@ class LensHead:
         rows = transport.transform_hidden(hidden).reshape(-1, hidden.shape[-1])
         normed = self.normed(rows, apply_norm)
         logits = replay(self.model, self.unembedding, normed)[0].float().to(hidden.device)
-        return logits.reshape(*hidden.shape[:-1], -1)
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
     def normed(
         self, rows: Float[Tensor, "row d_model"], apply_norm: bool = True

@@ -56,15 +56,15 @@ def trace_attribution(
     parts of the stream ─► what is done to the stream later ─► frozen final norm ─► rows of the
     unembedding ─► shares
     """
-    prompts, options = split_inputs(batch.inputs)
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
         with torch.inference_mode(), model.trace(**batch.inputs):
             numbers = nnsight.save(split_logits(model, plan, batch, weight))
     else:
+        prompts, options = split_inputs(batch.inputs)
         with torch.inference_mode(), model.trace(**options) as tracer:
-            for token_ids in prompts:
-                with tracer.invoke(input_ids=token_ids):
-                    pass
+            for prompt in prompts:
+                with tracer.invoke(**prompt):
+                    pass  # only its rows: all are read together below
             with tracer.invoke():  # sees all prompts, padded on the left
                 numbers = nnsight.save(split_logits(model, plan, batch, weight))
     return numbers

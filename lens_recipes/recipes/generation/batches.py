@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from nnsight.intervention.envoy import Envoy
+from nnsight.modeling.transformers import TransformersModel
 
 from lens_recipes.models.handle import envoy_path, exclusive, text_config
 from lens_recipes.recipes.generation.sampling import GenerationSettings
@@ -24,7 +25,7 @@ class PromptGroup(NamedTuple):
     batch: GenerationBatch
 
 
-def group_requests(
+def make_generation_batches(
     request: Request, settings: GenerationSettings, include_prompt: bool, max_bytes: int
 ) -> list[PromptGroup]:
     """Return the batches of a request.
@@ -106,7 +107,7 @@ def one_batch(
         first_tokens=(torch.tensor(rows), torch.tensor(columns)),
         target_ids=torch.tensor(target_ids, dtype=torch.long),
         seed=seed,
-        one_invoke_each=request.tokenizer is not None,
+        one_invoke_each=isinstance(request.model, TransformersModel),
     )
 
 

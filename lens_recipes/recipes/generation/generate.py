@@ -20,7 +20,7 @@ from lens_recipes.recipes.generation.batches import (
     PromptGroup,
     decoder_module,
     decoder_path,
-    group_requests,
+    make_generation_batches,
 )
 from lens_recipes.recipes.generation.sampling import GenerationSettings, generation_settings
 from lens_recipes.recipes.generation.transcript import (
@@ -56,7 +56,6 @@ def trace_generation(
     """
     decoder = decoder_module(model)
     generate = {**plan.generate, "custom_generate": RecordedLoop(recorder).run}
-    prompts, options = split_inputs(batch.inputs)
     with torch.inference_mode(), early_end_expected(), own_random_numbers(batch.seed):
         if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
             with model.trace(fn="generate", **batch.inputs, **generate) as tracer:
@@ -64,10 +63,11 @@ def trace_generation(
                     _ = decoder.inputs  # waits until this step begins
                     recorder.read_step(decoder)
             return
+        prompts, options = split_inputs(batch.inputs)
         with model.trace(fn="generate", **options, **generate) as tracer:
-            for token_ids in prompts:
-                with tracer.invoke(input_ids=token_ids, attention_mask=torch.ones_like(token_ids)):
-                    pass
+            for prompt in prompts:
+                with tracer.invoke(**prompt):
+                    pass  # only its rows: all are read together below
             with tracer.invoke():  # sees all prompts, padded on the left
                 for _ in tracer.iter[: plan.n_steps]:
                     _ = decoder.inputs  # waits until this step begins
@@ -177,7 +177,7 @@ def generate_lens(
         keeps_scores=settings.changes_scores,
         blocks=[f"{anatomy.blocks}.{layer}" for layer in range(anatomy.n_layers)],
     )
-    groups = group_requests(request, settings, include_prompt, MAX_BYTES)
+    groups = make_generation_batches(request, settings, include_prompt, MAX_BYTES)
     schemas = []
     for group in groups:
         n_rows, n_targets = group.batch.target_ids.shape
@@ -197,7 +197,6 @@ def generate_lens(
             "prompts": request.token_ids,
             "components": components,
             "generation_config": config_as_dict(generation_config),
-            "stop": stop,
         },
         run_here=generation.run_here,
     )
@@ -316,16 +315,16 @@ class Generation:
         Raises:
             LensError: the lens was not the model's own output.
         """
-        assembler = self.assembler(run)
         written = self.written
         if run.remote:
             written = self.written_on_server(arrays)
+            assembler = self.assembler(run)
             for batch in written:
                 self.hand_on(assembler, batch.arrays)
         try:
-            return assembler.result(written)
+            return self.assembler(run).result(written)
         except KeyboardInterrupt:  # too late to stop the model: what it wrote is not to be lost
-            return assembler.result(written)
+            return self.assembler(run).result(written)
 
     def written_on_server(self, arrays: list[Arrays]) -> list[GeneratedBatch]:
         """Return what a server's arrays hold, each text up to its own end."""

@@ -77,21 +77,21 @@ class Request:
         has_prompts = prompts is not NO_PROMPTS
         if has_prompts:
             refuse_training(model, self.remote)
-        with exclusive(model):
-            self.anatomy = anatomy(model)
         self.tokenizer = tokenizer_of(model)
-        vocab_size = self.anatomy.vocab_size
-        encode_started = time.perf_counter()
         self.token_ids: list[list[int]] = []
-        if has_prompts:
-            self.token_ids = encode(
-                as_list(prompts), self.tokenizer, add_special_tokens=add_special_tokens
-            )
-        self.encode_seconds = time.perf_counter() - encode_started
-        check_ids(self.token_ids, vocab_size, context_length(model))
-        self.positions = pick_positions(positions, self.token_ids)
-        n_lists = len(self.token_ids) if has_prompts else 1
-        self.target_ids = target_ids(targets, n_lists, self.tokenizer, vocab_size)
+        with exclusive(model):  # a fast tokenizer is for one thread at a time, too
+            self.anatomy = anatomy(model)
+            vocab_size = self.anatomy.vocab_size
+            encode_started = time.perf_counter()
+            if has_prompts:
+                self.token_ids = encode(
+                    as_list(prompts), self.tokenizer, add_special_tokens=add_special_tokens
+                )
+            self.encode_seconds = time.perf_counter() - encode_started
+            check_ids(self.token_ids, vocab_size, context_length(model))
+            self.positions = pick_positions(positions, self.token_ids)
+            n_lists = len(self.token_ids) if has_prompts else 1
+            self.target_ids = target_ids(targets, n_lists, self.tokenizer, vocab_size)
 
     @property
     def head_operations(self) -> list[Operation]:

@@ -76,6 +76,10 @@ class RecordedCriteria(StoppingCriteriaList):
         for criterion in self:
             ended = torch.as_tensor(criterion(input_ids, scores, **options), device=device)
             is_done = is_done | ended
-            ended_rows[type(criterion).__name__] = ended.expand(n_rows).tolist()
-        self.loop.recorder.record(input_ids, self.loop.scores, ended_rows)
+            name = type(criterion).__name__
+            earlier = ended_rows.get(name, [False] * n_rows)
+            now = ended.expand(n_rows).tolist()
+            ended_rows[name] = [before or after for before, after in zip(earlier, now, strict=True)]
+        sampled_from, self.loop.scores = self.loop.scores, None  # not beside the next step's
+        self.loop.recorder.record(input_ids, sampled_from, ended_rows)
         return is_done

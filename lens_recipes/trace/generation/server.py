@@ -20,6 +20,7 @@ from torch import Tensor
 from lens_recipes.trace.batch import split_inputs
 from lens_recipes.trace.generation.plan import GenerationBatch, GenerationPlan
 from lens_recipes.trace.generation.recorder import GenerationRecorder, logprobs_at
+from lens_recipes.trace.pack import OWN_ERROR
 
 
 def trace_generation_on_server(
@@ -39,9 +40,9 @@ def trace_generation_on_server(
         if batch.seed is not None:
             torch.manual_seed(batch.seed)
         with model.trace(fn="generate", **options) as tracer:
-            for token_ids in prompts:
-                with tracer.invoke(input_ids=token_ids, attention_mask=torch.ones_like(token_ids)):
-                    pass
+            for prompt in prompts:
+                with tracer.invoke(**prompt):
+                    pass  # only its rows: all are read together below
             with tracer.invoke():  # sees all prompts, padded on the left
                 for _ in tracer.iter[: plan.n_steps]:
                     listener.hear(decoder.inputs[1]["input_ids"])
@@ -72,14 +73,14 @@ def check_server(model: Any, plan: GenerationPlan, batch: GenerationBatch) -> No
     """Stop before anything is computed where this server cannot do what is asked for."""
     if plan.reads_before_a_block and runs_apart(model):
         raise ValueError(
-            "lens-recipes: this server runs your code apart from its model and gives it copies of "
+            f"{OWN_ERROR}this server runs your code apart from its model and gives it copies of "
             "what is read, also "
             "of the cache beside this model's stream before a block. Read resid_post alone while "
             "it writes."
         )
     if batch.seed is not None and runs_apart(model):
         raise ValueError(
-            "lens-recipes: this server runs your code apart from its model, whose random numbers "
+            f"{OWN_ERROR}this server runs your code apart from its model, whose random numbers "
             "it cannot set: leave "
             "out the seed, or generate greedily (do_sample=False)."
         )

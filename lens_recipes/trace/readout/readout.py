@@ -100,14 +100,14 @@ def readout(
     arrays: dict[str, Tensor] = {}
     with torch.no_grad():
         for tokens in slices(n_tokens, tokens_at_once):
-            chunk = TokenChunk(
+            # No name for the chunk: its logits would live on beside those of the next one.
+            numbers = TokenChunk(
                 rows=[make(tokens) if callable(make) else make[tokens] for make in rows],
                 reads=reads,
                 head=head,
                 final_logits=final_logits[batch_rows[tokens], positions[tokens]],
                 reads_at_once=reads_at_once,
-            )
-            numbers = chunk.numbers(requested_ids[tokens], options)
+            ).numbers(requested_ids[tokens], options)
             fill_buffers(arrays, numbers, tokens.start, n_tokens, options.tracked)
     return trim_buffers(arrays, n_tokens)
 

@@ -64,9 +64,9 @@ class Job(Generic[R]):
         self._chunks = [JobChunk(run, number, chunk) for number, chunk in enumerate(chunks)]
 
     def __repr__(self) -> str:
-        token_ids = [chunk.id for chunk in self._chunks if chunk.id]
+        job_ids = [chunk.id for chunk in self._chunks if chunk.id]
         place = f"{self._run.recipe} on {self._server.host}"
-        return f"Job({place}, {len(self._chunks)} jobs, ids {token_ids})"
+        return f"Job({place}, {len(self._chunks)} jobs, ids {job_ids})"
 
     # -- on the server -------------------------------------------------
 
