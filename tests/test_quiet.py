@@ -65,7 +65,7 @@ def beside(tmp_path):
 
 def environment(*path: Path) -> dict[str, str]:
     """The variables of a user who has set none for these libraries."""
-    ours = ("TRANSFORMERS_VERBOSITY", "TORCH_LOGS")
+    ours = ("TRANSFORMERS_VERBOSITY", "TORCH_LOGS", "HF_HUB_DISABLE_PROGRESS_BARS")
     variables = {name: value for name, value in os.environ.items() if name not in ours}
     return variables | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
 
