@@ -627,7 +627,7 @@ def installed(monkeypatch):
     [
         ("nnsight", "0.9.0", "nnsight<0.9,>=0.8.1"),
         ("nnsight", "0.7.0", "nnsight<0.9,>=0.8.1"),
-        ("transformers", "4.57.6", "transformers>=5.4"),
+        ("transformers", "4.57.6", "transformers>=5.5"),
         ("torch", "2.4.1+cu121", "torch>="),
         ("plotly", None, "plotly>=6.1.1"),
     ],
