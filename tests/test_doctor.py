@@ -315,7 +315,7 @@ def test_versions_are_compared_by_release(run, server, key):
     """Critical ones first and with what to install; another build of a release is the same release."""
     release = torch.__version__.partition("+")[0]
     server.answers["/env"] = environment(
-        torch=f"{release}+cu999", transformers="5.0.0", numpy="1.99.0", rich="1.0", nnsight="0.7.0"
+        torch=f"{release}+cu999", transformers="5.23.0", numpy="1.99.0", rich="1.0", nnsight="0.7.0"
     )
     server.answers["/env"]["python_version"] = "3.99.1 (main, Jan  1 2026) \n[GCC 13]"
     report = examine(server.url)
@@ -332,7 +332,7 @@ def test_versions_are_compared_by_release(run, server, key):
     (transformers,) = [
         finding for finding in of(report, "transformers") if finding.level == "warning"
     ]
-    assert "pip install 'transformers==5.0.0'" in transformers.todo
+    assert "pip install 'transformers==5.23.0'" in transformers.todo
     (nnsight_,) = of(report, "nnsight")
     assert (
         "lens-recipes needs nnsight<0.9,>=0.8.1" in nnsight_.todo
@@ -627,7 +627,7 @@ def installed(monkeypatch):
     [
         ("nnsight", "0.9.0", "nnsight<0.9,>=0.8.1"),
         ("nnsight", "0.7.0", "nnsight<0.9,>=0.8.1"),
-        ("transformers", "4.57.6", "transformers>=5.5"),
+        ("transformers", "4.57.6", "transformers>=5.23"),
         ("torch", "2.4.1+cu121", "torch>="),
         ("plotly", None, "plotly>=6.1.1"),
     ],
