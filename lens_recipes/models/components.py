@@ -1,9 +1,8 @@
 """The components of a transformer block: one ordered list of every place that can be read.
 
-Derived from it are which module a block's write is named after, the order of sites in a view, and
-which of them are the residual stream itself. What stands before the middle of a block is said in
-`structure/blocks.py`. This file imports nothing: results and views, which need no model, read it
-too.
+Derived from it are which module a block's write is named after, the order of sites in a view, which
+of them are the residual stream itself, and what a block adds before its middle. This file imports
+nothing: results and views, which need no model, read it too.
 """
 
 from __future__ import annotations
@@ -49,6 +48,9 @@ STREAM = tuple(component.name for component in COMPONENTS if component.role == "
 
 # What a block adds to the stream.
 WRITES = tuple(component.name for component in COMPONENTS if component.role == "write")
+
+# What a block adds before its middle.
+WRITES_BEFORE_MIDDLE = tuple(name for name in NAMES[: NAMES.index("resid_mid")] if name in WRITES)
 
 # All that is not the stream itself: what a block adds, and the heads' shares of it.
 ADDED = tuple(component.name for component in COMPONENTS if component.role != "stream")

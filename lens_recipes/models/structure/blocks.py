@@ -15,7 +15,7 @@ import weakref
 from nnsight.intervention.envoy import Envoy
 from torch import nn
 
-from lens_recipes.models.components import COMPONENTS
+from lens_recipes.models.components import COMPONENTS, WRITES_BEFORE_MIDDLE
 from lens_recipes.models.handle import attention_configs, on_meta
 from lens_recipes.models.structure.anatomy import Anatomy, anatomy
 from lens_recipes.models.structure.graph import BlockGraph, Graph
@@ -189,7 +189,7 @@ def _resid_mid(block: BlockGraph, component_of: dict[Node, str]) -> HookPoint | 
 
     It is the sum of the stream and what attention adds, where a module takes or gives that sum.
     """
-    mixed = {node for node, name in component_of.items() if name in ("attn_out", "mixer_out")}
+    mixed = {node for node, name in component_of.items() if name in WRITES_BEFORE_MIDDLE}
     if not mixed or "mlp_out" not in component_of.values():
         return None
     for node in block.carrying_nodes():
