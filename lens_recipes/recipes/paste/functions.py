@@ -124,11 +124,11 @@ def _share_function(head: LinearHead) -> str:
         normed = "normed * (norm_size(part) / norm_size(stream))"
     else:
         normed = f"{head.norm_name}(part) * (norm_size(part) / norm_size(stream))"
-    body.append(f"normed = {normed}")
     if head.has_bias:
-        body.append("normed = normed.to(stream.dtype)")
+        body.append(f"normed = ({normed}).to(stream.dtype)")
         body.append("return unembed(normed) - unembed(0 * normed)  # without its bias")
     else:
+        body.append(f"normed = {normed}")
         body.append("return unembed(normed.to(stream.dtype))")
     purpose = "Return what a part adds to the logits, with the norm held at the stream's size."
     return _function("share(part, stream)", purpose, body)
