@@ -9,6 +9,7 @@ Measured side by side in one process, interleaved, medians:
 - `floor`: a forward of the transformer body, and the bare product of the same rows with the unembedding, in chunks;
 - `basic`: top-5, log-probabilities and entropy (`track=None`);
 - `all`: the same with two targets and tracking;
+- `unchecked`: `basic` without what proves every layer, the links between layers and the model's fingerprint;
 - `plain`: the recipe that people write, a trace that keeps the softmax over the vocabulary at every layer.
 
 What profiling found (SmolLM2-135M, float32, two cores). With `torch.topk` and one pass per metric over chunks of
@@ -26,13 +27,17 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from unittest import mock
 
 import torch
 from side_by_side import each_alone, grown, side_by_side
 
 import lens_recipes as lr
+from lens_recipes.models.structure import known
+from lens_recipes.run.request import sites
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+FINGERPRINT = 1
 CHUNK = 640  # rows of one product in the floor: as many as the lens takes
 
 
@@ -76,12 +81,22 @@ def plain(model, ids: list[list[int]], last: bool) -> None:
             probs.append(model.lm_head(model.model.norm(stream)).softmax(-1))
 
 
+def unchecked(model, ids: list[list[int]], positions: int | None) -> None:
+    """The lens without links between layers, of a model that is taken for what it was."""
+    with (
+        mock.patch.object(sites, "link_steps", return_value=[]),
+        mock.patch.object(known, "fingerprint", return_value=FINGERPRINT),
+    ):
+        lr.logit_lens(model, ids, positions=positions, track=None)
+
+
 def contenders(model, ids: list[list[int]], last: bool) -> dict[str, Callable[[], object]]:
     positions = -1 if last else None
     return {
         "floor": lambda: floor(model._module, ids, last),
         "basic": lambda: lr.logit_lens(model, ids, positions=positions, track=None),
         "all": lambda: lr.logit_lens(model, ids, positions=positions, targets=[" the", " Paris"]),
+        "unchecked": lambda: unchecked(model, ids, positions),
         "plain": lambda: plain(model, ids, last),
     }
 

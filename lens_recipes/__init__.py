@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from lens_recipes.errors import RemoteLensError as RemoteLensError
     from lens_recipes.models.lens_head import lens_head as lens_head
     from lens_recipes.models.load import load as load
-    from lens_recipes.models.structure.anatomy import Anatomy as Anatomy
     from lens_recipes.models.structure.anatomy import anatomy as anatomy
+    from lens_recipes.models.structure.parts import Anatomy as Anatomy
     from lens_recipes.recipes.attribution.attribution import attribution as attribution
     from lens_recipes.recipes.generation.generate import generate_lens as generate_lens
     from lens_recipes.recipes.logit_lens import logit_lens as logit_lens
@@ -77,7 +77,8 @@ _PUBLIC_NAMES = {
     "errors": ["LensError", "RemoteLensError"],
     "models.lens_head": ["lens_head"],
     "models.load": ["load"],
-    "models.structure.anatomy": ["Anatomy", "anatomy"],
+    "models.structure.anatomy": ["anatomy"],
+    "models.structure.parts": ["Anatomy"],
     "recipes.attribution.attribution": ["attribution"],
     "recipes.generation.generate": ["generate_lens"],
     "recipes.logit_lens": ["logit_lens", "plain_logit_lens"],

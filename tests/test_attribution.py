@@ -514,11 +514,11 @@ def test_no_sources_but_heads(family):
 def test_a_part_that_is_missed_is_not_certified(llama, monkeypatch):
     import dataclasses
 
-    from lens_recipes.recipes.attribution import attribution as _attribution
+    from lens_recipes.run.request.request import Request
 
     honest = residual_blocks(llama)
     wrong = [dataclasses.replace(honest[0], writes=honest[0].writes[1:]), *honest[1:]]
-    monkeypatch.setattr(_attribution, "residual_blocks", lambda _: wrong)
+    monkeypatch.setattr(Request, "blocks", lambda _: wrong)
     with pytest.raises(lr.LensError, match="does not sum to the stream"):
         lr.attribution(llama, "a prompt", [260])
     kept = lr.attribution(llama, "a prompt", [260], strict=False)
@@ -629,7 +629,7 @@ def test_any_single_part_that_is_missed_is_seen_in_half_precision(monkeypatch):
     """Also beside massive activations: errors are taken number by number."""
     import dataclasses
 
-    from lens_recipes.recipes.attribution import attribution as _attribution
+    from lens_recipes.run.request.request import Request
 
     model = lr.load("smollm2", dtype="bfloat16")
     honest = residual_blocks(model)
@@ -641,7 +641,7 @@ def test_any_single_part_that_is_missed_is_seen_in_half_precision(monkeypatch):
                 dataclasses.replace(honest[layer], writes=writes),
                 *honest[layer + 1 :],
             ]
-            monkeypatch.setattr(_attribution, "residual_blocks", lambda _, wrong=wrong: wrong)
+            monkeypatch.setattr(Request, "blocks", lambda _, wrong=wrong: wrong)
             kept = lr.attribution(model, "The capital of France is", " Paris", strict=False)
             assert not kept.certificate.passed, (layer, gone, str(kept.certificate))
 

@@ -247,6 +247,8 @@ def test_each_step_is_one_cached_forward_and_one_product(llama, monkeypatch):
     hook = llama._module.model.layers[0].register_forward_hook(
         lambda _m, args, _o: lengths.append(args[0].shape[1])
     )
+    lr.anatomy(llama)  # again, since the model has a new hook
+    lengths.clear()
     monkeypatch.setattr(LensHead, "tiles", counting(LensHead.tiles, rows))
     result = lr.generate_lens(llama, "one prompt", max_new_tokens=NEW, do_sample=False)
     hook.remove()
@@ -506,7 +508,7 @@ def test_an_error_in_on_step_is_the_callers_and_the_model_stays_usable(llama):
     same(lr.generate_lens(llama, "one prompt", max_new_tokens=3, do_sample=False), before)
 
 
-def interrupting(module, at):
+def interrupting(model, at):
     """Ctrl-C while the model runs its forward number `at`, by the signal itself."""
     seen = []
 
@@ -515,13 +517,17 @@ def interrupting(module, at):
         if len(seen) == at:
             signal.raise_signal(signal.SIGINT)
 
-    return module.model.layers[2].register_forward_hook(hook)
+    handle = model._module.model.layers[2].register_forward_hook(hook)
+    seen += [1] * at  # silent while the model is examined again, since it has a new hook
+    lr.logit_lens(model, PROMPTS)
+    seen.clear()
+    return handle
 
 
 @pytest.mark.parametrize("step", [2, 4])
 def test_ctrl_c_keeps_what_was_computed(llama, step):
     whole = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, do_sample=False)
-    hook = interrupting(llama._module, step)
+    hook = interrupting(llama, step)
     part = lr.generate_lens(llama, PROMPTS, max_new_tokens=NEW, do_sample=False)
     hook.remove()
     assert [response.finish for response in part.responses] == ["interrupted"] * len(PROMPTS)
@@ -537,7 +543,7 @@ def test_ctrl_c_keeps_what_was_computed(llama, step):
 
 def test_ctrl_c_before_the_first_token_is_ctrl_c(llama):
     lr.generate_lens(llama, "one prompt", max_new_tokens=2)
-    hook = interrupting(llama._module, 1)
+    hook = interrupting(llama, 1)
     with pytest.raises(KeyboardInterrupt):
         lr.generate_lens(llama, "one prompt", max_new_tokens=NEW)
     hook.remove()
@@ -547,7 +553,7 @@ def test_ctrl_c_before_the_first_token_is_ctrl_c(llama):
 def test_ctrl_c_in_the_second_batch_leaves_the_first_whole(llama, monkeypatch, tmp_path):
     monkeypatch.setattr(generation_batches, "MAX_CACHED", 2 * (20 + NEW))
     whole = lr.generate_lens(llama, PROMPTS * 2, max_new_tokens=NEW, do_sample=False)
-    hook = interrupting(llama._module, NEW + 3)
+    hook = interrupting(llama, NEW + 3)
     part = lr.generate_lens(llama, PROMPTS * 2, max_new_tokens=NEW, do_sample=False)
     hook.remove()
     finishes = [response.finish for response in part.responses]

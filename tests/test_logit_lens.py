@@ -21,9 +21,10 @@ from agreement import (
 from transformers import BatchEncoding
 
 import lens_recipes as lr
-from lens_recipes.models.structure import anatomy as _anatomy
+from lens_recipes.models.structure.known import known_model
 from lens_recipes.recipes import logit_lens as _logit_lens
 from lens_recipes.run import batches
+from lens_recipes.run.request.request import Request
 from lens_recipes.trace import collect, operations
 from lens_recipes.trace.lens_head import LensHead
 
@@ -174,7 +175,7 @@ HARMLESS = {"llama": True, "gpt2": True, "mamba": True, "rwkv": False, "recurren
 @pytest.mark.parametrize("family", HARMLESS)
 def test_padding_is_found_harmless_or_not_and_batch_equals_single_either_way(family):
     model = lr.load(tiny.FAMILIES[family](), tokenizer=tiny.tiny_tokenizer())
-    assert batches.padding_is_harmless(model, lr.anatomy(model)) is HARMLESS[family]
+    assert batches.padding_is_harmless(Request(model, [[7, 8]])) is HARMLESS[family]
     prompts = [tiny.random_ids(1, n, seed=n)[0].tolist() for n in (3, 11, 7, 3, 1)]
     together = lr.logit_lens(model, prompts, targets=[9])
     assert together.certificate.passed
@@ -349,7 +350,7 @@ def test_a_model_in_training_mode_is_refused(llama):
 
 def changed(model, **changes):
     """Put a wrong anatomy in the place of the right one, for this model only."""
-    _anatomy._anatomies[model._module] = dataclasses.replace(lr.anatomy(model), **changes)
+    known_model(model).anatomy = dataclasses.replace(lr.anatomy(model), **changes)
 
 
 def assert_refused(model, cause, prompts=None):
@@ -425,7 +426,7 @@ def test_shifted_blocks_are_refused():
     shifted = torch.nn.ModuleList([blocks[0], *blocks[:-1]])
     model._module.add_module("shifted", shifted)
     model = lr.load(model._module)
-    changed(model, blocks="shifted")
+    changed(model, blocks="shifted", links=[None] * len(blocks))
     assert_refused(model, "Likely cause")
 
 

@@ -1,7 +1,8 @@
 """Files that earlier versions saved still open, print what they printed, and are saved again.
 
 `tests/data` holds five results, each as `.json`, as `.npz`, and as `.txt` with what `print(result)`
-and `print(result.summary())` gave when it was saved, a blank line between them.
+and `print(result.summary())` gave when it was saved, a blank line between them; but for
+links between layers, of which their certificates now say that they were not compared.
 """
 
 from __future__ import annotations

@@ -76,12 +76,12 @@ def test_every_precision_is_certified_by_its_own_measure(family, dtype):
 def test_half_precision_does_not_hide_a_missing_softcap(monkeypatch):
     from dataclasses import replace
 
-    from lens_recipes.models.structure import anatomy as _anatomy
+    from lens_recipes.models.structure.known import known_model
 
     model = lr.load(tiny.FAMILIES["gemma2"]().to(torch.bfloat16))
     parts = lr.anatomy(model)
     tail = [step for step in parts.tail if not isinstance(step, Elementwise)]
-    monkeypatch.setitem(_anatomy._anatomies, model._module, replace(parts, tail=tail))
+    monkeypatch.setattr(known_model(model), "anatomy", replace(parts, tail=tail))
     with pytest.raises(lr.LensError, match="NOT CERTIFIED"):
         lr.logit_lens(model, IDS)
 

@@ -59,6 +59,12 @@ class Certificate:
     of embedding + all that was added = the stream. Two are relative to the largest number:
     `max_head_error` of heads + bias = attention, and `max_sum_error` of the parts of a logit = the
     logit.
+
+    So many streams after a block (`links`) were also compared with what the model goes on with: the
+    input of the next block, or of what follows the last. `max_link_error` is the largest
+    difference, relative to the largest number of the stream, at `max_link_layer`. After
+    `changed_layers` something stands between, such as a hook; the lens always reads what the model
+    goes on with.
     """
 
     max_logit_error: float
@@ -71,6 +77,10 @@ class Certificate:
     max_total_error: float | None = None
     max_head_error: float | None = None
     max_sum_error: float | None = None
+    links: int | None = None
+    max_link_error: float | None = None
+    max_link_layer: int | None = None
+    changed_layers: tuple[int, ...] = ()
 
     @property
     def tolerance(self) -> float:
@@ -111,12 +121,25 @@ class Certificate:
             f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} token{plural}: "
             f"largest difference {self.max_logit_error:.2g} (tolerance {self.tolerance:.2g}), "
             f"KL {self.max_kl:.2g} nats, same top-1 {self.top1_agreement:.1%} "
-            f"({self.dtype}){self._sum_errors}"
+            f"({self.dtype}); {self._links_in_words}; {self._sums_in_words}"
         )
 
     @property
-    def _sum_errors(self) -> str:
-        """Describe the errors of the sums that were measured; empty if none was."""
+    def _links_in_words(self) -> str:
+        """Say whether the streams that were read are what the model goes on with."""
+        if self.links is None or self.max_link_error is None:
+            return "links between layers: not compared"
+        words = f"{self.links} link{'s' if self.links != 1 else ''} between layers"
+        if self.changed_layers:
+            return (
+                f"{words}, changed after {layers_in_words(self.changed_layers)} by a hook or an "
+                "edit: read as the model goes on with it"
+            )
+        return f"{words}, largest error {self.max_link_error:.2g}"
+
+    @property
+    def _sums_in_words(self) -> str:
+        """Say how well the sums add up that were measured."""
         errors = {
             "blocks": self.max_block_error,
             "total": self.max_total_error,
@@ -125,8 +148,8 @@ class Certificate:
         }
         measured = [f"{name} {error:.1g}" for name, error in errors.items() if error is not None]
         if not measured:
-            return ""
-        return f"; sums of parts, largest relative error: {', '.join(measured)}"
+            return "sums of parts: not read"
+        return f"sums of parts, largest relative error: {', '.join(measured)}"
 
     def check(self) -> None:
         """Raise a LensError with the numbers and the likely cause unless `passed`."""
@@ -173,6 +196,20 @@ class Certificate:
                 "the final norm was missed or applied twice, or this is not the last block's output"
             )
         return "what happens between the last block and the logits was not read right"
+
+
+def layers_in_words(layers: tuple[int, ...]) -> str:
+    """Return "layer 12", or "layers 3, 12"; of many, the first and how many there are."""
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    if len(layers) > 6:
+        return f"{len(layers)} layers from {layers[0]} on"
+    return f"layers {', '.join(map(str, layers))}"
+
+
+def is_link_rounding(error: float, dtype: str) -> bool:
+    """Return whether rounding explains how far a stream is from what the model goes on with."""
+    return _is_rounding(error, BLOCK, dtype)
 
 
 def _is_rounding(error: float | None, tolerances: dict[str, float], dtype: str) -> bool:

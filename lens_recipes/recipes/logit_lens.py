@@ -168,8 +168,8 @@ def logit_lens(
     Args:
         model: What `load()` returns.
         prompts: One or several strings, lists of token ids or chats; a 2-D tensor of ids or a
-            `BatchEncoding`. Any number: they are run in batches, and each gives the same numbers as
-            alone.
+            `BatchEncoding`, whose position ids, token types and masked tokens reach the model. Any
+            number: they are run in batches, and each gives the same numbers as alone.
         layers: None for all, an int, a slice or a list; negative from the end. They are read in
             ascending order.
         components: What is read of each layer, one or several: the stream "resid_pre", "resid_mid",
@@ -219,9 +219,10 @@ def logit_lens(
     options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, max_bytes)
     batches, token_prompts = make_batches(request, max_bytes)
     n_requested = len(request.target_ids[0]) + 1
-    schemas = [
-        lens_schema(options, sites, len(batch.places.rows), n_requested) for batch in batches
-    ]
+    schemas = []
+    for batch in batches:
+        n_tokens = len(batch.places.rows)
+        schemas.append(lens_schema(options, sites, len(reads.links), n_tokens, n_requested))
     return RecipeRun(
         request=request,
         traced=trace_lens,
@@ -229,7 +230,7 @@ def logit_lens(
         batches=batches,
         schemas=schemas,
         finish=partial(finish, sites, token_prompts, strict),
-        arguments={"prompts": request.token_ids, "components": components},
+        arguments={"prompts": request.recorded_prompts, "components": components},
         local={"weight": None if request.remote else plain_head(model, request.anatomy)},
     )
 
@@ -248,7 +249,7 @@ def finish(
     """
     request = run.request
     numbers = in_prompt_order(batches, token_prompts)
-    certificate = certificate_of(numbers, request.model)
+    certificate = certificate_of(numbers, request.model, run.plan.reads.links)
     if strict:
         certificate.check()
     token_ids = all_ids(numbers, request.token_ids, request.target_ids)

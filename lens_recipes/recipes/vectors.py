@@ -187,7 +187,7 @@ def decode_vectors(
         traced=trace_vectors,
         plan=plan,
         batches=[batch],
-        schemas=[lens_schema(options, [], len(rows), len(target_ids))],
+        schemas=[lens_schema(options, [], 0, len(rows), len(target_ids))],
         finish=partial(finish, labels),
         arguments={"vectors": rows.tolist(), "names": labels},
         run_here=run_here,

@@ -10,7 +10,7 @@ import torch
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Response, Site, Tokens
-from lens_recipes.arrays.certificate import Certificate
+from lens_recipes.arrays.certificate import Certificate, is_link_rounding
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.results import LensResult
 from lens_recipes.run.request.request import Request
@@ -49,20 +49,50 @@ def widened(array: np.ndarray, width: int, padding: float) -> np.ndarray:
     return np.pad(array, [*before_last, (0, missing)], constant_values=padding)
 
 
-def certificate_of(numbers: dict[str, np.ndarray], model: Envoy) -> Certificate:
-    """Return the certificate of a run's numbers, each `[token]`."""
-    sum_errors = {
-        f"max_{name}_error": float(numbers[name].max()) for name in SUM_CHECKS if name in numbers
-    }
+def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: list[int]) -> Certificate:
+    """Return the certificate of a run's numbers, each `[token]`.
+
+    Args:
+        numbers: Of the run; "link" is `[link, token]`.
+        model: The nnsight model.
+        links: The layers whose stream was compared with what the model went on with.
+    """
+    sum_errors: dict[str, Any] = {}
+    for name in SUM_CHECKS:
+        if name in numbers:
+            sum_errors[f"max_{name}_error"] = float(numbers[name].max())
+    dtype = coarser_dtype(dtype_of(model), float(numbers["eps"].max()))
     return Certificate(
         max_logit_error=float(numbers["error"].max()),
         max_abs_logit=float(numbers["scale"].max()),
         max_kl=float(numbers["kl_last"].max()),
         top1_agreement=float(numbers["agrees"].mean()),
         tokens=len(numbers["error"]),
-        dtype=coarser_dtype(dtype_of(model), float(numbers["eps"].max())),
+        dtype=dtype,
         **sum_errors,
+        **link_fields(numbers.get("link"), links, dtype),
     )
+
+
+def link_fields(link_errors: np.ndarray | None, links: list[int], dtype: str) -> dict[str, Any]:
+    """Return what a certificate says of the links between layers, from their errors [link, token].
+
+    Nothing where none was compared, as in a result that an earlier version of this package made.
+    """
+    if link_errors is None or not len(link_errors):
+        return {}
+    by_link = link_errors.max(-1)
+    largest = int(by_link.argmax())  # of NaN too
+    changed = []
+    for layer, error in zip(links, by_link, strict=True):
+        if not is_link_rounding(float(error), dtype):
+            changed.append(layer)
+    return {
+        "links": len(links),
+        "max_link_error": float(by_link[largest]),
+        "max_link_layer": links[largest],
+        "changed_layers": tuple(changed),
+    }
 
 
 def coarser_dtype(weights: torch.dtype, stream_eps: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,10 +9,10 @@ import torch
 from jaxtyping import Int
 from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.transformers import TransformersModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from lens_recipes.models.handle import dtype_of, exclusive, text_config, tokenizer_of
-from lens_recipes.models.structure.anatomy import Anatomy
+from lens_recipes.models.handle import dtype_of, exclusive, text_config
+from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import next_ids
 from lens_recipes.trace.batch import LensBatch, TokenPlaces
@@ -71,13 +70,18 @@ def make_batches(
     if requested_ids is None:
         requested_ids = request.target_ids
     with exclusive(model):
-        pads = may_pad and not request.remote and can_pad(model, anatomy, request.token_ids)
+        pads = may_pad and not request.remote and can_pad(request)
     bounds = rope_bounds(text_config(model))
     # Prompts of one bucket may share a batch: one length, or where padding is harmless one side of
     # each bound.
     buckets = []
-    for ids in request.token_ids:
-        buckets.append(sum(len(ids) > bound for bound in bounds) if pads else len(ids))
+    for number, ids in enumerate(request.token_ids):
+        if request.extra_inputs[number]:
+            buckets.append(-1 - number)  # with what it is given beside its ids, it runs by itself
+        elif pads:
+            buckets.append(sum(len(ids) > bound for bound in bounds))
+        else:
+            buckets.append(len(ids))
     lengths = [len(ids) for ids in request.token_ids]
     max_logits = max_bytes // (4 * anatomy.vocab_size)
     batches: list[LensBatch] = []
@@ -86,7 +90,8 @@ def make_batches(
         token_ids = [request.token_ids[prompt] for prompt in group]
         positions = [request.positions[prompt] for prompt in group]
         requested = [requested_ids[prompt] for prompt in group]
-        batches.append(one_batch(model, anatomy, token_ids, positions, requested))
+        batch = one_batch(model, anatomy, token_ids, positions, requested)
+        batches.append(with_extra_inputs(batch, request.extra_inputs[group[0]]))
         for prompt in group:
             token_prompts += [prompt] * len(request.positions[prompt])
     return PromptBatches(batches, token_prompts)
@@ -173,6 +178,18 @@ def one_batch(
     )
 
 
+def with_extra_inputs(batch: LensBatch, extra_inputs: dict[str, list[int]]) -> LensBatch:
+    """Return a batch of one prompt with what the model is given beside its ids.
+
+    It is then the model's only input: nnsight joins ids and masks of several invokes, and nothing
+    else.
+    """
+    if not extra_inputs:
+        return batch
+    extra = {name: torch.tensor([values]) for name, values in extra_inputs.items()}
+    return batch._replace(inputs={**batch.inputs, **extra}, one_invoke_each=False)
+
+
 def kept_logits(
     padded: PaddedPrompts, columns: Int[Tensor, " token"]
 ) -> tuple[int | Int[Tensor, " kept"], Int[Tensor, " token"]]:
@@ -194,8 +211,6 @@ def kept_logits(
 
 # -- padding -----------------------------------------------------------
 
-_harmless: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
-
 
 def rope_bounds(config: Any) -> set[int]:
     """Return the lengths at which a model changes a whole batch's position encoding (longrope)."""
@@ -210,26 +225,26 @@ def rope_bounds(config: Any) -> set[int]:
     return bounds
 
 
-def can_pad(model: Envoy, anatomy: Anatomy, token_ids: list[list[int]]) -> bool:
+def can_pad(request: Request) -> bool:
     """Tell whether prompts have different lengths and may share a batch."""
-    lengths = {len(ids) for ids in token_ids}
-    return len(lengths) > 1 and padding_is_harmless(model, anatomy)
+    lengths = {len(ids) for ids in request.token_ids}
+    return len(lengths) > 1 and padding_is_harmless(request)
 
 
-def padding_is_harmless(model: Envoy, anatomy: Anatomy) -> bool:
+def padding_is_harmless(request: Request) -> bool:
     """Tell whether a prompt padded on the left gives what it gives alone.
 
-    Tried once per model, with a small run.
+    Tried with a small run, again when the model was changed.
 
     Attention masks padding out; a recurrence that ignores the mask (RWKV, RecurrentGemma) reads it
     like text. A model without a tokenizer gets no position ids from nnsight and is never padded.
     """
-    if tokenizer_of(model) is None:
+    if request.tokenizer is None:
         return False
-    known = _harmless.get(model._module)
-    if known is None:
-        known = _harmless[model._module] = try_padding(model, anatomy)
-    return known
+    known = request.known
+    if known.pads_harmlessly is None:
+        known.pads_harmlessly = try_padding(request.model, request.anatomy)
+    return known.pads_harmlessly
 
 
 def try_padding(model: Envoy, anatomy: Anatomy) -> bool:

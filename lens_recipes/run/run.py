@@ -20,7 +20,7 @@ import torch
 from nnsight.intervention.envoy import Envoy
 from tqdm import tqdm
 
-from lens_recipes.models.structure.anatomy import Anatomy
+from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.run.provenance import provenance, to_json
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.schema import Schema

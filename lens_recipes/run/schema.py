@@ -116,12 +116,26 @@ def token_arrays(dtypes: dict[str, str], n_tokens: int | UpTo) -> dict[str, Arra
     return {name: ArraySpec(dtype, (n_tokens,)) for name, dtype in dtypes.items()}
 
 
+def check_arrays(n_links: int, n_tokens: int | UpTo) -> dict[str, ArraySpec]:
+    """Return the specifications of what `collect` checks, with so many links between layers."""
+    return token_arrays(CHECKS, n_tokens) | {"link": ArraySpec("float32", (n_links, n_tokens))}
+
+
 def lens_schema(
-    options: ReadoutOptions, sites: list[Site], n_tokens: int | UpTo, n_requested: int
+    options: ReadoutOptions,
+    sites: list[Site],
+    n_links: int,
+    n_tokens: int | UpTo,
+    n_requested: int,
 ) -> Schema:
     """Return the arrays of `readout` with these options, and the checks of `collect`.
 
-    `n_requested` counts the ids that are followed, without the model's own answer.
+    Args:
+        options: Of the readout.
+        sites: Those that are read.
+        n_links: How many streams are compared with what the model goes on with.
+        n_tokens: How many tokens are read.
+        n_requested: How many ids are followed, without the model's own answer.
     """
     by_site = (options.n_sites, n_tokens)
     tracked = tracked_length(options, sites)
@@ -139,7 +153,7 @@ def lens_schema(
         "final_ids": ArraySpec("int64", (n_tokens,)),
         "final_logprob": ArraySpec("float32", (n_tokens,)),
     }
-    return Schema(arrays | token_arrays(CERTIFICATE, n_tokens), token_arrays(CHECKS, n_tokens))
+    return Schema(arrays | token_arrays(CERTIFICATE, n_tokens), check_arrays(n_links, n_tokens))
 
 
 def tracked_length(options: ReadoutOptions, sites: list[Site]) -> UpTo:
@@ -159,6 +173,7 @@ def tracked_length(options: ReadoutOptions, sites: list[Site]) -> UpTo:
 def generation_schema(
     options: ReadoutOptions,
     sites: list[Site],
+    n_links: int,
     n_first_tokens: int,
     n_rows: int,
     n_targets: int,
@@ -169,6 +184,7 @@ def generation_schema(
     Args:
         options: Of the readout at each step.
         sites: Those that are read.
+        n_links: How many streams are compared with what the model goes on with.
         n_first_tokens: How many tokens are read in the first step; later it is one of each row.
         n_rows: How many texts are written at a time.
         n_targets: How many tokens are followed.
@@ -176,7 +192,7 @@ def generation_schema(
     """
     most = n_first_tokens + n_rows * (n_steps - 1)
     n_tokens = UpTo(most, most)
-    lens = lens_schema(options, sites, n_tokens, n_targets + 1)
+    lens = lens_schema(options, sites, n_links, n_tokens, n_targets + 1)
     steps = {
         **dict.fromkeys(("row", "position", "id", "next_id"), "int64"),
         "generated": "bool",
@@ -186,7 +202,7 @@ def generation_schema(
     return Schema(lens.arrays | token_arrays(steps, n_tokens) | seconds, lens.optional)
 
 
-def attribution_schema(n_parts: int, n_tokens: int, n_columns: int) -> Schema:
+def attribution_schema(n_parts: int, n_links: int, n_tokens: int, n_columns: int) -> Schema:
     """Return the arrays of `decompose`, the certificate's, and the checks of `collect`."""
     by_token = (n_tokens, n_columns)
     arrays = {
@@ -195,4 +211,4 @@ def attribution_schema(n_parts: int, n_tokens: int, n_columns: int) -> Schema:
         "logit": ArraySpec("float32", by_token),
         "capped_logit": ArraySpec("float32", by_token),
     }
-    return Schema(arrays | token_arrays(CERTIFICATE, n_tokens), token_arrays(CHECKS, n_tokens))
+    return Schema(arrays | token_arrays(CERTIFICATE, n_tokens), check_arrays(n_links, n_tokens))

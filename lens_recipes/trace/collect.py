@@ -1,4 +1,7 @@
-"""Read what a plan names from the running model, and check that writes sum to the stream."""
+"""Read what a plan names from the running model, and check it against the model itself.
+
+What blocks write must sum to the stream, and the stream must be what the model goes on with.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +35,25 @@ def collect(
 
     Returns:
         The vectors `[token, width]`, and the largest relative errors `[token]` of what was checked:
-        "block", "total" and "head". Both sides of a check are read; nothing here is the difference
-        of two streams.
+        "block", "total" and "head"; and "link" `[link, token]`, how far each stream is from what
+        the model goes on with. Both sides of a check are read; nothing here is the difference of
+        two streams.
     """
     vectors: list[Any] = [None] * n_slots
     check = SumCheck(model, max_bytes)
+    link_errors: list[Tensor] = []
     for step in steps:
         value = read(model, step, places)
+        if step.role == "next":
+            link_errors.append(follow_link(vectors, step, value))
+            continue
         for slot in step.slots:
             add_to_slot(vectors, slot, value)
         check.follow(step, value)
-    return vectors, check.errors
+    errors = check.errors
+    if link_errors:
+        errors["link"] = torch.stack([error.cpu() for error in link_errors])
+    return vectors, errors
 
 
 def read(model: Any, step: ReadStep, places: TokenPlaces) -> Tensor:
@@ -68,6 +79,27 @@ def add_to_slot(vectors: list[Any], slot: int, value: Tensor) -> None:
         vectors[slot] = value
     else:
         vectors[slot] = vectors[slot] + value.to(vectors[slot].device)
+
+
+def follow_link(vectors: list[Any], step: ReadStep, taken: Tensor) -> Float[Tensor, " token"]:
+    """Go on with the stream that the model goes on with, and return how far it is from the block's.
+
+    The error of each token is relative to the largest number of its stream. Where nothing stands
+    between, the two are the same tensor and the error is exactly 0.
+    """
+    slot = step.slots[0]
+    given = vectors[slot]
+    taken = taken.to(given.device)
+    expected = given if step.factor == 1 else given * step.factor
+    # Equal infinities have no difference.
+    is_equal = taken == expected
+    difference = torch.where(is_equal, 0.0, to_float32(taken) - to_float32(expected))
+    size = to_float32(taken).abs().amax(-1).clamp(min=1e-30)
+    if step.factor == 1:
+        vectors[slot] = taken
+    else:
+        vectors[slot] = torch.where(is_equal, given, taken / step.factor)
+    return difference.abs().amax(-1) / size
 
 
 class RunningSum:

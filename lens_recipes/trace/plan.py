@@ -43,6 +43,7 @@ class ReadStep(NamedTuple):
             "heads": all heads side by side, whose shares must sum to the next write.
             "attention": attention weights `[row, head, query, key]`.
             "values": a whole tensor, not only the tokens that were asked for.
+            "next": the stream as the model goes on with it, after it was read of a block.
         side: "in" or "out": what the module takes, or what it gives.
         module: The module's path.
         operations: Done to the tensor after it was read.
@@ -51,6 +52,7 @@ class ReadStep(NamedTuple):
         heads: Of "heads".
         has_heads: Whether a "write" is the sum of the heads that were read last.
         output: Which output of the module holds the weights of "attention".
+        factor: Of "next": by which the model multiplied the block's output before.
     """
 
     role: str
@@ -62,6 +64,7 @@ class ReadStep(NamedTuple):
     heads: HeadSplit | None = None
     has_heads: bool = False
     output: int = 0
+    factor: float = 1.0
 
 
 class SiteRead(NamedTuple):
@@ -89,8 +92,10 @@ class ReadPlan(NamedTuple):
         n_slots: How many vectors they fill.
         sites: The reads that a result shows, and last the certificate's: the last layer through the
             final norm. Where the last site is read in that way, it is both.
+        links: The layers whose stream is compared with what the model goes on with.
     """
 
     steps: list[ReadStep]
     n_slots: int
     sites: list[SiteRead]
+    links: list[int]

@@ -11,16 +11,17 @@ followed to the end is refused.
 from __future__ import annotations
 
 import inspect
-import weakref
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nnsight.intervention.envoy import Envoy
-from torch import Tensor, nn
+from torch import nn
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import on_meta, text_config
 from lens_recipes.models.structure.head_path import find_head_operations
+from lens_recipes.models.structure.known import KnownModel, known_model
+from lens_recipes.models.structure.links import find_links, stream_factor
+from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.models.structure.probe import (
     N_TOKENS,
     PROBE_SHAPE,
@@ -29,82 +30,18 @@ from lens_recipes.models.structure.probe import (
     plain_ids,
     record_forward,
 )
-from lens_recipes.trace.operations import ModuleCall, Operation, unembedding_index
+from lens_recipes.trace.operations import ModuleCall
 
 # What the name of such a part of a block begins or ends with, or its class contains.
 ATTENTION_HINTS = ("attn", "attention", "mixer", "temporal")
 MLP_HINTS = ("mlp", "feed_forward", "ffn", "moe", "ff", "fc")
 
 
-@dataclass(frozen=True)
-class Anatomy:
-    """The places where a decoder keeps its parts.
-
-    Paths are relative to the model: `model.get(anatomy.blocks)`.
-
-    Attributes:
-        family: The model's class.
-        n_layers, d_model, vocab_size: Blocks, width of the stream, tokens.
-        blocks: The list of blocks.
-        embed, norm, unembed: Embedding, final norm and unembedding; None where the model has none,
-            or it was not found.
-        attention, mlp: Within a block.
-        tail: All that happens between the last block and the logits, operation by operation.
-        forward_options: Which arguments the model's forward takes.
-        plain_ids: A few tokens without a special meaning, for trial runs.
-    """
-
-    family: str
-    n_layers: int
-    d_model: int
-    vocab_size: int
-    blocks: str
-    embed: str | None
-    attention: str | None
-    mlp: str | None
-    norm: str | None
-    unembed: str
-    tail: list[Operation] = field(repr=False)
-    forward_options: frozenset[str] = field(repr=False)
-    plain_ids: tuple[int, ...] = field(repr=False)
-
-    @property
-    def after_unembed(self) -> str:
-        """Return in words what happens to the logits after the unembedding.
-
-        For instance "div 30, tanh, mul 30".
-        """
-        operations = self.tail[unembedding_index(self.tail) + 1 :]
-        return ", ".join(str(operation) for operation in operations) or "nothing"
-
-    def __str__(self) -> str:
-        none_in_block = "none found in a block"
-        first_block = f"{self.blocks}.0"
-        attention = f"{first_block}.{self.attention}" if self.attention else none_in_block
-        mlp = f"{first_block}.{self.mlp}" if self.mlp else none_in_block
-        rows = {
-            "family": self.family,
-            "blocks": f"{self.blocks}  ({self.n_layers} layers, {self.d_model} wide)",
-            "embedding": self.embed or "not found",
-            "attention": attention,
-            "MLP": mlp,
-            "final norm": self.norm or "none",
-            "unembedding": f"{self.unembed}  ({self.vocab_size} tokens)",
-            "after it": self.after_unembed,
-            "whole tail": " → ".join(str(operation) for operation in self.tail),
-        }
-        return "\n".join(f"{name:<12} {value}" for name, value in rows.items())
-
-
-# The anatomy of each model that was examined.
-_anatomies: weakref.WeakKeyDictionary[nn.Module, Anatomy] = weakref.WeakKeyDictionary()
-
-
 def anatomy(model: Envoy) -> Anatomy:
     """Find blocks, attention, MLP, final norm and unembedding, and what follows the unembedding.
 
-    Costs one forward pass over a dozen tokens, once per model; without weights (`remote=True`) no
-    computation.
+    Costs one forward pass over a dozen tokens, again when the model was changed; without weights
+    (`remote=True`) no computation.
 
     Raises:
         LensError: the logits are not a function of the last block's output alone, position by
@@ -114,10 +51,18 @@ def anatomy(model: Envoy) -> Anatomy:
     Example:
         >>> print(anatomy(load("smollm2")))     # blocks: model.layers, final norm: model.norm, …
     """
-    module = model._module
-    if module not in _anatomies:
-        _anatomies[module] = _examine(model)
-    return _anatomies[module]
+    return anatomy_of(model, known_model(model))
+
+
+def anatomy_of(model: Envoy, known: KnownModel) -> Anatomy:
+    """Return the anatomy of a model of which this is known, and keep it there.
+
+    Raises:
+        LensError: as `anatomy`.
+    """
+    if known.anatomy is None:
+        known.anatomy = _examine(model)
+    return known.anatomy
 
 
 def _examine(model: Envoy) -> Anatomy:
@@ -152,6 +97,7 @@ def _examine(model: Envoy) -> Anatomy:
         mlp=_find_part(blocks[0], record, MLP_HINTS),
         norm=norms[-1] if norms else None,
         unembed=calls[-1].path,
+        links=find_links(module, record, blocks, operations),
         tail=operations,
         forward_options=options,
         plain_ids=token_ids,
@@ -255,25 +201,20 @@ def _check_stream(family: str, record: ForwardRecord, blocks: list[nn.Module]) -
             )
         if layer == 0:
             continue
-        previous_stream = record.outputs[blocks[layer - 1]]
-        if not _is_multiple(record.inputs[block], previous_stream):
+        previous = blocks[layer - 1]
+        if not _goes_on(record, previous, block):
             raise LensError(
                 f"{family}: between block {layer - 1} and block {layer} something is added to the "
                 f"stream, so the model cannot be said to stop after layer {layer - 1}."
             )
 
 
-def _is_multiple(stream: Tensor | None, previous: Tensor) -> bool:
+def _goes_on(record: ForwardRecord, block: nn.Module, following: nn.Module) -> bool:
     """Return whether a block takes what the one before it gave, or that times a number.
 
-    RWKV halves its stream. Tensors without numbers are compared by their shapes alone.
+    Tensors without numbers are compared by their shapes alone.
     """
-    if stream is None or stream.shape != previous.shape:
+    given, taken = record.outputs[block], record.inputs[following]
+    if taken is None or taken.shape != given.shape:
         return False
-    if stream is previous or stream.device.type == "meta":
-        return True
-    previous = previous.double()
-    stream = stream.to(previous.device).double()
-    factor = (previous * stream).sum() / (previous * previous).sum()
-    difference = (stream - factor * previous).abs().max()
-    return bool((difference <= 1e-5 * stream.abs().max()).item())
+    return taken.device.type == "meta" or stream_factor(given, taken) is not None

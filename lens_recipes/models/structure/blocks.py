@@ -10,43 +10,45 @@ Where a block is no such sum, the reason is kept. Names only decide what a part 
 from __future__ import annotations
 
 import re
-import weakref
 
 from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from lens_recipes.models.components import COMPONENTS, WRITES_BEFORE_MIDDLE
 from lens_recipes.models.handle import attention_configs, on_meta
-from lens_recipes.models.structure.anatomy import Anatomy, anatomy
+from lens_recipes.models.structure.anatomy import anatomy_of
 from lens_recipes.models.structure.graph import BlockGraph, Graph
 from lens_recipes.models.structure.head_path import is_norm
 from lens_recipes.models.structure.heads import heads_of_write
+from lens_recipes.models.structure.known import KnownModel, known_model
 from lens_recipes.models.structure.node import Node, Origin, linear_origins, single_origin
-from lens_recipes.models.structure.parts import Block, HookPoint, ResidualWrite
+from lens_recipes.models.structure.parts import Anatomy, Block, HookPoint, ResidualWrite
 from lens_recipes.models.structure.probe import PROBE_SHAPE, record_forward
 from lens_recipes.trace.operations import Operation
-
-# The blocks of each model that was taken apart, by its implementations of attention: under eager
-# attention there are weights to be read.
-_blocks_of_models: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, ...], list[Block]]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 def residual_blocks(model: Envoy) -> list[Block]:
     """Return what each block adds to the stream, `[layer]`.
 
-    Costs one run over a dozen tokens, once per model.
+    Costs one run over a dozen tokens, again when the model was changed.
 
     Raises:
         LensError: as `anatomy`.
     """
-    module = model._module
-    implementations = tuple(config.implementation for config in attention_configs(module))
-    blocks_of_model = _blocks_of_models.setdefault(module, {})
-    if implementations not in blocks_of_model:
-        blocks_of_model[implementations] = _find_blocks(model, anatomy(model))
-    return blocks_of_model[implementations]
+    return blocks_of(model, known_model(model))
+
+
+def blocks_of(model: Envoy, known: KnownModel) -> list[Block]:
+    """Return the blocks of a model of which this is known, and keep them there.
+
+    Raises:
+        LensError: as `anatomy`.
+    """
+    configs = attention_configs(model._module)
+    implementations = tuple(config.implementation for config in configs)
+    if implementations not in known.blocks:
+        known.blocks[implementations] = _find_blocks(model, anatomy_of(model, known))
+    return known.blocks[implementations]
 
 
 def _find_blocks(model: Envoy, parts: Anatomy) -> list[Block]:
@@ -95,6 +97,8 @@ def _take_apart(block: BlockGraph, previous_output: Node | None) -> Block:
         resid_mid = _resid_mid(block, component_of)
     except _Unreadable as reason:
         unreadable_reason = str(reason)
+        if block.block._forward_hooks:
+            unreadable_reason = "a hook on it changes what it gives, so its parts are not all of it"
         writes = []
     return Block(
         resid_pre=block.stream_point,

@@ -13,6 +13,7 @@ from lens_recipes.models.structure.probe import (
     ModuleBegins,
     ModuleEnds,
     TorchCall,
+    outermost_lists,
 )
 from lens_recipes.trace.operations import (
     Elementwise,
@@ -65,11 +66,23 @@ def find_head_operations(
         raise LensError(
             f"{type(module).__name__}: the way from the last block to the logits could not be "
             f"followed {after}{follower.lost_at}. A lens that guesses what comes there would be "
-            "wrong."
+            f"wrong.{_hooks_in_words(module)}"
         )
     # The last call is the unembedding, whatever it looks like.
     operations[unembedding_index(operations)] = calls[-1]._replace(is_norm=False)
     return operations
+
+
+def _hooks_in_words(module: nn.Module) -> str:
+    """Return a sentence about hooks outside of the blocks; empty where there are none."""
+    listed = {child for found in outermost_lists(module) for child in found.module.modules()}
+    hooked = []
+    for path, child in module.named_modules():
+        if child not in listed and (child._forward_hooks or child._forward_pre_hooks):
+            hooked.append(path or type(child).__name__)
+    if not hooked:
+        return ""
+    return f" There are hooks on {', '.join(hooked)}: without them it may be followed."
 
 
 class _TensorFollower:

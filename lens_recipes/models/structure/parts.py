@@ -1,11 +1,90 @@
-"""The parts of a transformer block that can be read, as `residual_blocks` finds them."""
+"""The parts of a decoder and of its blocks, as `anatomy` and `residual_blocks` find them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lens_recipes.models.components import WRITES
-from lens_recipes.trace.operations import Operation
+from lens_recipes.trace.operations import Operation, unembedding_index
+
+
+class StreamLink(NamedTuple):
+    """Where the model goes on with the stream after a block.
+
+    Attributes:
+        reader: The module whose input that stream is: the next block, or the first module after the
+            last one.
+        lone_reader: The module that takes it and nothing else; None if there is none.
+        factor: By which the block's output was multiplied before.
+    """
+
+    reader: str
+    lone_reader: str | None
+    factor: float
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The places where a decoder keeps its parts.
+
+    Paths are relative to the model: `model.get(anatomy.blocks)`.
+
+    Attributes:
+        family: The model's class.
+        n_layers, d_model, vocab_size: Blocks, width of the stream, tokens.
+        blocks: The list of blocks.
+        embed, norm, unembed: Embedding, final norm and unembedding; None where the model has none,
+            or it was not found.
+        attention, mlp: Within a block.
+        links: Where the model goes on with the stream after each block, `[layer]`; None where that
+            cannot be read.
+        tail: All that happens between the last block and the logits, operation by operation.
+        forward_options: Which arguments the model's forward takes.
+        plain_ids: A few tokens without a special meaning, for trial runs.
+    """
+
+    family: str
+    n_layers: int
+    d_model: int
+    vocab_size: int
+    blocks: str
+    embed: str | None
+    attention: str | None
+    mlp: str | None
+    norm: str | None
+    unembed: str
+    links: list[StreamLink | None] = field(repr=False)
+    tail: list[Operation] = field(repr=False)
+    forward_options: frozenset[str] = field(repr=False)
+    plain_ids: tuple[int, ...] = field(repr=False)
+
+    @property
+    def after_unembed(self) -> str:
+        """Return in words what happens to the logits after the unembedding.
+
+        For instance "div 30, tanh, mul 30".
+        """
+        operations = self.tail[unembedding_index(self.tail) + 1 :]
+        return ", ".join(str(operation) for operation in operations) or "nothing"
+
+    def __str__(self) -> str:
+        none_in_block = "none found in a block"
+        first_block = f"{self.blocks}.0"
+        attention = f"{first_block}.{self.attention}" if self.attention else none_in_block
+        mlp = f"{first_block}.{self.mlp}" if self.mlp else none_in_block
+        rows = {
+            "family": self.family,
+            "blocks": f"{self.blocks}  ({self.n_layers} layers, {self.d_model} wide)",
+            "embedding": self.embed or "not found",
+            "attention": attention,
+            "MLP": mlp,
+            "final norm": self.norm or "none",
+            "unembedding": f"{self.unembed}  ({self.vocab_size} tokens)",
+            "after it": self.after_unembed,
+            "whole tail": " → ".join(str(operation) for operation in self.tail),
+        }
+        return "\n".join(f"{name:<12} {value}" for name, value in rows.items())
 
 
 @dataclass(frozen=True)

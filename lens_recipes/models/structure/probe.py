@@ -60,6 +60,8 @@ class ForwardRecord:
         inputs, outputs: The first tensor that each took and gave, or None.
         events: What happened, in order; operations only outside of all blocks.
         in_tuple: The modules that give that tensor inside a tuple or list.
+        first_inputs: The modules whose first argument that tensor is.
+        lone_inputs: Those that take nothing else.
     """
 
     logits: Any = None
@@ -68,6 +70,8 @@ class ForwardRecord:
     outputs: dict[nn.Module, Any] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     in_tuple: set[nn.Module] = field(default_factory=set)
+    first_inputs: set[nn.Module] = field(default_factory=set)
+    lone_inputs: set[nn.Module] = field(default_factory=set)
 
 
 def record_forward(
@@ -183,6 +187,11 @@ class _Recorder(TorchDispatchMode):
         if first is None:
             first = first_tensor(kwargs)
         self.record.inputs[module] = first
+        arguments = [*args, *kwargs.values()]
+        if arguments and arguments[0] is first:
+            self.record.first_inputs.add(module)
+            if all(argument is None for argument in arguments[1:]):
+                self.record.lone_inputs.add(module)
         self.record.events.append(ModuleBegins(module))
         self._running.append(module)
         if self.graph is not None:
@@ -205,7 +214,11 @@ def _hooks(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Let a recorder hear of every module of a model, for a while."""
     handles = []
     for child in module.modules():
-        handles.append(child.register_forward_pre_hook(recorder.before_module, with_kwargs=True))
+        # Before a user's own hooks, which then count as a part of the module, as they do where the
+        # module is called again.
+        handles.append(
+            child.register_forward_pre_hook(recorder.before_module, with_kwargs=True, prepend=True)
+        )
         handles.append(child.register_forward_hook(recorder.after_module, with_kwargs=True))
     try:
         yield

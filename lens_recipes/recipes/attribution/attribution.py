@@ -21,10 +21,8 @@ from torch import Tensor, nn
 
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.errors import LensError
-from lens_recipes.models.handle import attention_configs, exclusive
-from lens_recipes.models.structure.anatomy import Anatomy
-from lens_recipes.models.structure.blocks import residual_blocks
-from lens_recipes.models.structure.parts import Block
+from lens_recipes.models.handle import attention_configs
+from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.recipes.attribution.parts import name_parts, plan_parts, widen_sources
 from lens_recipes.recipes.attribution.targets import Contrast, contrast
@@ -154,8 +152,8 @@ def attribution(
     check_numbers(1, None, max_bytes, anatomy.vocab_size)
     shows_weights = unit == "token" and not request.remote
     context = partial(eager_attention, model) if shows_weights else contextlib.nullcontext
-    with exclusive(model), context():
-        all_blocks = residual_blocks(model)
+    with context():
+        all_blocks = request.blocks()
     blocks = readable_blocks(all_blocks[: layer + 1], unit, anatomy.family, bool(request.remote))
     batches, token_prompts = make_batches(
         request,
@@ -163,7 +161,7 @@ def attribution(
         requested_ids=held_against.columns(request.target_ids),
         may_pad=unit != "token",
     )
-    reads = plan_parts(blocks, unit, anatomy)
+    reads = plan_parts(blocks, unit, anatomy, request.link_readers())
     plan = AttributionPlan(
         steps=reads.steps,
         n_slots=reads.n_slots,
@@ -173,6 +171,7 @@ def attribution(
         head_operations=request.head_operations,
         has_mean=held_against.has_mean,
         max_bytes=max_bytes,
+        links=reads.links,
     )
     longest = max(len(token_ids) for token_ids in request.token_ids)
     explanation = Explanation(blocks, unit, layer, held_against, longest, token_prompts, strict)
@@ -182,7 +181,7 @@ def attribution(
         n_tokens = len(batch.places.rows)
         n_sources = batch.inputs["input_ids"].shape[1]
         n_parts = len(name_parts(blocks, unit, n_sources)) - 1
-        schemas.append(attribution_schema(n_parts, n_tokens, n_columns))
+        schemas.append(attribution_schema(n_parts, len(reads.links), n_tokens, n_columns))
     return RecipeRun(
         request=request,
         traced=trace_attribution,
@@ -190,7 +189,7 @@ def attribution(
         batches=batches,
         schemas=schemas,
         finish=partial(finish, explanation),
-        arguments={"prompts": request.token_ids},
+        arguments={"prompts": request.recorded_prompts},
         local={"weight": None if request.remote else target_weight(model, anatomy)},
         context=context,
     )
@@ -237,7 +236,7 @@ def finish(
     total = values.sum(0, dtype=np.float64)
     error = np.abs(total - logit)
     certificate = replace(
-        certificate_of(numbers, request.model),
+        certificate_of(numbers, request.model, run.plan.links),
         max_sum_error=largest_relative(error, values, logit),
     )
     if explanation.strict:
@@ -270,6 +269,9 @@ def finish(
     )
 
 
+ATTRIBUTION_TOKEN_AXES = {"link": 1}  # of all other arrays it is the first
+
+
 def in_prompt_order(explanation: Explanation, batches: list[Arrays]) -> Arrays:
     """Join the arrays of all batches, tokens by prompt.
 
@@ -284,7 +286,8 @@ def in_prompt_order(explanation: Explanation, batches: list[Arrays]) -> Arrays:
         )
     joined = {}
     for name in batches[0]:
-        joined[name] = np.concatenate([batch[name] for batch in batches]).take(order, 0)
+        axis = ATTRIBUTION_TOKEN_AXES.get(name, 0)
+        joined[name] = np.concatenate([batch[name] for batch in batches], axis).take(order, axis)
     parts = np.concatenate(values, 1).take(order, 1)
     joined["values"] = np.concatenate([parts, joined.pop("constant")[None]])
     return joined

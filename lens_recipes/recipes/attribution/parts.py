@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lens_recipes.arrays.axes import Part
-from lens_recipes.models.structure.anatomy import Anatomy
-from lens_recipes.models.structure.parts import Block
-from lens_recipes.run.request.sites import block_steps, heads_of
+from lens_recipes.models.structure.parts import Anatomy, Block
+from lens_recipes.run.request.sites import LinkReaders, block_steps, heads_of, link_steps
 from lens_recipes.trace.attribution.parts import HeadParts, LogitParts, SourceParts, WholePart
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import HeadSplit, ReadStep
@@ -30,6 +29,7 @@ class PartPlan(NamedTuple):
         n_slots: How many vectors the steps fill.
         explained_slot, final_slot: The vectors of the stream that is explained, and of the last
             one.
+        links: The layers whose stream is compared with what the model goes on with.
     """
 
     steps: list[ReadStep]
@@ -37,15 +37,18 @@ class PartPlan(NamedTuple):
     n_slots: int
     explained_slot: int
     final_slot: int
+    links: list[int]
 
 
-def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy) -> PartPlan:
+def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy, readers: LinkReaders) -> PartPlan:
     """Return what is to be read for the parts of a logit after the last of some blocks.
 
     Args:
         blocks: All blocks up to the one whose logit is explained.
         unit: What a part is: "layer", "component", "head" or "token".
         anatomy: Where the model keeps its parts.
+        readers: Where the streams that are explained can be compared with what the model goes on
+            with.
     """
     slots = itertools.count()
     embed_slot = next(slots)
@@ -74,12 +77,16 @@ def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy) -> PartPlan:
             explained_slot = next(slots)
             block_slots["resid_post"] = (explained_slot,)
         steps += block_steps(block, block_slots, is_first=layer == 0, is_checked=True)
+    links = link_steps(len(blocks) - 1, (explained_slot,), anatomy, readers)
+    linked = [len(blocks) - 1] * len(links)
     final_slot = explained_slot
     if len(blocks) < anatomy.n_layers:
         final_slot = next(slots)
         last_block = f"{anatomy.blocks}.{anatomy.n_layers - 1}"
-        steps.append(ReadStep("read", "out", last_block, slots=(final_slot,)))
-    return PartPlan(steps, parts, next(slots), explained_slot, final_slot)
+        last_links = link_steps(anatomy.n_layers - 1, (final_slot,), anatomy, readers)
+        links += [ReadStep("read", "out", last_block, slots=(final_slot,)), *last_links]
+        linked += [anatomy.n_layers - 1] * len(last_links)
+    return PartPlan(steps + links, parts, next(slots), explained_slot, final_slot, linked)
 
 
 def attention_parts(

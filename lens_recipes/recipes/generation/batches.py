@@ -56,11 +56,7 @@ def prompt_groups(
     lengths = [len(token_ids) for token_ids in request.token_ids]
     final_lengths = [length + new_tokens for length in lengths]
     with exclusive(model):
-        pads = (
-            settings.pads_are_harmless
-            and not request.remote
-            and can_pad(model, request.anatomy, request.token_ids)
-        )
+        pads = settings.pads_are_harmless and not request.remote and can_pad(request)
     bounds = rope_bounds(text_config(model))
     crosses_bound = any(length > bound for bound in bounds for length in final_lengths)
     buckets = [0] * len(lengths) if pads and not crosses_bound else lengths

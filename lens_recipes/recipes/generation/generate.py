@@ -151,6 +151,7 @@ def generate_lens(
     components = component_names(components)
     request = Request(model, prompts, positions=-1, targets=targets, remote=remote)
     check_numbers(top_k, track, MAX_BYTES, request.anatomy.vocab_size)
+    refuse_extra_inputs(request)
     settings = generation_settings(
         model,
         max_new_tokens,
@@ -163,7 +164,7 @@ def generate_lens(
         stop=stop,
     )
     check_room(request.token_ids, settings.max_new_tokens, context_length(model))
-    sites, reads = request.sites(layers, components)
+    sites, reads = request.sites(layers, components, has_cache=True)
     options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, MAX_BYTES)
     anatomy = request.anatomy
     plan = GenerationPlan(
@@ -183,7 +184,9 @@ def generate_lens(
         n_rows, n_targets = group.batch.target_ids.shape
         n_first_tokens = len(group.batch.first_tokens[0])
         schemas.append(
-            generation_schema(options, sites, n_first_tokens, n_rows, n_targets, plan.n_steps)
+            generation_schema(
+                options, sites, len(reads.links), n_first_tokens, n_rows, n_targets, plan.n_steps
+            )
         )
     generation = Generation(request, settings, sites, groups, on_step)
     return RecipeRun(
@@ -194,12 +197,22 @@ def generate_lens(
         schemas=schemas,
         finish=generation.finish,
         arguments={
-            "prompts": request.token_ids,
+            "prompts": request.recorded_prompts,
             "components": components,
             "generation_config": config_as_dict(generation_config),
         },
         run_here=generation.run_here,
     )
+
+
+def refuse_extra_inputs(request: Request) -> None:
+    """Raise ValueError if prompts come with more than their ids, which ends where they end."""
+    names = {name for inputs in request.extra_inputs for name in inputs}
+    if names:
+        raise ValueError(
+            f"the encoding has {', '.join(sorted(names))}, which say nothing of the tokens that "
+            "the model is to write: pass the ids alone, without masked tokens among them."
+        )
 
 
 def check_room(token_ids: list[list[int]], new_tokens: int, context: int | None) -> None:
@@ -253,7 +266,7 @@ class Generation:
     def assembler(self, run: RecipeRun[LensResult]) -> GenerationAssembler:
         """Return what makes results of arrays."""
         provenance = run.provenance() | {"generation": self.settings.used}
-        return GenerationAssembler(self.request, self.sites, provenance)
+        return GenerationAssembler(self.request, self.sites, run.plan.reads.links, provenance)
 
     def hand_on(self, assembler: GenerationAssembler, arrays: Arrays) -> None:
         """Call the caller back with the result of each token."""

@@ -84,10 +84,17 @@ def trim_finished_rows(
 class GenerationAssembler:
     """Makes results of what was written."""
 
-    def __init__(self, request: Request, sites: list[Site], provenance: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        sites: list[Site],
+        links: list[int],
+        provenance: dict[str, Any],
+    ) -> None:
         """Keep what a result needs beside the arrays."""
         self.request = request
         self.sites = sites
+        self.links = links
         self.provenance = provenance
         self.prompts = [
             prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids
@@ -152,7 +159,7 @@ class GenerationAssembler:
         shown_ids = all_ids(numbers, [columns["id"], columns["next_id"]], target_ids)
         texts = token_texts(request.tokenizer, shown_ids)
         tokens = Tokens(**columns, text=[texts[int(token)] for token in columns["id"]])
-        certificate = certificate_of(numbers, request.model)
+        certificate = certificate_of(numbers, request.model, self.links)
         certificate.check()
         responses = []
         if finish_reasons:

@@ -23,20 +23,23 @@ def encode(
 ) -> list[list[int]]:
     """Return one list of token ids for each prompt, without padding.
 
-    Accepts one or several strings, lists of ids or chats (lists of `{"role", "content"}` dicts), a
-    2-D tensor or array of ids, or a `BatchEncoding`, whose masked tokens are dropped. A chat goes
+    Accepts one or several strings, lists of ids or chats (lists of `{"role", "content"}` dicts), or
+    a 2-D tensor or array of ids; `read_encoding` takes a `BatchEncoding`. A chat goes
     through the model's own template with the generation prompt open; the template's special tokens
     are not added a second time.
 
     Raises:
-        ValueError: no prompts, an empty prompt, or something that is none of these.
+        ValueError: something that is none of these.
     """
-    if isinstance(prompts, Mapping) and "input_ids" in prompts:
-        token_ids = unmasked(id_rows(prompts["input_ids"]), prompts.get("attention_mask"))
-    elif isinstance(prompts, torch.Tensor | np.ndarray):
+    if isinstance(prompts, torch.Tensor | np.ndarray):
         token_ids = id_rows(prompts)
     else:
         token_ids = encode_each(sort_prompts(prompts), tokenizer, add_special_tokens)
+    return token_ids
+
+
+def refuse_empty(token_ids: list[list[int]]) -> None:
+    """Raise ValueError if there is no prompt, or one without tokens."""
     if not token_ids:
         raise ValueError("received no prompts: pass at least one string, list of ids or chat.")
     for number, ids in enumerate(token_ids):
@@ -44,7 +47,6 @@ def encode(
             raise ValueError(
                 f"prompt {number} is empty: it has no tokens, so there is nothing to predict from."
             )
-    return token_ids
 
 
 def encode_each(
@@ -133,16 +135,6 @@ def id_rows(ids: Any) -> list[list[int]]:
             f"{list(array.shape)}."
         )
     return torch.atleast_2d(array).tolist()
-
-
-def unmasked(rows: list[list[int]], attention_mask: Any) -> list[list[int]]:
-    """Return the ids that an attention mask keeps; all of them without a mask."""
-    if attention_mask is None:
-        return rows
-    kept_rows = []
-    for row, mask in zip(rows, id_rows(attention_mask), strict=True):
-        kept_rows.append([token for token, keep in zip(row, mask, strict=True) if keep])
-    return kept_rows
 
 
 def text_ids(text: str, tokenizer: Any, add_special_tokens: bool) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from nnsight.intervention.envoy import Envoy
@@ -16,15 +17,19 @@ from lens_recipes.models.handle import (
     tokenizer_of,
 )
 from lens_recipes.models.lens_head import head_operations_for
-from lens_recipes.models.structure.anatomy import anatomy
-from lens_recipes.run.request.prompts import encode
+from lens_recipes.models.structure.anatomy import anatomy_of
+from lens_recipes.models.structure.blocks import blocks_of
+from lens_recipes.models.structure.known import known_model
+from lens_recipes.models.structure.parts import Block
+from lens_recipes.run.request.encodings import EncodedPrompt, as_encoding, read_encoding
+from lens_recipes.run.request.prompts import encode, refuse_empty
 from lens_recipes.run.request.selection import (
     as_list,
     check_ids,
     pick_positions,
     target_ids,
 )
-from lens_recipes.run.request.sites import plan_sites
+from lens_recipes.run.request.sites import LinkReaders, plan_sites
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import ReadPlan
 
@@ -38,9 +43,12 @@ class Request:
         model: The nnsight model.
         remote: Where it runs: False here, "local" in nnsight's simulation of a server, or a
             server's address (True for the one that nnsight knows).
-        anatomy: Where the model keeps its parts.
+        known: What was found out about the model as it is now.
+        anatomy: Where it keeps its parts.
         tokenizer: The model's, or None.
         token_ids: `[prompt][position]`; empty for a recipe without prompts.
+        extra_inputs: What else the model is given beside each prompt's ids, by name, `[position]`:
+            position ids, token types or a mask with a hole, which a `BatchEncoding` may have.
         positions: Which of them are read, `[prompt][token]`.
         target_ids: `[prompt][target]`.
         started: When the request was made, by `time.perf_counter`.
@@ -79,19 +87,42 @@ class Request:
             refuse_training(model, self.remote)
         self.tokenizer = tokenizer_of(model)
         self.token_ids: list[list[int]] = []
+        self.extra_inputs: list[dict[str, list[int]]] = []
         with exclusive(model):  # a fast tokenizer is for one thread at a time, too
-            self.anatomy = anatomy(model)
+            self.known = known_model(model)
+            self.anatomy = anatomy_of(model, self.known)
             vocab_size = self.anatomy.vocab_size
             encode_started = time.perf_counter()
             if has_prompts:
-                self.token_ids = encode(
-                    as_list(prompts), self.tokenizer, add_special_tokens=add_special_tokens
-                )
+                self.read_prompts(as_list(prompts), add_special_tokens)
             self.encode_seconds = time.perf_counter() - encode_started
             check_ids(self.token_ids, vocab_size, context_length(model))
             self.positions = pick_positions(positions, self.token_ids)
             n_lists = len(self.token_ids) if has_prompts else 1
             self.target_ids = target_ids(targets, n_lists, self.tokenizer, vocab_size)
+
+    def read_prompts(self, prompts: Any, add_special_tokens: bool) -> None:
+        """Turn the prompts into token ids.
+
+        Raises:
+            ValueError: as `encode`, `read_encoding` and `refuse_empty`.
+        """
+        if isinstance(prompts, Mapping) and "input_ids" in prompts:
+            encoded = read_encoding(prompts, self.anatomy.forward_options)
+            self.token_ids = [prompt.token_ids for prompt in encoded]
+            self.extra_inputs = [prompt.inputs for prompt in encoded]
+        else:
+            self.token_ids = encode(prompts, self.tokenizer, add_special_tokens=add_special_tokens)
+            self.extra_inputs = [{} for _ in self.token_ids]
+        refuse_empty(self.token_ids)
+
+    @property
+    def recorded_prompts(self) -> Any:
+        """The prompts as a saved job keeps them, from which the same request can be made again."""
+        if not any(self.extra_inputs):
+            return self.token_ids
+        pairs = zip(self.token_ids, self.extra_inputs, strict=True)
+        return as_encoding([EncodedPrompt(token_ids, inputs) for token_ids, inputs in pairs])
 
     @property
     def head_operations(self) -> list[Operation]:
@@ -103,13 +134,37 @@ class Request:
         """How long ago the request was made."""
         return time.perf_counter() - self.started
 
+    def blocks(self) -> list[Block]:
+        """Return what each block adds to the stream, `[layer]`.
+
+        Raises:
+            LensError: as `residual_blocks`.
+        """
+        with exclusive(self.model):
+            return blocks_of(self.model, self.known)
+
+    def link_readers(self, *, has_cache: bool = False) -> LinkReaders:
+        """Return where a trace may read what the model goes on with after a block.
+
+        Args:
+            has_cache: Whether the model writes, and its blocks are given a cache.
+        """
+        if not self.remote:
+            return LinkReaders.any
+        return LinkReaders.lone_only if has_cache else LinkReaders.lone_first
+
     def sites(
-        self, layers: Any, components: list[str], heads: Any = None, apply_norm: bool = True
+        self,
+        layers: Any,
+        components: list[str],
+        heads: Any = None,
+        apply_norm: bool = True,
+        has_cache: bool = False,
     ) -> tuple[list[Site], ReadPlan]:
         """Return the sites that were asked for, and the plan to read them.
 
         Raises:
             ValueError, LensError: as `plan_sites`.
         """
-        with exclusive(self.model):
-            return plan_sites(self.model, self.anatomy, layers, components, heads, apply_norm)
+        readers = self.link_readers(has_cache=has_cache)
+        return plan_sites(self.anatomy, self.blocks, layers, components, heads, apply_norm, readers)

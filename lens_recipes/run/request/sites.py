@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
 from typing import Any
-
-from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import ORDER, PARTS
 from lens_recipes.errors import LensError
-from lens_recipes.models.structure.anatomy import Anatomy
-from lens_recipes.models.structure.blocks import residual_blocks
-from lens_recipes.models.structure.parts import Block, Heads, HookPoint
+from lens_recipes.models.structure.parts import Anatomy, Block, Heads, HookPoint
 from lens_recipes.run.request.selection import pick_indices
 from lens_recipes.trace.lens_head import IDENTITY
-from lens_recipes.trace.plan import HeadSplit, ReadPlan, ReadStep, SiteRead, StreamScales
+from lens_recipes.trace.plan import (
+    HeadSplit,
+    ReadPlan,
+    ReadStep,
+    SiteRead,
+    StreamScales,
+)
 
 COMPONENTS = ORDER[:-1]  # all but a vector
 
 
+class LinkReaders(Enum):
+    """Where a trace may read what the model goes on with after a block."""
+
+    any = "any"  # here: what the next block takes
+    lone_first = "lone_first"  # on a server: what a module takes that is given nothing else
+    lone_only = "lone_only"  # of a text being written on a server: never beside the cache
+
+
 def plan_sites(
-    model: Envoy,
     anatomy: Anatomy,
+    find_blocks: Callable[[], list[Block]],
     layers: Any,
     components: list[str],
     heads: Any = None,
     apply_norm: bool = True,
+    readers: LinkReaders = LinkReaders.any,
 ) -> tuple[list[Site], ReadPlan]:
     """Return the sites that were asked for, and the plan to read them and the certificate's.
+
+    Each stream after a block is compared with what the model goes on with.
 
     Raises:
         ValueError, LensError: as `pick_sites`.
@@ -37,18 +51,20 @@ def plan_sites(
     if components == ["resid_post"] and heads is None:
         chosen = sorted(pick_indices(layers, anatomy.n_layers, "layers", "this model"))
         sites = [Site(layer) for layer in chosen]
-        steps = stream_steps(with_site(sites, last), anatomy)
+        last_layer = anatomy.n_layers - 1
+        read_layers = chosen if last_layer in chosen else [*chosen, last_layer]
+        steps = stream_steps(read_layers, anatomy, readers)
         slots = {site: slot for slot, site in enumerate(with_site(sites, last))}
         blocks = []
     else:
-        blocks = residual_blocks(model)
+        blocks = find_blocks()
         sites = pick_sites(components, heads, layers, blocks, anatomy)
         slots = slots_of(with_site(sites, last))
-        steps = site_steps(slots, blocks)
+        steps = site_steps(slots, blocks, anatomy, readers)
     reads = [site_read(site, slots, blocks, anatomy.family, apply_norm) for site in sites]
     if not is_certificate_read(reads[-1], slots[last]):
         reads.append(SiteRead(slots[last]))
-    return sites, ReadPlan(steps, len(slots), reads)
+    return sites, ReadPlan(steps, len(slots), reads, linked_layers(steps, slots))
 
 
 def is_certificate_read(read: SiteRead, last_slot: int) -> bool:
@@ -264,24 +280,59 @@ def site_read(
     return SiteRead(slot, split, apply_norm)
 
 
-def stream_steps(sites: list[Site], anatomy: Anatomy) -> list[ReadStep]:
+def linked_layers(steps: list[ReadStep], slots: dict[Site, int]) -> list[int]:
+    """Return the layers whose stream is compared with what the model goes on with, as planned."""
+    layer_of = {slot: site.layer for site, slot in slots.items()}
+    links = []
+    for step in steps:
+        if step.role == "next":
+            layer = layer_of[step.slots[0]]
+            assert layer is not None  # only the streams after blocks are linked
+            links.append(layer)
+    return links
+
+
+def link_steps(
+    layer: int, slots: tuple[int, ...], anatomy: Anatomy, readers: LinkReaders
+) -> list[ReadStep]:
+    """Return the step that compares the stream after a layer with what the model goes on with.
+
+    There is none where that cannot be read.
+    """
+    link = anatomy.links[layer]
+    if link is None or not slots:
+        return []
+    reader: str | None = link.reader
+    if readers is LinkReaders.lone_only:
+        reader = link.lone_reader
+    elif readers is LinkReaders.lone_first:
+        reader = link.lone_reader or link.reader
+    if reader is None:
+        return []
+    return [ReadStep("next", "in", reader, slots=slots, factor=link.factor)]
+
+
+def stream_steps(layers: list[int], anatomy: Anatomy, readers: LinkReaders) -> list[ReadStep]:
     """Return the plan for the stream after some layers, ascending.
 
     It needs no look inside the blocks.
     """
     steps = []
-    for slot, site in enumerate(sites):
-        module = f"{anatomy.blocks}.{site.layer}"
-        steps.append(ReadStep("read", "out", module, slots=(slot,)))
+    for slot, layer in enumerate(layers):
+        steps.append(ReadStep("read", "out", f"{anatomy.blocks}.{layer}", slots=(slot,)))
+        steps += link_steps(layer, (slot,), anatomy, readers)
     return steps
 
 
-def site_steps(slots: dict[Site, int], blocks: list[Block]) -> list[ReadStep]:
+def site_steps(
+    slots: dict[Site, int], blocks: list[Block], anatomy: Anatomy, readers: LinkReaders
+) -> list[ReadStep]:
     """Return the plan for any sites.
 
     Whatever a block adds is checked once one site is not the stream.
     """
     is_checked = any(site.component in (*PARTS, "resid_mid") for site in slots)
+    layers_before = {site.layer for site in slots if site.component == "resid_pre"}
     steps = []
     for layer, block in enumerate(blocks):
         block_slots: dict[str, tuple[int, ...]] = {}
@@ -289,6 +340,10 @@ def site_steps(slots: dict[Site, int], blocks: list[Block]) -> list[ReadStep]:
             if site.layer == layer:
                 block_slots[site.component] = (slot,)
         steps += block_steps(block, block_slots, is_first=layer == 0, is_checked=is_checked)
+        # What the next block takes may be read already, and is then not read within it.
+        is_read = is_checked or layer + 1 in layers_before
+        block_readers = LinkReaders.any if is_read else readers
+        steps += link_steps(layer, block_slots.get("resid_post", ()), anatomy, block_readers)
     return steps
 
 

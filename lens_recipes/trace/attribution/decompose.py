@@ -51,6 +51,7 @@ class AttributionPlan(NamedTuple):
         head_operations: What the model does between its last block and its logits.
         has_mean: Whether the mean over the vocabulary is asked for beside the ids.
         max_bytes: Bound on what is held at once besides.
+        links: The layers whose stream is compared with what the model goes on with.
     """
 
     steps: list[ReadStep]
@@ -61,6 +62,7 @@ class AttributionPlan(NamedTuple):
     head_operations: list[Operation]
     has_mean: bool
     max_bytes: int
+    links: list[int]
 
     def batch_size(self, batch: LensBatch) -> BatchSize:
         """Return what makes a batch large."""

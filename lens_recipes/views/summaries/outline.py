@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.certificate import layers_in_words
 from lens_recipes.arrays.lens import LensArrays
 
 PROMPTS_SUMMARIZED = 5
@@ -41,6 +42,12 @@ def certificate_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
         yield f"no certificate: {reason}"
     elif not result.certificate.passed:
         yield str(result.certificate)
+    elif result.certificate.changed_layers:
+        layers = layers_in_words(result.certificate.changed_layers)
+        yield (
+            f"a hook or an edit changes the stream after {layers}: it is read as the model goes on "
+            "with it"
+        )
 
 
 def sample_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:

@@ -1,0 +1,120 @@
+"""Find where the model goes on with the stream after each block.
+
+What is read as the stream after a block must be what the model goes on with. That is what the next
+block takes, or after the last block the module that comes first on the way to the logits. Between
+the two, a hook, an adapter or an edit may change the stream.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lens_recipes.models.handle import envoy_path
+from lens_recipes.models.structure.parts import StreamLink
+from lens_recipes.models.structure.probe import ForwardRecord, ModuleBegins, ModuleEnds
+from lens_recipes.trace.operations import ModuleCall, Operation
+
+
+def find_links(
+    module: nn.Module, record: ForwardRecord, blocks: list[nn.Module], tail: list[Operation]
+) -> list[StreamLink | None]:
+    """Return where the stream after each block can be read as the model goes on with it.
+
+    Args:
+        module: The model.
+        record: Of one run.
+        blocks: Its blocks.
+        tail: What it does between the last block and the logits.
+
+    Returns:
+        `[layer]`; None where no module takes that stream in a way that can be read.
+    """
+    paths = {child: path for path, child in module.named_modules()}
+    links: list[StreamLink | None] = []
+    for layer, block in enumerate(blocks):
+        if layer + 1 < len(blocks):
+            links.append(_link_to_block(record, paths, block, blocks[layer + 1]))
+        else:
+            links.append(_link_to_tail(module, record, block, tail))
+    return links
+
+
+def _link_to_block(
+    record: ForwardRecord, paths: dict[nn.Module, str], block: nn.Module, following: nn.Module
+) -> StreamLink | None:
+    """Return how the block that follows takes the stream."""
+    stream = record.inputs[following]
+    factor = stream_factor(record.outputs[block], stream)
+    if factor is None:
+        return None
+    lone_reader = _lone_reader(record, following, stream)
+    lone_path = None if lone_reader is None else envoy_path(paths[lone_reader])
+    if following in record.first_inputs:
+        return StreamLink(envoy_path(paths[following]), lone_path, factor)
+    if lone_path is None:
+        return None
+    return StreamLink(lone_path, lone_path, factor)
+
+
+def _link_to_tail(
+    module: nn.Module, record: ForwardRecord, last_block: nn.Module, tail: list[Operation]
+) -> StreamLink | None:
+    """Return how the first module on the way to the logits takes the stream.
+
+    None where that cannot be read: the unembedding may be given the last positions only, a norm may
+    run several times in a model, and a hook before it is run again when the lens calls it.
+    """
+    first, *others = [operation.path for operation in tail if isinstance(operation, ModuleCall)]
+    if not others:
+        return None
+    reader = module.get_submodule(first)
+    factor = stream_factor(record.outputs[last_block], record.inputs[reader])
+    takes_it_once = reader in record.first_inputs and record.calls.count(reader) == 1
+    if factor is None or not takes_it_once or reader._forward_pre_hooks:
+        return None
+    return StreamLink(envoy_path(first), envoy_path(first), factor)
+
+
+def _lone_reader(
+    record: ForwardRecord, block: nn.Module, stream: Tensor | None
+) -> nn.Module | None:
+    """Return the module in a block that takes the block's stream, and nothing else, before others.
+
+    To read what it takes costs a server nothing but the stream: a block is given masks, position
+    encodings and a cache as well.
+    """
+    events = iter(record.events)
+    for event in events:
+        if isinstance(event, ModuleBegins) and event.module is block:
+            break
+    for event in events:
+        if isinstance(event, ModuleEnds):
+            return None
+        if isinstance(event, ModuleBegins):
+            reader = event.module
+            takes_it = record.inputs[reader] is stream and reader in record.lone_inputs
+            return reader if takes_it and record.calls.count(reader) == 1 else None
+    return None
+
+
+def stream_factor(given: Tensor, taken: Tensor | None) -> float | None:
+    """Return by which number a block's output is multiplied before the next block takes it.
+
+    RWKV halves its stream. None where the two differ by more than a factor; where there are no
+    numbers, it is known only of one and the same tensor.
+    """
+    if taken is None or taken.shape != given.shape:
+        return None
+    if taken is given:
+        return 1.0
+    if taken.device.type == "meta":
+        return None
+    given = given.double()
+    taken = taken.to(given.device).double()
+    if (taken == given).all():
+        return 1.0
+    factor = (given * taken).sum() / (given * given).sum()
+    difference = (taken - factor * given).abs().max()
+    if difference > 1e-5 * taken.abs().max():
+        return None
+    return float(factor)
