@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import importlib.util
 import re
 import runpy
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import loopback
 import nnsight
@@ -18,6 +21,7 @@ import torch
 import typer.main
 import yaml
 from loopback import SMOLLM2, Loopback
+from packaging.version import Version
 from transformers import AutoTokenizer
 
 import lens_recipes as lr
@@ -112,6 +116,46 @@ def test_an_old_idiom_raises_what_the_page_says(heading, code, llama, tmp_path, 
 def test_an_old_idiom_warns_as_the_page_says(heading, code, llama, tmp_path):
     with pytest.warns(Warning, match=re.escape(heading)):
         run_old(code, llama, tmp_path)
+
+
+def test_a_folder_needs_its_tokenizer_named(folder):
+    with pytest.raises(Exception, match="Impossible to guess which tokenizer to use"):
+        nnsight.TransformersModel(str(folder), task="text-generation")
+    assert lr.load(str(folder), remote=True).tokenizer is not None  # as the page says
+
+
+@pytest.mark.parametrize(
+    ("package", "module"), [("anyio", "anyio._backends._asyncio"), ("beartype", "beartype")]
+)
+def test_what_is_imported_after_nnsight_raises_what_the_page_says(package, module):
+    if package == "anyio" and Version(importlib.metadata.version("anyio")) < Version("4.15"):
+        pytest.skip("this anyio takes no offence")
+    with mock.patch.dict(sys.modules):
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]
+        with pytest.raises(TypeError) as error:
+            importlib.import_module(module)
+    assert f"### {error.value}\n" in read("references/nnsight-0.8.md")
+
+
+RIGHT_ORDER = """
+import anyio._backends._asyncio, beartype
+import nnsight
+import asyncio, httpx
+async def ask():
+    async with httpx.AsyncClient() as client:
+        try: await client.get("http://127.0.0.1:1")
+        except httpx.ConnectError: print("asked")
+asyncio.run(ask())
+beartype.beartype(lambda: None)
+"""
+
+
+def test_what_is_imported_before_nnsight_works_as_the_page_says():
+    done = subprocess.run(
+        [sys.executable, "-c", RIGHT_ORDER], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "asked\n"
 
 
 # Examples that need a server are run by tests/ndif.

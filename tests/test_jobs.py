@@ -411,6 +411,11 @@ MISMATCH = (
             "sends this part again",
         ),
         ("Request cancelled by operator.", "went away", "sends this part again"),
+        (
+            f"{TRACE}Exception: Impossible to guess which tokenizer to use. Please provide a path.",
+            "cannot build its model apart from the weights",
+            "transformers 5.22",
+        ),
         ("", "the job failed on the server: it says nothing", "doctor --remote"),
     ],
 )

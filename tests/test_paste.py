@@ -27,14 +27,14 @@ from lens_recipes.models import smollm2 as smollm2_wheel
 from lens_recipes.models.checkpoint_kind import is_multimodal
 from lens_recipes.recipes.paste.expressions import layers_expression, module_expression
 from lens_recipes.recipes.paste.loading import GGUF_OF_SMOLLM2, HUB_ID_OF_SMOLLM2
-from lens_recipes.recipes.paste.names import RECIPES
+from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.norm import Norm, identify_norm
 
 pytest_plugins = ["loopback"]
 
 # Softcap and post-norms; the residual inside the modules, and a layer norm with a bias.
 FAMILIES = ("gemma2", "bloom")
-LOCAL = [recipe for recipe in RECIPES if recipe != "remote"]
+LOCAL = [recipe for recipe in SCRIPTS if recipe != "remote"]
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
 def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
     pasted.refuse_bad_form(
-        f"tiny/{FAMILIES[not remote]}", RECIPES if remote else LOCAL, tmp_path, remote
+        f"tiny/{FAMILIES[not remote]}", SCRIPTS if remote else LOCAL, tmp_path, remote
     )
 
 

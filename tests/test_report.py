@@ -153,6 +153,28 @@ def test_the_table_has_the_numbers_of_the_arrays(result, opened, prompt):
                 np.testing.assert_allclose(table[-1], expected[last], rtol=2e-3, atol=2e-4)
 
 
+def test_the_page_knows_every_metric_of_tokens(result, opened):
+    page = opened(result)
+    of_one = [name for name, kind in METRICS.items() if kind.about in ("top", "token")]
+    assert page.evaluate("Object.keys(ofToken)") == of_one
+    assert [name for name, kind in METRICS.items() if kind.about == "pair"] == ["logit_diff"]
+
+
+def test_a_new_metric_of_a_whole_cell_is_on_the_page(result, opened, monkeypatch):
+    """One more entry of the table is all that it takes."""
+    margin = dataclasses.replace(
+        METRICS["entropy"],
+        name="margin",
+        title="margin",
+        source=lambda result: result.top_logprobs[..., 0] - result.top_logprobs[..., 1],
+    )
+    monkeypatch.setitem(METRICS, "margin", margin)
+    page = opened(result, fragment="#metric=margin&component=attn_out&prompt=1")
+    sites = [s for s, site in enumerate(result.sites) if site.component == "attn_out"]
+    expected = metric_values(result[1], "margin")[0][sites]
+    np.testing.assert_allclose(numbers(page)[1][:-1], expected, rtol=2e-3, atol=2e-4)
+
+
 def test_a_click_pins_a_token_and_draws_it_through_the_layers(result, opened):
     page, one = opened(result), result[0]
     along = [s for s, site in enumerate(one.sites) if site.component == "resid_post"]

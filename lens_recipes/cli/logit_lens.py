@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lens_recipes.arrays.metrics import METRICS
 from lens_recipes.cli.options import (
     EXIT_STATUS,
     Components,
@@ -33,15 +34,11 @@ from lens_recipes.cli.outputs import (
     write_outputs,
 )
 
-
-class Metric(StrEnum):
-    """What the colours of the heatmap show."""
-
-    prob = "prob"
-    rank = "rank"
-    entropy = "entropy"
-    kl = "kl"
-    logit = "logit"
+# What the colours of the heatmap show.
+Metric = StrEnum(  # type: ignore[misc]
+    "Metric", {name: name for name, metric in METRICS.items() if metric.in_shell}
+)
+PROBABILITY = Metric("prob")
 
 
 def logit_lens_command(
@@ -58,7 +55,7 @@ def logit_lens_command(
     ] = "all",
     show_top: Annotated[int, typer.Option(min=1, help="Predictions shown per layer.")] = 5,
     html: Annotated[Path | None, typer.Option(help="Write an interactive heatmap here.")] = None,
-    metric: Annotated[Metric, typer.Option(help="What colours the heatmap.")] = Metric.prob,
+    metric: Annotated[Metric, typer.Option(help="What colours the heatmap.")] = PROBABILITY,
     of: Annotated[
         str | None, typer.Option(help='Whose metric: "next", "final" or a target.')
     ] = None,
@@ -115,17 +112,18 @@ def logit_lens_command(
         note_written([page])
 
 
-def check_metric(metric: Metric, of: str | None, targets: list[str]) -> None:
+def check_metric(metric: str, of: str | None, targets: list[str]) -> None:
     """Refuse an `--of` that is nobody's, or that does not go with the metric."""
     if of not in (None, "next", "final", *targets):
         raise typer.BadParameter(
             f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of"
         )
-    if metric in (Metric.rank, Metric.logit) and of is None:
+    about = METRICS[metric].about
+    if about == "token" and of is None:
         raise typer.BadParameter(
             'this metric needs --of: "next", "final", or a --target.', param_hint="--metric"
         )
-    if metric in (Metric.entropy, Metric.kl) and of is not None:
+    if about == "all" and of is not None:
         raise typer.BadParameter(
             "this metric is about all tokens at once: leave --of out.", param_hint="--metric"
         )

@@ -10,9 +10,9 @@ import typer
 
 from lens_recipes.cli.options import EXIT_STATUS, ModelName, parse_indices
 from lens_recipes.cli.outputs import check_writable, note_written
-from lens_recipes.recipes.paste.names import RECIPES
+from lens_recipes.recipes.paste.names import SCRIPTS
 
-Recipe = StrEnum("Recipe", {recipe: recipe for recipe in RECIPES})  # type: ignore[misc]
+Recipe = StrEnum("Recipe", {recipe: recipe for recipe in SCRIPTS})  # type: ignore[misc]
 
 
 def paste_command(
@@ -47,7 +47,7 @@ def paste_command(
         note_written([file])
 
 
-RECIPE_LIST = ", ".join(f"{recipe} ({purpose})" for recipe, purpose in RECIPES.items())
+RECIPE_LIST = ", ".join(f"{recipe} ({purpose})" for recipe, purpose in SCRIPTS.items())
 
 PASTE_EXAMPLES = f"""
 Examples:

@@ -14,11 +14,11 @@ from loopback import KEY, Loopback, hub_at
 from nnsight.modeling import huggingface
 
 import lens_recipes as lr
-from lens_recipes.recipes.paste.names import RECIPES
+from lens_recipes.recipes.paste.names import SCRIPTS
 
 pytest_plugins = ["loopback"]
 
-LOCAL = [recipe for recipe in RECIPES if recipe != "remote"]
+LOCAL = [recipe for recipe in SCRIPTS if recipe != "remote"]
 # Where a script says itself that it must not be used, or there is none.
 PADDING = ("recurrent_gemma", "rwkv", "rwkv_halved")
 NO_SUM = ("bert_lm", "openai_gpt", "opt_350m", "rwkv_halved")

@@ -57,7 +57,7 @@ class Metric:
         across_layers: Whether the numbers of different layers can be compared. (`logit_diff` says
             why logits cannot.)
         number_format: How a number is written in a sentence.
-        in_shell: Whether the command `logit-lens` offers it; a test holds the command to this.
+        in_shell: Whether the command `logit-lens` offers it.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """The one table of the metrics. Every view iterates over it.
 
-A new metric that can be computed from the arrays of a result is one more entry here. A metric that
-must be measured is also computed in `trace/readout/readout.py`, listed in `run/schema.py`, filled
-in by `run/assemble.py`, and held by `arrays/lens.py`; files that were saved before lack its array.
+A new metric that can be computed from the arrays of a result is one more entry here; one that is
+about single tokens is also a line in `views/pages/web/report.js`. A metric that must be measured is
+also computed in `trace/readout/readout.py`, listed in `run/schema.py`, filled in by
+`run/assemble.py`, and held by `arrays/lens.py`; files that were saved before lack its array.
 """
 
 from __future__ import annotations

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 import sys
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from lens_recipes.arrays.text import escape_terminal
-from lens_recipes.cli.doctor import machine, packages
-from lens_recipes.cli.doctor.report import LEVELS, Report
-from lens_recipes.cli.doctor.text import MAX_WIDTH, print_report, text
+from lens_recipes.cli.doctor import local
+from lens_recipes.cli.doctor.report import Report, one_line, print_report
+from lens_recipes.cli.outputs import stdout_console
 from lens_recipes.run.remote.addresses import is_server, shown_address
 
 
@@ -31,68 +28,44 @@ def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Check packages and machine; with --remote, also whether an NDIF server can be used."""
-    if host is not None and not is_server(host):
-        raise typer.BadParameter(no_address(host), param_hint="--host")
     with (
         contextlib.redirect_stdout(sys.stderr),  # libraries may print while they are imported
         Console(stderr=True).status("looking …"),
     ):
-        report = examine(host or remote)
+        report = examine(remote if host is None else host)
     if as_json:
         print(report.as_json())
-    elif sys.stdout.isatty():
-        print_report(report, Console(width=min(Console().width, MAX_WIDTH)))
     else:
-        print(text(report))
+        print_report(report, stdout_console())
     if not report.ok:
         raise typer.Exit(1)
 
 
 def examine(remote: bool | str = False) -> Report:
-    """Look at this machine and, if asked to, at a server.
+    """Look at this machine and, if asked to, at a server: True for NDIF, or its address.
 
-    It is for places where something is broken: each fault is a finding instead of an error, and
-    nothing that can be broken is imported before it is tried.
-
-    Args:
-        remote: False: no network at all. True: the server that remote=True means elsewhere. Or an
-            address.
+    Where something is broken, it is a finding instead of an error.
 
     Raises:
         ValueError: `remote` is no address.
     """
     if isinstance(remote, str) and not is_server(remote):
-        raise ValueError(no_address(remote))
-    needed = {
-        package: packages.version(package) for package in ("lens-recipes", *packages.REQUIRED)
-    }
-    report = Report(
-        packages={"python": platform.python_version(), **needed},
-        optional={package: packages.version(package) for package in packages.OPTIONAL},
-        machine=machine.measure_machine(),
-        key_from="environment" if os.environ.get("NDIF_API_KEY") else None,
-    )
-    packages.check_requirements(report)
-    usable = packages.check_imports(report)
+        shown = one_line(shown_address(remote))
+        example = "one is like https://host or http://127.0.0.1:8001"
+        raise ValueError(f"--host: {shown!r} is no address of a server; {example}.")
+    report = Report()
+    local.check_packages(report)
+    local.check_machine(report)
+    usable = local.check_imports(report)
     if "torch" in usable:
-        machine.check_devices(report)
-    packages.check_known_conflicts(report)
-    packages.check_chrome(report)
-    if "lens_recipes.models.load" in usable:
-        machine.check_smollm2(report)
-    if "lens_recipes.run.remote.server" in usable:
+        local.check_devices(report)
+    if local.LOAD in usable:
+        local.check_smollm2(report)
+    if local.SERVER in usable:
         from lens_recipes.cli.doctor.server import check_remote
 
         check_remote(report, remote)
-    report.findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return report
-
-
-def no_address(host: str) -> str:
-    """Say that `host` is not an address, without what may be secret in it."""
-    shown = escape_terminal(shown_address(host).partition("?")[0])
-    example = "one is like https://host or http://127.0.0.1:8001"
-    return f"{shown!r} is no address of a server: {example}."
 
 
 DOCTOR_EXAMPLES = """

@@ -1,4 +1,4 @@
-"""What `lens-recipes doctor` finds, as plain data: `--json` prints exactly these fields."""
+"""What `lens-recipes doctor` finds: facts in words, then findings, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
-LEVELS = ("error", "warning", "note")
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lens_recipes.arrays.text import escape_terminal
+
+LEVELS = {"error": "bold red", "warning": "yellow", "note": "cyan"}  # the worst first, with a style
 
 
 @dataclass
@@ -24,76 +30,14 @@ class Finding:
 
 
 @dataclass
-class Device:
-    """An accelerator, as torch names it."""
-
-    kind: str
-    name: str
-    memory_bytes: int | None = None
-    free_bytes: int | None = None
-
-
-@dataclass
-class Machine:
-    """The means to compute with; None is what the system does not tell."""
-
-    system: str
-    cores: int
-    threads: int | None = None
-    memory_bytes: int | None = None
-    free_bytes: int | None = None
-    devices: list[Device] = field(default_factory=list)
-
-
-@dataclass
-class Deployed:
-    """A model on a server, all replicas as one; HOT is on a GPU, WARM is in memory and wakes."""
-
-    model: str
-    state: str
-    level: str
-    task: str | None = None
-    revision: str | None = None
-    replicas: int = 1
-
-
-@dataclass
-class Difference:
-    """A package, or "python", in two releases; critical where models depend on it."""
-
-    package: str
-    here: str
-    there: str
-    critical: bool
-
-
-@dataclass
-class ServerReport:
-    """The answers of a server; None is what it did not tell."""
-
-    host: str
-    answer_s: float | None = None
-    key: str | None = None  # "accepted", "unknown" (or none is checked), "refused", "unset"
-    email: str | None = None  # of the owner of the key
-    tags: list[str] = field(default_factory=list)  # what the key allows
-    models: list[Deployed] | None = None
-    cold: int = 0  # models that lie on its disk only
-    versions: dict[str, str] | None = None  # of Python and the critical packages
-    differences: list[Difference] = field(default_factory=list)  # the critical ones first
-
-
-@dataclass
 class Report:
     """All that `examine` finds. The key itself is nowhere in it."""
 
-    packages: dict[str, str | None]  # versions by name; None: missing
-    optional: dict[str, str | None]
-    machine: Machine
-    smollm2: str | None = None  # "ready", "converted" (on first use), "missing"; None: unknown
-    smollm2_folder: str | None = None
-    key_from: str | None = None  # "environment", "nnsight" (its configuration)
-    host: str | None = None  # what remote=True means
-    server: ServerReport | None = None  # if it was asked
+    packages: dict[str, str] = field(default_factory=dict)  # versions
+    machine: dict[str, str] = field(default_factory=dict)
+    remote: dict[str, str] = field(default_factory=dict)  # the key and the server
+    models: dict[str, str] = field(default_factory=dict)  # the states of what the server holds
+    versions: dict[str, str] = field(default_factory=dict)  # here and on the server
     findings: list[Finding] = field(default_factory=list)  # the worst first
 
     @property
@@ -102,10 +46,36 @@ class Report:
         return all(finding.level != "error" for finding in self.findings)
 
     def add(self, level: str, about: str, what: str, todo: str) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(level, about, what, todo))
+        """Add a finding, as text in which nothing acts on a terminal."""
+        self.findings.append(Finding(level, about, one_line(what), todo))
+        self.findings.sort(key=lambda finding: list(LEVELS).index(finding.level))
 
     def as_json(self) -> str:
         """Return the report as one JSON object."""
         header = {"format": "lens-recipes/doctor", "version": 1, "ok": self.ok}
-        return json.dumps(header | dataclasses.asdict(self), ensure_ascii=False, allow_nan=False)
+        return json.dumps(header | dataclasses.asdict(self), ensure_ascii=False)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print facts and findings, and a line that sums them up."""
+    findings = []
+    for finding in report.findings:
+        findings += [(finding.level, finding.what), ("", f"→ {finding.todo}")]
+    facts = [report.packages, report.machine, report.remote, report.models, report.versions]
+    for rows in [*(part.items() for part in facts), findings]:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(min_width=12, overflow="fold")
+        grid.add_column(overflow="fold")
+        for name, value in rows:
+            grid.add_row(Text(name, LEVELS.get(name, "dim")), Text(value))
+        if rows:
+            console.print(grid, "")
+    if report.ok:
+        console.print(Text("Nothing is in the way.", "bold green"))
+    else:
+        console.print(Text("Something is in the way.", "bold red"))
+
+
+def one_line(words: object) -> str:
+    """Return anything as one line in which nothing acts on a terminal."""
+    return " ".join(escape_terminal(str(words)).split())

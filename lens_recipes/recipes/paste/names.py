@@ -1,4 +1,4 @@
-"""Name the recipes that `paste` knows.
+"""Name the scripts that `paste` writes.
 
 This file imports nothing, so that `--help` answers at once.
 """
@@ -6,7 +6,7 @@ This file imports nothing, so that `--help` answers at once.
 from __future__ import annotations
 
 # What each script shows.
-RECIPES = {
+SCRIPTS = {
     "first-lens": "what each layer would predict next",
     "top-k": "the most likely tokens at every position, with entropy",
     "token-track": "ranks and log-probabilities of chosen tokens",

@@ -29,7 +29,7 @@ from lens_recipes.recipes.paste.loading import (
     loading_on_server,
     loading_smollm2,
 )
-from lens_recipes.recipes.paste.names import RECIPES
+from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.source import ModelSource
 from lens_recipes.recipes.paste.writes import BlockWrites
 from lens_recipes.run.provenance import shown_name, versions
@@ -64,8 +64,8 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
     Example:
         >>> print(paste("first-lens", "Qwen/Qwen3-8B"))
     """
-    if recipe not in RECIPES:
-        accepted = ", ".join(map(repr, RECIPES))
+    if recipe not in SCRIPTS:
+        accepted = ", ".join(map(repr, SCRIPTS))
         raise ValueError(f"recipe={recipe!r} is unknown; accepted are {accepted}.")
     if layers is not None and recipe == "attribution":
         raise ValueError("attribution is a sum over all layers: leave layers out.")

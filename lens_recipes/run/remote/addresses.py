@@ -39,5 +39,6 @@ def is_private(url: str) -> bool:
 
 
 def shown_address(host: str) -> str:
-    """Return an address without the part of it that may be a password."""
-    return host.rsplit("@", 1)[-1]
+    """Return an address without the parts of it that may hold a password or a key."""
+    without_password = host.rsplit("@", 1)[-1]
+    return without_password.partition("?")[0]

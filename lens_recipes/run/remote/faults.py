@@ -8,9 +8,19 @@ import httpx
 
 from lens_recipes.errors import RemoteLensError
 
-GOES_ON = "Ask again later: job.result() goes on."
+GOES_ON = "Ask again in a few minutes. Then job.result() goes on."
 
 RUN_AGAIN = "Run it again later."
+
+GET_A_KEY = (
+    "Get one at https://login.ndif.us and set it once: "
+    "python -c 'import nnsight; nnsight.login()', or export NDIF_API_KEY=…"
+)
+
+ABOUT_API = (
+    "Is it the address of an NDIF server's API, with https, and is the server up to date? "
+    "lens-recipes doctor --remote looks."
+)
 
 BUSY = (429, 503)
 
@@ -40,8 +50,9 @@ def unreachable(place: str, reason: str, *, sends_job: bool) -> TransientFault:
     return TransientFault(
         RemoteLensError(
             f"{place} cannot be reached ({reason}).",
-            "Is the address right, and the server up? lens-recipes doctor --remote looks. "
-            + next_step,
+            "Is the address right (NDIF_HOST), the server up and this machine online? Look also at "
+            "HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE, if they are set. "
+            f"lens-recipes doctor --remote looks. {next_step}",
             may_finish=not sends_job,
         )
     )
@@ -86,8 +97,7 @@ def refusal(
         key_state = "the key that is set was not accepted" if has_key else "no key is set"
         return RemoteLensError(
             f"{answer} It wants a valid API key, and {key_state}.",
-            "Set another with NDIF_API_KEY or nnsight.login(), and see "
-            "lens-recipes doctor --remote.",
+            f"{GET_A_KEY}. lens-recipes doctor --remote looks.",
         )
     if status in BUSY or (status >= 500 and not sends_job):
         state = "It has no room for requests now." if status in BUSY else "It is in trouble."
@@ -102,7 +112,7 @@ def refusal(
         )
     if status >= 500:  # the job was sent, and may have been accepted
         return RemoteLensError(answer, "It is not sent a second time by itself.", may_finish=True)
-    return RemoteLensError(answer, "See what lens-recipes doctor --remote says of this server.")
+    return RemoteLensError(answer, ABOUT_API)
 
 
 def refusal_detail(response: httpx.Response) -> str:
@@ -147,8 +157,7 @@ def _retry_after(response: httpx.Response) -> float:
 def strange_answer(host: str) -> RemoteLensError:
     """Return the error of an answer that does not read as one of NDIF's."""
     return RemoteLensError(
-        f"{host} answered with something that NDIF servers do not say.",
-        "Is it the address of an NDIF server's API? lens-recipes doctor --remote looks.",
+        f"{host} answered with something that NDIF servers do not say.", ABOUT_API
     )
 
 
@@ -170,8 +179,7 @@ def answer_for_another_job(host: str) -> RemoteLensError:
 def result_nowhere(host: str) -> RemoteLensError:
     """Return the error of a finished job whose result has no address."""
     return RemoteLensError(
-        f"{host} says that the job is done, but not where its result is.",
-        "Is it the address of an NDIF server's API? lens-recipes doctor --remote looks.",
+        f"{host} says that the job is done, but not where its result is.", ABOUT_API
     )
 
 
@@ -205,8 +213,4 @@ def key_in_the_clear(host: str) -> RemoteLensError:
 
 def key_missing(host: str) -> RemoteLensError:
     """Return the error of a server that is useless without a key."""
-    return RemoteLensError(
-        f"{host} needs an API key, and none is set.",
-        "Get one at https://login.ndif.us and set it once: "
-        "python -c 'import nnsight; nnsight.login()', or export NDIF_API_KEY=…",
-    )
+    return RemoteLensError(f"{host} needs an API key, and none is set.", GET_A_KEY)

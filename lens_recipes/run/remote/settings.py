@@ -68,12 +68,13 @@ def address(remote: bool | str) -> str:
         RemoteLensError: it is no address of a server.
     """
     host = str(remote)
+    remedy = (
+        'Pass remote=True for NDIF, an address like "https://host" or "http://127.0.0.1:8001", '
+        'or "local".'
+    )
     if remote is True:
         host = os.environ.get("NDIF_HOST") or CONFIG.API.HOST
+        remedy = "Set NDIF_HOST to one like https://host or http://127.0.0.1:8001, or unset it."
     if not is_server(host):
-        raise RemoteLensError(
-            f"{shown_address(host)!r} is no address of a server.",
-            'Pass remote=True for NDIF, an address like "https://host" or "http://127.0.0.1:8001", '
-            'or "local".',
-        )
+        raise RemoteLensError(f"{shown_address(host)!r} is no address of a server.", remedy)
     return host.rstrip("/")

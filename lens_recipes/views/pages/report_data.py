@@ -14,7 +14,7 @@ from lens_recipes.arrays.lens import AXES, LensArrays
 from lens_recipes.arrays.metrics import (
     METRICS,
     fixed_range,
-    measured_metrics,
+    metric_values,
     output_site,
     vocab_size,
 )
@@ -44,10 +44,10 @@ TOKEN_WIDTH = 40  # characters
 
 PROMPT_WIDTH = 80  # characters
 
-# The arrays of a result that are on the page as they are.
+# The arrays of a result that are on the page as they are. From them the script computes the metrics
+# of a token, which would take an array for each token.
 ARRAYS = (
     "top_logprobs",
-    *(metric.array for metric in measured_metrics()),
     "logsumexp",
     "next_logprobs",
     "next_ranks",
@@ -117,7 +117,8 @@ def add_tracked_tokens(data: PageData, result: LensArrays, prompts: list[int], r
 def token_bytes(result: LensArrays) -> int:
     """Return the most bytes that one token needs at all sites in base64, without tracked tokens."""
     top_k, n_targets = result.top_ids.shape[-1], result.target_ids.shape[-1]
-    numbers = len(result.sites) * (8 * top_k + 8 * n_targets + 28)
+    n_arrays = 5 + len(cell_metrics(result))  # [site, token], of 4 bytes each
+    numbers = len(result.sites) * (8 * top_k + 8 * n_targets + 4 * n_arrays)
     return math.ceil(numbers * 4 / 3)
 
 
@@ -184,6 +185,12 @@ def page_metrics(result: LensArrays) -> dict[str, PageMetric]:
     return page
 
 
+def cell_metrics(result: LensArrays) -> list[str]:
+    """Return the metrics that need no token: each cell has one number of them."""
+    about_cells = [metric for metric in METRICS.values() if metric.about in ("all", "next")]
+    return [metric.name for metric in about_cells if metric.fits(result)]
+
+
 def page_arrays(
     result: LensArrays, prompts: list[int], page_ids: list[int]
 ) -> dict[str, PackedArray]:
@@ -193,6 +200,9 @@ def page_arrays(
     for array_name in ARRAYS:
         token_axis = AXES[array_name].index("token")
         arrays[array_name] = pack(getattr(result, array_name).take(tokens, token_axis))
+    for metric_name in cell_metrics(result):
+        values, _ = metric_values(result, metric_name)
+        arrays[metric_name] = pack(values[:, tokens])
     arrays["top"] = pack(indices_of(result.top_ids[:, tokens], page_ids))
     arrays["final"] = pack(indices_of(result.final_ids[tokens], page_ids))
     return arrays

@@ -51,6 +51,13 @@ KNOWN_FAILURES = (
         todo="Load the same revision as the server; lens-recipes doctor --remote compares the "
         "versions of transformers.",
     ),
+    # nnsight 0.8.1 with transformers 5.23 or newer, for a key that is not trusted.
+    KnownFailure(
+        in_trace=True,
+        phrases=("impossible to guess which tokenizer",),
+        happened="the server cannot build its model apart from the weights: {line}",
+        todo="Ask those who run it for transformers 5.22, or to trust your key.",
+    ),
     KnownFailure(
         in_trace=False,
         phrases=("submitting request to model deployment", "evicted", "preempted", "cancelled"),

@@ -35,26 +35,30 @@ const named = {
 const target = (j) => (s, t) => [at("target_logprobs", s, t, j), at("target_ranks", s, t, j)];
 const follow = (of) => named[of] ?? target(Number(of));
 
+// What a metric of one token is, by its log p, its rank and the log Σ exp of all logits. Each in Python's table that
+// is about tokens is here; what is about a whole cell has an array of its own.
+const ofToken = {
+  prob: (logprob) => Math.exp(logprob),
+  logprob: (logprob) => logprob,
+  rank: (logprob, rank) => (rank < 0 ? NaN : rank),
+  logit: (logprob, rank, logsumexp) => logprob + logsumexp,
+};
+
 function value(metric, of, s, t) {
-  if (metric === "entropy" || metric === "kl") return at(metric === "kl" ? "kl_to_final" : metric, s, t);
-  if (metric === "loss") return -at("next_logprobs", s, t);
-  if (metric === "logit_diff") {
+  const { about } = data.metrics[metric];
+  if (about === "all" || about === "next") return at(metric, s, t);
+  if (about === "pair") {
     const [a, b] = of.split("-").map(Number);
     return at("target_logprobs", s, t, a) - at("target_logprobs", s, t, b);
   }
   const [logprob, rank] = follow(of)(s, t);
-  if (metric === "rank") return rank < 0 ? NaN : rank;
-  if (metric === "logit") return logprob + at("logsumexp", s, t);
-  if (metric === "logprob") return logprob;
-  return metric === "prob" ? Math.exp(logprob) : NaN; // a metric that this page cannot compute
+  return ofToken[metric](logprob, rank, at("logsumexp", s, t));
 }
 
 // The row above all layers: measured for the model's answer, else the last layer's, where that is the output.
 function outputValue(metric, of, t) {
-  if ((metric === "prob" || metric === "logprob") && (of === "top" || of === "final")) {
-    const logprob = at("model_logprobs", t);
-    return metric === "prob" ? Math.exp(logprob) : logprob;
-  }
+  if (data.metrics[metric].about === "top" && (of === "top" || of === "final"))
+    return ofToken[metric](at("model_logprobs", t));
   return data.output_site < 0 ? NaN : value(metric, of, data.output_site, t);
 }
 
