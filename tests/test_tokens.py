@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
-from lens_recipes.models.vocabulary import _BYTES, token_text, token_texts
+from lens_recipes.models.spelling import CHAR_OF_BYTE
+from lens_recipes.models.vocabulary import token_text, token_texts
 from lens_recipes.run import batches
 from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.selection import check_ids, pick_indices, target_ids
@@ -338,15 +339,14 @@ def test_byte_level_tokens_are_shown_as_their_text(tokenizer):
 
 
 def test_whole_characters_in_a_byte_level_token_are_shown_beside_broken_ones():
-    byte = {b: c for c, b in _BYTES.items()}
     written = {
         "😀": "😀",
         "é!": "é!",
         " 日本": " 日本",
         "日本": "日本",
     }
-    tokens = ["".join(byte[b] for b in text.encode()) for text in written]
-    broken = ["".join(byte[b] for b in raw) for raw in (b" \xf0\x9f", b"a\xffb", b"\x80")]
+    tokens = ["".join(CHAR_OF_BYTE[b] for b in text.encode()) for text in written]
+    broken = ["".join(CHAR_OF_BYTE[b] for b in raw) for raw in (b" \xf0\x9f", b"a\xffb", b"\x80")]
     vocabulary = {t: i for i, t in enumerate([*tokens, *broken, "Ġ"])}
     core = Tokenizer(models.BPE(vocabulary, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -382,7 +382,7 @@ def test_sentencepiece_tokens_are_shown_as_their_text(sentencepiece):
         "Paris": "Paris",
         "é": "é",
         "<0x0A>": "\n",
-        "<0x20>": " ",
+        "<0x20>": "⟨20⟩",  # " " is the token "▁"
         "<0x41>": "A",
         "<0xF0>": "⟨F0⟩",
         "<0x9F>": "⟨9F⟩",
