@@ -15,6 +15,7 @@ from lens_recipes.arrays.text import escape_terminal
 from lens_recipes.cli.doctor import machine, packages
 from lens_recipes.cli.doctor.report import LEVELS, Report
 from lens_recipes.cli.doctor.text import MAX_WIDTH, print_report, text
+from lens_recipes.cli.outputs import write_for_programs
 from lens_recipes.run.remote.addresses import is_server, shown_address
 
 
@@ -39,7 +40,7 @@ def doctor_command(
     ):
         report = examine(host or remote)
     if as_json:
-        print(report.as_json())
+        write_for_programs(report.as_json() + "\n")
     elif sys.stdout.isatty():
         print_report(report, Console(width=min(Console().width, MAX_WIDTH)))
     else:
