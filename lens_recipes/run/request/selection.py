@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lens_recipes.models.vocabulary import token_id, token_text
-from lens_recipes.run.request.prompts import is_token_id, shortened, text_ids
+from lens_recipes.run.request.prompts import is_sequence, is_token_id, shortened, text_ids
 
 Positions = int | slice | Sequence[int] | None
 MAX_TRACKED = 32  # tokens of a position that track="top1" follows at most
@@ -19,6 +19,16 @@ def as_list(argument: Any) -> Any:
     """Return an iterable that can be read once as a list, and everything else as it is."""
     can_be_read_once = isinstance(argument, Iterable) and not hasattr(argument, "__len__")
     return list(argument) if can_be_read_once else argument
+
+
+def as_argument(value: Any) -> Any:
+    """Return an argument of a recipe as plain Python: a number of numpy or torch as Python's.
+
+    An iterable that can be read once becomes a list.
+    """
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:
+        return value.item()
+    return as_list(value)
 
 
 def next_ids(ids: list[int]) -> list[int]:
@@ -130,6 +140,8 @@ def pick_positions(positions: Any, token_ids: list[list[int]]) -> list[list[int]
         ValueError: as `pick_indices`, or not one entry per prompt.
     """
     selections = [positions] * len(token_ids)
+    if isinstance(positions, np.ndarray | torch.Tensor):
+        positions = list(positions) if positions.ndim else positions
     if isinstance(positions, list | tuple) and any(map(is_selection, positions)):
         if len(positions) != len(token_ids):
             raise ValueError(
@@ -144,7 +156,7 @@ def pick_positions(positions: Any, token_ids: list[list[int]]) -> list[list[int]
 
 def is_selection(item: Any) -> bool:
     """Tell whether an entry of `positions` is the selection of one prompt, and not an index."""
-    return item is None or isinstance(item, list | tuple | slice)
+    return item is None or isinstance(item, slice) or (is_sequence(item) and not is_token_id(item))
 
 
 # -- targets -----------------------------------------------------------
@@ -199,7 +211,9 @@ def target_items(targets: Any) -> list[Any]:
 
 def is_target_list(item: Any) -> bool:
     """Tell whether an entry of `targets` is the list of one prompt."""
-    return isinstance(item, list | tuple | np.ndarray | torch.Tensor) and not is_token_id(item)
+    if isinstance(item, np.ndarray | torch.Tensor):
+        return item.ndim > 0
+    return isinstance(item, list | tuple)
 
 
 def target_id(target: Any, tokenizer: Any | None, vocab_size: int) -> int:
