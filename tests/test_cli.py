@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -15,6 +17,8 @@ import pytest
 import tiny
 
 import lens_recipes as lr
+from lens_recipes.cli.app import main
+from lens_recipes.cli.outputs import write_for_programs
 from lens_recipes.models.load import load
 
 
@@ -427,3 +431,70 @@ def test_a_report_is_written_beside_the_rest(cli, llama, tmp_path):
         assert f"where {'--report' if clash == '--json' else '--html'} goes, too" in err.replace(
             "\n", " "
         )
+
+
+# -- a console that is not UTF-8 ---------------------------------------
+
+FOREIGN = "Le café, 日本 😀"
+
+
+@pytest.fixture(scope="module")
+def foreign_file(llama, tmp_path_factory):
+    path = tmp_path_factory.mktemp("foreign") / "a.json"
+    lr.logit_lens(llama, FOREIGN, positions=-1).save(path)
+    return str(path)
+
+
+def bytes_on_stdout(monkeypatch, model, arguments, encoding):
+    """What a command writes to a stdout of an encoding."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(lr, "load", lambda *args, **kwargs: model)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, newline=""))
+    monkeypatch.setattr(sys, "argv", ["lens-recipes", *arguments])
+    with contextlib.suppress(SystemExit):
+        main()
+    sys.stdout.flush()
+    return raw.getvalue()
+
+
+MACHINE_OUTPUTS = {
+    "logit-lens": ["logit-lens", FOREIGN, "--positions", "-1", "--json", "-"],
+    "attribute": ["attribute", FOREIGN, "--target", " the", "--json", "-"],
+    "generate": ["generate", FOREIGN, "--greedy", "--max-new-tokens", "2", "--json", "-"],
+    "show tsv": ["show", "FILE", "--format", "tsv"],
+    "show markdown": ["show", "FILE", "--format", "markdown"],
+    "show summary": ["show", "FILE", "--summary"],
+    "paste": ["paste", "first-lens", "--model", "FOLDER"],
+}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-16-le"])
+@pytest.mark.parametrize("name", MACHINE_OUTPUTS)
+def test_what_a_program_reads_is_utf8_whatever_the_console(
+    monkeypatch, llama, foreign_file, folder, name, encoding
+):
+    """No character of it is replaced."""
+    places = {"FILE": foreign_file, "FOLDER": str(folder)}
+    arguments = [places.get(argument, argument) for argument in MACHINE_OUTPUTS[name]]
+    written = bytes_on_stdout(monkeypatch, llama, arguments, encoding).decode("utf-8")
+    if name in ("logit-lens", "attribute", "generate"):
+        result = json.loads(written)
+        assert FOREIGN in result["prompts"][0]
+    elif name == "paste":
+        assert written == bytes_on_stdout(monkeypatch, llama, arguments, "utf-8").decode("utf-8")
+    else:
+        assert written == bytes_on_stdout(monkeypatch, llama, arguments, "utf-8").decode("utf-8")
+        assert "日本" in written or "⟨" in written
+
+
+def test_what_a_person_reads_has_question_marks_where_the_console_lacks_a_character(
+    monkeypatch, llama, foreign_file
+):
+    text = bytes_on_stdout(monkeypatch, llama, ["show", foreign_file], "cp1252").decode("cp1252")
+    assert "?" in text
+    assert "certified" in text
+
+
+def test_a_text_without_a_meaning_in_utf8_is_no_traceback(capsys):
+    write_for_programs("half of a pair: \ud83d")
+    assert json.dumps(capsys.readouterr().out)

@@ -512,3 +512,25 @@ def test_a_plain_nnsight_model_that_has_a_tokenizer_is_run_directly(llama):
     model = nnsight.NNsight(llama._module)
     model.tokenizer = llama.tokenizer
     assert_same(lr.logit_lens(model, "one prompt"), lr.logit_lens(llama, "one prompt"))
+
+
+NUMBERS = [np.int64, np.uint8, np.array, torch.tensor]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.__name__)
+def test_numbers_of_numpy_and_torch_are_numbers(llama, number):
+    """In every argument, and as plain numbers in what a result says of itself."""
+    asked = {"top_k": 3, "track": 2, "layers": 1, "positions": 0, "max_bytes": 100}
+    expected = lr.logit_lens(llama, [7, 8], **asked)
+    result = lr.logit_lens(llama, [7, 8], **{name: number(asked[name]) for name in asked})
+    np.testing.assert_array_equal(result.top_ids, expected.top_ids)
+    np.testing.assert_array_equal(result.tracked_ids, expected.tracked_ids)
+    for recorded in (result.provenance, expected.provenance):
+        recorded.pop("seconds", None)
+    assert repr(result.provenance["arguments"]) == repr(expected.provenance["arguments"])
+    part = lr.logit_lens(llama, [7, 8], components="head_out", heads=[(number(1), number(2))])
+    assert [(site.layer, site.head) for site in part.sites] == [(1, 2)]
+    written = lr.generate_lens(llama, [7, 8], max_new_tokens=number(2), top_k=number(3))
+    assert written.tokens.generated.sum() == 2
+    shown = [lr.table(expected, stride=stride, format="tsv") for stride in (2, number(2))]
+    assert shown[0] == shown[1]

@@ -13,10 +13,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
-from lens_recipes.models.vocabulary import _BYTES, token_text, token_texts
+from lens_recipes.models.spelling import CHAR_OF_BYTE
+from lens_recipes.models.vocabulary import token_text, token_texts
 from lens_recipes.run import batches
 from lens_recipes.run.request.prompts import encode
-from lens_recipes.run.request.selection import check_ids, pick_indices, target_ids
+from lens_recipes.run.request.selection import (
+    check_ids,
+    pick_indices,
+    pick_positions,
+    target_ids,
+)
 
 FRANCE, FOX = "The capital of France", "The quick brown fox jumps over"
 often = settings(deadline=None, derandomize=True, max_examples=50)
@@ -64,8 +70,19 @@ def test_strings_are_encoded_one_by_one(tokenizer):
     assert encode(FRANCE, tokenizer) == ids[:1]
     assert encode([FRANCE, FOX], tokenizer) == ids
     assert encode((FRANCE, FOX), tokenizer) == ids
-    assert encode(np.array([FRANCE, FOX]).tolist(), tokenizer) == ids
+    assert encode([np.str_(FRANCE), FOX], tokenizer) == ids
     assert encode([FRANCE], tokenizer) == ids[:1]
+
+
+@pytest.mark.parametrize("dtype", [None, object], ids=str)
+def test_an_array_of_strings_is_several_prompts(tokenizer, dtype):
+    """Or of lists of ids; and without dimensions it is one."""
+    expected = encode([FRANCE, FOX], tokenizer)
+    assert encode(np.array([FRANCE, FOX], dtype=dtype), tokenizer) == expected
+    assert encode(np.array(FRANCE, dtype=dtype), tokenizer) == expected[:1]
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = expected
+    assert encode(ragged, tokenizer) == expected
 
 
 def test_a_generator_of_prompts_is_read_once(tokenizer):
@@ -143,6 +160,23 @@ def test_a_chat_has_the_bos_of_its_template_and_no_second_one(with_bos, tokenize
     for either in (with_bos, tokenizer):
         assert encode(chat, either) == [expected]
         assert encode(tuple(chat), either) == [expected]
+
+
+def test_a_turn_that_calls_a_tool_needs_no_content():
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }}:"
+        "{% if message['tool_calls'] %}{{ message['tool_calls'][0]['function']['name'] }}"
+        "{% else %}{{ message['content'] }}{% endif %};{% endfor %}"
+    )
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+    chat = [
+        {"role": "user", "content": "One"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "name": "weather", "content": "two"},
+    ]
+    expected = tokenizer("user:One;assistant:weather;tool:two;").input_ids
+    assert encode(chat, tokenizer) == encode([chat], tokenizer) == [expected]
 
 
 def test_several_chats_are_several_prompts(with_bos):
@@ -229,6 +263,33 @@ def test_a_list_picks_what_python_picks_once_each_and_in_its_order(case):
     expected = list(dict.fromkeys(list(range(length))[i] for i in what))
     for form in (what, tuple(what), np.array(what), torch.tensor(what), iter(what)):
         assert pick_indices(form, length, "layers", "here") == expected
+
+
+def test_positions_are_one_selection_for_all_prompts_or_one_for_each():
+    prompts = [[7, 8, 9], [7, 8, 9, 10]]
+    for positions, expected in [
+        ([0, -1], [[0, 2], [0, 3]]),
+        (np.array([0, -1]), [[0, 2], [0, 3]]),
+        (torch.tensor(1), [[1], [1]]),
+        ([np.array([0, 1]), np.array([3])], [[0, 1], [3]]),
+        ([torch.tensor([0, 1]), torch.tensor([3])], [[0, 1], [3]]),
+        ([range(2), (3,)], [[0, 1], [3]]),
+        (([0], slice(1, 3)), [[0], [1, 2]]),
+        (np.array([[0, 1], [2, 3]]), [[0, 1], [2, 3]]),
+        (torch.tensor([[0, 1], [2, 3]]), [[0, 1], [2, 3]]),
+    ]:
+        assert pick_positions(positions, prompts) == expected, positions
+
+
+@pytest.mark.parametrize("truths", [[True], np.array([True]), torch.tensor([True])], ids=repr)
+def test_truth_values_are_no_indices_and_no_ids(truths):
+    """A mask would be read as the positions 0 and 1."""
+    with pytest.raises(ValueError, match="list of ints"):
+        pick_indices(truths, 3, "positions", "here")
+    with pytest.raises(ValueError, match="token ids"):
+        encode(truths, None)
+    with pytest.raises(ValueError, match="token id"):
+        target_ids(truths, 1, None, 300)
 
 
 def test_none_picks_all():
@@ -338,15 +399,14 @@ def test_byte_level_tokens_are_shown_as_their_text(tokenizer):
 
 
 def test_whole_characters_in_a_byte_level_token_are_shown_beside_broken_ones():
-    byte = {b: c for c, b in _BYTES.items()}
     written = {
         "😀": "😀",
         "é!": "é!",
         " 日本": " 日本",
         "日本": "日本",
     }
-    tokens = ["".join(byte[b] for b in text.encode()) for text in written]
-    broken = ["".join(byte[b] for b in raw) for raw in (b" \xf0\x9f", b"a\xffb", b"\x80")]
+    tokens = ["".join(CHAR_OF_BYTE[b] for b in text.encode()) for text in written]
+    broken = ["".join(CHAR_OF_BYTE[b] for b in raw) for raw in (b" \xf0\x9f", b"a\xffb", b"\x80")]
     vocabulary = {t: i for i, t in enumerate([*tokens, *broken, "Ġ"])}
     core = Tokenizer(models.BPE(vocabulary, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -382,7 +442,7 @@ def test_sentencepiece_tokens_are_shown_as_their_text(sentencepiece):
         "Paris": "Paris",
         "é": "é",
         "<0x0A>": "\n",
-        "<0x20>": " ",
+        "<0x20>": "⟨20⟩",  # " " is the token "▁"
         "<0x41>": "A",
         "<0xF0>": "⟨F0⟩",
         "<0x9F>": "⟨9F⟩",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -235,11 +236,22 @@ def thinned_sites(
     if stride is None:
         n_rows = len(layers) if layers_only else len(rows)
         stride = 1 if named else math.ceil(n_rows / MAX_ROWS)
-    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+    step = whole_number(stride)
+    if step is None or step < 1:
         raise ValueError(f"stride={stride!r} must be a whole number from 1.")
     layers_from_last = layers[::-1]
-    shown_layers = set(layers_from_last[::stride])
+    shown_layers = set(layers_from_last[::step])
     return [row for row in rows if sites[row].layer in shown_layers]
+
+
+def whole_number(value: Any) -> int | None:
+    """Return a whole number, also one of numpy or torch, as Python's; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def token_index(n_tokens: int, number: int, argument: str) -> int:

@@ -92,6 +92,17 @@ def stdout_console(width: int | None = None) -> Console:
     return Console(width=width)
 
 
+def write_for_programs(text: str) -> None:
+    """Write to stdout what a program reads: in UTF-8 whatever the console, and nothing replaced."""
+    raw = getattr(sys.stdout, "buffer", None)
+    if raw is None:  # no file at all, as in a notebook
+        print(text, end="")
+        return
+    sys.stdout.flush()
+    raw.write(text.encode("utf-8", "backslashreplace"))
+    raw.flush()
+
+
 def write_outputs(
     result: Any,
     figure: Any,
@@ -126,7 +137,7 @@ def write_json(result: Any, json_path: str | None) -> None:
     from lens_recipes.views.files import as_json
 
     if json_path == STDOUT:
-        print(as_json(result))
+        write_for_programs(as_json(result) + "\n")
     elif json_path is not None:
         result.save(json_path)
 

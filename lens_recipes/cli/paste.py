@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lens_recipes.cli.options import EXIT_STATUS, ModelName, parse_indices
-from lens_recipes.cli.outputs import check_writable, note_written
+from lens_recipes.cli.outputs import check_writable, note_written, write_for_programs
 from lens_recipes.recipes.paste.names import SCRIPTS
 
 Recipe = StrEnum("Recipe", {recipe: recipe for recipe in SCRIPTS})  # type: ignore[misc]
@@ -41,7 +41,7 @@ def paste_command(
 
     script = paste(recipe.value, model, remote=remote, layers=chosen_layers)
     if file is None:
-        print(script, end="")
+        write_for_programs(script)
     else:
         file.write_text(script, encoding="utf-8")
         note_written([file])

@@ -17,6 +17,7 @@ from lens_recipes.cli.outputs import (
     note_truncated,
     note_written,
     stdout_console,
+    write_for_programs,
 )
 
 PICTURE_SUFFIXES = (".png", ".svg")
@@ -112,7 +113,7 @@ def show_command(
 
     if summary:
         summarized = result if prompt is None else result[prompt]
-        print(summarized.summary())
+        write_for_programs(summarized.summary() + "\n")
     table_options = given({"position": position, "show_top": show_top})
     if stride is not None and (table or png is None):
         table_options["stride"] = stride
@@ -193,7 +194,8 @@ def print_table(
     if table_format in (None, TableFormat.text):
         render(result, stdout_console(width), **options)
     else:
-        print(table(result, format=str(table_format), width=width, **options))
+        shown = table(result, format=str(table_format), width=width, **options)
+        write_for_programs(shown + "\n")
 
 
 def best_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any:

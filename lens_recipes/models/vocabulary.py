@@ -1,60 +1,30 @@
-"""Turn token ids into text, and follow a text as its ids arrive."""
+"""Turn token ids into text and back, and follow a text as its ids arrive."""
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable
 from typing import Any
 
-# -- bytes that are no character ---------------------------------------
+from lens_recipes.models.spelling import (
+    Alphabet,
+    Spelling,
+    byte_of_token,
+    decode,
+    encode,
+    read_id,
+    read_piece,
+    spelling_of,
+)
 
-
-def _bytes_in_brackets(error: UnicodeError) -> tuple[str, int]:
-    """Return the bytes that could not be decoded as `⟨F0⟩`, and where decoding goes on."""
-    assert isinstance(error, UnicodeDecodeError)
-    broken = error.object[error.start : error.end]
-    return "".join(f"⟨{byte:02X}⟩" for byte in broken), error.end
-
-
-codecs.register_error("lens_brackets", _bytes_in_brackets)
-
-
-def _decode(raw: bytes) -> str:
-    """Return bytes as text; those that are no character as `⟨F0⟩`."""
-    return raw.decode("utf-8", errors="lens_brackets")
-
-
-def _byte_of_char() -> dict[str, int]:
-    """Return the byte behind each of GPT-2's printable stand-ins for the 256 bytes.
-
-    Radford et al. 2019 call the inverse `bytes_to_unicode`.
-    """
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    byte_of = {chr(byte): byte for byte in printable}
-    stand_in = 256
-    for byte in range(256):
-        if byte not in printable:
-            byte_of[chr(stand_in)] = byte
-            stand_in += 1
-    return byte_of
-
-
-_BYTES = _byte_of_char()
-
-# A byte as SentencePiece writes it where a text has a character outside of its vocabulary.
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
+# How the id of a row of the embedding is shown that has no token.
+_NUMBER = re.compile(r"#(\d+)")
 
 # -- ids to text -------------------------------------------------------
 
 
 def token_text(tokenizer: Any | None, token: int) -> str:
-    """Return the text that one token stands for, with its leading space.
+    """Return the text that one token stands for, with its leading space. It is no other token's.
 
     Bytes that are no character are shown as `⟨F0⟩`. This is not `tokenizer.decode([id])`, which
     drops the leading space of SentencePiece tokens and shows every broken character as the same
@@ -62,31 +32,38 @@ def token_text(tokenizer: Any | None, token: int) -> str:
     """
     if tokenizer is None:
         return f"#{token}"
-    piece = tokenizer.convert_ids_to_tokens(int(token))
+    piece = read_piece(tokenizer, token)
     if piece is None:
         return f"#{token}"  # the embedding has more rows than the tokenizer has tokens
-    if isinstance(piece, bytes):
-        return _decode(piece)
-    if token in getattr(tokenizer, "added_tokens_decoder", {}):
-        return piece
-    byte_token = _BYTE_TOKEN.fullmatch(piece)
-    if byte_token is not None:
-        return _decode(bytes([int(byte_token[1], 16)]))
-    if not _is_byte_level(tokenizer):
-        return piece.replace("▁", " ")
-    if all(char in _BYTES for char in piece):
-        return _decode(bytes(_BYTES[char] for char in piece))
+    spelling = spelling_of(tokenizer)
+    if token in spelling.added:
+        return spelling.added[token]
+    text = spelling.plain_text(piece)
+    if not spelling.may_share(piece, text):
+        return text
+    same = ids_of_plain_text(tokenizer, spelling, text)
+    if not same or same[0] == token:
+        return text
+    # Another token has this text, and is the one that is meant by it: the letter "A", not the byte.
+    if isinstance(piece, bytes) or piece == text or byte_of_token(piece) is not None:
+        raw = encode(text)
+        return f"⟨{raw[0]:02X}⟩{decode(raw[1:])}"
     return piece
 
 
-def _is_byte_level(tokenizer: Any) -> bool:
-    """Return whether the tokens are written in GPT-2's alphabet of bytes; looked up once."""
-    byte_level = tokenizer.__dict__.get("_lens_byte_level")
-    if byte_level is None:
-        vocabulary = tokenizer.get_vocab()
-        byte_level = "Ġ" in vocabulary and "▁" not in vocabulary
-        tokenizer.__dict__["_lens_byte_level"] = byte_level
-    return byte_level
+def ids_of_plain_text(tokenizer: Any, spelling: Spelling, text: str) -> list[int]:
+    """Return the tokens that have this text, first the one that is meant by it."""
+    ids = []
+    if text in spelling.added_ids:
+        ids.append(spelling.added_ids[text])
+    if spelling.alphabet is Alphabet.RAW_BYTES:
+        raw_id = spelling.raw_ids.get(encode(text))
+        return ids if raw_id is None else [*ids, raw_id]
+    for piece in spelling.pieces(text):
+        token = read_id(tokenizer, piece)
+        if token is not None and token not in ids and spelling.plain_text(piece) == text:
+            ids.append(token)
+    return ids
 
 
 def token_texts(tokenizer: Any | None, ids: Iterable[int]) -> dict[int, str]:
@@ -96,6 +73,35 @@ def token_texts(tokenizer: Any | None, ids: Iterable[int]) -> dict[int, str]:
         if token >= 0:
             texts[token] = token_text(tokenizer, token)
     return texts
+
+
+# -- text to an id -----------------------------------------------------
+
+
+def token_id(tokenizer: Any | None, text: str) -> int | None:
+    """Return the token that is shown as this text, the inverse of `token_text`; None for none.
+
+    This is not `tokenizer(text)`: SentencePiece reads "Paris" as "▁Paris", and " Paris" as "▁" and
+    "▁Paris", though both have a token of their own.
+    """
+    number = _NUMBER.fullmatch(text)
+    if tokenizer is None:
+        return None if number is None else int(number[1])
+    spelling = spelling_of(tokenizer)
+    candidates = ids_of_plain_text(tokenizer, spelling, text)
+    candidates += ids_of_plain_text(tokenizer, spelling, decode(encode(text)))
+    if spelling.alphabet is not Alphabet.RAW_BYTES:
+        as_written = read_id(tokenizer, text)
+        candidates += [] if as_written is None else [as_written]
+    if number is not None:
+        candidates.append(int(number[1]))
+    for token in candidates:
+        if token_text(tokenizer, token) == text:
+            return token
+    return None
+
+
+# -- whole texts -------------------------------------------------------
 
 
 def prompt_text(tokenizer: Any | None, ids: list[int], *, special: bool = True) -> str:

@@ -12,7 +12,7 @@ from nnsight.intervention.backends.local import LocalSimulationBackend
 from lens_recipes.models.handle import exclusive
 from lens_recipes.run.registry import RECIPES, RegisteredRecipe
 from lens_recipes.run.remote.wire import send_batches, unpack_arrays
-from lens_recipes.run.request.selection import as_list
+from lens_recipes.run.request.selection import as_argument
 from lens_recipes.run.run import Arrays, RecipeRun, run_locally
 
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ def recipe(*, narrow: str) -> Callable[[Callable[P, RecipeRun[R]]], Callable[P, 
 def record_arguments(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, RecipeRun[R]]:
     """Return a function that prepares a run and notes by which arguments.
 
-    An argument that can be read only once becomes a list.
+    An argument that can be read only once becomes a list, and a number of numpy or torch Python's.
     """
     signature = inspect.signature(prepare)
 
@@ -60,7 +60,7 @@ def record_arguments(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, RecipeRu
         bound.apply_defaults()
         arguments: dict[str, Any] = {}
         for name, value in bound.arguments.items():
-            arguments[name] = value if name == "model" else as_list(value)
+            arguments[name] = value if name == "model" else as_argument(value)
         run = prepare(**arguments)  # type: ignore[call-arg]
         recorded = {name: value for name, value in arguments.items() if name not in NOT_RECORDED}
         run.arguments = recorded | run.arguments

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lens_recipes.cli.doctor import local
 from lens_recipes.cli.doctor.report import Report, one_line, print_report
-from lens_recipes.cli.outputs import stdout_console
+from lens_recipes.cli.outputs import stdout_console, write_for_programs
 from lens_recipes.run.remote.addresses import is_server, shown_address
 
 
@@ -34,7 +34,7 @@ def doctor_command(
     ):
         report = examine(remote if host is None else host)
     if as_json:
-        print(report.as_json())
+        write_for_programs(report.as_json() + "\n")
     else:
         print_report(report, stdout_console())
     if not report.ok:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
+
 from lens_recipes.run.request.prompts import id_rows
 
 IDS, MASK, POSITIONS, TYPES = "input_ids", "attention_mask", "position_ids", "token_type_ids"
@@ -65,6 +67,10 @@ def rows_beside(token_ids: list[list[int]], values: Any, name: str) -> list[list
         ValueError: it has another shape.
     """
     try:
+        if not isinstance(values, list):
+            values = torch.as_tensor(values)
+            if values.dtype is torch.bool:  # a mask may be one of truth values
+                values = values.int()
         rows = id_rows(values)
     except (TypeError, ValueError):
         rows = []

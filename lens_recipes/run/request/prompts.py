@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 SHOWN = 80  # characters of a value in a message
+NUMBERS = "iufcb"  # numpy's kinds of numbers and truth values
 
 
 class Prompts(NamedTuple):
@@ -23,14 +24,17 @@ def encode(
 ) -> list[list[int]]:
     """Return one list of token ids for each prompt, without padding.
 
-    Accepts one or several strings, lists of ids or chats (lists of `{"role", "content"}` dicts), or
-    a 2-D tensor or array of ids; `read_encoding` takes a `BatchEncoding`. A chat goes
+    Accepts one or several strings, lists of ids or chats (lists of `{"role", "content"}` dicts), an
+    array of strings, or a 2-D tensor or array of ids; `read_encoding` takes a `BatchEncoding`. A
+    chat goes
     through the model's own template with the generation prompt open; the template's special tokens
     are not added a second time.
 
     Raises:
         ValueError: something that is none of these.
     """
+    if isinstance(prompts, np.ndarray) and prompts.dtype.kind not in NUMBERS:
+        prompts = prompts.tolist()  # strings, or lists of ids
     if isinstance(prompts, torch.Tensor | np.ndarray):
         token_ids = id_rows(prompts)
     else:
@@ -99,13 +103,18 @@ def sort_prompts(prompts: Any) -> Prompts:
 def is_token_id(item: Any) -> bool:
     """Tell whether something is one whole number that can be a token id."""
     if isinstance(item, torch.Tensor | np.ndarray):
-        return item.ndim == 0 and not torch.as_tensor(item).is_floating_point()
+        return item.ndim == 0 and is_whole(torch.as_tensor(item))
     return isinstance(item, int | np.integer) and not isinstance(item, bool)
 
 
+def is_whole(numbers: torch.Tensor) -> bool:
+    """Tell whether a tensor holds whole numbers, and no truth values."""
+    return not numbers.is_floating_point() and numbers.dtype != torch.bool
+
+
 def is_chat_turn(item: Any) -> bool:
-    """Tell whether something is one turn of a chat."""
-    return isinstance(item, Mapping) and "role" in item and "content" in item
+    """Tell whether something is one turn of a chat: a role, and what it says or calls."""
+    return isinstance(item, Mapping) and "role" in item and len(item) > 1
 
 
 def is_sequence(item: Any) -> bool:
@@ -128,7 +137,7 @@ def id_rows(ids: Any) -> list[list[int]]:
         array = torch.as_tensor(ids)
     except TypeError:
         raise ValueError(f"token ids must be whole numbers; received {shortened(ids)}.") from None
-    if array.is_floating_point() or array.ndim not in (1, 2):
+    if not is_whole(array) or array.ndim not in (1, 2):
         raise ValueError(
             f"token ids must be whole numbers in one or two dimensions; received {array.dtype} of "
             "shape "

@@ -8,18 +8,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from lens_recipes.models.vocabulary import token_text
-from lens_recipes.run.request.prompts import is_token_id, shortened, text_ids
+from lens_recipes.models.vocabulary import token_id, token_text
+from lens_recipes.run.request.prompts import is_sequence, is_token_id, shortened, text_ids
 
 Positions = int | slice | Sequence[int] | None
 MAX_TRACKED = 32  # tokens of a position that track="top1" follows at most
-SPACE_MARKS = (" ", "▁", "Ġ")  # how a tokenizer's alphabet may spell a leading space
 
 
 def as_list(argument: Any) -> Any:
     """Return an iterable that can be read once as a list, and everything else as it is."""
     can_be_read_once = isinstance(argument, Iterable) and not hasattr(argument, "__len__")
     return list(argument) if can_be_read_once else argument
+
+
+def as_argument(value: Any) -> Any:
+    """Return an argument of a recipe as plain Python: a number of numpy or torch as Python's.
+
+    An iterable that can be read once becomes a list.
+    """
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor) and value.ndim == 0:
+        return value.item()
+    return as_list(value)
 
 
 def next_ids(ids: list[int]) -> list[int]:
@@ -37,10 +46,10 @@ def check_ids(token_ids: list[list[int]], vocab_size: int, context_length: int |
         ValueError: names the prompt, the position and the bound.
     """
     for number, prompt_ids in enumerate(token_ids):
-        for position, token_id in enumerate(prompt_ids):
-            if not 0 <= token_id < vocab_size:
+        for position, token in enumerate(prompt_ids):
+            if not 0 <= token < vocab_size:
                 raise ValueError(
-                    f"prompt {number} has the id {token_id} at position {position}; this model's "
+                    f"prompt {number} has the id {token} at position {position}; this model's "
                     f"ids are 0 to {vocab_size - 1}."
                 )
         if context_length is not None and len(prompt_ids) > context_length:
@@ -131,6 +140,8 @@ def pick_positions(positions: Any, token_ids: list[list[int]]) -> list[list[int]
         ValueError: as `pick_indices`, or not one entry per prompt.
     """
     selections = [positions] * len(token_ids)
+    if isinstance(positions, np.ndarray | torch.Tensor):
+        positions = list(positions) if positions.ndim else positions
     if isinstance(positions, list | tuple) and any(map(is_selection, positions)):
         if len(positions) != len(token_ids):
             raise ValueError(
@@ -145,7 +156,7 @@ def pick_positions(positions: Any, token_ids: list[list[int]]) -> list[list[int]
 
 def is_selection(item: Any) -> bool:
     """Tell whether an entry of `positions` is the selection of one prompt, and not an index."""
-    return item is None or isinstance(item, list | tuple | slice)
+    return item is None or isinstance(item, slice) or (is_sequence(item) and not is_token_id(item))
 
 
 # -- targets -----------------------------------------------------------
@@ -200,57 +211,63 @@ def target_items(targets: Any) -> list[Any]:
 
 def is_target_list(item: Any) -> bool:
     """Tell whether an entry of `targets` is the list of one prompt."""
-    return isinstance(item, list | tuple | np.ndarray | torch.Tensor) and not is_token_id(item)
+    if isinstance(item, np.ndarray | torch.Tensor):
+        return item.ndim > 0
+    return isinstance(item, list | tuple)
 
 
 def target_id(target: Any, tokenizer: Any | None, vocab_size: int) -> int:
-    """Return the id of one target.
+    """Return the id of one target: an id, or the text of one token as results show it.
 
     Raises:
-        ValueError: it is not one token; the message shows which tokens it is.
+        ValueError: it is not one token, and the message shows which tokens it is; or the model has
+            no such id.
     """
     if is_token_id(target):
-        if not 0 <= int(target) < vocab_size:
-            raise ValueError(
-                f"target id {int(target)} is unknown: this model's ids are 0 to {vocab_size - 1}."
-            )
-        return int(target)
-    if not isinstance(target, str) or tokenizer is None:
+        token = int(target)
+        named = f"target id {token} is unknown"
+    elif isinstance(target, str):
+        token = id_of_text(target, tokenizer)
+        named = f"the target {target!r} is the id {token}, which is unknown"
+    else:
         kind = "a token id" if tokenizer is None else "a string or a token id"
         raise ValueError(f"a target must be {kind}; received {shortened(target)}.")
-    own_ids = text_ids(target, tokenizer, add_special_tokens=False)
-    if len(own_ids) == 1 and token_text(tokenizer, own_ids[0]) == target:
-        return own_ids[0]
-    for spelled_id in ids_spelled(target, tokenizer):
-        is_other = len(own_ids) == 1 or spelled_id not in own_ids[:1]
-        if is_other and token_text(tokenizer, spelled_id) == target:
-            return spelled_id
-    raise ValueError(no_single_token(target, own_ids, tokenizer))
+    if not 0 <= token < vocab_size:
+        raise ValueError(f"{named}: this model's ids are 0 to {vocab_size - 1}.")
+    return token
 
 
-def no_single_token(target: str, ids: list[int], tokenizer: Any) -> str:
+def id_of_text(target: str, tokenizer: Any | None) -> int:
+    """Return the id of the token that a target names by its text.
+
+    Raises:
+        ValueError: there is none.
+    """
+    token = token_id(tokenizer, target)
+    if token is not None:
+        return token
+    if tokenizer is None:
+        raise ValueError(f"a target must be a token id; received {shortened(target)}.")
+    raise ValueError(no_single_token(target, tokenizer))
+
+
+def no_single_token(target: str, tokenizer: Any) -> str:
     """Return the message about a target that is not one token."""
+    ids = text_ids(target, tokenizer, add_special_tokens=False)
+    if not ids:
+        other = "another string" if target else "a string that is not empty"
+        return (
+            f"the target {target!r} is 0 tokens for this model. A target is one token: pass "
+            f"{other}, or an id."
+        )
     pieces = [token_text(tokenizer, token) for token in ids]
-    hint = f"{pieces[0]!r} (id {ids[0]})" if ids else "a string that is not empty"
+    hint = f"{pieces[0]!r} (id {ids[0]})"
     if len(ids) == 1:
         return (
             f"no token of this model is the target {target!r}; the nearest is {hint}: pass that, "
             "or an id."
         )
-    first = "the first of them, " if ids else ""
     return (
         f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. A target is one "
-        "token: pass "
-        f"{first}{hint}, or another word."
+        f"token: pass the first of them, {hint}, or another word."
     )
-
-
-def ids_spelled(target: str, tokenizer: Any) -> list[int]:
-    """Return the tokens that are spelled like the target in some tokenizer's alphabet.
-
-    SentencePiece reads "Paris" as "▁Paris", and " Paris" as "▁" + "▁Paris", though both have a
-    token of their own.
-    """
-    spellings = [target.replace(" ", mark) for mark in SPACE_MARKS]
-    spelled_ids = [tokenizer.convert_tokens_to_ids(spelling) for spelling in spellings]
-    return [int(token_id) for token_id in spelled_ids if token_id is not None]

@@ -10,6 +10,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import ORDER, PARTS
 from lens_recipes.errors import LensError
 from lens_recipes.models.structure.parts import Anatomy, Block, Heads, HookPoint
+from lens_recipes.run.request.prompts import is_token_id
 from lens_recipes.run.request.selection import pick_indices
 from lens_recipes.trace.lens_head import IDENTITY
 from lens_recipes.trace.plan import (
@@ -242,11 +243,11 @@ def head_pair(pair: Any, counts: dict[int, int]) -> tuple[int, int]:
             layer.
     """
     is_pair = isinstance(pair, list | tuple) and len(pair) == 2
-    if not is_pair or not all(type(number) is int for number in pair):
+    if not is_pair or not all(map(is_token_id, pair)):
         raise ValueError(
             f"heads={pair!r} is no pair (layer, head) of whole numbers, and the others are."
         )
-    layer, head = pair
+    layer, head = map(int, pair)
     if layer not in counts or not -counts[layer] <= head < counts[layer]:
         most = max(counts.values())
         raise ValueError(
