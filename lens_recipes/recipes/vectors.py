@@ -40,7 +40,7 @@ NO_RUN = "vectors are decoded without a run, so there are no logits of the model
 
 def trace_vectors(model: Any, plan: VectorPlan, batch: VectorBatch) -> dict[str, Tensor]:
     """Decode vectors on a server, in a run of one token that shows where the stream is."""
-    with torch.inference_mode(), model.trace(input_ids=plan.one_token):
+    with torch.no_grad(), model.trace(input_ids=plan.one_token):
         like = first_of(model.get(plan.last_block).output)
         head = LensHead(model, plan.head_operations)
         numbers = nnsight.save(read_vectors(head, plan, batch, like))
@@ -200,7 +200,7 @@ def run_here(run: RecipeRun[LensResult]) -> list[Arrays]:
     device = next(model._module.parameters()).device
     like = torch.empty(0, dtype=batch.vectors.dtype, device=device)
     head = LensHead(model, run.plan.head_operations, plain_head(model, run.anatomy))
-    with torch.inference_mode():
+    with torch.no_grad():
         numbers = read_vectors(head, run.plan, batch, like)
     return [{name: value.numpy() for name, value in numbers.items()}]
 

@@ -36,7 +36,7 @@ def trace_generation_on_server(
     listener = StepListener(GenerationRecorder(model, plan, batch))
     prompts, options = split_inputs(batch.inputs)
     options.update(generate_options(model, plan))
-    with torch.random.fork_rng(enabled=batch.seed is not None), torch.inference_mode():
+    with torch.random.fork_rng(enabled=batch.seed is not None), torch.no_grad():
         if batch.seed is not None:
             torch.manual_seed(batch.seed)
         with model.trace(fn="generate", **options) as tracer:
