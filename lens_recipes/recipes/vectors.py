@@ -56,8 +56,8 @@ def read_vectors(
     result.
     """
     n_vectors = len(batch.vectors)
-    no_logits = torch.zeros(1, 1, plan.vocab_size)
-    first = torch.zeros(n_vectors, dtype=torch.long)
+    no_logits = torch.zeros(1, 1, plan.vocab_size, dtype=torch.float32, device="cpu")
+    first = torch.zeros(n_vectors, dtype=torch.long, device="cpu")
     rows: list[Rows] = [partial(rows_like, batch.vectors, like)]
     reads = [SiteRead(0, apply_norm=plan.apply_norm)]
     return readout(rows, reads, head, no_logits, (first, first), batch.requested_ids, plan.options)
@@ -178,10 +178,10 @@ def decode_vectors(
         apply_norm=apply_norm,
         vocab_size=vocab_size,
         last_block=f"{request.anatomy.blocks}.{request.anatomy.n_layers - 1}",
-        one_token=torch.tensor([request.anatomy.plain_ids[:1]]),
+        one_token=torch.tensor([request.anatomy.plain_ids[:1]], device="cpu"),
     )
     target_ids = request.target_ids[0]
-    batch = VectorBatch(rows, torch.tensor([target_ids] * len(rows)))
+    batch = VectorBatch(rows, torch.tensor([target_ids] * len(rows), device="cpu"))
     return RecipeRun(
         request=request,
         traced=trace_vectors,
