@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import oracle
 import pytest
+import safetensors.torch
 import tiny
 import torch
 import transformers
@@ -247,6 +248,27 @@ def test_the_embedded_model_is_converted_once_into_the_cache(monkeypatch, tmp_pa
     assert [path.name for path in cache.iterdir()] == [folder.name]
     assert {path.name for path in folder.iterdir()} >= FILES - {"generation_config.json"}
     assert lr.logit_lens(lr.load(folder), TEXT).certificate.passed
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_embedded_model_is_converted_in_float32_whatever_is_the_default(
+    monkeypatch, tmp_path, dtype
+):
+    """It is kept: what was rounded once would stay so."""
+    quantised = tiny.llama(vocab_size=tiny.STRING_VOCAB)
+    Checkpoint().install(monkeypatch, tmp_path)
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM, "from_pretrained", lambda *args, **kwargs: quantised
+    )
+    torch.set_default_dtype(dtype)
+    try:
+        folder = embedded.folder()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    for name, value in quantised.state_dict().items():
+        assert weights[name].dtype == torch.float32
+        assert torch.equal(weights[name], value)
 
 
 def test_a_second_load_converts_nothing(monkeypatch, checkpoint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -43,6 +44,71 @@ def test_a_quantised_unembedding_is_called_and_never_sliced():
     assert (
         abs(result.top_logprobs - plain.top_logprobs).max() > 1e-4
     )  # it is another model, and its own lens
+
+
+class PackedWeight(torch.Tensor):
+    """A matrix as whole numbers and a scale, as quantising packages keep it: not in inference mode."""
+
+    @staticmethod
+    def __new__(cls, numbers, scale):
+        return torch.Tensor._make_wrapper_subclass(cls, numbers.shape, dtype=scale.dtype)
+
+    def __init__(self, numbers, scale):
+        self.numbers, self.scale = numbers, scale
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.linear:
+            x, weight, *bias = args
+            return function(
+                x, weight.detach().unpacked(), *bias
+            )  # what inference mode does not take
+        return super().__torch_function__(function, types, args, kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.detach.default:
+            return cls(args[0].numbers, args[0].scale)
+        raise NotImplementedError(function)
+
+    def unpacked(self):
+        return self.numbers.to(self.scale.dtype) * self.scale
+
+
+def packed(weight):
+    scale = weight.abs().amax(-1, keepdim=True) / 7
+    return PackedWeight((weight / scale).round().to(torch.int8), scale)
+
+
+def test_weights_that_inference_mode_cannot_run_are_read():
+    """Some packages' tensors raise there: "Cannot set version_counter for inference tensor"."""
+    module = tiny.llama(vocab_size=tiny.STRING_VOCAB)
+    layers = [child for child in module.modules() if isinstance(child, torch.nn.Linear)]
+    unpacked = tiny.llama(vocab_size=tiny.STRING_VOCAB)
+    plain = [child for child in unpacked.modules() if isinstance(child, torch.nn.Linear)]
+    for layer, same in zip(layers, plain, strict=True):
+        weight = packed(layer.weight)
+        same.weight.copy_(weight.unpacked())
+        layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="version_counter"):
+        module(IDS)
+    tokenizer = tiny.tiny_tokenizer()
+    model = lr.load(module, tokenizer=tokenizer)
+    expected = lr.load(unpacked, tokenizer=tokenizer)
+    texts = ["one two", "three four five six"]
+    for recipe in (
+        lambda model: lr.logit_lens(model, texts, components=["resid_post", "head_out"]),
+        lambda model: lr.logit_lens(model, texts, remote="local"),
+        lambda model: lr.generate_lens(model, texts, max_new_tokens=3, do_sample=False),
+        lambda model: lr.decode_vectors(model, [[1.0] * 32]),
+        lambda model: lr.decode_vectors(model, [[1.0] * 32], remote="local"),
+    ):
+        result = recipe(model)
+        assert result.certificate is None or result.certificate.passed
+        np.testing.assert_allclose(result.top_logprobs, recipe(expected).top_logprobs, atol=1e-5)
+    result = lr.attribution(model, texts, 9, unit="head")
+    values = lr.attribution(expected, texts, 9, unit="head").values
+    np.testing.assert_allclose(result.values, values, atol=1e-5)
 
 
 # A model compiled inside takes a minute: tests/full.

@@ -16,6 +16,7 @@ from nnsight.modeling.huggingface import _ID_CACHE
 from nnsight.modeling.mixins.remotable import Remotable
 
 from lens_recipes.errors import LensError
+from lens_recipes.trace.operations import autocast_dtype
 
 # -- how a model was loaded --------------------------------------------
 
@@ -181,6 +182,16 @@ def dtype_of(model: Envoy) -> torch.dtype:
         if parameter.dtype.is_floating_point:
             return parameter.dtype
     return torch.float32
+
+
+def running_dtype(model: Envoy) -> torch.dtype:
+    """Return the dtype in which the model computes here: its weights', or autocast's if coarser."""
+    weights = dtype_of(model)
+    first = next(model._module.parameters(), None)
+    cast = None if first is None else autocast_dtype(first.device)
+    if cast is None or torch.finfo(cast).eps <= torch.finfo(weights).eps:
+        return weights
+    return cast
 
 
 def context_length(model: Envoy) -> int | None:

@@ -12,7 +12,12 @@ from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.structure.head_path import without_devices
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.trace.lens_head import LensHead
-from lens_recipes.trace.operations import Elementwise, ModuleCall, Operation
+from lens_recipes.trace.operations import (
+    Elementwise,
+    ModuleCall,
+    Operation,
+    autocast_dtype,
+)
 
 
 def lens_head(model: Envoy, *, remote: bool | str | None = None) -> LensHead:
@@ -60,6 +65,8 @@ def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | N
         return None
     if head.weight.dtype != torch.float32 or head.weight.device.type != "cpu":
         return None
+    if autocast_dtype(head.weight.device) is not None:
+        return None  # the module rounds its product
     if head._forward_hooks or head._forward_pre_hooks or hasattr(head, "_hf_hook"):
         return None
     if not all(isinstance(operation, ModuleCall | Elementwise) for operation in parts.tail):

@@ -100,7 +100,8 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
     # A model that came from GGUF refuses save_pretrained; the same weights in a fresh one do not.
     settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)
-    module = type(quantised)(type(quantised.config)(**settings))
+    # In float32, also where torch's default is another: a load would round what is copied.
+    module = type(quantised)(type(quantised.config)(**settings)).float()
     module.load_state_dict(quantised.state_dict())
     module.generation_config = quantised.generation_config
     module.save_pretrained(folder)

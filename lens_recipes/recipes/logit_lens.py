@@ -64,7 +64,7 @@ def plain_logit_lens(model: Envoy, prompts: Sequence[str | Tensor]) -> list[Tens
     if isinstance(prompts, str):
         prompts = [prompts]
     blocks, final_norm, unembedding = model.model.layers, model.model.norm, model.lm_head
-    with torch.inference_mode(), model.trace() as tracer:
+    with torch.no_grad(), model.trace() as tracer:
         logits = nnsight.save([])
         for prompt in prompts:
             with tracer.invoke(prompt):
@@ -83,11 +83,11 @@ def trace_lens(
     stream [token, d_model] ─► transport ─► final norm ─► unembedding ─► softcap ─► numbers
     """
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
-        with torch.inference_mode(), model.trace(**batch.inputs):
+        with torch.no_grad(), model.trace(**batch.inputs):
             numbers = nnsight.save(read_lens(model, plan, batch, weight))
     else:
         prompts, options = split_inputs(batch.inputs)
-        with torch.inference_mode(), model.trace(**options) as tracer:
+        with torch.no_grad(), model.trace(**options) as tracer:
             for prompt in prompts:
                 with tracer.invoke(**prompt):
                     pass  # only its rows: all are read together below

@@ -40,7 +40,7 @@ NO_RUN = "vectors are decoded without a run, so there are no logits of the model
 
 def trace_vectors(model: Any, plan: VectorPlan, batch: VectorBatch) -> dict[str, Tensor]:
     """Decode vectors on a server, in a run of one token that shows where the stream is."""
-    with torch.inference_mode(), model.trace(input_ids=plan.one_token):
+    with torch.no_grad(), model.trace(input_ids=plan.one_token):
         like = first_of(model.get(plan.last_block).output)
         head = LensHead(model, plan.head_operations)
         numbers = nnsight.save(read_vectors(head, plan, batch, like))
@@ -56,8 +56,8 @@ def read_vectors(
     result.
     """
     n_vectors = len(batch.vectors)
-    no_logits = torch.zeros(1, 1, plan.vocab_size)
-    first = torch.zeros(n_vectors, dtype=torch.long)
+    no_logits = torch.zeros(1, 1, plan.vocab_size, dtype=torch.float32, device="cpu")
+    first = torch.zeros(n_vectors, dtype=torch.long, device="cpu")
     rows: list[Rows] = [partial(rows_like, batch.vectors, like)]
     reads = [SiteRead(0, apply_norm=plan.apply_norm)]
     return readout(rows, reads, head, no_logits, (first, first), batch.requested_ids, plan.options)
@@ -178,10 +178,10 @@ def decode_vectors(
         apply_norm=apply_norm,
         vocab_size=vocab_size,
         last_block=f"{request.anatomy.blocks}.{request.anatomy.n_layers - 1}",
-        one_token=torch.tensor([request.anatomy.plain_ids[:1]]),
+        one_token=torch.tensor([request.anatomy.plain_ids[:1]], device="cpu"),
     )
     target_ids = request.target_ids[0]
-    batch = VectorBatch(rows, torch.tensor([target_ids] * len(rows)))
+    batch = VectorBatch(rows, torch.tensor([target_ids] * len(rows), device="cpu"))
     return RecipeRun(
         request=request,
         traced=trace_vectors,
@@ -200,7 +200,7 @@ def run_here(run: RecipeRun[LensResult]) -> list[Arrays]:
     device = next(model._module.parameters()).device
     like = torch.empty(0, dtype=batch.vectors.dtype, device=device)
     head = LensHead(model, run.plan.head_operations, plain_head(model, run.anatomy))
-    with torch.inference_mode():
+    with torch.no_grad():
         numbers = read_vectors(head, run.plan, batch, like)
     return [{name: value.numpy() for name, value in numbers.items()}]
 

@@ -11,7 +11,7 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor
 
-from lens_recipes.models.handle import dtype_of, exclusive, text_config
+from lens_recipes.models.handle import exclusive, running_dtype, text_config
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import next_ids
@@ -133,7 +133,10 @@ def left_padded(prompts: list[list[int]]) -> PaddedPrompts:
     for token_ids, n_padding in zip(prompts, padding, strict=True):
         rows.append([0] * n_padding + token_ids)
         masks.append([0] * n_padding + [1] * len(token_ids))
-    return PaddedPrompts(torch.tensor(rows), torch.tensor(masks), padding)
+    # On the CPU, also where torch's default device is another.
+    return PaddedPrompts(
+        torch.tensor(rows, device="cpu"), torch.tensor(masks, device="cpu"), padding
+    )
 
 
 def one_batch(
@@ -160,7 +163,9 @@ def one_batch(
             rows.append(row)
             columns.append(padded.padding[row] + position)
             requested.append([*requested_ids[row], following[position]])
-    places = TokenPlaces(len(token_ids), torch.tensor(rows), torch.tensor(columns))
+    places = TokenPlaces(
+        len(token_ids), torch.tensor(rows, device="cpu"), torch.tensor(columns, device="cpu")
+    )
     inputs: dict[str, Any] = {"input_ids": padded.ids}
     if any(padded.padding):
         inputs["attention_mask"] = padded.mask
@@ -173,7 +178,7 @@ def one_batch(
         inputs=inputs,
         places=places,
         logit_columns=logit_columns,
-        requested_ids=torch.tensor(requested),
+        requested_ids=torch.tensor(requested, device="cpu"),
         one_invoke_each=isinstance(model, TransformersModel),
     )
 
@@ -255,13 +260,13 @@ def try_padding(model: Envoy, anatomy: Anatomy) -> bool:
     all_positions = [list(range(9)), list(range(5))]
     padded = one_batch(model, anatomy, [long, short], all_positions, [nothing, nothing])
     alone = one_batch(model, anatomy, [short], [all_positions[1]], [nothing])
-    with torch.inference_mode():
+    with torch.no_grad():
         try:
             output = model.trace(**padded.inputs, trace=False)
             actual = model_logits(output)[1, -5:].float()
         except Exception:  # a model that cannot take a mask or position ids is not to be padded
             return False
         expected = model_logits(model.trace(**alone.inputs, trace=False))[0].float()
-    is_half = dtype_of(model) in (torch.bfloat16, torch.float16)
+    is_half = running_dtype(model) in (torch.bfloat16, torch.float16)
     tolerance = HALF_PRECISION_TOLERANCE if is_half else TOLERANCE
     return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())

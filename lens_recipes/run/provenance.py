@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
 
-from lens_recipes.models.handle import dtype_of
+from lens_recipes.models.handle import running_dtype
 
 PACKAGES = ("lens-recipes", "nnsight", "torch", "transformers")  # that a result depends on
 
@@ -38,7 +38,7 @@ def provenance(
         "model": shown_name(name),
         "revision": revision,
         "architecture": architecture,
-        "dtype": str(dtype_of(model)).removeprefix("torch."),
+        "dtype": str(running_dtype(model)).removeprefix("torch."),
         "vocab_size": vocab_size,
         "recipe": recipe,
         "arguments": {key: to_json(value) for key, value in arguments.items()},

@@ -7,6 +7,7 @@ torch.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -200,6 +201,32 @@ def model_logits(output: Any) -> Float[Tensor, "batch position vocab"]:
     if hasattr(output, "logits"):
         return output.logits
     return output[0]
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return in which dtype modules compute on a device by `torch.autocast`; None where it is off.
+
+    A model runs in the caller's autocast, and what is called of it after the run does, too.
+    """
+    if not torch.amp.is_autocast_available(device.type):
+        return None
+    if not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return a context for products of this package's own, which are not to be rounded."""
+    if autocast_dtype(device) is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def rounding_eps(stream: Tensor) -> float:
+    """Return how finely numbers are rounded where a model runs: in its stream, or by autocast."""
+    eps = torch.finfo(stream.dtype).eps
+    cast = autocast_dtype(stream.device)
+    return eps if cast is None else max(eps, torch.finfo(cast).eps)
 
 
 def slices(length: int, step: int) -> Iterator[slice]:

@@ -239,7 +239,7 @@ def _moved_from(node: Node) -> Node | None:
 
 def origin_indices(path: LayoutPath) -> Tensor:
     """Return for each element at the end of a path the flat index of its element in the source."""
-    index = torch.arange(math.prod(path.source.shape)).reshape(path.source.shape)
+    index = torch.arange(math.prod(path.source.shape), device="cpu").reshape(path.source.shape)
     for move in path.moves:
         if move.name in ("_to_copy", "cat"):
             continue

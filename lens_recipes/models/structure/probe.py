@@ -94,9 +94,9 @@ def record_forward(
     Raises:
         LensError: the model does not run, or does not give logits for every position.
     """
-    prompts = torch.tensor([list(ids[:6]), [*ids[:5], ids[6]]])
     device = torch.device("meta") if meta else next(module.parameters()).device
-    inputs: dict[str, Any] = {"input_ids": prompts.to(device)}
+    prompts = torch.tensor([list(ids[:6]), [*ids[:5], ids[6]]], device=device)
+    inputs: dict[str, Any] = {"input_ids": prompts}
     if "use_cache" in options:
         inputs["use_cache"] = False
     recorder = _Recorder(module, graph)

@@ -55,11 +55,11 @@ def trace_attribution(
     unembedding ─► shares
     """
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
-        with torch.inference_mode(), model.trace(**batch.inputs):
+        with torch.no_grad(), model.trace(**batch.inputs):
             numbers = nnsight.save(split_logits(model, plan, batch, weight))
     else:
         prompts, options = split_inputs(batch.inputs)
-        with torch.inference_mode(), model.trace(**options) as tracer:
+        with torch.no_grad(), model.trace(**options) as tracer:
             for prompt in prompts:
                 with tracer.invoke(**prompt):
                     pass  # only its rows: all are read together below

@@ -99,9 +99,9 @@ def one_batch(
     target_ids = [request.target_ids[prompt] for prompt in prompts]
     return GenerationBatch(
         inputs=inputs,
-        padding=torch.tensor(padded.padding),
-        first_tokens=(torch.tensor(rows), torch.tensor(columns)),
-        target_ids=torch.tensor(target_ids, dtype=torch.long),
+        padding=torch.tensor(padded.padding, device="cpu"),
+        first_tokens=(torch.tensor(rows, device="cpu"), torch.tensor(columns, device="cpu")),
+        target_ids=torch.tensor(target_ids, dtype=torch.long, device="cpu"),
         seed=seed,
         one_invoke_each=isinstance(request.model, TransformersModel),
     )

@@ -56,7 +56,7 @@ def trace_generation(
     """
     decoder = decoder_module(model)
     generate = {**plan.generate, "custom_generate": RecordedLoop(recorder).run}
-    with torch.inference_mode(), early_end_expected(), own_random_numbers(batch.seed):
+    with torch.no_grad(), early_end_expected(), own_random_numbers(batch.seed):
         if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
             with model.trace(fn="generate", **batch.inputs, **generate) as tracer:
                 for _ in tracer.iter[: plan.n_steps]:

@@ -142,7 +142,7 @@ class GenerationSettings:
             if token in eos_ids:
                 return n_tokens, "eos"
             if stops is not None:
-                text_ids = torch.tensor([prompt + written[:n_tokens]])
+                text_ids = torch.tensor([prompt + written[:n_tokens]], device="cpu")
                 if bool(stops(text_ids, None)[0]):
                     return n_tokens, "stop"
         reason = "length" if len(written) >= self.max_new_tokens else "time"

@@ -48,7 +48,9 @@ def identify_norm(module: nn.Module, width: int) -> Norm:
     """
     generator = torch.Generator().manual_seed(0)
     norm = _with_random_weights(module, generator)
-    large, small = torch.randn(2, 1, 1, width, generator=generator, dtype=torch.float64)
+    large, small = torch.randn(
+        2, 1, 1, width, generator=generator, dtype=torch.float64, device="cpu"
+    )
     small = small * 1e-3  # as small as one part of a stream may be: there eps matters
     with torch.no_grad():
         bias = (norm(large) + norm(-large)) / 2  # norm(0) would be 0 / 0 without an eps
@@ -68,7 +70,7 @@ def _with_random_weights(module: nn.Module, generator: torch.Generator) -> nn.Mo
     """Return a float64 copy of a module with random weights between 0.5 and 1.5."""
     norm = copy.deepcopy(module).to_empty(device="cpu").double()
     for weight in (*norm.parameters(), *norm.buffers()):
-        values = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
+        values = torch.rand(weight.shape, generator=generator, dtype=torch.float64, device="cpu")
         weight.data.copy_(values + 0.5)
     return norm
 

@@ -134,7 +134,7 @@ def id_rows(ids: Any) -> list[list[int]]:
     if isinstance(ids, list) and not ids:
         return [[]]
     try:
-        array = torch.as_tensor(ids)
+        array = torch.as_tensor(ids, device="cpu")
     except TypeError:
         raise ValueError(f"token ids must be whole numbers; received {shortened(ids)}.") from None
     if not is_whole(array) or array.ndim not in (1, 2):

@@ -236,7 +236,7 @@ def certificate_arrays(
             token_ids = explained.ids[tokens].cpu()
             picked = pick_columns(called, token_ids, plan.has_mean)
             difference = (picked - capped_logit[tokens]).abs().amax(-1)
-            numbers = logit_errors(lens, own, last.dtype)
+            numbers = logit_errors(lens, own, last)
             numbers["error"] = torch.maximum(numbers["error"], difference)
             numbers["kl_last"] = kl_divergence(own, lens)
             numbers["agrees"] = lens.argmax(-1) == own.argmax(-1)

@@ -18,7 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lens_recipes.trace.operations import ModuleCall, Operation, is_norm_call
+from lens_recipes.trace.operations import (
+    ModuleCall,
+    Operation,
+    autocast_dtype,
+    is_norm_call,
+)
 
 
 class FrozenNorm(NamedTuple):
@@ -105,7 +110,7 @@ def read_scale_and_bias(model: Any, norm: ModuleCall, like: Tensor) -> NormParam
     probe = torch.ones(like.shape[-1], dtype=like.dtype, device=like.device)
     probe[1::2] = -1
     if len(probe) % 2:
-        probe[-3:] = torch.tensor([1.0, 1.0, -2.0])
+        probe[-3:] = probe.new_tensor([1.0, 1.0, -2.0])
     probes = torch.stack([probe, -probe, probe + 1])
     positive, negative, shifted = to_float32(norm.apply(model, probes.unsqueeze(0))[0])
     difference = positive - negative
@@ -154,7 +159,8 @@ def bfloat16_scale(x: Tensor) -> int:
 
     In bfloat16 a small part would be rounded away beside the map's bias, which is taken off again.
     """
-    return 1024 if x.dtype == torch.bfloat16 else 1
+    dtypes = (x.dtype, autocast_dtype(x.device))
+    return 1024 if torch.bfloat16 in dtypes else 1
 
 
 def head_writes(

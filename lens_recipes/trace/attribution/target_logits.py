@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import to_float32
-from lens_recipes.trace.operations import HeadOperations, replay
+from lens_recipes.trace.operations import HeadOperations, replay, without_autocast
 
 Weight = tuple[
     Tensor, Tensor | None
@@ -96,7 +96,8 @@ class TargetLogits:
         """Return the logits before a softcap, biases included."""
         if self.rows is not None:
             hidden = to_float32(vectors).to(self.rows.matrix.device)
-            logits = torch.einsum("ptd,tcd->ptc", hidden, self.rows.matrix) + self.rows.bias
+            with without_autocast(hidden.device):
+                logits = torch.einsum("ptd,tcd->ptc", hidden, self.rows.matrix) + self.rows.bias
             return replay(None, self.head.linear[1:], logits)
         flat = vectors.to(self.dtype).flatten(0, 1).unsqueeze(0)
         logits = to_float32(replay(self.model, self.head.linear, flat)[0])

@@ -173,7 +173,8 @@ class GenerationRecorder:
             self.plan.options,
         )
         is_last = columns == width - 1
-        next_logprob, sampler_logprob = torch.full((2, len(rows)), float("nan"))
+        unknown = torch.full((2, len(rows)), float("nan"), dtype=torch.float32, device="cpu")
+        next_logprob, sampler_logprob = unknown
         written_rows, written_ids = rows[is_last], next_ids[is_last]
         next_logprob[is_last] = logprobs_at(reads.logits[:, -1], written_rows, written_ids)
         sampler_logprob[is_last] = logprobs_at(scores, written_rows, written_ids)
@@ -204,8 +205,8 @@ class GenerationRecorder:
             criteria = [name for name, ended in ended_rows.items() if ended[row]]
             self.finish_reasons[row] = finish_reason(criteria)
         running = [row for row, reason in enumerate(self.finish_reasons) if not reason]
-        self.rows = torch.tensor(running, dtype=torch.long)
-        self.columns = torch.full((len(running),), -1)
+        self.rows = torch.tensor(running, dtype=torch.long, device="cpu")
+        self.columns = torch.full((len(running),), -1, dtype=torch.long, device="cpu")
         if not running:
             self.arrays.update(self.trimmed())
 

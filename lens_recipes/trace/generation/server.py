@@ -36,7 +36,7 @@ def trace_generation_on_server(
     listener = StepListener(GenerationRecorder(model, plan, batch))
     prompts, options = split_inputs(batch.inputs)
     options.update(generate_options(model, plan))
-    with torch.random.fork_rng(enabled=batch.seed is not None), torch.inference_mode():
+    with torch.random.fork_rng(enabled=batch.seed is not None), torch.no_grad():
         if batch.seed is not None:
             torch.manual_seed(batch.seed)
         with model.trace(fn="generate", **options) as tracer:
@@ -52,7 +52,7 @@ def trace_generation_on_server(
                 listener.hear(result.sequences)
                 listener.hear_scores(result.scores)
     recorder = listener.recorder
-    seconds = torch.tensor(recorder.seconds, dtype=torch.float64)
+    seconds = torch.tensor(recorder.seconds, dtype=torch.float64, device="cpu")
     return {**recorder.trimmed(), "seconds": seconds}
 
 
@@ -121,7 +121,7 @@ class StepListener:
         arrays = recorder.arrays
         written = arrays["generated"][: recorder.n_recorded].nonzero()[:, 0]
         rows, token_ids = arrays["row"][written], arrays["next_id"][written]
-        steps = torch.arange(len(rows)) // len(recorder.finish_reasons)
+        steps = torch.arange(len(rows), device="cpu") // len(recorder.finish_reasons)
         logprobs = []
         for step, step_scores in enumerate(scores):
             of_step = steps == step

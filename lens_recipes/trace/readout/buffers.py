@@ -77,7 +77,7 @@ def enlarged(old: Tensor | None, name: str, like: Tensor, n_tokens: int, tracked
     shape[axis] = n_tokens
     if name in PADDING:
         shape[-1] = tracked
-    larger = torch.full(shape, PADDING.get(name, 0), dtype=like.dtype)
+    larger = torch.full(shape, PADDING.get(name, 0), dtype=like.dtype, device="cpu")
     if old is not None:
         larger.narrow(axis, 0, old.shape[axis]).copy_(old)
     return larger

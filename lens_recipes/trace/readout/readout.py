@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lens_recipes.trace.lens_head import LensHead, Tiles, vocabulary_tiles, whole_tiles
-from lens_recipes.trace.operations import slices
+from lens_recipes.trace.operations import rounding_eps, slices
 from lens_recipes.trace.plan import SiteRead
 from lens_recipes.trace.readout.buffers import fill_buffers, max_tracked_tokens, trim_buffers
 from lens_recipes.trace.readout.scan import Scan, scan
@@ -148,7 +148,8 @@ class TokenChunk:
             numbers.append(site_numbers(logits, scanned, self.own.scan, requested_ids))
             if self.keeps_logits:
                 kept_logits.append(logits)
-        order = torch.tensor([read for group in self.groups for read in group]).argsort()
+        groups_end_to_end = [read for group in self.groups for read in group]
+        order = torch.tensor(groups_end_to_end, device="cpu").argsort()
         every = {name: torch.cat([part[name] for part in numbers])[order] for name in numbers[0]}
         token_ids = tracked_ids(every["top_ids"][:n_sites, :, 0], self.own.logits, options)
         tracked = self.own.logits.new_zeros(len(self.reads), *token_ids.shape)
@@ -163,7 +164,7 @@ class TokenChunk:
             "tracked_logprobs": tracked[:n_sites],
             "final_ids": self.own.ids[:, 0],
             "final_logprob": own_logprob.float(),
-            **logit_errors(certificate_logits, self.own.logits, self.rows[-1].dtype),
+            **logit_errors(certificate_logits, self.own.logits, self.rows[-1]),
             "kl_last": every["kl"][-1],
             "agrees": every["top_ids"][-1, :, 0] == self.own.ids[:, 0],
         }
@@ -270,15 +271,17 @@ def tracked_ids(
 
 
 def logit_errors(
-    lens: Float[Tensor, "token vocab"], final: Float[Tensor, "token vocab"], dtype: torch.dtype
+    lens: Float[Tensor, "token vocab"],
+    final: Float[Tensor, "token vocab"],
+    stream: Float[Tensor, "token d_model"],
 ) -> dict[str, Float[Tensor, " token"]]:
     """Return how far the last layer's lens is from the model's own logits, and by what measure.
 
     "error" is the largest difference, "scale" the largest of the model's logits, and "eps" how
-    finely the stream is rounded, which a caller of a server cannot know.
+    finely numbers are rounded where the model runs, which a caller of a server cannot know.
     """
     difference = (lens - final).abs()
     error = torch.where(lens == final, 0.0, difference)  # −∞ beside −∞ is no difference
     scale = final.masked_fill(final.isinf(), 0.0).abs().amax(-1)
-    eps = torch.full_like(scale, torch.finfo(dtype).eps)
+    eps = torch.full_like(scale, rounding_eps(stream))
     return {"error": error.amax(-1), "scale": scale, "eps": eps}
