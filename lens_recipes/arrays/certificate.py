@@ -63,8 +63,8 @@ class Certificate:
     So many streams after a block (`links`) were also compared with what the model goes on with: the
     input of the next block, or of what follows the last. `max_link_error` is the largest
     difference, relative to the largest number of the stream, at `max_link_layer`. After
-    `changed_layers` something stands between, such as a hook; the lens always reads what the model
-    goes on with.
+    `changed_layers` something stands between, such as a hook; the lens then reads what the model
+    goes on with. After `unlinked_layers` that cannot be read, so nothing was compared.
     """
 
     max_logit_error: float
@@ -81,6 +81,7 @@ class Certificate:
     max_link_error: float | None = None
     max_link_layer: int | None = None
     changed_layers: tuple[int, ...] = ()
+    unlinked_layers: tuple[int, ...] = ()
 
     @property
     def tolerance(self) -> float:
@@ -130,6 +131,8 @@ class Certificate:
         if self.links is None or self.max_link_error is None:
             return "links between layers: not compared"
         words = f"{self.links} link{'s' if self.links != 1 else ''} between layers"
+        if self.unlinked_layers:
+            words += f" (none after {layers_in_words(self.unlinked_layers)})"
         if self.changed_layers:
             return (
                 f"{words}, changed after {layers_in_words(self.changed_layers)} by a hook or an "

@@ -222,7 +222,9 @@ def logit_lens(
     schemas = []
     for batch in batches:
         n_tokens = len(batch.places.rows)
-        schemas.append(lens_schema(options, sites, len(reads.links), n_tokens, n_requested))
+        schemas.append(
+            lens_schema(options, sites, len(reads.links.compared), n_tokens, n_requested)
+        )
     return RecipeRun(
         request=request,
         traced=trace_lens,

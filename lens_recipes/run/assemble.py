@@ -15,6 +15,7 @@ from lens_recipes.models.handle import dtype_of
 from lens_recipes.results import LensResult
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import next_ids
+from lens_recipes.trace.plan import StreamLinks
 from lens_recipes.trace.readout.buffers import PADDING, token_axis
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -49,13 +50,13 @@ def widened(array: np.ndarray, width: int, padding: float) -> np.ndarray:
     return np.pad(array, [*before_last, (0, missing)], constant_values=padding)
 
 
-def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: list[int]) -> Certificate:
+def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: StreamLinks) -> Certificate:
     """Return the certificate of a run's numbers, each `[token]`.
 
     Args:
         numbers: Of the run; "link" is `[link, token]`.
         model: The nnsight model.
-        links: The layers whose stream was compared with what the model went on with.
+        links: Which streams were compared with what the model went on with.
     """
     sum_errors: dict[str, Any] = {}
     for name in SUM_CHECKS:
@@ -74,7 +75,7 @@ def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: list[int
     )
 
 
-def link_fields(link_errors: np.ndarray | None, links: list[int], dtype: str) -> dict[str, Any]:
+def link_fields(link_errors: np.ndarray | None, links: StreamLinks, dtype: str) -> dict[str, Any]:
     """Return what a certificate says of the links between layers, from their errors [link, token].
 
     Nothing where none was compared, as in a result that an earlier version of this package made.
@@ -84,14 +85,15 @@ def link_fields(link_errors: np.ndarray | None, links: list[int], dtype: str) ->
     by_link = link_errors.max(-1)
     largest = int(by_link.argmax())  # of NaN too
     changed = []
-    for layer, error in zip(links, by_link, strict=True):
+    for layer, error in zip(links.compared, by_link, strict=True):
         if not is_link_rounding(float(error), dtype):
             changed.append(layer)
     return {
-        "links": len(links),
+        "links": len(links.compared),
         "max_link_error": float(by_link[largest]),
-        "max_link_layer": links[largest],
+        "max_link_layer": links.compared[largest],
         "changed_layers": tuple(changed),
+        "unlinked_layers": tuple(links.not_compared),
     }
 
 

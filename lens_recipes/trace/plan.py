@@ -84,6 +84,19 @@ class SiteRead(NamedTuple):
     transport: Transport = IDENTITY
 
 
+class StreamLinks(NamedTuple):
+    """The layers after which a stream is read, but for the last, which the logits prove.
+
+    Attributes:
+        compared: Those whose stream is compared with what the model goes on with, and perhaps the
+            last layer.
+        not_compared: Those where that cannot be read.
+    """
+
+    compared: list[int]
+    not_compared: list[int]
+
+
 class ReadPlan(NamedTuple):
     """Everything that a lens reads of a model.
 
@@ -92,10 +105,10 @@ class ReadPlan(NamedTuple):
         n_slots: How many vectors they fill.
         sites: The reads that a result shows, and last the certificate's: the last layer through the
             final norm. Where the last site is read in that way, it is both.
-        links: The layers whose stream is compared with what the model goes on with.
+        links: Which streams are compared with what the model goes on with.
     """
 
     steps: list[ReadStep]
     n_slots: int
     sites: list[SiteRead]
-    links: list[int]
+    links: StreamLinks

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path
 from lens_recipes.models.structure.parts import StreamLink
 from lens_recipes.models.structure.probe import ForwardRecord, ModuleBegins, ModuleEnds
@@ -28,14 +29,25 @@ def find_links(
 
     Returns:
         `[layer]`; None where no module takes that stream in a way that can be read.
+
+    Raises:
+        LensError: a hook changes a stream where that is so.
     """
     paths = {child: path for path, child in module.named_modules()}
     links: list[StreamLink | None] = []
     for layer, block in enumerate(blocks):
-        if layer + 1 < len(blocks):
-            links.append(_link_to_block(record, paths, block, blocks[layer + 1]))
-        else:
+        if layer + 1 == len(blocks):
             links.append(_link_to_tail(module, record, block, tail))
+            continue
+        following = blocks[layer + 1]
+        link = _link_to_block(record, paths, block, following)
+        if link is None and (block._forward_hooks or following._forward_pre_hooks):
+            raise LensError(
+                f"{type(module).__name__}: a hook stands between block {layer} and the next, and "
+                f"what that block takes cannot be read, so the stream after layer {layer} is not "
+                "known. Remove the hook."
+            )
+        links.append(link)
     return links
 
 

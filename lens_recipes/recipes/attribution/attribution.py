@@ -181,7 +181,7 @@ def attribution(
         n_tokens = len(batch.places.rows)
         n_sources = batch.inputs["input_ids"].shape[1]
         n_parts = len(name_parts(blocks, unit, n_sources)) - 1
-        schemas.append(attribution_schema(n_parts, len(reads.links), n_tokens, n_columns))
+        schemas.append(attribution_schema(n_parts, len(reads.links.compared), n_tokens, n_columns))
     return RecipeRun(
         request=request,
         traced=trace_attribution,

@@ -14,10 +14,10 @@ import numpy as np
 
 from lens_recipes.arrays.axes import Part
 from lens_recipes.models.structure.parts import Anatomy, Block
-from lens_recipes.run.request.sites import LinkReaders, block_steps, heads_of, link_steps
+from lens_recipes.run.request.sites import LinkReaders, block_steps, heads_of, link_steps, links_of
 from lens_recipes.trace.attribution.parts import HeadParts, LogitParts, SourceParts, WholePart
 from lens_recipes.trace.operations import Operation
-from lens_recipes.trace.plan import HeadSplit, ReadStep
+from lens_recipes.trace.plan import HeadSplit, ReadStep, StreamLinks
 
 
 class PartPlan(NamedTuple):
@@ -29,7 +29,7 @@ class PartPlan(NamedTuple):
         n_slots: How many vectors the steps fill.
         explained_slot, final_slot: The vectors of the stream that is explained, and of the last
             one.
-        links: The layers whose stream is compared with what the model goes on with.
+        links: Which streams are compared with what the model goes on with.
     """
 
     steps: list[ReadStep]
@@ -37,7 +37,7 @@ class PartPlan(NamedTuple):
     n_slots: int
     explained_slot: int
     final_slot: int
-    links: list[int]
+    links: StreamLinks
 
 
 def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy, readers: LinkReaders) -> PartPlan:
@@ -77,16 +77,16 @@ def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy, readers: LinkRe
             explained_slot = next(slots)
             block_slots["resid_post"] = (explained_slot,)
         steps += block_steps(block, block_slots, is_first=layer == 0, is_checked=True)
-    links = link_steps(len(blocks) - 1, (explained_slot,), anatomy, readers)
-    linked = [len(blocks) - 1] * len(links)
+    explained_layer, last_layer = len(blocks) - 1, anatomy.n_layers - 1
+    steps += link_steps(explained_layer, (explained_slot,), anatomy, readers)
     final_slot = explained_slot
-    if len(blocks) < anatomy.n_layers:
+    if explained_layer < last_layer:
         final_slot = next(slots)
-        last_block = f"{anatomy.blocks}.{anatomy.n_layers - 1}"
-        last_links = link_steps(anatomy.n_layers - 1, (final_slot,), anatomy, readers)
-        links += [ReadStep("read", "out", last_block, slots=(final_slot,)), *last_links]
-        linked += [anatomy.n_layers - 1] * len(last_links)
-    return PartPlan(steps + links, parts, next(slots), explained_slot, final_slot, linked)
+        last_block = f"{anatomy.blocks}.{last_layer}"
+        steps.append(ReadStep("read", "out", last_block, slots=(final_slot,)))
+        steps += link_steps(last_layer, (final_slot,), anatomy, readers)
+    links = links_of(steps, {explained_slot: explained_layer, final_slot: last_layer}, last_layer)
+    return PartPlan(steps, parts, next(slots), explained_slot, final_slot, links)
 
 
 def attention_parts(

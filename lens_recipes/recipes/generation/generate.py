@@ -183,9 +183,10 @@ def generate_lens(
     for group in groups:
         n_rows, n_targets = group.batch.target_ids.shape
         n_first_tokens = len(group.batch.first_tokens[0])
+        n_links = len(reads.links.compared)
         schemas.append(
             generation_schema(
-                options, sites, len(reads.links), n_first_tokens, n_rows, n_targets, plan.n_steps
+                options, sites, n_links, n_first_tokens, n_rows, n_targets, plan.n_steps
             )
         )
     generation = Generation(request, settings, sites, groups, on_step)

@@ -16,6 +16,7 @@ from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import all_ids, certificate_of, in_prompt_order, lens_result
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.generation.recorder import StepSeconds
+from lens_recipes.trace.plan import StreamLinks
 from lens_recipes.trace.readout.buffers import token_axis
 
 # What a `GenerationRecorder` keeps of one step or of several, with prompts in place of rows.
@@ -88,7 +89,7 @@ class GenerationAssembler:
         self,
         request: Request,
         sites: list[Site],
-        links: list[int],
+        links: StreamLinks,
         provenance: dict[str, Any],
     ) -> None:
         """Keep what a result needs beside the arrays."""

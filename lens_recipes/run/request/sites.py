@@ -18,6 +18,7 @@ from lens_recipes.trace.plan import (
     ReadPlan,
     ReadStep,
     SiteRead,
+    StreamLinks,
     StreamScales,
 )
 
@@ -65,7 +66,12 @@ def plan_sites(
     reads = [site_read(site, slots, blocks, anatomy.family, apply_norm) for site in sites]
     if not is_certificate_read(reads[-1], slots[last]):
         reads.append(SiteRead(slots[last]))
-    return sites, ReadPlan(steps, len(slots), reads, linked_layers(steps, slots))
+    layers_after = {}
+    for site, slot in slots.items():
+        if site.component == "resid_post" and site.layer is not None:
+            layers_after[slot] = site.layer
+    links = links_of(steps, layers_after, anatomy.n_layers - 1)
+    return sites, ReadPlan(steps, len(slots), reads, links)
 
 
 def is_certificate_read(read: SiteRead, last_slot: int) -> bool:
@@ -281,16 +287,17 @@ def site_read(
     return SiteRead(slot, split, apply_norm)
 
 
-def linked_layers(steps: list[ReadStep], slots: dict[Site, int]) -> list[int]:
-    """Return the layers whose stream is compared with what the model goes on with, as planned."""
-    layer_of = {slot: site.layer for site, slot in slots.items()}
-    links = []
-    for step in steps:
-        if step.role == "next":
-            layer = layer_of[step.slots[0]]
-            assert layer is not None  # only the streams after blocks are linked
-            links.append(layer)
-    return links
+def links_of(steps: list[ReadStep], layers: dict[int, int], last_layer: int) -> StreamLinks:
+    """Return which streams a plan compares with what the model goes on with, and which it does not.
+
+    Args:
+        steps: The plan's.
+        layers: The layer of each vector that is the stream after a block.
+        last_layer: The model's, whose stream the logits prove.
+    """
+    compared = [layers[step.slots[0]] for step in steps if step.role == "next"]
+    not_compared = sorted(set(layers.values()) - {*compared, last_layer})
+    return StreamLinks(compared, not_compared)
 
 
 def link_steps(

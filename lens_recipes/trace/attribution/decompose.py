@@ -35,7 +35,7 @@ from lens_recipes.trace.operations import (
     slices,
     split_at_unembedding,
 )
-from lens_recipes.trace.plan import ReadStep
+from lens_recipes.trace.plan import ReadStep, StreamLinks
 from lens_recipes.trace.readout.readout import logit_errors
 
 
@@ -51,7 +51,7 @@ class AttributionPlan(NamedTuple):
         head_operations: What the model does between its last block and its logits.
         has_mean: Whether the mean over the vocabulary is asked for beside the ids.
         max_bytes: Bound on what is held at once besides.
-        links: The layers whose stream is compared with what the model goes on with.
+        links: Which streams are compared with what the model goes on with.
     """
 
     steps: list[ReadStep]
@@ -62,7 +62,7 @@ class AttributionPlan(NamedTuple):
     head_operations: list[Operation]
     has_mean: bool
     max_bytes: int
-    links: list[int]
+    links: StreamLinks
 
     def batch_size(self, batch: LensBatch) -> BatchSize:
         """Return what makes a batch large."""

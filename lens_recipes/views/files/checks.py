@@ -125,7 +125,7 @@ def _check_row(row: Site | Part, axis: str) -> None:
             raise ValueError(f"{list(row)!r} is no {axis}: its {name} is not what is expected")
 
 
-LINK_FIELDS = ("links", "max_link_error", "max_link_layer", "changed_layers")
+LINK_FIELDS = ("links", "max_link_error", "max_link_layer", "changed_layers", "unlinked_layers")
 
 
 def read_certificate(stored: Any, sizes: Sizes) -> Certificate | None:
