@@ -111,6 +111,43 @@ def test_weights_that_inference_mode_cannot_run_are_read():
     np.testing.assert_allclose(result.values, values, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2", "opt"])
+def test_flex_attention_that_was_set_before_the_first_lens(family):
+    """It is no ordinary operation of torch's, and compiles itself. Here it does not: that takes minutes."""
+    module = tiny.FAMILIES[family]()
+    module.set_attn_implementation("flex_attention")
+    model = lr.load(module)
+    with torch.compiler.set_stance("force_eager"):
+        lens = lr.logit_lens(model, IDS, components=["resid_post", "attn_out", "head_out"])
+        heads = lr.attribution(model, IDS, 9, unit="head")
+        assert lr.attribution(model, IDS, 9, unit="token").certificate.passed
+        assert lr.generate_lens(model, IDS, max_new_tokens=3).certificate.passed
+    module.set_attn_implementation("eager")
+    sites = ["resid_post", "attn_out", "head_out"]
+    expected = lr.logit_lens(lr.load(module), IDS, components=sites)
+    assert lens.sites == expected.sites
+    np.testing.assert_allclose(lens.entropy, expected.entropy, atol=1e-4)
+    expected = lr.attribution(lr.load(module), IDS, 9, unit="head")
+    np.testing.assert_allclose(heads.values, expected.values, atol=1e-4)
+
+
+def test_a_function_that_is_compiled_whole_is_watched_as_it_was():
+    class Compiled(torch.nn.Module):
+        function = staticmethod(
+            torch.compile(torch.nn.functional.silu, fullgraph=True, backend="eager")
+        )
+
+        def forward(self, x):
+            return self.function(x)
+
+    expected = lr.attribution(lr.load(tiny.llama()), IDS, 9, unit="component")
+    module = tiny.llama()
+    for block in module.model.layers:
+        block.mlp.act_fn = Compiled()
+    result = lr.attribution(lr.load(module), IDS, 9, unit="component")
+    np.testing.assert_allclose(result.values, expected.values, atol=1e-5)
+
+
 # A model compiled inside takes a minute: tests/full.
 @pytest.mark.parametrize("inside", [False])
 def test_a_compiled_model_is_read_through_its_original(inside):

@@ -30,6 +30,9 @@ from lens_recipes.trace.operations import ModuleCall, Operation
 
 MAX_OPERATIONS = 32  # between what attention adds and its output projection
 
+# What fused kernels are called in torch's operations.
+FUSED_ATTENTION = ("scaled_dot_product", "flash_attn", "flex_attention")
+
 # Columns are followed for the first token of the first prompt: those of all tokens go the same way.
 FIRST_PROMPT = FIRST_TOKEN = 0
 
@@ -89,7 +92,7 @@ def _is_mix_of_values(node: Node) -> bool:
     """Return whether a tensor is attention weights times values, by a fused or a plain product."""
     if node.item > 0 or len(node.shape) not in (3, 4):
         return False
-    if "scaled_dot_product" in node.name or "flash_attn" in node.name:
+    if any(name in node.name for name in FUSED_ATTENTION):
         return True
     return node.name == "bmm" and comes_from(node.args[0], "softmax")
 

@@ -32,6 +32,13 @@ SCALE_NAMES = ("mul", "div", "neg")
 MAX_INDEX_SIZE = 64  # elements of a tensor of whole numbers that is kept
 
 
+def operation_name(function: Any) -> str:
+    """Return torch's name of an operation, whether or not it runs in place."""
+    # An operation that takes functions, as flex attention does, has no overloads.
+    packet = getattr(function, "overloadpacket", function)
+    return packet.__name__.removesuffix("_")
+
+
 class FurtherOutput(NamedTuple):
     """A module that gives a tensor as another than its first output, and as which."""
 
@@ -60,7 +67,7 @@ class Node:
     ) -> None:
         self.name = ""
         if func is not None:
-            self.name = func.overloadpacket.__name__.removesuffix("_")
+            self.name = operation_name(func)
         self.func = func
         self.args = args
         self.kwargs = kwargs or {}

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.structure.graph import Graph
+from lens_recipes.models.structure.node import operation_name
 from lens_recipes.models.structure.shapes import shapes_only
 
 N_PROMPTS, N_TOKENS = 2, 6  # the two prompts differ in their last token
@@ -44,7 +45,7 @@ class TorchCall(NamedTuple):
     @property
     def name(self) -> str:
         """Return torch's name of the operation, whether or not it ran in place."""
-        return self.function.overloadpacket.__name__.removesuffix("_")
+        return operation_name(self.function)
 
 
 Event = ModuleBegins | ModuleEnds | TorchCall
@@ -102,7 +103,13 @@ def record_forward(
     recorder = _Recorder(module, graph)
     computing = shapes_only(module) if meta else contextlib.nullcontext()
     # A caller may be in inference mode, where torch shows other operations: `to` for `_to_copy`.
-    with torch.inference_mode(False), _hooks(module, recorder), torch.no_grad(), computing:
+    with (
+        torch.inference_mode(False),
+        _hooks(module, recorder),
+        torch.no_grad(),
+        torch.compiler.set_stance("force_eager"),  # compiled code cannot be watched
+        computing,
+    ):
         output = _run(module, inputs, recorder)
     recorder.record.logits = _logits_in(output, type(module).__name__)
     return recorder.record
@@ -156,6 +163,8 @@ class _Recorder(TorchDispatchMode):
 
     Operations inside blocks are not recorded: they would keep every intermediate tensor alive.
     """
+
+    supports_higher_order_operators = True  # flex attention is one
 
     def __init__(self, module: nn.Module, graph: Graph | None) -> None:
         super().__init__()
