@@ -13,19 +13,23 @@ from __future__ import annotations
 import inspect
 import weakref
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from nnsight.intervention.envoy import Envoy
-from torch import Tensor, nn
+from torch import nn
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.handle import on_meta, text_config
+from lens_recipes.models.handle import envoy_path, on_meta, text_config
+from lens_recipes.models.structure.block_list import (
+    check_one_stream,
+    check_shapes,
+    find_block_list,
+    is_chain,
+)
+from lens_recipes.models.structure.graph import Graph
 from lens_recipes.models.structure.head_path import find_head_operations
 from lens_recipes.models.structure.probe import (
     N_TOKENS,
-    PROBE_SHAPE,
     ForwardRecord,
-    outermost_lists,
     plain_ids,
     record_forward,
 )
@@ -45,6 +49,10 @@ class Anatomy:
     Attributes:
         family: The model's class.
         n_layers, d_model, vocab_size: Blocks, width of the stream, tokens.
+        layers: The numbers of the blocks that a text prompt passes through: all in most models. A
+            block that reads nothing but an image is passed over.
+        is_chain: Whether each block takes what the one before it gave. Else the stream after a
+            layer is what the block gives, and other modules come before the next one.
         blocks: The list of blocks.
         embed, norm, unembed: Embedding, final norm and unembedding; None where the model has none,
             or it was not found.
@@ -56,6 +64,8 @@ class Anatomy:
 
     family: str
     n_layers: int
+    layers: tuple[int, ...]
+    is_chain: bool
     d_model: int
     vocab_size: int
     blocks: str
@@ -69,6 +79,15 @@ class Anatomy:
     plain_ids: tuple[int, ...] = field(repr=False)
 
     @property
+    def last_layer(self) -> int:
+        """Return the number of the last block that a text prompt passes through."""
+        return self.layers[-1]
+
+    def block(self, layer: int) -> str:
+        """Return the path of a block."""
+        return f"{self.blocks}.{layer}"
+
+    @property
     def after_unembed(self) -> str:
         """Return in words what happens to the logits after the unembedding.
 
@@ -79,12 +98,16 @@ class Anatomy:
 
     def __str__(self) -> str:
         none_in_block = "none found in a block"
-        first_block = f"{self.blocks}.0"
+        first_block = self.block(self.layers[0])
+        size = f"{self.n_layers} layers, {self.d_model} wide"
+        passed_over = [str(layer) for layer in range(self.n_layers) if layer not in self.layers]
+        if passed_over:
+            size += f"; text passes over {', '.join(passed_over)}"
         attention = f"{first_block}.{self.attention}" if self.attention else none_in_block
         mlp = f"{first_block}.{self.mlp}" if self.mlp else none_in_block
         rows = {
             "family": self.family,
-            "blocks": f"{self.blocks}  ({self.n_layers} layers, {self.d_model} wide)",
+            "blocks": f"{self.blocks}  ({size})",
             "embedding": self.embed or "not found",
             "attention": attention,
             "MLP": mlp,
@@ -134,16 +157,23 @@ def _examine(model: Envoy) -> Anatomy:
     vocab_size = getattr(text_config(model), "vocab_size", None) or 2
     token_ids = plain_ids(config, vocab_size)
     record = record_forward(module, token_ids, options, meta=on_meta(model))
-    block_list = _find_block_list(module, record)
-    blocks = block_list.blocks
+    block_list = find_block_list(module, record)
+    blocks = list(block_list.blocks.values())
     _check_causal(family, record)
-    _check_stream(family, record, blocks)
+    check_shapes(family, record, block_list)
+    blocks_follow = is_chain(record, block_list)
+    if not blocks_follow:
+        graph = Graph(module)
+        again = record_forward(module, token_ids, options, meta=on_meta(model), graph=graph)
+        check_one_stream(family, graph, again, block_list)
     operations = find_head_operations(module, record, blocks[-1])
     calls = [operation for operation in operations if isinstance(operation, ModuleCall)]
     norms = [call.path for call in calls if call.is_norm]
     return Anatomy(
         family=family,
-        n_layers=len(blocks),
+        n_layers=block_list.length,
+        layers=tuple(block_list.blocks),
+        is_chain=blocks_follow,
         d_model=record.outputs[blocks[-1]].shape[-1],
         vocab_size=record.logits.shape[-1],
         blocks=block_list.path,
@@ -161,37 +191,9 @@ def _examine(model: Envoy) -> Anatomy:
 # -- parts -------------------------------------------------------------
 
 
-class _BlockList(NamedTuple):
-    """A list of modules that may be the blocks, and its path."""
-
-    path: str
-    blocks: list[nn.Module]
-
-
-def _find_block_list(module: nn.Module, record: ForwardRecord) -> _BlockList:
-    """Return the longest list of modules that the run walked through; of several, the last."""
-    ended = {called: time for time, called in enumerate(record.calls)}
-
-    def was_walked_through(block: nn.Module) -> bool:
-        output = record.outputs.get(block)
-        return block in ended and output is not None and output.is_floating_point()
-
-    candidates = []
-    for path, listed in outermost_lists(module):
-        blocks = list(listed.children())
-        if all(was_walked_through(block) for block in blocks):
-            candidates.append(_BlockList(path, blocks))
-    if not candidates:
-        raise LensError(
-            f"{type(module).__name__}: no list of blocks was found that a text prompt passes "
-            "through from first to last, so there are no layers to read."
-        )
-    return max(candidates, key=lambda found: (len(found.blocks), ended[found.blocks[-1]]))
-
-
 def _find_embedding(module: nn.Module, record: ForwardRecord) -> str | None:
     """Return the path of the first embedding that ended."""
-    paths = {child: path for path, child in module.named_modules()}
+    paths = {child: envoy_path(path) for path, child in module.named_modules()}
     for called in record.calls:
         if isinstance(called, nn.Embedding):
             return paths[called]
@@ -211,7 +213,7 @@ def _find_part(block: nn.Module, record: ForwardRecord, hints: tuple[str, ...]) 
             continue
         for hint in hints:
             if name.startswith(hint) or name.endswith(hint) or hint in class_name:
-                return path
+                return envoy_path(path)
     return None
 
 
@@ -233,47 +235,3 @@ def _check_causal(family: str, record: ForwardRecord) -> None:
             "position, so 'what the model predicts next' is not defined. A lens needs a model that "
             "reads left to right."
         )
-
-
-def _check_stream(family: str, record: ForwardRecord, blocks: list[nn.Module]) -> None:
-    """Check that one stream [batch, position, d_model] goes from block to block."""
-    first_shape = record.outputs[blocks[0]].shape
-    for layer, block in enumerate(blocks):
-        stream = record.outputs[block]
-        is_one_stream = stream.ndim == 3 and stream.shape[:2] == PROBE_SHAPE
-        if not is_one_stream or stream.shape != first_shape:
-            raise LensError(
-                f"{family}: block {layer} gives {list(stream.shape)} for 2 prompts of 6 tokens, "
-                "where a lens expects one residual stream [2, 6, d_model]. Several streams, and "
-                "other layouts, are refused."
-            )
-        times = record.calls.count(block)
-        if times != 1:
-            raise LensError(
-                f"{family}: block {layer} runs {times} times for one token, so "
-                f"'after layer {layer}' is not defined."
-            )
-        if layer == 0:
-            continue
-        previous_stream = record.outputs[blocks[layer - 1]]
-        if not _is_multiple(record.inputs[block], previous_stream):
-            raise LensError(
-                f"{family}: between block {layer - 1} and block {layer} something is added to the "
-                f"stream, so the model cannot be said to stop after layer {layer - 1}."
-            )
-
-
-def _is_multiple(stream: Tensor | None, previous: Tensor) -> bool:
-    """Return whether a block takes what the one before it gave, or that times a number.
-
-    RWKV halves its stream. Tensors without numbers are compared by their shapes alone.
-    """
-    if stream is None or stream.shape != previous.shape:
-        return False
-    if stream is previous or stream.device.type == "meta":
-        return True
-    previous = previous.double()
-    stream = stream.to(previous.device).double()
-    factor = (previous * stream).sum() / (previous * previous).sum()
-    difference = (stream - factor * previous).abs().max()
-    return bool((difference <= 1e-5 * stream.abs().max()).item())

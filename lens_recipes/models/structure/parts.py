@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lens_recipes.models.components import WRITES
-from lens_recipes.trace.operations import Operation
+from lens_recipes.trace.operations import ModuleCall, Operation
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,37 @@ class ResidualWrite:
         point: Where it is read.
         heads: How it is made of heads; None where it is no attention, or its heads cannot be told
             apart.
+        n_norms_before: How many norms the stream of this block has passed through before this is
+            added to it.
     """
 
     component: str
     point: HookPoint
     heads: Heads | None = None
+    n_norms_before: int = 0
+
+
+@dataclass(frozen=True)
+class StreamNorm:
+    """A norm that the stream itself passes through in a block, as where norms follow additions.
+
+    Attributes:
+        point: Where the stream before it is read.
+        call: The norm.
+        scale: What is done to the stream after it, up to the next norm or the end of the block.
+    """
+
+    point: HookPoint
+    call: ModuleCall
+    scale: tuple[Operation, ...]
 
 
 @dataclass(frozen=True)
 class Block:
     """One block as a sum: residual_scale(stream before) + the writes = stream after.
+
+    Where the stream passes through norms, that is so up to the first norm, and then from each norm
+    to the next: scale(norm(sum so far)) + the writes of this stretch.
 
     Attributes:
         resid_pre: The stream before the block.
@@ -89,9 +110,10 @@ class Block:
         resid_post: The stream after the block.
         interblock_scale: What is done to the stream on its way from the block before: nothing, or a
             multiplication by a number.
-        residual_scale: The same for the stream on its way through this block.
+        residual_scale: The same for the stream on its way through this block, up to its first norm.
         writes: What the block adds, in order of time.
         unreadable_reason: Why the block is no such sum; empty where it is.
+        norms: The norms that the stream passes through, in order.
     """
 
     resid_pre: HookPoint
@@ -101,6 +123,7 @@ class Block:
     residual_scale: tuple[Operation, ...]
     writes: list[ResidualWrite]
     unreadable_reason: str = ""
+    norms: tuple[StreamNorm, ...] = ()
 
     @property
     def components(self) -> list[str]:

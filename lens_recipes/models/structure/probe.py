@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class ForwardRecord:
         inputs, outputs: The first tensor that each took and gave, or None.
         events: What happened, in order; operations only outside of all blocks.
         in_tuple: The modules that give that tensor inside a tuple or list.
+        arguments: All tensors that a module took; of modules outside of all blocks.
     """
 
     logits: Any = None
@@ -68,6 +70,7 @@ class ForwardRecord:
     outputs: dict[nn.Module, Any] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     in_tuple: set[nn.Module] = field(default_factory=set)
+    arguments: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
 
 
 def record_forward(
@@ -104,12 +107,29 @@ def record_forward(
     return recorder.record
 
 
+def _missing_arguments(module: nn.Module) -> list[str]:
+    """Return what the forward pass of a model cannot do without, beside token ids."""
+    return [
+        name
+        for name, parameter in inspect.signature(type(module).forward).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and name not in ("self", "input_ids")
+    ]
+
+
 def _run(module: nn.Module, inputs: dict[str, Any], recorder: _Recorder) -> Any:
     """Call the model, and say in one sentence why it does not run if it does not."""
     try:
         with recorder:
             return module(**inputs)
     except Exception as error:
+        missing = _missing_arguments(module) if isinstance(error, TypeError) else []
+        if missing:
+            raise LensError(
+                f"{type(module).__name__} does not run on a text alone: its forward pass needs "
+                f"{' and '.join(missing)}, too. A lens reads models that continue a text."
+            ) from error
         reason = " ".join(str(error).split())[:300]
         raise LensError(
             f"{type(module).__name__} did not run on six token ids: "
@@ -183,6 +203,10 @@ class _Recorder(TorchDispatchMode):
         if first is None:
             first = first_tensor(kwargs)
         self.record.inputs[module] = first
+        if all(running in self._around_blocks for running in self._running):
+            given = [*args, *kwargs.values()]
+            tensors = [argument for argument in given if isinstance(argument, Tensor)]
+            self.record.arguments[module] = tensors
         self.record.events.append(ModuleBegins(module))
         self._running.append(module)
         if self.graph is not None:
