@@ -1,7 +1,8 @@
-"""Every causal-LM class of transformers, built small and read: `python benchmarks/families.py`.
+"""Every class of transformers that writes text, built small and read: `python benchmarks/families.py`.
 
-Walks `MODEL_FOR_CAUSAL_LM_MAPPING_NAMES` from end to end. Each type gets a shrunken config, random weights, 2 × 8
-random ids, `logit_lens()` and the early-exit oracle of the tests; then every layer is compared. `--json F` keeps the
+Walks `AutoModelForCausalLM`, `AutoModelForMultimodalLM` (with all of `AutoModelForImageTextToText`) and
+`AutoModelForSeq2SeqLM` from end to end. Each type gets a shrunken config, random weights, 2 × 8 random ids and nothing
+else, `logit_lens()` and the early-exit oracle of the tests; then every layer is compared. `--json F` keeps the
 verdicts, `--only NAME …` walks a few, `--write` renews references/architectures.md.
 
 Verdicts:
@@ -28,7 +29,6 @@ import io
 import itertools
 import json
 import logging
-import re
 import signal
 import sys
 import time
@@ -42,316 +42,50 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import numpy as np  # noqa: E402
 import oracle  # noqa: E402
-import tiny  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from small_models import build, prompts  # noqa: E402
 from torch import nn  # noqa: E402
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel  # noqa: E402
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as FAMILIES  # noqa: E402
+from transformers import PreTrainedModel  # noqa: E402
+from transformers.models.auto import modeling_auto  # noqa: E402
 
 import lens_recipes as lr  # noqa: E402
 from lens_recipes.arrays.attribution import UNITS  # noqa: E402
 from lens_recipes.models.structure.blocks import residual_blocks  # noqa: E402
 
 PAGE = ROOT / "references" / "architectures.md"
-LAYERS, VOCAB, FIRST_PLAIN_ID = 4, 101, 40
-SECONDS = 60  # for one type: one that hangs must not stop the walk
+SECONDS = 60  # of the processor for one type: one that hangs must not stop the walk
 
 
-# -- configs, shrunk ---------------------------------------------------
-
-# Attribute names (whole, as patterns, in order) and the size they get. A function is given the default.
-RULES: list[tuple[str, Any]] = [
-    (r"pad_token_id|bos_token_id|eos_token_id", None),  # set apart in `_token_id`
-    (r"type_vocab_size|task_type_vocab_size", 2),
-    (
-        r".*vocab_size|.*vocab_size_base|vocab_size_per_layer_input|encoder_hash_byte_group_vocab|n_vocab",
-        lambda v: v and VOCAB,
-    ),
-    (
-        r"max_position_embeddings|n_positions|n_ctx|max_seq_len|context_length|max_(source|target)_positions",
-        64,
-    ),
-    (r"original_max_position_embeddings|rel_extent|.*max_distance", 64),
-    (
-        r"num_hidden_layers|n_layers?|num_layers|decoder_layers|num_decoder_layers|num_blocks|num_layers_per_stack|encoder_layers",
-        LAYERS,
-    ),
-    (r"num_encoder_layers|depth|num_global_layers|conf_num_hidden_layers", 2),
-    (r"num_mem_blocks|num_kv_shared_layers|num_nextn_predict_layers|mtp_.*", lambda v: min(v, 1)),
-    (r"first_k_dense_replace|num_dense_layers", lambda v: min(v, 1)),
-    (
-        r".*num_(key_value|kv|mamba_kv)_heads|kv_n_heads|num_query_groups|.*num_key_heads",
-        lambda v: min(v, 2),
-    ),
-    (r"o_groups|n_group|num_expert_group|mamba_n_?groups|n_groups", lambda v: min(v, 2)),
-    (r"topk_group", 1),
-    (
-        r".*(num_heads|attention_heads|n_heads?|num_value_heads)|linear_num_heads|conf_num_attention_heads",
-        4,
-    ),
-    (r"n_mamba_heads", 2),
-    (r"qk_head_dim", 16),
-    (r"rotary_dim", 4),
-    (r"mamba_expand|expand|expansion_ratio|n_inner", lambda v: v and 2),
-    (r".*head_?dim|.*_d_head|d_head|d_kv|dim_head|attention_head_size|kv_channels|.*key_dim", 8),
-    (r".*(n|moe_num|num|num_local|num_routed|n_routed)_experts", 4),
-    (r".*shared_experts", lambda v: min(v, 1)),
-    (r".*(experts_per_tok(en)?|moe_k|moe_top_?k)", lambda v: min(v, 2)),
-    (r"zero_expert_num", 2),
-    (r".*_rank|hc_lowrank", lambda v: v if isinstance(v, str) else 8),
-    (r"index_topk|index_topk_blocks|centroid_intermediate_top_k", 4),
-    (r"hc_mult|hc_count|altup_num_inputs", 2),
-    (r".*state_size|.*d_state|d_rel", 8),
-    (
-        r".*chunk_(size|length)|block_size|index_block_size|.*chunk_len(gth)?",
-        lambda v: v if v < 1 else 8,
-    ),
-    (
-        r".*sliding_window(_size)?|.*window_size|local_attention|attention_window_size|keep_window_size",
-        lambda v: v and 6,
-    ),
-    (r"image_size|crop_size", 8),
-    (r"patch_size", 4),
-    (
-        r"moe_.*intermediate_size|.*expert.*intermediate_size|expert_ffn_hidden_size",
-        lambda v: v and 16,
-    ),
-    (
-        r".*(intermediate_size|ffn_dim|ffn_hidden_size|feed_forward_size|dff|d_ff|dim_ff|d_inner|mlp_dim)",
-        lambda v: v and 64,
-    ),
-    (r"intermediate_size_mlp", 64),
-    (r"mamba_d_ssm|lru_width", 32),
-    (r"hidden_size_per_layer_input|router_hidden_size", lambda v: v and 8),
-    (
-        r"(hidden|embedding|emb|n_embd|embed|.*_hidden|input|.*_embed).*(size|dim)|d_model|n_embd|dim_model|out_hidden_size",
-        32,
-    ),
-    (
-        r"embedding_dim|emb_dim|embed_dim|word_embed_proj_dim|prompt_mid_dim|codebook_dim|backbone_hidden_size",
-        32,
-    ),
-    (
-        r"(vision|projector)_(input|output)_dim|.*output_dim|.*output_channels|num_filters|codebook_size",
-        32,
-    ),
-    (
-        r"adapter_(in_dim|out_dim|input_size)|attention_hidden_size|ple_embed_dim|input_feat_size",
-        32,
-    ),
-    (r"image_seq_length|.*tokens_per_image", 4),
-    (
-        r".*(multiplier|logits?_scal(e|ing)|residual_scale)",
-        lambda v: 1.5 if type(v) is float and v == 1 else v,
-    ),
-    (r"(final_logit_softcapping|logits_soft_cap|output_logit_soft_cap)", 10.0),
-    (r"is_decoder", True),
-    (r"use_cache", False),
-    (r"ffn_round_up_to_multiple_of|.*divisible_by", 8),
-]
-UNSET = {
-    "final_logit_softcapping": 10.0,
-    "logit_scale": 0.5,
-}  # what may stand in a config, and would change logits
-FEWER_LAYERS = 2  # of towers beside the text: another number than LAYERS, so that nobody takes them for the decoder
-TEXT_PARTS = ("text_config", "decoder", "decoder_config", "language_config", "llm_config")
-
-# Where meanings do not say enough: settings of single types. This builds test models; the library has no such table.
-_ROPE = {"rope_type": "default", "rope_theta": 1e4}
-_SWA_PARTS = (
-    "num_attention_heads",
-    "num_key_value_heads",
-    "q_lora_rank",
-    "kv_lora_rank",
-    "v_head_dim",
-)
-_DOTS3 = {
-    **{f"swa_{part}": 4 for part in _SWA_PARTS},
-    "swa_head_dim": 16,
-    "swa_qk_nope_head_dim": 8,
-    "head_dim": 16,
-}
-_GEMMA4 = {"global_head_dim": 16}
-_QSA = {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8}
-_QSA |= {"indexer_compress_ratio": 2, "split_ngram_parts": 4}
-_SHARED = {"num_kv_shared_layers": LAYERS}
-_NO_EXTRA = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}
-OVERRIDES: dict[str, dict[str, Any]] = {
-    "blt": {
-        "global_config": {"hidden_size": 64},
-        "encoder_config": {"hidden_size_global": 64},
-        "decoder_config": {"hidden_size_global": 64},
-    },
-    "cohere_compass_text": {
-        "rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}
-    },
-    "dbrx": {"attn_config": {"rope_theta": 1e4, "clip_qkv": 8.0}},
-    "deepseek_v2": {"num_experts_per_tok": 2},
-    "dots1": {"n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2},
-    "dots3_note": {"text_config": _DOTS3},
-    "dots3_note_text": _DOTS3,
-    "gemma4": {"text_config": _GEMMA4},
-    "gemma4_text": _GEMMA4,
-    "gemma4_assistant": {
-        "_start": {"text_config": {"model_type": "gemma4_text", **_NO_EXTRA}},
-        "text_config": _GEMMA4 | _SHARED,
-    },
-    "gemma4_unified": {"text_config": _GEMMA4},
-    "gemma4_unified_text": _GEMMA4,
-    "gemma4_unified_assistant": {"text_config": _GEMMA4 | _SHARED},
-    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
-    "hunyuan_v1_dense": {"head_dim": 8},
-    "hunyuan_v1_moe": {"head_dim": 8},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
-    "mamba2": {"num_heads": 8},
-    "ministral": {"head_dim": 8},
-    "nemotron": {"num_key_value_heads": 2},
-    "qwen4_exp": {"text_config": _QSA},
-    "qwen4_exp_text": _QSA,
-    "reformer": {"axial_pos_embds_dim": (8, 24), "axial_pos_shape": (8, 8)},
-    "xlm": {"causal": True},
-    "xmod": {"default_language": "en_XX"},
-    "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2},
-}
-
-
-def shrunken_config(family: str) -> PreTrainedConfig:
-    """The default config of a type with every size made small."""
-    return _shrink(CONFIG_MAPPING[family], text=True, more=OVERRIDES.get(family, {}))
-
-
-def _shrink(kind: type[PreTrainedConfig], *, text: bool, more: dict[str, Any]) -> PreTrainedConfig:
-    """One config class, its sub-configs included; `more` overrides, with nested dicts for sub-configs."""
-    default = more.get("_default") or kind(**more.get("_start", {}))
-    settings: dict[str, Any] = {}
-    layers = LAYERS if text else FEWER_LAYERS
-    kept = _kept_layers(default, layers)
-    for field in dataclasses.fields(kind):
-        name, value = field.name, vars(default).get(field.name)
-        if isinstance(value, PreTrainedConfig):
-            inner = {"_default": value, **(more.get(name) or {})}
-            settings[name] = _shrink(type(value), text=text and name in TEXT_PARTS, more=inner)
-        elif isinstance(value, list | tuple) and kept is not None:
-            settings[name] = _shrunken_list(value, *kept)
-        elif field.default is not None and (
-            type(value) is type(field.default) or not isinstance(field.default, str)
-        ):
-            settings[name] = _shrunken_value(name, value, kind, layers)
-            if re.fullmatch(r".*num_(key_value|kv)_heads", name) and value == _query_heads(
-                name, default
-            ):
-                settings[name] = 4
-        elif value is None and name in UNSET:
-            settings[name] = UNSET[name]
-    settings = {k: v for k, v in settings.items() if v is not None}
-    settings |= {
-        k: v
-        for k, v in more.items()
-        if k not in ("_default", "_start") and not isinstance(settings.get(k), PreTrainedConfig)
+def _not_in(mapping: dict[str, str], *before: dict[str, str]) -> dict[str, str]:
+    """The types of a mapping whose class no mapping before it has for them."""
+    return {
+        family: cls
+        for family, cls in mapping.items()
+        if all(other.get(family) != cls for other in before)
     }
-    return kind(**settings)
 
 
-def _query_heads(name: str, default: PreTrainedConfig) -> Any:
-    """How many query heads go with a number of key-value heads."""
-    return vars(default).get(re.sub(r"key_value|kv", "attention", name))
+# What transformers has that writes text: the class of each type.
+FAMILIES = dict(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+MULTIMODAL = _not_in(
+    modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    | modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    FAMILIES,
+)
+TWO_SIDED = _not_in(
+    modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, FAMILIES, MULTIMODAL
+)
+TABLES = {
+    "Language models": FAMILIES,
+    "Multimodal models, on text alone": MULTIMODAL,
+    "Encoder–decoders": TWO_SIDED,
+}
 
 
-def _shrunken_value(name: str, value: Any, kind: type[PreTrainedConfig], layers: int) -> Any:
-    """One number by what its name means; anything else as it is."""
-    if re.search(r"_token_id$|_token_index$|^unk_index$|^mask_index$", name):
-        return _token_id(name) if isinstance(value, int) else value
-    if isinstance(value, bool) and name not in ("is_decoder", "use_cache"):
-        return value
-    if not isinstance(value, int | float) or "drop" in name:
-        return value
-    for alias in (
-        name,
-        kind.attribute_map.get(name, name),
-        *(k for k, v in kind.attribute_map.items() if v == name),
-    ):
-        for pattern, small in RULES:
-            if re.fullmatch(pattern, alias):
-                small = layers if small is LAYERS else small
-                return small(value) if callable(small) else small
-    return value
-
-
-def _token_id(name: str) -> int:
-    """A small id of its own for each special token, below all ids that the prompts use."""
-    first = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return first.get(name, 3 + sum(name.encode()) % (FIRST_PLAIN_ID - 3))
-
-
-def _kept_layers(default: PreTrainedConfig, count: int) -> tuple[int, list[int]] | None:
-    """How many layers the default has, and which of them stay: one of each kind first, then the earliest."""
-    total = getattr(default, "num_hidden_layers", None)
-    if not isinstance(total, int):
-        return None
-    per_layer = [v for v in vars(default).values() if isinstance(v, list | tuple) and v]
-    kinds = [
-        tuple(str(v[i]) if len(v) == total and not _is_index_list(v, total) else i in v for v in per_layer
-              if len(v) == total or _is_index_list(v, total))
-        for i in range(total)
-    ]  # fmt: skip
-    first_of_kind = sorted({kind: i for i, kind in reversed(list(enumerate(kinds)))}.values())
-    chosen = first_of_kind[:count]
-    chosen += [i for i in range(total) if i not in chosen][: count - len(chosen)]
-    return total, sorted(chosen)
-
-
-def _is_index_list(value: Any, total: int) -> bool:
-    """Whether a list names layers by their number."""
-    plain = all(type(item) is int and 0 <= item < total for item in value)
-    return plain and len(set(value)) == len(value) and list(value) == sorted(value)
-
-
-def _shrunken_list(value: Any, total: int, kept: list[int]) -> Any:
-    if value and _is_index_list(value, total):
-        return [new for new, old in enumerate(kept) if old in value]
-    if len(value) == total:
-        return type(value)(value[i] for i in kept)
-    return value
-
-
-# -- models ------------------------------------------------------------
-
-
-def build(family: str) -> PreTrainedModel:
-    """A small model of this type with random weights, nothing of it left at a value that hides a mistake."""
-    cls = getattr(transformers, FAMILIES[family])
-    config = shrunken_config(family)
-    if not isinstance(config, cls.config_class):
-        config = config.get_text_config(decoder=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = cls(config).float().eval()
-        tiny.unsettle(model, seed=1)
-        _unsettle_constants(model)
-    return model.requires_grad_(False)
-
-
-@torch.no_grad()
-def _unsettle_constants(model: nn.Module) -> None:
-    """Move what still is one number throughout (scales of ones, biases of zeros), buffers of a checkpoint too."""
-    for module in model.modules():
-        saved = set(module._buffers) - module._non_persistent_buffers_set
-        values = [*module._parameters.values(), *(module._buffers[name] for name in sorted(saved))]
-        for value in values:
-            if (
-                value is not None
-                and value.is_floating_point()
-                and value.numel()
-                and (value == value.flatten()[0]).all()
-            ):
-                value.add_(0.1 + 0.2 * torch.rand(value.shape))
-
-
-def prompts() -> torch.Tensor:
-    """Ids of shape [2, 8], none of them special."""
-    generator = torch.Generator().manual_seed(3)
-    return torch.randint(FIRST_PLAIN_ID, VOCAB, (2, 8), generator=generator)
+def every_class() -> list[tuple[str, str]]:
+    """Every type with its class, in the order of the page."""
+    return [pair for mapping in TABLES.values() for pair in sorted(mapping.items())]
 
 
 # -- verdicts ----------------------------------------------------------
@@ -394,9 +128,9 @@ class Row:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def examine(family: str) -> Row:
-    """Build one type, read it, compare it."""
-    row = Row(family, FAMILIES[family])
+def examine(family: str, cls: str = "") -> Row:
+    """Build one type, read it, compare it; `cls` where it is not its causal-LM class."""
+    row = Row(family, cls or FAMILIES[family])
     started = time.perf_counter()
     with _quiet(), _at_most(SECONDS), _one_thread():
         _judge(row)
@@ -406,7 +140,7 @@ def examine(family: str) -> Row:
 
 def _judge(row: Row) -> None:
     try:
-        module = build(row.family)
+        module = build(row.family, row.cls)
         ids = prompts()
         runs = _runs(module, ids)
     except Exception as error:
@@ -471,8 +205,10 @@ def _early_exits(module: PreTrainedModel, ids: torch.Tensor, path: str) -> np.nd
         return oracle.early_exit_logits(module, ids).numpy()
     except (LookupError, AttributeError):
         blocks = list(module.get_submodule(path).children()) if path else []
-        if not blocks or not _is_chain(module, ids, blocks):
+        if not blocks:
             raise
+    if not _is_chain(module, ids, blocks):
+        return oracle.handed_on_logits(module, blocks, ids).numpy()
     rows = []
     for layer in range(len(blocks)):
         with contextlib.ExitStack() as stack:
@@ -566,7 +302,7 @@ def _difference(result: lr.LensResult, expected: np.ndarray, final: np.ndarray) 
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return (text[:217] + "…") if len(text) > 220 else text
+    return (text[:297] + "…") if len(text) > 300 else text
 
 
 @contextlib.contextmanager
@@ -598,21 +334,21 @@ def _one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _at_most(seconds: int) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer (where the system has alarms)."""
-    if not hasattr(signal, "SIGALRM"):
+    """Raise TimeoutError in what takes more of the processor's time (where the system counts it)."""
+    if not hasattr(signal, "SIGPROF"):
         yield
         return
 
     def stop(_number: int, _frame: Any) -> None:
         raise TimeoutError(f"took more than {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 # -- the page ----------------------------------------------------------
@@ -625,8 +361,9 @@ logits can be split: `grep '^| llama ' references/architectures.md`, with the co
 
 Generated by `{command}` with transformers {version}: do not edit.
 
-Every type of the causal-LM mapping was built with a shrunken config and random weights and read by `logit_lens`, and
-each layer compared with the early-exit oracle: the model itself, with all later blocks switched off.
+Every type of `AutoModelForCausalLM`, `AutoModelForMultimodalLM` (with all of `AutoModelForImageTextToText`) and
+`AutoModelForSeq2SeqLM` was built with a shrunken config and random weights and read by `logit_lens` on token ids alone,
+and each layer compared with the early-exit oracle: the model itself, with all later blocks switched off.
 
 - **certified**: equal at every layer.
 - **refused**: `logit_lens` raises a `LensError`; its words follow.
@@ -638,9 +375,12 @@ The tail is what stands between the last block and the logits, written where it 
 
 **adds** are the components that a block writes into the stream, where its output is the sum of its input and those;
 **parts** is the finest `unit` of `attribution` whose parts were seen to sum to the model's own logits (layer,
-component, head, token: each includes those before it). Empty: the blocks are no sums (the stream is normed after each
-addition), or an activation in the model's head stands between the stream and the logits. A hybrid model has four
-layers here: what only deeper layers have (attention in Jamba, Bamba, Zamba) does not show.
+component, head, token: each includes those before it). Norms that the stream passes through, in a block or after the
+last, are held at their size. Empty: the blocks are no sums, or an activation in the model's head stands between the
+stream and the logits.
+"""
+TABLE = """
+## {title}
 
 {summary}
 
@@ -663,8 +403,12 @@ def summary(rows: list[Row]) -> str:
 
 def page(rows: list[Row]) -> str:
     """The whole of references/architectures.md."""
-    head = HEAD.format(command=COMMAND, version=transformers.__version__, summary=summary(rows))
-    return head + "".join(row.line() + "\n" for row in sorted(rows, key=lambda row: row.family))
+    text = HEAD.format(command=COMMAND, version=transformers.__version__)
+    for title, mapping in TABLES.items():
+        listed = [row for row in rows if mapping.get(row.family) == row.cls]
+        text += TABLE.format(title=title, summary=summary(listed))
+        text += "".join(row.line() + "\n" for row in sorted(listed, key=lambda row: row.family))
+    return text
 
 
 def main() -> int:
@@ -680,15 +424,17 @@ def main() -> int:
     if arguments.write and arguments.only:
         parser.error("--write needs the whole walk, without --only")
     rows = []
-    for family in sorted(arguments.only or FAMILIES):
-        rows.append(examine(family))
+    for family, cls in every_class():
+        if arguments.only and family not in arguments.only:
+            continue
+        rows.append(examine(family, cls))
         if arguments.times or arguments.only:
             print(f"{rows[-1].seconds:6.2f} s  {rows[-1].line()}", flush=True)
     print(summary(rows))
     for row in rows:
         if row.verdict in ("wrong", "crashed", "not built", "no oracle", "refused"):
             fits = " [the oracle fits]" if row.verdict == "refused" and not row.oracle else ""
-            print(f"  {row.verdict:<9} {row.family}: {row.reason}{fits}")
+            print(f"  {row.verdict:<9} {row.family} ({row.cls}): {row.reason}{fits}")
     if arguments.json:
         arguments.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     if arguments.write:

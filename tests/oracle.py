@@ -58,18 +58,18 @@ def _record_calls(model: nn.Module) -> Iterator[set[nn.Module]]:
         yield ran
 
 
-def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder's blocks: the outermost list of the configured length all of whose members ran for text."""
+def blocks_of(model: PreTrainedModel) -> list[nn.Module]:
+    """The decoder's blocks: those that ran for text, of the outermost list of the configured length."""
     count = model.config.get_text_config(decoder=True).num_hidden_layers
     ids = torch.arange(6, 12, device=next(model.parameters()).device)[None]
     with _record_calls(model) as ran:
         _forward(model, ids)
     found = [
-        (name.count("."), module)
+        (name.count("."), [block for block in module if block in ran])
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList)
         and len(module) == count
-        and all(block in ran for block in module)
+        and any(block in ran for block in module)
     ]
     if not found:
         raise LookupError(f"no list of {count} blocks ran in {type(model).__name__}")
@@ -136,6 +136,38 @@ def early_exit_logits(
                 stack.enter_context(_switched_off(block))
             rows.append(_forward(model, input_ids, attention_mask))
     if not torch.equal(rows[-1], plain_logits(model, input_ids, attention_mask)):
+        raise AssertionError("the last layer's row differs from the plain forward pass")
+    return torch.stack(rows).clone()
+
+
+def handed_on_logits(
+    model: PreTrainedModel, blocks: list[nn.Module], input_ids: torch.Tensor
+) -> torch.Tensor:
+    """Logits [layer, batch, position, vocab] of the model where its last block gives what another one gave.
+
+    For models whose layers are no modules that could be switched off.
+    """
+    given: list[torch.Tensor] = []
+    with ExitStack() as stack:
+        for block in blocks:
+
+            def keep(_module: nn.Module, _args: tuple, output: object) -> None:
+                given.append((output if isinstance(output, torch.Tensor) else output[0]).clone())
+
+            stack.callback(block.register_forward_hook(keep).remove)
+        own = _forward(model, input_ids)
+    rows = []
+    for hidden in given:
+
+        def replace(
+            _module: nn.Module, _args: tuple, output: object, hidden: torch.Tensor = hidden
+        ) -> object:
+            return _with_hidden(output, hidden.clone())
+
+        handle = blocks[-1].register_forward_hook(replace)
+        rows.append(_forward(model, input_ids))
+        handle.remove()
+    if not torch.equal(rows[-1], own):
         raise AssertionError("the last layer's row differs from the plain forward pass")
     return torch.stack(rows).clone()
 

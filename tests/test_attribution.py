@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
+from functools import partial
 
 import numpy as np
 import oracle
@@ -19,13 +21,8 @@ from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.trace.attribution.freeze import apply_affine, freeze_norm, head_writes
 from lens_recipes.trace.operations import replay, split_at_unembedding
 
-NO_SUMS = [
-    "openai_gpt",
-    "opt_350m",
-    "bert_lm",
-    "modernbert_decoder",
-]  # post-norm, or an activation in the head
-NO_HEADS = ["mamba", "mamba2", "rwkv", "rwkv_halved"]
+NO_SUMS = ["bert_lm", "modernbert_decoder"]  # an activation in the head
+NO_HEADS = ["mamba", "mamba2", "rwkv", "rwkv_halved", "minimax"]
 NO_SOURCES = ["minicpm3"]  # latent attention: the values are no module's output
 SUMS = [family for family in tiny.FAMILIES if family not in NO_SUMS]
 UNITS = {
@@ -59,8 +56,10 @@ def test_parts_sum_to_the_models_own_logit(unit, family):
 
 
 @pytest.mark.parametrize(
-    "family", ["llama", "gemma2", "cohere", "bloom", "mamba", "rwkv_halved", "recurrent_gemma"]
-)
+    "family",
+    ["llama", "gemma2", "cohere", "bloom", "mamba", "rwkv_halved", "recurrent_gemma", "openai_gpt",
+     "minimax", "doge", "mllama"],
+)  # fmt: skip
 @pytest.mark.parametrize("layer", [0, 2])
 def test_at_a_layer_the_lens_is_explained(family, layer):
     model = lr.load(tiny.FAMILIES[family]())
@@ -72,7 +71,19 @@ def test_at_a_layer_the_lens_is_explained(family, layer):
 
 
 @pytest.mark.parametrize(
-    "family", ["llama", "gpt2", "gemma2", "bloom", "falcon", "gptj", "qwen2", "gpt_oss"]
+    "family",
+    [
+        "llama",
+        "gpt2",
+        "gemma2",
+        "bloom",
+        "falcon",
+        "gptj",
+        "qwen2",
+        "gpt_oss",
+        "openai_gpt",
+        "doge",
+    ],
 )
 def test_finer_units_sum_to_coarser_ones(family):
     """Tokens and the values' bias to their head, heads and the output's bias to attention, components to the layer."""
@@ -269,6 +280,68 @@ def test_a_head_is_what_its_columns_write(family):
             share = frozen_norm(norm, stream, change, plus)[:, -1] @ head_module.weight[[7, 11]].T
             part = result.parts.index(lr.Part(layer, "head_out", head))
             np.testing.assert_allclose(result.values[part], share.numpy(), rtol=1e-3, atol=1e-4)
+
+
+@contextlib.contextmanager
+def held(norms):
+    """Norms whose size is that of this run: their gradient is that of the affine map."""
+    before = {norm: norm.forward for norm in norms}
+
+    def affine(norm, x):
+        zero = x - x.detach()
+        return before[norm](x).detach() + frozen_norm(norm, x.detach(), zero, 0)
+
+    for norm in norms:
+        norm.forward = partial(affine, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+# How often the stream is normed or multiplied by weights on its way: the norms that are held, and what is added.
+THROUGH_NORMS = {
+    "openai_gpt": (r"ln_[12]$", "transformer.h.{}.attn", "transformer.h.{}.mlp"),
+    "opt_350m": (r"layer_norm$", "model.decoder.layers.{}.self_attn.out_proj", "model.decoder.layers.{}.fc2"),
+    "git": (r"LayerNorm$", "git.encoder.layer.{}.attention.output.dense", "git.encoder.layer.{}.output.dense"),
+    "minimax": (r"norm$", "model.layers.{}.self_attn", "model.layers.{}.mlp"),
+    "doge": (r"norm$", "model.layers.{}.self_attn", "model.layers.{}.mlp"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", THROUGH_NORMS)
+def test_shares_are_gradients_through_norms_that_are_held(family):
+    """Autograd, with all that is added taken as given: a share is the gradient at what is added, times that."""
+    module = tiny.FAMILIES[family]()
+    pattern, *paths = THROUGH_NORMS[family]
+    result = lr.attribution(lr.load(module), IDS, [7], unit="component")
+    norms = [child for path, child in module.named_modules() if re.search(pattern, path)]
+    given, handles = {}, []
+
+    def take_as_given(part, _module, _args, output):
+        value = output if isinstance(output, torch.Tensor) else output[0]
+        given[part] = value.detach().requires_grad_()
+        if isinstance(output, torch.Tensor):
+            return given[part]
+        return type(output)((given[part], *output[1:]))
+
+    n_layers = len(oracle.blocks_of(module))
+    for layer in range(n_layers):
+        for component, path in zip(("attn_out", "mlp_out"), paths, strict=True):
+            source = module.get_submodule(path.format(layer))
+            part = lr.Part(layer, component)
+            handles.append(source.register_forward_hook(partial(take_as_given, part)))
+    with held(norms):
+        logits = module(input_ids=IDS, use_cache=False).logits
+        logits[:, -1, 7].sum().backward()
+    for handle in handles:
+        handle.remove()
+    assert len(given) == 2 * n_layers
+    for part, value in given.items():
+        shares = (value.grad * value.detach()).reshape(len(IDS), -1, value.shape[-1])
+        share = result.values[result.parts.index(part), :, 0]
+        np.testing.assert_allclose(share, shares[:, -1].sum(-1).numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_real_ablation_is_another_number(smollm2):

@@ -20,11 +20,19 @@ import lens_recipes as lr
 from lens_recipes.models.components import WRITES
 from lens_recipes.models.structure.blocks import residual_blocks
 from lens_recipes.run.request.sites import COMPONENTS
+from lens_recipes.trace.operations import replay
 
-POST_NORM = ["openai_gpt", "opt_350m", "bert_lm"]  # what is added is normed with the stream: no sum
+POST_NORM = [
+    "openai_gpt",
+    "opt_350m",
+    "bert_lm",
+    "git",
+    "minimax",
+]  # the stream passes through norms
 PARALLEL = ["gpt_neox", "gptj", "codegen", "falcon", "phi", "cohere"]
-NO_HEADS = ["mamba", "mamba2", "rwkv", "rwkv_halved"]
-SUMS = [family for family in tiny.FAMILIES if family not in POST_NORM]
+NO_HEADS = ["mamba", "mamba2", "rwkv", "rwkv_halved", "minimax"]
+SCALED = ["doge"]  # the stream is multiplied by weights in the middle of a block, too
+SUMS = [family for family in tiny.FAMILIES if family not in POST_NORM + SCALED]
 IDS = tiny.random_ids(batch=2, length=7, seed=5)
 ALL_TOKENS = list(range(tiny.VOCAB))
 
@@ -92,9 +100,9 @@ def test_every_component_is_what_the_block_adds(family):
     logits = lens_logits(result)
     before, after = block_streams(module)
     where = {lr.Site(0, "embed"): before[0]}
-    for layer, block in enumerate(blocks):
-        where |= {lr.Site(layer, "resid_pre"): before[layer], lr.Site(layer): after[layer]}
-        where |= _writes(module, layer, block, after[layer])
+    for number, layer in enumerate(lr.anatomy(model).layers):
+        where |= {lr.Site(layer, "resid_pre"): before[number], lr.Site(layer): after[number]}
+        where |= _writes(module, number, layer, blocks[layer], after[number])
     if family.startswith("rwkv"):  # its first block begins with a norm, and the stream after it
         del where[lr.Site(0, "embed")], where[lr.Site(0, "resid_pre")]
     for site, vectors in where.items():
@@ -103,7 +111,7 @@ def test_every_component_is_what_the_block_adds(family):
         np.testing.assert_allclose(logits[site], expected, atol=close, err_msg=str(site))
 
 
-def _writes(module, layer, block, whole):
+def _writes(module, number, layer, block, whole):
     """Each thing that a block adds: what its output lacks when that tensor is zero. The last first, as they depend."""
     found, whole_so_far = {}, whole
     for name in reversed([name for name in WRITES if name in block.components]):
@@ -112,12 +120,64 @@ def _writes(module, layer, block, whole):
                 for write in (write for write in block.writes if write.component == later):
                     source = module.get_submodule(write.point.path.replace("E_", ""))
                     stack.enter_context(hooked(source, torch.zeros_like))
-            without = block_streams(module)[1][layer]
+            without = block_streams(module)[1][number]
         found[lr.Site(layer, name)] = whole_so_far - without
         whole_so_far = without
         if name == "mlp_out" and block.resid_mid is not None:
             found[lr.Site(layer, "resid_mid")] = without
     return found
+
+
+@pytest.mark.parametrize("family", POST_NORM + SCALED)
+def test_what_is_added_between_norms_is_what_the_block_norms(family):
+    """Plain torch says the same: scaled stream + writes, normed, scaled, + writes, … is what the block gives."""
+    module = tiny.FAMILIES[family]()
+    model = lr.load(module)
+    blocks = residual_blocks(model)
+    result = lr.logit_lens(
+        model,
+        IDS,
+        components=("attn_out", "mlp_out", "resid_mid"),
+        targets=ALL_TOKENS,
+        track=None,
+    )
+    assert result.certificate.max_block_error < 2e-6
+    assert result.certificate.max_total_error < 2e-6
+    logits = lens_logits(result)
+    before, after = block_streams(module)
+    for layer, block in enumerate(blocks):
+        assert len(block.norms) == (2 if family in POST_NORM else 0)
+        written = []
+        for write in block.writes:
+            source = module.get_submodule(write.point.path.replace("E_", ""))
+            value = replay(None, write.point.operations, output_of(module, source))
+            written.append(value.reshape(before[layer].shape))
+        stream = replay(None, block.residual_scale, before[layer])
+        for number in range(len(block.norms) + 1):
+            if number > 0:
+                norm = block.norms[number - 1]
+                stream = module.get_submodule(norm.call.path.replace("E_", ""))(stream)
+                stream = replay(None, norm.scale, stream)
+            for write, value in zip(block.writes, written, strict=True):
+                if write.n_norms_before == number:
+                    stream = stream + value
+        torch.testing.assert_close(stream, after[layer], atol=1e-5, rtol=1e-5)
+        for write, value in zip(block.writes, written, strict=True):
+            expected = decoded(module, value)
+            np.testing.assert_allclose(logits[lr.Site(layer, write.component)], expected, atol=2e-3)
+
+
+def output_of(module, source):
+    """The first output of a module, in a run of its own."""
+    kept = []
+
+    def keep(_module, _args, output):
+        kept.append((output if isinstance(output, torch.Tensor) else output[0]).clone())
+
+    handle = source.register_forward_hook(keep)
+    oracle.plain_logits(module, IDS)
+    handle.remove()
+    return kept[0]
 
 
 @pytest.mark.parametrize("family", [f for f in SUMS if f not in NO_HEADS])
@@ -139,10 +199,24 @@ def test_heads_sum_to_attention(family):
     assert all(sum(s.layer == layer for s in result.sites) == 4 for layer in layers)
 
 
-@pytest.mark.parametrize("family", POST_NORM)
-def test_blocks_that_are_no_sums_are_refused(family):
-    model = lr.load(tiny.FAMILIES[family]())
-    with pytest.raises(lr.LensError, match="normed"):
+def mixed_llama():
+    """A llama whose blocks mix the columns of the stream at their end."""
+    module = tiny.FAMILIES["llama"]()
+    for block in module.model.layers:
+        matrix = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(4)))[0]
+        block.register_buffer("mix", matrix)
+        block.forward = mixed(block, block.forward)
+    return module
+
+
+def mixed(block, forward):
+    """A block's forward pass, and a product with its matrix after it."""
+    return lambda *args, **kwargs: forward(*args, **kwargs) @ block.mix
+
+
+def test_blocks_that_are_no_sums_are_refused():
+    model = lr.load(mixed_llama())
+    with pytest.raises(lr.LensError, match="no module gives"):
         lr.logit_lens(model, IDS, components="attn_out")
     streams = lr.logit_lens(model, IDS, components=("resid_pre", "resid_post"))
     assert streams.certificate.max_block_error is None

@@ -68,11 +68,10 @@ def test_the_head_gives_this_models_logits_and_an_early_exits(family):
     module = tiny.FAMILIES[family]()
     model = lr.load(module)
     ids = tiny.random_ids(batch=1, length=5)
-    head, blocks = lr.lens_head(model), lr.anatomy(model).blocks
-    n_layers = lr.anatomy(model).n_layers
+    head, parts = lr.lens_head(model), lr.anatomy(model)
     with torch.inference_mode(), model.trace(input_ids=ids):
         logits = nnsight.save(
-            [head(first_of(model.get(f"{blocks}.{n}").output)[:, -1]) for n in range(n_layers)]
+            [head(first_of(model.get(parts.block(n)).output)[:, -1]) for n in parts.layers]
         )
     expected = oracle.early_exit_logits(module, ids)[:, :, -1]
     scale = expected.abs().max()

@@ -93,7 +93,7 @@ def unsettle(model: nn.Module, seed: int, logit_std: float = 4.0, gain: float = 
             if is_norm(module) or name.endswith("bias"):
                 weight.add_(_away_from_zero(weight, 0.1, 0.5, generator))
             elif isinstance(module, nn.Embedding) or module is head:
-                weight.copy_(_gaussian(weight, logit_std / math.sqrt(weight.shape[1]), generator))
+                weight.copy_(_gaussian(weight, logit_std / math.sqrt(weight.shape[-1]), generator))
             elif _is_matrix(module) and weight.ndim >= 2:
                 weight.copy_(
                     _gaussian(weight, gain / math.sqrt(_fan_in(module, weight)), generator)
@@ -431,6 +431,32 @@ def stablelm() -> Model:
 
 
 @_family
+def doge() -> Model:
+    """Doge: the stream is multiplied by a vector of weights before each addition."""
+    config = hf.DogeConfig(**_common(keep_window_size=16))
+    model = _build(config)
+    generator = torch.Generator().manual_seed(2)
+    for name, weight in model.named_parameters():
+        if name.endswith("_residual"):
+            weight.copy_(_away_from_zero(weight, 0.5, 1.5, generator))
+    return model
+
+
+@_family
+def minimax() -> Model:
+    """MiniMax: the stream itself is the normed one, scaled before each addition; linear attention in between."""
+    config = hf.MiniMaxConfig(
+        **_common(head_dim=8, num_local_experts=4, num_experts_per_tok=2, block_size=8),
+        layer_types=["linear_attention", "full_attention"] * 2,
+        linear_attn_alpha_factor=1.5,
+        full_attn_alpha_factor=1.5,
+        mlp_alpha_factor=1.25,
+        mlp_beta_factor=0.75,
+    )
+    return _build(config)
+
+
+@_family
 def mixtral() -> Model:
     """Mixtral: a mixture of experts."""
     return _build(hf.MixtralConfig(**_common(num_local_experts=4, num_experts_per_tok=2)))
@@ -623,6 +649,41 @@ def qwen2_vl() -> Model:
         vision_end_token_id=IMAGE_END,
     )
     return _build(config, hf.Qwen2VLForConditionalGeneration)
+
+
+@_family
+def mllama() -> Model:
+    """Llama 3.2 Vision: block 1 reads an image alone, and text passes over it."""
+    text = _common(
+        num_hidden_layers=5,
+        cross_attention_layers=[1],
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+    )
+    vision = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_global_layers": 2,
+        "attention_heads": 4,
+        "intermediate_size": 64,
+        "vision_output_dim": 96,
+        "image_size": 8,
+        "patch_size": 4,
+        "intermediate_layers_indices": [0],
+    }
+    config = hf.MllamaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE)
+    return _build(config, hf.MllamaForConditionalGeneration)
+
+
+@_family
+def git() -> Model:
+    """GIT: post-norm blocks, and an unembedding whose name nnsight uses for something else: `output`."""
+    config = hf.GitConfig(
+        vision_config={"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+                       "intermediate_size": 32, "image_size": 8, "patch_size": 4},
+        **_ids(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64),
+        max_position_embeddings=POSITIONS,
+    )  # fmt: skip
+    return _build(config)
 
 
 # -- models for which a plain logit lens must be refused ---------------

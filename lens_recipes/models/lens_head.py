@@ -60,7 +60,7 @@ def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | N
     None for any other: sharded, quantised, offloaded, adapted, half-precision or hooked heads are
     modules to be called.
     """
-    head = model._module.get_submodule(parts.unembed)
+    head = model.get(parts.unembed)._module
     if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter:
         return None
     if head.weight.dtype != torch.float32 or head.weight.device.type != "cpu":

@@ -177,7 +177,7 @@ def decode_vectors(
         options=options,
         apply_norm=apply_norm,
         vocab_size=vocab_size,
-        last_block=f"{request.anatomy.blocks}.{request.anatomy.n_layers - 1}",
+        last_block=request.anatomy.block(request.anatomy.last_layer),
         one_token=torch.tensor([request.anatomy.plain_ids[:1]], device="cpu"),
     )
     target_ids = request.target_ids[0]

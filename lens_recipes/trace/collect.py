@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lens_recipes.trace.attribution.freeze import head_writes, one_head, to_float32
+from lens_recipes.trace.attribution.freeze import frozen_norm, head_writes, one_head, to_float32
 from lens_recipes.trace.batch import TokenPlaces
-from lens_recipes.trace.operations import first_of, replay, slices
+from lens_recipes.trace.operations import ModuleCall, first_of, replay, slices
 from lens_recipes.trace.plan import HeadSplit, ReadStep, SiteRead, StreamScales
 
 Rows = Tensor | Callable[[slice], Tensor]  # [token, d_model], or what makes the rows of some tokens
@@ -117,8 +117,24 @@ class RunningSum:
 
     def scale(self, model: Any, operations: Any, device: torch.device) -> None:
         """Do to the sum what the model does to the stream."""
-        self.value = replay(model, operations, self.value.to(device))
-        self.size = replay(model, operations, self.size.to(device)).abs()
+        self.value = self.value.to(device)
+        self.size = self.size.to(device)
+        for operation in operations:
+            # Zero shows what the operation adds, which may be of the other sign.
+            constant = operation.apply(model, torch.zeros_like(self.size))
+            self.size = (operation.apply(model, self.size) - constant).abs() + constant.abs()
+            self.value = operation.apply(model, self.value)
+
+    def norm(self, model: Any, call: ModuleCall, stream: Tensor) -> None:
+        """Norm the sum as the model norms the stream, which has its dtype and its device."""
+        before = self.value.to(stream)
+        after = call.apply(model, before.unsqueeze(0))[0]
+        gain, bias, centred = frozen_norm(model, call, before, after)
+        size = self.size.to(gain.device)
+        if centred:
+            size = size + size.mean(-1, keepdim=True)
+        self.size = size * gain.abs() + bias.abs()
+        self.value = to_float32(after)
 
     def error(self, stream: Tensor) -> Float[Tensor, " token"]:
         """Return the largest relative error of the sum against a stream that was read."""
@@ -157,9 +173,11 @@ class SumCheck:
             self.total.add(write)
             if step.has_heads and self.pending_heads:
                 self.compare_heads(*self.pending_heads.pop(), value)
-        elif step.role == "after":
+        elif step.role in ("after", "norm"):
             self.note("block", self.block.error(value))
             self.note("total", self.total.error(value))
+            if step.role == "norm" and step.scales is not None:
+                self.pass_norm(value, step.scales)
 
     def begin_block(self, stream: Tensor, scales: StreamScales) -> None:
         """Begin the sum of a block at the stream before it."""
@@ -171,6 +189,14 @@ class SumCheck:
             self.total.scale(self.model, scales.between, start.device)
         self.block.scale(self.model, scales.within, start.device)
         self.total.scale(self.model, scales.within, start.device)
+
+    def pass_norm(self, stream: Tensor, scales: StreamScales) -> None:
+        """Do to the sums what a norm, and the scales after it, do to the stream."""
+        (call,) = scales.between
+        for running_sum in (self.block, self.total):
+            assert running_sum is not None  # `follow` has seen to it
+            running_sum.norm(self.model, call, stream)
+            running_sum.scale(self.model, scales.within, running_sum.value.device)
 
     def compare_heads(self, split: HeadSplit, heads: Tensor, write: Tensor) -> None:
         """Compare the shares of all heads, and the bias, with what attention really wrote."""

@@ -8,6 +8,7 @@ torch.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -97,7 +98,33 @@ class KeepColumns(NamedTuple):
         return f"first {self.n_columns} columns"
 
 
-Operation = ModuleCall | Elementwise | CastTo | KeepColumns
+@dataclass(frozen=True, eq=False)
+class WithVector:
+    """A product or a sum with a vector of the model's own weights, such as a layer scale.
+
+    Attributes:
+        name: torch's name of the operation: "mul", "div", "add" or "sub".
+        vector: The weights, or what the model computes from nothing but weights, `[d_model]`.
+    """
+
+    name: str
+    vector: Tensor
+
+    @property
+    def adds(self) -> bool:
+        """Return whether it is a sum, which is done once to a sum and not to each summand."""
+        return self.name in ("add", "sub")
+
+    def apply(self, model: Any, x: Tensor) -> Tensor:
+        """Return the operation's result on `x`; no module of the model takes part."""
+        return getattr(torch, self.name)(x, self.vector.to(x.device))
+
+    def __str__(self) -> str:
+        """Return the operation in words: "mul by weights"."""
+        return f"{self.name} by weights"
+
+
+Operation = ModuleCall | Elementwise | CastTo | KeepColumns | WithVector
 
 
 def replay(model: Any, operations: Sequence[Operation], x: Tensor) -> Tensor:

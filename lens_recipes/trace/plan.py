@@ -39,6 +39,8 @@ class ReadStep(NamedTuple):
         role: "read": nothing more than to be read.
             "before": the stream before a block, at which the sum of what the block writes begins.
             "write": what a module adds to the stream.
+            "norm": the stream before a norm that it passes through, which the sum must equal; the
+            norm is then done to the sum.
             "after": the stream on the way through a block or after it, which the sum must equal.
             "heads": all heads side by side, whose shares must sum to the next write.
             "attention": attention weights `[row, head, query, key]`.
@@ -48,7 +50,8 @@ class ReadStep(NamedTuple):
         module: The module's path.
         operations: Done to the tensor after it was read.
         slots: The vectors that the tensor is added to.
-        scales: Of a "before", where the sums are to be checked.
+        scales: Of a "before" and a "norm", where the sums are to be checked: of a norm, `between`
+            is its call.
         heads: Of "heads".
         has_heads: Whether a "write" is the sum of the heads that were read last.
         output: Which output of the module holds the weights of "attention".

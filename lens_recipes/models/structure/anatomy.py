@@ -11,22 +11,26 @@ followed to the end is refused.
 from __future__ import annotations
 
 import inspect
-from typing import NamedTuple
 
 from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.handle import on_meta, text_config
+from lens_recipes.models.handle import envoy_path, on_meta, text_config
+from lens_recipes.models.structure.block_list import (
+    check_one_stream,
+    check_shapes,
+    find_block_list,
+    is_chain,
+)
+from lens_recipes.models.structure.graph import Graph
 from lens_recipes.models.structure.head_path import find_head_operations
 from lens_recipes.models.structure.known import KnownModel, known_model
-from lens_recipes.models.structure.links import find_links, stream_factor
+from lens_recipes.models.structure.links import find_links
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.models.structure.probe import (
     N_TOKENS,
-    PROBE_SHAPE,
     ForwardRecord,
-    outermost_lists,
     plain_ids,
     record_forward,
 )
@@ -79,16 +83,23 @@ def _examine(model: Envoy) -> Anatomy:
     vocab_size = getattr(text_config(model), "vocab_size", None) or 2
     token_ids = plain_ids(config, vocab_size)
     record = record_forward(module, token_ids, options, meta=on_meta(model))
-    block_list = _find_block_list(module, record)
-    blocks = block_list.blocks
+    block_list = find_block_list(module, record)
+    blocks = list(block_list.blocks.values())
     _check_causal(family, record)
-    _check_stream(family, record, blocks)
+    check_shapes(family, record, block_list)
+    blocks_follow = is_chain(record, block_list)
+    if not blocks_follow:
+        graph = Graph(module)
+        again = record_forward(module, token_ids, options, meta=on_meta(model), graph=graph)
+        check_one_stream(family, graph, again, block_list)
     operations = find_head_operations(module, record, blocks[-1])
     calls = [operation for operation in operations if isinstance(operation, ModuleCall)]
     norms = [call.path for call in calls if call.is_norm]
     return Anatomy(
         family=family,
-        n_layers=len(blocks),
+        n_layers=block_list.length,
+        layers=tuple(block_list.blocks),
+        is_chain=blocks_follow,
         d_model=record.outputs[blocks[-1]].shape[-1],
         vocab_size=record.logits.shape[-1],
         blocks=block_list.path,
@@ -97,7 +108,7 @@ def _examine(model: Envoy) -> Anatomy:
         mlp=_find_part(blocks[0], record, MLP_HINTS),
         norm=norms[-1] if norms else None,
         unembed=calls[-1].path,
-        links=find_links(module, record, blocks, operations),
+        links=find_links(module, record, block_list, operations),
         tail=operations,
         forward_options=options,
         plain_ids=token_ids,
@@ -107,37 +118,9 @@ def _examine(model: Envoy) -> Anatomy:
 # -- parts -------------------------------------------------------------
 
 
-class _BlockList(NamedTuple):
-    """A list of modules that may be the blocks, and its path."""
-
-    path: str
-    blocks: list[nn.Module]
-
-
-def _find_block_list(module: nn.Module, record: ForwardRecord) -> _BlockList:
-    """Return the longest list of modules that the run walked through; of several, the last."""
-    ended = {called: time for time, called in enumerate(record.calls)}
-
-    def was_walked_through(block: nn.Module) -> bool:
-        output = record.outputs.get(block)
-        return block in ended and output is not None and output.is_floating_point()
-
-    candidates = []
-    for path, listed in outermost_lists(module):
-        blocks = list(listed.children())
-        if all(was_walked_through(block) for block in blocks):
-            candidates.append(_BlockList(path, blocks))
-    if not candidates:
-        raise LensError(
-            f"{type(module).__name__}: no list of blocks was found that a text prompt passes "
-            "through from first to last, so there are no layers to read."
-        )
-    return max(candidates, key=lambda found: (len(found.blocks), ended[found.blocks[-1]]))
-
-
 def _find_embedding(module: nn.Module, record: ForwardRecord) -> str | None:
     """Return the path of the first embedding that ended."""
-    paths = {child: path for path, child in module.named_modules()}
+    paths = {child: envoy_path(path) for path, child in module.named_modules()}
     for called in record.calls:
         if isinstance(called, nn.Embedding):
             return paths[called]
@@ -157,7 +140,7 @@ def _find_part(block: nn.Module, record: ForwardRecord, hints: tuple[str, ...]) 
             continue
         for hint in hints:
             if name.startswith(hint) or name.endswith(hint) or hint in class_name:
-                return path
+                return envoy_path(path)
     return None
 
 
@@ -179,42 +162,3 @@ def _check_causal(family: str, record: ForwardRecord) -> None:
             "position, so 'what the model predicts next' is not defined. A lens needs a model that "
             "reads left to right."
         )
-
-
-def _check_stream(family: str, record: ForwardRecord, blocks: list[nn.Module]) -> None:
-    """Check that one stream [batch, position, d_model] goes from block to block."""
-    first_shape = record.outputs[blocks[0]].shape
-    for layer, block in enumerate(blocks):
-        stream = record.outputs[block]
-        is_one_stream = stream.ndim == 3 and stream.shape[:2] == PROBE_SHAPE
-        if not is_one_stream or stream.shape != first_shape:
-            raise LensError(
-                f"{family}: block {layer} gives {list(stream.shape)} for 2 prompts of 6 tokens, "
-                "where a lens expects one residual stream [2, 6, d_model]. Several streams, and "
-                "other layouts, are refused."
-            )
-        times = record.calls.count(block)
-        if times != 1:
-            raise LensError(
-                f"{family}: block {layer} runs {times} times for one token, so "
-                f"'after layer {layer}' is not defined."
-            )
-        if layer == 0:
-            continue
-        previous = blocks[layer - 1]
-        if not _goes_on(record, previous, block):
-            raise LensError(
-                f"{family}: between block {layer - 1} and block {layer} something is added to the "
-                f"stream, so the model cannot be said to stop after layer {layer - 1}."
-            )
-
-
-def _goes_on(record: ForwardRecord, block: nn.Module, following: nn.Module) -> bool:
-    """Return whether a block takes what the one before it gave, or that times a number.
-
-    Tensors without numbers are compared by their shapes alone.
-    """
-    given, taken = record.outputs[block], record.inputs[following]
-    if taken is None or taken.shape != given.shape:
-        return False
-    return taken.device.type == "meta" or stream_factor(given, taken) is not None

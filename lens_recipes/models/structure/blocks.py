@@ -18,13 +18,19 @@ from lens_recipes.models.components import COMPONENTS, WRITES_BEFORE_MIDDLE
 from lens_recipes.models.handle import attention_configs, on_meta
 from lens_recipes.models.structure.anatomy import anatomy_of
 from lens_recipes.models.structure.graph import BlockGraph, Graph
-from lens_recipes.models.structure.head_path import is_norm
 from lens_recipes.models.structure.heads import heads_of_write
 from lens_recipes.models.structure.known import KnownModel, known_model
-from lens_recipes.models.structure.node import Node, Origin, linear_origins, single_origin
-from lens_recipes.models.structure.parts import Anatomy, Block, HookPoint, ResidualWrite
+from lens_recipes.models.structure.node import VECTOR_NAMES, Node, Origin, single_origin
+from lens_recipes.models.structure.norms import is_norm
+from lens_recipes.models.structure.parts import (
+    Anatomy,
+    Block,
+    HookPoint,
+    ResidualWrite,
+    StreamNorm,
+)
 from lens_recipes.models.structure.probe import PROBE_SHAPE, record_forward
-from lens_recipes.trace.operations import Operation
+from lens_recipes.trace.operations import ModuleCall, Operation, WithVector, is_norm_call
 
 
 def residual_blocks(model: Envoy) -> list[Block]:
@@ -54,17 +60,29 @@ def blocks_of(model: Envoy, known: KnownModel) -> list[Block]:
 def _find_blocks(model: Envoy, parts: Anatomy) -> list[Block]:
     """Run the model with every operation recorded, and take its blocks apart."""
     module = model._module
-    graph = Graph()
+    graph = Graph(module)
     record_forward(module, parts.plain_ids, parts.forward_options, meta=on_meta(model), graph=graph)
     paths = {child: path for path, child in module.named_modules()}
     stream_shape = (*PROBE_SHAPE, parts.d_model)
-    blocks = []
+    blocks: list[Block] = []
     previous_output = None
-    for block_module in module.get_submodule(parts.blocks).children():
+    for layer in parts.layers:
+        block_module = model.get(parts.block(layer))._module
         block = BlockGraph(graph, paths, type(module).__name__, block_module, stream_shape)
-        blocks.append(_take_apart(block, previous_output))
+        taken_apart = _take_apart(block, previous_output)
+        while len(blocks) < layer:
+            blocks.append(_passed_over(blocks, taken_apart))
+        blocks.append(taken_apart)
         previous_output = graph.outputs.get(block_module)
+    while len(blocks) < parts.n_layers:
+        blocks.append(_passed_over(blocks, blocks[-1]))
     return blocks
+
+
+def _passed_over(before: list[Block], following: Block) -> Block:
+    """Return a block that did not run: it adds nothing to the stream of the one before it."""
+    stream = before[-1].resid_post if before else following.resid_pre
+    return Block(stream, None, stream, (), (), [])
 
 
 class _Unreadable(Exception):
@@ -79,6 +97,7 @@ def _take_apart(block: BlockGraph, previous_output: Node | None) -> Block:
     resid_mid: HookPoint | None = None
     interblock_scale: tuple[Operation, ...] = ()
     residual_scale: tuple[Operation, ...] = ()
+    norms: tuple[StreamNorm, ...] = ()
     writes: list[ResidualWrite] = []
     unreadable_reason = ""
     try:
@@ -86,20 +105,19 @@ def _take_apart(block: BlockGraph, previous_output: Node | None) -> Block:
             raise _Unreadable("it does not take the residual stream as its first argument")
         if previous_output is not None:
             interblock_scale = _interblock_scale(block.stream, previous_output)
-        terms = _terms_of_output(block)
-        if previous_output is None and _start_after_first_norm(block, terms):
-            terms = _terms_of_output(block)
-        residual_scale = _residual_scale(block, terms)
+        terms = _terms_with_stream(block, is_first=previous_output is None)
+        residual_scale, norms = _way_of_stream(block, terms)
         added = [term for term in terms if term.node is not block.stream]
         component_of = {term.node: _component(block, term.node) for term in added}
-        writes = [_residual_write(block, term, component_of[term.node]) for term in added]
+        for term in added:
+            writes.append(_residual_write(block, term, component_of[term.node], norms))
         writes.sort(key=lambda write: write.point.time)
         resid_mid = _resid_mid(block, component_of)
     except _Unreadable as reason:
         unreadable_reason = str(reason)
         if block.block._forward_hooks:
             unreadable_reason = "a hook on it changes what it gives, so its parts are not all of it"
-        writes = []
+        writes, norms = [], ()
     return Block(
         resid_pre=block.stream_point,
         resid_mid=resid_mid,
@@ -108,10 +126,37 @@ def _take_apart(block: BlockGraph, previous_output: Node | None) -> Block:
         residual_scale=residual_scale,
         writes=writes,
         unreadable_reason=unreadable_reason,
+        norms=norms,
     )
 
 
 # -- the sum -----------------------------------------------------------
+
+
+def _terms_with_stream(block: BlockGraph, *, is_first: bool) -> list[Origin]:
+    """Return the tensors that add up to the block's output, with the stream once among them.
+
+    The stream is followed through norms where it does not reach the output otherwise.
+
+    Raises:
+        _Unreadable: the output is no such sum.
+    """
+    try:
+        terms = _terms_of_output(block)
+        if is_first and _start_after_first_norm(block, terms):
+            terms = _terms_of_output(block)
+        _check_stream_is_in(block, terms)
+    except _Unreadable:
+        block.follow_norms()
+        terms = _terms_of_output(block)
+        _check_stream_is_in(block, terms)
+    return terms
+
+
+def _check_stream_is_in(block: BlockGraph, terms: list[Origin]) -> None:
+    """Raise `_Unreadable` if the stream that comes in is not one of the summands."""
+    if sum(term.node is block.stream for term in terms) != 1:
+        raise _Unreadable("its output is not a sum that contains its input")
 
 
 def _terms_of_output(block: BlockGraph) -> list[Origin]:
@@ -132,19 +177,27 @@ def _terms(block: BlockGraph, tensor: Origin) -> list[Origin]:
     carries_stream = block.carries_stream(node)
     if not carries_stream and block.source_module(node) is not None:
         return [tensor]
-    origins = linear_origins(node)
+    origins = block.origins(node)
     if not origins:
+        if _needs_weights(node):
+            raise _Unreadable(
+                "the stream is multiplied by weights, or weights are added to it, and their values "
+                "are not in this process: a model that is loaded with its weights can be read"
+            )
         if carries_stream or not node.parents:
             raise _Unreadable(
-                "the stream is normed or mixed after the addition, so what a block adds does not "
-                "stay in it"
+                "the stream is mixed after the addition, so what a block adds does not stay in it"
             )
         raise _Unreadable(
             f"something is added that no module gives (it comes out of the operation {node.name})"
         )
+    # What is added to a sum is added to one summand alone: to the stream, if it is among them.
+    first = next((origin for origin in origins if block.carries_stream(origin.node)), origins[0])
+    scales = tuple(step for step in operations if not (isinstance(step, WithVector) and step.adds))
     terms = []
     for origin in origins:
-        terms += _terms(block, Origin(origin.node, (*origin.operations, *operations)))
+        later = operations if origin is first else scales
+        terms += _terms(block, Origin(origin.node, (*origin.operations, *later)))
     return terms
 
 
@@ -165,14 +218,42 @@ def _start_after_first_norm(block: BlockGraph, terms: list[Origin]) -> bool:
     return False
 
 
-def _residual_scale(block: BlockGraph, terms: list[Origin]) -> tuple[Operation, ...]:
-    """Return what is done to the stream itself on its way through the block."""
-    passed_through = [term.operations for term in terms if term.node is block.stream]
-    if len(passed_through) != 1:
-        raise _Unreadable(
-            "its output is not a sum that contains its input (the stream is normed on the way)"
-        )
-    return passed_through[0]
+def _needs_weights(node: Node) -> bool:
+    """Return whether a product or sum cannot be followed for want of the values of weights."""
+    operands = [argument for argument in node.args if isinstance(argument, Node)]
+    if node.name not in VECTOR_NAMES or len(operands) != 2:
+        return False
+    return any(operand.is_constant and operand.vector is None for operand in operands)
+
+
+def _way_of_stream(
+    block: BlockGraph, terms: list[Origin]
+) -> tuple[tuple[Operation, ...], tuple[StreamNorm, ...]]:
+    """Return what is done to the stream itself: up to its first norm, and its norms."""
+    operations = next(term.operations for term in terms if term.node is block.stream)
+    scale, stretches = _split_at_norms(operations)
+    norms = []
+    for call, scale_after in stretches:
+        point = block.hook_point("in", block.norms[call])
+        norms.append(StreamNorm(point, call, scale_after))
+    return scale, tuple(norms)
+
+
+def _split_at_norms(
+    operations: tuple[Operation, ...],
+) -> tuple[tuple[Operation, ...], list[tuple[ModuleCall, tuple[Operation, ...]]]]:
+    """Return the operations before the first norm, and each norm with those that follow it."""
+    before: tuple[Operation, ...] = ()
+    stretches: list[tuple[ModuleCall, tuple[Operation, ...]]] = []
+    for operation in operations:
+        if isinstance(operation, ModuleCall) and is_norm_call(operation):
+            stretches.append((operation, ()))
+        elif stretches:
+            call, after = stretches[-1]
+            stretches[-1] = (call, (*after, operation))
+        else:
+            before = (*before, operation)
+    return before, stretches
 
 
 def _interblock_scale(stream: Node, previous_output: Node) -> tuple[Operation, ...]:
@@ -213,13 +294,25 @@ def _resid_mid(block: BlockGraph, component_of: dict[Node, str]) -> HookPoint | 
 # -- what is added -----------------------------------------------------
 
 
-def _residual_write(block: BlockGraph, term: Origin, component: str) -> ResidualWrite:
-    """Return a term of the block's sum as what a module writes to the stream."""
+def _residual_write(
+    block: BlockGraph, term: Origin, component: str, norms: tuple[StreamNorm, ...]
+) -> ResidualWrite:
+    """Return a term of the block's sum as what a module writes to the stream.
+
+    Raises:
+        _Unreadable: it is there before the norm that comes before its addition.
+    """
     source = block.source_module(term.node)
     assert source is not None  # else it would be no term
-    heads = heads_of_write(block, term) if component == "attn_out" else None
-    point = block.hook_point("out", source, term.operations)
-    return ResidualWrite(component, point, heads)
+    operations, norms_after = _split_at_norms(term.operations)
+    n_norms_before = len(norms) - len(norms_after)
+    heads = None
+    if component == "attn_out":
+        heads = heads_of_write(block, Origin(term.node, operations))
+    point = block.hook_point("out", source, operations)
+    if any(norm.point.time > point.time for norm in norms[:n_norms_before]):
+        raise _Unreadable("the stream is normed between what a block adds and the addition")
+    return ResidualWrite(component, point, heads, n_norms_before)
 
 
 def _component(block: BlockGraph, node: Node) -> str:

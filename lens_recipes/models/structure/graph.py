@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lens_recipes.models.handle import envoy_path
-from lens_recipes.models.structure.node import FurtherOutput, Node, linear_origins
+from lens_recipes.models.structure.node import FurtherOutput, Node, Origin, linear_origins
+from lens_recipes.models.structure.norms import is_norm
 from lens_recipes.models.structure.parts import HookPoint
-from lens_recipes.trace.operations import Operation
+from lens_recipes.trace.operations import ModuleCall, Operation
 
 
 class Graph:
@@ -28,7 +29,8 @@ class Graph:
         run_counts: How often each module ran.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
+        """Begin before the run. `module` is the model: its weights are known as such."""
         # Weak, as a run may unpack weights as large as the model.
         self._nodes = WeakTensorKeyDictionary()
         self.inputs: dict[nn.Module, Node] = {}
@@ -37,6 +39,8 @@ class Graph:
         self.ended: dict[nn.Module, int] = {}
         self.run_counts: dict[nn.Module, int] = {}
         self._time = 0
+        for weight in [*module.parameters(), *module.buffers()]:
+            self._nodes[weight] = Node(weight, is_weight=True)
 
     def runs_once(self, module: nn.Module) -> bool:
         """Return whether a module ran exactly once."""
@@ -60,7 +64,7 @@ class Graph:
         self.run_counts[module] = self.run_counts.get(module, 0) + 1
         arguments = [*args, *kwargs.values()]
         if arguments and isinstance(arguments[0], Tensor):
-            node = self._node_of(arguments[0])
+            node = self.node_of(arguments[0])
             node.input_of.append(module)
             self.inputs[module] = node
 
@@ -72,14 +76,14 @@ class Graph:
         for item, tensor in enumerate(items):
             if not isinstance(tensor, Tensor):
                 continue
-            node = self._node_of(tensor)
+            node = self.node_of(tensor)
             if item == 0:
                 node.output_of.append(module)
                 self.outputs[module] = node
             else:
                 node.further_output_of.append(FurtherOutput(module, item))
 
-    def _node_of(self, tensor: Tensor) -> Node:
+    def node_of(self, tensor: Tensor) -> Node:
         """Return the node of a tensor, a new one where no operation has given it."""
         node = self._nodes.get(tensor)
         if node is None:
@@ -90,7 +94,7 @@ class Graph:
     def _with_nodes(self, value: Any) -> Any:
         """Return an operation's arguments with nodes in place of tensors."""
         if isinstance(value, Tensor):
-            return self._node_of(value)
+            return self.node_of(value)
         if isinstance(value, dict):
             return {key: self._with_nodes(item) for key, item in value.items()}
         if type(value) is list:
@@ -110,6 +114,8 @@ class BlockGraph:
         stream: The residual stream that comes in; None where the block does not take it first.
         stream_point: Where that is read.
         stream_shape: (prompts, tokens, d_model) of any stream in this run.
+        follows_norms: Whether the stream is followed through norms.
+        norms: The norms that it was seen to pass through, by their calls.
     """
 
     def __init__(
@@ -128,6 +134,8 @@ class BlockGraph:
         self._paths = paths
         self._inside = set(block.modules()) - {block}
         self._carries: dict[Node, bool] = {}
+        self.follows_norms = False
+        self.norms: dict[ModuleCall, nn.Module] = {}
         self.stream = self._incoming_stream()
         self.stream_point = self._incoming_point()
 
@@ -156,6 +164,11 @@ class BlockGraph:
         self.stream_point = self.hook_point("out", module)
         self._carries = {}
 
+    def follow_norms(self) -> None:
+        """Follow the stream through norms from now on."""
+        self.follows_norms = True
+        self._carries = {}
+
     def is_inside(self, module: nn.Module) -> bool:
         """Return whether a module is a part of the block that runs once."""
         return module in self._inside and self.graph.runs_once(module)
@@ -181,9 +194,22 @@ class BlockGraph:
         if node is self.stream:
             return True
         if node not in self._carries:
-            origins = linear_origins(node)
+            origins = self.origins(node)
             self._carries[node] = any(self.carries_stream(origin.node) for origin in origins)
         return self._carries[node]
+
+    def origins(self, node: Node) -> list[Origin]:
+        """Return what a tensor is the sum of, or the stream before a norm that gives it."""
+        if self.follows_norms:
+            for module in node.output_of:
+                taken = self.graph.inputs.get(module)
+                if taken is None or taken is node or taken.shape != node.shape:
+                    continue
+                if is_norm(module) and self.is_inside(module) and self.carries_stream(taken):
+                    call = ModuleCall(envoy_path(self.path(module)), is_norm=True, device=None)
+                    self.norms[call] = module
+                    return [Origin(taken, (call,))]
+        return linear_origins(node)
 
     def carrying_nodes(self) -> list[Node]:
         """Return the tensors found so far that carry the stream, those near the output first."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
 from lens_recipes.errors import LensError
+from lens_recipes.models.handle import envoy_path
+from lens_recipes.models.structure.norms import is_norm
 from lens_recipes.models.structure.probe import (
     Event,
     ForwardRecord,
@@ -48,7 +51,7 @@ def find_head_operations(
     Raises:
         LensError: the tensor cannot be followed to the logits.
     """
-    paths = {child: path for path, child in module.named_modules()}
+    paths = {child: envoy_path(path) for path, child in module.named_modules()}
     around_last_block = {child for child in module.modules() if last_block in set(child.modules())}
     follower = _TensorFollower(record, paths, record.outputs[last_block])
     events = iter(record.events)
@@ -106,6 +109,13 @@ class _TensorFollower:
     def pass_through_module(self, module: nn.Module) -> None:
         """Go on with the output of a module, if it takes the tensor and gives another one."""
         output = self._record.outputs[module]
+        arguments = self._record.arguments.get(module, [])
+        others = [argument for argument in arguments if argument is not self.current]
+        if len(others) < len(arguments) and self._record.inputs[module] is not self.current:
+            self.lost_at = (
+                f" ({self._paths[module]} takes {len(others)} more with it, so the logits do not "
+                "come from the last block alone)"
+            )
         takes_it = self._record.inputs[module] is self.current
         if takes_it and output is not None and output is not self.current:
             call = ModuleCall(self._paths[module], is_norm(module), _device(module))
@@ -144,9 +154,19 @@ def _keeps_values(call: TorchCall) -> bool:
         return False
     if call.name == "_to_copy":
         return output.dtype == source.dtype
+    if call.name == "mul" and len(call.args) == 2:
+        return _is_mask_of_ones(call.args[1])
     if call.name in _VALUE_KEEPING:
         return output.shape[-1] == source.shape[-1] and output.numel() == source.numel()
     return False
+
+
+def _is_mask_of_ones(factor: Any) -> bool:
+    """Return whether a factor is 1 at every token, as a mask of padding is where there is none."""
+    if not isinstance(factor, Tensor) or factor.device.type == "meta":
+        return False
+    is_one_a_token = factor.ndim > 1 and factor.shape[-1] == 1
+    return is_one_a_token and factor.numel() > 1 and bool((factor == 1).all())
 
 
 def _as_operation(call: TorchCall) -> Operation | None:
@@ -165,14 +185,6 @@ def _as_operation(call: TorchCall) -> Operation | None:
     if call.name in _ELEMENTWISE and takes_numbers:
         return Elementwise(call.name, rest)
     return None
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Return whether a module only rescales its input: its name says norm, or it has no matrix."""
-    if "norm" in type(module).__name__.lower():
-        return True
-    parameters = list(module.parameters())
-    return len(parameters) > 0 and all(parameter.ndim <= 1 for parameter in parameters)
 
 
 def _device(module: nn.Module) -> str | None:

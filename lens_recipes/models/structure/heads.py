@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from lens_recipes.models.handle import envoy_path
 from lens_recipes.models.structure.graph import BlockGraph
-from lens_recipes.models.structure.head_path import is_norm
 from lens_recipes.models.structure.node import (
     LayoutPath,
     Node,
@@ -25,6 +24,7 @@ from lens_recipes.models.structure.node import (
     origin_indices,
     single_origin,
 )
+from lens_recipes.models.structure.norms import is_norm
 from lens_recipes.models.structure.parts import Heads, HeadSources
 from lens_recipes.trace.operations import ModuleCall, Operation
 

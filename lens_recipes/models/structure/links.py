@@ -7,24 +7,27 @@ the two, a hook, an adapter or an edit may change the stream.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path
+from lens_recipes.models.structure.block_list import BlockList, stream_factor
 from lens_recipes.models.structure.parts import StreamLink
 from lens_recipes.models.structure.probe import ForwardRecord, ModuleBegins, ModuleEnds
 from lens_recipes.trace.operations import ModuleCall, Operation
 
 
 def find_links(
-    module: nn.Module, record: ForwardRecord, blocks: list[nn.Module], tail: list[Operation]
+    module: nn.Module, record: ForwardRecord, block_list: BlockList, tail: list[Operation]
 ) -> list[StreamLink | None]:
     """Return where the stream after each block can be read as the model goes on with it.
 
     Args:
         module: The model.
         record: Of one run.
-        blocks: Its blocks.
+        block_list: Its blocks.
         tail: What it does between the last block and the logits.
 
     Returns:
@@ -34,20 +37,18 @@ def find_links(
         LensError: a hook changes a stream where that is so.
     """
     paths = {child: path for path, child in module.named_modules()}
-    links: list[StreamLink | None] = []
-    for layer, block in enumerate(blocks):
-        if layer + 1 == len(blocks):
-            links.append(_link_to_tail(module, record, block, tail))
-            continue
-        following = blocks[layer + 1]
-        link = _link_to_block(record, paths, block, following)
-        if link is None and (block._forward_hooks or following._forward_pre_hooks):
+    links: list[StreamLink | None] = [None] * block_list.length
+    for (layer, block), following in pairwise(block_list.blocks.items()):
+        link = _link_to_block(record, paths, block, following[1])
+        if link is None and (block._forward_hooks or following[1]._forward_pre_hooks):
             raise LensError(
                 f"{type(module).__name__}: a hook stands between block {layer} and the next, and "
                 f"what that block takes cannot be read, so the stream after layer {layer} is not "
                 "known. Remove the hook."
             )
-        links.append(link)
+        links[layer] = link
+    last_layer = max(block_list.blocks)
+    links[last_layer] = _link_to_tail(module, record, block_list.blocks[last_layer], tail)
     return links
 
 
@@ -107,26 +108,3 @@ def _lone_reader(
             takes_it = record.inputs[reader] is stream and reader in record.lone_inputs
             return reader if takes_it and record.calls.count(reader) == 1 else None
     return None
-
-
-def stream_factor(given: Tensor, taken: Tensor | None) -> float | None:
-    """Return by which number a block's output is multiplied before the next block takes it.
-
-    RWKV halves its stream. None where the two differ by more than a factor; where there are no
-    numbers, it is known only of one and the same tensor.
-    """
-    if taken is None or taken.shape != given.shape:
-        return None
-    if taken is given:
-        return 1.0
-    if taken.device.type == "meta":
-        return None
-    given = given.double()
-    taken = taken.to(given.device).double()
-    if (taken == given).all():
-        return 1.0
-    factor = (given * taken).sum() / (given * given).sum()
-    difference = (taken - factor * given).abs().max()
-    if difference > 1e-5 * taken.abs().max():
-        return None
-    return float(factor)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from lens_recipes.trace.operations import Elementwise, Operation, cast_to
+from lens_recipes.trace.operations import Elementwise, Operation, WithVector, cast_to
 
 # Operations that only move numbers about: each output element is one of the input's.
 _SAME_SHAPE = ("alias", "clone", "contiguous", "detach", "lift_fresh")
@@ -28,6 +28,10 @@ _REPEATS = ("expand", "repeat", "cat")  # `cat`: with an empty cache
 LAYOUT_NAMES = {*_SAME_SHAPE, *_RESHAPES, *_TRANSPOSES, *_PICKS, *_SPLITS, *_REPEATS}
 
 SCALE_NAMES = ("mul", "div", "neg")
+
+# What may be done to a stream with a vector of weights, and where the vector may also stand first.
+VECTOR_NAMES = ("mul", "div", "add", "sub")
+COMMUTING_NAMES = ("mul", "add")
 
 MAX_INDEX_SIZE = 64  # elements of a tensor of whole numbers that is kept
 
@@ -56,6 +60,8 @@ class Node:
         index: The numbers of a small tensor of whole numbers: such a tensor picks elements of
             others.
         number: The number in a tensor that holds no other.
+        is_constant: Whether it was computed from nothing but weights.
+        vector: A copy of it, where it is constant and a single vector, and the run has numbers.
         shape, dtype: Those of the tensor.
         output_of: Modules whose first output it is, the innermost first.
         further_output_of: Modules that give it as another output.
@@ -63,7 +69,14 @@ class Node:
     """
 
     def __init__(
-        self, tensor: Tensor, func: Any = None, args: tuple = (), kwargs: Any = None, item: int = -1
+        self,
+        tensor: Tensor,
+        func: Any = None,
+        args: tuple = (),
+        kwargs: Any = None,
+        item: int = -1,
+        *,
+        is_weight: bool = False,
     ) -> None:
         self.name = ""
         if func is not None:
@@ -76,6 +89,10 @@ class Node:
         self.dtype = tensor.dtype
         self.index = _index_in(tensor)
         self.number = _number_in(tensor)
+        self.is_constant = is_weight
+        if func is not None:
+            self.is_constant = all(parent.is_constant for parent in self.parents)
+        self.vector = _vector_in(tensor) if self.is_constant else None
         self.output_of: list[nn.Module] = []
         self.further_output_of: list[FurtherOutput] = []
         self.input_of: list[nn.Module] = []
@@ -110,6 +127,14 @@ def _number_in(tensor: Tensor) -> float | None:
     return None
 
 
+def _vector_in(tensor: Tensor) -> Tensor | None:
+    """Return a copy of a tensor that is a single vector; None for any other."""
+    is_vector = tensor.ndim > 0 and tensor.numel() == tensor.shape[-1] > 1
+    if is_vector and tensor.dtype.is_floating_point and _has_numbers(tensor):
+        return tensor.detach().reshape(-1).clone()
+    return None
+
+
 def _has_numbers(tensor: Tensor) -> bool:
     """Return whether a tensor has values: those of a run without weights have shapes alone."""
     return tensor.device.type != "meta" and not isinstance(tensor, FakeTensor)
@@ -136,6 +161,9 @@ class Origin(NamedTuple):
 
 def linear_origins(node: Node) -> list[Origin]:
     """Return the tensors whose sum, multiple, cast or other layout this one is, or nothing."""
+    with_vector = _origin_with_vector(node)
+    if with_vector is not None:
+        return [with_vector]
     summands = _summands(node)
     if summands:
         return summands
@@ -163,7 +191,7 @@ def _summands(node: Node) -> list[Origin]:
 
 def single_origin(node: Node) -> Origin | None:
     """Return the one tensor of which this is a multiple, a cast or another layout, or None."""
-    scaled = _scaled_origin(node)
+    scaled = _scaled_origin(node) or _origin_with_vector(node)
     if scaled is not None:
         return scaled
     if node.other_layout is not None:
@@ -192,6 +220,32 @@ def _scaled_origin(node: Node) -> Origin | None:
         numbers.append(number)
     scale = Elementwise(node.name, tuple(numbers))
     return Origin(first, (scale,))
+
+
+def _origin_with_vector(node: Node) -> Origin | None:
+    """Return the tensor that was multiplied by, or added to, a vector of weights, or None."""
+    if node.name not in VECTOR_NAMES or len(node.args) != 2 or node.kwargs:
+        return None
+    first, second = node.args
+    if not isinstance(first, Node) or not isinstance(second, Node):
+        return None
+    vector = _constant_vector(second)
+    if vector is None and node.name in COMMUTING_NAMES:
+        first, second = second, first
+        vector = _constant_vector(second)
+    if vector is None or first.shape != node.shape or len(vector) != node.shape[-1]:
+        return None
+    return Origin(first, (WithVector(node.name, vector),))
+
+
+def _constant_vector(node: Node) -> Tensor | None:
+    """Return the vector of weights that a tensor repeats, or None."""
+    current: Node | None = node
+    while current is not None and current.is_constant:
+        if current.vector is not None:
+            return current.vector
+        current = current.other_layout
+    return None
 
 
 def comes_from(node: Node, name: str, max_operations: int = 16) -> bool:

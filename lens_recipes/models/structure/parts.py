@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lens_recipes.models.components import WRITES
-from lens_recipes.trace.operations import Operation, unembedding_index
+from lens_recipes.trace.operations import ModuleCall, Operation, unembedding_index
 
 
 class StreamLink(NamedTuple):
@@ -33,6 +33,10 @@ class Anatomy:
     Attributes:
         family: The model's class.
         n_layers, d_model, vocab_size: Blocks, width of the stream, tokens.
+        layers: The numbers of the blocks that a text prompt passes through: all in most models. A
+            block that reads nothing but an image is passed over.
+        is_chain: Whether each block takes what the one before it gave. Else the stream after a
+            layer is what the block gives, and other modules come before the next one.
         blocks: The list of blocks.
         embed, norm, unembed: Embedding, final norm and unembedding; None where the model has none,
             or it was not found.
@@ -46,6 +50,8 @@ class Anatomy:
 
     family: str
     n_layers: int
+    layers: tuple[int, ...]
+    is_chain: bool
     d_model: int
     vocab_size: int
     blocks: str
@@ -60,6 +66,15 @@ class Anatomy:
     plain_ids: tuple[int, ...] = field(repr=False)
 
     @property
+    def last_layer(self) -> int:
+        """Return the number of the last block that a text prompt passes through."""
+        return self.layers[-1]
+
+    def block(self, layer: int) -> str:
+        """Return the path of a block."""
+        return f"{self.blocks}.{layer}"
+
+    @property
     def after_unembed(self) -> str:
         """Return in words what happens to the logits after the unembedding.
 
@@ -70,12 +85,16 @@ class Anatomy:
 
     def __str__(self) -> str:
         none_in_block = "none found in a block"
-        first_block = f"{self.blocks}.0"
+        first_block = self.block(self.layers[0])
+        size = f"{self.n_layers} layers, {self.d_model} wide"
+        passed_over = [str(layer) for layer in range(self.n_layers) if layer not in self.layers]
+        if passed_over:
+            size += f"; text passes over {', '.join(passed_over)}"
         attention = f"{first_block}.{self.attention}" if self.attention else none_in_block
         mlp = f"{first_block}.{self.mlp}" if self.mlp else none_in_block
         rows = {
             "family": self.family,
-            "blocks": f"{self.blocks}  ({self.n_layers} layers, {self.d_model} wide)",
+            "blocks": f"{self.blocks}  ({size})",
             "embedding": self.embed or "not found",
             "attention": attention,
             "MLP": mlp,
@@ -150,16 +169,37 @@ class ResidualWrite:
         point: Where it is read.
         heads: How it is made of heads; None where it is no attention, or its heads cannot be told
             apart.
+        n_norms_before: How many norms the stream of this block has passed through before this is
+            added to it.
     """
 
     component: str
     point: HookPoint
     heads: Heads | None = None
+    n_norms_before: int = 0
+
+
+@dataclass(frozen=True)
+class StreamNorm:
+    """A norm that the stream itself passes through in a block, as where norms follow additions.
+
+    Attributes:
+        point: Where the stream before it is read.
+        call: The norm.
+        scale: What is done to the stream after it, up to the next norm or the end of the block.
+    """
+
+    point: HookPoint
+    call: ModuleCall
+    scale: tuple[Operation, ...]
 
 
 @dataclass(frozen=True)
 class Block:
     """One block as a sum: residual_scale(stream before) + the writes = stream after.
+
+    Where the stream passes through norms, that is so up to the first norm, and then from each norm
+    to the next: scale(norm(sum so far)) + the writes of this stretch.
 
     Attributes:
         resid_pre: The stream before the block.
@@ -168,9 +208,10 @@ class Block:
         resid_post: The stream after the block.
         interblock_scale: What is done to the stream on its way from the block before: nothing, or a
             multiplication by a number.
-        residual_scale: The same for the stream on its way through this block.
+        residual_scale: The same for the stream on its way through this block, up to its first norm.
         writes: What the block adds, in order of time.
         unreadable_reason: Why the block is no such sum; empty where it is.
+        norms: The norms that the stream passes through, in order.
     """
 
     resid_pre: HookPoint
@@ -180,6 +221,7 @@ class Block:
     residual_scale: tuple[Operation, ...]
     writes: list[ResidualWrite]
     unreadable_reason: str = ""
+    norms: tuple[StreamNorm, ...] = ()
 
     @property
     def components(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -63,6 +64,7 @@ class ForwardRecord:
         in_tuple: The modules that give that tensor inside a tuple or list.
         first_inputs: The modules whose first argument that tensor is.
         lone_inputs: Those that take nothing else.
+        arguments: All tensors that a module took; of modules outside of all blocks.
     """
 
     logits: Any = None
@@ -73,6 +75,7 @@ class ForwardRecord:
     in_tuple: set[nn.Module] = field(default_factory=set)
     first_inputs: set[nn.Module] = field(default_factory=set)
     lone_inputs: set[nn.Module] = field(default_factory=set)
+    arguments: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
 
 
 def record_forward(
@@ -115,12 +118,29 @@ def record_forward(
     return recorder.record
 
 
+def _missing_arguments(module: nn.Module) -> list[str]:
+    """Return what the forward pass of a model cannot do without, beside token ids."""
+    return [
+        name
+        for name, parameter in inspect.signature(type(module).forward).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and name not in ("self", "input_ids")
+    ]
+
+
 def _run(module: nn.Module, inputs: dict[str, Any], recorder: _Recorder) -> Any:
     """Call the model, and say in one sentence why it does not run if it does not."""
     try:
         with recorder:
             return module(**inputs)
     except Exception as error:
+        missing = _missing_arguments(module) if isinstance(error, TypeError) else []
+        if missing:
+            raise LensError(
+                f"{type(module).__name__} does not run on a text alone: its forward pass needs "
+                f"{' and '.join(missing)}, too. A lens reads models that continue a text."
+            ) from error
         reason = " ".join(str(error).split())[:300]
         raise LensError(
             f"{type(module).__name__} did not run on six token ids: "
@@ -201,6 +221,10 @@ class _Recorder(TorchDispatchMode):
             self.record.first_inputs.add(module)
             if all(argument is None for argument in arguments[1:]):
                 self.record.lone_inputs.add(module)
+        if all(running in self._around_blocks for running in self._running):
+            given = [*args, *kwargs.values()]
+            tensors = [argument for argument in given if isinstance(argument, Tensor)]
+            self.record.arguments[module] = tensors
         self.record.events.append(ModuleBegins(module))
         self._running.append(module)
         if self.graph is not None:

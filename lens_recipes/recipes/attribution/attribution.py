@@ -32,7 +32,7 @@ from lens_recipes.run.batches import make_batches
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_numbers
-from lens_recipes.run.request.sites import heads_of, refuse_unreadable
+from lens_recipes.run.request.sites import heads_of, refuse_scattered, refuse_unreadable
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import attribution_schema
 from lens_recipes.trace.attribution.decompose import (
@@ -148,8 +148,9 @@ def attribution(
         )
     held_against = contrast(against, request)
     anatomy = request.anatomy
-    layer = anatomy.n_layers - 1 if at_layer is None else layer_index(at_layer, anatomy.n_layers)
+    layer = anatomy.last_layer if at_layer is None else layer_index(at_layer, anatomy.n_layers)
     check_numbers(1, None, max_bytes, anatomy.vocab_size)
+    refuse_scattered(anatomy)
     shows_weights = unit == "token" and not request.remote
     context = partial(eager_attention, model) if shows_weights else contextlib.nullcontext
     with context():
@@ -386,7 +387,7 @@ def target_weight(model: Envoy, anatomy: Anatomy) -> tuple[Tensor, Tensor | None
 
     Only the targets' rows of it are read.
     """
-    head = model._module.get_submodule(anatomy.unembed)
+    head = model.get(anatomy.unembed)._module
     is_plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter
     if not is_plain or head.weight.device.type == "meta":
         return None

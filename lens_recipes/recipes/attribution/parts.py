@@ -15,8 +15,15 @@ import numpy as np
 from lens_recipes.arrays.axes import Part
 from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.run.request.sites import LinkReaders, block_steps, heads_of, link_steps, links_of
-from lens_recipes.trace.attribution.parts import HeadParts, LogitParts, SourceParts, WholePart
-from lens_recipes.trace.operations import Operation
+from lens_recipes.trace.attribution.parts import (
+    HeadParts,
+    LaterOperation,
+    LogitParts,
+    NormAtSlot,
+    SourceParts,
+    SummedParts,
+    WholePart,
+)
 from lens_recipes.trace.plan import HeadSplit, ReadStep, StreamLinks
 
 
@@ -53,18 +60,17 @@ def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy, readers: LinkRe
     slots = itertools.count()
     embed_slot = next(slots)
     steps: list[ReadStep] = []
-    parts: list[LogitParts] = [WholePart(later_operations(blocks, -1), embed_slot)]
+    norm_slots = [[next(slots) for _ in block.norms] for block in blocks]
+    later_of = LaterOperations(blocks, norm_slots)
+    parts: list[LogitParts] = [WholePart(later_of.layer(-1), embed_slot)]
     explained_slot = embed_slot
     for layer, block in enumerate(blocks):
         block_slots: dict[str, tuple[int, ...]] = {"embed": (embed_slot,)}
-        later = later_operations(blocks, layer)
         if unit == "layer":
-            slot = next(slots)
-            for write in block.writes:
-                block_slots[write.component] = (slot,)
-            parts.append(WholePart(later, slot))
+            parts += layer_part(block, layer, later_of, slots, block_slots)
         else:
             for component in components_of(block):
+                later = later_of.write(layer, component)
                 if component == "attn_out" and unit in ("head", "token"):
                     parts.append(
                         attention_parts(block, layer, unit, anatomy, later, slots, block_slots)
@@ -76,17 +82,47 @@ def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy, readers: LinkRe
         if layer == len(blocks) - 1:
             explained_slot = next(slots)
             block_slots["resid_post"] = (explained_slot,)
-        steps += block_steps(block, block_slots, is_first=layer == 0, is_checked=True)
-    explained_layer, last_layer = len(blocks) - 1, anatomy.n_layers - 1
+        steps += block_steps(
+            block,
+            block_slots,
+            is_first=layer == 0,
+            is_checked=True,
+            norm_slots=norm_slots[layer],
+        )
+    explained_layer, last_layer = len(blocks) - 1, anatomy.last_layer
     steps += link_steps(explained_layer, (explained_slot,), anatomy, readers)
     final_slot = explained_slot
     if explained_layer < last_layer:
         final_slot = next(slots)
-        last_block = f"{anatomy.blocks}.{last_layer}"
+        last_block = anatomy.block(last_layer)
         steps.append(ReadStep("read", "out", last_block, slots=(final_slot,)))
         steps += link_steps(last_layer, (final_slot,), anatomy, readers)
     links = links_of(steps, {explained_slot: explained_layer, final_slot: last_layer}, last_layer)
     return PartPlan(steps, parts, next(slots), explained_slot, final_slot, links)
+
+
+def layer_part(
+    block: Block,
+    layer: int,
+    later_of: LaterOperations,
+    slots: itertools.count[int],
+    block_slots: dict[str, tuple[int, ...]],
+) -> list[LogitParts]:
+    """Return the one part of a layer, and note in `block_slots` what is read for it.
+
+    A layer that text passes over has none.
+    """
+    slot_of_stretch: dict[int, int] = {}
+    parts = []
+    for write in block.writes:
+        if write.n_norms_before not in slot_of_stretch:
+            slot_of_stretch[write.n_norms_before] = next(slots)
+            later = later_of.stretch(layer, write.n_norms_before)
+            parts.append(WholePart(later, slot_of_stretch[write.n_norms_before]))
+        block_slots[write.component] = (slot_of_stretch[write.n_norms_before],)
+    if len(parts) > 1:
+        return [SummedParts(parts)]
+    return list(parts)
 
 
 def attention_parts(
@@ -94,7 +130,7 @@ def attention_parts(
     layer: int,
     unit: str,
     anatomy: Anatomy,
-    later: list[Operation],
+    later: list[LaterOperation],
     slots: itertools.count[int],
     block_slots: dict[str, tuple[int, ...]],
 ) -> HeadParts | SourceParts:
@@ -130,15 +166,41 @@ def components_of(block: Block) -> list[str]:
     return list(dict.fromkeys(write.component for write in block.writes))
 
 
-def later_operations(blocks: list[Block], layer: int) -> list[Operation]:
-    """Return what is done to the stream after a block (−1: from the embedding on).
+class LaterOperations:
+    """What is done to the stream after something was added to it. Nothing in most models."""
 
-    Nothing in most models.
-    """
-    operations: list[Operation] = []
-    for block in blocks[layer + 1 :]:
-        operations += [*block.interblock_scale, *block.residual_scale]
-    return operations
+    def __init__(self, blocks: list[Block], norm_slots: list[list[int]]) -> None:
+        """Take all blocks, and where the stream before each of their norms is read."""
+        self.blocks = blocks
+        self.norm_slots = norm_slots
+
+    def layer(self, layer: int) -> list[LaterOperation]:
+        """Return what follows a block (−1: the embedding)."""
+        operations: list[LaterOperation] = []
+        for following in range(layer + 1, len(self.blocks)):
+            block = self.blocks[following]
+            operations += [*block.interblock_scale, *block.residual_scale]
+            operations += self._norms(following, 0)
+        return operations
+
+    def write(self, layer: int, component: str) -> list[LaterOperation]:
+        """Return what follows the writes of one component in a block."""
+        for write in self.blocks[layer].writes:
+            if write.component == component:
+                return self.stretch(layer, write.n_norms_before)
+        raise KeyError(component)
+
+    def stretch(self, layer: int, n_norms_before: int) -> list[LaterOperation]:
+        """Return what follows the writes between two norms of a block."""
+        return [*self._norms(layer, n_norms_before), *self.layer(layer)]
+
+    def _norms(self, layer: int, first: int) -> list[LaterOperation]:
+        """Return the norms of a block from the given one on, with the scales after them."""
+        operations: list[LaterOperation] = []
+        norms = self.blocks[layer].norms
+        for norm, slot in list(zip(norms, self.norm_slots[layer], strict=True))[first:]:
+            operations += [NormAtSlot(norm.call, slot), *norm.scale]
+        return operations
 
 
 # -- names -------------------------------------------------------------
@@ -155,7 +217,9 @@ def name_parts(blocks: list[Block], unit: str, longest: int) -> list[Part]:
     names = [Part(0, "embed")]
     for layer, block in enumerate(blocks):
         if unit == "layer":
-            names.append(Part(layer, "layer"))
+            # A block that a text prompt passes over adds nothing.
+            if block.writes:
+                names.append(Part(layer, "layer"))
             continue
         for component in components_of(block):
             if component != "attn_out" or unit == "component":

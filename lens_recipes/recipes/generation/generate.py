@@ -176,7 +176,7 @@ def generate_lens(
         generate=settings.options,
         n_steps=settings.max_new_tokens,
         keeps_scores=settings.changes_scores,
-        blocks=[f"{anatomy.blocks}.{layer}" for layer in range(anatomy.n_layers)],
+        blocks=[anatomy.block(layer) for layer in anatomy.layers],
     )
     groups = make_generation_batches(request, settings, include_prompt, MAX_BYTES)
     schemas = []

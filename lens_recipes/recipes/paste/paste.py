@@ -33,7 +33,7 @@ from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.source import ModelSource
 from lens_recipes.recipes.paste.writes import BlockWrites
 from lens_recipes.run.provenance import shown_name, versions
-from lens_recipes.run.request.selection import pick_indices
+from lens_recipes.run.request.sites import pick_layers
 
 
 def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) -> str:
@@ -74,7 +74,7 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
     if is_remote:
         _refuse_without_hub_id(name)
     source = ModelSource(skeleton(checkpoint(name)))
-    chosen_layers = pick_indices(layers, source.anatomy.n_layers, "layers", "this model")
+    chosen_layers = pick_layers(layers, source.anatomy)
     template = _environment().get_template(f"{recipe}.py.j2")
     text = template.render(
         source=source,
@@ -82,7 +82,8 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
         loading=_loading(name, source, is_remote),
         name=shown_name(name),
         version=versions()["lens-recipes"],
-        layers=layers_expression(sorted(chosen_layers)),
+        layers=layers_expression(chosen_layers),
+        all_layers=layers_expression(source.anatomy.layers),
     )
     return text.strip() + "\n"
 

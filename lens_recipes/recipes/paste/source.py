@@ -73,6 +73,11 @@ class ModelSource:
         named_modules = model._module.named_modules()
         self.modules = {envoy_path(name): module for name, module in named_modules}
 
+    @property
+    def _first_block(self) -> str:
+        """Return the path of the first block that runs."""
+        return self.anatomy.block(self.anatomy.layers[0])
+
     # -- the stream ----------------------------------------------------
 
     def block(self, layer: int | str) -> str:
@@ -81,17 +86,17 @@ class ModelSource:
 
     def stream(self, layer: int | str) -> str:
         """Write the stream after a block, `[batch, position, d_model]`."""
-        return self.block(layer) + self.output(f"{self.anatomy.blocks}.0")
+        return self.block(layer) + self.output(self._first_block)
 
     @property
     def last_stream(self) -> str:
         """Write the stream after the last block."""
-        return self.stream(self.anatomy.n_layers - 1)
+        return self.stream(self.anatomy.last_layer)
 
     @property
     def output_note(self) -> str:
         """Say what a block returns: scripts for older versions of transformers get it wrong."""
-        if self.output(f"{self.anatomy.blocks}.0") == ".output":
+        if self.output(self._first_block) == ".output":
             return "A block returns a tensor: .output[0] would be batch row 0."
         return "A block returns a tuple, with the stream first."
 

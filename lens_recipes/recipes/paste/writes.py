@@ -14,7 +14,7 @@ from lens_recipes.recipes.paste.expressions import (
     module_expression,
 )
 from lens_recipes.recipes.paste.source import ModelSource
-from lens_recipes.run.request.sites import refuse_unreadable
+from lens_recipes.run.request.sites import refuse_scattered, refuse_unreadable
 
 
 class Write(NamedTuple):
@@ -61,7 +61,8 @@ class BlockWrites:
     def alike_blocks(self) -> list[AlikeBlocks]:
         """Group the blocks that are read in the same way; the largest group comes last."""
         layers_by_writes: dict[tuple[Write, ...], list[int]] = {}
-        for layer, block in enumerate(self._blocks):
+        for layer in self._anatomy.layers:
+            block = self._blocks[layer]
             writes = tuple(self._writes(layer, block))
             layers_by_writes.setdefault(writes, []).append(layer)
         groups = [AlikeBlocks(layers, list(writes)) for writes, layers in layers_by_writes.items()]
@@ -79,12 +80,14 @@ class BlockWrites:
     def _blocks(self) -> list[Block]:
         """Return each block as a sum; refuse a model whose blocks a script cannot add up."""
         family = self._anatomy.family
+        refuse_scattered(self._anatomy)
         blocks = residual_blocks(self._source.model)
         for layer, block in enumerate(blocks):
             refuse_unreadable(block, layer, family)
-            if block.interblock_scale or block.residual_scale:
+            if block.interblock_scale or block.residual_scale or block.norms:
+                change = "normed" if block.norms else "rescaled"
                 raise LensError(
-                    f"{family}: the stream is rescaled at layer {layer}, so what the blocks add "
+                    f"{family}: the stream is {change} at layer {layer}, so what the blocks add "
                     "does not sum to it as it is, and a short script would be wrong. "
                     "lens_recipes.logit_lens(components=…) and attribution() follow it."
                 )

@@ -49,12 +49,11 @@ def plan_sites(
     Raises:
         ValueError, LensError: as `pick_sites`.
     """
-    last = Site(anatomy.n_layers - 1)
+    last = Site(anatomy.last_layer)
     if components == ["resid_post"] and heads is None:
-        chosen = sorted(pick_indices(layers, anatomy.n_layers, "layers", "this model"))
+        chosen = pick_layers(layers, anatomy)
         sites = [Site(layer) for layer in chosen]
-        last_layer = anatomy.n_layers - 1
-        read_layers = chosen if last_layer in chosen else [*chosen, last_layer]
+        read_layers = chosen if anatomy.last_layer in chosen else [*chosen, anatomy.last_layer]
         steps = stream_steps(read_layers, anatomy, readers)
         slots = {site: slot for slot, site in enumerate(with_site(sites, last))}
         blocks = []
@@ -70,7 +69,7 @@ def plan_sites(
     for site, slot in slots.items():
         if site.component == "resid_post" and site.layer is not None:
             layers_after[slot] = site.layer
-    links = links_of(steps, layers_after, anatomy.n_layers - 1)
+    links = links_of(steps, layers_after, anatomy.last_layer)
     return sites, ReadPlan(steps, len(slots), reads, links)
 
 
@@ -111,6 +110,25 @@ def component_names(components: Any) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def pick_layers(layers: Any, anatomy: Anatomy) -> list[int]:
+    """Return the numbers of the layers that were asked for, ascending.
+
+    None and a slice pass over those that a text prompt passes over.
+
+    Raises:
+        ValueError: a layer that this model does not have, or one that text passes over.
+    """
+    chosen = sorted(pick_indices(layers, anatomy.n_layers, "layers", "this model"))
+    running = [layer for layer in chosen if layer in anatomy.layers]
+    if running == chosen or (running and (layers is None or isinstance(layers, slice))):
+        return running
+    passed_over = [layer for layer in chosen if layer not in anatomy.layers]
+    raise ValueError(
+        f"{anatomy.family}: a text prompt passes over layers {passed_over} (they read an image), "
+        f"so there is nothing to read. Its layers are {list(anatomy.layers)}."
+    )
+
+
 def pick_sites(
     components: Any, heads: Any, layers: Any, blocks: list[Block], anatomy: Anatomy
 ) -> list[Site]:
@@ -121,11 +139,13 @@ def pick_sites(
         LensError: a component that cannot be read in this model; the message says why.
     """
     names = component_names(components)
+    if names != ["resid_post"]:
+        refuse_scattered(anatomy)
     if heads is not None and "head_out" not in names:
         raise ValueError(
             f'heads={heads!r} needs components=("head_out",): only single heads have numbers.'
         )
-    chosen = sorted(pick_indices(layers, anatomy.n_layers, "layers", "this model"))
+    chosen = pick_layers(layers, anatomy)
     sites: list[Site] = []
     for name in names:
         having = layers_with(name, chosen, layers is None, blocks, anatomy.family)
@@ -188,6 +208,16 @@ def no_such_component(
         )
     instead = f"only its layers {everywhere} have it" if everywhere else f"it has {known}"
     return f"{family} has no {name} in layers {lacking}: {instead}."
+
+
+def refuse_scattered(anatomy: Anatomy) -> None:
+    """Raise LensError if a layer is no module, so that there is no block to take apart."""
+    if not anatomy.is_chain:
+        raise LensError(
+            f"{anatomy.family}: its layers are no modules of their own, or something comes between "
+            "them, so what a layer takes and adds cannot be read. The stream after each layer can: "
+            'components="resid_post".'
+        )
 
 
 def refuse_unreadable(block: Block, layer: int, family: str) -> None:
@@ -327,7 +357,7 @@ def stream_steps(layers: list[int], anatomy: Anatomy, readers: LinkReaders) -> l
     """
     steps = []
     for slot, layer in enumerate(layers):
-        steps.append(ReadStep("read", "out", f"{anatomy.blocks}.{layer}", slots=(slot,)))
+        steps.append(ReadStep("read", "out", anatomy.block(layer), slots=(slot,)))
         steps += link_steps(layer, (slot,), anatomy, readers)
     return steps
 
@@ -356,13 +386,19 @@ def site_steps(
 
 
 def block_steps(
-    block: Block, slots: dict[str, tuple[int, ...]], *, is_first: bool, is_checked: bool
+    block: Block,
+    slots: dict[str, tuple[int, ...]],
+    *,
+    is_first: bool,
+    is_checked: bool,
+    norm_slots: Sequence[int] = (),
 ) -> list[ReadStep]:
     """Return one block's part of a plan.
 
     Args:
         block: The block.
         slots: Where each component goes; what goes nowhere is read to be checked.
+        norm_slots: Where the stream before each of the block's norms goes, if anywhere.
         is_first: Whether it is block 0, before which the stream is the embedding.
         is_checked: Whether the sum of its writes is compared with the stream.
     """
@@ -381,9 +417,13 @@ def block_steps(
     elif before:
         plan(block.resid_pre, "before", before)
     if block.resid_mid and "resid_mid" in slots:
-        # Where the stream is scaled later in the block, the sum on the way is not the stream in the
-        # middle.
-        plan(block.resid_mid, "read" if block.residual_scale else "after", slots["resid_mid"])
+        # Where the stream is scaled or normed later in the block, the sum on the way is not the
+        # stream in the middle.
+        is_plain_sum = not block.residual_scale and not block.norms
+        plan(block.resid_mid, "after" if is_plain_sum else "read", slots["resid_mid"])
+    for number, norm in enumerate(block.norms if is_checked else ()):
+        scales = StreamScales((norm.call,), norm.scale)
+        plan(norm.point, "norm", tuple(norm_slots[number : number + 1]), scales=scales)
     for write in block.writes if is_checked else []:
         heads = write.heads
         plan(write.point, "write", slots.get(write.component, ()), has_heads=heads is not None)

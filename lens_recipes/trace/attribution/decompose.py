@@ -14,12 +14,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import (
+    FrozenNorm,
+    FrozenOperation,
     apply_affine,
     bfloat16_scale,
     freeze_norm,
+    frozen_norm,
     to_float32,
 )
-from lens_recipes.trace.attribution.parts import LogitParts, PartReads, SourceParts
+from lens_recipes.trace.attribution.parts import (
+    LaterOperation,
+    LogitParts,
+    NormAtSlot,
+    PartReads,
+    SourceParts,
+    SummedParts,
+    WholePart,
+)
 from lens_recipes.trace.attribution.target_logits import (
     TargetLogits,
     Weight,
@@ -31,6 +42,7 @@ from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size
 from lens_recipes.trace.operations import (
     HeadOperations,
     Operation,
+    WithVector,
     replay,
     slices,
     split_at_unembedding,
@@ -132,11 +144,11 @@ def decompose(
                 tokens,
                 max(1, rows_at_once // n_tokens),
             )
-            shares = PartShares(model, frozen, logits_of, stream[tokens])
+            shares = PartShares(model, frozen, logits_of, stream[tokens], reads)
             logit = logits_of.linear(normed[None])[0]
             arrays = {
-                "values": shares.of_all(plan.parts, reads),
-                "constant": shares.constant[0],
+                "values": shares.of_all(plan.parts),
+                "constant": shares.constant(plan.parts)[0],
                 "logit": logit,
                 "capped_logit": logits_of.capped(normed, logit),
             }
@@ -176,38 +188,86 @@ class PartShares:
     """Takes the parts of a stream through the frozen way to the logits of some tokens.
 
     Attributes:
-        constant: What the way adds by itself, for no vector at all, `[1, token, column]`.
+        head_constant: What the way from the last stream adds by itself, for no vector at all, `[1,
+            token, column]`.
     """
 
     def __init__(
-        self, model: Any, frozen: list[Any], logits_of: TargetLogits, stream: Tensor
+        self,
+        model: Any,
+        frozen: list[Any],
+        logits_of: TargetLogits,
+        stream: Tensor,
+        reads: PartReads,
     ) -> None:
         """Begin with what the way adds by itself."""
         self.model = model
         self.frozen = frozen
         self.logits_of = logits_of
+        self.reads = reads
         self.scale = bfloat16_scale(stream)
-        nothing = stream.new_zeros(1, *stream.shape)
-        self.constant = logits_of.linear(apply_affine(model, frozen, nothing))
+        self.nothing = stream.new_zeros(1, *stream.shape)
+        self.head_constant = logits_of.linear(apply_affine(model, frozen, self.nothing))
+        self._norms: dict[int, FrozenNorm] = {}
 
-    def of_all(
-        self, parts: list[LogitParts], reads: PartReads
-    ) -> Float[Tensor, "part token column"]:
+    def constant(self, parts: list[LogitParts]) -> Float[Tensor, "1 token column"]:
+        """Return what the way from the embedding, the first part, adds by itself.
+
+        That is what the head adds, and what norms and weights within the blocks add to the stream.
+        """
+        embed = parts[0]
+        assert isinstance(embed, WholePart)  # `plan_parts` begins with it
+        if not moves_zero(embed.later):
+            return self.head_constant
+        stream = apply_affine(self.model, self.held(embed.later), self.nothing)
+        return self.logits_of.linear(apply_affine(self.model, self.frozen, stream))
+
+    def of_all(self, parts: list[LogitParts]) -> Float[Tensor, "part token column"]:
         """Return the shares of all parts."""
         shares = []
         for part in parts:
-            for rows in part.rows(self.model, reads):
-                for chunk in rows.split(reads.rows_at_once):
-                    shares.append(self.of(part, chunk))
+            if isinstance(part, SummedParts):
+                shares.append(torch.stack([self.of_all([one]) for one in part.parts]).sum(0))
+                continue
+            for rows in part.rows(self.model, self.reads):
+                for chunk in rows.split(self.reads.rows_at_once):
+                    shares.append(self.of(part.later, chunk))
         return torch.cat(shares)
 
     def of(
-        self, part: LogitParts, rows: Float[Tensor, "part token d_model"]
+        self, later: list[LaterOperation], rows: Float[Tensor, "part token d_model"]
     ) -> Float[Tensor, "part token column"]:
-        """Return the shares of some vectors of one part."""
-        final = replay(None, part.later, rows) * self.scale
+        """Return the shares of some vectors, of what is done to the stream after they are added."""
+        held = self.held(later)
+        final = apply_affine(self.model, held, rows)
+        if moves_zero(later):
+            final = final - apply_affine(self.model, held, self.nothing)
+        final = final * self.scale
         logits = self.logits_of.linear(apply_affine(self.model, self.frozen, final))
-        return (logits - self.constant) / self.scale
+        return (logits - self.head_constant) / self.scale
+
+    def held(self, later: list[LaterOperation]) -> list[FrozenOperation]:
+        """Return operations with every norm as its affine map at the stream that it took."""
+        held: list[FrozenOperation] = []
+        for operation in later:
+            if isinstance(operation, NormAtSlot):
+                held.append(self.held_norm(operation))
+            else:
+                held.append(operation)
+        return held
+
+    def held_norm(self, norm: NormAtSlot) -> FrozenNorm:
+        """Return a norm as its affine map at the stream that it took."""
+        if norm.slot not in self._norms:
+            stream = self.reads.vectors[norm.slot][self.reads.tokens]
+            after = norm.call.apply(self.model, stream.unsqueeze(0))[0]
+            self._norms[norm.slot] = frozen_norm(self.model, norm.call, stream, after)
+        return self._norms[norm.slot]
+
+
+def moves_zero(later: list[LaterOperation]) -> bool:
+    """Return whether operations may make something of nothing: norms and weights have biases."""
+    return any(isinstance(operation, NormAtSlot | WithVector) for operation in later)
 
 
 def certificate_arrays(

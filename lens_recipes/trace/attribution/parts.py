@@ -17,7 +17,7 @@ from lens_recipes.trace.attribution.freeze import (
     to_float32,
 )
 from lens_recipes.trace.batch import TokenPlaces
-from lens_recipes.trace.operations import Operation, first_of
+from lens_recipes.trace.operations import ModuleCall, Operation, first_of
 from lens_recipes.trace.plan import HeadSplit
 
 
@@ -37,6 +37,21 @@ class PartReads(NamedTuple):
     rows_at_once: int
 
 
+class NormAtSlot(NamedTuple):
+    """A norm that the stream passes through in a block, and which vector is the stream before it.
+
+    Attributes:
+        call: The norm.
+        slot: Which vector it is held at.
+    """
+
+    call: ModuleCall
+    slot: int
+
+
+LaterOperation = Operation | NormAtSlot
+
+
 class WholePart(NamedTuple):
     """One vector: the embedding, or what a module or a layer adds.
 
@@ -45,7 +60,7 @@ class WholePart(NamedTuple):
         slot: Which vector it is.
     """
 
-    later: list[Operation]
+    later: list[LaterOperation]
     slot: int
 
     @property
@@ -58,6 +73,21 @@ class WholePart(NamedTuple):
         yield to_float32(reads.vectors[self.slot][reads.tokens]).unsqueeze(0)
 
 
+class SummedParts(NamedTuple):
+    """One part that is the sum of several, as where a layer norms the stream between two writes.
+
+    Attributes:
+        parts: What is summed.
+    """
+
+    parts: list[WholePart]
+
+    @property
+    def rows_per_token(self) -> int:
+        """How many vectors of a token are made at once."""
+        return 1
+
+
 class HeadParts(NamedTuple):
     """All heads of one attention, and what its output projection adds by itself.
 
@@ -67,7 +97,7 @@ class HeadParts(NamedTuple):
         split: How they reach the stream.
     """
 
-    later: list[Operation]
+    later: list[LaterOperation]
     slot: int
     split: HeadSplit
 
@@ -96,7 +126,7 @@ class SourceParts(NamedTuple):
         values_module, value_width: Which module gives the values, and how wide its input is.
     """
 
-    later: list[Operation]
+    later: list[LaterOperation]
     slot: int
     split: HeadSplit
     attention_slot: int
@@ -137,7 +167,7 @@ class SourceParts(NamedTuple):
         yield projection
 
 
-LogitParts = WholePart | HeadParts | SourceParts
+LogitParts = WholePart | SummedParts | HeadParts | SourceParts
 
 
 def value_bias(model: Any, module: str, width: int, like: Tensor) -> Float[Tensor, " inner"]:
