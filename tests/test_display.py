@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 
 import pytest
 from hostile import HOSTILE, assert_inert, cell_words, hostile_texts
@@ -64,7 +65,7 @@ def test_a_written_page_cannot_be_broken_out_of(hostile, tmp_path):
     assert "alert(1)</script>" not in page
     assert "cdn.plot.ly" in page
     lr.write_html(lr.heatmap(hostile), tmp_path / "b.html", offline=True)
-    assert 'src="https' not in (tmp_path / "b.html").read_text()
+    assert not re.search("<script[^>]* src=", (tmp_path / "b.html").read_text())
 
 
 def test_a_table_shows_hostile_tokens(hostile):

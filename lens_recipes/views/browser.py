@@ -34,6 +34,7 @@ def draw_image(figure: go.Figure, options: dict[str, str | float | None]) -> byt
     Raises:
         ImportError: kaleido is missing.
         kaleido.errors.ChromeNotFoundError: there is no browser.
+        kaleido.errors.BrowserFailedError: the browser ends as soon as it is started.
         TimeoutError: the browser does not answer.
         Exception: whatever kaleido raises where a browser fails.
     """

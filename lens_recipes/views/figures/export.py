@@ -126,19 +126,33 @@ def _drawn(figure: go.Figure, options: dict[str, str | float | None]) -> bytes:
             "an image of a figure is drawn by kaleido 1 or newer, which is not installed: "
             "pip install 'lens-recipes[png]', or write a page with write_html."
         ) from None
+    # What it names goes before the PATH, and before the usual places.
+    named = os.environ.get("BROWSER_PATH")
     try:
         return draw_image(figure, options)
     except kaleido.errors.ChromeNotFoundError:
-        # It goes before the PATH, and before the usual places.
-        named_path = os.environ.get("BROWSER_PATH")
-        searched = f" (BROWSER_PATH={named_path!r} names no file)" if named_path else ""
+        raise _no_browser(named) from None
+    except kaleido.errors.BrowserFailedError as error:
+        if named and not Path(named).is_file():  # kaleido before 1.3 does not look
+            raise _no_browser(named) from None
+        # Each release of kaleido guesses at another reason.
+        which = f" (BROWSER_PATH={named!r})" if named else ""
         raise LensError(
-            "an image of a figure is drawn by Chrome or Chromium, and none was found"
-            f"{searched}: install one (the command plotly_get_chrome, or Debian's package "
-            "chromium), name one in BROWSER_PATH, or write a page with write_html."
-        ) from None
-    except Exception as error:  # a browser does not start, hangs or refuses: all of kaleido's sorts
+            f"the browser{which} ended as soon as it was started to draw the figure: start it in a "
+            "shell to see why, name another in BROWSER_PATH, or write a page with write_html."
+        ) from error
+    except Exception as error:  # a browser hangs or refuses: all of kaleido's sorts
         reason = " ".join(map(str, error.args)) or "it said no more"
         raise LensError(
             f"the browser did not draw the figure: {type(error).__name__}: {reason}"
         ) from error
+
+
+def _no_browser(named: str | None) -> LensError:
+    """Return the error for a machine without a browser; `named` is what BROWSER_PATH says."""
+    searched = f" (BROWSER_PATH={named!r} names no file)" if named else ""
+    return LensError(
+        "an image of a figure is drawn by Chrome or Chromium, and none was found"
+        f"{searched}: install one (the command plotly_get_chrome, or Debian's package "
+        "chromium), name one in BROWSER_PATH, or write a page with write_html."
+    )
