@@ -221,7 +221,7 @@ def test_a_file_older_than_the_optional_numbers_can_be_read(tmp_path):
     result.save(tmp_path / "a.json")
     whole = json.loads((tmp_path / "a.json").read_text())
     for name in SUMS:
-        del whole["certificate"][name]
+        whole["certificate"].pop(name, None)  # of links nothing is written where none was compared
     (tmp_path / "a.json").write_text(json.dumps(whole))
     assert Attribution.load(tmp_path / "a.json").certificate == result.certificate
 

@@ -371,18 +371,23 @@ def site_steps(
     """
     is_checked = any(site.component in (*PARTS, "resid_mid") for site in slots)
     layers_before = {site.layer for site in slots if site.component == "resid_pre"}
-    steps = []
+    steps: list[ReadStep] = []
+    links: list[ReadStep] = []  # of the block before: they are read where the next one begins
     for layer, block in enumerate(blocks):
         block_slots: dict[str, tuple[int, ...]] = {}
         for site, slot in slots.items():
             if site.layer == layer:
                 block_slots[site.component] = (slot,)
-        steps += block_steps(block, block_slots, is_first=layer == 0, is_checked=is_checked)
+        own_steps = block_steps(block, block_slots, is_first=layer == 0, is_checked=is_checked)
+        if layer not in anatomy.layers:  # text passes over it: nothing of it runs
+            steps += own_steps
+            continue
+        steps += [*links, *own_steps]
         # What the next block takes may be read already, and is then not read within it.
         is_read = is_checked or layer + 1 in layers_before
         block_readers = LinkReaders.any if is_read else readers
-        steps += link_steps(layer, block_slots.get("resid_post", ()), anatomy, block_readers)
-    return steps
+        links = link_steps(layer, block_slots.get("resid_post", ()), anatomy, block_readers)
+    return steps + links
 
 
 def block_steps(
