@@ -70,6 +70,8 @@ def tensor_marks(tensor: Tensor) -> tuple[Any, ...]:
 
 def config_mark(config: Any) -> str:
     """Return all values of a config, and of the configs in it, as text."""
+    if not hasattr(config, "__dict__"):  # some modules keep a dict or a tuple under this name
+        return repr(config)
     values = []
     for name, value in vars(config).items():
         if hasattr(value, "to_dict"):

@@ -74,18 +74,19 @@ def _link_to_tail(
 ) -> StreamLink | None:
     """Return how the first module on the way to the logits takes the stream.
 
-    None where that cannot be read: the unembedding may be given the last positions only, a norm may
+    None where that cannot be read: what is no norm may be given the last positions only, a norm may
     run several times in a model, and a hook before it is run again when the lens calls it.
     """
-    first, *others = [operation.path for operation in tail if isinstance(operation, ModuleCall)]
-    if not others:
+    first = next(operation for operation in tail if isinstance(operation, ModuleCall))
+    if not first.is_norm:
         return None
-    reader = module.get_submodule(first)
+    modules = {envoy_path(path): child for path, child in module.named_modules() if path}
+    reader = modules[first.path]
     factor = stream_factor(record.outputs[last_block], record.inputs[reader])
     takes_it_once = reader in record.first_inputs and record.calls.count(reader) == 1
     if factor is None or not takes_it_once or reader._forward_pre_hooks:
         return None
-    return StreamLink(envoy_path(first), envoy_path(first), factor)
+    return StreamLink(first.path, first.path, factor)
 
 
 def _lone_reader(
