@@ -20,8 +20,9 @@ QUICK = [
 
 
 def _committed() -> dict[str, str]:
-    """The table's line of each family."""
-    lines = [line for line in families.PAGE.read_text().splitlines() if line.startswith("| ")]
+    """The line of each language model: a name may stand in the page's other tables, too."""
+    section = families.PAGE.read_text().partition("## Language models\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
     return {line.split(" | ")[0].removeprefix("| "): line for line in lines[1:]}
 
 
