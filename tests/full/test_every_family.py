@@ -35,7 +35,10 @@ def test_any_family(family, check):
     check(family)
 
 
-@pytest.mark.parametrize("family", sorted(set(tiny.FAMILIES) - {*test_components.SKELETONS}))
+# Without weights, a vector that the stream is multiplied by cannot be told from any other tensor.
+@pytest.mark.parametrize(
+    "family", sorted(set(tiny.FAMILIES) - {*test_components.SKELETONS, *test_components.SCALED})
+)
 def test_wiring_without_weights_is_the_same(family):
     test_components.test_wiring_without_weights_is_the_same(family)
 
