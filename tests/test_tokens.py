@@ -16,6 +16,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 from lens_recipes.models.spelling import CHAR_OF_BYTE
 from lens_recipes.models.vocabulary import token_text, token_texts
 from lens_recipes.run import batches
+from lens_recipes.run.request.encodings import read_encoding
 from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.selection import (
     check_ids,
@@ -26,6 +27,13 @@ from lens_recipes.run.request.selection import (
 
 FRANCE, FOX = "The capital of France", "The quick brown fox jumps over"
 often = settings(deadline=None, derandomize=True, max_examples=50)
+
+
+def encoded_ids(encoding):
+    """The ids of an encoding's prompts, which need no argument beside them."""
+    prompts = read_encoding(encoding, frozenset())
+    assert not any(prompt.inputs for prompt in prompts)
+    return [prompt.token_ids for prompt in prompts]
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +113,6 @@ def test_a_generator_of_prompts_is_read_once(tokenizer):
         list(np.array([7, 8, 9])),
         list(torch.tensor([7, 8, 9])),
         [torch.tensor([7, 8, 9])],
-        BatchEncoding({"input_ids": [7, 8, 9]}),
-        BatchEncoding({"input_ids": [[7, 8, 9]]}),
-        {"input_ids": torch.tensor([[7, 8, 9]])},
     ],
     ids=repr,
 )
@@ -115,6 +120,21 @@ def test_one_prompt_of_ids_in_every_form(ids):
     encoded = encode(ids, None)
     assert encoded == [[7, 8, 9]]
     assert all(type(i) is int for i in encoded[0])
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        BatchEncoding({"input_ids": [7, 8, 9]}),
+        BatchEncoding({"input_ids": [[7, 8, 9]]}),
+        {"input_ids": torch.tensor([[7, 8, 9]])},
+    ],
+    ids=repr,
+)
+def test_one_prompt_of_an_encoding_in_every_form(encoding):
+    token_ids = encoded_ids(encoding)
+    assert token_ids == [[7, 8, 9]]
+    assert all(type(i) is int for i in token_ids[0])
 
 
 def test_several_prompts_of_ids_need_no_equal_lengths():
@@ -134,14 +154,14 @@ def test_masked_tokens_of_an_encoding_are_dropped(side, tensors):
     padded = tokenizer([FRANCE, FOX], padding=True, return_tensors=tensors)
     assert isinstance(padded, BatchEncoding)
     assert len(padded["input_ids"][0]) == len(padded["input_ids"][1])
-    assert encode(padded, None) == encode([FRANCE, FOX], tokenizer)
+    assert encoded_ids(padded) == encode([FRANCE, FOX], tokenizer)
 
 
 def test_an_encoding_without_padding_may_be_ragged(tokenizer):
     ragged = tokenizer([FRANCE, FOX])
-    assert encode(ragged, None) == encode([FRANCE, FOX], tokenizer)
+    assert encoded_ids(ragged) == encode([FRANCE, FOX], tokenizer)
     ragged.pop("attention_mask")
-    assert encode(ragged, None) == encode([FRANCE, FOX], tokenizer)
+    assert encoded_ids(ragged) == encode([FRANCE, FOX], tokenizer)
 
 
 def test_special_tokens_are_added_as_the_tokenizer_does_and_can_be_left_out(with_bos, tokenizer):
@@ -211,7 +231,7 @@ def test_padding_is_undone_whatever_the_ids(prompts, side):
     encoding = BatchEncoding(
         {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(masks)}
     )
-    assert encode(encoding, None) == prompts
+    assert encoded_ids(encoding) == prompts
 
 
 def test_ids_and_lengths_that_fit_exactly_are_accepted():

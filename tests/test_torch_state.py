@@ -229,21 +229,21 @@ def test_vectors_in_autocast_say_how_they_were_rounded():
 def test_prompts_in_autocast_share_a_batch():
     """What padding changes there is rounding, as in a model in bfloat16."""
     from lens_recipes.run import batches
+    from lens_recipes.run.request.request import Request
 
-    model = tiny_model()
     with autocast():
-        assert batches.padding_is_harmless(model, lr.anatomy(model))
+        assert batches.padding_is_harmless(Request(tiny_model(), PROMPTS))
 
 
 def test_a_certificate_in_autocast_still_finds_what_is_wrong(monkeypatch):
     from dataclasses import replace
 
-    from lens_recipes.models.structure import anatomy as _anatomy
+    from lens_recipes.models.structure.known import known_model
     from lens_recipes.trace.operations import Elementwise
 
     model = lr.load(tiny.FAMILIES["gemma2"]())
     parts = lr.anatomy(model)
     tail = [step for step in parts.tail if not isinstance(step, Elementwise)]
-    monkeypatch.setitem(_anatomy._anatomies, model._module, replace(parts, tail=tail))
+    monkeypatch.setattr(known_model(model), "anatomy", replace(parts, tail=tail))
     with autocast(), pytest.raises(lr.LensError, match="NOT CERTIFIED"):
         lr.logit_lens(model, IDS)
