@@ -94,13 +94,13 @@ class AttributionArrays:
 
         `show` makes a text legible, cut to a number of characters. (Figures pass `plotly_safe`.)
         """
-        name = show(self.text(self.target_ids[prompt, target]), 20)
+        target_name = show(self.text(self.target_ids[prompt, target]), 20)
         against_id = int(self.against_ids[prompt, target])
         if against_id >= 0:
-            return f"{name} − {show(self.text(against_id), 20)}"
+            return f"{target_name} − {show(self.text(against_id), 20)}"
         if self.against:
-            return f"{name} − {show(self.against, 40).replace('·', ' ')}"
-        return name
+            return f"{target_name} − {show(self.against, 40).replace('·', ' ')}"
+        return target_name
 
     # -- reading the numbers -------------------------------------------
 
@@ -199,9 +199,9 @@ class AttributionArrays:
         ]
         rows = [row for row, part in head_parts if (part.layer, part.head) == (layer, head)]
         if not rows:
-            last = max((part.layer, part.head) for _, part in head_parts)
+            last_head = max((part.layer, part.head) for _, part in head_parts)
             raise ValueError(
-                f"there is no head {head} in layer {layer} of this result; its last is {last}."
+                f"there is no head {head} in layer {layer} of this result; its last is {last_head}."
             )
         return location.values[rows]
 

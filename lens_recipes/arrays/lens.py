@@ -84,8 +84,8 @@ class LensArrays:
         fields["responses"] = self.responses[number : number + 1]
         # Other prompts may have needed more columns for their tracked tokens.
         used_columns = (fields["tracked_ids"] >= 0).any(axis=0)
-        for name in ("tracked_ids", "tracked_logprobs"):
-            fields[name] = fields[name][..., used_columns]
+        for array_name in ("tracked_ids", "tracked_logprobs"):
+            fields[array_name] = fields[array_name][..., used_columns]
         return dataclasses.replace(self, **fields)
 
     # -- names of tokens -----------------------------------------------

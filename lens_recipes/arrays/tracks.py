@@ -183,9 +183,9 @@ def tracks(result: LensArrays, of: Any, metric: str, token: int) -> list[Track]:
 
 def _track_of_pair(result: LensArrays, pair: list[Any], metric: str, token: int) -> Track:
     """Return the track of a metric that is about two targets."""
-    values, name = metric_values(result, metric, pair)
+    values, track_name = metric_values(result, metric, pair)
     key = tuple(int(result.target_ids[0, target_column(result, 0, what)]) for what in pair)
-    names_of_targets = name.removeprefix(find_metric(metric).label).strip()
+    names_of_targets = track_name.removeprefix(find_metric(metric).label).strip()
     return Track(key, names_of_targets, values[:, token].astype(np.float64))
 
 
@@ -194,19 +194,19 @@ def _track_of_token(result: LensArrays, of: str | int, metric: str, token: int) 
     key: int | str
     if of == "final":
         key = "final"
-        name = f"answer {visible_token(result.text(result.final_ids[token]), 20)}"
+        track_name = f"answer {visible_token(result.text(result.final_ids[token]), 20)}"
     elif of == "next":
         key = "next"
-        name = f"next token {visible_token(result.text(result.tokens.next_id[token]), 20)}"
+        track_name = f"next token {visible_token(result.text(result.tokens.next_id[token]), 20)}"
     else:
         tracked_id = tracked_only(result, of)
         if tracked_id is None:
             key = int(result.target_ids[0, target_column(result, 0, of)])
         else:
             key = tracked_id
-        name = visible_token(result.text(key), 20)
+        track_name = visible_token(result.text(key), 20)
     values, _ = metric_values(result, metric, of)
-    return Track(key, name, values[:, token].astype(np.float64))
+    return Track(key, track_name, values[:, token].astype(np.float64))
 
 
 def has_number(result: LensArrays, of: str | int, token: int) -> bool:

@@ -81,10 +81,10 @@ def _has_hub_id(model: Envoy) -> bool:
     """Return whether a server can find a model by its name: it is no local folder."""
     if not isinstance(model, Remotable):
         return False
-    name = getattr(model, "repo_id", None)
-    if name is None:
+    repository = getattr(model, "repo_id", None)
+    if repository is None:
         return False
-    return name in _ID_CACHE or not Path(name).is_dir()
+    return repository in _ID_CACHE or not Path(repository).is_dir()
 
 
 def refuse_training(model: Envoy, where: bool | str) -> None:
@@ -198,8 +198,8 @@ def context_length(model: Envoy) -> int | None:
     """Return how many tokens a prompt may have; None without a bound (state space, ALiBi)."""
     config = text_config(model)
     # Not `context_length`: a recurrent model reads on beyond it.
-    for name in ("max_position_embeddings", "max_seq_len"):
-        length = getattr(config, name, None)
+    for setting in ("max_position_embeddings", "max_seq_len"):
+        length = getattr(config, setting, None)
         if length is not None:
             return length
     return None
@@ -211,7 +211,7 @@ def envoy_path(path: str) -> str:
     One that is named like a value that every module serves (`output`) has moved.
     """
     names = []
-    for name in path.split("."):
-        is_served = inspect.isdatadescriptor(getattr(Envoy, name, None))
-        names.append(f"{Envoy.OVERLOAD_PREFIX}{name}" if is_served else name)
+    for attribute in path.split("."):
+        is_served = inspect.isdatadescriptor(getattr(Envoy, attribute, None))
+        names.append(f"{Envoy.OVERLOAD_PREFIX}{attribute}" if is_served else attribute)
     return ".".join(names)

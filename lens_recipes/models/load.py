@@ -109,7 +109,7 @@ def _wrap(module: Any, tokenizer: Any) -> Envoy:
 
 def _from_pretrained(source: str, tokenizer: Any, remote: bool, kwargs: dict[str, Any]) -> Envoy:
     """Return an nnsight model of a checkpoint; with `remote`, without its weights."""
-    shared = {name: kwargs[name] for name in SHARED_ARGUMENTS if name in kwargs}
+    shared = {argument: kwargs[argument] for argument in SHARED_ARGUMENTS if argument in kwargs}
     with _plain_errors(source):
         config = kwargs.get("config") or AutoConfig.from_pretrained(source, **shared)
         multimodal = is_multimodal(config, source)

@@ -49,8 +49,8 @@ def quiet_loading() -> Iterator[None]:
 @contextlib.contextmanager
 def _demoted_notices() -> Iterator[None]:
     with contextlib.ExitStack() as restore:
-        for name, text in _NOTICES:
-            logger, demote = logging.getLogger(name), _Demote(text)
+        for logger_name, text in _NOTICES:
+            logger, demote = logging.getLogger(logger_name), _Demote(text)
             logger.addFilter(demote)
             restore.callback(logger.removeFilter, demote)
         yield

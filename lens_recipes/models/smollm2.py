@@ -62,7 +62,7 @@ def _gguf() -> Path:
     for package_folder in folders:
         files += Path(package_folder).glob("*.gguf")
     readers = ("gguf", "accelerate")
-    missing = [name for name in readers if importlib.util.find_spec(name) is None]
+    missing = [reader for reader in readers if importlib.util.find_spec(reader) is None]
     if not files or missing:
         raise LensError(
             "the model 'smollm2' comes in a Python package that is not installed here. "

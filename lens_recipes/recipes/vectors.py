@@ -202,7 +202,7 @@ def run_here(run: RecipeRun[LensResult]) -> list[Arrays]:
     head = LensHead(model, run.plan.head_operations, plain_head(model, run.anatomy))
     with torch.no_grad():
         numbers = read_vectors(head, run.plan, batch, like)
-    return [{name: value.numpy() for name, value in numbers.items()}]
+    return [{array_name: value.numpy() for array_name, value in numbers.items()}]
 
 
 def finish(labels: list[str], run: RecipeRun[LensResult], batches: list[Arrays]) -> LensResult:

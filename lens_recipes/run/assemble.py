@@ -34,12 +34,12 @@ def in_prompt_order(
     order = np.argsort(token_prompts, kind="stable")
     widest = max(batch["tracked_ids"].shape[-1] for batch in batches)
     joined = {}
-    for name in list(batches[0]):
-        arrays = [batch.pop(name) for batch in batches]
-        if name in PADDING:
-            arrays = [widened(array, widest, PADDING[name]) for array in arrays]
-        axis = token_axis(name)
-        joined[name] = np.concatenate(arrays, axis).take(order, axis)
+    for array_name in list(batches[0]):
+        arrays = [batch.pop(array_name) for batch in batches]
+        if array_name in PADDING:
+            arrays = [widened(array, widest, PADDING[array_name]) for array in arrays]
+        axis = token_axis(array_name)
+        joined[array_name] = np.concatenate(arrays, axis).take(order, axis)
     return joined
 
 
@@ -133,8 +133,8 @@ def all_ids(numbers: dict[str, np.ndarray], *lists: Iterable[Iterable[int]]) -> 
     for rows in lists:
         for row in rows:
             token_ids.update(int(token) for token in row)
-    for name in ("top_ids", "final_ids", "tracked_ids"):
-        token_ids.update(np.unique(numbers[name]).tolist())
+    for array_name in ("top_ids", "final_ids", "tracked_ids"):
+        token_ids.update(np.unique(numbers[array_name]).tolist())
     return token_ids
 
 

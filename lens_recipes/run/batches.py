@@ -157,8 +157,8 @@ def one_batch(
     """
     padded = left_padded(token_ids)
     rows, columns, requested = [], [], []
-    for row, ids in enumerate(token_ids):
-        following = next_ids(ids)
+    for row, prompt_ids in enumerate(token_ids):
+        following = next_ids(prompt_ids)
         for position in positions[row]:
             rows.append(row)
             columns.append(padded.padding[row] + position)

@@ -86,9 +86,9 @@ class RecipeRun(Generic[R]):
         It travels there and back.
         """
         asked = {}
-        for name, value in self.arguments.items():
-            if name not in NOT_IN_IDENTITY:
-                asked[name] = to_json(value)
+        for argument, value in self.arguments.items():
+            if argument not in NOT_IN_IDENTITY:
+                asked[argument] = to_json(value)
         model_name = getattr(self.model, "repo_id", None)
         run = json.dumps([model_name, self.recipe, asked], default=str, sort_keys=True)
         return [digest([run, self.plan.batch_identity(batch)]) for batch in self.batches]
@@ -96,9 +96,9 @@ class RecipeRun(Generic[R]):
     def provenance(self) -> dict[str, Any]:
         """Return where a result of this run comes from, as JSON can hold it."""
         arguments = {}
-        for name, value in self.arguments.items():
-            if name not in NOT_IN_IDENTITY:
-                arguments[name] = value
+        for argument, value in self.arguments.items():
+            if argument not in NOT_IN_IDENTITY:
+                arguments[argument] = value
         return provenance(
             self.model,
             self.recipe,
@@ -126,7 +126,7 @@ def run_locally(run: RecipeRun[Any]) -> list[Arrays]:
     with run.context():
         for batch in progress(run.batches, run.recipe):
             numbers = run.traced(run.model, run.plan, batch, **run.local)
-            results.append({name: value.numpy() for name, value in numbers.items()})
+            results.append({array_name: value.numpy() for array_name, value in numbers.items()})
     return results
 
 

@@ -61,11 +61,11 @@ class Schema:
         if unknown or missing:
             raise ValueError(f"arrays {unknown or missing} are unknown or missing")
         lengths: dict[int, int] = {}
-        for name, array in arrays.items():
-            dtype, shape = specs[name]
+        for array_name, array in arrays.items():
+            dtype, shape = specs[array_name]
             if str(array.dtype) != dtype or not shape_fits(array.shape, shape, lengths):
                 raise ValueError(
-                    f"{name} is {array.dtype} {list(array.shape)}, not {dtype} {list(shape)}"
+                    f"{array_name} is {array.dtype} {list(array.shape)}, not {dtype} {list(shape)}"
                 )
 
     def nbytes(self, *, most: bool = False) -> dict[str, int]:
@@ -95,11 +95,11 @@ def shape_fits(actual: tuple[int, ...], expected: Shape, lengths: dict[int, int]
     """
     if len(actual) != len(expected):
         return False
-    for length, spec in zip(actual, expected, strict=True):
-        if not isinstance(spec, UpTo):
-            if length != spec:
+    for length, specification in zip(actual, expected, strict=True):
+        if not isinstance(specification, UpTo):
+            if length != specification:
                 return False
-        elif length > spec.most or lengths.setdefault(id(spec), length) != length:
+        elif length > specification.most or lengths.setdefault(id(specification), length) != length:
             return False
     return True
 
@@ -113,7 +113,7 @@ CERTIFICATE = {
 
 def token_arrays(dtypes: dict[str, str], n_tokens: int | UpTo) -> dict[str, ArraySpec]:
     """Return the specifications of arrays `[token]`."""
-    return {name: ArraySpec(dtype, (n_tokens,)) for name, dtype in dtypes.items()}
+    return {array_name: ArraySpec(dtype, (n_tokens,)) for array_name, dtype in dtypes.items()}
 
 
 def check_arrays(n_links: int, n_tokens: int | UpTo) -> dict[str, ArraySpec]:

@@ -44,9 +44,9 @@ def check_same_model(model: Any, blocks: str, expected: ModelFacts) -> None:
     """
     actual = model_facts(model, blocks)
     differences = []
-    for name, here, there in zip(ModelFacts._fields, expected, actual, strict=True):
+    for fact, here, there in zip(ModelFacts._fields, expected, actual, strict=True):
         if here is not None and there is not None and here != there:
-            differences.append(f"{name} {there} there, {here} here")
+            differences.append(f"{fact} {there} there, {here} here")
     if differences:
         raise ValueError(
             f"{OWN_ERROR}the server's model is not the one that is known here: "
@@ -82,10 +82,10 @@ def pack_arrays(arrays: dict[str, torch.Tensor]) -> dict[str, Any]:
     """
     layout = []
     planes = []
-    for name, array in arrays.items():
+    for array_name, array in arrays.items():
         # A copy, because a view as bytes needs strides of its own: an expanded array has some of 0.
         numbers = array.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
         by_number = numbers.view(torch.uint8).reshape(len(numbers), numbers.element_size())
-        layout.append([name, str(array.dtype).removeprefix("torch."), list(array.shape)])
+        layout.append([array_name, str(array.dtype).removeprefix("torch."), list(array.shape)])
         planes.append(by_number.T.reshape(-1))
     return {"layout": layout, "bytes": torch.cat(planes)}

@@ -42,8 +42,8 @@ def attribution_frame(result: AttributionArrays) -> Any:
         for prompt, part in zip(prompts, parts, strict=True)
     ]
     part_columns = _columns_of(parts, Part._fields)
-    for name in ("layer", "head", "source"):  # whole numbers, also where some are missing
-        part_columns[name] = pandas.array(part_columns[name], dtype="Int64")
+    for column in ("layer", "head", "source"):  # whole numbers, also where some are missing
+        part_columns[column] = pandas.array(part_columns[column], dtype="Int64")
     return pandas.DataFrame(
         {
             "certified": is_certified(result),
@@ -63,8 +63,8 @@ def attribution_frame(result: AttributionArrays) -> Any:
 def _columns_of(rows: Sequence[Site | Part], names: Iterable[str]) -> dict[str, Any]:
     """Return fields of sites or parts as columns."""
     columns = {}
-    for name in names:
-        columns[name] = [getattr(row, name) for row in rows]
+    for column in names:
+        columns[column] = [getattr(row, column) for row in rows]
     return columns
 
 

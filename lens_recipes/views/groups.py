@@ -30,7 +30,7 @@ def side_by_side(sites: Iterable[Site]) -> list[str]:
 
     The embedding is of no layer and a layer has many heads: they have rows of their own.
     """
-    return [name for name in components(sites) if name not in ("embed", "head_out")]
+    return [component for component in components(sites) if component not in ("embed", "head_out")]
 
 
 def stream_of(columns: list[str]) -> str | None:
@@ -38,9 +38,9 @@ def stream_of(columns: list[str]) -> str | None:
 
     Preferred is the stream after a block, then before it, then in its middle.
     """
-    for name in ("resid_post", "resid_pre", "resid_mid"):
-        if name in columns:
-            return name
+    for component in ("resid_post", "resid_pre", "resid_mid"):
+        if component in columns:
+            return component
     return None
 
 

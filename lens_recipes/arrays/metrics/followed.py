@@ -52,15 +52,15 @@ def numbers_of_token(result: LensArrays, of: str | int) -> TokenNumbers:
     """
     tracked_id = tracked_only(result, of)
     if tracked_id is None:
-        logprobs, ranks, name = result.of(of)
-        return TokenNumbers(name, logprobs, result.logsumexp, ranks)
+        logprobs, ranks, token_name = result.of(of)
+        return TokenNumbers(token_name, logprobs, result.logsumexp, ranks)
     tokens, columns = np.nonzero(result.tracked_ids == tracked_id)
     shape = result.entropy.shape
     logprobs = np.full(shape, np.nan, dtype=np.float32)
     logprobs[:, tokens] = result.tracked_logprobs[:, tokens, columns]
     no_ranks = np.full(shape, -1, dtype=np.int32)
-    name = result.name(tracked_id, [*result.target_ids[0], *result.tracked_ids.ravel()])
-    return TokenNumbers(name, logprobs, result.logsumexp, no_ranks, has_ranks=False)
+    token_name = result.name(tracked_id, [*result.target_ids[0], *result.tracked_ids.ravel()])
+    return TokenNumbers(token_name, logprobs, result.logsumexp, no_ranks, has_ranks=False)
 
 
 def tracked_only(result: LensArrays, of: str | int) -> int | None:

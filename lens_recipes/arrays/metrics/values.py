@@ -131,6 +131,6 @@ def output_site(result: LensArrays) -> int:
     streams = [index for index, site in enumerate(result.sites) if site.component == "resid_post"]
     if not streams:
         return -1
-    last = streams[-1]
-    is_output = result.kl_to_final[last].max(initial=0) < 1e-3
-    return last if is_output else -1
+    last_stream = streams[-1]
+    is_output = result.kl_to_final[last_stream].max(initial=0) < 1e-3
+    return last_stream if is_output else -1

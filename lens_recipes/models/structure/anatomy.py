@@ -134,12 +134,12 @@ def _find_part(block: nn.Module, record: ForwardRecord, hints: tuple[str, ...]) 
     """
     for path, child in block.named_modules():
         class_name = type(child).__name__.lower()
-        name = path.rpartition(".")[2].lower()
+        module_name = path.rpartition(".")[2].lower()
         is_part = path != "" and child in record.inputs
-        if not is_part or "norm" in class_name or "norm" in name:
+        if not is_part or "norm" in class_name or "norm" in module_name:
             continue
         for hint in hints:
-            if name.startswith(hint) or name.endswith(hint) or hint in class_name:
+            if module_name.startswith(hint) or module_name.endswith(hint) or hint in class_name:
                 return envoy_path(path)
     return None
 

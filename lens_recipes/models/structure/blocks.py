@@ -274,7 +274,7 @@ def _resid_mid(block: BlockGraph, component_of: dict[Node, str]) -> HookPoint | 
 
     It is the sum of the stream and what attention adds, where a module takes or gives that sum.
     """
-    mixed = {node for node, name in component_of.items() if name in WRITES_BEFORE_MIDDLE}
+    mixed = {node for node, component in component_of.items() if component in WRITES_BEFORE_MIDDLE}
     if not mixed or "mlp_out" not in component_of.values():
         return None
     for node in block.carrying_nodes():
@@ -327,10 +327,10 @@ def _component(block: BlockGraph, node: Node) -> str:
     if source is not None:
         path = block.path(source).removeprefix(f"{block.path(block.block)}.")
     names = path.split(".")
-    for depth, name in enumerate(names, start=1):
+    for depth, module_name in enumerate(names, start=1):
         module = block.block.get_submodule(".".join(names[:depth]))
         class_name = _without_family(type(module).__name__, block.family)
-        component = _component_named(class_name) or _component_named(name)
+        component = _component_named(class_name) or _component_named(module_name)
         if component is not None:
             return component
     return "other_out"

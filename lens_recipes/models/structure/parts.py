@@ -231,7 +231,7 @@ class Block:
             names.append("resid_mid")
         names.append("resid_post")
         written = {write.component for write in self.writes}
-        names += [name for name in WRITES if name in written]
+        names += [component for component in WRITES if component in written]
         return names
 
     @property

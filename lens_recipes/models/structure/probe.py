@@ -327,7 +327,7 @@ def _special_ids(config: Any) -> set[int]:
     inner = [value for value in values.values() if isinstance(value, dict)]
     special = set()
     for settings in (values, *inner):
-        for name, value in settings.items():
-            if str(name).endswith(("token_id", "token_index")) and type(value) is int:
+        for setting, value in settings.items():
+            if str(setting).endswith(("token_id", "token_index")) and type(value) is int:
                 special.add(value)
     return special

@@ -231,8 +231,8 @@ def finish(
     numbers = in_prompt_order(explanation, batches)
     n_targets = len(request.target_ids[0])
     values, logit, capped_logit = (
-        against_contrast(numbers[name], n_targets, held_against)
-        for name in ("values", "logit", "capped_logit")
+        against_contrast(numbers[array_name], n_targets, held_against)
+        for array_name in ("values", "logit", "capped_logit")
     )
     total = values.sum(0, dtype=np.float64)
     error = np.abs(total - logit)
@@ -286,9 +286,10 @@ def in_prompt_order(explanation: Explanation, batches: list[Arrays]) -> Arrays:
             widen_sources(batch_values, explanation.blocks, explanation.unit, explanation.longest)
         )
     joined = {}
-    for name in batches[0]:
-        axis = ATTRIBUTION_TOKEN_AXES.get(name, 0)
-        joined[name] = np.concatenate([batch[name] for batch in batches], axis).take(order, axis)
+    for array_name in batches[0]:
+        axis = ATTRIBUTION_TOKEN_AXES.get(array_name, 0)
+        arrays = [batch[array_name] for batch in batches]
+        joined[array_name] = np.concatenate(arrays, axis).take(order, axis)
     parts = np.concatenate(values, 1).take(order, 1)
     joined["values"] = np.concatenate([parts, joined.pop("constant")[None]])
     return joined

@@ -86,8 +86,8 @@ def one_batch(
     padded = left_padded(token_ids)
     width = padded.ids.shape[1]
     rows, columns = [], []
-    for row, ids in enumerate(token_ids):
-        start = padded.padding[row] + first_position(ids, include_prompt)
+    for row, prompt_ids in enumerate(token_ids):
+        start = padded.padding[row] + first_position(prompt_ids, include_prompt)
         for column in range(start, width):
             rows.append(row)
             columns.append(column)

@@ -371,7 +371,7 @@ def outside_the_run(
 
 def as_arrays(step: dict[str, torch.Tensor], prompts: list[int]) -> Arrays:
     """Return tensors as arrays, with prompts in place of the rows of their batch."""
-    arrays = {name: value.numpy() for name, value in step.items()}
+    arrays = {array_name: value.numpy() for array_name, value in step.items()}
     if not arrays:
         return {}
     rows = arrays.pop("row")

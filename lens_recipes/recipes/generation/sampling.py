@@ -120,14 +120,14 @@ class GenerationSettings:
     def used(self) -> dict[str, Any]:
         """What applies, as JSON can hold it: the sampler's settings only where it samples."""
         effective = dict(DEFAULTS)
-        for name, value in self.options.items():
-            if name not in DECIDED_HERE and value is not None:
-                effective[name] = value
+        for option, value in self.options.items():
+            if option not in DECIDED_HERE and value is not None:
+                effective[option] = value
         shown: dict[str, Any] = {}
-        for name, value in effective.items():
-            if effective["do_sample"] or name not in SAMPLER:
+        for option, value in effective.items():
+            if effective["do_sample"] or option not in SAMPLER:
                 is_plain = isinstance(value, int | float | str | list)
-                shown[name] = value if is_plain else str(value)
+                shown[option] = value if is_plain else str(value)
         return {**shown, "stop": self.stop, "seed": self.seed}
 
     def ending(self, tokenizer: Any, prompt: list[int], written: list[int]) -> tuple[int, str]:
@@ -196,7 +196,7 @@ def generation_settings(
         given["do_sample"] = True
     options = of_checkpoint(model) | given_settings(as_config(generation_config)) | given
     if options.get("do_sample"):
-        check_sampler(Sampler(*(options.get(name) for name in Sampler._fields)), True)
+        check_sampler(Sampler(*(options.get(parameter) for parameter in Sampler._fields)), True)
     else:
         # What the checkpoint says for sampling would only be warned of.
         options |= dict.fromkeys(SAMPLER)
@@ -257,7 +257,7 @@ def check_sampler(sampler: Sampler, do_sample: Any) -> None:
             f"sample_top_k={top_k!r} must be a whole number from 1, or 0 for no limit."
         )
     if do_sample is False and sampler.given:
-        named = ", ".join(f"{name}={value}" for name, value in sampler.given.items())
+        named = ", ".join(f"{parameter}={value}" for parameter, value in sampler.given.items())
         raise ValueError(
             "do_sample=False is greedy decoding, which has no use for "
             f"{named.replace('top_k', 'sample_top_k')}: leave one of the two out."
@@ -272,11 +272,11 @@ def check_mode(options: dict[str, Any]) -> None:
         raise ValueError(
             f"these generation settings do not go together: {' '.join(str(error).split())}"
         ) from error
-    asked = [name for name, off in ONE_TEXT.items() if options.get(name) not in (None, off)]
+    asked = [option for option, off in ONE_TEXT.items() if options.get(option) not in (None, off)]
     if asked:
-        name = asked[0]
+        option = asked[0]
         raise ValueError(
-            several_texts(f"{name}={options[name]}", f"{{{name!r}: {ONE_TEXT[name]}}}")
+            several_texts(f"{option}={options[option]}", f"{{{option!r}: {ONE_TEXT[option]}}}")
         )
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         raise ValueError(several_texts(mode.value, "one without it"))
@@ -329,7 +329,7 @@ def as_config(generation_config: Any) -> GenerationConfig:
             f"{type(generation_config).__name__}."
         )
     known = GenerationConfig().to_dict()
-    unknown = [name for name in generation_config if name not in known]
+    unknown = [setting for setting in generation_config if setting not in known]
     if unknown:
         raise ValueError(f"generation_config has no setting {', '.join(map(repr, unknown))}.")
     return GenerationConfig(**generation_config)
@@ -352,10 +352,10 @@ def checkpoint_config(model: Envoy) -> GenerationConfig:
 def given_settings(config: GenerationConfig) -> dict[str, Any]:
     """Return the settings that a config does not leave to the next in line."""
     settings = {}
-    for name in GenerationConfig().to_dict():
-        value = getattr(config, name, None)
-        if value is not None and name != "transformers_version" and not name.startswith("_"):
-            settings[name] = value
+    for setting in GenerationConfig().to_dict():
+        value = getattr(config, setting, None)
+        if value is not None and setting != "transformers_version" and not setting.startswith("_"):
+            settings[setting] = value
     return settings
 
 

@@ -77,8 +77,8 @@ def trim_finished_rows(
         n_tokens, finish_reasons[prompt] = ending(token_ids[prompt], written_ids)
         keeps[written[:n_tokens]] = True
     kept = {"prompt": np.array(prompts)[rows][keeps]}
-    for name, value in arrays.items():
-        kept[name] = value.compress(keeps, token_axis(name))
+    for array_name, value in arrays.items():
+        kept[array_name] = value.compress(keeps, token_axis(array_name))
     return GeneratedBatch(kept, finish_reasons, seconds, interrupted=False)
 
 
@@ -154,8 +154,8 @@ class GenerationAssembler:
         numbers = in_prompt_order([dict(arrays) for arrays in batches], token_prompts)
         shown_prompts, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
         columns: dict[str, Any] = {}
-        for name, dtype in TOKEN_COLUMNS.items():
-            columns[name] = numbers.pop(name).astype(dtype)
+        for column, dtype in TOKEN_COLUMNS.items():
+            columns[column] = numbers.pop(column).astype(dtype)
         target_ids = [request.target_ids[prompt] for prompt in shown_prompts]
         shown_ids = all_ids(numbers, [columns["id"], columns["next_id"]], target_ids)
         texts = token_texts(request.tokenizer, shown_ids)

@@ -51,11 +51,11 @@ class Statement(NamedTuple):
 def module_expression(path: str, model: str = "model") -> str:
     """Write a module path as Python: `model.model.layers[3].mlp`."""
     expression = model
-    for name in path.split("."):
-        if name.isdigit():
-            expression += f"[{name}]"
-        elif name:
-            expression += f".{name}"
+    for attribute in path.split("."):
+        if attribute.isdigit():
+            expression += f"[{attribute}]"
+        elif attribute:
+            expression += f".{attribute}"
     return expression
 
 

@@ -56,8 +56,8 @@ def identify_norm(module: nn.Module, width: int) -> Norm:
         bias = (norm(large) + norm(-large)) / 2  # norm(0) would be 0 / 0 without an eps
         is_biased = bool(bias.abs().max() > 1e-9)
         for centred in (False, True):
-            eps = _read_eps(norm, centred, bias, large)
-            candidate = Norm(eps, centred, is_biased)
+            epsilon = _read_eps(norm, centred, bias, large)
+            candidate = Norm(epsilon, centred, is_biased)
             if _is_linear(norm, candidate, bias, large, small):
                 return candidate
     raise LensError(
@@ -89,10 +89,10 @@ def _read_eps(
     output_size = (norm(x) - bias).norm()
     tiny_output_size = (norm(x * factor) - bias).norm()
     ratio = (tiny_output_size / output_size) ** 2
-    eps = float(mean_square * factor**2 * (1 - ratio) / (ratio - factor**2))
-    if eps <= 1e-14:
+    epsilon = float(mean_square * factor**2 * (1 - ratio) / (ratio - factor**2))
+    if epsilon <= 1e-14:
         return 0.0
-    return float(f"{eps:.3g}")
+    return float(f"{epsilon:.3g}")
 
 
 def _is_linear(

@@ -99,16 +99,16 @@ class BlockWrites:
         times_seen: dict[str, int] = {}
         writes = []
         for residual_write in block.writes:
-            name = residual_write.component
-            times_seen[name] = times_seen.get(name, 0) + 1
-            if times_seen[name] > 1:
-                name = f"{name}_{times_seen[name]}"
+            component = residual_write.component
+            times_seen[component] = times_seen.get(component, 0) + 1
+            if times_seen[component] > 1:
+                component = f"{component}_{times_seen[component]}"
             path = f"{residual_write.point.path}."
             if path.startswith(prefix):
                 module = module_expression(path.removeprefix(prefix), "block")
             else:
                 module = module_expression(path)
-            writes.append(Write(name, self._read(residual_write.point, module)))
+            writes.append(Write(component, self._read(residual_write.point, module)))
         return writes
 
     def _read(self, hook_point: HookPoint, module: str) -> str:

@@ -134,9 +134,9 @@ def unpack_arrays(packed: dict[str, Any], schema: Schema) -> Arrays:
         ValueError: they are not of the types and shapes that were asked for.
     """
     templates = {}
-    for name, dtype, shape in packed["layout"]:
+    for array_name, dtype, shape in packed["layout"]:
         # One number, broadcast: it has the type and the shape, and takes no memory.
-        templates[name] = np.broadcast_to(np.zeros((), dtype), shape)
+        templates[array_name] = np.broadcast_to(np.zeros((), dtype), shape)
     schema.check(templates)
     packed_bytes = packed["bytes"].numpy()
     expected = sum(template.nbytes for template in templates.values())
@@ -144,10 +144,10 @@ def unpack_arrays(packed: dict[str, Any], schema: Schema) -> Arrays:
         raise ValueError(f"{len(packed_bytes)} bytes where {expected} are expected")
     arrays = {}
     start = 0
-    for name, template in templates.items():
+    for array_name, template in templates.items():
         stop = start + template.nbytes
         planes = packed_bytes[start:stop].reshape(template.itemsize, template.size)
         by_number = np.ascontiguousarray(planes.T)
-        arrays[name] = by_number.view(template.dtype).reshape(template.shape)
+        arrays[array_name] = by_number.view(template.dtype).reshape(template.shape)
         start = stop
     return arrays

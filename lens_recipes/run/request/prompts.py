@@ -46,8 +46,8 @@ def refuse_empty(token_ids: list[list[int]]) -> None:
     """Raise ValueError if there is no prompt, or one without tokens."""
     if not token_ids:
         raise ValueError("received no prompts: pass at least one string, list of ids or chat.")
-    for number, ids in enumerate(token_ids):
-        if not ids:
+    for number, prompt_ids in enumerate(token_ids):
+        if not prompt_ids:
             raise ValueError(
                 f"prompt {number} is empty: it has no tokens, so there is nothing to predict from."
             )

@@ -99,7 +99,7 @@ def component_names(components: Any) -> list[str]:
     """
     given = [components] if isinstance(components, str) else components
     names = list(given) if isinstance(given, Iterable) else []
-    unknown = [name for name in names if name not in COMPONENTS]
+    unknown = [component for component in names if component not in COMPONENTS]
     if not names or unknown:
         problem = f"received {components!r}"
         if unknown:
@@ -147,13 +147,13 @@ def pick_sites(
         )
     chosen = pick_layers(layers, anatomy)
     sites: list[Site] = []
-    for name in names:
-        having = layers_with(name, chosen, layers is None, blocks, anatomy.family)
-        if name == "head_out":
+    for component in names:
+        having = layers_with(component, chosen, layers is None, blocks, anatomy.family)
+        if component == "head_out":
             pairs = head_pairs(heads, having, blocks)
             sites += [Site(layer, "head_out", head) for layer, head in pairs]
         else:
-            sites += [Site(layer, name) for layer in having]
+            sites += [Site(layer, component) for layer in having]
     return sorted(
         sites, key=lambda site: (site.layer, COMPONENTS.index(site.component), site.head or 0)
     )

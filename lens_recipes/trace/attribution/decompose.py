@@ -127,14 +127,14 @@ def decompose(
         the CPU.
     """
     head = split_at_unembedding(plan.head_operations)
-    stream, ids = explained.stream, explained.ids
+    stream, column_ids = explained.stream, explained.ids
     mean = mean_row(weight) if plan.has_mean and weight is not None else None
     rows_at_once = rows_in_budget(model, plan, head, explained, weight)
     chunks: dict[str, list[Tensor]] = {}
     with torch.no_grad():
         for tokens in slices(len(stream), tokens_at_once(plan.parts, rows_at_once)):
             frozen, normed = freeze_norm(model, head.before, stream[tokens])
-            token_ids = ids[tokens].to(normed.device)
+            token_ids = column_ids[tokens].to(normed.device)
             rows = None if weight is None else target_rows(weight, token_ids, mean)
             logits_of = TargetLogits(model, head, token_ids, plan.has_mean, rows, normed.dtype)
             n_tokens = tokens.stop - tokens.start
@@ -283,20 +283,20 @@ def certificate_arrays(
     few rows of the unembedding, and these come from calling it.
     """
     batch, operations = explained.batch, plan.head_operations
-    last = explained.vectors[plan.final_slot]
+    last_stream = explained.vectors[plan.final_slot]
     chunks: list[dict[str, Tensor]] = []
     with torch.no_grad():
-        for tokens in slices(len(last), plan.max_bytes // (40 * final_logits.shape[-1])):
+        for tokens in slices(len(last_stream), plan.max_bytes // (40 * final_logits.shape[-1])):
             rows, columns = batch.places.rows[tokens], batch.logit_columns[tokens]
-            lens = called_logits(model, operations, last[tokens])
+            lens = called_logits(model, operations, last_stream[tokens])
             own = to_float32(final_logits[rows, columns]).cpu()
             called = own
-            if explained.stream is not last:
+            if explained.stream is not last_stream:
                 called = called_logits(model, operations, explained.stream[tokens])
             token_ids = explained.ids[tokens].cpu()
             picked = pick_columns(called, token_ids, plan.has_mean)
             difference = (picked - capped_logit[tokens]).abs().amax(-1)
-            numbers = logit_errors(lens, own, last)
+            numbers = logit_errors(lens, own, last_stream)
             numbers["error"] = torch.maximum(numbers["error"], difference)
             numbers["kl_last"] = kl_divergence(own, lens)
             numbers["agrees"] = lens.argmax(-1) == own.argmax(-1)

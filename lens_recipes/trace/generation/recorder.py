@@ -202,7 +202,7 @@ class GenerationRecorder:
     def note_ends(self, numbers: dict[str, Tensor], ended_rows: dict[str, list[bool]]) -> None:
         """Note which rows have ended and why; the others are read in the next step."""
         for row in numbers["row"][numbers["generated"]].tolist():
-            criteria = [name for name, ended in ended_rows.items() if ended[row]]
+            criteria = [criterion for criterion, ended in ended_rows.items() if ended[row]]
             self.finish_reasons[row] = finish_reason(criteria)
         running = [row for row, reason in enumerate(self.finish_reasons) if not reason]
         self.rows = torch.tensor(running, dtype=torch.long, device="cpu")
@@ -219,8 +219,8 @@ class GenerationRecorder:
 
 def finish_reason(criteria: list[str]) -> str:
     """Return why a row ends by the criteria that end it; "" where none does."""
-    for name, reason in FINISH_REASONS.items():
-        if name in criteria:
+    for criterion, reason in FINISH_REASONS.items():
+        if criterion in criteria:
             return reason
     return "stop" if criteria else ""
 

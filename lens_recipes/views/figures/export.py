@@ -102,9 +102,9 @@ def _save(
     """
     if Path(path).suffix.lower() != f".{kind}":
         raise ValueError(f"save_{kind} writes a .{kind} file; received {str(path)!r}.")
-    for name, size in sizes.items():
+    for argument, size in sizes.items():
         if size is not None and not (isinstance(size, int | float) and 0 < size < math.inf):
-            raise ValueError(f"{name}={size!r} must be a number above 0.")
+            raise ValueError(f"{argument}={size!r} must be a number above 0.")
     # The file is opened first, so that a missing folder is reported before a browser starts.
     with atomic_file(path) as scratch:
         scratch.write_bytes(_drawn(figure, {"format": kind} | sizes))

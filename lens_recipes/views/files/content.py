@@ -31,11 +31,11 @@ GENERATION_COLUMNS = ("next_logprob", "sampler_logprob")
 def meta_of(result: Result) -> dict[str, Any]:
     """Return all of a result but its arrays, as strict JSON can hold it."""
     kind = kind_of(type(result))
-    meta: dict[str, Any] = {"format": kind.format, "version": kind.version}
+    metadata: dict[str, Any] = {"format": kind.format, "version": kind.version}
     for field_name, field in kind.fields.items():
         value = result.tokens.text if field_name == "token_text" else getattr(result, field_name)
-        meta[field_name] = to_json(field.write(value))
-    return meta
+        metadata[field_name] = to_json(field.write(value))
+    return metadata
 
 
 def arrays_of(result: Result) -> Arrays:

@@ -37,8 +37,8 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
         if path.suffix == ".json":
             scratch.write_text(as_json(result), encoding="utf-8")
         else:
-            meta = np.array(json.dumps(meta_of(result), allow_nan=False))
-            arrays: dict[str, Any] = {"meta": meta, **arrays_of(result)}
+            metadata = np.array(json.dumps(meta_of(result), allow_nan=False))
+            arrays: dict[str, Any] = {"meta": metadata, **arrays_of(result)}
             with scratch.open("wb") as file:
                 np.savez_compressed(file, **arrays)
 
@@ -121,22 +121,22 @@ def _read_content(path: Path, description: str) -> Content:
 def _read_npz(path: Path) -> Content:
     """Return what an .npz file holds, unchecked."""
     with np.load(path, allow_pickle=False) as file:
-        meta = _json_object(str(file["meta"]))
-        arrays = {name: file[name] for name in file.files if name != "meta"}
-    return Content(meta, arrays)
+        metadata = _json_object(str(file["meta"]))
+        arrays = {array_name: file[array_name] for array_name in file.files if array_name != "meta"}
+    return Content(metadata, arrays)
 
 
 def _read_json(path: Path) -> Content:
     """Return what a .json file holds, unchecked."""
-    meta = _json_object(path.read_text(encoding="utf-8"))
+    metadata = _json_object(path.read_text(encoding="utf-8"))
     arrays = {}
-    for name, values in meta.pop("arrays", {}).items():
-        dtype = dtype_of(name)
+    for array_name, values in metadata.pop("arrays", {}).items():
+        dtype = dtype_of(array_name)
         if dtype is np.float32:
             values = from_json(values)
         # Nested lists lose an empty axis, so the shape is kept beside them.
-        arrays[name] = np.array(values, dtype=dtype).reshape(meta["shapes"][name])
-    return Content(meta, arrays)
+        arrays[array_name] = np.array(values, dtype=dtype).reshape(metadata["shapes"][array_name])
+    return Content(metadata, arrays)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -145,10 +145,10 @@ def _json_object(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it holds something else.
     """
-    meta = json.loads(text)
-    if not isinstance(meta, dict):
+    metadata = json.loads(text)
+    if not isinstance(metadata, dict):
         raise ValueError("not a JSON object")
-    return meta
+    return metadata
 
 
 def _result_of(path: Path, result_class: type, content: Content) -> Any:

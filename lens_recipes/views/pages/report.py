@@ -119,10 +119,10 @@ def provenance_facts(result: LensArrays) -> list[Fact]:
     values = dict(result.provenance)
     values["certificate"] = str(result.certificate or values.get("certificate", "none"))
     facts = []
-    for name, value in values.items():
+    for fact_name, value in values.items():
         if not isinstance(value, str):
             value = json.dumps(value, ensure_ascii=False)
-        facts.append(Fact(name, value))
+        facts.append(Fact(fact_name, value))
     return facts
 
 

@@ -62,7 +62,7 @@ ARRAYS = (
 def page_data(result: LensArrays, prompts: list[int]) -> PageData:
     """Return what a page of some prompts needs, without the tracked tokens."""
     page_ids = ids_on_page(result, prompts)
-    shown_components = [name for name in components(result.sites) if name != "embed"]
+    shown_components = [component for component in components(result.sites) if component != "embed"]
     shown_components = shown_components or ["embed"]
     main = main_component(result.sites) or first_ordered(shown_components)
     has_order = main not in (*UNORDERED, "embed")
@@ -127,9 +127,9 @@ def token_bytes(result: LensArrays) -> int:
 
 def first_ordered(names: list[str]) -> str:
     """Return the first component whose layers follow each other, else the first one."""
-    for name in names:
-        if name not in UNORDERED:
-            return name
+    for component in names:
+        if component not in UNORDERED:
+            return component
     return names[0]
 
 

@@ -43,7 +43,7 @@ def _generation_doubts(result: LensArrays) -> Iterator[str]:
 
 def _part_doubts(result: LensArrays) -> Iterator[str]:
     """Yield a warning of what blocks add: a lens does not show how much that moves the stream."""
-    parts = [name for name in components(result.sites) if name in PARTS]
+    parts = [component for component in components(result.sites) if component in PARTS]
     if not parts:
         return
     if result.normed:

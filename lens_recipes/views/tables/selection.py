@@ -137,9 +137,9 @@ def _select_prompts(prompt_count: int, prompt: int | None) -> list[int]:
 def _refuse_site_options(options: dict[str, Any]) -> None:
     """Raise a ValueError for options that select sites: an attribution has none."""
     unfit = []
-    for name, value in options.items():
+    for argument, value in options.items():
         if value is not None:
-            unfit.append(f"{name}={value!r}")
+            unfit.append(f"{argument}={value!r}")
     if unfit:
         raise ValueError(
             f"{', '.join(unfit)}: an attribution has parts, not sites; show_top= says how many."

@@ -87,9 +87,9 @@ class JobHeader:
     def recipe_arguments(self) -> dict[str, Any]:
         """Return the recipe's arguments as it takes them, with slices."""
         arguments = dict(self.arguments)
-        for name in SLICED_ARGUMENTS:
-            if name in arguments:
-                arguments[name] = _restore_slices(arguments[name])
+        for argument in SLICED_ARGUMENTS:
+            if argument in arguments:
+                arguments[argument] = _restore_slices(arguments[argument])
         return arguments
 
 

@@ -50,11 +50,11 @@ def _colorscale_sort(colors: str) -> str:
     """Return whether a plotly colour scale is "cyclical", "diverging" or "sequential"."""
     from plotly import colors as plotly_colors
 
-    name = colors.lower().removesuffix("_r")
-    if name in _scale_names(plotly_colors.cyclical):
+    scale_name = colors.lower().removesuffix("_r")
+    if scale_name in _scale_names(plotly_colors.cyclical):
         return "cyclical"
     # Plotly counts "bluered" among the sequential scales, but it has a middle.
-    if name in _scale_names(plotly_colors.diverging) or name == "bluered":
+    if scale_name in _scale_names(plotly_colors.diverging) or scale_name == "bluered":
         return "diverging"
     return "sequential"
 

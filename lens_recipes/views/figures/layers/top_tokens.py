@@ -184,9 +184,9 @@ def _hover(tracked: _TrackedTokens) -> list[list[str]]:
 
 def _layer_ticks(layers: list[int]) -> dict[str, Any]:
     """Return the ticks of the columns: every n-th layer counted from the last."""
-    last = len(layers) - 1
+    last_column = len(layers) - 1
     step = math.ceil(len(layers) / MAX_LABELS)
-    columns = list(range(last, -1, -step))[::-1]
+    columns = list(range(last_column, -1, -step))[::-1]
     return {"tickvals": columns, "ticktext": [str(layers[column]) for column in columns]}
 
 
@@ -195,10 +195,10 @@ def _layer_ticks(layers: list[int]) -> dict[str, Any]:
 
 def _title(tracked: _TrackedTokens) -> str:
     """Return a title that claims no more than the tracked tokens allow."""
-    last = f"layer {tracked.series.layers[-1]}"
+    last_layer = f"layer {tracked.series.layers[-1]}"
     if tracked.are_the_top:
-        return f"The top tokens of {last} through the layers"
-    return f"The tracked tokens that {last} ranks highest, through the layers"
+        return f"The top tokens of {last_layer} through the layers"
+    return f"The tracked tokens that {last_layer} ranks highest, through the layers"
 
 
 def _subtitle(tracked: _TrackedTokens) -> str:

@@ -92,10 +92,10 @@ def _layers_read(result: LensArrays) -> str:
     """Return which sites an answer settles along: "of 0–11", or "of the mlp_out of the layers"."""
     series = settling(result)
     first = result.sites[series[0]]
-    last = result.sites[series[-1]]
-    if last.component == "resid_post":
-        return f"of {first}–{last}"
-    return f"of the {last.component} of the layers"
+    last_site = result.sites[series[-1]]
+    if last_site.component == "resid_post":
+        return f"of {first}–{last_site}"
+    return f"of the {last_site.component} of the layers"
 
 
 def _empty_pairs() -> Table:
