@@ -1,7 +1,7 @@
 """nnsight's `remote="local"` made as strict as a server: named packages cannot be imported, only saved values return.
 
 nnsight's own simulation leaves this package importable while the block runs, and takes results from
-the caller's frame; a real NDIF server does neither.
+the caller's frame; a real NDIF server does neither. What is sent must be source, too.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ def install(monkeypatch, *packages: str) -> None:
     def run(backend, tracer) -> None:
         pull_env()
         sent = RequestModel.serialize(tracer, compress=False)
+        # Of another minor version of Python, a server reads source alone.
+        assert b"CodeType" not in sent, "bytecode travels"
         objects = backend.model._remoteable_persistent_objects()
         file = tracer.info.frame.f_code.co_filename
         source = linecache.cache.get(file)

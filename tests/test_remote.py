@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from agreement import assert_same_lens
 
 import lens_recipes as lr
+from lens_recipes.trace.travel import new_named_tuple
 
 # What the recipe may need here, and a server may lack.
 NOT_THERE = ("lens_recipes", "jaxtyping", "plotly", "platformdirs", "rich", "tqdm", "typer")
@@ -40,6 +42,27 @@ def test_the_strict_simulation_is_strict(llama, monkeypatch):
         import lens_recipes
 
         names = lens_recipes.__all__.save()  # noqa: F841
+
+
+class Pair(NamedTuple):
+    """Two numbers."""
+
+    left: int
+    right: int = 2
+
+
+def test_a_named_tuple_is_made_by_source_as_by_its_own():
+    def new(*values, **named):
+        return new_named_tuple(Pair, *values, **named)
+
+    assert new(1) == Pair(1)
+    assert new(1, right=3) == new(right=3, left=1) == Pair(1, 3)
+    assert type(new(1)) is Pair
+    for values, named in (((), {}), ((1, 2, 3), {}), ((1,), {"left": 1}), ((1,), {"top": 1})):
+        with pytest.raises(TypeError):
+            Pair(*values, **named)
+        with pytest.raises(TypeError, match=r"Pair has the fields \('left', 'right'\)"):
+            new(*values, **named)
 
 
 def test_a_model_without_a_hub_id_is_not_sent(llama):

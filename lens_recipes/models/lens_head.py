@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import nnsight
 import torch
 from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from lens_recipes.trace.operations import (
     Operation,
     autocast_dtype,
 )
+from lens_recipes.trace.travel import register_package
 
 
 def lens_head(model: Envoy, *, remote: bool | str | None = None) -> LensHead:
@@ -42,8 +42,7 @@ def lens_head(model: Envoy, *, remote: bool | str | None = None) -> LensHead:
     """
     where = resolve_remote(model, remote)
     if where:
-        # A server does not have this package: its classes travel by value.
-        nnsight.register("lens_recipes")
+        register_package()
     with exclusive(model):
         operations = head_operations_for(anatomy(model), where)
     return LensHead(model, operations)

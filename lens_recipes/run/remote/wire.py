@@ -24,13 +24,14 @@ from lens_recipes.errors import RemoteLensError
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import Schema
 from lens_recipes.trace.pack import check_same_model, model_facts, run_batches
+from lens_recipes.trace.travel import register_package
 
 # -- to a server -------------------------------------------------------
 
 
 def send_batches(run: RecipeRun[Any], which: range, backend: Backend) -> Any:
     """Send some batches of a run as one job through a backend of nnsight's; return its result."""
-    nnsight.register("lens_recipes")
+    register_package()
     model = run.model
     traced = run.traced
     plan = run.plan
