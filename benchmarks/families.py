@@ -51,7 +51,7 @@ from transformers.models.auto import modeling_auto  # noqa: E402
 
 import lens_recipes as lr  # noqa: E402
 from lens_recipes.arrays.attribution import UNITS  # noqa: E402
-from lens_recipes.models.structure.blocks import residual_blocks  # noqa: E402
+from lens_recipes.models.structure.block.blocks import residual_blocks  # noqa: E402
 
 PAGE = ROOT / "references" / "architectures.md"
 SECONDS = 60  # of the processor for one type: one that hangs must not stop the walk
@@ -79,7 +79,7 @@ TWO_SIDED = _not_in(
 TABLES = {
     "Language models": FAMILIES,
     "Multimodal models, on text alone": MULTIMODAL,
-    "Encoder–decoders": TWO_SIDED,
+    "Sequence-to-sequence models": TWO_SIDED,
 }
 
 

@@ -34,7 +34,7 @@ from side_by_side import each_alone, grown, side_by_side
 
 import lens_recipes as lr
 from lens_recipes.models.structure import known
-from lens_recipes.run.request import sites
+from lens_recipes.run.request import read_plan
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 FINGERPRINT = 1
@@ -84,7 +84,7 @@ def plain(model, ids: list[list[int]], last: bool) -> None:
 def unchecked(model, ids: list[list[int]], positions: int | None) -> None:
     """The lens without links between layers, of a model that is taken for what it was."""
     with (
-        mock.patch.object(sites, "link_steps", return_value=[]),
+        mock.patch.object(read_plan, "link_steps", return_value=[]),
         mock.patch.object(known, "fingerprint", return_value=FINGERPRINT),
     ):
         lr.logit_lens(model, ids, positions=positions, track=None)

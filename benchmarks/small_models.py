@@ -177,6 +177,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zamba": {"layers_block_type": ["linear_attention", "hybrid"] * 2},
     # Hybrids whose config says by numbers which layers attend: one of the four has to.
     "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2},
     # Multimodal types: what they say of their parts must fit together.
     "apertus1p5": {"image_token_offset": 20, "audio_token_offset": 52},

@@ -30,7 +30,9 @@ def _forward(
     if "use_cache" in inspect.signature(model.forward).parameters:
         inputs["use_cache"] = False
     with torch.inference_mode():
-        return model(**inputs).logits.float()
+        output = model(**inputs)
+        logits = output[0] if isinstance(output, tuple) else output.logits
+        return logits.float()
 
 
 def plain_logits(

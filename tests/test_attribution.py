@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import lens_recipes as lr
 from lens_recipes.models.handle import attention_configs
-from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.models.structure.block.blocks import residual_blocks
 from lens_recipes.trace.attribution.freeze import apply_affine, freeze_norm, head_writes
 from lens_recipes.trace.operations import replay, split_at_unembedding
 

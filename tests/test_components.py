@@ -18,7 +18,7 @@ import torch
 
 import lens_recipes as lr
 from lens_recipes.models.components import WRITES
-from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.models.structure.block.blocks import residual_blocks
 from lens_recipes.run.request.sites import COMPONENTS
 from lens_recipes.trace.operations import replay
 
@@ -356,7 +356,8 @@ def test_half_precision_adds_up_within_its_rounding(family):
     assert 0 <= result.certificate.max_block_error < 2e-2
 
 
-SKELETONS = ["llama", "gemma2", "gptj", "bloom", "mixtral"]  # the other families: tests/full
+# The other families: tests/full.
+SKELETONS = ["llama", "gemma2", "gptj", "bloom", "mixtral", "openai_gpt", "mllama"]
 
 
 @pytest.mark.parametrize("family", SKELETONS)
@@ -366,6 +367,16 @@ def test_wiring_without_weights_is_the_same(family):
     with torch.device("meta"):
         skeleton = type(module)(module.config)
     assert residual_blocks(lr.load(module)) == residual_blocks(lr.load(skeleton))
+
+
+def test_a_model_without_weights_says_that_they_are_needed():
+    """Doge multiplies its stream by weights, and a skeleton has none."""
+    module = tiny.FAMILIES["doge"]()
+    with torch.device("meta"):
+        skeleton = lr.load(type(module)(module.config))
+    for block in residual_blocks(skeleton):
+        assert "values are not in this process" in block.unreadable_reason
+    assert str(lr.anatomy(skeleton)) == str(lr.anatomy(lr.load(module)))
 
 
 # -- what a review found -----------------------------------------------

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 import lens_recipes as lr
 from lens_recipes.arrays.lens import AXES
 from lens_recipes.models.handle import context_length
-from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.models.structure.block.blocks import residual_blocks
 from lens_recipes.recipes.generation import batches as generation_batches
 from lens_recipes.recipes.generation import generate as generation
 from lens_recipes.recipes.generation import transcript

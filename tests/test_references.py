@@ -14,32 +14,47 @@ import families
 # Each verdict, and each way to be read or not; the other families: tests/full.
 QUICK = [
     "bart", "bert", "bloom", "cohere", "ctrl", "deepseek_v3", "deepseek_v4", "exaone4", "falcon", "falcon_h1",
-    "gemma2", "gemma3n_text", "gpt2", "gpt_oss", "gptj", "granite", "llama", "mamba", "mixtral", "opt", "phi3",
-    "qwen3_next", "recurrent_gemma", "rwkv",
+    "gemma2", "gemma3n_text", "git", "gpt2", "gpt_oss", "gptj", "granite", "llama", "mamba", "mixtral", "opt", "phi3",
+    "qwen3_next", "recurrent_gemma", "reformer", "rwkv", "xlm", "zaya",
 ]  # fmt: skip
+QUICK_MULTIMODAL = [
+    "blip-2",
+    "chameleon",
+    "llava",
+    "mllama",
+    "muse_spark",
+    "qwen2_audio",
+    "qwen2_vl",
+]
+PAIRS = [(family, families.FAMILIES[family]) for family in QUICK]
+PAIRS += [(family, families.MULTIMODAL[family]) for family in QUICK_MULTIMODAL]
+PAIRS += [("t5", families.TWO_SIDED["t5"])]
 
 
-def _committed() -> dict[str, str]:
-    """The line of each language model: a name may stand in the page's other tables, too."""
-    section = families.PAGE.read_text().partition("## Language models\n")[2].partition("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
-    return {line.split(" | ")[0].removeprefix("| "): line for line in lines[1:]}
+def _committed() -> dict[tuple[str, str], str]:
+    """The table's line of each type and class."""
+    committed = {}
+    for line in families.PAGE.read_text().splitlines():
+        cells = line.removeprefix("| ").split(" | ")
+        if line.startswith("| ") and cells[0] != "family":
+            committed[cells[0], cells[1]] = line
+    return committed
 
 
-@pytest.mark.parametrize("family", QUICK)
-def test_the_row_is_what_the_library_does_now(family):
-    row = families.examine(family).line()
-    assert _committed().get(family) == row, (
+@pytest.mark.parametrize(("family", "cls"), PAIRS)
+def test_the_row_is_what_the_library_does_now(family, cls):
+    row = families.examine(family, cls).line()
+    assert _committed().get((family, cls)) == row, (
         f"references/architectures.md is stale; run: {families.COMMAND}"
     )
 
 
 def test_no_family_is_wrong_and_all_are_there():
     committed = _committed()
-    assert sorted(committed) == sorted(families.FAMILIES), f"run: {families.COMMAND}"
+    assert list(committed) == families.every_class(), f"run: {families.COMMAND}"
     verdicts = {
-        family: line.rstrip(" |").rpartition(" | ")[2].partition(":")[0]
-        for family, line in committed.items()
+        pair: line.rstrip(" |").rpartition(" | ")[2].partition(":")[0]
+        for pair, line in committed.items()
     }
     assert set(verdicts.values()) <= {"certified", "refused", "no oracle", "not built"}
-    assert sum(verdict == "certified" for verdict in verdicts.values()) > 160
+    assert sum(verdict == "certified" for verdict in verdicts.values()) > 240

@@ -23,12 +23,12 @@ from lens_recipes.models.structure.block_list import (
     find_block_list,
     is_chain,
 )
-from lens_recipes.models.structure.graph import Graph
 from lens_recipes.models.structure.head_path import find_head_operations
 from lens_recipes.models.structure.known import KnownModel, known_model
 from lens_recipes.models.structure.links import find_links
 from lens_recipes.models.structure.parts import Anatomy
-from lens_recipes.models.structure.probe import (
+from lens_recipes.models.structure.record.graph import Graph
+from lens_recipes.models.structure.record.probe import (
     N_TOKENS,
     ForwardRecord,
     plain_ids,

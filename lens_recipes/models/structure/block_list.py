@@ -9,9 +9,9 @@ from torch import Size, Tensor, nn
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path
-from lens_recipes.models.structure.graph import Graph
-from lens_recipes.models.structure.node import Node
-from lens_recipes.models.structure.probe import (
+from lens_recipes.models.structure.record.graph import Graph
+from lens_recipes.models.structure.record.node import Node
+from lens_recipes.models.structure.record.probe import (
     N_PROMPTS,
     N_TOKENS,
     PROBE_SHAPE,
@@ -75,6 +75,12 @@ def check_shapes(family: str, record: ForwardRecord, block_list: BlockList) -> N
     first_shape = record.outputs[next(iter(block_list.blocks.values()))].shape
     for layer, block in block_list.blocks.items():
         shape = record.outputs[block].shape
+        if shape != first_shape and shape[:-1] == first_shape[:-1]:
+            raise LensError(
+                f"{family}: no list of blocks was found. The longest list of modules is "
+                f"{block_list.path}, and what they give differs in width: first {first_shape[-1]}, "
+                f"then {shape[-1]}."
+            )
         if len(shape) != 3 or shape[:2] != PROBE_SHAPE or shape != first_shape:
             raise LensError(
                 f"{family}: block {layer} gives {list(shape)} for 2 prompts of 6 tokens, where a "

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path
-from lens_recipes.models.structure.norms import is_norm
-from lens_recipes.models.structure.probe import (
+from lens_recipes.models.structure.record.norms import is_norm
+from lens_recipes.models.structure.record.probe import (
     Event,
     ForwardRecord,
     ModuleBegins,
@@ -100,7 +100,7 @@ class _TensorFollower:
     def __init__(
         self, record: ForwardRecord, paths: dict[nn.Module, str], tensor: Tensor | None
     ) -> None:
-        self.current = tensor
+        self.current: Tensor | None = tensor
         self.operations: list[Operation] = []
         self.lost_at = ""
         self._record = record
@@ -116,7 +116,7 @@ class _TensorFollower:
                 f" ({self._paths[module]} takes {len(others)} more with it, so the logits do not "
                 "come from the last block alone)"
             )
-        takes_it = self._record.inputs[module] is self.current
+        takes_it = self.current is not None and self._record.inputs[module] is self.current
         if takes_it and output is not None and output is not self.current:
             call = ModuleCall(self._paths[module], is_norm(module), _device(module))
             self.operations.append(call)
@@ -124,13 +124,15 @@ class _TensorFollower:
 
     def pass_through_call(self, call: TorchCall) -> None:
         """Go on with the output of a torch operation, if it takes the tensor."""
-        if not any(argument is self.current for argument in call.args):
+        if self.current is None or not any(argument is self.current for argument in call.args):
             return
         if _keeps_values(call):
             self.current = call.output
             return
         operation = _as_operation(call)
         if operation is None:
+            if call.output is self.current:
+                self.current = None  # changed in place: the same tensor, with other numbers
             self.lost_at = (
                 f" (the operation {call.function} is not one value in, one value out, with plain "
                 "numbers)"

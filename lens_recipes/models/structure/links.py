@@ -15,7 +15,7 @@ from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path
 from lens_recipes.models.structure.block_list import BlockList, stream_factor
 from lens_recipes.models.structure.parts import StreamLink
-from lens_recipes.models.structure.probe import ForwardRecord, ModuleBegins, ModuleEnds
+from lens_recipes.models.structure.record.probe import ForwardRecord, ModuleBegins, ModuleEnds
 from lens_recipes.trace.operations import ModuleCall, Operation
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from lens_recipes.arrays.axes import Part
 from lens_recipes.models.structure.parts import Anatomy, Block
-from lens_recipes.run.request.sites import LinkReaders, block_steps, heads_of, link_steps, links_of
+from lens_recipes.run.request.read_plan import LinkReaders, block_steps, link_steps, links_of
+from lens_recipes.run.request.sites import heads_of
 from lens_recipes.trace.attribution.parts import (
     HeadParts,
     LaterOperation,

@@ -15,7 +15,7 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path, on_meta
 from lens_recipes.models.structure.anatomy import anatomy
-from lens_recipes.models.structure.probe import record_forward
+from lens_recipes.models.structure.record.probe import record_forward
 from lens_recipes.recipes.paste.expressions import (
     Statement,
     arithmetic_expression,

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.structure.blocks import residual_blocks
+from lens_recipes.models.structure.block.blocks import residual_blocks
 from lens_recipes.models.structure.parts import Block, HookPoint
 from lens_recipes.recipes.paste.expressions import (
     changes_nothing,

@@ -18,18 +18,18 @@ from lens_recipes.models.handle import (
 )
 from lens_recipes.models.lens_head import head_operations_for
 from lens_recipes.models.structure.anatomy import anatomy_of
-from lens_recipes.models.structure.blocks import blocks_of
+from lens_recipes.models.structure.block.blocks import blocks_of
 from lens_recipes.models.structure.known import known_model
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.run.request.encodings import EncodedPrompt, as_encoding, read_encoding
 from lens_recipes.run.request.prompts import encode, refuse_empty
+from lens_recipes.run.request.read_plan import LinkReaders, plan_sites
 from lens_recipes.run.request.selection import (
     as_list,
     check_ids,
     pick_positions,
     target_ids,
 )
-from lens_recipes.run.request.sites import LinkReaders, plan_sites
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import ReadPlan
 

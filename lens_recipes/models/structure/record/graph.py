@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lens_recipes.models.handle import envoy_path
-from lens_recipes.models.structure.node import FurtherOutput, Node, Origin, linear_origins
-from lens_recipes.models.structure.norms import is_norm
 from lens_recipes.models.structure.parts import HookPoint
+from lens_recipes.models.structure.record.node import FurtherOutput, Node, Origin, linear_origins
+from lens_recipes.models.structure.record.norms import is_norm
 from lens_recipes.trace.operations import ModuleCall, Operation
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from lens_recipes.models.handle import envoy_path
-from lens_recipes.models.structure.graph import BlockGraph
-from lens_recipes.models.structure.node import (
+from lens_recipes.models.structure.parts import Heads, HeadSources
+from lens_recipes.models.structure.record.graph import BlockGraph
+from lens_recipes.models.structure.record.node import (
     LayoutPath,
     Node,
     Origin,
@@ -24,8 +25,7 @@ from lens_recipes.models.structure.node import (
     origin_indices,
     single_origin,
 )
-from lens_recipes.models.structure.norms import is_norm
-from lens_recipes.models.structure.parts import Heads, HeadSources
+from lens_recipes.models.structure.record.norms import is_norm
 from lens_recipes.trace.operations import ModuleCall, Operation
 
 MAX_OPERATIONS = 32  # between what attention adds and its output projection
