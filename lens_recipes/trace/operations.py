@@ -8,7 +8,6 @@ torch.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -98,17 +97,20 @@ class KeepColumns(NamedTuple):
         return f"first {self.n_columns} columns"
 
 
-@dataclass(frozen=True, eq=False)
 class WithVector:
     """A product or a sum with a vector of the model's own weights, such as a layer scale.
+
+    Two are equal where they are the same object. It is no dataclass: what that generates would
+    travel to a server as bytecode.
 
     Attributes:
         name: torch's name of the operation: "mul", "div", "add" or "sub".
         vector: The weights, or what the model computes from nothing but weights, `[d_model]`.
     """
 
-    name: str
-    vector: Tensor
+    def __init__(self, name: str, vector: Tensor) -> None:
+        self.name = name
+        self.vector = vector
 
     @property
     def adds(self) -> bool:
