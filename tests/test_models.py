@@ -16,7 +16,6 @@ from nnsight import NNsight
 
 import lens_recipes as lr
 from lens_recipes.models import handle
-from lens_recipes.models import load as models
 from lens_recipes.models import smollm2 as embedded
 
 TEXT = "The capital of France is"
@@ -222,7 +221,7 @@ class Checkpoint:
 
     def install(self, monkeypatch, cache):
         monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", self.model)
-        monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", self.tokenizer)
+        monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", self.tokenizer)
         monkeypatch.setattr(
             embedded.platformdirs, "user_cache_dir", lambda *args, **kwargs: str(cache)
         )

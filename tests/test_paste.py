@@ -24,7 +24,7 @@ from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 import lens_recipes as lr
 from lens_recipes.models import smollm2 as smollm2_wheel
-from lens_recipes.models.checkpoint_kind import is_multimodal
+from lens_recipes.models.loading.checkpoint_kind import is_multimodal
 from lens_recipes.recipes.paste.expressions import layers_expression, module_expression
 from lens_recipes.recipes.paste.loading import GGUF_OF_SMOLLM2, HUB_ID_OF_SMOLLM2
 from lens_recipes.recipes.paste.names import SCRIPTS

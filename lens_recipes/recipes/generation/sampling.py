@@ -14,6 +14,7 @@ from transformers.generation import GenerationMode, StopStringCriteria
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import on_meta, tokenizer_of
+from lens_recipes.models.loading.reading import read_generation_config
 
 # What `generate` does where neither the caller nor the checkpoint says anything (transformers 5).
 DEFAULTS = {
@@ -343,7 +344,7 @@ def checkpoint_config(model: Envoy) -> GenerationConfig:
     if on_meta(model):
         revision = getattr(model, "revision", None) or "main"
         try:
-            return GenerationConfig.from_pretrained(model.repo_id, revision=revision)
+            return read_generation_config(model.repo_id, revision)
         except (OSError, AttributeError):
             pass  # it has none, or there is no hub
     return getattr(model._module, "generation_config", None) or GenerationConfig()

@@ -35,12 +35,23 @@ class Loading(NamedTuple):
     packages: tuple[str, ...] = ()
 
 
-def loading_here(name: str) -> Loading:
-    """Write how a hub id or a folder is loaded with its weights."""
+def loading_here(name: str, *, trusts_code: bool = False) -> Loading:
+    """Write how a hub id or a folder is loaded with its weights.
+
+    Args:
+        name: The hub id or the folder.
+        trusts_code: Whether the user said that Python code of the checkpoint may run.
+    """
+    code = 'model = nnsight.TransformersModel(MODEL, task="text-generation", dispatch=True)'
+    if trusts_code:
+        code = """\
+model = nnsight.TransformersModel(
+    MODEL, task="text-generation", dispatch=True, trust_remote_code=True
+)"""
     return Loading(
         model_constant=f"MODEL = {json.dumps(name)}",
         remote_constant=REMOTE_HERE,
-        code='model = nnsight.TransformersModel(MODEL, task="text-generation", dispatch=True)',
+        code=code,
     )
 
 
@@ -68,17 +79,23 @@ model = nnsight.TransformersModel(source, gguf_file=file, task="text-generation"
     )
 
 
-def loading_on_server(hub_id: str, *, is_multimodal: bool) -> Loading:
+def loading_on_server(hub_id: str, *, is_multimodal: bool, trusts_code: bool = False) -> Loading:
     """Write how a hub id is loaded without weights, which are on a server.
 
     The weights of a multimodal model are found under either task, but a skeleton only under its
     own.
+
+    Args:
+        hub_id: The hub id.
+        is_multimodal: Whether the decoder is inside a multimodal model.
+        trusts_code: Whether the user said that Python code of the checkpoint may run.
     """
     task = "image-text-to-text" if is_multimodal else "text-generation"
+    also = ", trust_remote_code=True" if trusts_code else ""
     code = f"""\
 # No weights are loaded: they are on the server, whose key is in NDIF_API_KEY.
-tokenizer = AutoTokenizer.from_pretrained(MODEL)
-model = nnsight.TransformersModel(MODEL, task="{task}", tokenizer=tokenizer)"""
+tokenizer = AutoTokenizer.from_pretrained(MODEL{also})
+model = nnsight.TransformersModel(MODEL, task="{task}", tokenizer=tokenizer{also})"""
     return Loading(
         model_constant=f"MODEL = {json.dumps(hub_id)}",
         remote_constant=REMOTE_ON_SERVER,

@@ -13,8 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lens_recipes.models.checkpoint_kind import is_multimodal
 from lens_recipes.models.load import SMOLLM2, checkpoint, skeleton
+from lens_recipes.models.loading.checkpoint_kind import is_multimodal
+from lens_recipes.models.loading.reading import refuse_code_of_tokenizer
 from lens_recipes.recipes.paste.expressions import joined_words, layers_expression
 from lens_recipes.recipes.paste.functions import (
     attribution_code,
@@ -36,7 +37,14 @@ from lens_recipes.run.provenance import shown_name, versions
 from lens_recipes.run.request.sites import pick_layers
 
 
-def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) -> str:
+def paste(
+    recipe: str,
+    model: str,
+    *,
+    remote: bool = False,
+    layers: Any = None,
+    trust_remote_code: bool = False,
+) -> str:
     """Write a short script with this model's own module paths, norm, softcap and scales.
 
     The script needs nnsight and torch, and not this package.
@@ -51,6 +59,8 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
         layers: Which layers the script decodes: None for all, an int, a slice, a list; negative
             from the end. The last layer is always read for the proof, and `components` reads all
             of them for its sum; `attribution` takes none.
+        trust_remote_code: Whether Python code that comes with the checkpoint may run, here and in
+            the script, which says so. Without it, a model that needs such code is refused.
 
     Returns:
         The source of the script. It proves itself when it runs: the last layer's lens must be the
@@ -73,13 +83,16 @@ def paste(recipe: str, model: str, *, remote: bool = False, layers: Any = None) 
     is_remote = remote or recipe == "remote"
     if is_remote:
         _refuse_without_hub_id(name)
-    source = ModelSource(skeleton(checkpoint(name)))
+    folder = checkpoint(name)
+    source = ModelSource(skeleton(folder, trust_remote_code=trust_remote_code))
+    # The script will read the tokenizer too, and there transformers would ask.
+    refuse_code_of_tokenizer(folder, {"trust_remote_code": trust_remote_code})
     chosen_layers = pick_layers(layers, source.anatomy)
     template = _environment().get_template(f"{recipe}.py.j2")
     text = template.render(
         source=source,
         writes=BlockWrites(source),
-        loading=_loading(name, source, is_remote),
+        loading=_loading(name, source, is_remote, trust_remote_code),
         name=shown_name(name),
         version=versions()["lens-recipes"],
         layers=layers_expression(chosen_layers),
@@ -101,15 +114,14 @@ def _refuse_without_hub_id(name: str) -> None:
         )
 
 
-def _loading(name: str, source: ModelSource, is_remote: bool) -> Loading:
+def _loading(name: str, source: ModelSource, is_remote: bool, trust_remote_code: bool) -> Loading:
     """Choose how the script loads the model of this name."""
     if is_remote:
-        return loading_on_server(
-            name, is_multimodal=is_multimodal(source.model._module.config, name)
-        )
+        multimodal = is_multimodal(source.model._module.config, name)
+        return loading_on_server(name, is_multimodal=multimodal, trusts_code=trust_remote_code)
     if name == SMOLLM2:
         return loading_smollm2()
-    return loading_here(name)
+    return loading_here(name, trusts_code=trust_remote_code)
 
 
 @cache

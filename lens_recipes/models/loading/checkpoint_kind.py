@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import transformers
 from transformers.models.auto import modeling_auto
 
 from lens_recipes.errors import LensError
@@ -39,6 +40,14 @@ def is_multimodal(config: Any, source: str) -> bool:
         return False
     if model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return True
+    # A class of the checkpoint's own code, or one that the user's program has registered.
+    own_classes = getattr(config, "auto_map", None) or {}
+    for auto_class, multimodal in (
+        (transformers.AutoModelForCausalLM, False),
+        (transformers.AutoModelForImageTextToText, True),
+    ):
+        if auto_class.__name__ in own_classes or type(config) in auto_class._model_mapping:
+            return multimodal
     raise LensError(
         f"{source!r} is a {model_type!r} model; a lens needs a decoder that predicts the next "
         "token (a causal language model, or a multimodal model with one inside)."

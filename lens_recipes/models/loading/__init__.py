@@ -1,0 +1,1 @@
+"""Reading a checkpoint with transformers: its code, its kind, its size, its tokenizer."""
