@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from transformers.utils import logging as transformers_logging
 
-from lens_recipes.models.quiet import quiet_loading
+from lens_recipes.models.loading.quiet import quiet_loading
 
 ROOT = Path(__file__).parent.parent
 

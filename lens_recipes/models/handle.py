@@ -16,6 +16,7 @@ from nnsight.modeling.huggingface import _ID_CACHE
 from nnsight.modeling.mixins.remotable import Remotable
 
 from lens_recipes.errors import LensError
+from lens_recipes.models.offload import lacks_weights
 from lens_recipes.trace.operations import autocast_dtype
 
 # -- how a model was loaded --------------------------------------------
@@ -59,10 +60,12 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
         )
     chosen = _default_remotes.get(model, False) if remote is None else remote
     if chosen in (False, "local") and on_meta(model):
+        advice = "Pass remote=True to run it on a server, or load it with its weights: load(source)"
+        if not getattr(model, "dispatched", True):
+            advice += ". model.dispatch() loads them into this one"
         raise LensError(
             "this model has no weights here (it is on the meta device) and would have to be "
-            "downloaded to run locally. Pass remote=True to run it on a server, or load it with "
-            "its weights: load(source)."
+            f"downloaded to run locally. {advice}."
         )
     if chosen == "local" and not isinstance(model, Remotable):
         raise LensError(
@@ -98,10 +101,7 @@ def refuse_training(model: Envoy, where: bool | str) -> None:
 
 def on_meta(model: Envoy) -> bool:
     """Return whether the weights are not loaded: a skeleton on torch's meta device."""
-    if not getattr(model, "dispatched", True):
-        return True
-    first = next(model._module.parameters(), None)
-    return first is not None and first.device.type == "meta"
+    return not getattr(model, "dispatched", True) or lacks_weights(model._module)
 
 
 # Guards each model against two runs at once.

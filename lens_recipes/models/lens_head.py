@@ -7,6 +7,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from lens_recipes.models.handle import exclusive, resolve_remote
+from lens_recipes.models.offload import refuse_uncallable
 from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.structure.head_path import without_devices
 from lens_recipes.models.structure.parts import Anatomy
@@ -44,13 +45,20 @@ def lens_head(model: Envoy, *, remote: bool | str | None = None) -> LensHead:
     if where:
         register_package()
     with exclusive(model):
-        operations = head_operations_for(anatomy(model), where)
+        operations = head_operations_for(model, anatomy(model), where)
     return LensHead(model, operations)
 
 
-def head_operations_for(parts: Anatomy, remote: bool | str) -> list[Operation]:
-    """Return the way from the stream to the logits, on a server without this machine's devices."""
-    return without_devices(parts.tail) if remote else parts.tail
+def head_operations_for(model: Envoy, parts: Anatomy, remote: bool | str) -> list[Operation]:
+    """Return the way from the stream to the logits, on a server without this machine's devices.
+
+    Raises:
+        LensError: a module on the way cannot be called by itself.
+    """
+    if remote:
+        return without_devices(parts.tail)
+    refuse_uncallable(model, parts.tail)
+    return parts.tail
 
 
 def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | None:

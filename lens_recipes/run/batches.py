@@ -242,9 +242,9 @@ def padding_is_harmless(request: Request) -> bool:
     Tried with a small run, again when the model was changed.
 
     Attention masks padding out; a recurrence that ignores the mask (RWKV, RecurrentGemma) reads it
-    like text. A model without a tokenizer gets no position ids from nnsight and is never padded.
+    like text. A model of nnsight's that has no tokenizer gets no position ids and is never padded.
     """
-    if request.tokenizer is None:
+    if not isinstance(request.model, TransformersModel) or request.tokenizer is None:
         return False
     known = request.known
     if known.pads_harmlessly is None:

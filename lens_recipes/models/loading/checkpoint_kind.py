@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import transformers
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.auto import modeling_auto
 
 from lens_recipes.errors import LensError
@@ -42,16 +42,22 @@ def is_multimodal(config: Any, source: str) -> bool:
         return True
     # A class of the checkpoint's own code, or one that the user's program has registered.
     own_classes = getattr(config, "auto_map", None) or {}
-    for auto_class, multimodal in (
-        (transformers.AutoModelForCausalLM, False),
-        (transformers.AutoModelForImageTextToText, True),
-    ):
-        if auto_class.__name__ in own_classes or type(config) in auto_class._model_mapping:
-            return multimodal
+    if "AutoModelForCausalLM" in own_classes or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return False
+    if "AutoModelForImageTextToText" in own_classes:
+        return True
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return True
     raise LensError(
         f"{source!r} is a {model_type!r} model; a lens needs a decoder that predicts the next "
         "token (a causal language model, or a multimodal model with one inside)."
     )
+
+
+def has_own_class(config: Any) -> bool:
+    """Return whether a model's class may be another than transformers' own."""
+    is_own_config = not type(config).__module__.startswith("transformers.")
+    return is_own_config or bool(getattr(config, "auto_map", None))
 
 
 def _refuse_other_training(config: Any, source: str) -> None:

@@ -133,8 +133,8 @@ def _asking_file(source: str, files: Sequence[str], place: Mapping[str, Any]) ->
     for name in files:
         try:
             path = cached_file(source, name, local_files_only=True, **place)
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, TypeError, ValueError):
+            settings = json.loads(Path(path or "").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             continue  # it has no such file, or none that is JSON
         named = settings.get("auto_map") if isinstance(settings, dict) else None
         if named:

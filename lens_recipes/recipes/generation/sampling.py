@@ -376,4 +376,10 @@ def stop_strings(stop: Any, model: Envoy) -> list[str]:
             "stop strings need a tokenizer, and this model was loaded without: load(..., "
             "tokenizer=...)."
         )
+    # transformers looks for stop strings in the tokens as a tokenizer has them inside.
+    if stops and not hasattr(tokenizer_of(model), "_convert_id_to_token"):
+        raise ValueError(
+            f"stop={stops!r} cannot be looked for: transformers does not search the tokens of a "
+            f"{type(tokenizer_of(model)).__name__}. Leave stop out, and cut the text afterwards."
+        )
     return stops

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 SHOWN = 80  # characters of a value in a message
 NUMBERS = "iufcb"  # numpy's kinds of numbers and truth values
@@ -164,18 +165,28 @@ def chat_ids(chat: Any, tokenizer: Any) -> list[int]:
     Raises:
         ValueError: there is no template, or it does not take this chat.
     """
-    if not getattr(tokenizer, "chat_template", None):
+    if not writes_chats(tokenizer):
         raise ValueError(
             "received a chat, but this model's tokenizer has no chat template: pass a string "
             "instead."
         )
     try:
-        text = tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+        ids = tokenizer.apply_chat_template(
+            list(chat), tokenize=True, return_dict=False, add_generation_prompt=True
+        )
     except Exception as error:  # whatever the template raises: it says itself which roles it wants
         raise ValueError(
             f"this model's chat template does not take the chat {shortened(chat)}: {error}"
         ) from error
-    return text_ids(text, tokenizer, add_special_tokens=False)  # the template wrote BOS itself
+    return [int(token) for token in ids]
+
+
+def writes_chats(tokenizer: Any) -> bool:
+    """Tell whether a tokenizer has a chat template, or a way of its own to write a chat."""
+    if getattr(tokenizer, "chat_template", None):
+        return True
+    own = getattr(type(tokenizer), "apply_chat_template", None)
+    return own not in (None, PreTrainedTokenizerBase.apply_chat_template)
 
 
 def shortened(value: Any) -> str:

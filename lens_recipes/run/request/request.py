@@ -17,6 +17,7 @@ from lens_recipes.models.handle import (
     tokenizer_of,
 )
 from lens_recipes.models.lens_head import head_operations_for
+from lens_recipes.models.offload import refuse_uncallable
 from lens_recipes.models.structure.anatomy import anatomy_of
 from lens_recipes.models.structure.block.blocks import blocks_of
 from lens_recipes.models.structure.known import known_model
@@ -127,7 +128,7 @@ class Request:
     @property
     def head_operations(self) -> list[Operation]:
         """What the model does between the last block and the logits, where it runs."""
-        return head_operations_for(self.anatomy, self.remote)
+        return head_operations_for(self.model, self.anatomy, self.remote)
 
     @property
     def seconds(self) -> float:
@@ -138,10 +139,15 @@ class Request:
         """Return what each block adds to the stream, `[layer]`.
 
         Raises:
-            LensError: as `residual_blocks`.
+            LensError: as `residual_blocks`, or heads whose projection cannot be called by itself.
         """
         with exclusive(self.model):
-            return blocks_of(self.model, self.known)
+            blocks = blocks_of(self.model, self.known)
+        for block in blocks:
+            for write in block.writes:
+                if write.heads is not None and not self.remote:
+                    refuse_uncallable(self.model, write.heads.to_stream)
+        return blocks
 
     def link_readers(self, *, has_cache: bool = False) -> LinkReaders:
         """Return where a trace may read what the model goes on with after a block.

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lens_recipes.errors import LensError
+from lens_recipes.models.offload import input_device
 from lens_recipes.models.structure.record.graph import Graph
 from lens_recipes.models.structure.record.node import operation_name
 from lens_recipes.models.structure.record.shapes import shapes_only
@@ -98,7 +99,7 @@ def record_forward(
     Raises:
         LensError: the model does not run, or does not give logits for every position.
     """
-    device = torch.device("meta") if meta else next(module.parameters()).device
+    device = torch.device("meta") if meta else input_device(module)
     prompts = torch.tensor([list(ids[:6]), [*ids[:5], ids[6]]], device=device)
     inputs: dict[str, Any] = {"input_ids": prompts}
     if "use_cache" in options:

@@ -7,13 +7,15 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# Notices that say nothing about the user's model: a logger, and a text that they hold. transformers
+# Notices that say nothing to the user: a logger, and a text that they hold. transformers
 # imports torchao wherever it is installed. torchao then warns of each of its kernels that was built
 # for another machine, and torch warns of how torchao registers its types.
 _NOTICES = (
     ("torchao", "Failed to load "),
     ("torchao", "Skipping import of cpp extensions"),
     ("torch.utils._pytree", "register_constant() on Enum subclasses is deprecated"),
+    # A list of two hundred classes, where the text side of a multimodal model is loaded.
+    ("transformers.pipelines.base", "is not supported for text-generation"),
 )
 
 _LOG = logging.getLogger("lens_recipes")

@@ -1,0 +1,93 @@
+"""Weights that accelerate keeps elsewhere, and brings to a module while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from nnsight import NNsight
+from nnsight.intervention.envoy import Envoy
+from nnsight.modeling.transformers import TransformersModel
+from torch import nn
+
+from lens_recipes.errors import LensError
+from lens_recipes.trace.operations import ModuleCall, Operation
+
+
+def offloading_hook(module: nn.Module) -> Any | None:
+    """Return accelerate's hook that brings a module's weights, or None where they are its own."""
+    hook = getattr(module, "_hf_hook", None)
+    for part in getattr(hook, "hooks", [hook]):  # a sequence of hooks, or one
+        if getattr(part, "offload", False):
+            return part
+    return None
+
+
+def lacks_weights(module: nn.Module, *, is_brought: bool = False) -> bool:
+    """Return whether there are weights that are nowhere: on the meta device, and never brought.
+
+    Args:
+        module: A model.
+        is_brought: Whether a hook of a module above brings its weights.
+    """
+    hook = offloading_hook(module)
+    if hook is None and not is_brought:
+        own = module.parameters(recurse=False)
+        if any(parameter.device.type == "meta" for parameter in own):
+            return True
+    brings_below = is_brought or getattr(hook, "place_submodules", False)
+    children = module.children()
+    return any(lacks_weights(child, is_brought=brings_below) for child in children)
+
+
+def input_device(module: nn.Module) -> torch.device:
+    """Return where a model takes its inputs: where its first weights are while they are used."""
+    for child in module.modules():
+        for parameter in child.parameters(recurse=False):
+            hook = offloading_hook(child)
+            is_elsewhere = parameter.device.type == "meta"
+            if is_elsewhere and hook is not None and hook.execution_device is not None:
+                return torch.device(hook.execution_device)
+            return parameter.device
+    return torch.device("cpu")
+
+
+def refuse_uncallable(model: Envoy, operations: Iterable[Operation]) -> None:
+    """Refuse what a lens would call after the model has run, when its weights have gone again.
+
+    Raises:
+        LensError: a module's weights are brought by a hook of a module around it.
+    """
+    for operation in operations:
+        if isinstance(operation, ModuleCall) and lacks_weights(model.get(operation.path)._module):
+            raise LensError(
+                f"the weights of {operation.path!r} are offloaded, and brought only while the "
+                "module around it runs (preload_module_classes): a lens calls it by itself. "
+                "Offload the model without preload_module_classes."
+            )
+
+
+class _InputsElsewhere:
+    """An nnsight model whose inputs do not go to the meta device, where its first weights lie."""
+
+    _module: nn.Module
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs are moved before a run."""
+        return input_device(self._module)
+
+
+class OffloadedModel(_InputsElsewhere, TransformersModel):
+    """`TransformersModel`, of a model whose first weights are offloaded."""
+
+
+class OffloadedNNsight(_InputsElsewhere, NNsight):
+    """`NNsight`, of a model whose first weights are offloaded."""
+
+
+def is_offloaded(module: nn.Module) -> bool:
+    """Return whether a model's first weights are elsewhere until they are used."""
+    first = next(module.parameters(), None)
+    return first is not None and first.device != input_device(module)
