@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import resource
 import sys
 import types
 
@@ -225,6 +226,41 @@ def test_a_wrapper_with_a_config_is_read(tokenizer):
     found = lr.logit_lens(model, [TEXT, "One"], targets=" the")
     assert found.tokens.text == expected.tokens.text
     np.testing.assert_allclose(found.target_logprobs, expected.target_logprobs, atol=1e-4)
+
+
+# -- sizes that are not there ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("vocab_size", 10**12),
+        ("vocab_size", 2 * 10**7),  # five gigabytes
+        ("hidden_size", 10**8),
+        ("intermediate_size", 10**8),
+        ("num_hidden_layers", 10**8),
+    ],
+)
+def test_a_config_of_a_model_that_is_not_in_the_files_takes_no_memory(tmp_path, name, size):
+    folder = tiny.save(tiny.for_text("llama"), tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {name: size}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(lr.LensError, match=rf"{name}={size}\b.*damaged"):
+        lr.load(folder)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert taken < 500_000  # kilobytes
+
+
+@pytest.mark.parametrize(("name", "size"), [("vocab_size", 10**12), ("num_hidden_layers", 10**8)])
+def test_the_skeleton_of_a_model_that_nobody_has_is_refused(tmp_path, name, size):
+    folder = tiny.save(tiny.for_text("llama"), tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {name: size}))
+    with pytest.raises(lr.LensError, match=f"{name}={size}"):
+        lr.load(folder, remote=True)
+    with pytest.raises(lr.LensError, match=f"{name}={size}"):
+        lr.paste("first-lens", str(folder))
 
 
 # -- tokenizers --------------------------------------------------------

@@ -13,8 +13,10 @@ import termios
 from pathlib import Path
 
 import pytest
+import tiny
 from transformers.utils import logging as transformers_logging
 
+import lens_recipes as lr
 from lens_recipes.models.loading.quiet import quiet_loading
 
 ROOT = Path(__file__).parent.parent
@@ -144,3 +146,18 @@ def test_a_programs_own_bars_are_left_alone():
             assert transformers_logging.set_tqdm_hook(own) is own
     finally:
         assert transformers_logging.set_tqdm_hook(before) is own
+
+
+def test_the_text_side_of_a_multimodal_folder_is_loaded_without_a_list_of_classes(tmp_path):
+    """A pipeline says of two hundred classes that they would do, and the model's is none."""
+    folder = tiny.save(tiny.FAMILIES["llava"](), tmp_path)
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logger = logging.getLogger("transformers.pipelines.base")
+    logger.addHandler(handler)
+    try:
+        lr.load(folder)
+    finally:
+        logger.removeHandler(handler)
+    assert records == []

@@ -16,6 +16,7 @@ from nnsight.modeling.quantization import resolve_load_kwargs
 from lens_recipes.errors import LensError
 from lens_recipes.models.loading.adapter import Adapter, find_adapter
 from lens_recipes.models.loading.checkpoint_kind import has_own_class, is_multimodal
+from lens_recipes.models.loading.checkpoint_size import bytes_of_weights, refuse_impossible_size
 from lens_recipes.models.loading.reading import (
     build_module,
     read_config,
@@ -73,6 +74,8 @@ def load_checkpoint(source: str, tokenizer: Any, remote: bool, arguments: dict[s
         weights = _find_weights(source, arguments)
         tokenizer = tokenizer or load_tokenizer(source, _shared(arguments))
     with _plain_errors(weights.source):
+        stored_bytes = None if remote else bytes_of_weights(weights.source)
+        refuse_impossible_size(weights.source, weights.config, stored_bytes)
         if tokenizer is None and weights.adapter is not None:
             tokenizer = load_tokenizer(weights.source, _shared(weights.arguments))
         if tokenizer is None and remote:
@@ -152,6 +155,7 @@ def skeleton(source: str, *, trust_remote_code: bool = False) -> Envoy:
     arguments = {"trust_remote_code": trust_remote_code}
     with _plain_errors(source):
         config = _config(source, arguments)
+        refuse_impossible_size(source, config)
         auto_class = _auto_class(is_multimodal(config, source))
         return NNsight(build_module(auto_class, source, config, arguments).eval())
 
