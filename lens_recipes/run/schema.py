@@ -41,6 +41,13 @@ class ArraySpec(NamedTuple):
     shape: Shape
 
 
+class ArrayLayout(NamedTuple):
+    """The type and the shape that an array has."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Schema:
     """Types and shapes of a batch's arrays.
@@ -55,17 +62,25 @@ class Schema:
 
     def check(self, arrays: dict[str, np.ndarray]) -> None:
         """Raise ValueError unless these are such arrays."""
+        layout = {}
+        for array_name, array in arrays.items():
+            layout[array_name] = ArrayLayout(str(array.dtype), array.shape)
+        self.check_layout(layout)
+
+    def check_layout(self, layout: dict[str, ArrayLayout]) -> None:
+        """Raise ValueError unless arrays of these types and shapes are such arrays."""
         specs = self.arrays | self.optional
-        unknown = sorted({*arrays} - {*specs})
-        missing = sorted({*self.arrays} - {*arrays})
+        unknown = sorted({*layout} - {*specs})
+        missing = sorted({*self.arrays} - {*layout})
         if unknown or missing:
             raise ValueError(f"arrays {unknown or missing} are unknown or missing")
         lengths: dict[int, int] = {}
-        for array_name, array in arrays.items():
+        for array_name, (actual_dtype, actual_shape) in layout.items():
             dtype, shape = specs[array_name]
-            if str(array.dtype) != dtype or not shape_fits(array.shape, shape, lengths):
+            if actual_dtype != dtype or not shape_fits(actual_shape, shape, lengths):
                 raise ValueError(
-                    f"{array_name} is {array.dtype} {list(array.shape)}, not {dtype} {list(shape)}"
+                    f"{array_name} is {actual_dtype} {list(actual_shape)}, "
+                    f"not {dtype} {list(shape)}"
                 )
 
     def nbytes(self, *, most: bool = False) -> dict[str, int]:
@@ -99,7 +114,9 @@ def shape_fits(actual: tuple[int, ...], expected: Shape, lengths: dict[int, int]
         if not isinstance(specification, UpTo):
             if length != specification:
                 return False
-        elif length > specification.most or lengths.setdefault(id(specification), length) != length:
+            continue
+        known_length = lengths.setdefault(id(specification), length)
+        if length != known_length or not 0 <= length <= specification.most:
             return False
     return True
 

@@ -118,13 +118,9 @@ def refusal(
 def refusal_detail(response: httpx.Response) -> str:
     """Return a server's own words about its refusal."""
     try:
-        response.read()
-    except (httpx.HTTPError, httpx.StreamError):  # the answer of a store is not kept
-        return response.reason_phrase
-    try:
         body = response.json()
-    except ValueError:
-        if not response.text or "<html" in response.text.lower():
+    except (ValueError, RecursionError):
+        if not response.text or response.text.lstrip().startswith("<"):  # a page, or a store's XML
             return response.reason_phrase
         return response.text
     if isinstance(body, dict):
@@ -191,11 +187,19 @@ def result_in_the_clear(host: str, store: str | None) -> RemoteLensError:
     )
 
 
-def result_too_large(max_bytes: int) -> RemoteLensError:
-    """Return the error of a download that is larger than the result can be."""
+def answer_too_large(place: str) -> RemoteLensError:
+    """Return the error of an answer that is larger than it can be."""
     return RemoteLensError(
-        f"the store sends more than the {max_bytes} bytes that this result can have.",
-        "It is not the result of this job. Tell those who run the server.",
+        f"{place} sends more than its answer can be.",
+        "It is no answer to what was asked. Tell those who run the server.",
+    )
+
+
+def answer_compressed(place: str) -> RemoteLensError:
+    """Return the error of an answer that would have to be unpacked to know how large it is."""
+    return RemoteLensError(
+        f"{place} sends a compressed answer, which was not asked for and is not unpacked.",
+        "Tell those who run the server, or a proxy on the way to it.",
     )
 
 
@@ -208,6 +212,15 @@ def key_in_the_clear(host: str) -> RemoteLensError:
         f"{host} is plain http to another machine, where everybody on the way can read your NDIF "
         "key.",
         "Use https, or a tunnel to localhost; or unset NDIF_API_KEY if this server needs none.",
+    )
+
+
+def key_for_a_stranger(host: str) -> RemoteLensError:
+    """Return the error of a key that would go to a server which only a file has named."""
+    return RemoteLensError(
+        f"{host} is named by a job's file alone, and your NDIF key would be sent there.",
+        "If it is yours, name it: pass the model with it, Job.load(path, load(hub_id, "
+        f"remote={host!r})), or set NDIF_HOST.",
     )
 
 

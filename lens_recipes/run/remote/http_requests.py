@@ -22,8 +22,11 @@ from tenacity import (
 )
 
 from lens_recipes.run.remote.addresses import is_private
+from lens_recipes.run.remote.answers import AnswerCompressed, AnswerTooLarge
 from lens_recipes.run.remote.faults import (
     TransientFault,
+    answer_compressed,
+    answer_too_large,
     broken_off,
     describe,
     not_askable,
@@ -32,11 +35,10 @@ from lens_recipes.run.remote.faults import (
     shorten,
     unreachable,
 )
+from lens_recipes.run.remote.key import HEADER, ApiKey, hide_key
 from lens_recipes.run.remote.settings import RemoteSettings
 
 T = TypeVar("T")
-
-KEY_HEADER = "ndif-api-key"
 
 _backoff = wait_exponential_jitter(initial=0.2, max=8.0, jitter=0.2)  # seconds
 
@@ -71,7 +73,7 @@ def _pause_s(state: RetryCallState) -> float:
 
 
 def make_once(
-    request: Callable[[], T], *, place: str, key: str | None, sends_job: bool, max_wait_s: float
+    request: Callable[[], T], *, place: str, key: ApiKey | None, sends_job: bool, max_wait_s: float
 ) -> T:
     """Make a request once, and sort its faults.
 
@@ -98,11 +100,16 @@ def make_once(
         raise refusal(
             error.response, detail, sends_job=sends_job, has_key=bool(key), max_wait_s=max_wait_s
         ) from error
+    except AnswerTooLarge:
+        raise answer_too_large(place) from None
+    except AnswerCompressed:
+        raise answer_compressed(place) from None
     except httpx.HTTPError as error:
         _forget_key(error)
         raise broken_off(place, hide_key(describe(error), key), sends_job=sends_job) from error
     # Of a proxy, a certificate or an odd name.
     except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:
+        _forget_key(error)
         raise not_askable(place, hide_key(describe(error), key)) from error
 
 
@@ -124,14 +131,9 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def hide_key(text: str, key: str | None) -> str:
-    """Return a text without the key, should it hold it."""
-    if not key:
-        return text
-    return text.replace(key, "<key>")
-
-
-def _forget_key(error: httpx.HTTPError) -> None:
-    """Remove the key from the request that an error carries."""
-    with contextlib.suppress(RuntimeError):  # an error of no request
-        error.request.headers.pop(KEY_HEADER, None)
+def _forget_key(error: Exception) -> None:
+    """Remove the key from an error: from its request, and from the frames that it came through."""
+    error.__traceback__ = None
+    if isinstance(error, httpx.HTTPError):
+        with contextlib.suppress(RuntimeError):  # an error of no request
+            error.request.headers.pop(HEADER, None)

@@ -18,24 +18,20 @@ import httpx
 from nnsight.schema.request import RequestModel
 from nnsight.schema.response import ResponseModel
 
-from lens_recipes.run.remote.addresses import is_address, is_private
+from lens_recipes.run.remote.addresses import is_address, is_private, shown_address
+from lens_recipes.run.remote.answers import SLOWEST_BYTES_PER_S, AnswerLimits, exchange
 from lens_recipes.run.remote.faults import (
     answer_for_another_job,
+    key_for_a_stranger,
     key_in_the_clear,
     key_missing,
     result_in_the_clear,
     result_nowhere,
-    result_too_large,
     strange_answer,
     unknown_path,
 )
-from lens_recipes.run.remote.http_requests import (
-    KEY_HEADER,
-    hide_key,
-    make_once,
-    make_patiently,
-    open_client,
-)
+from lens_recipes.run.remote.http_requests import make_once, make_patiently, open_client
+from lens_recipes.run.remote.key import ApiKey, hide_key
 from lens_recipes.run.remote.settings import (
     PUBLIC,
     RemoteSettings,
@@ -48,19 +44,30 @@ T = TypeVar("T")
 
 GONE = (403, 404, 410)  # what a store answers for a result that it keeps no longer
 
+MAX_ANSWER_BYTES = 4 * 2**20  # of what a server says: a state with a traceback, a list of models
+
+SHORTEST_REQUEST_S = 1.0  # which a first question gets also where the time is over
+
 
 class Server:
     """One NDIF server. Every fault of it is a `RemoteLensError`.
 
     Attributes:
         host: Its address, as the user named it.
-        deadline: When the caller's time is over, by the monotonic clock. After that, nothing is
-            asked a second time.
+        is_named: Whether the user has named this server, and not only a file.
+        deadline: When the caller's time is over, by the monotonic clock. A request ends then, and
+            nothing is asked a second time.
     """
 
     deadline: float | None = None
 
-    def __init__(self, remote: bool | str, settings: RemoteSettings = remote_settings) -> None:
+    def __init__(
+        self,
+        remote: bool | str,
+        settings: RemoteSettings = remote_settings,
+        *,
+        is_named: bool = True,
+    ) -> None:
         """Look up the server's address now; the key is looked up for each request.
 
         A key that was refused may be replaced meanwhile.
@@ -70,6 +77,7 @@ class Server:
                 without one.
         """
         self.host = address(remote)
+        self.is_named = is_named
         self._settings = settings
         _ = self.key  # which says where it may not travel
 
@@ -95,13 +103,15 @@ class Server:
 
         def post() -> httpx.Response:
             with open_client(self.host, self._settings) as client:
-                response = client.post(
+                message = client.build_request(
+                    "POST",
                     f"{self.host}/request",
                     data={"data": request.metadata()},
                     files={"blob": ("request", blob, "application/octet-stream")},
-                    headers={**self._key_header(), **headers},
+                    headers=headers,
                 )
-            return response.raise_for_status()
+                limits = self._limits(MAX_ANSWER_BYTES, n_sent=len(blob))
+                return exchange(client, message, limits, self.key).raise_for_status()
 
         return self._read_state(self._make_request(post, sends_job=True)).id
 
@@ -131,14 +141,16 @@ class Server:
         limit = max_bytes or self._settings.max_back_bytes
 
         def download() -> bytes | None:
-            # No key is sent: this is the store.
-            with open_client(url, self._settings) as client, client.stream("GET", url) as response:
-                if response.status_code in GONE:
-                    return None
-                response.raise_for_status()
-                return _read_at_most(response, limit)
+            with open_client(url, self._settings) as client:
+                message = client.build_request("GET", url)
+                # No key is sent: this is the store.
+                answer = exchange(client, message, self._limits(limit), key=None)
+            if answer.status_code in GONE:
+                return None
+            return answer.raise_for_status().content
 
-        return self._make_request(download, place=f"the store {urlsplit(url).netloc}")
+        store = hide_key(shown_address(urlsplit(url).netloc), self.key)
+        return self._make_request(download, place=f"the store {store}")
 
     # -- questions -----------------------------------------------------
 
@@ -149,20 +161,35 @@ class Server:
             raise unknown_path(self.host, path)
         try:
             return json.loads(hide_key(answer.text, self.key))
-        except ValueError as error:
-            raise strange_answer(self.host) from error
+        except (ValueError, RecursionError):
+            raise strange_answer(self.host) from None
 
     def _get(self, path: str) -> httpx.Response | None:
         """Return the answer to a GET; None if there is no such place."""
 
         def get() -> httpx.Response | None:
             with open_client(self.host, self._settings) as client:
-                response = client.get(f"{self.host}{path}", headers=self._key_header())
-            if response.status_code == 404:
+                message = client.build_request("GET", f"{self.host}{path}")
+                answer = exchange(client, message, self._limits(MAX_ANSWER_BYTES), self.key)
+            if answer.status_code == 404:
                 return None
-            return response.raise_for_status()
+            return answer.raise_for_status()
 
         return self._make_request(get)
+
+    def _limits(self, n_bytes: int, n_sent: int = 0) -> AnswerLimits:
+        """Return the limits of one request, which ends when the caller's time is over.
+
+        Args:
+            n_bytes: Most bytes of the answer.
+            n_sent: Bytes that are sent.
+        """
+        settings = self._settings
+        seconds = settings.connect_s + settings.read_s + (n_bytes + n_sent) / SLOWEST_BYTES_PER_S
+        if self.deadline is not None:
+            remaining_s = self.deadline - time.monotonic()
+            seconds = min(seconds, max(SHORTEST_REQUEST_S, remaining_s))
+        return AnswerLimits(n_bytes, seconds)
 
     def _make_request(
         self, request: Callable[[], T], *, place: str | None = None, sends_job: bool = False
@@ -203,32 +230,20 @@ class Server:
     # -- the key -------------------------------------------------------
 
     @property
-    def key(self) -> str | None:
+    def key(self) -> ApiKey | None:
         """Return the user's key of this moment, if there is one.
 
+        It is asked for at each request, so that what decides is what holds when it is sent.
+
         Raises:
-            RemoteLensError: it would travel where others can read it, or NDIF is asked without one.
+            RemoteLensError: it would travel where others can read it or to a server that the user
+                has not named, or NDIF is asked without one.
         """
         key = api_key()
         if key and not is_private(self.host):
             raise key_in_the_clear(self.host)
+        if key and not self.is_named and self.host != address(True):
+            raise key_for_a_stranger(self.host)
         if not key and self.host == PUBLIC:
             raise key_missing(self.host)
         return key
-
-    def _key_header(self) -> dict[str, str]:
-        """Return the header that holds the key, if there is a key."""
-        key = self.key
-        return {KEY_HEADER: key} if key else {}
-
-
-def _read_at_most(response: httpx.Response, max_bytes: int) -> bytes:
-    """Read the body of an answer piece by piece, and stop where it becomes too large."""
-    pieces = []
-    n_bytes = 0
-    for piece in response.iter_bytes():
-        pieces.append(piece)
-        n_bytes += len(piece)
-        if n_bytes > max_bytes:
-            raise result_too_large(max_bytes)
-    return b"".join(pieces)

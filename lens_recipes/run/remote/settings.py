@@ -9,6 +9,7 @@ from nnsight.schema.config import CONFIG
 
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.run.remote.addresses import is_server, shown_address
+from lens_recipes.run.remote.key import ApiKey
 
 PUBLIC = "https://api.ndif.us"
 
@@ -21,8 +22,8 @@ class RemoteSettings:
         patience_s: How long a server that cannot be reached, or has no time (429, 503), is asked
             again.
         timeout_s: How long a recipe waits for its jobs; None for as long as they take.
-        connect_s, read_s: How long one request may take to connect, and between two pieces of an
-            answer.
+        connect_s: How long one request may take to connect.
+        read_s: How long an answer may take, beside the time for its bytes at 256 KiB a second.
         poll_s: Longest time between two questions for a job's state.
         max_back_bytes: Most that one run may bring back, by its estimate.
         max_server_bytes: Most memory that one batch may take on the server beside the model.
@@ -44,7 +45,7 @@ class RemoteSettings:
 remote_settings = RemoteSettings()
 
 
-def api_key() -> str | None:
+def api_key() -> ApiKey | None:
     """Return the user's key: of the environment now, else of nnsight's own configuration.
 
     Raises:
@@ -58,7 +59,7 @@ def api_key() -> str | None:
             "Copy it again from https://login.ndif.us, and set it with NDIF_API_KEY or "
             "nnsight.login().",
         )
-    return key or None
+    return ApiKey(key) if key else None
 
 
 def address(remote: bool | str) -> str:

@@ -6,13 +6,11 @@ could run code: a job saves numbers, text and one tensor of bytes for each batch
 
 from __future__ import annotations
 
-import io
-import zipfile
+import math
 from typing import Any
 
 import nnsight
 import numpy as np
-import torch
 import zstandard
 from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.huggingface import _ID_CACHE
@@ -21,8 +19,10 @@ from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 
 from lens_recipes.errors import RemoteLensError
+from lens_recipes.run.remote.faults import shorten
+from lens_recipes.run.remote.saved_values import load_saved
 from lens_recipes.run.run import Arrays, RecipeRun
-from lens_recipes.run.schema import Schema
+from lens_recipes.run.schema import ArrayLayout, Schema
 from lens_recipes.trace.pack import check_same_model, model_facts, run_batches
 from lens_recipes.trace.travel import register_package
 
@@ -107,7 +107,7 @@ def decode_result(
     except Exception as error:  # of zstd, torch, zip: what came is broken, whatever broke it
         raise RemoteLensError(
             "what the server sent back is not a whole result of this run "
-            f"({type(error).__name__}: {error}).",
+            f"({type(error).__name__}: {shorten(str(error))}).",
             "Ask again: job.result() fetches it anew.",
             may_finish=True,
         ) from error
@@ -119,13 +119,7 @@ def _load_result(blob: bytes, max_bytes: int) -> Any:
     if zstandard.frame_content_size(blob) > max_bytes:
         raise ValueError(f"it holds more than the {max_bytes} bytes that it can be")
     archive = zstandard.ZstdDecompressor().decompress(blob, max_output_size=max_bytes)
-    # torch would inflate a compressed entry, however large it gets.
-    with zipfile.ZipFile(io.BytesIO(archive)) as entries:
-        for entry in entries.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > max_bytes:
-                raise ValueError("it is packed as no result is")
-    saved = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
-    return saved["found"]
+    return load_saved(archive, max_bytes)["found"]
 
 
 def unpack_arrays(packed: dict[str, Any], schema: Schema) -> Arrays:
@@ -134,21 +128,20 @@ def unpack_arrays(packed: dict[str, Any], schema: Schema) -> Arrays:
     Raises:
         ValueError: they are not of the types and shapes that were asked for.
     """
-    templates = {}
+    layout = {}
     for array_name, dtype, shape in packed["layout"]:
-        # One number, broadcast: it has the type and the shape, and takes no memory.
-        templates[array_name] = np.broadcast_to(np.zeros((), dtype), shape)
-    schema.check(templates)
+        layout[array_name] = ArrayLayout(dtype, tuple(shape))
+    schema.check_layout(layout)
     packed_bytes = packed["bytes"].numpy()
-    expected = sum(template.nbytes for template in templates.values())
-    if len(packed_bytes) != expected:
-        raise ValueError(f"{len(packed_bytes)} bytes where {expected} are expected")
     arrays = {}
     start = 0
-    for array_name, template in templates.items():
-        stop = start + template.nbytes
-        planes = packed_bytes[start:stop].reshape(template.itemsize, template.size)
+    for array_name, (dtype, shape) in layout.items():
+        n_numbers = math.prod(shape)
+        stop = start + n_numbers * np.dtype(dtype).itemsize
+        planes = packed_bytes[start:stop].reshape(np.dtype(dtype).itemsize, n_numbers)
         by_number = np.ascontiguousarray(planes.T)
-        arrays[array_name] = by_number.view(template.dtype).reshape(template.shape)
+        arrays[array_name] = by_number.view(dtype).reshape(shape)
         start = stop
+    if len(packed_bytes) != start:
+        raise ValueError(f"{len(packed_bytes)} bytes where {start} are expected")
     return arrays

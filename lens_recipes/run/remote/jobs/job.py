@@ -39,20 +39,28 @@ class Job(Generic[R]):
     on where it was.
     """
 
-    def __init__(self, run: RecipeRun[R], chunks: list[range] | None = None) -> None:
+    def __init__(
+        self,
+        run: RecipeRun[R],
+        chunks: list[range] | None = None,
+        *,
+        host_is_named: bool = True,
+    ) -> None:
         """Make the job of a run.
 
         Args:
             run: What is to be sent.
             chunks: The batches of each chunk where a file says them, and they may be sent already;
                 None for a run that is new.
+            host_is_named: Whether the user has named its server, and not only a file: no other gets
+                the user's key, also one that is set later.
 
         Raises:
             RemoteLensError: a new run is larger than `remote_settings` allow.
             ValueError: the chunks are not those of this run.
         """
         self._run = run
-        self._server = Server(run.remote)
+        self._server = Server(run.remote, is_named=host_is_named)
         self._path: Path | None = None
         self._result: R | None = None
         if chunks is None:
@@ -235,9 +243,10 @@ class Job(Generic[R]):
         """
         with plain_errors(path):
             header, events = read_job(Path(path))
-        run = restore_run(path, header, model)
+        run, host_is_named = restore_run(path, header, model)
         with plain_errors(path):
-            job = cls(run, [range(*bounds) for bounds in header.chunks])
+            chunks = [range(*bounds) for bounds in header.chunks]
+            job = cls(run, chunks, host_is_named=host_is_named)
             for event in events:
                 job._chunks[event.chunk].replay(event)
         job.save(path)  # without what a crash may have left of a last line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnsight.intervention.envoy import Envoy
 
@@ -11,14 +11,27 @@ from lens_recipes.errors import LensError
 from lens_recipes.models.handle import resolve_remote
 from lens_recipes.models.load import load
 from lens_recipes.run.registry import RECIPES
+from lens_recipes.run.remote.addresses import is_server, shown_address
 from lens_recipes.run.remote.jobs.file import JobHeader, fingerprint
 from lens_recipes.run.remote.settings import address, api_key
 from lens_recipes.run.run import RecipeRun
 
 
+class RestoredRun(NamedTuple):
+    """The run of a job's file.
+
+    Attributes:
+        run: The run, prepared again.
+        host_is_named: Whether the user has named its server, and not only the file.
+    """
+
+    run: RecipeRun[Any]
+    host_is_named: bool
+
+
 def restore_run(
     path: str | os.PathLike[str], header: JobHeader, model: Envoy | None
-) -> RecipeRun[Any]:
+) -> RestoredRun:
     """Return the run that a job's file is about.
 
     Args:
@@ -30,7 +43,18 @@ def restore_run(
         LensError: the run cannot be prepared with this model, would be another one, or is on a
             server that this user has not named and that would get the user's key.
     """
-    _check_host_is_named(path, header, model)
+    if not is_server(header.host):
+        raise LensError(
+            f"{str(path)!r} says that its job is on {shown_address(header.host)!r}, which is no "
+            "address of a server."
+        )
+    host_is_named = header.host in _named_hosts(model)
+    if api_key() and not host_is_named:
+        raise LensError(
+            f"{str(path)!r} says that its job is on {header.host}, a server that you have not "
+            "named, and your NDIF key would be sent there. If it is yours: "
+            f"Job.load(path, load({header.model!r}, remote={header.host!r}))."
+        )
     if model is None:
         model = _load_model(header)
     run = _prepare_again(path, header, model)
@@ -41,24 +65,18 @@ def restore_run(
             "is asked here. Pass the model as it was loaded then, Job.load(path, model), or run "
             "the recipe anew."
         )
-    return run
+    return RestoredRun(run, host_is_named)
 
 
-def _check_host_is_named(
-    path: str | os.PathLike[str], header: JobHeader, model: Envoy | None
-) -> None:
-    """Check that a file does not send the user's key to a server that the user has not named."""
-    if not api_key() or not header.host.lower().startswith("https:"):
-        return
-    trusted_hosts: list[bool | str] = [address(True)]
+def _named_hosts(model: Envoy | None) -> list[bool | str]:
+    """Return the servers that the user has named: in the settings, and by the model.
+
+    Anyone can write a file, and whatever it names gets no key.
+    """
+    named_hosts: list[bool | str] = [address(True)]
     if model is not None:
-        trusted_hosts.append(resolve_remote(model, None))
-    if header.host not in trusted_hosts:
-        raise LensError(
-            f"{str(path)!r} says that its job is on {header.host}, a server that you have not "
-            "named, and your NDIF key would be sent there. If it is yours: "
-            f"Job.load(path, load({header.model!r}, remote={header.host!r}))."
-        )
+        named_hosts.append(resolve_remote(model, None))
+    return named_hosts
 
 
 def _load_model(header: JobHeader) -> Envoy:
