@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from lens_recipes.terminal import escape_terminal
+
 
 class LensError(Exception):
     """The model or the run does not allow a lens that is right.
 
     A wrong *argument* is a `ValueError`. A `LensError` is about the model (its structure, its
     weights, where they are) or about numbers that failed their own check. The message says what was
-    found and what to do.
+    found and what to do. Whatever it quotes has no effect on the terminal that shows it.
     """
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(escape_terminal(str(word)) for word in words))
 
 
 class RemoteLensError(LensError):
@@ -29,8 +34,8 @@ class RemoteLensError(LensError):
         self, happened: str, todo: str, *, may_finish: bool = False, job: Any = None
     ) -> None:
         super().__init__(happened, todo)
-        self.happened = happened
-        self.todo = todo
+        self.happened: str = self.args[0]
+        self.todo: str = self.args[1]
         self.may_finish = may_finish
         self.job = job
 

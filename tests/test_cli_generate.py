@@ -18,10 +18,10 @@ import torch
 from rich.console import Console
 
 import lens_recipes as lr
-from lens_recipes.arrays.text import escape_terminal
 from lens_recipes.cli.generate import stream as cli_stream
 from lens_recipes.cli.generate.stream import NEVER, Stream, colors_by_layer, defer_stderr
 from lens_recipes.models.vocabulary import Decoder
+from lens_recipes.terminal import escape_terminal
 
 GREEDY = ("--greedy", "--max-new-tokens", "6")
 

@@ -12,7 +12,8 @@ import pytest
 from hostile import HOSTILE, hostile_texts
 
 import lens_recipes as lr
-from lens_recipes.arrays.text import escape_terminal, visible_token
+from lens_recipes.arrays.text import visible_token
+from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.words import probability
 
 TAGS = {

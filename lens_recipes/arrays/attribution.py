@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.axes import Axes, Part, Tokens, fields_of_prompt, prompt_number
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.text import counted, visible_token
+from lens_recipes.terminal import one_line
 
 # The arrays of an attribution and their axes, for views of one prompt and for files.
 AXES: Axes = {
@@ -269,7 +270,7 @@ class AttributionArrays:
         return ", ".join(counts)
 
     def __repr__(self) -> str:
-        model = self.provenance.get("model", "?")
+        model = one_line(str(self.provenance.get("model", "?")))
         warning = f"; {self.mark}" if self.mark else ""
         return f"Attribution({model}, by {self.unit}: {self.size}{warning})"
 

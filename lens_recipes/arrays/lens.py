@@ -14,6 +14,7 @@ from lens_recipes.arrays.axes import Axes, Response, Site, Tokens, fields_of_pro
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
 from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.text import counted, visible_token
+from lens_recipes.terminal import one_line
 
 # The arrays of a result and their axes, for views of one prompt and for files.
 AXES: Axes = {
@@ -241,6 +242,6 @@ class LensArrays:
         return ", ".join(counts)
 
     def __repr__(self) -> str:
-        model = self.provenance.get("model", "?")
+        model = one_line(str(self.provenance.get("model", "?")))
         warning = f"; {self.mark}" if self.mark else ""
         return f"LensResult({model}: {self.size}{warning})"

@@ -9,13 +9,9 @@ from __future__ import annotations
 import html
 import unicodedata
 
-# Bidirectional classes of the characters that only turn text round.
-_TEXT_DIRECTION_CLASSES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+from lens_recipes.terminal import legible
 
 _RIGHT_TO_LEFT_CLASSES = ("R", "AL", "AN")
-
-# Unicode categories of the characters that have no look of their own.
-_INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 _WHITESPACE_SYMBOLS = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"})
 
@@ -35,7 +31,7 @@ def visible_token(token: str, width: int = 12) -> str:
     elif token.strip(" ") == "":
         shown = "␣" * len(token)  # beside a full stop, a lone middle dot would not be seen
     else:
-        shown = "".join(map(_legible, token.translate(_WHITESPACE_SYMBOLS)))
+        shown = "".join(map(legible, token.translate(_WHITESPACE_SYMBOLS)))
     if len(shown) > width:
         return shown[: width - 1] + "…"
     return shown
@@ -60,19 +56,8 @@ def escape_plotly(text: str) -> str:
 
 def escape_page_text(text: str) -> str:
     """Return a whole text for a page, with its spaces and lines, legible and without effect."""
-    legible = "".join(char if char in " \n\t" else _legible(char) for char in text)
+    legible = "".join(char if char in " \n\t" else legible(char) for char in text)
     return escape_plotly(legible or "∅")
-
-
-def escape_terminal(text: str) -> str:
-    """Return a whole text for a terminal, as it is written.
-
-    Only what the terminal would act on rather than show is written by number.
-
-    >>> escape_terminal("fine\\n\\x1b[2J")
-    'fine\\n⟨1B⟩[2J'
-    """
-    return "".join(_legible(char) if _acts_on_terminal(char) else char for char in text)
 
 
 def counted(count: int, noun: str) -> str:
@@ -84,22 +69,3 @@ def counted(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun}s"
-
-
-def _acts_on_terminal(char: str) -> bool:
-    """Return whether a terminal would act on a character: a control, or a turn of the text."""
-    is_control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
-    return is_control or unicodedata.bidirectional(char) in _TEXT_DIRECTION_CLASSES
-
-
-def _legible(char: str) -> str:
-    """Return a character so that it can be seen.
-
-    Control and format characters (NUL, zero-width, bidi overrides) are written by number.
-    """
-    category = unicodedata.category(char)
-    if category in _INVISIBLE_CATEGORIES:
-        return f"⟨{ord(char):02X}⟩"
-    if category == "Zs":  # a space of any width
-        return "·"
-    return char

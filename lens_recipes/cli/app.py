@@ -18,6 +18,7 @@ from lens_recipes.cli.generate.command import GENERATE_EXAMPLES, generate_comman
 from lens_recipes.cli.logit_lens import LOGIT_LENS_EXAMPLES, logit_lens_command
 from lens_recipes.cli.paste import PASTE_EXAMPLES, paste_command
 from lens_recipes.cli.show import SHOW_EXAMPLES, show_command
+from lens_recipes.terminal import escape_terminal
 
 app = typer.Typer(
     name="lens-recipes",
@@ -57,5 +58,5 @@ def main() -> None:
 
 def fail(message: str, status: int) -> NoReturn:
     """Print why the command failed, and exit."""
-    print(f"lens-recipes: {message}", file=sys.stderr)
+    print(escape_terminal(f"lens-recipes: {message}"), file=sys.stderr)
     sys.exit(status)

@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from lens_recipes.terminal import escape_terminal
+
 PAGE_SUFFIXES = (".html", ".htm")
 RESULT_SUFFIXES = (".json", ".npz")
 STDOUT = "-"
@@ -89,7 +91,9 @@ def stdout_console(width: int | None = None) -> Console:
     """Return a console on stdout; in a file or a pipe, lines are not cut to a terminal's width."""
     if width is None and not sys.stdout.isatty():
         width = PIPE_WIDTH
-    return Console(width=width)
+    from lens_recipes.views.console import open_console
+
+    return open_console(width=width)
 
 
 def write_for_programs(text: str) -> None:
@@ -163,4 +167,4 @@ def note_written(paths: Iterable[Path | str | None]) -> None:
     """Note on stderr which files were written."""
     for path in paths:
         if path is not None and path != STDOUT:
-            print(f"wrote {path}", file=sys.stderr)
+            print(escape_terminal(f"wrote {path}"), file=sys.stderr)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lens_recipes.arrays.text import escape_terminal
+from lens_recipes.terminal import escape_terminal
 
 LEVELS = {"error": "bold red", "warning": "yellow", "note": "cyan"}  # the worst first, with a style
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 from tqdm import tqdm
 
-from lens_recipes.arrays.text import escape_terminal
 from lens_recipes.models.vocabulary import Decoder
+from lens_recipes.terminal import escape_terminal
 
 
 class Band(NamedTuple):

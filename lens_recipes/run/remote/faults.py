@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from lens_recipes.errors import RemoteLensError
+from lens_recipes.terminal import one_line
 
 GOES_ON = "Ask again in a few minutes. Then job.result() goes on."
 
@@ -23,8 +24,6 @@ ABOUT_API = (
 )
 
 BUSY = (429, 503)
-
-MAX_DETAIL = 500  # characters of a server's own words
 
 
 # -- a request that failed ---------------------------------------------
@@ -129,8 +128,8 @@ def refusal_detail(response: httpx.Response) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return a text as one line that is not too long, without its last full stop."""
-    return " ".join(text.split())[:MAX_DETAIL].rstrip(".")
+    """Return a server's words as one line that is not too long, without their last full stop."""
+    return one_line(text).rstrip(".")
 
 
 def describe(error: Exception) -> str:

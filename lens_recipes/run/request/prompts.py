@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lens_recipes.terminal import one_line
+
 SHOWN = 80  # characters of a value in a message
 NUMBERS = "iufcb"  # numpy's kinds of numbers and truth values
 
@@ -176,8 +178,9 @@ def chat_ids(chat: Any, tokenizer: Any) -> list[int]:
         )
     except Exception as error:  # whatever the template raises: it says itself which roles it wants
         raise ValueError(
-            f"this model's chat template does not take the chat {shortened(chat)}: {error}"
-        ) from error
+            f"this model's chat template does not take the chat {shortened(chat)}: "
+            f"{one_line(str(error))}"
+        ) from None  # the template's words, which anyone may have written
     return [int(token) for token in ids]
 
 

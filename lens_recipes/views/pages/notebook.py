@@ -11,7 +11,8 @@ from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import DIVERGING, METRICS
 from lens_recipes.arrays.sites import UNORDERED, are_vectors, main_component, site_label
-from lens_recipes.arrays.text import escape_terminal, visible_token
+from lens_recipes.arrays.text import visible_token
+from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.figures.base.contrast import contrast_color, hexadecimal
 from lens_recipes.views.pages.html import template
 from lens_recipes.views.summaries.attribution import attribution_summary

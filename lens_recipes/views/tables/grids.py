@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lens_recipes.views.console import open_console
+
 NARROWEST, WIDEST = 40, 250  # columns of a text
 
 Layout = TypeVar("Layout")
@@ -24,7 +26,7 @@ def string_console(width: int) -> Console:
 
     It does so in a notebook too, where rich would show the output instead.
     """
-    return Console(
+    return open_console(
         file=io.StringIO(),
         width=width,
         color_system=None,

@@ -14,6 +14,7 @@ from lens_recipes.run.remote.jobs.events import Accepted, Arrived, Event, Failed
 from lens_recipes.run.remote.jobs.failures import key_line
 from lens_recipes.run.remote.wire import decode_result
 from lens_recipes.run.run import Arrays, RecipeRun
+from lens_recipes.terminal import escape_terminal, one_line
 
 RESULT_OVERHEAD = 2**20  # most bytes of a result beside those of its batches
 
@@ -95,9 +96,10 @@ class JobChunk:
             if isinstance(value, int | float):
                 self.cost[quantity] = value
         if self.state is ChunkState.FAILED:
-            self.message = response.description  # with its lines: `diagnose` tells them apart
+            # With its lines: `diagnose` tells them apart.
+            self.message = escape_terminal(response.description)
         else:
-            self.message = " ".join(response.description.split())
+            self.message = one_line(response.description)
 
     def arrive(self, blob: bytes) -> None:
         """Note that its result is here."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.text import escape_terminal
+from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.tables.generation.numbers import statistics_table, timing_table
 from lens_recipes.views.tables.generation.steps import print_layers, print_steps
 from lens_recipes.views.tables.grids import WIDEST, console_text, print_title, string_console

@@ -1,0 +1,53 @@
+"""Text for a terminal: as it is written, and without effect there.
+
+Whatever others have written (a config, a file, a server's answer, a token) may hold what a terminal
+acts on: escape sequences, controls, turns of the text. Errors and consoles pass all text through
+`escape_terminal`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Bidirectional classes of the characters that only turn text round.
+_TEXT_DIRECTION_CLASSES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+# Unicode categories of the characters that have no look of their own.
+_INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def escape_terminal(text: str) -> str:
+    """Return a whole text for a terminal, as it is written.
+
+    Only what the terminal would act on rather than show is written by number.
+
+    >>> escape_terminal("fine\\n\\x1b[2J")
+    'fine\\n⟨1B⟩[2J'
+    """
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(legible(char) if _acts_on_terminal(char) else char for char in text)
+
+
+def one_line(text: str, n_shown: int = 500) -> str:
+    """Return what others say as one line of an own sentence: escaped, and cut where it is long."""
+    return escape_terminal(" ".join(text[: 4 * n_shown].split())[:n_shown])
+
+
+def _acts_on_terminal(char: str) -> bool:
+    """Return whether a terminal would act on a character: a control, or a turn of the text."""
+    is_control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
+    return is_control or unicodedata.bidirectional(char) in _TEXT_DIRECTION_CLASSES
+
+
+def legible(char: str) -> str:
+    """Return a character so that it can be seen.
+
+    Control and format characters (NUL, zero-width, bidi overrides) are written by number.
+    """
+    category = unicodedata.category(char)
+    if category in _INVISIBLE_CATEGORIES:
+        return f"⟨{ord(char):02X}⟩"
+    if category == "Zs":  # a space of any width
+        return "·"
+    return char
