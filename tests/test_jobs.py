@@ -1054,6 +1054,9 @@ def test_a_file_does_not_make_a_stranger_of_the_host_that_gets_the_key(
     monkeypatch.setenv("NDIF_HOST", host)
     assert lr.Job.load(path)
     altered(path, host="http://ndif.example.org")
+    with pytest.raises(lr.LensError, match="a server that you have not named"):
+        lr.Job.load(path, client)
+    monkeypatch.setenv("NDIF_HOST", "http://ndif.example.org")
     with pytest.raises(lr.RemoteLensError, match="plain http to another machine"):
         lr.Job.load(path, client)
 

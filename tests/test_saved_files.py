@@ -7,6 +7,7 @@ links between layers, of which their certificates now say that they were not com
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -65,3 +66,45 @@ def test_it_is_saved_as_an_npz_with_the_same_arrays(name, suffix, tmp_path):
         for array_name in before.files:
             assert after[array_name].dtype == before[array_name].dtype, array_name
             np.testing.assert_array_equal(after[array_name], before[array_name], array_name)
+
+
+CLAIMS = [
+    {"max_logit_error": 1e6, "max_abs_logit": "Infinity"},
+    {"max_logit_error": -5.0},
+    {"max_abs_logit": -1.0},
+    {"max_sum_error": -1e-9},
+    {"max_kl": "certified"},
+    {"max_kl": [0.0]},
+    {"top1_agreement": 1.5},
+    {"top1_agreement": True},
+    {"tokens": 2.5},
+    {"tokens": -1},
+    {"tokens": True},
+    {"links": "all"},
+    {"max_link_layer": -1},
+    {"changed_layers": [1.5]},
+    {"unlinked_layers": "none"},
+    {"dtype": "float32 <b>"},
+    {"dtype": None},
+]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=repr)
+def test_a_certificate_that_no_run_writes_is_damage(tmp_path, claim):
+    content = json.loads((DATA / "lens.json").read_text())
+    content["certificate"] |= claim
+    path = tmp_path / "claim.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(lr.LensError, match=r"damaged: ValueError: .* of the certificate"):
+        lr.LensResult.load(path)
+
+
+@pytest.mark.parametrize("error", [float("nan"), float("inf")])
+def test_a_certificate_that_failed_is_read_as_it_was(tmp_path, error):
+    result = lr.LensResult.load(DATA / "lens.json")
+    failed = dataclasses.replace(result.certificate, max_logit_error=error, max_kl=error)
+    path = tmp_path / "failed.json"
+    dataclasses.replace(result, certificate=failed).save(path)
+    certificate = lr.LensResult.load(path).certificate
+    assert repr(certificate) == repr(failed)
+    assert not certificate.passed

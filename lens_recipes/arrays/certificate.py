@@ -104,7 +104,7 @@ class Certificate:
     @property
     def _logits_agree(self) -> bool:
         """Return whether the last layer's lens gives the model's own logits."""
-        return self.max_logit_error <= self.tolerance
+        return 0 <= self.max_logit_error <= self.tolerance < math.inf
 
     @property
     def _sums_to_stream(self) -> bool:
@@ -217,7 +217,7 @@ def is_link_rounding(error: float, dtype: str) -> bool:
 
 def _is_rounding(error: float | None, tolerances: dict[str, float], dtype: str) -> bool:
     """Return whether rounding explains a relative error, or none was measured. (A NaN is not.)"""
-    return error is None or error <= _tolerance_of(dtype, tolerances)
+    return error is None or 0 <= error <= _tolerance_of(dtype, tolerances)
 
 
 def _tolerance_of(dtype: str, tolerances: dict[str, float]) -> float:

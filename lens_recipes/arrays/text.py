@@ -56,8 +56,8 @@ def escape_plotly(text: str) -> str:
 
 def escape_page_text(text: str) -> str:
     """Return a whole text for a page, with its spaces and lines, legible and without effect."""
-    legible = "".join(char if char in " \n\t" else legible(char) for char in text)
-    return escape_plotly(legible or "∅")
+    shown = "".join(char if char in " \n\t" else legible(char) for char in text)
+    return escape_plotly(shown or "∅")
 
 
 def counted(count: int, noun: str) -> str:

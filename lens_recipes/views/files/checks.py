@@ -7,14 +7,10 @@ itself.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from typing import Any
 
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.arrays.axes import Part, Response, Site
-from lens_recipes.arrays.certificate import Certificate
-from lens_recipes.views.files.strict_json import from_json
 
 Sizes = dict[str, int]  # how long each axis is
 
@@ -123,52 +119,3 @@ def _check_row(row: Site | Part, axis: str) -> None:
             is_valid = value is None or isinstance(value, int)
         if not is_valid:
             raise ValueError(f"{list(row)!r} is no {axis}: its {name} is not what is expected")
-
-
-LINK_FIELDS = ("links", "max_link_error", "max_link_layer", "changed_layers", "unlinked_layers")
-
-
-def read_certificate(stored: Any, sizes: Sizes) -> Certificate | None:
-    """Return the certificate, if there is one."""
-    if stored is None:
-        return None
-    stored = read_dict(stored, sizes)
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(Certificate):
-        is_optional = field.default is not dataclasses.MISSING
-        # Null says "not measured" in an optional field, and NaN in another. A file may be older
-        # than an optional field.
-        if is_optional and stored.get(field.name) is None:
-            values[field.name] = field.default
-        elif isinstance(field.default, tuple):
-            values[field.name] = read_layers(stored[field.name], field.name)
-        else:
-            values[field.name] = from_json(stored[field.name])
-    return Certificate(**values)
-
-
-def read_layers(stored: Any, name: str) -> tuple[int, ...]:
-    """Return the layers that a field of a certificate names."""
-    if not isinstance(stored, list) or not all(type(layer) is int for layer in stored):
-        raise ValueError(f"{name} of the certificate is no list of layers")
-    return tuple(stored)
-
-
-def write_certificate(certificate: Certificate | None) -> dict[str, Any] | None:
-    """Return what the file holds for a certificate.
-
-    In an optional field null says "not measured", so a NaN there is written as a word. Where no
-    links were compared, nothing is said of them, as in files that are older than links.
-    """
-    if certificate is None:
-        return None
-    stored = {**dataclasses.asdict(certificate), "passed": certificate.passed}
-    for field in dataclasses.fields(Certificate):
-        if certificate.links is None and field.name in LINK_FIELDS:
-            del stored[field.name]
-            continue
-        value = stored[field.name]
-        is_optional = field.default is None
-        if is_optional and isinstance(value, float) and math.isnan(value):
-            stored[field.name] = "NaN"
-    return stored

@@ -10,9 +10,9 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Axes
 from lens_recipes.arrays.lens import AXES as LENS_AXES
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.views.files.certificate import read_certificate, write_certificate
 from lens_recipes.views.files.checks import (
     Sizes,
-    read_certificate,
     read_dict,
     read_parts,
     read_responses,
@@ -24,7 +24,6 @@ from lens_recipes.views.files.checks import (
     read_token_texts,
     read_unit,
     read_whole_number,
-    write_certificate,
     write_texts_of_ids,
 )
 

@@ -45,7 +45,7 @@ def restore_run(
     """
     if not is_server(header.host):
         raise LensError(
-            f"{str(path)!r} says that its job is on {shown_address(header.host)!r}, which is no "
+            f"{str(path)!r} does not say where its job is: {shown_address(header.host)!r} is no "
             "address of a server."
         )
     host_is_named = header.host in _named_hosts(model)
