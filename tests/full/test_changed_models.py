@@ -22,7 +22,7 @@ from torch import nn
 import lens_recipes as lr
 
 FAMILIES = ("gemma2", "gpt2", "gpt_neox", "granite", "llama", "olmo2", "phi", "qwen3")
-DRAWS = 25  # of each family: more than 2,000 in all
+DRAWS = 260  # of each family: more than 2,000 in all
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.bfloat16: 0.3}
 
 MODELS: dict[str, nn.Module] = {}
