@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import importlib.metadata
 import json
+import stat
 from functools import partial
 from pathlib import Path
 
@@ -164,3 +165,14 @@ def test_the_events_of_today_are_those_of_then(client, server, name, tmp_path):
     ids = {event["part"]: event for event in events if "id" in event}
     arrived = {event["part"]: event for event in events if "arrived" in event}
     assert today == [event for part in sorted(ids) for event in (ids[part], arrived[part])]
+
+
+def test_a_private_file_stays_private(client, server, tmp_path):
+    """Loading alone writes the file anew: it holds prompts, and nobody else was to read them."""
+    header, *events = saved("decode_vectors")
+    path = write(tmp_path / "a.job", server, header, events)
+    path.chmod(0o600)
+    job = lr.Job.load(path, client)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    job.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

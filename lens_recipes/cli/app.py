@@ -6,6 +6,7 @@ No command imports torch before it runs a recipe: `--help` answers at once.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -42,6 +43,7 @@ def main() -> None:
     """Run the command line; a user's mistake is a sentence on stderr, never a traceback."""
     from lens_recipes.errors import LensError
 
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character shows a question mark.
@@ -54,6 +56,18 @@ def main() -> None:
         fail(str(error), status=1)
     except KeyboardInterrupt:
         fail("interrupted", status=130)
+
+
+def open_closed_streams() -> None:
+    """Let what is printed go nowhere where the caller has closed stdout or stderr, as `>&-` does.
+
+    Otherwise what belongs to stderr would be printed to stdout, and files would get the number of
+    the closed stream, to which libraries write.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, nowhere)
 
 
 def fail(message: str, status: int) -> NoReturn:

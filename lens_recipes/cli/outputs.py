@@ -53,7 +53,7 @@ def check_distinct(paths: Mapping[str, Path | str | None]) -> None:
     for option, path in paths.items():
         if path is None or path == STDOUT:
             continue
-        place = Path(path).resolve()
+        place = Path(os.path.realpath(path))  # not resolve(): it fails at a link to itself
         if place not in taken:
             taken[place] = option
             continue

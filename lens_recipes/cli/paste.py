@@ -43,7 +43,9 @@ def paste_command(
     if file is None:
         write_for_programs(script)
     else:
-        file.write_text(script, encoding="utf-8")
+        from lens_recipes.views.files import write_text
+
+        write_text(file, script)
         note_written([file])
 
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from lens_recipes.errors import LensError
 from lens_recipes.views.browser import draw_image
-from lens_recipes.views.files.atomic import atomic_file
+from lens_recipes.views.files.atomic import atomic_file, write_text
 
 
 def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool = False) -> None:
@@ -28,8 +28,7 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool
     page = figure.to_html(
         include_plotlyjs=True if offline else "cdn", full_html=True, auto_play=False
     )
-    with atomic_file(path) as scratch:
-        scratch.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def save_png(

@@ -18,7 +18,7 @@ from lens_recipes.errors import LensError
 from lens_recipes.views.figures.generation.heatmap import generation_heatmap
 from lens_recipes.views.figures.generation.steps import StepViews
 from lens_recipes.views.figures.generation.written import written_steps
-from lens_recipes.views.files.atomic import atomic_file
+from lens_recipes.views.files.atomic import write_text
 from lens_recipes.views.pages.html import (
     PLOTLY_FILE,
     Fact,
@@ -170,9 +170,3 @@ def generation_facts(single: LensArrays, steps: list[Step]) -> list[Fact]:
         Fact("end", f"{response.finish}{reason}, after {len(steps)} {tokens}"),
         Fact("certificate", "\n".join(certificate)),
     ]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, all of it or nothing."""
-    with atomic_file(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.arrays.text import escape_page_text
 from lens_recipes.arrays.tracks import named_prompts
-from lens_recipes.views.files.atomic import atomic_file
+from lens_recipes.views.files.atomic import write_text
 from lens_recipes.views.pages.html import Fact, page_text, script_page
 from lens_recipes.views.pages.report_data import add_tracked_tokens, page_data, token_bytes
 from lens_recipes.views.pages.report_fields import PageData
@@ -88,8 +88,7 @@ def report(
         facts=[(fact.name, page_text(fact.text)) for fact in all_facts],
         data=fitted.data,
     )
-    with atomic_file(path) as scratch:
-        scratch.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 # -- the words ---------------------------------------------------------

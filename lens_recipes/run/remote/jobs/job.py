@@ -25,7 +25,7 @@ from lens_recipes.run.remote.server import Server
 from lens_recipes.run.remote.settings import remote_settings
 from lens_recipes.run.remote.wire import model_key, remote_env, serialize_job
 from lens_recipes.run.run import Arrays, RecipeRun
-from lens_recipes.views.files import atomic_file
+from lens_recipes.views.files import write_text
 
 R = TypeVar("R")
 
@@ -224,8 +224,7 @@ class Job(Generic[R]):
         for chunk in self._chunks:
             for event in chunk.events():
                 lines.append(json.dumps(event.to_json()))
-        with atomic_file(path) as scratch:
-            scratch.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        write_text(path, "\n".join([*lines, ""]))
         self._path = Path(path).absolute()
 
     @classmethod
