@@ -8,6 +8,7 @@ acts on: escape sequences, controls, turns of the text. Errors and consoles pass
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
 # Bidirectional classes of the characters that only turn text round.
 _TEXT_DIRECTION_CLASSES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -24,9 +25,18 @@ def escape_terminal(text: str) -> str:
     >>> escape_terminal("fine\\n\\x1b[2J")
     'fine\\n⟨1B⟩[2J'
     """
-    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
-        return text
-    return "".join(legible(char) if _acts_on_terminal(char) else char for char in text)
+    return replace_each(
+        text, lambda char: legible_character(char) if _acts_on_terminal(char) else char
+    )
+
+
+def replace_each(text: str, replace: Callable[[str], str]) -> str:
+    """Return a text with each character replaced; each is looked at once, however long the text."""
+    replaced = {}
+    for char in set(text):
+        if replace(char) != char:
+            replaced[ord(char)] = replace(char)
+    return text.translate(replaced) if replaced else text
 
 
 def one_line(text: str, n_shown: int = 500) -> str:
@@ -40,7 +50,7 @@ def _acts_on_terminal(char: str) -> bool:
     return is_control or unicodedata.bidirectional(char) in _TEXT_DIRECTION_CLASSES
 
 
-def legible(char: str) -> str:
+def legible_character(char: str) -> str:
     """Return a character so that it can be seen.
 
     Control and format characters (NUL, zero-width, bidi overrides) are written by number.

@@ -340,7 +340,10 @@ def test_a_file_that_is_not_there_or_a_folder_is_told(run, tmp_path):
     (tmp_path / "a.json").mkdir()
     status, _, err = run("show", str(tmp_path / "a.json"))
     assert status == 1
-    assert err == f"lens-recipes: '{tmp_path / 'a.json'}' cannot be read: Is a directory.\n"
+    assert (
+        err
+        == f"lens-recipes: '{tmp_path / 'a.json'}' is no plain file but a folder; name a file that was saved.\n"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import unicodedata
 
-from lens_recipes.terminal import legible
+from lens_recipes.terminal import legible_character, replace_each
 
 _RIGHT_TO_LEFT_CLASSES = ("R", "AL", "AN")
 
@@ -31,10 +31,20 @@ def visible_token(token: str, width: int = 12) -> str:
     elif token.strip(" ") == "":
         shown = "␣" * len(token)  # beside a full stop, a lone middle dot would not be seen
     else:
-        shown = "".join(map(legible, token.translate(_WHITESPACE_SYMBOLS)))
+        # One character more than there is room for shows that it was cut.
+        shown = legible(token[: width + 1])
     if len(shown) > width:
         return shown[: width - 1] + "…"
     return shown
+
+
+def legible(text: str) -> str:
+    r"""Return a text of which every character can be seen, its spaces and line breaks too.
+
+    >>> legible(" Paris\n")
+    '·Paris↵'
+    """
+    return replace_each(text.translate(_WHITESPACE_SYMBOLS), legible_character)
 
 
 def plotly_safe(token: str, width: int = 12) -> str:
@@ -56,7 +66,7 @@ def escape_plotly(text: str) -> str:
 
 def escape_page_text(text: str) -> str:
     """Return a whole text for a page, with its spaces and lines, legible and without effect."""
-    shown = "".join(char if char in " \n\t" else legible(char) for char in text)
+    shown = replace_each(text, lambda char: char if char in " \n\t" else legible_character(char))
     return escape_plotly(shown or "∅")
 
 

@@ -15,7 +15,7 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Part
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import find_metric
-from lens_recipes.arrays.text import visible_token
+from lens_recipes.arrays.text import legible, visible_token
 
 # Makes a text legible in one kind of view, cut to so many characters. `visible_token` is one.
 ShowText = Callable[[str, int], str]
@@ -104,7 +104,12 @@ def prompt_end(prompt: str, width: int = 60) -> str:
     >>> prompt_end("The capital\nof France is"), prompt_end("The capital of France is", 12)
     ('The capital↵of France is', '…f France is')
     """
-    shown = whole_text(prompt).replace("·", " ")
+    if prompt.strip(" ") == "":
+        shown = whole_text(prompt)
+    else:
+        # One character more than there is room for shows that there is more. The rest of a prompt,
+        # which may be long, is not looked at.
+        shown = legible(prompt[-width - 1 :]).replace("·", " ")
     if len(shown) <= width:
         return shown
     return "…" + shown[1 - width :]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.axes import Tokens
+from lens_recipes.arrays.axes import Axes, Tokens
 from lens_recipes.views.files.checks import Sizes
-from lens_recipes.views.files.kinds import Result, ResultKind, kind_of
+from lens_recipes.views.files.kinds import KINDS, Result, ResultKind, kind_of
 from lens_recipes.views.files.strict_json import to_json
 
 Arrays = dict[str, NDArray[Any]]
@@ -59,6 +59,52 @@ def dtype_of(array_name: str) -> type[np.generic]:
     return np.float32
 
 
+def stored_axes(meta: dict[str, Any]) -> Axes:
+    """Return the arrays of a file's format, and the axes of each; none of an unknown format."""
+    for kind in KINDS:
+        if (kind.format, kind.version) == (meta.get("format"), meta.get("version")):
+            columns = {f"token_{column_name}": ("token",) for column_name in TOKEN_DTYPES}
+            return {**columns, **kind.axes}
+    return {}
+
+
+def promised_lengths(meta: dict[str, Any]) -> Sizes:
+    """Return the lengths of the axes that the JSON of a file names the entries of.
+
+    Raises:
+        KeyError, TypeError: the file is damaged.
+    """
+    kind = next(kind for kind in KINDS if kind.format == meta["format"])
+    return {
+        kind.rows_axis: len(meta[kind.rows_field]),
+        "token": len(meta["token_text"]),
+        "prompt": len(meta["prompts"]),
+    }
+
+
+def check_shape(
+    array_name: str, axis_names: tuple[str, ...], lengths: Sizes, shape: tuple[int, ...]
+) -> None:
+    """Check that each axis of an array is as long as in the other arrays.
+
+    Args:
+        array_name: The array.
+        axis_names: Its axes.
+        lengths: The lengths of the axes that are known; new ones are added.
+        shape: Its shape.
+
+    Raises:
+        ValueError: an axis has another length, or there are more or fewer axes.
+    """
+    expected = []
+    for axis_name, length in zip(axis_names, shape, strict=True):
+        expected.append(lengths.setdefault(axis_name, length))
+    if list(shape) != expected:
+        raise ValueError(
+            f"{array_name} has the shape {list(shape)}, expected {expected} for {list(axis_names)}"
+        )
+
+
 def rebuild(result_class: type, meta: dict[str, Any], arrays: Arrays) -> Any:
     """Return the result that a file holds.
 
@@ -102,7 +148,7 @@ def _read_token_columns(arrays: Arrays, sizes: Sizes) -> Arrays:
         stored_name = f"token_{column_name}"
         if column_name in GENERATION_COLUMNS and stored_name not in arrays:
             continue
-        column = arrays[stored_name].astype(dtype)
+        column = arrays[stored_name].astype(dtype, copy=False)
         if len(column) != sizes["token"]:
             raise ValueError(
                 f"the tokens have {len(column)} entries for {column_name!r}, expected "
@@ -122,13 +168,6 @@ def _read_arrays(kind: ResultKind, arrays: Arrays, sizes: Sizes) -> Arrays:
     lengths = dict(sizes)
     for array_name, axis_names in kind.axes.items():
         array = arrays[array_name]
-        expected = []
-        for axis_name, length in zip(axis_names, array.shape, strict=True):
-            expected.append(lengths.setdefault(axis_name, length))
-        if list(array.shape) != expected:
-            raise ValueError(
-                f"{array_name} has the shape {list(array.shape)}, expected {expected} for "
-                f"{list(axis_names)}"
-            )
-        checked[array_name] = array.astype(dtype_of(array_name))
+        check_shape(array_name, axis_names, lengths, array.shape)
+        checked[array_name] = array.astype(dtype_of(array_name), copy=False)
     return checked

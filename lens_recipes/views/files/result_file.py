@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,19 @@ import numpy as np
 
 from lens_recipes.errors import LensError
 from lens_recipes.views.files.atomic import atomic_file
-from lens_recipes.views.files.content import Arrays, arrays_of, dtype_of, meta_of, rebuild
+from lens_recipes.views.files.content import (
+    Arrays,
+    arrays_of,
+    check_shape,
+    dtype_of,
+    meta_of,
+    promised_lengths,
+    rebuild,
+    stored_axes,
+)
 from lens_recipes.views.files.kinds import KINDS, Result, kind_of
-from lens_recipes.views.files.strict_json import from_json, to_json
+from lens_recipes.views.files.plain_file import ArrayArchive, open_plain_file, read_text
+from lens_recipes.views.files.strict_json import check_depth, parse_object, to_json
 
 SUFFIXES = (".json", ".npz")
 
@@ -107,10 +118,14 @@ def _read_content(path: Path, description: str) -> Content:
         if path.suffix == ".npz":
             return _read_npz(path)
         return _read_json(path)
+    except LensError:
+        raise
     except FileNotFoundError:
         raise LensError(f"there is no file {str(path)!r}.") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise LensError(f"{str(path)!r} cannot be read: {error.strerror}.") from error
+    except OSError as error:
+        raise LensError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    except MemoryError:
+        raise LensError(f"{str(path)!r} is too large for the memory of this machine.") from None
     except Exception as error:
         # To a reader, zip, JSON and unicode errors of a broken file are all one thing.
         raise LensError(
@@ -119,36 +134,34 @@ def _read_content(path: Path, description: str) -> Content:
 
 
 def _read_npz(path: Path) -> Content:
-    """Return what an .npz file holds, unchecked."""
-    with np.load(path, allow_pickle=False) as file:
-        metadata = _json_object(str(file["meta"]))
-        arrays = {array_name: file[array_name] for array_name in file.files if array_name != "meta"}
-    return Content(metadata, arrays)
+    """Return what an .npz file holds, unchecked but for the shapes of its arrays."""
+    arrays: Arrays = {}
+    with open_plain_file(path) as file:
+        archive = ArrayArchive(file)
+        meta = parse_object(archive.text("meta"))
+        check_depth(meta)
+        axes = stored_axes(meta)
+        lengths = promised_lengths(meta) if axes else {}
+        for name, axis_names in axes.items():
+            if name in archive:
+                check = partial(check_shape, name, axis_names, lengths)
+                arrays[name] = archive.numbers(name, check)
+    return Content(meta, arrays)
 
 
 def _read_json(path: Path) -> Content:
-    """Return what a .json file holds, unchecked."""
-    metadata = _json_object(path.read_text(encoding="utf-8"))
-    arrays = {}
-    for array_name, values in metadata.pop("arrays", {}).items():
-        dtype = dtype_of(array_name)
-        if dtype is np.float32:
-            values = from_json(values)
-        # Nested lists lose an empty axis, so the shape is kept beside them.
-        arrays[array_name] = np.array(values, dtype=dtype).reshape(metadata["shapes"][array_name])
-    return Content(metadata, arrays)
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    """Return the object that a JSON text holds.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    metadata = json.loads(text)
-    if not isinstance(metadata, dict):
-        raise ValueError("not a JSON object")
-    return metadata
+    """Return what a .json file holds, unchecked but for the shapes of its arrays."""
+    meta = parse_object(read_text(path))
+    stored_arrays = meta.pop("arrays", {})
+    check_depth(meta)
+    arrays: Arrays = {}
+    for name in stored_axes(meta):
+        if name in stored_arrays:
+            # Null becomes NaN, and the word for an infinity an infinity. Nested lists lose an
+            # empty axis, so the shape is kept beside them.
+            array = np.array(stored_arrays[name], dtype=dtype_of(name))
+            arrays[name] = array.reshape(meta["shapes"][name])
+    return Content(meta, arrays)
 
 
 def _result_of(path: Path, result_class: type, content: Content) -> Any:

@@ -65,11 +65,30 @@ def event_from_json(line: dict[str, Any]) -> Event:
     Raises:
         KeyError, TypeError, ValueError: it is no such line.
     """
-    chunk = line["part"]
+    chunk = check_type(line, "part", int)
+    if chunk < 0:
+        raise ValueError(f"{chunk} is no part")
     if "id" in line:
-        return Accepted(chunk, line["id"], line["bytes_up"])
+        return Accepted(chunk, check_type(line, "id", str), check_type(line, "bytes_up", int))
     if "arrived" in line:
-        return Arrived(chunk, base64.b64decode(line["arrived"]), line["cost"])
+        cost = check_type(line, "cost", dict)
+        for quantity in cost:
+            check_type(cost, quantity, int, float, bool)
+        return Arrived(chunk, base64.b64decode(check_type(line, "arrived", str)), cost)
     if "sending" in line:
-        return Sending(chunk, line["sending"])
-    return Failed(chunk, line.get("failed", ""))
+        return Sending(chunk, check_type(line, "sending", int))
+    return Failed(chunk, str(line.get("failed", "")))
+
+
+def check_type(line: dict[str, Any], key: str, *types: type) -> Any:
+    """Return a value of a line of a file, which is of one of these types.
+
+    Raises:
+        KeyError: the line has no such key.
+        TypeError: the value is of another type.
+    """
+    value = line[key]
+    if type(value) not in types:
+        expected = " or ".join(expected_type.__name__ for expected_type in types)
+        raise TypeError(f"its {key!r} is of type {type(value).__name__}, expected is {expected}")
+    return value

@@ -17,10 +17,11 @@ from typing import Any
 from lens_recipes.errors import LensError
 from lens_recipes.run.provenance import to_json, versions
 from lens_recipes.run.registry import RECIPES
-from lens_recipes.run.remote.jobs.events import Event, event_from_json
+from lens_recipes.run.remote.jobs.events import Event, check_type, event_from_json
 from lens_recipes.run.remote.wire import model_key, remote_env
 from lens_recipes.run.run import RecipeRun
 from lens_recipes.trace.pack import model_facts
+from lens_recipes.views.files import check_depth, parse_json, parse_object, read_text
 
 FORMAT = "lens-recipes/job"
 
@@ -71,17 +72,17 @@ class JobHeader:
         """Return the header that a file's first line holds.
 
         Raises:
-            KeyError, TypeError: it is no such line.
+            KeyError, TypeError, ValueError: it is no such line.
         """
         return cls(
-            recipe=line["recipe"],
-            model=line["model"],
-            revision=line["revision"],
-            host=str(line["host"]),
-            arguments=line["arguments"],
-            fingerprint=line["fingerprint"],
-            chunks=line["parts"],
-            versions=line["versions"],
+            recipe=check_type(line, "recipe", str),
+            model=check_type(line, "model", str),
+            revision=check_type(line, "revision", str, type(None)),
+            host=check_type(line, "host", str),
+            arguments=check_type(line, "arguments", dict),
+            fingerprint=check_type(line, "fingerprint", str),
+            chunks=_check_chunks(check_type(line, "parts", list)),
+            versions=check_type(line, "versions", dict),
         )
 
     def recipe_arguments(self) -> dict[str, Any]:
@@ -91,6 +92,23 @@ class JobHeader:
             if argument in arguments:
                 arguments[argument] = _restore_slices(arguments[argument])
         return arguments
+
+
+def _check_chunks(chunks: list[Any]) -> list[list[int]]:
+    """Return the chunks of a file: each begins where the one before it ends.
+
+    They are not counted through: a file may say that there are billions of batches.
+
+    Raises:
+        ValueError: they are no such chunks.
+    """
+    end = 0
+    for chunk in chunks:
+        is_pair = isinstance(chunk, list) and [type(bound) for bound in chunk] == [int, int]
+        if not is_pair or chunk[0] != end or chunk[1] <= end:
+            raise ValueError(f"its parts are not first and last batch of each, from 0: {chunk!r}")
+        end = chunk[1]
+    return chunks
 
 
 def _restore_slices(value: Any) -> Any:
@@ -137,29 +155,31 @@ def fingerprint(run: RecipeRun[Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def read_job(path: Path) -> tuple[JobHeader, list[Event]]:
+def read_job(path: str | os.PathLike[str]) -> tuple[JobHeader, list[Event]]:
     """Read a job's file: its header, and what has happened since.
 
     Raises:
         LensError: it is the file of something else.
         KeyError, TypeError, ValueError: it is spoilt; `plain_errors` says so in a sentence.
     """
-    first, *lines = path.read_text(encoding="utf-8").split("\n")
-    header = json.loads(first)
+    first, *lines = read_text(path).split("\n")
+    header = parse_object(first)
+    check_depth(header)
     if header["format"] != FORMAT or header["version"] != VERSION:
         raise LensError(
             f"{str(path)!r} is a {header['format']} of version {header['version']}, not a job."
         )
-    if header["recipe"] not in RECIPES:
+    if check_type(header, "recipe", str) not in RECIPES:
         raise LensError(
             f"{str(path)!r} is a job of {header['recipe']!r}, which is no recipe of this package."
         )
     events = []
     for line in lines:
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:  # it was cut off
             continue
+        check_depth(event)
         events.append(event_from_json(event))
     return JobHeader.from_json(header), events
 
@@ -188,6 +208,8 @@ def plain_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise LensError(f"there is no file {str(path)!r}.") from None
     except OSError as error:
         raise LensError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    except MemoryError:
+        raise LensError(f"{str(path)!r} is too large for the memory of this machine.") from None
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise LensError(
             f"{str(path)!r} is not a job's file: {type(error).__name__}: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Callable
@@ -66,8 +65,11 @@ class Job(Generic[R]):
         if chunks is None:
             chunks = split_into_jobs(run)
             check_limits(run, len(chunks))
-        batch_numbers = list(itertools.chain.from_iterable(chunks))
-        if batch_numbers != list(range(len(run.batches))):
+        n_batches = 0
+        if chunks:
+            # The chunks of a file follow on each other: `read_job` has checked that.
+            n_batches = chunks[-1].stop
+        if n_batches != len(run.batches):
             raise ValueError(f"its parts {chunks} are not those of {len(run.batches)} batches")
         self._chunks = [JobChunk(run, number, chunk) for number, chunk in enumerate(chunks)]
 
@@ -241,7 +243,7 @@ class Job(Generic[R]):
                 or `model`) and that wants a key.
         """
         with plain_errors(path):
-            header, events = read_job(Path(path))
+            header, events = read_job(path)
         run, host_is_named = restore_run(path, header, model)
         with plain_errors(path):
             chunks = [range(*bounds) for bounds in header.chunks]
