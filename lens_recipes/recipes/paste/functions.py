@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lens_recipes.recipes.paste.expressions import layers_expression
+from lens_recipes.recipes.paste.literals import Code, literal
 from lens_recipes.recipes.paste.norm import Norm
 from lens_recipes.recipes.paste.source import LinearHead, ModelSource
 from lens_recipes.recipes.paste.writes import AlikeBlocks, BlockWrites
@@ -13,7 +14,7 @@ from lens_recipes.recipes.paste.writes import AlikeBlocks, BlockWrites
 INDENT = "    "
 
 
-def to_logits_function(source: ModelSource) -> str:
+def to_logits_function(source: ModelSource) -> Code:
     """Write the function that takes the stream to logits."""
     *assignments, result = source.head
     body = [*(statement.assigned() for statement in assignments), result.returned()]
@@ -24,7 +25,7 @@ def to_logits_function(source: ModelSource) -> str:
     return _function("to_logits(stream)", f"{purpose}.", _without_gradients(body))
 
 
-def write_lines(writes: BlockWrites, target: str) -> str:
+def write_lines(writes: BlockWrites, target: str) -> Code:
     """Write lines that read what `block`, the block of `layer`, adds to the stream.
 
     Args:
@@ -33,12 +34,12 @@ def write_lines(writes: BlockWrites, target: str) -> str:
     """
     groups = writes.alike_blocks
     if len(groups) == 1:
-        return "\n".join(_assigned_writes(groups[0], target))
+        return Code("\n".join(_assigned_writes(groups[0], target)))
     lines = []
     for index, group in enumerate(groups):
         lines.append(_condition(index, groups))
         lines.extend(_indented(_assigned_writes(group, target)))
-    return "\n".join(lines)
+    return Code("\n".join(lines))
 
 
 def _assigned_writes(group: AlikeBlocks, target: str) -> list[str]:
@@ -64,10 +65,10 @@ class AttributionCode(NamedTuple):
         softcap: Lines that apply the softcap to the variable `lens_logits`; empty without one.
     """
 
-    functions: str
-    logits: str
-    bias: list[str]
-    softcap: list[str]
+    functions: Code
+    logits: Code
+    bias: list[Code]
+    softcap: list[Code]
 
 
 def attribution_code(source: ModelSource) -> AttributionCode:
@@ -81,8 +82,8 @@ def attribution_code(source: ModelSource) -> AttributionCode:
     if head.norm is not None:
         functions.insert(0, _norm_size_function(head.norm))
     return AttributionCode(
-        functions="\n\n\n".join(functions),
-        logits=f"unembed({_normed(head, 'stream')})",
+        functions=Code("\n\n\n".join(functions)),
+        logits=Code(f"unembed({_normed(head, 'stream')})"),
         bias=_bias_lines(head),
         softcap=[statement.assigned() for statement in head.softcap],
     )
@@ -94,7 +95,7 @@ def _norm_size_function(norm: Norm) -> str:
         mean_square = "var(-1, correction=0, keepdim=True)"
     else:
         mean_square = "pow(2).mean(-1, keepdim=True)"
-    result = f"return (vector.float().{mean_square} + {norm.eps}).sqrt()"
+    result = f"return (vector.float().{mean_square} + {literal(norm.eps)}).sqrt()"
     return _function("norm_size(vector)", "Return by how much the final norm divides.", [result])
 
 
@@ -134,13 +135,14 @@ def _share_function(head: LinearHead) -> str:
     return _function("share(part, stream)", purpose, body)
 
 
-def _bias_lines(head: LinearHead) -> list[str]:
+def _bias_lines(head: LinearHead) -> list[Code]:
     """Write the lines that add the biases of norm and unembedding to the dict `shares`."""
     has_norm_bias = head.norm is not None and head.norm.biased
     if not has_norm_bias and not head.has_bias:
         return []
     bias = f"unembed({_normed(head, '0 * stream')})"
-    return ["# The bias of norm and unembedding.", f'shares["bias"] = logit_diff({bias})']
+    comment = Code("# The bias of norm and unembedding.")
+    return [comment, Code(f'shares["bias"] = logit_diff({bias})')]
 
 
 def _normed(head: LinearHead, argument: str) -> str:
@@ -150,9 +152,9 @@ def _normed(head: LinearHead, argument: str) -> str:
     return f"{head.norm_name}({argument})"
 
 
-def _function(signature: str, purpose: str, body: Sequence[str]) -> str:
+def _function(signature: str, purpose: str, body: Sequence[str]) -> Code:
     """Write a function with a docstring of one line."""
-    return "\n".join([f"def {signature}:", *_indented([f'"""{purpose}"""', *body])])
+    return Code("\n".join([f"def {signature}:", *_indented([f'"""{purpose}"""', *body])]))
 
 
 def _without_gradients(body: Sequence[str]) -> list[str]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from lens_recipes.models.smollm2 import WHEEL
+from lens_recipes.recipes.paste.literals import Code, literal
 
 HUB_ID_OF_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF_OF_SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
-
-REMOTE_HERE = "REMOTE = False  # True runs the traces on an NDIF server"
-REMOTE_ON_SERVER = "REMOTE = True  # the server has neither your variables nor your files"
+REMOTE_HERE = Code("REMOTE = False  # True runs the traces on an NDIF server")
+REMOTE_ON_SERVER = Code("REMOTE = True  # the server has neither your variables nor your files")
 
 
 class Loading(NamedTuple):
@@ -28,9 +27,9 @@ class Loading(NamedTuple):
         packages: What the code needs beside nnsight and torch.
     """
 
-    model_constant: str
-    remote_constant: str
-    code: str
+    model_constant: Code
+    remote_constant: Code
+    code: Code
     imports: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
 
@@ -49,9 +48,9 @@ model = nnsight.TransformersModel(
     MODEL, task="text-generation", dispatch=True, trust_remote_code=True
 )"""
     return Loading(
-        model_constant=f"MODEL = {json.dumps(name)}",
+        model_constant=Code(f"MODEL = {literal(name)}"),
         remote_constant=REMOTE_HERE,
-        code=code,
+        code=Code(code),
     )
 
 
@@ -71,9 +70,9 @@ if MODEL == "smollm2":
     file = "{GGUF_OF_SMOLLM2}"
 model = nnsight.TransformersModel(source, gguf_file=file, task="text-generation", dispatch=True)'''
     return Loading(
-        model_constant=f'MODEL = "smollm2"  # faster, with a hub: "{HUB_ID_OF_SMOLLM2}"',
+        model_constant=Code(f'MODEL = "smollm2"  # faster, with a hub: "{HUB_ID_OF_SMOLLM2}"'),
         remote_constant=REMOTE_HERE,
-        code=code,
+        code=Code(code),
         imports=("import importlib.metadata",),
         packages=("gguf", "accelerate", package),
     )
@@ -97,15 +96,15 @@ def loading_on_server(hub_id: str, *, is_multimodal: bool, trusts_code: bool = F
 tokenizer = AutoTokenizer.from_pretrained(MODEL{also})
 model = nnsight.TransformersModel(MODEL, task="{task}", tokenizer=tokenizer{also})"""
     return Loading(
-        model_constant=f"MODEL = {json.dumps(hub_id)}",
+        model_constant=Code(f"MODEL = {literal(hub_id)}"),
         remote_constant=REMOTE_ON_SERVER,
-        code=code,
+        code=Code(code),
         imports=("from transformers import AutoTokenizer",),
         packages=("transformers",),
     )
 
 
-def import_block(loading: Loading, also: Sequence[str] = ()) -> str:
+def import_block(loading: Loading, also: Sequence[str] = ()) -> Code:
     """Write the imports of a script: its own (`also`), those that load the model, and the usual.
 
     The standard library comes first. In each part, `import …` stands before `from …`.
@@ -118,7 +117,7 @@ def import_block(loading: Loading, also: Sequence[str] = ()) -> str:
         else:
             third_party.append(line)
     parts = [_sorted_imports(part) for part in (standard, third_party) if part]
-    return "\n\n".join(parts)
+    return Code("\n\n".join(parts))
 
 
 def _sorted_imports(lines: Sequence[str]) -> str:

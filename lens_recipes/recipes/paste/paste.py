@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from lens_recipes.models.load import SMOLLM2, checkpoint, skeleton
 from lens_recipes.models.loading.checkpoint_kind import is_multimodal
@@ -22,6 +23,7 @@ from lens_recipes.recipes.paste.functions import (
     to_logits_function,
     write_lines,
 )
+from lens_recipes.recipes.paste.literals import plain_words, printed
 from lens_recipes.recipes.paste.loading import (
     HUB_ID_OF_SMOLLM2,
     Loading,
@@ -33,7 +35,7 @@ from lens_recipes.recipes.paste.loading import (
 from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.source import ModelSource
 from lens_recipes.recipes.paste.writes import BlockWrites
-from lens_recipes.run.provenance import shown_name, versions
+from lens_recipes.run.provenance import versions
 from lens_recipes.run.request.sites import pick_layers
 
 
@@ -79,7 +81,7 @@ def paste(
         raise ValueError(f"recipe={recipe!r} is unknown; accepted are {accepted}.")
     if layers is not None and recipe == "attribution":
         raise ValueError("attribution is a sum over all layers: leave layers out.")
-    name = os.fspath(model)
+    name = os.fsdecode(model)
     is_remote = remote or recipe == "remote"
     if is_remote:
         _refuse_without_hub_id(name)
@@ -93,8 +95,8 @@ def paste(
         source=source,
         writes=BlockWrites(source),
         loading=_loading(name, source, is_remote, trust_remote_code),
-        name=shown_name(name),
-        version=versions()["lens-recipes"],
+        family=plain_words(source.anatomy.family),
+        version=plain_words(versions()["lens-recipes"]),
         layers=layers_expression(chosen_layers),
         all_layers=layers_expression(source.anatomy.layers),
     )
@@ -126,13 +128,19 @@ def _loading(name: str, source: ModelSource, is_remote: bool, trust_remote_code:
 
 @cache
 def _environment() -> Environment:
-    """Return the templates, with the functions that they call."""
+    """Return the templates, with the functions that they call.
+
+    They print `Code`, and what they have printed themselves: anything else is an error.
+    """
     environment = Environment(
         loader=PackageLoader(__package__, "scripts"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        autoescape=True,  # what a macro returns is told apart from any other text
+        finalize=printed,
     )
+    environment.filters["indent"] = _indented
     environment.globals.update(
         attribution_code=attribution_code,
         import_block=import_block,
@@ -141,3 +149,8 @@ def _environment() -> Environment:
         write_lines=write_lines,
     )
     return environment
+
+
+def _indented(code: str, width: int) -> Markup:
+    """Return lines that templates have made, indented but for the first."""
+    return printed(code).replace("\n", Markup("\n" + " " * width))

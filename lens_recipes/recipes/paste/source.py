@@ -23,6 +23,7 @@ from lens_recipes.recipes.paste.expressions import (
     module_expression,
     softcap_expression,
 )
+from lens_recipes.recipes.paste.literals import Code
 from lens_recipes.recipes.paste.norm import Norm, identify_norm
 from lens_recipes.trace.operations import (
     Elementwise,
@@ -80,25 +81,25 @@ class ModelSource:
 
     # -- the stream ----------------------------------------------------
 
-    def block(self, layer: int | str) -> str:
+    def block(self, layer: int | str) -> Code:
         """Write a block; `layer` may be the name of a variable."""
-        return f"{module_expression(self.anatomy.blocks)}[{layer}]"
+        return Code(f"{module_expression(self.anatomy.blocks)}[{layer}]")
 
-    def stream(self, layer: int | str) -> str:
+    def stream(self, layer: int | str) -> Code:
         """Write the stream after a block, `[batch, position, d_model]`."""
-        return self.block(layer) + self.output(self._first_block)
+        return Code(self.block(layer) + self.output(self._first_block))
 
     @property
-    def last_stream(self) -> str:
+    def last_stream(self) -> Code:
         """Write the stream after the last block."""
         return self.stream(self.anatomy.last_layer)
 
     @property
-    def output_note(self) -> str:
+    def output_note(self) -> Code:
         """Say what a block returns: scripts for older versions of transformers get it wrong."""
         if self.output(self._first_block) == ".output":
-            return "A block returns a tensor: .output[0] would be batch row 0."
-        return "A block returns a tuple, with the stream first."
+            return Code("A block returns a tensor: .output[0] would be batch row 0.")
+        return Code("A block returns a tuple, with the stream first.")
 
     # -- from the stream to the logits ---------------------------------
 

@@ -13,6 +13,7 @@ from lens_recipes.recipes.paste.expressions import (
     joined_words,
     module_expression,
 )
+from lens_recipes.recipes.paste.literals import Code
 from lens_recipes.recipes.paste.source import ModelSource
 from lens_recipes.run.request.sites import refuse_scattered, refuse_unreadable
 
@@ -52,7 +53,7 @@ class BlockWrites:
         self._anatomy = source.anatomy
 
     @property
-    def first_stream(self) -> str:
+    def first_stream(self) -> Code:
         """Write the stream before the first block, at the last position."""
         first_block = self._blocks[0]
         return self._read(first_block.resid_pre, module_expression(first_block.resid_pre.path))
@@ -69,7 +70,7 @@ class BlockWrites:
         return sorted(groups, key=lambda group: len(group.layers))
 
     @property
-    def component_names(self) -> str:
+    def component_names(self) -> Code:
         """Name what the blocks add: "attn_out and mlp_out"."""
         names: dict[str, None] = {}
         for group in reversed(self.alike_blocks):
@@ -111,7 +112,7 @@ class BlockWrites:
             writes.append(Write(component, self._read(residual_write.point, module)))
         return writes
 
-    def _read(self, hook_point: HookPoint, module: str) -> str:
+    def _read(self, hook_point: HookPoint, module: str) -> Code:
         """Write what a hook point holds after the last token, `[batch, 1, d_model]`, as a copy."""
         if hook_point.side == "in":
             value = f"{module}.input"
@@ -124,8 +125,8 @@ class BlockWrites:
         value += "[:, -1:]"
         operations = [step for step in hook_point.operations if not changes_nothing(step)]
         if not operations:
-            return f"{value}.clone()"
+            return Code(f"{value}.clone()")
         value = self._source.applied(operations[0], value)
         for operation in operations[1:]:
             value = self._source.applied(operation, f"({value})")
-        return value
+        return Code(value)
