@@ -13,6 +13,13 @@ HOSTILE = [
     "<s>", "</s>", "<br>", "</script>", "</pre>", "$x$", "%{y}", "%{customdata}", "&lt;", "<!--", "\n\n", "\x00", "",
     "שלום", "\u202eabc", "⟨F0⟩", "x" * 300, "<img src=x onerror=alert(1)>", "🙂", "\ud800", '"', "'", "|", "\t",
 ]  # fmt: skip
+# What each field of a saved result may hold: a link, a picture, a sheet of styles, a large text, TeX, a formula, and more.
+FIELD = (
+    "=1+1<a href='https://x.invalid/a'>link</a><img src=https://x.invalid/b onerror=\"window.acted=1\">"
+    "<script>window.acted=1</script></script></title></pre></style><style>@import 'https://x.invalid/c'</style>"
+    "<link rel=prefetch href=https://x.invalid/d><span style='font-size:300px'>large</span>&lt;b&gt;$\\alpha$%{y}|`*_#"
+    "\u202e\ud800\x00\n\t"
+)
 OURS = re.compile(r"</?(b|br|sub|extra)>")
 
 
@@ -28,6 +35,49 @@ def hostile_texts(result: Any) -> Any:
     return dataclasses.replace(
         result, texts=texts, tokens=tokens, prompts=prompts, provenance=model
     )
+
+
+def hostile_fields(result: Any, text: str = FIELD) -> Any:
+    """The same result, of either kind, with one hostile text in every field that is a text.
+
+    A component that the views know by its name, such as "embed", keeps its name.
+    """
+    known = ("embed", "head_out", "vector", "layer", "bias", "value_bias")
+    changes: dict[str, Any] = {}
+    for name in ("sites", "parts"):
+        if hasattr(result, name):
+            changes[name] = [
+                entry if entry.component in known else entry._replace(component=text)
+                for entry in getattr(result, name)
+            ]
+    if hasattr(result, "sources"):
+        changes["sources"] = [[text] * len(texts) for texts in result.sources]
+        if result.against:
+            changes["against"] = text
+    if getattr(result, "responses", None):
+        changes["responses"] = [type(response)(text, text) for response in result.responses]
+    provenance = _with_hostile_texts(result.provenance, text) | {
+        "model": text, "certificate": text, "recipe": text, "revision": text, f"key {text}": [text],
+    }  # fmt: skip
+    if result.certificate is not None:
+        changes["certificate"] = dataclasses.replace(result.certificate, dtype=text)
+    return dataclasses.replace(
+        result,
+        texts=dict.fromkeys(result.texts, text),
+        tokens=dataclasses.replace(result.tokens, text=[text] * len(result.tokens)),
+        prompts=[text] * len(result.prompts),
+        provenance=provenance,
+        **changes,
+    )
+
+
+def _with_hostile_texts(value: Any, text: str) -> Any:
+    """The same data, as JSON has them, with a hostile text in the place of every text."""
+    if isinstance(value, dict):
+        return {key: _with_hostile_texts(item, text) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_hostile_texts(item, text) for item in value]
+    return text if isinstance(value, str) else value
 
 
 def leaves(value: Any) -> Iterator[str]:

@@ -54,20 +54,39 @@ def plotly_safe(token: str, width: int = 12) -> str:
     round what stands beside it.
     """
     shown = visible_token(token, width)  # cut before escaping, never mid-entity
+    safe = escape_plotly(shown)
     if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT_CLASSES for char in shown):
-        shown = f"{_ISOLATE}{shown}{_END_OF_ISOLATE}"
-    return escape_plotly(shown)
+        return f"{_ISOLATE}{safe}{_END_OF_ISOLATE}"
+    return safe
 
 
-def escape_plotly(text: str) -> str:
-    """Return any text for plotly, as it is written: no tag, entity or TeX in it has an effect."""
-    return html.escape(text, quote=False).replace("$", "&#36;")
+def escape_plotly(text: object) -> str:
+    """Return any text for plotly, as it is written, and without effect there.
+
+    No tag, entity or TeX in it acts, nothing turns the text round, and what has no look of its own
+    is written by number. Each text in a figure or a page that is not one of ours goes through here:
+    tokens, names of models, components and metrics, whatever a saved result says of itself.
+    """
+    shown = replace_each(
+        str(text), lambda char: char if char in " \n\t" else legible_character(char)
+    )
+    return html.escape(shown, quote=False).replace("$", "&#36;")
 
 
 def escape_page_text(text: str) -> str:
     """Return a whole text for a page, with its spaces and lines, legible and without effect."""
-    shown = replace_each(text, lambda char: char if char in " \n\t" else legible_character(char))
-    return escape_plotly(shown or "∅")
+    return escape_plotly(text or "∅")
+
+
+def legible_line(text: str) -> str:
+    r"""Return a whole text on one line, with its spaces: all else that has no look becomes visible.
+
+    >>> legible_line("fine\n\x1b[2J")
+    'fine↵⟨1B⟩[2J'
+    """
+    symbols = {char: symbol for char, symbol in _WHITESPACE_SYMBOLS.items() if char != ord(" ")}
+    shown = text.translate(symbols)
+    return replace_each(shown, lambda char: char if char == " " else legible_character(char))
 
 
 def counted(count: int, noun: str) -> str:

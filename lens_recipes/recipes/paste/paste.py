@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -110,7 +109,7 @@ def _refuse_without_hub_id(name: str) -> None:
             f"a server finds a model by its hub id, and {name!r} is a file in a Python package: "
             f"pass {HUB_ID_OF_SMOLLM2!r}."
         )
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # of a name that is too long, too, this says no
         raise ValueError(
             f"a server finds a model by its hub id, and {name!r} is a folder here: pass the hub id."
         )

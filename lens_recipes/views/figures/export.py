@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -11,10 +12,18 @@ import plotly.graph_objects as go
 from lens_recipes.errors import LensError
 from lens_recipes.views.browser import draw_image
 from lens_recipes.views.files.atomic import atomic_file, write_text
+from lens_recipes.views.policy import content_policy, hashes_of_scripts
+
+# In a page that plotly writes, what names its encoding, and where plotly.js comes from.
+CHARSET = '<meta charset="utf-8" />'
+CDN_SCRIPT = re.compile(r'<script[^>]* src="(https://cdn\.plot\.ly/[^"]*)"')
 
 
 def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool = False) -> None:
     """Write a figure as one HTML file.
+
+    By its policy nothing runs on the page but plotly and the figure, and nothing else is loaded: no
+    picture, map or font from elsewhere.
 
     Args:
         figure: Any plotly figure.
@@ -28,7 +37,19 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool
     page = figure.to_html(
         include_plotlyjs=True if offline else "cdn", full_html=True, auto_play=False
     )
-    write_text(path, page)
+    write_text(path, _with_policy(page, offline))
+
+
+def _with_policy(page: str, offline: bool) -> str:
+    """Return a page that plotly wrote with a policy that lets the scripts in it run, and no other.
+
+    A script from the CDN is named by its address.
+    """
+    sources = hashes_of_scripts(page)
+    if not offline:
+        sources += CDN_SCRIPT.findall(page)
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{content_policy(sources)}">'
+    return page.replace(CHARSET, f"{CHARSET}{meta}", 1)
 
 
 def save_png(

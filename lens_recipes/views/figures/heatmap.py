@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important, are_vectors, site_label
+from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import hover_token
 from lens_recipes.views.figures.base.grid import Columns, SiteMap
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
@@ -92,12 +93,13 @@ def _token_columns(single: LensArrays) -> Columns:
 
 def _describe_place(single: LensArrays, site_index: int, token: int) -> list[str]:
     """Return the first lines of a cell's hover: site, position, input and next token."""
+    place = escape_plotly(site_label(single.sites[site_index]))
     next_id = int(single.tokens.next_id[token])
     next_token = "(the prompt ends here)"
     if next_id >= 0:
         next_token = hover_token(single.text(next_id))
     return [
-        f"<b>{site_label(single.sites[site_index])}</b>, position {single.tokens.position[token]}",
+        f"<b>{place}</b>, position {single.tokens.position[token]}",
         f"input {hover_token(single.tokens.text[token])}",
         f"next token {next_token}",
     ]

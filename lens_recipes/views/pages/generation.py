@@ -22,9 +22,11 @@ from lens_recipes.views.files.atomic import write_text
 from lens_recipes.views.pages.html import (
     PLOTLY_FILE,
     Fact,
+    Fragment,
     Link,
     embedded_figure,
     fact_list,
+    heading,
     link_list,
     page,
 )
@@ -86,30 +88,30 @@ class Section(NamedTuple):
     heading: str
     views: StepViews
 
-    def slider(self) -> str:
-        """Return the HTML of all steps, one at a time."""
-        return f"<h2>{self.heading}</h2>\n{embedded_figure(self.views.slider(), self.views.which)}"
+    def slider(self) -> list[Fragment]:
+        """Return the heading and the figure of all steps, one at a time."""
+        return [heading(self.heading), embedded_figure(self.views.slider(), self.views.which)]
 
-    def step(self, index: int) -> str:
-        """Return the HTML of one step."""
-        figure = self.views.step(index)
-        return f"<h2>{self.heading}</h2>\n{embedded_figure(figure, self.views.which)}"
+    def step(self, index: int) -> list[Fragment]:
+        """Return the heading and the figure of one step."""
+        return [heading(self.heading), embedded_figure(self.views.step(index), self.views.which)]
 
 
 class GenerationPages(NamedTuple):
-    """What the pages of a generation are made of; `facts` and `heatmap` are HTML."""
+    """What the pages of a generation are made of."""
 
     title: str
     steps: list[Step]
-    facts: str
-    heatmap: str
+    facts: Fragment
+    heatmap: Fragment
     sections: list[Section]
 
 
 def write_one_page(pages: GenerationPages, path: Path) -> None:
     """Write everything into one file."""
-    sliders = [section.slider() for section in pages.sections]
-    fragments = [pages.facts, pages.heatmap, *sliders]
+    fragments = [pages.facts, pages.heatmap]
+    for section in pages.sections:
+        fragments += section.slider()
     write_text(path, page(pages.title, fragments, inline=True))
 
 
@@ -122,10 +124,11 @@ def write_folder(pages: GenerationPages, folder: Path) -> None:
         links.append(Link(f"step-{number:04d}.html", f"{number} {plotly_safe(step.wrote, 16)}"))
     for index, link in enumerate(links):
         fragments = [link_list(neighbours(links, index))]
-        fragments += [section.step(index) for section in pages.sections]
+        for section in pages.sections:
+            fragments += section.step(index)
         title = f"Step {index + 1} of {len(links)}"
         write_text(folder / link.address, page(title, fragments, inline=False))
-    fragments = [pages.facts, "<h2>Steps</h2>", link_list(links), pages.heatmap]
+    fragments = [pages.facts, heading("Steps"), link_list(links), pages.heatmap]
     write_text(folder / INDEX, page(pages.title, fragments, inline=False))
 
 

@@ -5,8 +5,6 @@ The templates lie in `web/`.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,14 +15,12 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from lens_recipes.arrays.text import escape_page_text, escape_plotly
+from lens_recipes.views.policy import content_policy, hashes_of_scripts, script_hash
 
 PLOTLY_FILE = "plotly.min.js"
 
-# No request leaves a page, whatever is on it.
-POLICY = (
-    "connect-src 'none'; img-src data: blob:; font-src 'none'; media-src 'none'; "
-    "frame-src 'none'; object-src 'none'; form-action 'none'; base-uri 'none'"
-)
+# Where a script beside the page is: on a server at the page's own address, on a disk in a file.
+BESIDE = ["'self'", "file:"]
 
 
 class Fact(NamedTuple):
@@ -32,6 +28,13 @@ class Fact(NamedTuple):
 
     name: str
     text: str
+
+
+class Fragment(NamedTuple):
+    """A part of a page: HTML on which no text acts, and the hashes of the scripts in it."""
+
+    html: str
+    script_hashes: tuple[str, ...] = ()
 
 
 class Link(NamedTuple):
@@ -44,26 +47,29 @@ class Link(NamedTuple):
 # -- pages -------------------------------------------------------------
 
 
-def page(title: str, fragments: Iterable[str], *, inline: bool) -> str:
+def page(title: str, fragments: Iterable[Fragment], *, inline: bool) -> str:
     """Return a page of figures as HTML.
 
-    Its policy does not mention scripts: plotly's own are on it, and for a file on a disk 'self' is
-    not the file beside it.
+    By its policy nothing runs on it but plotly and the figures, and no request leaves it.
 
     Args:
         title: The title, as it is to be read.
-        fragments: The HTML of the page.
+        fragments: The parts of the page.
         inline: Whether plotly.js is on the page, or in `PLOTLY_FILE` beside it.
     """
+    fragments = list(fragments)
     plotly, plotly_file = Markup(""), PLOTLY_FILE
+    plotly_sources = BESIDE
     if inline:
         plotly, plotly_file = Markup(get_plotlyjs()), ""
+        plotly_sources = [script_hash(get_plotlyjs())]
+    hashes = [script for fragment in fragments for script in fragment.script_hashes]
     return template("figures.html.j2").render(
         title=Markup(escape_plotly(title)),
-        policy=Markup(POLICY),
+        policy=Markup(content_policy([*plotly_sources, *hashes])),
         plotly=plotly,
         plotly_file=plotly_file,
-        fragments=[Markup(fragment) for fragment in fragments],
+        fragments=[Markup(fragment.html) for fragment in fragments],
     )
 
 
@@ -78,16 +84,10 @@ def script_page(template_name: str, script_name: str, **values: Any) -> str:
         values: What else the template needs; a `str` is escaped.
     """
     script, plotly = web_file(script_name), get_plotlyjs()
-    hashes = " ".join(f"'sha256-{sha256(text)}'" for text in (plotly, script))
-    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; {POLICY}"
+    policy = content_policy([script_hash(plotly), script_hash(script)])
     return template(template_name).render(
         policy=Markup(policy), plotly=Markup(plotly), script=Markup(script), **values
     )
-
-
-def sha256(text: str) -> str:
-    """Return the hash of a script as a policy names it, in base64."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 # -- fragments ---------------------------------------------------------
@@ -98,19 +98,24 @@ def page_text(text: str) -> Markup:
     return Markup(escape_page_text(text))
 
 
-def fact_list(facts: Iterable[Fact]) -> str:
+def heading(text: str) -> Fragment:
+    """Return the heading of a section."""
+    return Fragment(f"<h2>{page_text(text)}</h2>")
+
+
+def fact_list(facts: Iterable[Fact]) -> Fragment:
     """Return facts as an HTML list."""
-    escaped = [(fact.name, page_text(fact.text)) for fact in facts]
-    return fragment_macros().facts(escaped)
+    escaped = [(page_text(fact.name), page_text(fact.text)) for fact in facts]
+    return Fragment(fragment_macros().facts(escaped))
 
 
-def link_list(links: Iterable[Link]) -> str:
+def link_list(links: Iterable[Link]) -> Fragment:
     """Return links as HTML."""
     safe = [(link.address, Markup(link.words)) for link in links]
-    return fragment_macros().links(safe)
+    return Fragment(fragment_macros().links(safe))
 
 
-def embedded_figure(figure: go.Figure, name: str) -> str:
+def embedded_figure(figure: go.Figure, name: str) -> Fragment:
     """Return a figure as HTML, still until it is touched; `name` is its id on the page."""
     drawn = figure.to_html(
         full_html=False,
@@ -119,7 +124,7 @@ def embedded_figure(figure: go.Figure, name: str) -> str:
         div_id=name,
         config={"displaylogo": False},
     )
-    return f'<div class="figure">{drawn}</div>'
+    return Fragment(f'<div class="figure">{drawn}</div>', tuple(hashes_of_scripts(drawn)))
 
 
 # -- files of web/ -----------------------------------------------------

@@ -17,7 +17,14 @@ from lens_recipes.views.figures.base.contrast import contrast_color, hexadecimal
 from lens_recipes.views.pages.html import template
 from lens_recipes.views.summaries.attribution import attribution_summary
 from lens_recipes.views.summaries.lens import lens_summary
-from lens_recipes.views.words import after_token, certificate_line, part_name, probability, signed
+from lens_recipes.views.words import (
+    after_token,
+    certificate_line,
+    part_name,
+    probability,
+    signed,
+    whole_text,
+)
 
 MAX_ROWS, MAX_COLUMNS, MAX_BARS = 12, 12, 10
 
@@ -46,12 +53,17 @@ def fill_template(
     if result.certificate is not None and result.certificate.passed:
         certificate = certificate_line(result)
     return template("notebook.html.j2").render(
-        mark=result.mark,
+        mark=sentence(result.mark),
         summary=escape_terminal(summary),
-        certificate=certificate,
+        certificate=sentence(certificate),
         map=token_map,
         chart=chart,
     )
+
+
+def sentence(text: str) -> str:
+    """Return a text that stands outside of <code>: there Jupyter would take a $ for TeX."""
+    return escape_terminal(text).replace("$", "⟨24⟩")
 
 
 # -- a lens ------------------------------------------------------------
@@ -68,9 +80,10 @@ class Cell(NamedTuple):
 
 
 class MapRow(NamedTuple):
-    """The cells of a site."""
+    """The cells of a site; `is_layer` says that its name is the number of a layer."""
 
     name: str
+    is_layer: bool
     cells: list[Cell]
 
 
@@ -110,7 +123,8 @@ def token_map(result: LensArrays) -> TokenMap | None:
     rows = []
     for site in shown_sites:
         cells = [map_cell(single, site, token) for token in tokens]
-        rows.append(MapRow(site_label(single.sites[site]), cells))
+        name = whole_text(site_label(single.sites[site])).replace("·", " ")
+        rows.append(MapRow(name, single.sites[site].component == "resid_post", cells))
     columns = [visible_token(single.tokens.text[token]) for token in tokens]
     return TokenMap(vectors, columns, rows, ", ".join(extent))
 

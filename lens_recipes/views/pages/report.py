@@ -85,7 +85,7 @@ def report(
         mark=page_text(result.mark) if result.mark else "",
         left_out="; ".join(fitted.left_out),
         summary=page_text(summary),
-        facts=[(fact.name, page_text(fact.text)) for fact in all_facts],
+        facts=[(page_text(fact.name), page_text(fact.text)) for fact in all_facts],
         data=fitted.data,
     )
     write_text(path, page)

@@ -38,7 +38,7 @@ from lens_recipes.views.pages.report_fields import (
     PageSite,
     PageTokens,
 )
-from lens_recipes.views.words import prompt_end
+from lens_recipes.views.words import prompt_end, whole_text
 
 TOKEN_WIDTH = 40  # characters
 
@@ -68,10 +68,10 @@ def page_data(result: LensArrays, prompts: list[int]) -> PageData:
     has_order = main not in (*UNORDERED, "embed")
     return PageData(
         sites=page_sites(result),
-        components=shown_components,
-        main=main,
+        components=[whole_text(component) for component in shown_components],
+        main=whole_text(main),
         along=layer_series(result.sites, main) if has_order else [],
-        line_axis="layer" if main == "resid_post" else f"layer ({main})",
+        line_axis="layer" if main == "resid_post" else f"layer ({whole_text(main)})",
         answers=not are_vectors(result.sites),
         output_site=output_site(result),
         prompts=page_prompts(result, prompts, page_ids),
@@ -135,9 +135,11 @@ def first_ordered(names: list[str]) -> str:
 
 def page_sites(result: LensArrays) -> list[PageSite]:
     """Return the sites of a result."""
-    return [
-        PageSite(str(site), site_label(site), site.layer, site.component) for site in result.sites
-    ]
+    sites = []
+    for site in result.sites:
+        label, place = whole_text(str(site)), whole_text(site_label(site)).replace("·", " ")
+        sites.append(PageSite(label, place, site.layer, whole_text(site.component)))
+    return sites
 
 
 def page_prompts(result: LensArrays, prompts: list[int], page_ids: list[int]) -> list[PagePrompt]:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.metrics import DIVERGING
-from lens_recipes.arrays.text import plotly_safe
+from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.attribution.logit import (
     ExplainedLogit,
     find_logit,
@@ -83,6 +83,8 @@ def attribution_bars(
     if title is None:
         selection = "the largest parts" if other_parts else "all parts"
         title = f"{logit.target_name}: {selection}"
+    else:
+        title = escape_plotly(title)
     lengths = finite_values(np.array([bar.value for bar in bars]))
     shortest = np.nanmin(lengths, initial=0)
     longest = np.nanmax(lengths, initial=0)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays, locate
-from lens_recipes.arrays.text import plotly_safe
+from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.style import FONT, provenance_line, title_layout
 from lens_recipes.views.words import after_token, prompt_end, signed
 
@@ -90,7 +90,7 @@ def _sums(logit: ExplainedLogit, note: str) -> list[str]:
     total = signed(logit.single.total[place])
     uncapped = signed(logit.single.logit[place])
     capped = signed(logit.single.capped_logit[place])
-    sums = [f"total {total} after layer {logit.single.at_layer}"]
+    sums = [f"total {total} after layer {escape_plotly(logit.single.at_layer)}"]
     if note:
         sums.append(note)
     sums.append(f"logit {uncapped}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.metrics import DIVERGING
+from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.attribution.logit import (
     ExplainedLogit,
     find_logit,
@@ -54,8 +55,7 @@ def head_grid(
     layers, values = result.grid(prompt, position, target)
     logit = find_logit(result, prompt, position, target)
     n_layers, n_heads = values.shape
-    if title is None:
-        title = f"{logit.target_name}: what each head adds"
+    title = f"{logit.target_name}: what each head adds" if title is None else escape_plotly(title)
     figure = go.Figure(_map_trace(values, _head_hover(logit.single, layers, values)))
     set_layout(
         figure,
@@ -128,6 +128,8 @@ def source_map(
     if title is None:
         readers = "all heads" if head is None else f"head {head} of each layer"
         title = f"{logit.target_name}: what {readers} read from each token"
+    else:
+        title = escape_plotly(title)
     figure = go.Figure(_map_trace(values, _source_hover(texts, layers, values)))
     set_layout(
         figure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -129,7 +130,7 @@ class SiteMap:
 
     def _row_labels(self) -> list[str]:
         """Return what each row is called, from the lowest row up."""
-        labels = [str(self.single.sites[site_index]) for site_index in self.rows]
+        labels = [escape_plotly(self.single.sites[site_index]) for site_index in self.rows]
         if self.with_output:
             labels.append(OUTPUT_LABEL)
         return labels
@@ -257,4 +258,5 @@ class SiteMap:
 
 def row_label_margin(labels: Iterable[str]) -> int:
     """Return how many pixels the labels of the rows need on the left."""
-    return max(60, 40 + 7 * max(map(len, labels)))
+    letters = [len(html.unescape(label)) for label in labels]
+    return max(60, 40 + 7 * max(letters))

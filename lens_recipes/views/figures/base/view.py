@@ -13,6 +13,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import metric_values
 from lens_recipes.arrays.sites import Important, selected_sites, thinned_sites
+from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.color import colorscale
 
 
@@ -62,5 +63,5 @@ class View:
         return colorscale(self.metric, self.colors)
 
     def title_or(self, default: str) -> str:
-        """Return the caller's title, or the figure's own where the caller has none."""
-        return default if self.title is None else self.title
+        """Return the caller's title as it is written, or the figure's own where there is none."""
+        return default if self.title is None else escape_plotly(self.title)

@@ -211,7 +211,7 @@ def _set_axes(figure: go.Figure, comparison: Comparison, rows: list[int], panels
 def _row_labels(comparison: Comparison, rows: list[int]) -> list[str]:
     """Return what each row is called, from the lowest row up."""
     sites = comparison.sites
-    return [str(sites[row]) for row in rows]
+    return [escape_plotly(sites[row]) for row in rows]
 
 
 def _columns(comparison: Comparison) -> list[list[tuple[str, ...]]]:

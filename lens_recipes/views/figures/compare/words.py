@@ -61,7 +61,7 @@ def _only_here_line(comparison: Comparison, side: Side, component: str | None) -
             only_here.append(site)
     if not only_here:
         return ""
-    return f"only in {side.label}, not drawn: {describe_sites(only_here)}"
+    return f"only in {side.label}, not drawn: {escape_plotly(describe_sites(only_here))}"
 
 
 def hover_texts(comparison: Comparison, rows: list[int]) -> list[list[str]]:
@@ -78,7 +78,7 @@ def hover_texts(comparison: Comparison, rows: list[int]) -> list[list[str]]:
         row_texts = []
         for token in range(comparison.n_tokens):
             lines = [
-                f"<b>{site_label(sites[row])}</b>, position {positions[token]}",
+                f"<b>{escape_plotly(site_label(sites[row]))}</b>, position {positions[token]}",
                 f"input {inputs[token]}",
                 escape_plotly(comparison.value_label),
             ]

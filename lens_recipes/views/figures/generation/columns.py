@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.outline import BORDER
 
 PANEL_GAP = 0.3  # columns of space between two panels
@@ -58,7 +59,7 @@ class RankColumns(NamedTuple):
                 middles.append(self.middle(panel, rank))
                 label = str(rank + 1)
                 if rank == self.n_ranks // 2 and self.panels != ["resid_post"]:
-                    label += f"<br>{component}"
+                    label += f"<br>{escape_plotly(component)}"
                 labels.append(label)
         edges = self.edges
         return {

@@ -150,16 +150,17 @@ def _describe_place(
     `settled_site` is the site from which the model's answer is top-1; None if it never settles.
     """
     token = step.token
+    place = escape_plotly(site_label(single.sites[site_index]))
     rank = single.next_ranks[site_index, token]
     logprob = single.next_logprobs[site_index, token]
     lines = [
-        f"<b>{site_label(single.sites[site_index])}</b>, position {single.tokens.position[token]}",
+        f"<b>{place}</b>, position {single.tokens.position[token]}",
         f"input {hover_token(single.tokens.text[token])}",
         *_describe_written(step),
         f"the written token here: rank {rank:,}, p {probability(logprob)}",
     ]
     if settled_site is not None:
-        label = site_label(single.sites[settled_site])
+        label = escape_plotly(site_label(single.sites[settled_site]))
         lines.append(f"{hover_token(step.answer)} is top-1 from {label} to the end")
     return lines
 

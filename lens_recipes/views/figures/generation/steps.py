@@ -193,7 +193,7 @@ class StepViews:
             "title": self._step_title(number),
             "yaxis": {
                 "tickvals": list(range(len(rows))),
-                "ticktext": [row.label for row in rows],
+                "ticktext": [escape_plotly(row.label) for row in rows],
             },
         }
         if self.rows.nothing:
@@ -213,7 +213,7 @@ class StepViews:
         context = f"after “\u2068{text_before}\u2069”"
         if self._title is None:
             return figure_title(self.single, description, context)
-        return figure_title(self.single, self._title, description, context)
+        return figure_title(self.single, escape_plotly(self._title), description, context)
 
     def _nothing_annotation(self, *, visible: bool) -> dict[str, Any]:
         """Return the sentence that stands in place of the cells where there are none."""
@@ -284,7 +284,7 @@ class _StepCells:
         single = self._single
         top_ids = single.top_ids[place.site_index, self._token]
         top_logprobs = single.top_logprobs[place.site_index, self._token]
-        label = site_label(single.sites[place.site_index])
+        label = escape_plotly(site_label(single.sites[place.site_index]))
         for rank, (token_id, logprob) in enumerate(zip(top_ids, top_logprobs, strict=True)):
             column = self._columns.column_number(place.panel, rank)
             prediction = hover_prediction(single, token_id, logprob)

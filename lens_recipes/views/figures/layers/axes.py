@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors, layer_series
-from lens_recipes.arrays.text import plotly_safe
+from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.style import check_result_kind
 
 MAX_TICKS = 12
@@ -31,7 +31,7 @@ class LayerSeries(NamedTuple):
         """The title of the axis; it names every component but the stream after each block."""
         if self.component == "resid_post":
             return "layer"
-        return f"layer ({self.component})"
+        return f"layer ({escape_plotly(self.component)})"
 
     def axis(self) -> dict[str, Any]:
         """Return the axis of the layers without its title: ticks at whole numbers, not too many."""

@@ -79,6 +79,8 @@ def layer_profile(
         title = "Layer profile"
         if metric is not None:
             title += f": {escape_plotly(drawn[0].value_label)}"
+    else:
+        title = escape_plotly(title)
     figure.update_layout(
         template="plotly_white",
         title=figure_title(result, title, _legend_note(panels), _missing_note(panels)),

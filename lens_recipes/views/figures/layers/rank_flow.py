@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import token_index
-from lens_recipes.arrays.text import plotly_safe
+from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.cells import hover_token
 from lens_recipes.views.figures.base.style import (
     COLORS,
@@ -113,8 +113,7 @@ def rank_flow(
     margin_above = 90 + NAME_HEIGHTS[min(name["textangle"] for name in top_names)]
     height = margin_above + MARGIN_BELOW + 46 * max(n_ranks, 3)
 
-    if title is None:
-        title = f"The top {n_ranks} through the layers"
+    title = f"The top {n_ranks} through the layers" if title is None else escape_plotly(title)
     token_label = after_token_label(single, token)
     subtitle = f"{token_label}<br>coloured: the top {n_ranks} of layer {layers[-1]}"
     figure = go.Figure(_lines(ranking))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import vocab_size
 from lens_recipes.arrays.sites import token_index
-from lens_recipes.arrays.text import plotly_safe
+from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.color import colorscale
 from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, figure_title
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
@@ -88,8 +88,7 @@ def top_tokens(
     single = result[prompt]
     token = token_index(len(single.tokens), position, "position")
     tracked = _choose_tokens(single, token, series)
-    if title is None:
-        title = _title(tracked)
+    title = _title(tracked) if title is None else escape_plotly(title)
     n_layers = len(series.layers)
     height = 230 + 26 * max(len(tracked.token_ids), MIN_ROWS)
     figure = go.Figure(_cells(tracked))

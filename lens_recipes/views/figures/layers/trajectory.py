@@ -87,6 +87,8 @@ def trajectory(
 
     if title is None:
         title = f"Through the layers: {METRICS[metric].title}"
+    else:
+        title = escape_plotly(title)
     note = ""
     if prompts is None and n_prompts < len(result):
         note = f"the first {n_prompts} of {len(result)} prompts (prompts= for others)"
@@ -158,7 +160,7 @@ def _hover(group: TrackGroup, track: Track, series: LayerSeries, metric: str) ->
         value = _format_point(track.values[site_index], metric)
         lines = [
             name,
-            f"layer {layer} ({series.component})",
+            f"layer {layer} ({escape_plotly(series.component)})",
             f"{METRICS[metric].title} {value}",
             token_label,
             prompt,

@@ -421,7 +421,7 @@ function lines() {
   const grid = { gridcolor: css("--line"), zeroline: false, fixedrange: true };
   Plotly.react("lines", traces, {
     ...plotlyLook(), plot_bgcolor: "rgba(0,0,0,0)", autosize: true, height: 280, margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", dragmode: false,
-    xaxis: { ...grid, title: { text: data.line_axis }, range: layers.length ? [layers[0] - 0.5, layers.at(-1) + 0.5] : undefined },
+    xaxis: { ...grid, title: { text: escapeHtml(data.line_axis) }, range: layers.length ? [layers[0] - 0.5, layers.at(-1) + 0.5] : undefined },
     yaxis: { ...grid, title: { text: state.lines === "prob" ? "probability" : "log-probability (nats)" },
       range: state.lines === "prob" ? [-0.02, 1.02] : undefined },
   }, { ...QUIET, responsive: true });
