@@ -6,13 +6,16 @@ import doctest
 
 import pytest
 
+from lens_recipes.arrays import text
 from lens_recipes.views import words
-from lens_recipes.views.tables import grids
+from lens_recipes.views.tables import grids, tsv
 from lens_recipes.views.tables.generation import numbers
 from lens_recipes.views.tables.markdown import syntax
 
 
-@pytest.mark.parametrize("module", [words, grids, numbers, syntax], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [text, words, grids, numbers, syntax, tsv], ids=lambda m: m.__name__
+)
 def test_the_examples_are_true(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0

@@ -54,7 +54,8 @@ def table(
             40 layers, or for all of the `sites` that are named. A table that leaves layers out says
             so; "tsv" has the columns `site` and `sites`: which one of how many.
         format: "text"; "markdown", pipe tables for GitHub; or "tsv", one table with a header, in
-            full precision.
+            full precision. A text that a spreadsheet would compute, as it begins with = + - or @,
+            has an apostrophe before it there.
         width: Columns of a text, at least 40; no line is wider. A narrow text has fewer
             predictions, then shorter tokens, then fewer columns, and says which are missing. None
             for 250.

@@ -1,9 +1,13 @@
-"""A table for other programs: tab-separated values under a header, a row for each site or part."""
+"""A table for other programs: tab-separated values under a header, a row for each site or part.
+
+A field is a number, or a text that no spreadsheet computes: see `text_field`.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +17,7 @@ from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.arrays.text import legible_line
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.selection import Selection, selected_token
 from lens_recipes.views.words import whole_text
@@ -24,6 +29,11 @@ SITE_HEADER = ["site", "sites", "layer", "component", "head"]
 PART_HEADER = ["part", "parts", "layer", "component", "head", "source", "source_text"]
 
 VALUE_HEADER = ["value", "total", "logit", "capped_logit", "error"]
+
+
+# What a spreadsheet takes for a formula, also in the wide letters of East Asia; and what
+# `text_field` makes of it.
+FORMULA = re.compile("'*[=+@＝＋－＠-]")
 
 
 @np.errstate(over="ignore")  # a probability that overflows is shown as inf
@@ -52,7 +62,24 @@ def _field(value: Any) -> str:
         return ""
     if isinstance(value, float | np.floating):
         return f"{value:.6g}"
+    if isinstance(value, str):
+        return text_field(value)
     return str(value)
+
+
+def text_field(text: str) -> str:
+    """Return a text as a field of one line, without effect in a spreadsheet.
+
+    A text that begins with = + - or @ has an apostrophe before it, and so has one that begins with
+    apostrophes and then with one of them: to take one off gives the text again.
+
+    >>> text_field("=1+1"), text_field("'=1+1"), text_field("'s"), text_field("a=b")
+    ("'=1+1", "''=1+1", "'s", 'a=b')
+    """
+    line = legible_line(text)
+    if FORMULA.match(line):
+        return f"'{line}"
+    return line
 
 
 def _token_fields(result: LensArrays | AttributionArrays, token_index: int) -> list[Any]:

@@ -15,6 +15,7 @@ from lens_recipes.views.tables.lens.rows import Row, site_rows, vector_rows, vec
 from lens_recipes.views.tables.markdown.syntax import (
     Column,
     escape_sentence,
+    label_code,
     pipe_table,
     text_code,
     token_code,
@@ -60,7 +61,9 @@ def _prompt_blocks(result: LensArrays | AttributionArrays, selection: Selection)
 def _site_table(result: LensArrays, token_index: int, selection: Selection) -> str:
     """Return a table with a row for each site after one token of one prompt."""
     label_column = Column("layer", numeric=True)
-    rows = site_rows(result, selection.site_indices, token_index)
+    rows = []
+    for label, reading in site_rows(result, selection.site_indices, token_index):
+        rows.append(Row(label_code(label), reading))
     return _lens_table(result, label_column, rows, selection.show_top)
 
 

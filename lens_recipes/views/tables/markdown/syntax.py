@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lens_recipes.arrays.text import visible_token
+from lens_recipes.arrays.text import legible_line, visible_token
 
 # What GitHub, or another renderer of pipe tables, acts on even between backticks.
 ACTS_IN_CODE = set("|`\\<>&$")
+
+LABEL_WIDTH = 40  # characters of the name of a site
 
 
 def _entities(characters: Iterable[str]) -> dict[int, str]:
@@ -21,6 +24,14 @@ def _entities(characters: Iterable[str]) -> dict[int, str]:
 PROSE_ENTITIES = _entities("\\`*_[]<>|&$~#@")
 
 CODE_ENTITIES = _entities(string.punctuation + string.whitespace)
+
+# GitHub makes links of addresses that are in no code, whatever stands for their letters. A comment
+# parts them.
+ADDRESS = re.compile(r"@|://|www\.|xmpp:|mailto:", re.IGNORECASE)
+
+PARTED = {ord(character): f"&#{ord(character)};<!-- -->" for character in ".:@"}
+
+PLAIN_LABEL = re.compile(r"[0-9A-Za-z–]*(\.[0-9A-Za-z_]+)*")
 
 
 class Column(NamedTuple):
@@ -58,9 +69,31 @@ def text_code(text: str) -> str:
     if ACTS_IN_CODE.isdisjoint(text):
         return f"`{text}`"
     # What stands inside an HTML element is still Markdown: no punctuation may be left in it.
-    return f"<code>{text.translate(CODE_ENTITIES)}</code>"
+    return f"<code>{_translated(text, CODE_ENTITIES)}</code>"
+
+
+def label_code(label: str) -> str:
+    """Return the name of a site: as it is where nothing in it can act, otherwise as code.
+
+    >>> label_code("3"), label_code("3.attn_out"), label_code("3.<b>")
+    ('3', '3.attn_out', '<code>3&#46;&#60;b&#62;</code>')
+    """
+    if PLAIN_LABEL.fullmatch(label):
+        return label
+    return token_code(label, LABEL_WIDTH)
 
 
 def escape_sentence(text: str) -> str:
-    """Return a sentence in which nothing is markup."""
-    return text.translate(PROSE_ENTITIES)
+    """Return a sentence in which nothing is markup.
+
+    >>> escape_sentence("a_b\\n# c")
+    'a&#95;b↵&#35; c'
+    """
+    return _translated(legible_line(text), PROSE_ENTITIES)
+
+
+def _translated(text: str, entities: dict[int, str]) -> str:
+    """Return a text with entities in place of some characters, and with no address in it."""
+    if ADDRESS.search(text):
+        entities = entities | PARTED
+    return text.translate(entities)
