@@ -18,9 +18,8 @@ FOR_TEST := $(VENV)/.ready-test
 OLDEST       := .venv-oldest
 OLDEST_PINS  := tests/oldest/constraints.txt
 OLDEST_READY := $(OLDEST)/.ready
-# The core: reading, attribution, generation, vectors; tables, figures and files; the command line.
-OLDEST_TESTS := logit_lens readout families attribution components generation vectors metrics tracks models wrapped \
-	table generation_text result views figure_files profile_flow_compare attribution_views cli cli_show
+# The core: reading, attribution, vectors; tables, figures and files; the command line.
+OLDEST_TESTS := logit_lens readout attribution components vectors metrics wrapped table result figure_files cli cli_show
 
 # The NDIF server of `make test-ndif` has an environment of its own. Its stamp is named after what was installed.
 NDIF       := .venv-ndif
@@ -57,6 +56,7 @@ test: $(FOR_TEST)
 test-full: $(FOR_TEST)
 	tests/need chromium
 	$(PYTEST) tests/full
+	$(PYTEST) -m slow
 
 $(OLDEST_READY): pyproject.toml $(OLDEST_PINS)
 	@echo "installing the oldest releases into $(OLDEST): two to five minutes, once"

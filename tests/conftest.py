@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -16,6 +17,10 @@ import tiny
 
 import lens_recipes
 from lens_recipes.cli.app import main
+
+# What is imported stays, and models come and go: looking at all of it again and again takes an eighth of the time.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 # A shell starts its background jobs with Ctrl-C ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -22,6 +22,7 @@ import typer.main
 import yaml
 from loopback import SMOLLM2, Loopback
 from packaging.version import Version
+from slow import others_slow
 from transformers import AutoTokenizer
 
 import lens_recipes as lr
@@ -72,7 +73,7 @@ def loads(smollm2, tmp_path, monkeypatch):
         yield
 
 
-@pytest.mark.parametrize("name", WITH_CODE)
+@pytest.mark.parametrize("name", others_slow(WITH_CODE, "README.md", "SKILL.md"))
 def test_every_python_block_runs_in_order(name, loads, tmp_path, monkeypatch):
     """From a file on disk, as nnsight needs it, and in an empty folder."""
     blocks = re.findall(r"^```python\n(.*?)^```$", read(name), re.DOTALL | re.MULTILINE)
@@ -160,7 +161,11 @@ def test_what_is_imported_before_nnsight_works_as_the_page_says():
 
 # Examples that need a server are run by tests/ndif.
 @pytest.mark.parametrize(
-    "example", sorted(p.name for p in (ROOT / "examples").glob("*.py") if "remote" not in p.name)
+    "example",
+    others_slow(
+        sorted(p.name for p in (ROOT / "examples").glob("*.py") if "remote" not in p.name),
+        "01_first_lens.py",
+    ),
 )
 def test_every_example_runs(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

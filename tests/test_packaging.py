@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from slow import others_slow
 
 import lens_recipes
 
@@ -182,7 +183,7 @@ def test_each_public_name_is_named_once_and_is_there():
         _ = lens_recipes.no_such_name
 
 
-@pytest.mark.parametrize("name", ["Job", "submit", "estimate"])
+@pytest.mark.parametrize("name", others_slow(["Job", "submit", "estimate"], "Job"))
 def test_a_process_that_asks_for_a_job_knows_every_recipe(name):
     """Nothing else has imported them: the file of a job names its recipe."""
     code = (

@@ -17,6 +17,7 @@ import tiny
 import torch
 from loopback import KEY, hub_at
 from nnsight.intervention.backends.remote import RemoteError
+from slow import others_slow
 from transformers import AutoConfig, BertModel
 from transformers.models.auto import modeling_auto
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -49,7 +50,7 @@ def zoo(tmp_path_factory):
         yield hub, {name: lr.load(name) for name in ids.values()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", others_slow(FAMILIES, "gemma2"))
 @pytest.mark.parametrize("recipe", LOCAL)
 def test_a_script_finds_what_the_library_finds(zoo, recipe, family, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from slow import others_slow
 from transformers.utils import logging as transformers_logging
 
 import lens_recipes as lr
@@ -72,7 +73,7 @@ def environment(*path: Path) -> dict[str, str]:
     return variables | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", others_slow(WAYS, "command"))
 def test_nothing_stands_before_a_result_but_what_matters(way, folder, beside):
     command = [sys.executable, *WAYS[way], str(folder)]
     ran = subprocess.run(
@@ -83,7 +84,7 @@ def test_nothing_stands_before_a_result_but_what_matters(way, folder, beside):
     assert "llama" in ran.stdout.lower()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", others_slow(WAYS, "command"))
 def test_no_progress_bar_stays_on_a_terminal(way, folder):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))

@@ -160,6 +160,7 @@ def test_the_page_knows_every_metric_of_tokens(result, opened):
     assert [name for name, kind in METRICS.items() if kind.about == "pair"] == ["logit_diff"]
 
 
+@pytest.mark.slow
 def test_a_new_metric_of_a_whole_cell_is_on_the_page(result, opened, monkeypatch):
     """One more entry of the table is all that it takes."""
     margin = dataclasses.replace(
@@ -209,6 +210,7 @@ def test_a_click_pins_a_token_and_draws_it_through_the_layers(result, opened):
     assert page.evaluate("document.getElementById('lines').data.length") == 0
 
 
+@pytest.mark.slow
 def test_the_cell_and_its_position_at_every_layer(result, opened):
     page, one = opened(result), result[0]
     click(page, 2, 0)
@@ -228,6 +230,7 @@ def test_the_cell_and_its_position_at_every_layer(result, opened):
     np.testing.assert_allclose(ps, np.exp(one.top_logprobs[site, 0]), rtol=0.1, atol=6e-4)
 
 
+@pytest.mark.slow
 def test_a_token_without_data_is_said_to_have_none(llama, opened):
     page = opened(lr.logit_lens(llama, "some words to begin with", top_k=5, track=None))
     last = page.locator(
@@ -238,6 +241,7 @@ def test_a_token_without_data_is_said_to_have_none(llama, opened):
     assert page.evaluate("document.getElementById('lines').data.length") == 0
 
 
+@pytest.mark.slow
 def test_the_colours_are_those_of_the_heatmap(result, opened):
     page, one = opened(result), result[0]
     rows = [s for s, site in enumerate(one.sites) if site.component in ("embed", "resid_post")]
@@ -269,6 +273,7 @@ def to_rgb(color):
     return f"rgb({', '.join(map(str, hex_to_rgb(color)))})"
 
 
+@pytest.mark.slow
 def test_framed_are_the_cells_that_say_what_the_model_answers(result, opened):
     page, one = opened(result), result[0]
     rows = [s for s, site in enumerate(one.sites) if site.component in ("embed", "resid_post")]
@@ -285,6 +290,7 @@ def test_framed_are_the_cells_that_say_what_the_model_answers(result, opened):
     assert framed == {(int(t), int(row)) for row, t in hits}
 
 
+@pytest.mark.slow
 def test_the_tip_and_the_words_are_those_of_the_cell(result, opened):
     page, one = opened(result), result[0]
     rows = [s for s, site in enumerate(one.sites) if site.component in ("embed", "resid_post")]
@@ -306,6 +312,7 @@ def test_the_tip_and_the_words_are_those_of_the_cell(result, opened):
     ]
 
 
+@pytest.mark.slow
 def test_every_word_can_be_read_on_its_colour(result, opened):
     page = opened(result)
     for metric in ("prob", "entropy", "kl"):
@@ -327,6 +334,7 @@ def test_every_word_can_be_read_on_its_colour(result, opened):
 # -- the controls ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sliders_and_keys_move_the_cell(result, opened):
     page = opened(result)
     assert state(page)["token"] == len(result[0].tokens) - 1
@@ -360,6 +368,7 @@ def test_sliders_and_keys_move_the_cell(result, opened):
     )
 
 
+@pytest.mark.slow
 def test_the_keyboard_stays_where_it_was(result, opened):
     page = opened(result)
     page.locator("#layer").press("Home")
@@ -375,6 +384,7 @@ def test_the_keyboard_stays_where_it_was(result, opened):
     assert state(page)["pins"] == []
 
 
+@pytest.mark.slow
 def test_a_cell_that_the_map_does_not_show_is_scrolled_to(opened):
     page = opened(test_generation_figures.generation(steps=(200,)))
     for key in (None, "Home", "End"):  # at first it is the last token's
@@ -384,6 +394,7 @@ def test_a_cell_that_the_map_does_not_show_is_scrolled_to(opened):
         assert around["x"] <= cursor["x"] <= around["x"] + around["width"] - cursor["width"]
 
 
+@pytest.mark.slow
 def test_every_control_has_a_name(result, opened):
     page = opened(result)
     for role, names in (
@@ -395,6 +406,7 @@ def test_every_control_has_a_name(result, opened):
     assert page.get_by_role("searchbox", name="find a token").count() == 1
 
 
+@pytest.mark.slow
 def test_everything_can_be_reached_by_keyboard(result, opened):
     page = opened(result)
     reached = set()
@@ -418,6 +430,7 @@ def test_everything_can_be_reached_by_keyboard(result, opened):
     assert "table" in reached
 
 
+@pytest.mark.slow
 def test_a_search_finds_tokens_and_marks_their_cells(result, opened):
     page, one = opened(result), result[0]
     token = int(one.top_ids[2, 1, 0])
@@ -465,6 +478,7 @@ def test_the_address_holds_the_view(result, opened):
     "fragment",
     ["#metric=nonsense&of=9&site=999&token=-4&pins=1:999,x:y,:&prompt=7", "#%%%", "#pins=0:0"],
 )
+@pytest.mark.slow
 def test_a_wrong_address_is_a_view_all_the_same(result, opened, fragment):
     page = opened(result, fragment=fragment)
     assert state(page)["metric"] == "prob"
@@ -474,6 +488,7 @@ def test_a_wrong_address_is_a_view_all_the_same(result, opened, fragment):
 # -- how it looks ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_dark_or_light_as_the_reader_likes(result, opened):
     page = opened(result, color_scheme="dark")
     ink = "getComputedStyle(document.body).color"
@@ -484,11 +499,13 @@ def test_dark_or_light_as_the_reader_likes(result, opened):
     assert page.evaluate(ink) != dark
 
 
+@pytest.mark.slow
 def test_pins_of_an_address_are_no_more_than_can_be_told_apart(result, opened):
     page = opened(result, fragment="#pins=" + ",".join(f"0:{n // 2}" for n in range(60)))
     assert [p["id"] for p in state(page)["pins"]] == list(range(8))
 
 
+@pytest.mark.slow
 def test_what_was_found_is_said_of_the_prompt_that_is_shown(result, opened):
     page = opened(result)
     page.fill("#search", "a")
@@ -500,6 +517,7 @@ def test_what_was_found_is_said_of_the_prompt_that_is_shown(result, opened):
     assert page.input_value("#search") == "a"
 
 
+@pytest.mark.slow
 def test_on_paper_there_are_no_controls(result, opened):
     page = opened(result, color_scheme="dark")
     page.emulate_media(media="print")

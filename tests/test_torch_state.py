@@ -15,6 +15,7 @@ import oracle
 import pytest
 import tiny
 import torch
+from slow import others_slow
 from torch.overrides import TorchFunctionMode
 
 import lens_recipes as lr
@@ -129,7 +130,7 @@ def test_what_is_set_in_torch_changes_no_number(plain, state):
         same_arrays(result, plain[name])
 
 
-@pytest.mark.parametrize("state", [*STATES, "autocast"])
+@pytest.mark.parametrize("state", others_slow([*STATES, "autocast"], "autocast"))
 def test_a_pasted_script_is_the_same(folder, state):
     expected = lr.paste("attribution", folder)
     with {**STATES, "autocast": autocast}[state]():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from slow import others_slow
 
 ROOT = Path(__file__).parent.parent
 TUTORIAL = ROOT / "examples" / "tutorial.ipynb"
@@ -65,7 +66,7 @@ def test_it_is_a_valid_notebook_that_was_run_once_in_order(committed):
     assert all(cell.metadata == {} for cell in committed.cells)  # no times
 
 
-@pytest.mark.parametrize("which", ["committed", "fresh"])
+@pytest.mark.parametrize("which", others_slow(["committed", "fresh"], "committed"))
 def test_no_output_is_an_error_or_of_the_machine(which, request):
     for name, cell in code(request.getfixturevalue(which)).items():
         for output in cell.outputs:
@@ -74,6 +75,7 @@ def test_no_output_is_an_error_or_of_the_machine(which, request):
             assert not OF_A_MACHINE.search(json.dumps(shown(output))), name
 
 
+@pytest.mark.slow
 def test_what_is_committed_is_what_it_says_today(committed, fresh):
     """Each cell shows the same kinds of things and the same words, and numbers that are rounding apart."""
     for name, now in code(fresh).items():
@@ -97,6 +99,7 @@ def test_each_figure_is_there_as_a_picture(committed):
     )  # results that show themselves
 
 
+@pytest.mark.slow
 def test_the_numbers_in_its_text_are_in_its_outputs(committed, fresh):
     """Those that are exact: with a decimal point or three digits, and not round."""
     outputs = json.dumps(

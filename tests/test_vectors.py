@@ -13,6 +13,7 @@ import strict_local
 import tiny
 import torch
 from agreement import assert_same_lens, assert_top_ids, listing_all
+from slow import others_slow
 from test_remote import NOT_THERE
 
 import lens_recipes as lr
@@ -426,7 +427,10 @@ def test_a_server_without_this_package_gives_the_same(llama, some, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "family", ["gemma2", "cohere", "opt_project", "mamba", "gpt2", "llava", "rwkv_halved"]
+    "family",
+    others_slow(
+        ["gemma2", "cohere", "opt_project", "mamba", "gpt2", "llava", "rwkv_halved"], "gemma2"
+    ),
 )
 def test_every_tail_travels(family, monkeypatch):
     model = lr.load(tiny.FAMILIES[family](), tokenizer=tiny.tiny_tokenizer())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Iterable
@@ -56,7 +57,13 @@ def shown_name(name: str) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of what a result depends on."""
-    return {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {package: _version(package) for package in PACKAGES}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    """Return the version of a package, looked up once: that reads its files."""
+    return importlib.metadata.version(package)
 
 
 def to_json(value: Any) -> Any:
