@@ -235,12 +235,12 @@ def test_padding_is_undone_whatever_the_ids(prompts, side):
 
 
 def test_ids_and_lengths_that_fit_exactly_are_accepted():
-    check_ids([[0, 9] * 2, [9]], vocab_size=10, context_length=4)
-    check_ids([[0] * 100], vocab_size=1, context_length=None)
+    check_ids([[0, 9] * 2, [9]], n_embeddings=10, n_positions=4)
+    check_ids([[0] * 100], n_embeddings=1, n_positions=None)
     with pytest.raises(ValueError, match=r"prompt 1 has the id 10 at position 2; .* 0 to 9"):
-        check_ids([[1], [0, 0, 10]], vocab_size=10, context_length=4)
+        check_ids([[1], [0, 0, 10]], n_embeddings=10, n_positions=4)
     with pytest.raises(ValueError, match=r"prompt 0 is 5 tokens .* holds 4"):
-        check_ids([[0] * 5], vocab_size=10, context_length=4)
+        check_ids([[0] * 5], n_embeddings=10, n_positions=4)
 
 
 # -- positions and layers ----------------------------------------------

@@ -195,8 +195,27 @@ def running_dtype(model: Envoy) -> torch.dtype:
 
 
 def context_length(model: Envoy) -> int | None:
-    """Return how many tokens a prompt may have; None without a bound (state space, ALiBi)."""
+    """Return how many tokens the config says that a model is made for.
+
+    None for a model that reads on (state space, ALiBi), or whose rotations grow with the text
+    (dynamic rope). `Anatomy.n_positions` is what it can hold.
+    """
     config = text_config(model)
+    length = configured_positions(config)
+    rope = getattr(config, "rope_parameters", None)
+    if length is None or not isinstance(rope, dict):
+        return length
+    if rope.get("rope_type") == "dynamic":
+        return None
+    factor = rope.get("factor")
+    original = rope.get("original_max_position_embeddings")
+    if not isinstance(factor, int | float):
+        return length
+    return max(length, int(factor * (original or length)))
+
+
+def configured_positions(config: Any) -> int | None:
+    """Return the number of positions in a config; None where it has none."""
     # Not `context_length`: a recurrent model reads on beyond it.
     for setting in ("max_position_embeddings", "max_seq_len"):
         length = getattr(config, setting, None)

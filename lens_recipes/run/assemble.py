@@ -113,7 +113,7 @@ def packed_tokens(request: Request, texts: dict[int, str]) -> Tokens:
     for prompt, (token_ids, positions) in enumerate(
         zip(request.token_ids, request.positions, strict=True)
     ):
-        following = next_ids(token_ids)
+        following = next_ids(token_ids, request.anatomy.vocab_size)
         for position in positions:
             rows.append((prompt, position, token_ids[position], following[position]))
     prompts, positions_read, ids_read, ids_after = np.array(rows, dtype=np.int32).T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +12,12 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor
 
-from lens_recipes.models.handle import exclusive, running_dtype, text_config
+from lens_recipes.models.handle import (
+    configured_positions,
+    exclusive,
+    running_dtype,
+    text_config,
+)
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import next_ids
@@ -72,16 +78,17 @@ def make_batches(
     with exclusive(model):
         pads = may_pad and not request.remote and can_pad(request)
     bounds = rope_bounds(text_config(model))
+    n_even = length_of_even_rotations(text_config(model))
     # Prompts of one bucket may share a batch: one length, or where padding is harmless one side of
     # each bound.
     buckets = []
     for number, ids in enumerate(request.token_ids):
         if request.extra_inputs[number]:
             buckets.append(-1 - number)  # with what it is given beside its ids, it runs by itself
-        elif pads:
+        elif pads and len(ids) <= n_even:
             buckets.append(sum(len(ids) > bound for bound in bounds))
         else:
-            buckets.append(len(ids))
+            buckets.append(len(bounds) + 1 + len(ids))  # its own length: no other sort of bucket
     lengths = [len(ids) for ids in request.token_ids]
     max_logits = max_bytes // (4 * anatomy.vocab_size)
     batches: list[LensBatch] = []
@@ -158,7 +165,7 @@ def one_batch(
     padded = left_padded(token_ids)
     rows, columns, requested = [], [], []
     for row, prompt_ids in enumerate(token_ids):
-        following = next_ids(prompt_ids)
+        following = next_ids(prompt_ids, anatomy.vocab_size)
         for position in positions[row]:
             rows.append(row)
             columns.append(padded.padding[row] + position)
@@ -228,6 +235,17 @@ def rope_bounds(config: Any) -> set[int]:
             elif key == "original_max_position_embeddings" and isinstance(value, int):
                 bounds.add(value)
     return bounds
+
+
+def length_of_even_rotations(config: Any) -> float:
+    """Return the length up to which a position is encoded alike in prompts of any length.
+
+    Beyond it dynamic rope encodes all positions of a batch for the longest prompt.
+    """
+    rope = getattr(config, "rope_parameters", None)
+    if isinstance(rope, dict) and rope.get("rope_type") == "dynamic":
+        return configured_positions(config) or math.inf
+    return math.inf
 
 
 def can_pad(request: Request) -> bool:

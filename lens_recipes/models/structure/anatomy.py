@@ -11,12 +11,13 @@ followed to the end is refused.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.handle import envoy_path, on_meta, text_config
+from lens_recipes.models.handle import configured_positions, envoy_path, on_meta, text_config
 from lens_recipes.models.structure.block_list import (
     check_one_stream,
     check_shapes,
@@ -80,7 +81,8 @@ def _examine(model: Envoy) -> Anatomy:
             "A logit lens needs a decoder-only model."
         )
     options = frozenset(inspect.signature(module.forward).parameters)
-    vocab_size = getattr(text_config(model), "vocab_size", None) or 2
+    config_of_text = text_config(model)
+    vocab_size = getattr(config_of_text, "vocab_size", None) or 2
     token_ids = plain_ids(config, vocab_size)
     record = record_forward(module, token_ids, options, meta=on_meta(model))
     block_list = find_block_list(module, record)
@@ -102,6 +104,8 @@ def _examine(model: Envoy) -> Anatomy:
         is_chain=blocks_follow,
         d_model=record.outputs[blocks[-1]].shape[-1],
         vocab_size=record.logits.shape[-1],
+        n_embeddings=_count_embeddings(module, record),
+        n_positions=_count_positions(module, config_of_text, record),
         blocks=block_list.path,
         embed=_find_embedding(module, record),
         attention=_find_part(blocks[0], record, ATTENTION_HINTS),
@@ -121,10 +125,63 @@ def _examine(model: Envoy) -> Anatomy:
 def _find_embedding(module: nn.Module, record: ForwardRecord) -> str | None:
     """Return the path of the first embedding that ended."""
     paths = {child: envoy_path(path) for path, child in module.named_modules()}
-    for called in record.calls:
-        if isinstance(called, nn.Embedding):
-            return paths[called]
+    for embedding in _embeddings(record):
+        return paths[embedding]
     return None
+
+
+def _embeddings(record: ForwardRecord) -> list[nn.Embedding]:
+    """Return the embeddings that ran, the one of the tokens first."""
+    return [called for called in record.calls if isinstance(called, nn.Embedding)]
+
+
+def _token_embedding(module: nn.Module, record: ForwardRecord) -> nn.Embedding | None:
+    """Return the embedding of the tokens: the one that the model names, else the first that ran."""
+    embeddings = _embeddings(record)
+    try:
+        named = module.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        named = None
+    if named in embeddings:
+        return named
+    return embeddings[0] if embeddings else None
+
+
+def _count_embeddings(module: nn.Module, record: ForwardRecord) -> int:
+    """Return how many tokens a prompt may be made of."""
+    embedding = _token_embedding(module, record)
+    if embedding is None:
+        return record.logits.shape[-1]
+    return embedding.num_embeddings
+
+
+def _count_positions(module: nn.Module, config: Any, record: ForwardRecord) -> int | None:
+    """Return how many tokens the model can hold; None where it computes positions as they come.
+
+    A table of positions ends. Rotations do not: a config only says how far they were trained. Where
+    there is neither, the config's number is believed.
+    """
+    n_configured = configured_positions(config)
+    if n_configured is None:
+        return None
+    lengths = []
+    of_tokens = _token_embedding(module, record)
+    for table in _embeddings(record):
+        is_of_types = table.num_embeddings < n_configured
+        if table is not of_tokens and not is_of_types:
+            lengths.append(table.num_embeddings - _first_position(table))
+    if lengths:
+        return min(lengths)
+    if any(hasattr(called, "inv_freq") for called in record.calls):
+        return None
+    return n_configured
+
+
+def _first_position(table: nn.Embedding) -> int:
+    """Return the row of the first token in a table of positions."""
+    if table.padding_idx is not None:  # RoBERTa: rows up to that of the padding are left out
+        return table.padding_idx + 1
+    return getattr(table, "offset", 0)  # OPT and BART
 
 
 def _find_part(block: nn.Module, record: ForwardRecord, hints: tuple[str, ...]) -> str | None:

@@ -32,7 +32,9 @@ class Anatomy:
 
     Attributes:
         family: The model's class.
-        n_layers, d_model, vocab_size: Blocks, width of the stream, tokens.
+        n_layers, d_model, vocab_size: Blocks, width of the stream, tokens that have a logit.
+        n_embeddings: Tokens that a prompt may have; most models have as many as `vocab_size`.
+        n_positions: Tokens that a prompt may have at most; None where positions are computed.
         layers: The numbers of the blocks that a text prompt passes through: all in most models. A
             block that reads nothing but an image is passed over.
         is_chain: Whether each block takes what the one before it gave. Else the stream after a
@@ -54,6 +56,8 @@ class Anatomy:
     is_chain: bool
     d_model: int
     vocab_size: int
+    n_embeddings: int
+    n_positions: int | None
     blocks: str
     embed: str | None
     attention: str | None

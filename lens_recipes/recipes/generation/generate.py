@@ -14,7 +14,6 @@ from nnsight.intervention.envoy import Envoy
 from transformers import GenerationConfig
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.models.handle import context_length
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.recipes.generation.batches import (
     PromptGroup,
@@ -163,7 +162,7 @@ def generate_lens(
         seed=seed,
         stop=stop,
     )
-    check_room(request.token_ids, settings.max_new_tokens, context_length(model))
+    check_room(request.token_ids, settings.max_new_tokens, request.anatomy.n_positions)
     sites, reads = request.sites(layers, components, has_cache=True)
     options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, MAX_BYTES)
     anatomy = request.anatomy

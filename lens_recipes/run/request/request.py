@@ -30,6 +30,7 @@ from lens_recipes.run.request.selection import (
     check_ids,
     pick_positions,
     target_ids,
+    warn_of_length,
 )
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import ReadPlan
@@ -97,7 +98,8 @@ class Request:
             if has_prompts:
                 self.read_prompts(as_list(prompts), add_special_tokens)
             self.encode_seconds = time.perf_counter() - encode_started
-            check_ids(self.token_ids, vocab_size, context_length(model))
+            check_ids(self.token_ids, self.anatomy.n_embeddings, self.anatomy.n_positions)
+            warn_of_length(self.token_ids, context_length(model))
             self.positions = pick_positions(positions, self.token_ids)
             n_lists = len(self.token_ids) if has_prompts else 1
             self.target_ids = target_ids(targets, n_lists, self.tokenizer, vocab_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,33 +32,56 @@ def as_argument(value: Any) -> Any:
     return as_list(value)
 
 
-def next_ids(ids: list[int]) -> list[int]:
-    """Return the id after each position of a prompt; −1 where it ends."""
-    return [*ids[1:], -1]
+def next_ids(ids: list[int], vocab_size: int) -> list[int]:
+    """Return the id after each position of a prompt; −1 where it ends, or the id has no logit."""
+    following = [token if token < vocab_size else -1 for token in ids[1:]]
+    return [*following, -1]
 
 
 # -- checks ------------------------------------------------------------
 
 
-def check_ids(token_ids: list[list[int]], vocab_size: int, context_length: int | None) -> None:
+def check_ids(token_ids: list[list[int]], n_embeddings: int, n_positions: int | None) -> None:
     """Refuse ids that the model does not have, and prompts that it cannot hold.
+
+    Args:
+        token_ids: `[prompt][position]`.
+        n_embeddings: Tokens that a prompt may be made of.
+        n_positions: Tokens that it may have; None without a bound.
 
     Raises:
         ValueError: names the prompt, the position and the bound.
     """
     for number, prompt_ids in enumerate(token_ids):
         for position, token in enumerate(prompt_ids):
-            if not 0 <= token < vocab_size:
+            if not 0 <= token < n_embeddings:
                 raise ValueError(
                     f"prompt {number} has the id {token} at position {position}; this model's "
-                    f"ids are 0 to {vocab_size - 1}."
+                    f"ids are 0 to {n_embeddings - 1}."
                 )
-        if context_length is not None and len(prompt_ids) > context_length:
+        if n_positions is not None and len(prompt_ids) > n_positions:
             raise ValueError(
                 f"prompt {number} is {len(prompt_ids)} tokens long; this model's context holds "
-                f"{context_length}. "
+                f"{n_positions}. "
                 "Shorten it."
             )
+
+
+def warn_of_length(token_ids: list[list[int]], context: int | None) -> None:
+    """Say that prompts go beyond what the model is made for, where it runs all the same.
+
+    Args:
+        token_ids: `[prompt][position]`.
+        context: Tokens that the config says; None without a bound.
+    """
+    longest = max(map(len, token_ids), default=0)
+    if context is not None and longest > context:
+        logging.getLogger("lens_recipes").warning(
+            "a prompt is %d tokens long, and this model is made for %d: what it says beyond them "
+            "may mean little",
+            longest,
+            context,
+        )
 
 
 def check_numbers(top_k: Any, track: Any, max_bytes: Any, vocab_size: int) -> None:

@@ -160,6 +160,7 @@ class GenerationRecorder:
         device_rows, device_columns = rows.to(device), columns.to(device)
         own_ids = token_ids[device_rows, device_columns].cpu()
         next_ids = token_ids[device_rows, device_columns + 1].cpu()
+        next_ids[next_ids >= reads.logits.shape[-1]] = -1  # of the prompt, and without a logit
         requested_ids = torch.cat([self.batch.target_ids[rows], next_ids[:, None]], -1)
         has_all_logits = reads.logits.shape[1] == width
         logit_columns = columns if has_all_logits else columns - width

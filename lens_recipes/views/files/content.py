@@ -59,26 +59,26 @@ def dtype_of(array_name: str) -> type[np.generic]:
     return np.float32
 
 
-def stored_axes(meta: dict[str, Any]) -> Axes:
+def stored_axes(metadata: dict[str, Any]) -> Axes:
     """Return the arrays of a file's format, and the axes of each; none of an unknown format."""
     for kind in KINDS:
-        if (kind.format, kind.version) == (meta.get("format"), meta.get("version")):
+        if (kind.format, kind.version) == (metadata.get("format"), metadata.get("version")):
             columns = {f"token_{column_name}": ("token",) for column_name in TOKEN_DTYPES}
             return {**columns, **kind.axes}
     return {}
 
 
-def promised_lengths(meta: dict[str, Any]) -> Sizes:
+def promised_lengths(metadata: dict[str, Any]) -> Sizes:
     """Return the lengths of the axes that the JSON of a file names the entries of.
 
     Raises:
         KeyError, TypeError: the file is damaged.
     """
-    kind = next(kind for kind in KINDS if kind.format == meta["format"])
+    kind = next(kind for kind in KINDS if kind.format == metadata["format"])
     return {
-        kind.rows_axis: len(meta[kind.rows_field]),
-        "token": len(meta["token_text"]),
-        "prompt": len(meta["prompts"]),
+        kind.rows_axis: len(metadata[kind.rows_field]),
+        "token": len(metadata["token_text"]),
+        "prompt": len(metadata["prompts"]),
     }
 
 

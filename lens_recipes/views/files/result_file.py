@@ -138,30 +138,30 @@ def _read_npz(path: Path) -> Content:
     arrays: Arrays = {}
     with open_plain_file(path) as file:
         archive = ArrayArchive(file)
-        meta = parse_object(archive.text("meta"))
-        check_depth(meta)
-        axes = stored_axes(meta)
-        lengths = promised_lengths(meta) if axes else {}
-        for name, axis_names in axes.items():
-            if name in archive:
-                check = partial(check_shape, name, axis_names, lengths)
-                arrays[name] = archive.numbers(name, check)
-    return Content(meta, arrays)
+        metadata = parse_object(archive.text("meta"))
+        check_depth(metadata)
+        axes = stored_axes(metadata)
+        lengths = promised_lengths(metadata) if axes else {}
+        for array_name, axis_names in axes.items():
+            if array_name in archive:
+                check = partial(check_shape, array_name, axis_names, lengths)
+                arrays[array_name] = archive.numbers(array_name, check)
+    return Content(metadata, arrays)
 
 
 def _read_json(path: Path) -> Content:
     """Return what a .json file holds, unchecked but for the shapes of its arrays."""
-    meta = parse_object(read_text(path))
-    stored_arrays = meta.pop("arrays", {})
-    check_depth(meta)
+    metadata = parse_object(read_text(path))
+    stored_arrays = metadata.pop("arrays", {})
+    check_depth(metadata)
     arrays: Arrays = {}
-    for name in stored_axes(meta):
-        if name in stored_arrays:
+    for array_name in stored_axes(metadata):
+        if array_name in stored_arrays:
             # Null becomes NaN, and the word for an infinity an infinity. Nested lists lose an
             # empty axis, so the shape is kept beside them.
-            array = np.array(stored_arrays[name], dtype=dtype_of(name))
-            arrays[name] = array.reshape(meta["shapes"][name])
-    return Content(meta, arrays)
+            array = np.array(stored_arrays[array_name], dtype=dtype_of(array_name))
+            arrays[array_name] = array.reshape(metadata["shapes"][array_name])
+    return Content(metadata, arrays)
 
 
 def _result_of(path: Path, result_class: type, content: Content) -> Any:
