@@ -431,7 +431,7 @@ def test_one_file_holds_all_of_it(result, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     assert text.count("plotly.js v") == 1
     assert addresses(text) == []
-    assert "connect-src 'none'" in text
+    assert "default-src 'none'" in text
     assert text.count("Plotly.newPlot(") - text.split("<body>")[0].count("Plotly.newPlot(") == 3
     assert "Plotly.animate(" not in text.split("<body>")[1]  # nothing moves before it is touched
     read = html.unescape(outside_scripts(text))

@@ -27,6 +27,7 @@ from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.tables.attribution import target_rows
 from lens_recipes.views.tables.grids import truncate
 from lens_recipes.views.tables.table import FORMATS, NARROWEST, render
+from lens_recipes.views.tables.tsv import text_field
 from lens_recipes.views.words import about_token, probability, prompt_end, signed
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]
@@ -216,14 +217,14 @@ def test_tsv_has_the_arrays_numbers_and_any_token(results, kind, texts, position
                     str(number),
                     str(one.tokens.position[t]),
                 )
-                assert row["input"] == visible_token(one.tokens.text[t], 10_000)
+                assert row["input"] == text_field(visible_token(one.tokens.text[t], 10_000))
                 where = (site.layer, site.component, site.head)
                 assert (row["layer"], row["component"], row["head"]) == tuple(
                     "" if x is None else str(x) for x in where
                 )
                 assert (int(row["site"]), int(row["sites"])) == (s, len(one.sites))
                 assert [row[f"top{k}"] for k in (1, 2, 3)] == [
-                    visible_token(one.text(i), 10_000) for i in one.top_ids[s, t, :3]
+                    text_field(visible_token(one.text(i), 10_000)) for i in one.top_ids[s, t, :3]
                 ]
                 logprobs = one.top_logprobs[s, t, :3]
                 np.testing.assert_allclose(
@@ -234,7 +235,7 @@ def test_tsv_has_the_arrays_numbers_and_any_token(results, kind, texts, position
                     [float(row["entropy"]), float(row["kl"])], numbers, rtol=1e-5
                 )
                 for j, target in enumerate(one.target_ids[0], start=1):
-                    assert row[f"target{j}"] == visible_token(one.text(target), 10_000)
+                    assert row[f"target{j}"] == text_field(visible_token(one.text(target), 10_000))
                     assert int(row[f"target{j}_rank"]) == one.target_ranks[s, t, j - 1]
                     p = math.exp(float(one.target_logprobs[s, t, j - 1]))
                     assert float(row[f"target{j}_p"]) == pytest.approx(p, rel=1e-5, abs=0)
@@ -290,7 +291,9 @@ def test_an_attribution_in_every_format(results, kind, texts):
                 assert (row["layer"], row["head"], row["source"]) == tuple(
                     "" if x is None else str(x) for x in (part.layer, part.head, part.source)
                 )
-                assert row["target"] == visible_token(one.text(one.target_ids[0, k]), 10_000)
+                assert row["target"] == text_field(
+                    visible_token(one.text(one.target_ids[0, k]), 10_000)
+                )
                 got = [
                     float(row[name])
                     for name in ("value", "total", "logit", "capped_logit", "error")
@@ -304,7 +307,9 @@ def test_an_attribution_in_every_format(results, kind, texts):
                 ]
                 np.testing.assert_allclose(got, arrays, rtol=1e-5)
                 if part.source is not None:
-                    assert row["source_text"] == visible_token(one.sources[0][part.source], 10_000)
+                    assert row["source_text"] == text_field(
+                        visible_token(one.sources[0][part.source], 10_000)
+                    )
 
 
 def test_an_attribution_at_another_token(results):
