@@ -545,6 +545,7 @@ def test_half_precision(family, unit):
     assert np.abs(half.values - exact.values).max() < 0.25 * largest
 
 
+@pytest.mark.slow
 def test_smollm2_in_both_precisions(smollm2):
     prompts, targets, against = (
         ["The capital of France is", "The capital of Japan is"],
@@ -698,6 +699,7 @@ def test_an_empty_target_is_one_clear_sentence(smollm2):
         lr.attribution(smollm2, "x", "")
 
 
+@pytest.mark.slow
 def test_any_single_part_that_is_missed_is_seen_in_half_precision(monkeypatch):
     """Also beside massive activations: errors are taken number by number."""
     import dataclasses

@@ -342,6 +342,7 @@ def test_several_prompts_write_and_read_what_each_does_alone(llama):
         assert_same_as(together[number], run_alone, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_real_prompts_of_different_lengths_are_as_alone(smollm2):
     prompts = ["The capital of France is", "Two", "Once upon a time there was a"]
     together = lr.generate_lens(smollm2, prompts, max_new_tokens=5, do_sample=False)

@@ -262,6 +262,7 @@ def test_smollm2_is_named_as_the_user_named_it(smollm2):
         lr.paste("first-lens", "smollm2", remote=True)
 
 
+@pytest.mark.slow
 def test_smollm2_may_be_replaced_by_a_checkpoint(smollm2, tmp_path):
     """Such as the hub's; here, as no hub can be reached, a folder."""
     text = lr.paste("first-lens", "smollm2")

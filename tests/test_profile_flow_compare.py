@@ -216,6 +216,7 @@ def test_layers_that_were_not_read_are_not_drawn(result):
         max_size=6,
     )
 )
+@pytest.mark.slow
 def test_a_profile_never_counts_a_nan(rows):
     kl = np.array(rows, dtype=np.float32)
     one = dataclasses.replace(read(), kl_to_final=kl)

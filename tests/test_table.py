@@ -494,6 +494,7 @@ texts = st.lists(
     st.none() | st.integers(1, 5),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_no_line_is_wider_than_asked_and_no_number_is_cut(
     results, kind, width, names, show_top, bad
 ):
@@ -604,6 +605,7 @@ def test_predictions_go_first_then_letters_then_columns(results):
     assert seen[-1][1] < 0
 
 
+@pytest.mark.slow
 def test_components_side_by_side_are_in_as_many_tables_as_it_takes(results):
     """Every component has its column, and a token is cut only where that gets all of them into one table."""
     result = with_texts(results["parts"], ["abcdefghijkl"])

@@ -80,6 +80,7 @@ def packed(weight):
     return PackedWeight((weight / scale).round().to(torch.int8), scale)
 
 
+@pytest.mark.slow
 def test_weights_that_inference_mode_cannot_run_are_read():
     """Some packages' tensors raise there: "Cannot set version_counter for inference tensor"."""
     module = tiny.llama(vocab_size=tiny.STRING_VOCAB)
