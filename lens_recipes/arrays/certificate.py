@@ -154,16 +154,22 @@ class Certificate:
             return "sums of parts: not read"
         return f"sums of parts, largest relative error: {', '.join(measured)}"
 
-    def check(self) -> None:
-        """Raise a LensError with the numbers and the likely cause unless `passed`."""
+    def check(self, known_cause: str | None = None) -> None:
+        """Raise a LensError with the numbers and the likely cause unless `passed`.
+
+        Args:
+            known_cause: What is known of the model and explains errors; not NaNs.
+        """
         if self.passed:
             return
         if self._logits_agree:
             doubted = "Its parts"
-            cause = self._cause_of_wrong_sums()
+            cause = known_cause or self._cause_of_wrong_sums()
         else:
             doubted = "The lens does not reproduce this model, so its layers"
             cause = self._cause_of_wrong_logits()
+            if known_cause and not math.isnan(self.max_logit_error):
+                cause = known_cause
         raise LensError(
             f"{self}. {doubted} cannot be trusted. Likely cause: {cause}. "
             "strict=False keeps the result, marked as not certified."

@@ -12,6 +12,7 @@ from lens_recipes.cli.options import (
     EXIT_STATUS,
     JsonPath,
     ModelName,
+    NoSpecialTokens,
     Offline,
     Positions,
     Precision,
@@ -63,6 +64,7 @@ def attribute_command(
     ] = None,
     offline: Offline = False,
     json_path: JsonPath = None,
+    no_special_tokens: NoSpecialTokens = False,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -80,6 +82,7 @@ def attribute_command(
         unit=unit.value,
         at_layer=at_layer,
         positions=chosen_positions,
+        add_special_tokens=not no_special_tokens,
     )
     if json_path != STDOUT:
         from lens_recipes.views.tables.table import render

@@ -15,6 +15,7 @@ from lens_recipes.cli.options import (
     FollowedTokens,
     JsonPath,
     ModelName,
+    NoSpecialTokens,
     Offline,
     Positions,
     Precision,
@@ -68,6 +69,7 @@ def logit_lens_command(
     raw: Annotated[
         bool, typer.Option("--raw", help="Read the stream without the final norm.")
     ] = False,
+    no_special_tokens: NoSpecialTokens = False,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -91,6 +93,7 @@ def logit_lens_command(
         top_k=show_top,
         apply_norm=not raw,
         positions=chosen_positions,
+        add_special_tokens=not no_special_tokens,
         layers=chosen_layers,
         heads=chosen_heads,
         components=chosen_components,

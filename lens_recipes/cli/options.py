@@ -66,6 +66,15 @@ JsonPath = Annotated[
 ]
 
 
+NoSpecialTokens = Annotated[
+    bool,
+    typer.Option(
+        "--no-special-tokens",
+        help="Read the text as it is: put no BOS before it, as for a text that has one.",
+    ),
+]
+
+
 def parse_indices(text: str, option: str) -> Any:
     """Return what the recipes take for "all", "-1", "0,3,-1" or "2:5".
 

@@ -99,6 +99,15 @@ def refuse_training(model: Envoy, where: bool | str) -> None:
         )
 
 
+def refuse_inside_trace(model: Envoy) -> None:
+    """Raise LensError within the body of a trace of this model, where it is already running."""
+    if model.interleaver.interleaving:
+        raise LensError(
+            "this model is in the middle of a trace (`with model.trace(…)`), and a recipe opens "
+            "one of its own: leave the trace, and run the recipe before or after it."
+        )
+
+
 def on_meta(model: Envoy) -> bool:
     """Return whether the weights are not loaded: a skeleton on torch's meta device."""
     return not getattr(model, "dispatched", True) or lacks_weights(model._module)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.models.lens_head import plain_head
+from lens_recipes.models.quantised import cause_in_quantisation
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import (
@@ -253,7 +254,7 @@ def finish(
     numbers = in_prompt_order(batches, token_prompts)
     certificate = certificate_of(numbers, request.model, run.plan.reads.links)
     if strict:
-        certificate.check()
+        certificate.check(cause_in_quantisation(request.model))
     token_ids = all_ids(numbers, request.token_ids, request.target_ids)
     texts = token_texts(request.tokenizer, token_ids)
     return lens_result(

@@ -17,6 +17,9 @@ from lens_recipes.run.run import Arrays, RecipeRun, run_locally
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Arguments that are younger than the format of a job's file, which does not hold them: there, the
+# prompts are token ids.
+LATER_ARGUMENTS = {"generate_lens": ("add_special_tokens",)}
 NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
 
 
@@ -62,7 +65,8 @@ def record_arguments(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, RecipeRu
         for name, value in bound.arguments.items():
             arguments[name] = value if name == "model" else as_argument(value)
         run = prepare(**arguments)  # type: ignore[call-arg]
-        recorded = {name: value for name, value in arguments.items() if name not in NOT_RECORDED}
+        left_out = (*NOT_RECORDED, *LATER_ARGUMENTS.get(prepare.__name__, ()))
+        recorded = {name: value for name, value in arguments.items() if name not in left_out}
         run.arguments = recorded | run.arguments
         run.recipe = prepare.__name__
         return run

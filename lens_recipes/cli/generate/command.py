@@ -21,6 +21,7 @@ from lens_recipes.cli.options import (
     FollowedTokens,
     JsonPath,
     ModelName,
+    NoSpecialTokens,
     Precision,
     Remote,
     load_model,
@@ -97,6 +98,7 @@ def generate_command(
         typer.Option(help="Write figures of all steps here: one file in .html, else a folder."),
     ] = None,
     json_path: JsonPath = None,
+    no_special_tokens: NoSpecialTokens = False,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -125,7 +127,9 @@ def generate_command(
         text: Any = prompt
         if chat:
             text = [{"role": "user", "content": prompt}]
-        plan = plan_generation(language_model, text, given)
+        plan = plan_generation(
+            language_model, text, given, add_special_tokens=not no_special_tokens
+        )
         check_show_top(show_top, getattr(text_config(language_model), "vocab_size", None))
         print_first(plan.line)
     console = None
@@ -138,6 +142,7 @@ def generate_command(
             **plan.options,
             targets=target,
             components=parse_names(components),
+            add_special_tokens=not no_special_tokens,
             top_k=max(MIN_TOP_K, show_top),
             on_step=stream,
         )

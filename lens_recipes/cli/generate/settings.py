@@ -42,20 +42,24 @@ class Bound(NamedTuple):
     source: str
 
 
-def plan_generation(model: Any, prompt: Any, given: GivenSettings) -> Plan:
+def plan_generation(
+    model: Any, prompt: Any, given: GivenSettings, *, add_special_tokens: bool = True
+) -> Plan:
     """Choose every setting, and say where it is from.
 
     Args:
         model: What `load()` returns.
         prompt: A string or a chat.
         given: The settings of the command line.
+        add_special_tokens: As in the tokenizer.
 
     Raises:
         ValueError: There is no room for a new token, or settings do not go together.
         LensError: The model cannot generate.
     """
     checkpoint = of_checkpoint(model)
-    n_prompt = len(encode(prompt, tokenizer_of(model))[0])
+    encoded = encode(prompt, tokenizer_of(model), add_special_tokens=add_special_tokens)
+    n_prompt = len(encoded[0])
     limit = token_limit(n_prompt, context_length(model), checkpoint, given)
     do_sample = checkpoint.get("do_sample", True)
     if given.greedy or given.sampler:

@@ -17,7 +17,13 @@ from nnsight.intervention.envoy import Envoy
 from torch import nn
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.handle import configured_positions, envoy_path, on_meta, text_config
+from lens_recipes.models.handle import (
+    configured_positions,
+    envoy_path,
+    on_meta,
+    refuse_inside_trace,
+    text_config,
+)
 from lens_recipes.models.structure.block_list import (
     check_one_stream,
     check_shapes,
@@ -56,6 +62,7 @@ def anatomy(model: Envoy) -> Anatomy:
     Example:
         >>> print(anatomy(load("smollm2")))     # blocks: model.layers, final norm: model.norm, …
     """
+    refuse_inside_trace(model)
     return anatomy_of(model, known_model(model))
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import attention_configs
+from lens_recipes.models.quantised import cause_in_quantisation
 from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.recipes.attribution.parts import name_parts, plan_parts, widen_sources
@@ -230,6 +231,7 @@ def finish(
     request, unit, held_against = run.request, explanation.unit, explanation.held_against
     numbers = in_prompt_order(explanation, batches)
     n_targets = len(request.target_ids[0])
+    check_mean(numbers["logit"], n_targets, held_against)
     values, logit, capped_logit = (
         against_contrast(numbers[array_name], n_targets, held_against)
         for array_name in ("values", "logit", "capped_logit")
@@ -241,7 +243,7 @@ def finish(
         max_sum_error=largest_relative(error, values, logit),
     )
     if explanation.strict:
-        certificate.check()
+        certificate.check(cause_in_quantisation(request.model))
     shown_ids = {token for token_ids in request.token_ids for token in token_ids}
     for columns in held_against.columns(request.target_ids):
         shown_ids.update(columns)
@@ -304,6 +306,25 @@ def against_contrast(array: np.ndarray, n_targets: int, held_against: Contrast) 
     if not held_against.kind:
         return array[..., :n_targets]
     return array[..., :n_targets] - array[..., n_targets:]
+
+
+def check_mean(logits: np.ndarray, n_targets: int, held_against: Contrast) -> None:
+    """Check that the mean over the vocabulary is a number.
+
+    Args:
+        logits: `[token, column]`, the mean last.
+        n_targets: How many columns are targets.
+        held_against: What the targets are held against.
+
+    Raises:
+        LensError: some tokens have a logit of −∞, as a head gives to tokens that it never says.
+    """
+    is_mean_missing = held_against.has_mean and np.isneginf(logits[..., n_targets:]).any()
+    if is_mean_missing and np.isfinite(logits[..., :n_targets]).all():
+        raise LensError(
+            "this model gives some tokens a logit of −∞, so the mean over the vocabulary is −∞, "
+            'too, and nothing can be held against it: leave against="mean" out, or name a token.'
+        )
 
 
 def largest_relative(error: np.ndarray, values: np.ndarray, logit: np.ndarray) -> float:

@@ -94,6 +94,7 @@ def generate_lens(
     track: str | int | None = "top1",
     top_k: int = 5,
     include_prompt: bool = False,
+    add_special_tokens: bool = True,
     on_step: Callable[[LensResult], Any] | None = None,
     remote: bool | str | None = None,
 ) -> RecipeRun[LensResult]:
@@ -121,6 +122,7 @@ def generate_lens(
         stop: Strings that end the text; they are part of it.
         layers, components, targets, track, top_k: As for `logit_lens`.
         include_prompt: Also read all tokens of the prompt, in the same run.
+        add_special_tokens: As for `logit_lens`.
         on_step: Called after each step with the result of that one token, for each prompt that is
             still running, its number in `provenance["prompt"]` (on a server after all has arrived,
             and not by `Job.load`). It may not run a recipe on this model, and random numbers that
@@ -148,7 +150,14 @@ def generate_lens(
         >>> print(result.responses[0].text, settled_layers(result))
     """
     components = component_names(components)
-    request = Request(model, prompts, positions=-1, targets=targets, remote=remote)
+    request = Request(
+        model,
+        prompts,
+        positions=-1,
+        targets=targets,
+        remote=remote,
+        add_special_tokens=add_special_tokens,
+    )
     check_numbers(top_k, track, MAX_BYTES, request.anatomy.vocab_size)
     refuse_extra_inputs(request)
     settings = generation_settings(

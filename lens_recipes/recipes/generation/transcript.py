@@ -11,6 +11,7 @@ import numpy as np
 
 from lens_recipes.arrays.axes import Response, Site, Tokens
 from lens_recipes.models.handle import load_seconds
+from lens_recipes.models.quantised import cause_in_quantisation
 from lens_recipes.models.vocabulary import prompt_text, token_texts
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import all_ids, certificate_of, in_prompt_order, lens_result
@@ -161,7 +162,7 @@ class GenerationAssembler:
         texts = token_texts(request.tokenizer, shown_ids)
         tokens = Tokens(**columns, text=[texts[int(token)] for token in columns["id"]])
         certificate = certificate_of(numbers, request.model, self.links)
-        certificate.check()
+        certificate.check(cause_in_quantisation(self.request.model))
         responses = []
         if finish_reasons:
             for number, prompt in enumerate(shown_prompts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +44,29 @@ def encode(
     else:
         token_ids = encode_each(sort_prompts(prompts), tokenizer, add_special_tokens)
     return token_ids
+
+
+def warn_of_two_beginnings(prompts: Any, token_ids: list[list[int]], tokenizer: Any | None) -> None:
+    """Say which text brought its own BOS, before which the tokenizer put another one.
+
+    Args:
+        prompts: As they were received.
+        token_ids: `[prompt][position]`.
+        tokenizer: The model's, or None.
+    """
+    bos = getattr(tokenizer, "bos_token_id", None)
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    if bos is None or not all(isinstance(text, str) for text in texts):
+        return
+    for number, prompt_ids in enumerate(token_ids):
+        if prompt_ids[:2] == [bos, bos]:
+            logging.getLogger("lens_recipes").warning(
+                "prompt %d begins with %s twice: the text has one, and the tokenizer adds another. "
+                "Pass the chat itself in place of what its template made, or "
+                "add_special_tokens=False (--no-special-tokens)",
+                number,
+                tokenizer.bos_token,  # type: ignore[union-attr]
+            )
 
 
 def refuse_empty(token_ids: list[list[int]]) -> None:

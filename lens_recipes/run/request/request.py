@@ -12,6 +12,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.models.handle import (
     context_length,
     exclusive,
+    refuse_inside_trace,
     refuse_training,
     resolve_remote,
     tokenizer_of,
@@ -23,7 +24,7 @@ from lens_recipes.models.structure.block.blocks import blocks_of
 from lens_recipes.models.structure.known import known_model
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.run.request.encodings import EncodedPrompt, as_encoding, read_encoding
-from lens_recipes.run.request.prompts import encode, refuse_empty
+from lens_recipes.run.request.prompts import encode, refuse_empty, warn_of_two_beginnings
 from lens_recipes.run.request.read_plan import LinkReaders, plan_sites
 from lens_recipes.run.request.selection import (
     as_list,
@@ -91,6 +92,7 @@ class Request:
         self.token_ids: list[list[int]] = []
         self.extra_inputs: list[dict[str, list[int]]] = []
         with exclusive(model):  # a fast tokenizer is for one thread at a time, too
+            refuse_inside_trace(model)
             self.known = known_model(model)
             self.anatomy = anatomy_of(model, self.known)
             vocab_size = self.anatomy.vocab_size
@@ -116,6 +118,8 @@ class Request:
             self.extra_inputs = [prompt.inputs for prompt in encoded]
         else:
             self.token_ids = encode(prompts, self.tokenizer, add_special_tokens=add_special_tokens)
+            if add_special_tokens:
+                warn_of_two_beginnings(prompts, self.token_ids, self.tokenizer)
             self.extra_inputs = [{} for _ in self.token_ids]
         refuse_empty(self.token_ids)
 

@@ -11,7 +11,13 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.tables.generation.numbers import statistics_table, timing_table
 from lens_recipes.views.tables.generation.steps import print_layers, print_steps
-from lens_recipes.views.tables.grids import WIDEST, console_text, print_title, string_console
+from lens_recipes.views.tables.grids import (
+    WIDEST,
+    console_text,
+    print_title,
+    string_console,
+    truncate,
+)
 from lens_recipes.views.tables.selection import PROMPTS_SHOWN
 from lens_recipes.views.tables.terminal import print_certificate, print_warning
 from lens_recipes.views.words import ending, prompt_end
@@ -74,8 +80,8 @@ def print_response(result: LensArrays, console: Console) -> None:
 
     A result that is not complete, as `on_step` gets it, has no response yet.
     """
-    prompt = Text(prompt_end(result.prompts[0]), style="dim")
-    console.print(prompt, soft_wrap=True)
+    prompt = truncate(prompt_end(result.prompts[0]), console.width, keep_end=True)
+    console.print(Text(prompt, style="dim"))
     if result.responses:
         written = escape_terminal(result.responses[0].text)
         console.out(written, highlight=False)

@@ -96,7 +96,7 @@ def print_layers(result: LensArrays, console: Console, *, show_top: int = 3) -> 
     all_sites = list(range(len(result.sites)))
     for step in all_steps:
         console.print()
-        console.print(_step_sentence(result, step, sampled), soft_wrap=True)
+        console.print(_step_sentence(result, step, sampled))
         print_predictions(result, console, step.token, show_top, all_sites, merge=True)
 
 
