@@ -80,7 +80,7 @@ def test_a_hook_is_blamed_where_nothing_is_quantised(monkeypatch):
     with pytest.raises(lr.LensError, match="a hook, an adapter"):
         certificate.check()
     with pytest.raises(lr.LensError, match="Likely cause: of mine"):
-        certificate.check("of mine")
+        certificate.check(lambda: "of mine")
 
 
 # -- other causes ------------------------------------------------------

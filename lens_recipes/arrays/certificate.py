@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -154,14 +155,16 @@ class Certificate:
             return "sums of parts: not read"
         return f"sums of parts, largest relative error: {', '.join(measured)}"
 
-    def check(self, known_cause: str | None = None) -> None:
+    def check(self, find_cause: Callable[[], str | None] = lambda: None) -> None:
         """Raise a LensError with the numbers and the likely cause unless `passed`.
 
         Args:
-            known_cause: What is known of the model and explains errors; not NaNs.
+            find_cause: Looks at the model for what explains errors, though not NaNs; asked only
+                where there are some.
         """
         if self.passed:
             return
+        known_cause = find_cause()
         if self._logits_agree:
             doubted = "Its parts"
             cause = known_cause or self._cause_of_wrong_sums()

@@ -254,7 +254,7 @@ def finish(
     numbers = in_prompt_order(batches, token_prompts)
     certificate = certificate_of(numbers, request.model, run.plan.reads.links)
     if strict:
-        certificate.check(cause_in_quantisation(request.model))
+        certificate.check(partial(cause_in_quantisation, request.model))
     token_ids = all_ids(numbers, request.token_ids, request.target_ids)
     texts = token_texts(request.tokenizer, token_ids)
     return lens_result(

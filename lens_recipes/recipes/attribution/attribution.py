@@ -243,7 +243,7 @@ def finish(
         max_sum_error=largest_relative(error, values, logit),
     )
     if explanation.strict:
-        certificate.check(cause_in_quantisation(request.model))
+        certificate.check(partial(cause_in_quantisation, request.model))
     shown_ids = {token for token_ids in request.token_ids for token in token_ids}
     for columns in held_against.columns(request.target_ids):
         shown_ids.update(columns)

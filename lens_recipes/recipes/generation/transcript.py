@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ class GenerationAssembler:
         texts = token_texts(request.tokenizer, shown_ids)
         tokens = Tokens(**columns, text=[texts[int(token)] for token in columns["id"]])
         certificate = certificate_of(numbers, request.model, self.links)
-        certificate.check(cause_in_quantisation(self.request.model))
+        certificate.check(partial(cause_in_quantisation, self.request.model))
         responses = []
         if finish_reasons:
             for number, prompt in enumerate(shown_prompts):
