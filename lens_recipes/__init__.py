@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from lens_recipes.recipes.vectors import decode_vectors as decode_vectors
     from lens_recipes.results import Attribution as Attribution
     from lens_recipes.results import LensResult as LensResult
-    from lens_recipes.run.remote.settings import RemoteSettings as RemoteSettings
-    from lens_recipes.run.remote.settings import remote_settings as remote_settings
+    from lens_recipes.run.remote.http.settings import RemoteSettings as RemoteSettings
+    from lens_recipes.run.remote.http.settings import remote_settings as remote_settings
     from lens_recipes.views.figures.attribution.bars import attribution_bars as attribution_bars
     from lens_recipes.views.figures.attribution.maps import head_grid as head_grid
     from lens_recipes.views.figures.attribution.maps import source_map as source_map
@@ -86,7 +86,7 @@ _PUBLIC_NAMES = {
     "recipes.remote": ["Job", "JobStatus", "RemoteEstimate", "estimate", "submit"],
     "recipes.vectors": ["decode_vectors"],
     "results": ["Attribution", "LensResult"],
-    "run.remote.settings": ["RemoteSettings", "remote_settings"],
+    "run.remote.http.settings": ["RemoteSettings", "remote_settings"],
     "views.figures.attribution.bars": ["attribution_bars"],
     "views.figures.attribution.maps": ["head_grid", "source_map"],
     "views.figures.compare.figure": ["compare"],

@@ -27,7 +27,7 @@ from lens_recipes.cli.doctor import server as doctor_server
 from lens_recipes.cli.doctor.command import examine
 from lens_recipes.cli.doctor.report import Finding, print_report
 from lens_recipes.models import smollm2
-from lens_recipes.run.remote import http_requests, settings
+from lens_recipes.run.remote.http import http_requests, settings
 from lens_recipes.views.tables.grids import console_text, string_console
 
 KEY = "5ec2e7aa-0000-4000-8000-00000ca11ab1e"  # of nobody

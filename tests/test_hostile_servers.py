@@ -20,8 +20,8 @@ from loopback import KEY, Loopback, as_result, says
 
 import lens_recipes as lr
 from lens_recipes.run.remote import server as servers
+from lens_recipes.run.remote.http.settings import RemoteSettings
 from lens_recipes.run.remote.saved_values import load_saved
-from lens_recipes.run.remote.settings import RemoteSettings
 
 pytest_plugins = ["loopback"]
 

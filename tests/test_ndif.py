@@ -15,7 +15,7 @@ from loopback import KEY, Loopback, breaks_off, hangs_up, hangs_up_after_reading
 from nnsight.schema.response import Status
 
 import lens_recipes as lr
-from lens_recipes.run.remote import settings
+from lens_recipes.run.remote.http import settings
 from lens_recipes.run.remote.server import Server
 
 pytest_plugins = ["loopback"]

@@ -12,7 +12,7 @@ from rich.console import Console
 from lens_recipes.cli.doctor import local
 from lens_recipes.cli.doctor.report import Report, one_line, print_report
 from lens_recipes.cli.outputs import stdout_console, write_for_programs
-from lens_recipes.run.remote.addresses import is_server, shown_address
+from lens_recipes.run.remote.http.addresses import is_server, shown_address
 
 
 def doctor_command(

@@ -9,9 +9,9 @@ from typing import Any
 
 from lens_recipes.cli.doctor.report import Report, one_line
 from lens_recipes.errors import RemoteLensError
-from lens_recipes.run.remote.faults import GET_A_KEY, strange_answer
+from lens_recipes.run.remote.http.faults import GET_A_KEY, strange_answer
+from lens_recipes.run.remote.http.settings import PUBLIC, RemoteSettings, address, api_key
 from lens_recipes.run.remote.server import Server
-from lens_recipes.run.remote.settings import PUBLIC, RemoteSettings, address, api_key
 
 # Somebody waits: shorter than for a job.
 SETTINGS = RemoteSettings(patience_s=2.0, connect_s=5.0, read_s=20.0)

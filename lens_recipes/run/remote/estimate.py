@@ -10,7 +10,7 @@ from lens_recipes.errors import RemoteLensError
 from lens_recipes.models.handle import exclusive
 from lens_recipes.run.registry import RECIPES, prepare_run
 from lens_recipes.run.remote.batch_cost import batch_memory, batch_tokens
-from lens_recipes.run.remote.settings import remote_settings
+from lens_recipes.run.remote.http.settings import remote_settings
 from lens_recipes.run.remote.wire import serialize_job
 from lens_recipes.run.run import RecipeRun
 

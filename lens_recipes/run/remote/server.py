@@ -18,9 +18,9 @@ import httpx
 from nnsight.schema.request import RequestModel
 from nnsight.schema.response import ResponseModel
 
-from lens_recipes.run.remote.addresses import is_address, is_private, shown_address
-from lens_recipes.run.remote.answers import SLOWEST_BYTES_PER_S, AnswerLimits, exchange
-from lens_recipes.run.remote.faults import (
+from lens_recipes.run.remote.http.addresses import is_address, is_private, shown_address
+from lens_recipes.run.remote.http.answers import SLOWEST_BYTES_PER_S, AnswerLimits, exchange
+from lens_recipes.run.remote.http.faults import (
     answer_for_another_job,
     key_for_a_stranger,
     key_in_the_clear,
@@ -30,9 +30,9 @@ from lens_recipes.run.remote.faults import (
     strange_answer,
     unknown_path,
 )
-from lens_recipes.run.remote.http_requests import make_once, make_patiently, open_client
-from lens_recipes.run.remote.key import ApiKey, hide_key
-from lens_recipes.run.remote.settings import (
+from lens_recipes.run.remote.http.http_requests import make_once, make_patiently, open_client
+from lens_recipes.run.remote.http.key import ApiKey, hide_key
+from lens_recipes.run.remote.http.settings import (
     PUBLIC,
     RemoteSettings,
     address,

@@ -19,7 +19,7 @@ from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 
 from lens_recipes.errors import RemoteLensError
-from lens_recipes.run.remote.faults import shorten
+from lens_recipes.run.remote.http.faults import shorten
 from lens_recipes.run.remote.saved_values import load_saved
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import ArrayLayout, Schema

@@ -15,13 +15,13 @@ from lens_recipes.errors import LensError, RemoteLensError
 from lens_recipes.models.handle import exclusive
 from lens_recipes.run.registry import prepare_run
 from lens_recipes.run.remote.estimate import check_limits, split_into_jobs
+from lens_recipes.run.remote.http.settings import remote_settings
 from lens_recipes.run.remote.jobs.chunks import ChunkState, JobChunk, JobStatus, status_of
 from lens_recipes.run.remote.jobs.events import Event, Failed, Sending
 from lens_recipes.run.remote.jobs.file import append_event, job_header, plain_errors, read_job
 from lens_recipes.run.remote.jobs.restore import restore_run
 from lens_recipes.run.remote.jobs.waiting import Deadline, ResultWaiter
 from lens_recipes.run.remote.server import Server
-from lens_recipes.run.remote.settings import remote_settings
 from lens_recipes.run.remote.wire import model_key, remote_env, serialize_job
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.views.files import write_text

@@ -11,9 +11,9 @@ from lens_recipes.errors import LensError
 from lens_recipes.models.handle import resolve_remote
 from lens_recipes.models.load import load
 from lens_recipes.run.registry import RECIPES
-from lens_recipes.run.remote.addresses import is_server, shown_address
+from lens_recipes.run.remote.http.addresses import is_server, shown_address
+from lens_recipes.run.remote.http.settings import address, api_key
 from lens_recipes.run.remote.jobs.file import JobHeader, fingerprint
-from lens_recipes.run.remote.settings import address, api_key
 from lens_recipes.run.run import RecipeRun
 
 

@@ -12,11 +12,11 @@ from nnsight.schema.response import ResponseModel, Status
 from tqdm import tqdm
 
 from lens_recipes.errors import RemoteLensError
+from lens_recipes.run.remote.http.settings import remote_settings
 from lens_recipes.run.remote.jobs.chunks import ChunkState, JobChunk, JobStatus
 from lens_recipes.run.remote.jobs.events import Event, Failed
 from lens_recipes.run.remote.jobs.failures import diagnose
 from lens_recipes.run.remote.server import Server
-from lens_recipes.run.remote.settings import remote_settings
 
 UNKNOWN_S = 120.0  # how long a server may know nothing of a job that it accepted
 

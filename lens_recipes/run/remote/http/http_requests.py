@@ -21,9 +21,9 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from lens_recipes.run.remote.addresses import is_private
-from lens_recipes.run.remote.answers import AnswerCompressed, AnswerTooLarge
-from lens_recipes.run.remote.faults import (
+from lens_recipes.run.remote.http.addresses import is_private
+from lens_recipes.run.remote.http.answers import AnswerCompressed, AnswerTooLarge
+from lens_recipes.run.remote.http.faults import (
     TransientFault,
     answer_compressed,
     answer_too_large,
@@ -35,8 +35,8 @@ from lens_recipes.run.remote.faults import (
     shorten,
     unreachable,
 )
-from lens_recipes.run.remote.key import HEADER, ApiKey, hide_key
-from lens_recipes.run.remote.settings import RemoteSettings
+from lens_recipes.run.remote.http.key import HEADER, ApiKey, hide_key
+from lens_recipes.run.remote.http.settings import RemoteSettings
 
 T = TypeVar("T")
 

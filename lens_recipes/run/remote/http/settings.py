@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from nnsight.schema.config import CONFIG
 
 from lens_recipes.errors import RemoteLensError
-from lens_recipes.run.remote.addresses import is_server, shown_address
-from lens_recipes.run.remote.key import ApiKey
+from lens_recipes.run.remote.http.addresses import is_server, shown_address
+from lens_recipes.run.remote.http.key import ApiKey
 
 PUBLIC = "https://api.ndif.us"
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from lens_recipes.run.remote.key import ApiKey
+from lens_recipes.run.remote.http.key import ApiKey
 
 UNCOMPRESSED = "identity"
 

@@ -1,0 +1,1 @@
+"""Ask a server over HTTP: whom, with which key, within which limits, and what its faults mean."""
