@@ -89,7 +89,7 @@ def test_a_hook_is_blamed_where_nothing_is_quantised(monkeypatch):
 def test_prompt_tuning_adds_tokens():
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     tuned = peft.get_peft_model(tiny.llama(), config).eval()
-    with pytest.raises(lr.LensError, match="puts 3 virtual tokens before each prompt"):
+    with pytest.raises(lr.LensError, match="puts vectors before the prompt that are no tokens"):
         lr.logit_lens(lr.load(tuned), IDS)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import lens_recipes as lr
-from lens_recipes.arrays.text import escape_page_text, escape_terminal, visible_token
+from lens_recipes.arrays.text import escape_page_text, visible_token
 from lens_recipes.results import load_result
 from lens_recipes.run.remote.jobs.file import plain_errors, read_job
+from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.words import prompt_end
 
 DATA = Path(__file__).parent / "data"

@@ -166,13 +166,6 @@ def _logits_in(output: Any, family: str) -> Tensor:
             f"{family} gives a {type(logits).__name__} as its logits, where a tensor [prompt, "
             "position, vocabulary] is expected: its unembedding returns something else than logits."
         )
-    n_added = logits.shape[1] - PROBE_SHAPE[1] if logits.ndim == 3 else 0
-    if n_added > 0 and logits.shape[0] == PROBE_SHAPE[0]:
-        raise LensError(
-            f"{family} puts {n_added} virtual tokens before each prompt (as prompt tuning does): "
-            "its positions are not those of the prompt. Read the model without that adapter, or "
-            "adapt it in a way that adds no tokens (LoRA, prefix tuning)."
-        )
     if logits.ndim != 3 or logits.shape[:2] != PROBE_SHAPE:
         raise LensError(
             f"{family} gives {list(logits.shape)} for 2 prompts of 6 tokens, where a "
