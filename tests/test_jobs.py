@@ -886,7 +886,8 @@ def altered(path: Path, **values) -> None:
         ({"fingerprint": "0"}, "of another model, tokenizer"),
         ({"parts": [[0, 9]]}, None),
         ({"parts": "x"}, None),
-        ({"host": None}, "'None' is no address of a server"),
+        ({"host": None}, "its 'host' is of type NoneType"),
+        ({"host": "None"}, "'None' is no address of a server"),
     ],
 )
 def test_a_file_of_something_else_is_refused(client, server, tmp_path, values, match):
@@ -933,7 +934,7 @@ def test_a_file_with_a_line_that_is_none_of_its_lines(client, server, tmp_path):
 def test_a_file_that_is_not_there_or_cannot_be_read(client, tmp_path):
     with pytest.raises(lr.LensError, match="there is no file"):
         lr.Job.load(tmp_path / "none.job", client)
-    with pytest.raises(lr.LensError, match="cannot be read"):
+    with pytest.raises(lr.LensError, match="is no plain file but a folder"):
         lr.Job.load(tmp_path, client)
 
 
