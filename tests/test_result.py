@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import tiny
+from certificates import CERTIFICATES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -135,18 +136,7 @@ def results(draw):
         ),
         prompts=[draw(text) for _ in range(sizes["prompt"])],
         texts=draw(st.dictionaries(st.integers(0, 10**6), text, max_size=3)),
-        certificate=draw(
-            st.none()
-            | st.builds(
-                lr.Certificate,
-                st.floats(),
-                st.floats(),
-                st.floats(),
-                st.floats(),
-                st.integers(0, 99),
-                st.just("float32"),
-            )
-        ),
+        certificate=draw(st.none() | CERTIFICATES),
         provenance={
             "model": draw(text),
             "arguments": {"targets": draw(st.lists(text, max_size=2))},
