@@ -21,7 +21,7 @@ pytest_plugins = ["loopback"]
 LOCAL = [recipe for recipe in SCRIPTS if recipe != "remote"]
 # Where a script says itself that it must not be used, or there is none.
 PADDING = ("recurrent_gemma", "rwkv", "rwkv_halved")
-NO_SUM = ("bert_lm", "doge", "minimax", "openai_gpt", "opt_350m", "rwkv_halved")
+NO_SUM = ("bert_lm", "doge", "git", "minimax", "openai_gpt", "opt_350m", "rwkv_halved")
 NO_LOGIT = (*NO_SUM, "modernbert_decoder")
 EVERY_RECIPE = (
     "bloom",

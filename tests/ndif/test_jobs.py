@@ -60,10 +60,15 @@ def ended(process) -> tuple[str, str]:
 
 def test_a_job_is_asked_for_later(server, client, here):
     model = client(server)
-    first = lr.submit(lr.generate_lens, model, PROMPT, **SLOW)
+    first = lr.submit(lr.generate_lens, model, PROMPT, **{**SLOW, "max_new_tokens": 100})
     wait_for(lambda: first.status().state == "running")
     second = lr.submit(lr.logit_lens, model, PROMPT, positions=-1)
-    queued = wait_for(lambda: second.status() if "position" in second.status().said else None)
+
+    def place_in_queue():
+        status = second.status()
+        return status if "position" in status.said else None
+
+    queued = wait_for(place_in_queue)
     assert queued.state == "queued"
     assert (queued.done, queued.total) == (0, 1)
     assert "queued, 0 of 1 jobs done" in str(queued)
