@@ -41,7 +41,7 @@ def replace_each(text: str, replace: Callable[[str], str]) -> str:
 
 def one_line(text: str, n_shown: int = 500) -> str:
     """Return what others say as one line of an own sentence: escaped, and cut where it is long."""
-    return escape_terminal(" ".join(text[: 4 * n_shown].split())[:n_shown])
+    return escape_terminal(" ".join(text.split())[:n_shown])
 
 
 def _acts_on_terminal(char: str) -> bool:

@@ -18,7 +18,7 @@ import tiny
 import lens_recipes
 from lens_recipes.cli.app import main
 
-# What is imported stays, and models come and go: looking at all of it again and again takes an eighth of the time.
+# What is imported stays, and models come and go: looking at all of it again and again takes time.
 gc.freeze()
 gc.set_threshold(50_000, 20, 50)
 

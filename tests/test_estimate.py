@@ -18,7 +18,7 @@ from hypothesis import strategies as some
 import lens_recipes as lr
 from lens_recipes.run.remote import estimate as _estimate
 from lens_recipes.run.remote.wire import unpack_arrays
-from lens_recipes.run.schema import Schema, UpTo
+from lens_recipes.run.schema import ArrayLayout, Schema, UpTo
 from lens_recipes.trace.pack import pack_arrays
 
 pytest_plugins = ["loopback"]
@@ -297,6 +297,10 @@ def any_bits(draw) -> np.ndarray:
     return np.frombuffer(raw, dtype).reshape(shape).copy()
 
 
+def layout_of(arrays: dict[str, np.ndarray]) -> dict[str, ArrayLayout]:
+    return {name: ArrayLayout(str(array.dtype), array.shape) for name, array in arrays.items()}
+
+
 def schema_of(arrays: dict[str, np.ndarray]) -> Schema:
     return Schema({name: (str(array.dtype), array.shape) for name, array in arrays.items()})
 
@@ -363,7 +367,7 @@ FITS = {"a": np.zeros((2, 5), np.float32), "b": np.zeros((), np.int64)}
     "arrays", [FITS, {**FITS, "a": np.zeros((2, 0), np.float32)}, {**FITS, "c": np.zeros(4, bool)}]
 )
 def test_a_schema_takes_what_fits(arrays):
-    SCHEMA.check(arrays)
+    SCHEMA.check_layout(layout_of(arrays))
 
 
 @pytest.mark.parametrize(
@@ -384,7 +388,7 @@ def test_a_schema_takes_what_fits(arrays):
 )
 def test_a_schema_refuses_what_does_not(arrays, match):
     with pytest.raises(ValueError, match=match):
-        SCHEMA.check(arrays)
+        SCHEMA.check_layout(layout_of(arrays))
 
 
 def test_a_length_that_is_known_only_afterwards_is_the_same_everywhere():
@@ -392,7 +396,8 @@ def test_a_length_that_is_known_only_afterwards_is_the_same_everywhere():
     schema = Schema({"a": ("int64", (n,)), "b": ("int64", (2, n)), "c": ("int64", (other,))})
 
     def check(a: int, b: int, c: int) -> None:
-        schema.check({"a": np.zeros(a, int), "b": np.zeros((2, b), int), "c": np.zeros(c, int)})
+        arrays = {"a": np.zeros(a, int), "b": np.zeros((2, b), int), "c": np.zeros(c, int)}
+        schema.check_layout(layout_of(arrays))
 
     check(4, 4, 3)
     with pytest.raises(ValueError, match=r"b is int64 \[2, 3\]"):

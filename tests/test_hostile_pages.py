@@ -5,22 +5,20 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hostile import FIELD, assert_inert, hostile_fields
-from playwright.sync_api import sync_playwright
 from plotly.offline import get_plotlyjs
 from test_attribution_views import attribution
 from test_generation_figures import generation
+from test_report import browser  # noqa: F401
 
 import lens_recipes as lr
 from lens_recipes.arrays.text import escape_plotly
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 CDN = "https://cdn.plot.ly/"
 
 
@@ -163,17 +161,8 @@ ACTING = """() => {
 OUR_LINK = re.compile(r'<a href="(?:index|step-\d{4})\.html">[^<]*</a>')
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium")  # make test sees to it
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser):
+def visit(browser):  # noqa: F811
     """Open a page; return what acted on it, and what went wrong or was asked for while it was drawn."""
     context = browser.new_context()
 

@@ -60,13 +60,6 @@ class Schema:
     arrays: dict[str, ArraySpec]
     optional: dict[str, ArraySpec] = field(default_factory=dict)
 
-    def check(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raise ValueError unless these are such arrays."""
-        layout = {}
-        for array_name, array in arrays.items():
-            layout[array_name] = ArrayLayout(str(array.dtype), array.shape)
-        self.check_layout(layout)
-
     def check_layout(self, layout: dict[str, ArrayLayout]) -> None:
         """Raise ValueError unless arrays of these types and shapes are such arrays."""
         specs = self.arrays | self.optional

@@ -39,7 +39,7 @@ EVERY_RECIPE = (
 )
 
 
-# Each fourth family: a script knows the operations of a model, not its name. All take half an hour.
+# Each fourth family: a script knows the operations of a model, not its name.
 @pytest.fixture(scope="module", params=list(tiny.FAMILIES)[::4])
 def one(request, tmp_path_factory):
     """A family's name and its model, whose id is found in a hub's cache."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers.utils import find_adapter_config_file
 
 from lens_recipes.errors import LensError
+from lens_recipes.models.loading.reading import read_settings
 
 # What is the adapter's in what it is loaded with, and not its model's.
 OF_THE_ADAPTER = ("revision", "code_revision", "subfolder", "gguf_file")
@@ -55,10 +54,7 @@ def find_adapter(source: str, shared: dict[str, Any]) -> Adapter | None:
         return None
     if path is None:
         return None
-    try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LensError(f"{str(path)!r} is no JSON: {error}") from error
+    settings = read_settings(path)
     kind, base = settings.get("peft_type"), settings.get("base_model_name_or_path")
     if kind in VIRTUAL_TOKENS:
         raise LensError(

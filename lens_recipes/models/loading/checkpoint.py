@@ -25,6 +25,7 @@ from lens_recipes.models.loading.reading import (
 )
 from lens_recipes.models.loading.tokenizer import load_tokenizer
 from lens_recipes.models.loading.wrap import wrap
+from lens_recipes.terminal import one_line
 
 SMOLLM2 = "smollm2"  # the name of the embedded default
 
@@ -191,7 +192,7 @@ def _plain_errors(source: str, owner: str = "") -> Iterator[None]:
                 f"{source!r} is no local folder, and no model of that name could be had from "
                 "the hub"
             )
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(str(error), 300)
         raise LensError(
             f"{owner}{problem}. Accepted: a hub id, a checkpoint folder, {SMOLLM2!r}. "
             f"The reason given is {type(error).__name__}: {reason}"

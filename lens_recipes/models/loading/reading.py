@@ -103,6 +103,18 @@ def refuse_code_of_tokenizer(source: str, arguments: Mapping[str, Any]) -> None:
         read_tokenizer(source, arguments)
 
 
+def read_settings(path: str) -> Any:
+    """Return what a JSON file of a checkpoint holds.
+
+    Raises:
+        LensError: it is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LensError(f"{path!r} is no JSON: {error}") from error
+
+
 def _decided(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments for transformers that leave nothing to be asked."""
     return {**arguments, "trust_remote_code": trusts_code(arguments)}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import cached_file
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.loading.reading import read_tokenizer
+from lens_recipes.models.loading.reading import read_settings, read_tokenizer
+from lens_recipes.terminal import one_line
 
 # What a folder has that has a tokenizer.
 TOKENIZER_FILES = (
@@ -85,7 +85,7 @@ def unreadable(source: str, files: list[str], error: Exception) -> LensError:
         is_missing = importlib.util.find_spec(module) is None
         if is_missing and any(file.endswith(end) for file in files):
             advice = f"What reads it is not installed: pip install {packages}. Or p{advice[1:]}"
-    reason = " ".join(str(error).split())[:300]
+    reason = one_line(str(error), 300)
     return LensError(
         f"the tokenizer of {source!r}{where} cannot be read. {advice} "
         f"The reason given is {type(error).__name__}: {reason}"
@@ -110,10 +110,7 @@ def processor_template(source: str, shared: dict[str, Any]) -> Any | None:
         )
         if path is None:
             continue
-        try:
-            settings = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise LensError(f"{str(path)!r} is no JSON: {error}") from error
+        settings = read_settings(path)
         if settings.get("chat_template"):
             return settings["chat_template"]
     return None
