@@ -327,7 +327,7 @@ def test_a_store_that_refuses_for_another_reason(server, clock):
 def test_more_than_a_result_can_have_is_not_taken(server, clock):
     url = accepted(server, os.urandom(300_000))
     error = refused(lambda: Server(server.url).fetch(url, 299_999))
-    assert "sends more than the 299999 bytes that this result can have" in error.happened
+    assert "sends more than the 299999 bytes that its answer can have" in error.happened
     assert not clock.slept
     assert len(Server(server.url).fetch(url, 300_000)) == 300_000
 

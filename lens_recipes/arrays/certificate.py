@@ -155,16 +155,16 @@ class Certificate:
             return "sums of parts: not read"
         return f"sums of parts, largest relative error: {', '.join(measured)}"
 
-    def check(self, find_cause: Callable[[], str | None] = lambda: None) -> None:
+    def check(self, find_cause: Callable[[], str | None] | None = None) -> None:
         """Raise a LensError with the numbers and the likely cause unless `passed`.
 
         Args:
             find_cause: Looks at the model for what explains errors, though not NaNs; asked only
-                where there are some.
+                where there are some. None to go by the numbers alone.
         """
         if self.passed:
             return
-        known_cause = find_cause()
+        known_cause = None if find_cause is None else find_cause()
         if self._logits_agree:
             doubted = "Its parts"
             cause = known_cause or self._cause_of_wrong_sums()

@@ -36,7 +36,15 @@ class AnswerLimits(NamedTuple):
 
 
 class AnswerTooLarge(Exception):
-    """A server sends more than it may."""
+    """A server sends more than it may.
+
+    Attributes:
+        max_bytes: How many bytes it may send.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self.max_bytes = max_bytes
 
 
 class AnswerCompressed(Exception):
@@ -134,5 +142,5 @@ def read_body(answer: httpx.Response, max_bytes: int) -> bytes:
     for piece in answer.iter_raw():
         body += piece
         if len(body) > max_bytes:
-            raise AnswerTooLarge
+            raise AnswerTooLarge(max_bytes)
     return bytes(body)

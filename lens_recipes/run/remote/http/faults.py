@@ -186,10 +186,10 @@ def result_in_the_clear(host: str, store: str | None) -> RemoteLensError:
     )
 
 
-def answer_too_large(place: str) -> RemoteLensError:
+def answer_too_large(place: str, max_bytes: int) -> RemoteLensError:
     """Return the error of an answer that is larger than it can be."""
     return RemoteLensError(
-        f"{place} sends more than its answer can be.",
+        f"{place} sends more than the {max_bytes} bytes that its answer can have.",
         "It is no answer to what was asked. Tell those who run the server.",
     )
 

@@ -100,8 +100,8 @@ def make_once(
         raise refusal(
             error.response, detail, sends_job=sends_job, has_key=bool(key), max_wait_s=max_wait_s
         ) from error
-    except AnswerTooLarge:
-        raise answer_too_large(place) from None
+    except AnswerTooLarge as error:
+        raise answer_too_large(place, error.max_bytes) from None
     except AnswerCompressed:
         raise answer_compressed(place) from None
     except httpx.HTTPError as error:
