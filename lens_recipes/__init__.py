@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lens_recipes.recipes.remote import estimate as estimate
     from lens_recipes.recipes.remote import submit as submit
     from lens_recipes.recipes.vectors import decode_vectors as decode_vectors
+    from lens_recipes.recipes.verify import verify as verify
     from lens_recipes.results import Attribution as Attribution
     from lens_recipes.results import LensResult as LensResult
     from lens_recipes.run.remote.http.settings import RemoteSettings as RemoteSettings
@@ -85,6 +86,7 @@ _PUBLIC_NAMES = {
     "recipes.paste.paste": ["paste"],
     "recipes.remote": ["Job", "JobStatus", "RemoteEstimate", "estimate", "submit"],
     "recipes.vectors": ["decode_vectors"],
+    "recipes.verify": ["verify"],
     "results": ["Attribution", "LensResult"],
     "run.remote.http.settings": ["RemoteSettings", "remote_settings"],
     "views.figures.attribution.bars": ["attribution_bars"],

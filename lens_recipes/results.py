@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any, Self
 
@@ -46,6 +47,8 @@ class LensResult(LensArrays):
         texts: id → text of every id above.
         certificate: The proof, or None with the reason in `provenance["certificate"]`.
         provenance: Model, versions, recipe, arguments, seconds.
+        inputs: What the model was given of each prompt, `[prompt]`: "input_ids", and what else an
+            encoding had. Empty for vectors, and in a file of an earlier version.
         responses: What the model wrote after each prompt, `[prompt]`; empty where it did not
             generate.
     """
@@ -123,6 +126,21 @@ class LensResult(LensArrays):
         """
         files.save(self, path)
 
+    def verify(self, model: Any, *, remote: bool | str | None = None) -> Self:
+        """Run this again on a model, and return it with the certificate of that run.
+
+        What a file holds is a claim: its certificate says "as saved". This proves it.
+
+        Args:
+            model: What `load()` returns: the model that the result is said to be of.
+            remote: Where it runs, as for `logit_lens`.
+
+        Raises:
+            LensError: the model says something else; the message names the first number that
+                differs by more than rounding. Or the result keeps too little to run it again.
+        """
+        return _verify(self, model, remote)
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote, exactly.
@@ -162,6 +180,7 @@ class Attribution(AttributionArrays):
         texts: id → text.
         certificate: The proof.
         provenance: Model, versions, recipe, arguments, seconds.
+        inputs: As in `LensResult`.
     """
 
     def __str__(self) -> str:
@@ -198,6 +217,21 @@ class Attribution(AttributionArrays):
         """
         files.save(self, path)
 
+    def verify(self, model: Any, *, remote: bool | str | None = None) -> Self:
+        """Run this again on a model, and return it with the certificate of that run.
+
+        What a file holds is a claim: its certificate says "as saved". This proves it.
+
+        Args:
+            model: What `load()` returns: the model that the result is said to be of.
+            remote: Where it runs, as for `logit_lens`.
+
+        Raises:
+            LensError: the model says something else; the message names the first number that
+                differs by more than rounding. Or the result keeps too little to run it again.
+        """
+        return _verify(self, model, remote)
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote, exactly.
@@ -207,6 +241,11 @@ class Attribution(AttributionArrays):
             LensError: the file is missing, truncated, corrupt, or something else.
         """
         return files.load(path, cls)
+
+
+def _verify(result: Any, model: Any, remote: bool | str | None) -> Any:
+    """Call the public `verify`: it runs recipes, which are built upon results."""
+    return importlib.import_module("lens_recipes").verify(result, model, remote=remote)
 
 
 def load_result(path: str | os.PathLike[str]) -> LensResult | Attribution:

@@ -72,11 +72,9 @@ def test_a_result_comes_back_from_a_file_as_it_was(llama, tmp_path, kind, suffix
     before = lr.logit_lens(llama, PROMPTS, **KINDS[kind])
     after = through_a_file(before, tmp_path / f"result{suffix}")
     assert_equal(before, after)
-    assert (after.mark, after.normed, str(after.certificate)) == (
-        before.mark,
-        before.normed,
-        str(before.certificate),
-    )
+    assert (after.mark, after.normed) == (before.mark, before.normed)
+    says = str(before.certificate).replace("certified: ", "as saved, not checked here: ")
+    assert str(after.certificate) == says
     assert [f.name for f in tmp_path.iterdir()] == [f"result{suffix}"]
 
 

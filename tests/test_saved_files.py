@@ -45,6 +45,9 @@ def test_a_saved_file_opens_as_the_result_that_it_was(name, suffix):
 @each_file
 def test_it_prints_what_it_printed(name, suffix):
     result = load_result(saved(name, suffix))
+    if result.certificate is not None:  # its line would be longer, and have other breaks
+        proof = dataclasses.replace(result.certificate, as_saved=False)
+        result = dataclasses.replace(result, certificate=proof)
     printed = saved(name, ".txt").read_text(encoding="utf-8")
     assert f"{result}\n\n{result.summary()}\n" == printed
 

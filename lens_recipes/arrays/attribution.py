@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.axes import Axes, Part, Tokens, fields_of_prompt, prompt_number
+from lens_recipes.arrays.axes import Axes, Inputs, Part, Tokens, fields_of_prompt, prompt_number
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.terminal import one_line
@@ -54,6 +54,7 @@ class AttributionArrays:
     texts: dict[int, str]
     certificate: Certificate | None
     provenance: dict[str, Any] = field(default_factory=dict)
+    inputs: list[Inputs] = field(default_factory=list)
 
     # -- prompts -------------------------------------------------------
 

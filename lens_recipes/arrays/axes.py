@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 # The arrays of a result by name, and the axes of each.
 Axes = dict[str, tuple[str, ...]]
 
+# What a model is given of one prompt: "input_ids", and what else an encoding had, by the names of
+# its forward's arguments. Each is `[position]`.
+Inputs = dict[str, list[int]]
+
 
 class Part(NamedTuple):
     """One summand of a logit.
@@ -122,7 +126,10 @@ def fields_of_prompt(result: Any, axes: Axes, number: int) -> dict[str, Any]:
         number: Which prompt, counted from 0.
     """
     token_indices = np.flatnonzero(result.tokens.prompt == number)
-    fields: dict[str, Any] = {"prompts": [result.prompts[number]]}
+    fields: dict[str, Any] = {
+        "prompts": [result.prompts[number]],
+        "inputs": result.inputs[number : number + 1],
+    }
     for array_name, axis_names in axes.items():
         array = getattr(result, array_name)
         if "token" in axis_names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lens_recipes.errors import LensError
@@ -43,6 +43,16 @@ def is_certified(result: CertifiedResult) -> bool:
     return norm_was_applied(result.provenance)
 
 
+def verdict(result: CertifiedResult) -> str:
+    """Return "certified", "not certified", or "as saved" of a result that a file says is certified.
+
+    Anyone can write a file. `result.verify(model)` proves what it says.
+    """
+    if result.certificate is None or not is_certified(result):
+        return "not certified"
+    return "as saved" if result.certificate.as_saved else "certified"
+
+
 def norm_was_applied(provenance: dict[str, Any]) -> bool:
     """Return whether a run applied the final norm; only `apply_norm=False` leaves it out."""
     arguments = provenance.get("arguments", {})
@@ -66,6 +76,9 @@ class Certificate:
     difference, relative to the largest number of the stream, at `max_link_layer`. After
     `changed_layers` something stands between, such as a hook; the lens then reads what the model
     goes on with. After `unlinked_layers` that cannot be read, so nothing was compared.
+
+    `as_saved` tells that all of this is what a file says, which anyone can write: it was not
+    checked against a model here. `result.verify(model)` does that.
     """
 
     max_logit_error: float
@@ -83,6 +96,7 @@ class Certificate:
     max_link_layer: int | None = None
     changed_layers: tuple[int, ...] = ()
     unlinked_layers: tuple[int, ...] = ()
+    as_saved: bool = field(default=False, compare=False, repr=False)
 
     @property
     def tolerance(self) -> float:
@@ -117,7 +131,9 @@ class Certificate:
         )
 
     def __str__(self) -> str:
-        verdict = "certified" if self.passed else "NOT CERTIFIED"
+        verdict = "NOT CERTIFIED"
+        if self.passed:
+            verdict = "as saved, not checked here" if self.as_saved else "certified"
         plural = "" if self.tokens == 1 else "s"
         return (
             f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} token{plural}: "

@@ -10,7 +10,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.axes import Axes, Response, Site, Tokens, fields_of_prompt, prompt_number
+from lens_recipes.arrays.axes import (
+    Axes,
+    Inputs,
+    Response,
+    Site,
+    Tokens,
+    fields_of_prompt,
+    prompt_number,
+)
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
 from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.text import counted, visible_token
@@ -69,6 +77,7 @@ class LensArrays:
     certificate: Certificate | None
     provenance: dict[str, Any] = field(default_factory=dict)
     responses: list[Response] = field(default_factory=list)
+    inputs: list[Inputs] = field(default_factory=list)
 
     # -- prompts -------------------------------------------------------
 

@@ -63,6 +63,13 @@ def show_command(
     summary: Annotated[
         bool, typer.Option("--summary", help="Print a few lines for an assistant.")
     ] = False,
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="First run it again on this model, and refuse what the model does not say.",
+        ),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write an interactive page here; it needs no network.")
     ] = None,
@@ -90,6 +97,8 @@ def show_command(
     from lens_recipes.results import Attribution, load_result
 
     result = load_result(file)
+    if verify is not None:
+        result = verified(result, verify)
     is_attribution = isinstance(result, Attribution)
     if prompt is not None:
         prompt = prompt_index(prompt, len(result))
@@ -145,6 +154,13 @@ def check_picture_options(png: Path | None, metric: str | None, of: list[str] | 
         from lens_recipes.arrays.metrics import find_metric
 
         find_metric(metric)
+
+
+def verified(result: Any, model: str) -> Any:
+    """Return the result with a certificate of now, if the model still says what it holds."""
+    import lens_recipes as lr
+
+    return result.verify(lr.load(model))
 
 
 def prompt_index(prompt: int, n_prompts: int) -> int:
@@ -242,7 +258,8 @@ Examples:
 
   lens-recipes show result.json --format tsv | cut -f 6,9,10
 
-No model is needed, and none is loaded. FILE is what --json or result.save() wrote. With --summary,
+No model is needed, and none is loaded without --verify. FILE is what --json or result.save() wrote:
+a claim, which anyone can write. --verify smollm2 runs it again, and proves it. With --summary,
 --html or --png only those are shown or written; with --table, or an option for it, the table as
 well.
 

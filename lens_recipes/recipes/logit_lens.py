@@ -266,4 +266,5 @@ def finish(
         texts,
         certificate,
         run.provenance() | {"dtype": certificate.dtype},
+        inputs=request.inputs,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
 
-from lens_recipes.arrays.axes import Response, Site, Tokens
+from lens_recipes.arrays.axes import Inputs, Response, Site, Tokens
 from lens_recipes.arrays.certificate import Certificate, is_link_rounding
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.results import LensResult
@@ -148,6 +148,7 @@ def lens_result(
     certificate: Certificate,
     provenance: dict[str, Any],
     responses: list[Response] | None = None,
+    inputs: list[Inputs] | None = None,
 ) -> LensResult:
     """Return a result out of what `readout` gave, its tokens in the order of `tokens`.
 
@@ -180,4 +181,5 @@ def lens_result(
         certificate=certificate,
         provenance=provenance,
         responses=responses or [],
+        inputs=inputs or [],
     )

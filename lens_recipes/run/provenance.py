@@ -15,6 +15,7 @@ from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.models.handle import running_dtype
 
+SLICED_ARGUMENTS = ("layers", "positions", "heads")  # where "2:5" in JSON is a slice
 PACKAGES = ("lens-recipes", "nnsight", "torch", "transformers")  # that a result depends on
 
 
@@ -95,3 +96,26 @@ def dict_to_json(value: dict[Any, Any]) -> dict[str, Any] | list[list[Any]]:
     if all(isinstance(key, str) for key in value):
         return {key: to_json(item) for key, item in value.items()}
     return [[to_json(key), to_json(item)] for key, item in value.items()]
+
+
+def restore_arguments(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's arguments as it takes them, with slices, from what `to_json` made of them.
+
+    Raises:
+        TypeError, ValueError: they are not what `to_json` makes.
+    """
+    arguments = dict(stored)
+    for argument in SLICED_ARGUMENTS:
+        if argument in arguments:
+            arguments[argument] = _restore_slices(arguments[argument])
+    return arguments
+
+
+def _restore_slices(value: Any) -> Any:
+    """Return an argument in which each string is a slice again, in lists too."""
+    if isinstance(value, list):
+        return [_restore_slices(item) for item in value]
+    if isinstance(value, str):
+        bounds = [int(bound) if bound else None for bound in value.split(":")]
+        return slice(*bounds)
+    return value

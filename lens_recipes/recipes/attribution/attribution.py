@@ -269,6 +269,7 @@ def finish(
         texts=texts,
         certificate=certificate,
         provenance=run.provenance() | {"dtype": certificate.dtype},
+        inputs=request.inputs,
     )
 
 

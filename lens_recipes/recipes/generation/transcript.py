@@ -179,6 +179,7 @@ class GenerationAssembler:
             certificate,
             {**self.provenance, "dtype": certificate.dtype},
             responses,
+            [request.inputs[prompt] for prompt in shown_prompts],
         )
 
     def written_text(self, tokens: Tokens, prompt: int) -> str:

@@ -119,6 +119,16 @@ def read_row(
     return EncodedPrompt(token_ids[part], inputs)
 
 
+def as_recorded(prompts: list[EncodedPrompt]) -> Any:
+    """Return prompts in a form from which the same ones can be read again.
+
+    That is lists of ids, or an encoding where a prompt has more than its ids.
+    """
+    if any(prompt.inputs for prompt in prompts):
+        return as_encoding(prompts)
+    return [prompt.token_ids for prompt in prompts]
+
+
 def as_encoding(prompts: list[EncodedPrompt]) -> dict[str, list[list[int]]]:
     """Return prompts as one encoding again, of rows without padding."""
     names = {name for prompt in prompts for name in prompt.inputs}

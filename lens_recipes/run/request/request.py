@@ -8,7 +8,7 @@ from typing import Any
 
 from nnsight.intervention.envoy import Envoy
 
-from lens_recipes.arrays.axes import Site
+from lens_recipes.arrays.axes import Inputs, Site
 from lens_recipes.models.handle import (
     context_length,
     exclusive,
@@ -23,7 +23,7 @@ from lens_recipes.models.structure.anatomy import anatomy_of
 from lens_recipes.models.structure.block.blocks import blocks_of
 from lens_recipes.models.structure.known import known_model
 from lens_recipes.models.structure.parts import Block
-from lens_recipes.run.request.encodings import EncodedPrompt, as_encoding, read_encoding
+from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
 from lens_recipes.run.request.prompts import encode, refuse_empty, warn_of_two_beginnings
 from lens_recipes.run.request.read_plan import LinkReaders, plan_sites
 from lens_recipes.run.request.selection import (
@@ -126,10 +126,14 @@ class Request:
     @property
     def recorded_prompts(self) -> Any:
         """The prompts as a saved job keeps them, from which the same request can be made again."""
-        if not any(self.extra_inputs):
-            return self.token_ids
         pairs = zip(self.token_ids, self.extra_inputs, strict=True)
-        return as_encoding([EncodedPrompt(token_ids, inputs) for token_ids, inputs in pairs])
+        return as_recorded([EncodedPrompt(token_ids, inputs) for token_ids, inputs in pairs])
+
+    @property
+    def inputs(self) -> list[Inputs]:
+        """What the model is given of each prompt, as a result keeps it."""
+        pairs = zip(self.token_ids, self.extra_inputs, strict=True)
+        return [{IDS: list(token_ids), **inputs} for token_ids, inputs in pairs]
 
     @property
     def head_operations(self) -> list[Operation]:

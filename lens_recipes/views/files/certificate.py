@@ -57,13 +57,21 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 }
 
 
+def stored_fields() -> list[dataclasses.Field[Any]]:
+    """Return the fields of a certificate that a file holds.
+
+    That it is what a file says, is not for the file to say.
+    """
+    return [field for field in dataclasses.fields(Certificate) if field.name != "as_saved"]
+
+
 def read_certificate(stored: Any, sizes: Sizes) -> Certificate | None:
     """Return the certificate, if there is one."""
     if stored is None:
         return None
     stored = read_dict(stored, sizes)
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(Certificate):
+    for field in stored_fields():
         is_optional = field.default is not dataclasses.MISSING
         # Null says "not measured" in an optional field, and NaN in another. A file may be older
         # than an optional field.
@@ -74,7 +82,7 @@ def read_certificate(stored: Any, sizes: Sizes) -> Certificate | None:
         if not CHECKS.get(field.name, is_error)(value):
             raise ValueError(f"{field.name} of the certificate cannot be {value!r:.80}")
         values[field.name] = tuple(value) if isinstance(value, list) else value
-    return Certificate(**values)
+    return Certificate(**values, as_saved=True)
 
 
 def write_certificate(certificate: Certificate | None) -> dict[str, Any] | None:
@@ -86,7 +94,8 @@ def write_certificate(certificate: Certificate | None) -> dict[str, Any] | None:
     if certificate is None:
         return None
     stored = {**dataclasses.asdict(certificate), "passed": certificate.passed}
-    for field in dataclasses.fields(Certificate):
+    del stored["as_saved"]
+    for field in stored_fields():
         if certificate.links is None and field.name in LINK_FIELDS:
             del stored[field.name]
             continue

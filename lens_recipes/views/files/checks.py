@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from lens_recipes.arrays.attribution import UNITS
-from lens_recipes.arrays.axes import Part, Response, Site
+from lens_recipes.arrays.axes import Inputs, Part, Response, Site
 
 Sizes = dict[str, int]  # how long each axis is
 
@@ -80,6 +80,16 @@ def read_sources(stored: Any, sizes: Sizes) -> list[list[str]]:
     """Return the texts that heads read from: a list for each prompt, or nothing at all."""
     _check_one_for_each_prompt(read_list(stored, sizes), sizes)
     return [read_texts(texts, sizes) for texts in stored]
+
+
+def read_inputs(stored: Any, sizes: Sizes) -> list[Inputs]:
+    """Return what the model was given of each prompt, or nothing at all, as in older files."""
+    _check_one_for_each_prompt(read_list(stored, sizes), sizes)
+    for inputs in stored:
+        for name, row in read_dict(inputs, sizes).items():
+            if not all(type(value) is int for value in read_list(row, sizes)):
+                raise ValueError(f"{name} has an entry that is no whole number")
+    return stored
 
 
 def read_responses(stored: Any, sizes: Sizes) -> list[Response]:

@@ -34,7 +34,8 @@ def meta_of(result: Result) -> dict[str, Any]:
     metadata: dict[str, Any] = {"format": kind.format, "version": kind.version}
     for field_name, field in kind.fields.items():
         value = result.tokens.text if field_name == "token_text" else getattr(result, field_name)
-        metadata[field_name] = to_json(field.write(value))
+        if value or field.is_written_empty:
+            metadata[field_name] = to_json(field.write(value))
     return metadata
 
 

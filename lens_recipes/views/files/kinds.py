@@ -14,6 +14,7 @@ from lens_recipes.views.files.certificate import read_certificate, write_certifi
 from lens_recipes.views.files.checks import (
     Sizes,
     read_dict,
+    read_inputs,
     read_parts,
     read_responses,
     read_sites,
@@ -39,11 +40,13 @@ class StoredField(NamedTuple):
         write: Return what the file holds for a value of the field.
         default: What the field is in a file that is older than the field; None if every file has
             it.
+        is_written_empty: Whether the field is written where it is empty.
     """
 
     read: Callable[[Any, Sizes], Any]
     write: Callable[[Any], Any] = lambda value: value
     default: list[Any] | None = None
+    is_written_empty: bool = True
 
 
 class ResultKind(NamedTuple):
@@ -76,6 +79,7 @@ COMMON_FIELDS = {
     "texts": StoredField(read_texts_of_ids, write_texts_of_ids),
     "certificate": StoredField(read_certificate, write_certificate),
     "provenance": StoredField(read_dict),
+    "inputs": StoredField(read_inputs, default=[], is_written_empty=False),
 }
 
 KINDS = (

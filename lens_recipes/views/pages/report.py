@@ -12,7 +12,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from lens_recipes.arrays.certificate import is_certified
+from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.arrays.text import escape_page_text
@@ -81,7 +81,7 @@ def report(
         "report.js",
         title=page_text(str(title)),
         model=page_text(str(result.provenance.get("model", "model"))),
-        certified=is_certified(result),
+        verdict=verdict(result),
         mark=page_text(result.mark) if result.mark else "",
         left_out="; ".join(fitted.left_out),
         summary=page_text(summary),

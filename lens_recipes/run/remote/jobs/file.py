@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lens_recipes.errors import LensError
-from lens_recipes.run.provenance import to_json, versions
+from lens_recipes.run.provenance import restore_arguments, to_json, versions
 from lens_recipes.run.registry import RECIPES
 from lens_recipes.run.remote.jobs.events import Event, check_type, event_from_json
 from lens_recipes.run.remote.wire import model_key, remote_env
@@ -26,8 +26,6 @@ from lens_recipes.views.files import check_depth, parse_json, parse_object, read
 FORMAT = "lens-recipes/job"
 
 VERSION = 1
-
-SLICED_ARGUMENTS = ("layers", "positions", "heads")  # where "2:5" in a file is a slice
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,7 @@ class JobHeader:
 
     def recipe_arguments(self) -> dict[str, Any]:
         """Return the recipe's arguments as it takes them, with slices."""
-        arguments = dict(self.arguments)
-        for argument in SLICED_ARGUMENTS:
-            if argument in arguments:
-                arguments[argument] = _restore_slices(arguments[argument])
-        return arguments
+        return restore_arguments(self.arguments)
 
 
 def _check_chunks(chunks: list[Any]) -> list[list[int]]:
@@ -109,16 +103,6 @@ def _check_chunks(chunks: list[Any]) -> list[list[int]]:
             raise ValueError(f"its parts are not first and last batch of each, from 0: {chunk!r}")
         end = chunk[1]
     return chunks
-
-
-def _restore_slices(value: Any) -> Any:
-    """Return an argument in which each string is a slice again, in lists too."""
-    if isinstance(value, list):
-        return [_restore_slices(item) for item in value]
-    if isinstance(value, str):
-        bounds = [int(bound) if bound else None for bound in value.split(":")]
-        return slice(*bounds)
-    return value
 
 
 def job_header(run: RecipeRun[Any], host: str, chunks: list[range]) -> JobHeader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lens_recipes.arrays.attribution import AttributionArrays
-from lens_recipes.arrays.certificate import is_certified
+from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import escape_plotly
 
@@ -78,10 +78,11 @@ def title_layout(text: str, subtitle: str, height: int | None = None) -> dict[st
 
 
 def provenance_line(result: LensArrays | AttributionArrays, *notes: str) -> str:
-    """Return the model, whether the result is certified, the notes, and the result's warning."""
+    """Return the model, the verdict of its certificate, the notes, and the result's warning."""
     parts = [escape_plotly(str(result.provenance.get("model", "model")))]
-    if is_certified(result):
-        parts.append("certified")
+    proof = verdict(result)
+    if proof != "not certified":  # the mark says that
+        parts.append(proof)
     parts.extend(filter(None, notes))
     line = ", ".join(parts)
     if result.mark:

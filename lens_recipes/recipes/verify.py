@@ -1,0 +1,158 @@
+"""`verify()`: hold a saved result against the model that it is said to be of."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+from nnsight.intervention.envoy import Envoy
+
+from lens_recipes.arrays.agreement import find_difference
+from lens_recipes.arrays.axes import Response
+from lens_recipes.errors import LensError
+from lens_recipes.models.handle import tokenizer_of
+from lens_recipes.models.structure.anatomy import anatomy
+from lens_recipes.models.vocabulary import prompt_text
+from lens_recipes.recipes.attribution.attribution import attribution
+from lens_recipes.recipes.logit_lens import logit_lens
+from lens_recipes.results import Attribution, LensResult
+from lens_recipes.run.provenance import restore_arguments
+from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded
+
+Result = TypeVar("Result", LensResult, Attribution)
+
+# What a result does not hold in its arrays, and is asked for as it was.
+LENS_ARGUMENTS = ("layers", "components", "heads", "track", "apply_norm")
+
+# How many tokens may be as likely as the last that a result holds.
+TIED = 8
+
+
+def verify(result: Result, model: Envoy, *, remote: bool | str | None = None) -> Result:
+    """Run a result again on a model, and return it with the certificate of that run.
+
+    What a file holds is a claim: its certificate says "as saved". The prompts are kept as token
+    ids, and are read again at the same positions, sites and targets. What was generated is read
+    again as a text, without sampling it anew: what only the run itself knew is not checked
+    (`sampler_logprob`, why a text ended, `timings`).
+
+    Args:
+        result: A lens result or an attribution.
+        model: What `load()` returns: the model that the result is said to be of.
+        remote: Where it runs, as for `logit_lens`.
+
+    Raises:
+        LensError: the model says something else; the message names the first number that differs
+            by more than rounding. Or the result keeps too little to run it again.
+
+    Example:
+        >>> model = load("smollm2")
+        >>> logit_lens(model, "The capital of France is").save("result.json")
+        >>> result = LensResult.load("result.json").verify(model)
+    """
+    if not result.inputs:
+        raise LensError(
+            "this result does not keep what the model was given (vectors, or a file of an earlier "
+            "version), so it cannot be run again: run the recipe anew."
+        )
+    try:
+        again = run_again(result, model, remote)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LensError(
+            f"this result cannot be run again on this model: {error} It is of another model, or "
+            "damaged."
+        ) from error
+    difference = find_difference(result, again)
+    if difference is not None:
+        raise LensError(
+            f"this result is not what this model says: {difference}. It is of another model, of "
+            "other weights or another precision, or was changed since."
+        )
+    return dataclasses.replace(result, certificate=again.certificate)
+
+
+def run_again(
+    result: LensResult | Attribution, model: Envoy, remote: bool | str | None
+) -> LensResult | Attribution:
+    """Return the same of what the model says now."""
+    if isinstance(result, Attribution):
+        return attribution_again(result, model, remote)
+    return lens_again(result, model, remote)
+
+
+def attribution_again(result: Attribution, model: Envoy, remote: bool | str | None) -> Attribution:
+    """Return the attribution of the same targets at the same tokens."""
+    against: Any = result.against or None
+    if (result.against_ids >= 0).all():
+        against = result.against_ids.tolist()
+    return attribution(
+        model,
+        recorded_prompts(result),
+        result.target_ids.tolist(),
+        against=against,
+        unit=result.unit,
+        at_layer=result.at_layer,
+        positions=positions_of(result),
+        remote=remote,
+    )
+
+
+def lens_again(result: LensResult, model: Envoy, remote: bool | str | None) -> LensResult:
+    """Return the lens of the same sites at the same tokens.
+
+    Of a generation, the prompts are read with what was written after them.
+    """
+    stored = restore_arguments(result.provenance["arguments"])
+    arguments = {name: stored[name] for name in LENS_ARGUMENTS if name in stored}
+    is_generation = bool(result.tokens.generated.any())
+    prompts = written_out(result) if is_generation else recorded_prompts(result)
+    again = logit_lens(
+        model,
+        prompts,
+        positions=positions_of(result),
+        targets=result.target_ids.tolist(),
+        # More than it holds: another order of additions may change which tied token is its last.
+        top_k=min(result.top_ids.shape[-1] + TIED, anatomy(model).vocab_size),
+        remote=remote,
+        **arguments,
+    )
+    return as_generation(again, result, tokenizer_of(model)) if is_generation else again
+
+
+def as_generation(again: LensResult, result: LensResult, tokenizer: Any) -> LensResult:
+    """Return the lens of whole texts as that of a generation: prompts, and what was written."""
+    prompts, responses = [], []
+    for inputs, text, response in zip(
+        result.inputs, written_out(result), result.responses, strict=True
+    ):
+        prompt_ids = inputs[IDS]
+        prompts.append(prompt_text(tokenizer, prompt_ids))
+        written = prompt_text(tokenizer, text[len(prompt_ids) :], special=False)
+        responses.append(Response(written, response.finish))
+    return dataclasses.replace(again, prompts=prompts, responses=responses)
+
+
+def recorded_prompts(result: LensResult | Attribution) -> Any:
+    """Return the prompts of a result as a recipe takes them."""
+    prompts = []
+    for inputs in result.inputs:
+        others = {name: row for name, row in inputs.items() if name != IDS}
+        prompts.append(EncodedPrompt(inputs[IDS], others))
+    return as_recorded(prompts)
+
+
+def written_out(result: LensResult) -> list[list[int]]:
+    """Return the ids of each prompt, and of all that the model wrote after it."""
+    texts = []
+    for number, inputs in enumerate(result.inputs):
+        is_written = result.tokens.generated & (result.tokens.prompt == number)
+        texts.append([*inputs[IDS], *result.tokens.next_id[is_written].tolist()])
+    return texts
+
+
+def positions_of(result: LensResult | Attribution) -> list[list[int]]:
+    """Return which positions of each prompt were read, `[prompt][token]`."""
+    positions = []
+    for number in range(len(result)):
+        positions.append(result.tokens.position[result.tokens.prompt == number].tolist())
+    return positions
