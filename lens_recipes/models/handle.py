@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import threading
 import weakref
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,30 +115,26 @@ def on_meta(model: Envoy) -> bool:
 # Guards each model against two runs at once.
 _locks: weakref.WeakKeyDictionary[torch.nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 
-_running: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
+def exclusive(model: Envoy) -> AbstractContextManager[Any]:
+    """Return the lock of a model, which one run at a time holds: two threads must not trace it.
 
-@contextlib.contextmanager
-def exclusive(model: Envoy) -> Iterator[None]:
-    """Let one run at a time use a model: two threads must not trace it at once.
+    The lock itself knows who holds it. Nothing else is kept that Ctrl-C could leave behind, and
+    entering and leaving a lock are no Python code that it could come in between.
 
     Raises:
         LensError: this thread is in the middle of a run of this model already (a recipe called by
             `on_step`).
     """
-    module = model._module
-    with _locks.setdefault(module, threading.RLock()):
-        if module in _running:
-            raise LensError(
-                "this model is in the middle of a run, and another cannot begin before that has "
-                "ended: on_step may look at what it is given, or use another model. Collect the "
-                "parts, and run the recipe afterwards."
-            )
-        _running.add(module)
-        try:
-            yield
-        finally:
-            _running.discard(module)
+    lock = _locks.setdefault(model._module, threading.RLock())
+    # As `threading.Condition` asks it; there is no public way.
+    if lock._is_owned():  # type: ignore[attr-defined]
+        raise LensError(
+            "this model is in the middle of a run, and another cannot begin before that has "
+            "ended: on_step may look at what it is given, or use another model. Collect the "
+            "parts, and run the recipe afterwards."
+        )
+    return lock
 
 
 # -- what it is --------------------------------------------------------

@@ -19,6 +19,7 @@ from lens_recipes.models.loading.checkpoint import SMOLLM2 as SMOLLM2
 from lens_recipes.models.loading.quiet import quiet_loading
 from lens_recipes.models.loading.reading import trusts_code
 from lens_recipes.models.loading.wrap import wrap
+from lens_recipes.models.memory import OutOfMemory
 
 
 @quiet_loading()
@@ -107,6 +108,8 @@ def _from_pretrained(
     folder = checkpoint(source)
     try:
         return checkpoints.load_checkpoint(folder, tokenizer, remote, kwargs)
+    except OutOfMemory:
+        raise
     except LensError as error:
         if name != SMOLLM2:
             raise

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from nnsight.intervention.backends.local import LocalSimulationBackend
 
 from lens_recipes.models.handle import exclusive
+from lens_recipes.models.memory import memory_errors_in_words
 from lens_recipes.run.registry import RECIPES, RegisteredRecipe
 from lens_recipes.run.remote.wire import send_batches, unpack_arrays
 from lens_recipes.run.request.selection import as_argument
@@ -81,14 +82,23 @@ def perform(run: RecipeRun[R]) -> R:
         from lens_recipes.run.remote.jobs.job import Job
 
         return Job(run).result()
-    with exclusive(run.model):
-        if run.remote:
-            arrays = run_simulated(run)
-        elif run.run_here is not None:
-            arrays = run.run_here(run)
-        else:
-            arrays = run_locally(run)
-    return run.finish(run, arrays)
+    with memory_errors_in_words(how_to_ask_for_less(run)):
+        with exclusive(run.model):
+            if run.remote:
+                arrays = run_simulated(run)
+            elif run.run_here is not None:
+                arrays = run.run_here(run)
+            else:
+                arrays = run_locally(run)
+        return run.finish(run, arrays)
+
+
+def how_to_ask_for_less(run: RecipeRun[Any]) -> str:
+    """Return what makes a run need less memory, in words that begin a sentence."""
+    narrow = RECIPES[run.recipe].narrow
+    if "max_bytes" in run.arguments:
+        narrow += "; a smaller max_bytes bounds the memory for logits"
+    return narrow
 
 
 def run_simulated(run: RecipeRun[Any]) -> list[Arrays]:

@@ -25,9 +25,15 @@ from lens_recipes.models.loading.reading import (
 )
 from lens_recipes.models.loading.tokenizer import load_tokenizer
 from lens_recipes.models.loading.wrap import wrap
+from lens_recipes.models.memory import memory_errors_in_words
 from lens_recipes.terminal import one_line
 
 SMOLLM2 = "smollm2"  # the name of the embedded default
+
+LOAD_LESS = (
+    "Load the model in half precision (dtype=torch.bfloat16), quantised (quantization_config=…), "
+    "over several devices (device_map=…), or on a server (remote=True)"
+)
 
 # Arguments that the config and the tokenizer must be told as well as the weights.
 SHARED_ARGUMENTS = (
@@ -177,7 +183,8 @@ def _plain_errors(source: str, owner: str = "") -> Iterator[None]:
         owner: What it is loaded for, to begin the sentence with.
     """
     try:
-        yield
+        with memory_errors_in_words(LOAD_LESS):
+            yield
     except LensError:
         raise
     except Exception as error:  # from transformers, safetensors, the hub or the network
