@@ -19,7 +19,6 @@ import struct
 import threading
 import traceback
 import types
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +32,6 @@ import strict_local
 import tenacity
 import torch
 import zstandard
-from cloudpickle import cloudpickle
 from nnsight.schema.request import RequestModel
 from nnsight.schema.response import ResponseModel, Status
 from nnsight.tracing.tracer import _saves, dec, inc
@@ -276,7 +274,7 @@ class Loopback:
 
     def _execute(self, parcel: Parcel) -> bytes:
         objects = self.model._remoteable_persistent_objects()
-        with self._counted(), strict_local.absent(*NOT_THERE), _strange_classes():
+        with self._counted(), strict_local.absent(*NOT_THERE), strict_local.strange_classes():
             sources = dict(linecache.cache)
             tracer = RequestModel.deserialize(
                 parcel.blob, objects, compress=parcel.request.compress
@@ -304,15 +302,6 @@ class Loopback:
             yield
         finally:
             hook.remove()
-
-
-@contextlib.contextmanager
-def _strange_classes() -> Iterator[None]:
-    """A class that arrives is a new one. As it came from this process, pickle would change the one that is here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", weakref.WeakValueDictionary())
-        patch.setattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", weakref.WeakKeyDictionary())
-        yield
 
 
 def _put_back(sources: dict[str, Any], file: str) -> None:

@@ -10,8 +10,11 @@ import contextlib
 import importlib.abc
 import linecache
 import sys
+import weakref
 from collections.abc import Iterator
 
+import pytest
+from cloudpickle import cloudpickle
 from nnsight.intervention.backends.local import LocalSimulationBackend
 from nnsight.ndif import pull_env
 from nnsight.schema.request import RequestModel
@@ -45,6 +48,19 @@ def absent(*packages: str) -> Iterator[None]:
         sys.modules.update(hidden)
 
 
+@contextlib.contextmanager
+def strange_classes() -> Iterator[None]:
+    """A class that arrives is a new one.
+
+    As it came from this process, pickle would give the one that is here the functions that arrived,
+    which belong to no module: to send them again takes seconds, as each is looked for in all modules.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", weakref.WeakValueDictionary())
+        patch.setattr(cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", weakref.WeakKeyDictionary())
+        yield
+
+
 def install(monkeypatch, *packages: str) -> None:
     """For one test: every `remote="local"` run is sent, loaded and run where `packages` do not exist."""
 
@@ -56,7 +72,7 @@ def install(monkeypatch, *packages: str) -> None:
         objects = backend.model._remoteable_persistent_objects()
         file = tracer.info.frame.f_code.co_filename
         source = linecache.cache.get(file)
-        with absent(*packages):
+        with absent(*packages), strange_classes():
             try:
                 arrived = RequestModel.deserialize(sent, objects, compress=False)
             finally:

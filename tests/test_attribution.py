@@ -42,8 +42,9 @@ def close(size):
     ("unit", "family"), [(unit, family) for unit, names in UNITS.items() for family in names]
 )
 def test_parts_sum_to_the_models_own_logit(unit, family):
-    module = tiny.FAMILIES[family]()
-    result = lr.attribution(lr.load(module), IDS, [7, 11], unit=unit, positions=[2, -1])
+    model = tiny.shared(family)
+    module = model._module
+    result = lr.attribution(model, IDS, [7, 11], unit=unit, positions=[2, -1])
     own = oracle.plain_logits(module, IDS)[:, [2, 7]][..., [7, 11]].reshape(-1, 2).numpy()
     size = np.abs(result.values).max()
     np.testing.assert_allclose(result.capped_logit, own, atol=1e-4 * max(1, np.abs(own).max()))
@@ -62,7 +63,7 @@ def test_parts_sum_to_the_models_own_logit(unit, family):
 )  # fmt: skip
 @pytest.mark.parametrize("layer", [0, 2])
 def test_at_a_layer_the_lens_is_explained(family, layer):
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     result = lr.attribution(model, IDS, [7], unit="component", at_layer=layer)
     lens = lr.logit_lens(model, IDS, layers=layer, targets=[7], positions=-1)
     np.testing.assert_allclose(result.capped_logit, lens.target_logits[0], rtol=1e-4, atol=1e-4)
@@ -87,7 +88,7 @@ def test_at_a_layer_the_lens_is_explained(family, layer):
 )
 def test_finer_units_sum_to_coarser_ones(family):
     """Tokens and the values' bias to their head, heads and the output's bias to attention, components to the layer."""
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     found = {unit: lr.attribution(model, IDS, [7, 30], unit=unit) for unit in UNITS}
 
     def total(unit, keep):
@@ -152,8 +153,9 @@ def test_against_per_prompt_and_per_target(llama):
 
 @pytest.mark.parametrize("family", ["gemma2", "nanochat", "recurrent_gemma"])
 def test_the_softcap_is_left_out_and_reported(family):
-    module = tiny.FAMILIES[family]()
-    result = lr.attribution(lr.load(module), IDS, [7, 9], against=20)
+    model = tiny.shared(family)
+    module = model._module
+    result = lr.attribution(model, IDS, [7, 9], against=20)
     own = oracle.plain_logits(module, IDS)[:, -1]
     cap = {"gemma2": 10.0, "nanochat": 8.0, "recurrent_gemma": 10.0}[family]
     raw = torch.atanh(own.double() / cap) * cap
@@ -167,8 +169,9 @@ def test_the_softcap_is_left_out_and_reported(family):
 
 
 def test_the_mean_after_a_softcap():
-    module = tiny.FAMILIES["gemma2"]()
-    result = lr.attribution(lr.load(module), IDS, [7], against="mean")
+    model = tiny.shared("gemma2")
+    module = model._module
+    result = lr.attribution(model, IDS, [7], against="mean")
     own = oracle.plain_logits(module, IDS)[:, -1]
     np.testing.assert_allclose(
         result.capped_logit[:, 0], (own[:, 7] - own.mean(-1)).numpy(), atol=1e-4
@@ -179,7 +182,7 @@ def test_the_mean_after_a_softcap():
 def test_rows_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
     from lens_recipes.recipes.attribution import attribution as _attribution
 
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     rows = lr.attribution(model, IDS, [7, 9], against="mean", unit="head")
     monkeypatch.setattr(_attribution, "target_weight", lambda *_: None)
     for budget in (2**28, 5000):  # all at once, and a few rows at a time
@@ -260,9 +263,10 @@ def frozen_norm(norm, x, v, plus):
 @pytest.mark.parametrize("family", BY_HAND)
 def test_a_head_is_what_its_columns_write(family):
     """Its columns are zeroed in a second run; the later blocks and all norms stay as they were in the first."""
-    module = tiny.FAMILIES[family]()
+    model = tiny.shared(family)
+    module = model._module
     path, final, between, plus = BY_HAND[family]
-    result = lr.attribution(lr.load(module), IDS, [7, 11], unit="head")
+    result = lr.attribution(model, IDS, [7, 11], unit="head")
     head_module = module.get_output_embeddings()
     for layer in range(len(oracle.blocks_of(module))):
         projection = module.get_submodule(path.format(layer))
@@ -313,9 +317,10 @@ THROUGH_NORMS = {
 @pytest.mark.parametrize("family", THROUGH_NORMS)
 def test_shares_are_gradients_through_norms_that_are_held(family):
     """Autograd, with all that is added taken as given: a share is the gradient at what is added, times that."""
-    module = tiny.FAMILIES[family]()
+    model = tiny.shared(family)
+    module = model._module
     pattern, *paths = THROUGH_NORMS[family]
-    result = lr.attribution(lr.load(module), IDS, [7], unit="component")
+    result = lr.attribution(model, IDS, [7], unit="component")
     norms = [child for path, child in module.named_modules() if re.search(pattern, path)]
     given, handles = {}, []
 
@@ -430,7 +435,7 @@ def share_of(model, layer, inner, targets):
 
 def test_sinks_take_weight_and_write_nothing():
     """gpt-oss: the weights of the tokens sum to less than 1, and the parts to the logit all the same."""
-    model = lr.load(tiny.FAMILIES["gpt_oss"]())
+    model = tiny.shared("gpt_oss")
     result = lr.attribution(model, IDS, [7], unit="token")
     assert result.certificate.max_sum_error < 1e-4
 
@@ -465,8 +470,8 @@ def implementations(module):
 def test_attention_is_switched_back(family, monkeypatch):
     from lens_recipes.recipes.attribution import attribution as _attribution
 
-    module = tiny.FAMILIES[family]()
-    model = lr.load(module)
+    model = tiny.shared(family)
+    module = model._module
     before = implementations(module)
     lr.attribution(model, IDS, [7], unit="token")
     assert implementations(module) == before
@@ -492,7 +497,7 @@ def test_attention_is_switched_back(family, monkeypatch):
     family=st.sampled_from(["llama", "gpt2"]),
 )
 def test_the_frozen_tail_is_linear(seed, a, b, family):
-    model = LINEAR.setdefault(family, lr.load(tiny.FAMILIES[family]()))
+    model = tiny.shared(family)
     generator = torch.Generator().manual_seed(seed)
     x, u, v = torch.randn(3, 5, 32, generator=generator)
     before, linear, _ = split_at_unembedding(lr.anatomy(model).tail)
@@ -508,13 +513,10 @@ def test_the_frozen_tail_is_linear(seed, a, b, family):
     torch.testing.assert_close(whole, own, atol=1e-4, rtol=1e-4)
 
 
-LINEAR: dict = {}
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), scale=st.floats(-4, 4))
 def test_heads_are_linear_in_their_columns(seed, scale):
-    model = LINEAR.setdefault("qwen2", lr.load(tiny.FAMILIES["qwen2"]()))
+    model = tiny.shared("qwen2")
     heads = next(w for w in residual_blocks(model)[0].writes if w.heads).heads
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(seed))
     scaled = x.clone()
@@ -535,7 +537,7 @@ def test_heads_are_linear_in_their_columns(seed, scale):
 @pytest.mark.parametrize("unit", ["component", "head", "token"])
 def test_half_precision(family, unit):
     """In bfloat16 the sums are off by rounding alone: 5 % of the largest part, where float32 has a millionth."""
-    exact = lr.attribution(lr.load(tiny.FAMILIES[family]()), IDS, [7, 11], unit=unit)
+    exact = lr.attribution(tiny.shared(family), IDS, [7, 11], unit=unit)
     half = lr.attribution(
         lr.load(tiny.FAMILIES[family]().to(torch.bfloat16)), IDS, [7, 11], unit=unit
     )
@@ -566,12 +568,12 @@ def test_smollm2_in_both_precisions(smollm2):
 @pytest.mark.parametrize("unit", UNITS)
 def test_what_is_no_sum_is_refused(family, unit):
     with pytest.raises(lr.LensError, match=r"normed|not linear|cannot be told apart"):
-        lr.attribution(lr.load(tiny.FAMILIES[family]()), IDS, [7], unit=unit)
+        lr.attribution(tiny.shared(family), IDS, [7], unit=unit)
 
 
 @pytest.mark.parametrize("family", NO_HEADS)
 def test_no_heads_but_components(family):
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     for unit in ("head", "token"):
         with pytest.raises(lr.LensError, match="component"):
             lr.attribution(model, IDS, [7], unit=unit)
@@ -579,7 +581,7 @@ def test_no_heads_but_components(family):
 
 @pytest.mark.parametrize("family", NO_SOURCES)
 def test_no_sources_but_heads(family):
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     with pytest.raises(lr.LensError, match='unit="head" works'):
         lr.attribution(model, IDS, [7], unit="token")
     assert lr.attribution(model, IDS, [7], unit="head").certificate.passed
@@ -668,7 +670,7 @@ def test_the_logit_is_compared_with_the_models_own():
 def test_double_precision(family, unit):
     result = lr.attribution(lr.load(tiny.FAMILIES[family]().double()), IDS, [7], unit=unit)
     assert result.certificate.dtype == "float64"
-    exact = lr.attribution(lr.load(tiny.FAMILIES[family]()), IDS, [7], unit=unit)
+    exact = lr.attribution(tiny.shared(family), IDS, [7], unit=unit)
     np.testing.assert_allclose(result.values, exact.values, atol=1e-4)
 
 

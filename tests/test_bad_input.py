@@ -169,7 +169,7 @@ def test_a_model_that_load_did_not_make_is_told(model):
 @pytest.mark.filterwarnings("ignore:Module .* has a submodule named 'output'")
 def test_a_prompt_beyond_the_context_is_told_or_read(family):
     """Families write their context length in different words, and some have none."""
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     try:
         assert lr.logit_lens(model, [7] * 70, positions=-1).certificate.passed
     except (ValueError, lr.LensError) as error:

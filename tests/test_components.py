@@ -89,8 +89,8 @@ def lens_logits(result):
 
 @pytest.mark.parametrize("family", SUMS)
 def test_every_component_is_what_the_block_adds(family):
-    module = tiny.FAMILIES[family]()
-    model = lr.load(module)
+    model = tiny.shared(family)
+    module = model._module
     blocks = residual_blocks(model)
     names = sorted({name for block in blocks for name in block.components}, key=COMPONENTS.index)
     result = lr.logit_lens(model, IDS, components=["embed", *names], targets=ALL_TOKENS, track=None)
@@ -131,8 +131,8 @@ def _writes(module, number, layer, block, whole):
 @pytest.mark.parametrize("family", POST_NORM + SCALED)
 def test_what_is_added_between_norms_is_what_the_block_norms(family):
     """Plain torch says the same: scaled stream + writes, normed, scaled, + writes, … is what the block gives."""
-    module = tiny.FAMILIES[family]()
-    model = lr.load(module)
+    model = tiny.shared(family)
+    module = model._module
     blocks = residual_blocks(model)
     result = lr.logit_lens(
         model,
@@ -183,8 +183,7 @@ def output_of(module, source):
 @pytest.mark.parametrize("family", [f for f in SUMS if f not in NO_HEADS])
 def test_heads_sum_to_attention(family):
     """And each head is what the projection lacks when its columns are zero, where nothing comes after it."""
-    module = tiny.FAMILIES[family]()
-    model = lr.load(module)
+    model = tiny.shared(family)
     result = lr.logit_lens(
         model, IDS, components="head_out", targets=[3], apply_norm=False, track=None
     )
@@ -228,13 +227,13 @@ def test_blocks_that_are_no_sums_are_refused():
 @pytest.mark.parametrize("family", PARALLEL)
 def test_parallel_blocks_have_no_stream_in_the_middle(family):
     with pytest.raises(ValueError, match="no resid_mid"):
-        lr.logit_lens(lr.load(tiny.FAMILIES[family]()), IDS, components="resid_mid")
+        lr.logit_lens(tiny.shared(family), IDS, components="resid_mid")
 
 
 @pytest.mark.parametrize("family", NO_HEADS)
 def test_heads_that_cannot_be_told_apart_are_refused(family):
     with pytest.raises((lr.LensError, ValueError), match=r"heads|head_out"):
-        lr.logit_lens(lr.load(tiny.FAMILIES[family]()), IDS, components="head_out")
+        lr.logit_lens(tiny.shared(family), IDS, components="head_out")
 
 
 def test_sites_come_in_the_order_of_the_stream(llama):
@@ -275,7 +274,7 @@ def test_what_this_model_does_not_have_is_one_clear_sentence(llama, options, wor
 
 def test_a_component_of_some_layers_only():
     """RecurrentGemma has attention in every third block."""
-    model = lr.load(tiny.FAMILIES["recurrent_gemma"]())
+    model = tiny.shared("recurrent_gemma")
     result = lr.logit_lens(model, IDS, components=("attn_out", "mixer_out"))
     assert [str(site) for site in result.sites] == [
         "0.mixer_out",
@@ -363,10 +362,11 @@ SKELETONS = ["llama", "gemma2", "gptj", "bloom", "mixtral", "openai_gpt", "mllam
 @pytest.mark.parametrize("family", SKELETONS)
 def test_wiring_without_weights_is_the_same(family):
     """What a remote run relies on."""
-    module = tiny.FAMILIES[family]()
+    model = tiny.shared(family)
+    module = model._module
     with torch.device("meta"):
         skeleton = type(module)(module.config)
-    assert residual_blocks(lr.load(module)) == residual_blocks(lr.load(skeleton))
+    assert residual_blocks(model) == residual_blocks(lr.load(skeleton))
 
 
 def test_a_model_without_weights_says_that_they_are_needed():

@@ -24,11 +24,12 @@ LOOSE = {"rwkv_halved": 2e-3}
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_every_layer_is_the_early_exit(family):
-    module = tiny.FAMILIES[family]()
+    model = tiny.shared(family)
+    module = model._module
     ids = tiny.random_ids(batch=2, length=9, seed=3)
     expected = oracle.early_exit_logits(module, ids).numpy()  # [layer, batch, position, vocab]
     final = oracle.plain_logits(module, ids).numpy()
-    result = lr.logit_lens(lr.load(module), ids, targets=[7, 11], top_k=4)
+    result = lr.logit_lens(model, ids, targets=[7, 11], top_k=4)
 
     assert result.certificate.passed
     assert len(result.sites) == len(expected)
@@ -66,10 +67,11 @@ def test_what_cannot_be_read_is_refused_with_a_reason(family):
 )
 def test_anatomy_without_weights_is_the_same(family):
     """What a remote run relies on: the shapes alone tell the same story as the numbers."""
-    module = tiny.FAMILIES[family]()
+    model = tiny.shared(family)
+    module = model._module
     with torch.device("meta"):
         skeleton = type(module)(module.config)
-    here, there = lr.anatomy(lr.load(module)), lr.anatomy(lr.load(skeleton))
+    here, there = lr.anatomy(model), lr.anatomy(lr.load(skeleton))
     assert str(here) == str(there)
     assert without_devices(here.tail) == without_devices(there.tail)
 
@@ -79,7 +81,7 @@ def test_anatomy_without_weights_is_the_same(family):
 )
 def test_tiles_of_the_weight_and_calls_of_the_module_agree(family, monkeypatch):
     """The short cut for a plain local unembedding, and the way for every other: the same numbers."""
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     ids = tiny.random_ids(batch=2, length=6)
     assert plain_head(model, lr.anatomy(model)) is not None
     quick = lr.logit_lens(model, ids, targets=[9])

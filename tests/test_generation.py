@@ -71,8 +71,8 @@ def lens_of_the_whole(model, prompt, new, first, **options):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_any_family_writes_what_it_writes_and_each_step_is_the_lens_of_the_whole(family):
     """Caches of every kind: full, sliding window, hybrid, state space."""
-    module = tiny.FAMILIES[family]()
-    model = lr.load(module)
+    model = tiny.shared(family)
+    module = model._module
     result = lr.generate_lens(model, IDS, max_new_tokens=NEW, do_sample=False)
     assert ids_of(result) == written(module, IDS, max_new_tokens=NEW, do_sample=False)
     assert result.certificate.passed
@@ -107,7 +107,7 @@ def test_any_family_writes_in_a_batch_what_it_writes_alone(family):
 @pytest.mark.parametrize("family", SOME)
 def test_any_family_adds_up_at_every_step(family):
     """In cached steps too, what the blocks and heads add is the stream."""
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     blocks = residual_blocks(model)
     if any(block.unreadable_reason for block in blocks):
         with pytest.raises(lr.LensError, match="cannot be read"):
@@ -158,9 +158,10 @@ def test_sampled_text_is_that_of_the_same_seed(smollm2, seed, sampler):
 
 @pytest.mark.parametrize("family", SOME)
 def test_any_family_samples_what_the_same_seed_samples(family):
-    module = tiny.FAMILIES[family]()
+    model = tiny.shared(family)
+    module = model._module
     options = {"max_new_tokens": 4, "temperature": 0.9}
-    result = lr.generate_lens(lr.load(module), IDS, seed=5, **options)
+    result = lr.generate_lens(model, IDS, seed=5, **options)
     torch.manual_seed(5)
     assert ids_of(result) == written(module, IDS, do_sample=True, **options)
 

@@ -54,13 +54,13 @@ def test_an_answer_without_an_end_is_not_read_to_its_end(client, server, route):
     assert job.result().certificate.passed
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "gzip, gzip", "br"])
 @pytest.mark.parametrize("route", ["response", "store"])
-def test_no_compressed_answer_is_unpacked(client, server, route, coding):
-    bomb = zstandard.compress(bytes(2**22)) if coding == "zstd" else gzip.compress(bytes(2**22))
+def test_no_compressed_answer_is_unpacked(client, server, route):
     job = lr.submit(lr.logit_lens, client, [7, 8, 9])
-    server.script(route, says(200, bomb, content_encoding=coding))
-    assert "a compressed answer" in failure(job.result).happened
+    for coding in ("gzip", "deflate", "zstd", "gzip, gzip", "br"):
+        bomb = zstandard.compress(bytes(2**22)) if coding == "zstd" else gzip.compress(bytes(2**22))
+        server.script(route, says(200, bomb, content_encoding=coding))
+        assert "a compressed answer" in failure(job.result).happened
     assert job.result().certificate.passed
     assert {seen.headers["accept-encoding"] for seen in server.seen} == {"identity"}
 

@@ -65,8 +65,8 @@ def assert_same(result, plain):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_head_gives_this_models_logits_and_an_early_exits(family):
     """Whatever this model does after its last block: norm, projections, scale, softcap."""
-    module = tiny.FAMILIES[family]()
-    model = lr.load(module)
+    model = tiny.shared(family)
+    module = model._module
     ids = tiny.random_ids(batch=1, length=5)
     head, parts = lr.lens_head(model), lr.anatomy(model)
     with torch.inference_mode(), model.trace(input_ids=ids):

@@ -73,8 +73,9 @@ def linear_logits(model, rows, ids):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_captured_stream_says_what_the_lens_says_there(family, norm):
     """Norm, projection, bias, scale and softcap are the model's own: every number is the one that a run gives."""
-    module = tiny.FAMILIES[family]()
-    model, ids = lr.load(module), tiny.random_ids(batch=2, length=6, seed=4)
+    model = tiny.shared(family)
+    module = model._module
+    ids = tiny.random_ids(batch=2, length=6, seed=4)
     for layer in (0, len(oracle.blocks_of(module)) - 1):
         lens = partial(
             lr.logit_lens, model, ids, layers=layer, targets=[7, 11], top_k=4, apply_norm=norm
@@ -88,12 +89,11 @@ def test_a_captured_stream_says_what_the_lens_says_there(family, norm):
 @pytest.mark.parametrize("family", ["gemma2", "cohere", "opt_project", "gpt2", "phi"])
 def test_the_last_layers_stream_says_what_the_model_says(family):
     """No lens in between: the model's own log-probabilities, with its softcap, scale and biases."""
-    module = tiny.FAMILIES[family]()
+    model = tiny.shared(family)
+    module = model._module
     ids = tiny.random_ids(batch=1, length=6, seed=8)
     own = oracle.plain_logits(module, ids)[0].log_softmax(-1).numpy()
-    mine = lr.decode_vectors(
-        lr.load(module), captured(module, -1, ids), targets=[7, 11], top_k=own.shape[-1]
-    )
+    mine = lr.decode_vectors(model, captured(module, -1, ids), targets=[7, 11], top_k=own.shape[-1])
     np.testing.assert_allclose(
         np.take_along_axis(own, mine.top_ids[0], -1), mine.top_logprobs[0], atol=1e-4
     )
@@ -122,7 +122,7 @@ def test_in_half_precision_too(family, dtype):
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mamba", "gpt2"])
 def test_only_the_direction_counts(family):
     """A norm takes the size away; the opposite direction is another question."""
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     v = 10 * torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(1))
     once, twice, minus = (lr.decode_vectors(model, k * v, targets=[7]) for k in (1, 2, -1))
     same(once, twice, atol=1e-3)
@@ -149,7 +149,7 @@ def test_without_the_norm_logits_are_linear(llama, some):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_zero_vector_says_what_the_biases_say(family):
     """Nothing in, nothing but biases out: a number everywhere, and all tokens alike where there are no biases."""
-    model = lr.load(tiny.FAMILIES[family]())
+    model = tiny.shared(family)
     zero = lr.decode_vectors(model, np.zeros(lr.anatomy(model).d_model), targets=[7], top_k=3)
     for name in TOLD:
         assert np.isfinite(getattr(zero, name)).all(), name

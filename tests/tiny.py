@@ -8,6 +8,7 @@ bias, a soft cap or a logit scale gives visibly wrong log-probabilities.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import sys
@@ -17,8 +18,11 @@ from unittest import mock
 
 import torch
 import transformers as hf
+from nnsight.intervention.envoy import Envoy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
+
+import lens_recipes
 
 PAD, BOS, EOS, IMAGE, IMAGE_START, IMAGE_END = range(6)
 FIRST_TEXT_ID = 6
@@ -31,6 +35,12 @@ Model = hf.PreTrainedModel
 Builder = Callable[..., Model]
 FAMILIES: dict[str, Builder] = {}
 REFUSED: dict[str, Builder] = {}
+
+
+@functools.cache
+def shared(family: str) -> Envoy:
+    """A loaded model of a family, built once in each process: for tests that leave it as it is."""
+    return lens_recipes.load(FAMILIES[family]())
 
 
 # -- moving the weights off their initial values -----------------------
