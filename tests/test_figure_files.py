@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import kaleido
 import plotly.graph_objects as go
 import pytest
+from choreographer.channels import ChannelClosedError
 
 import lens_recipes as lr
 
@@ -126,6 +128,17 @@ def later(browser):
     return populate(browser)
 kaleido.Kaleido.populate_targets = later
 """
+
+
+def test_a_browser_whose_pipe_breaks_first_has_ended_too(monkeypatch, tmp_path):
+    """Which of the two kaleido sees first is chance."""
+
+    async def broken(browser):
+        raise ChannelClosedError("the pipe is closed")
+
+    monkeypatch.setattr(kaleido.Kaleido, "open", broken)
+    with pytest.raises(lr.LensError, match="ended as soon as it was started"):
+        lr.save_png(go.Figure(), tmp_path / "a.png")
 
 
 def test_a_browser_that_ends_too_early_does_not_keep_the_process(tmp_path):

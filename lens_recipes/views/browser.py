@@ -42,12 +42,17 @@ def draw_image(figure: go.Figure, options: dict[str, str | float | None]) -> byt
 
 
 async def _draw(figure: go.Figure, options: dict[str, str | float | None]) -> bytes:
+    from choreographer.channels import ChannelClosedError
     from kaleido import Kaleido
+    from kaleido.errors import BrowserFailedError
 
     browser = Kaleido(n=1, mathjax=False)
     try:
         await _within(SECONDS_TO_START, browser.open())
         return await _within(SECONDS_TO_DRAW, browser.calc_fig(figure, opts=options))
+    except ChannelClosedError as error:
+        # It ended, and its pipe was looked at before that was noticed.
+        raise BrowserFailedError("the browser ended") from error
     finally:
         # Also where it failed to open. A second call does nothing.
         await _close(browser)
