@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import io
 import json
 import re
@@ -25,7 +26,9 @@ from nnsight.schema.response import ResponseModel, Status
 
 import lens_recipes as lr
 from lens_recipes.arrays import attribution as attribution_result
+from lens_recipes.run.remote.jobs import file as job_file
 from lens_recipes.run.remote.jobs import job as jobs
+from lens_recipes.run.remote.jobs import restore
 from lens_recipes.run.remote.jobs.file import fingerprint
 from lens_recipes.run.remote.server import Server
 
@@ -936,6 +939,55 @@ def test_a_file_that_is_not_there_or_cannot_be_read(client, tmp_path):
         lr.Job.load(tmp_path / "none.job", client)
     with pytest.raises(lr.LensError, match="is no plain file but a folder"):
         lr.Job.load(tmp_path, client)
+
+
+def unsent(client, server, path):
+    """The file of a job that the server refused for the time being."""
+    server.script("request", says(400, b"{}"))
+    with pytest.raises(lr.RemoteLensError):
+        lr.submit(lr.logit_lens, client, PROMPTS, path=path)
+    server.seen.clear()
+    return path
+
+
+def test_of_two_processes_with_one_unsent_file_one_sends(client, server, tmp_path):
+    path = unsent(client, server, tmp_path / "a.job")
+    one, other = lr.Job.load(path, client), lr.Job.load(path, client)
+    one.send()
+    other.send()
+    assert server.posts == 1
+    assert repr(one) == repr(other)
+    assert_same(one.result(), other.result)
+    assert [parcel.runs for parcel in server.parcels.values()] == [1]
+
+
+def test_what_another_process_notes_is_not_lost_by_a_load(client, server, tmp_path):
+    """A load writes the file anew: what happened since it was read has to be in it."""
+    path = unsent(client, server, tmp_path / "a.job")
+    one = lr.Job.load(path, client)
+    prepare = restore.RECIPES["logit_lens"].prepare
+
+    def meanwhile(*args, **kwargs):
+        one.send()
+        return prepare(*args, **kwargs)
+
+    recipe = dataclasses.replace(restore.RECIPES["logit_lens"], prepare=meanwhile)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(restore.RECIPES, "logit_lens", recipe)
+        other = lr.Job.load(path, client)
+    assert repr(one) == repr(other)
+    other.send()
+    assert server.posts == 1
+
+
+def test_a_file_beside_which_nothing_can_be_written_is_told(client, server, tmp_path, monkeypatch):
+    def closed(lock, *args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(job_file.FileLock, "acquire", closed)
+    with pytest.raises(lr.LensError, match=r"cannot write beside .*Permission denied"):
+        lr.submit(lr.logit_lens, client, PROMPTS, path=tmp_path / "a.job")
+    assert not server.seen
 
 
 def test_a_job_cannot_be_kept_where_there_is_no_folder(client, server, tmp_path):

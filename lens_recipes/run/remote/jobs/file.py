@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from lens_recipes.errors import LensError
 from lens_recipes.run.provenance import restore_arguments, to_json, versions
 from lens_recipes.run.registry import RECIPES
@@ -166,6 +168,30 @@ def read_job(path: str | os.PathLike[str]) -> tuple[JobHeader, list[Event]]:
         check_depth(event)
         events.append(event_from_json(event))
     return JobHeader.from_json(header), events
+
+
+@contextlib.contextmanager
+def lock_of(path: Path | None) -> Iterator[None]:
+    """Hold the lock of a job's file: one process at a time reads what to send, and sends it.
+
+    The same thread may take it again. None stands for no file.
+
+    Raises:
+        LensError: nothing can be written beside the file.
+    """
+    if path is None or not path.parent.is_dir():
+        yield
+        return
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+    try:
+        lock.acquire()
+    except OSError as error:
+        reason = error.strerror or error
+        raise LensError(f"cannot write beside {str(path)!r}: {reason}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def append_event(path: Path, event: Event) -> None:

@@ -18,7 +18,14 @@ from lens_recipes.run.remote.estimate import check_limits, split_into_jobs
 from lens_recipes.run.remote.http.settings import remote_settings
 from lens_recipes.run.remote.jobs.chunks import ChunkState, JobChunk, JobStatus, status_of
 from lens_recipes.run.remote.jobs.events import Event, Failed, Sending
-from lens_recipes.run.remote.jobs.file import append_event, job_header, plain_errors, read_job
+from lens_recipes.run.remote.jobs.file import (
+    append_event,
+    fingerprint,
+    job_header,
+    lock_of,
+    plain_errors,
+    read_job,
+)
 from lens_recipes.run.remote.jobs.restore import restore_run
 from lens_recipes.run.remote.jobs.waiting import Deadline, ResultWaiter
 from lens_recipes.run.remote.server import Server
@@ -83,6 +90,8 @@ class Job(Generic[R]):
     def send(self, *, again: bool = False) -> Job[R]:
         """Send what has not been sent, or has failed.
 
+        What another process has sent of the same file is not sent again.
+
         Args:
             again: Also send what the server may have accepted without this process knowing.
 
@@ -90,6 +99,32 @@ class Job(Generic[R]):
             RemoteLensError: the server cannot be reached or refuses; what was accepted before stays
                 accepted.
         """
+        with lock_of(self._path):
+            self._catch_up()
+            self._send_chunks(again)
+        return self
+
+    def _catch_up(self) -> None:
+        """Learn from the file what another process has sent of this run.
+
+        Raises:
+            LensError: the file has been damaged.
+        """
+        if self._path is None or not _has_content(self._path):
+            return
+        with plain_errors(self._path):
+            header, events = read_job(self._path)
+            if header.fingerprint != fingerprint(self._run):
+                return  # another job was saved there
+            for chunk in self._chunks:
+                if chunk.state not in (ChunkState.NOT_SENT, ChunkState.SENDING):
+                    continue
+                for event in events:
+                    if event.chunk == chunk.number:
+                        chunk.replay(event)
+
+    def _send_chunks(self, again: bool) -> None:
+        """Send what has not been sent; see `send`."""
         for chunk in self._chunks:
             if chunk.state is ChunkState.SENDING and not again:
                 raise RemoteLensError(
@@ -101,7 +136,6 @@ class Job(Generic[R]):
                 )
             if chunk.state in (ChunkState.NOT_SENT, ChunkState.SENDING):
                 self._send_chunk(chunk)
-        return self
 
     def _send_chunk(self, chunk: JobChunk) -> None:
         """Send one chunk. That it is being sent is in the file before."""
@@ -226,8 +260,10 @@ class Job(Generic[R]):
         for chunk in self._chunks:
             for event in chunk.events():
                 lines.append(json.dumps(event.to_json()))
-        write_text(path, "\n".join([*lines, ""]))
-        self._path = Path(path).absolute()
+        path = Path(path).absolute()
+        with lock_of(path):
+            write_text(path, "\n".join([*lines, ""]))
+        self._path = path
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Envoy | None = None) -> Job[Any]:
@@ -243,24 +279,32 @@ class Job(Generic[R]):
                 or `model`) and that wants a key.
         """
         with plain_errors(path):
-            header, events = read_job(path)
+            header, _ = read_job(path)
         run, host_is_named = restore_run(path, header, model)
-        with plain_errors(path):
-            chunks = [range(*bounds) for bounds in header.chunks]
-            job = cls(run, chunks, host_is_named=host_is_named)
-            for event in events:
-                job._chunks[event.chunk].replay(event)
-        job.save(path)  # without what a crash may have left of a last line
+        # Read again: another process may go on with it meanwhile.
+        with lock_of(Path(path).absolute()):
+            with plain_errors(path):
+                header, events = read_job(path)
+                chunks = [range(*bounds) for bounds in header.chunks]
+                job = cls(run, chunks, host_is_named=host_is_named)
+                for event in events:
+                    job._chunks[event.chunk].replay(event)
+            job.save(path)  # without what a crash may have left of a last line
         return job
 
     def _note(self, event: Event) -> None:
         """Append an event to the job's file, if it has one, before anything else happens."""
         if self._path is None:
             return
-        is_cleared_away = not self._path.is_file() or self._path.stat().st_size == 0
-        if is_cleared_away:
-            self.save(self._path)
-        append_event(self._path, event)
+        with lock_of(self._path):
+            if not _has_content(self._path):  # it was cleared away
+                self.save(self._path)
+            append_event(self._path, event)
+
+
+def _has_content(path: Path) -> bool:
+    """Return whether there is a file that is not empty."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def submit(
