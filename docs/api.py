@@ -36,7 +36,14 @@ GROUPS: dict[str, list[str]] = {
         "Part",
         "Certificate",
     ],
-    "Reading a result": ["logit_diff", "metric_values", "settled_layers", "Settled", "table"],
+    "Reading a result": [
+        "logit_diff",
+        "metric_values",
+        "settled_layers",
+        "Settled",
+        "table",
+        "verify",
+    ],
     "Pages and files": ["report", "write_generation", "write_html", "save_png", "save_svg"],
     "Figures": [
         "heatmap",
