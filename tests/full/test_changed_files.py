@@ -77,6 +77,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "facts": ("provenance", "certificate"),
     "names": (
         "sites", "parts", "responses", "sources", "unit", "at_layer", "against", "texts", "prompts", "token_text",
+        "inputs",
     ),
     "numbers": ("arrays",),
 }  # fmt: skip
