@@ -268,6 +268,7 @@ def read_header(tmp_path, **changes):
         [[0, 2], [1, 3]],
         [[0, 0]],
         [[0, -1]],
+        [[0, 10**400]],
         [[0, 2, 1]],
         [[0]],
         [["0", "1"]],
@@ -289,6 +290,7 @@ def test_parts_that_are_none_are_told(tmp_path, parts):
         {"arguments": []},
         {"arguments": None},
         {"versions": []},
+        {"versions": {"torch": 2}},
         {"model": 7},
         {"revision": {}},
         {"host": None},
@@ -299,7 +301,7 @@ def test_parts_that_are_none_are_told(tmp_path, parts):
 )
 def test_a_header_of_other_types_is_told(tmp_path, changes):
     (name,) = changes
-    with pytest.raises(lr.LensError, match=rf"is not a job's file: .*{name}|no recipe"):
+    with pytest.raises(lr.LensError, match=rf"is not a job's file: .*{name}|torch|no recipe"):
         read_header(tmp_path, **changes)
 
 
@@ -314,6 +316,12 @@ def test_a_header_of_other_types_is_told(tmp_path, changes):
         {"part": 0, "arrived": "", "cost": []},
         {"part": 0, "arrived": "", "cost": {"runtime": "long"}},
         {"part": 0, "sending": None},
+        {"part": 0, "sending": -1},
+        {"part": 0, "id": "a", "bytes_up": -1},
+        {"part": 0, "arrived": "no base64!", "cost": {}},
+        {"part": 0, "failed": 7},
+        {"part": 0},
+        {"part": 10**400, "failed": "lost"},
         [0],
     ],
     ids=str,

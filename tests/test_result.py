@@ -94,21 +94,34 @@ def test_a_result_with_nan_everywhere_can_be_saved(tmp_path, suffix):
     assert "NOT CERTIFIED" in after.mark
 
 
-FLOATS = {name for name in AXES if not name.endswith(("_ids", "_ranks"))}
+IDS = st.integers(0, 2**31 - 1)
+IDS_OR_NONE = st.integers(-1, 2**31 - 1)
+LOGPROBS = st.floats(max_value=0, width=32) | st.just(math.nan)
+NATS = st.floats(min_value=0, width=32) | st.just(math.nan)
+
+
+def numbers_of(name):
+    """The numbers that a run may write into an array."""
+    if name in ("top_ids", "target_ids", "final_ids"):
+        return IDS
+    if name.endswith(("_ids", "_ranks")):
+        return IDS_OR_NONE
+    if name.endswith("logprobs"):
+        return LOGPROBS
+    return NATS if name in ("entropy", "kl_to_final") else st.floats(width=32)
 
 
 @st.composite
 def results(draw):
     """A result of any sizes, zero included where there may be none, with any floats and texts."""
-    sizes = {axis: draw(st.integers(1, 3)) for axis in ("site", "token", "prompt", "k")}
+    sizes = {axis: draw(st.integers(1, 3)) for axis in ("site", "prompt", "k")}
+    sizes["token"] = sizes["prompt"] + draw(st.integers(0, 2))
     sizes |= {axis: draw(st.integers(0, 2)) for axis in ("target", "m")}
     fields = {}
     for name, axes in AXES.items():
         shape = tuple(sizes[axis] for axis in axes)
-        values = st.floats(width=32) if name in FLOATS else st.integers(-1, 2**31 - 1)
-        fields[name] = draw(
-            arrays.arrays(np.float32 if name in FLOATS else np.int32, shape, elements=values)
-        )
+        dtype = np.int32 if name.endswith(("_ids", "_ranks")) else np.float32
+        fields[name] = draw(arrays.arrays(dtype, shape, elements=numbers_of(name)))
     text = st.text(st.characters(codec="utf-8"), max_size=6)
     n = sizes["token"]
     tokens = {
@@ -117,18 +130,16 @@ def results(draw):
     }
     return lr.LensResult(
         sites=[
-            lr.Site(
-                layer,
-                draw(st.sampled_from(["resid_post", "head_out"])),
-                draw(st.none() | st.integers(0, 9)),
+            draw(
+                st.sampled_from(
+                    [lr.Site(layer), lr.Site(layer, "head_out", 9), lr.Site(layer, "mlp_out")]
+                )
             )
             for layer in range(sizes["site"])
         ],
         tokens=lr.Tokens(
-            prompt=np.sort(
-                draw(arrays.arrays(np.int32, n, elements=st.integers(0, sizes["prompt"] - 1)))
-            ),
-            generated=draw(arrays.arrays(np.bool_, n)),
+            prompt=np.sort(np.arange(n, dtype=np.int32) % sizes["prompt"]),
+            generated=np.full(n, draw(st.booleans())),
             text=[draw(text) for _ in range(n)],
             **tokens,
         ),
@@ -294,7 +305,7 @@ def test_arrays_have_the_axes_they_are_said_to_have(result):
     for name, axes in AXES.items():
         array = getattr(result, name)
         assert array.shape == tuple(sizes[axis] for axis in axes), name
-        assert array.dtype == (np.float32 if name in FLOATS else np.int32), name
+        assert array.dtype == (np.int32 if name.endswith(("_ids", "_ranks")) else np.float32), name
         assert type(array) is np.ndarray
 
 

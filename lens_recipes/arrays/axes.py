@@ -92,6 +92,10 @@ class Tokens:
         return len(self.id)
 
 
+# Why a model can stop. `Response` says what each means.
+FINISH_REASONS = ("eos", "stop", "length", "time", "interrupted")
+
+
 class Response(NamedTuple):
     """What a model wrote after one prompt, and why it stopped.
 

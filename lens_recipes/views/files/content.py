@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lens_recipes.arrays.axes import Axes, Tokens
-from lens_recipes.views.files.checks import Sizes
-from lens_recipes.views.files.kinds import KINDS, Result, ResultKind, kind_of
+from lens_recipes.views.files.schema.checks import Sizes
+from lens_recipes.views.files.schema.kinds import KINDS, Result, ResultKind, kind_of
+from lens_recipes.views.files.schema.numbers import TOKEN_AXES, TOKEN_DTYPES, read_numbers
+from lens_recipes.views.files.schema.relations import Arrays
 from lens_recipes.views.files.strict_json import to_json
-
-Arrays = dict[str, NDArray[Any]]
-
-TOKEN_DTYPES: dict[str, type[np.generic]] = {
-    "prompt": np.int32,
-    "position": np.int32,
-    "id": np.int32,
-    "next_id": np.int32,
-    "generated": np.bool_,
-    "next_logprob": np.float32,
-    "sampler_logprob": np.float32,
-}
 
 # Columns of the tokens that only a generation has.
 GENERATION_COLUMNS = ("next_logprob", "sampler_logprob")
@@ -50,22 +37,11 @@ def arrays_of(result: Result) -> Arrays:
     return arrays
 
 
-def dtype_of(array_name: str) -> type[np.generic]:
-    """Return the type of the numbers of an array, by its name in the file."""
-    column_name = array_name.removeprefix("token_")
-    if array_name.startswith("token_") and column_name in TOKEN_DTYPES:
-        return TOKEN_DTYPES[column_name]
-    if array_name.endswith(("_ids", "_ranks")):
-        return np.int32
-    return np.float32
-
-
 def stored_axes(metadata: dict[str, Any]) -> Axes:
     """Return the arrays of a file's format, and the axes of each; none of an unknown format."""
     for kind in KINDS:
         if (kind.format, kind.version) == (metadata.get("format"), metadata.get("version")):
-            columns = {f"token_{column_name}": ("token",) for column_name in TOKEN_DTYPES}
-            return {**columns, **kind.axes}
+            return {**TOKEN_AXES, **kind.axes}
     return {}
 
 
@@ -97,13 +73,15 @@ def check_shape(
     Raises:
         ValueError: an axis has another length, or there are more or fewer axes.
     """
-    expected = []
-    for axis_name, length in zip(axis_names, shape, strict=True):
-        expected.append(lengths.setdefault(axis_name, length))
-    if list(shape) != expected:
-        raise ValueError(
-            f"{array_name} has the shape {list(shape)}, expected {expected} for {list(axis_names)}"
-        )
+    if len(shape) == len(axis_names):
+        for axis_name, length in zip(axis_names, shape, strict=True):
+            lengths.setdefault(axis_name, length)
+    expected = [lengths.get(axis_name, "any") for axis_name in axis_names]
+    if list(shape) == expected:
+        return
+    raise ValueError(
+        f"{array_name} has the shape {list(shape)}, expected {expected} for {list(axis_names)}"
+    )
 
 
 def rebuild(result_class: type, meta: dict[str, Any], arrays: Arrays) -> Any:
@@ -121,7 +99,9 @@ def rebuild(result_class: type, meta: dict[str, Any], arrays: Arrays) -> Any:
     fields = _read_fields(kind, meta, sizes)
     columns = _read_token_columns(arrays, sizes)
     tokens = Tokens(**columns, text=fields.pop("token_text"))
-    return result_class(tokens=tokens, **fields, **_read_arrays(kind, arrays, sizes))
+    checked_arrays = _read_arrays(kind, arrays, sizes)
+    kind.check(fields, tokens, checked_arrays)
+    return result_class(tokens=tokens, **fields, **checked_arrays)
 
 
 def _read_fields(kind: ResultKind, meta: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -145,21 +125,13 @@ def _read_fields(kind: ResultKind, meta: dict[str, Any], sizes: Sizes) -> dict[s
 def _read_token_columns(arrays: Arrays, sizes: Sizes) -> Arrays:
     """Return the checked columns of the tokens."""
     columns = {}
-    for column_name, dtype in TOKEN_DTYPES.items():
-        stored_name = f"token_{column_name}"
+    for stored_name, axis_names in TOKEN_AXES.items():
+        column_name = stored_name.removeprefix("token_")
         if column_name in GENERATION_COLUMNS and stored_name not in arrays:
             continue
-        column = arrays[stored_name].astype(dtype, copy=False)
-        if len(column) != sizes["token"]:
-            raise ValueError(
-                f"the tokens have {len(column)} entries for {column_name!r}, expected "
-                f"{sizes['token']}"
-            )
-        columns[column_name] = column
-    if not all(0 <= prompt < sizes["prompt"] for prompt in columns["prompt"]):
-        raise ValueError(
-            f"a token belongs to a prompt that is not among the {sizes['prompt']}, expected"
-        )
+        column = arrays[stored_name]
+        check_shape(stored_name, axis_names, sizes, column.shape)
+        columns[column_name] = read_numbers(stored_name, column)
     return columns
 
 
@@ -170,5 +142,5 @@ def _read_arrays(kind: ResultKind, arrays: Arrays, sizes: Sizes) -> Arrays:
     for array_name, axis_names in kind.axes.items():
         array = arrays[array_name]
         check_shape(array_name, axis_names, lengths, array.shape)
-        checked[array_name] = array.astype(dtype_of(array_name), copy=False)
+        checked[array_name] = read_numbers(array_name, array)
     return checked

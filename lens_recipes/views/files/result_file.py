@@ -14,17 +14,17 @@ import numpy as np
 from lens_recipes.errors import LensError
 from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.files.content import (
-    Arrays,
     arrays_of,
     check_shape,
-    dtype_of,
     meta_of,
     promised_lengths,
     rebuild,
     stored_axes,
 )
-from lens_recipes.views.files.kinds import KINDS, Result, kind_of
 from lens_recipes.views.files.plain_file import ArrayArchive, open_plain_file, read_text
+from lens_recipes.views.files.schema.kinds import KINDS, Result, kind_of
+from lens_recipes.views.files.schema.numbers import array_of_lists
+from lens_recipes.views.files.schema.relations import Arrays
 from lens_recipes.views.files.strict_json import check_depth, parse_object, to_json
 
 SUFFIXES = (".json", ".npz")
@@ -46,7 +46,8 @@ def save(result: Result, path: str | os.PathLike[str]) -> None:
     _check_suffix(path)
     with atomic_file(path) as scratch:
         if path.suffix == ".json":
-            scratch.write_text(as_json(result), encoding="utf-8")
+            # Half of a surrogate pair is no UTF-8; JSON can say it as an escape.
+            scratch.write_text(as_json(result), encoding="utf-8", errors="backslashreplace")
         else:
             metadata = np.array(json.dumps(meta_of(result), allow_nan=False))
             arrays: dict[str, Any] = {"meta": metadata, **arrays_of(result)}
@@ -157,9 +158,8 @@ def _read_json(path: Path) -> Content:
     arrays: Arrays = {}
     for array_name in stored_axes(metadata):
         if array_name in stored_arrays:
-            # Null becomes NaN, and the word for an infinity an infinity. Nested lists lose an
-            # empty axis, so the shape is kept beside them.
-            array = np.array(stored_arrays[array_name], dtype=dtype_of(array_name))
+            # Nested lists lose an empty axis, so the shape is kept beside them.
+            array = array_of_lists(array_name, stored_arrays[array_name])
             arrays[array_name] = array.reshape(metadata["shapes"][array_name])
     return Content(metadata, arrays)
 

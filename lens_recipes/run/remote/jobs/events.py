@@ -65,19 +65,31 @@ def event_from_json(line: dict[str, Any]) -> Event:
     Raises:
         KeyError, TypeError, ValueError: it is no such line.
     """
-    chunk = check_type(line, "part", int)
-    if chunk < 0:
-        raise ValueError(f"{chunk} is no part")
+    chunk = check_count(line, "part")
     if "id" in line:
-        return Accepted(chunk, check_type(line, "id", str), check_type(line, "bytes_up", int))
+        return Accepted(chunk, check_type(line, "id", str), check_count(line, "bytes_up"))
     if "arrived" in line:
         cost = check_type(line, "cost", dict)
         for quantity in cost:
             check_type(cost, quantity, int, float, bool)
-        return Arrived(chunk, base64.b64decode(check_type(line, "arrived", str)), cost)
+        encoded = check_type(line, "arrived", str)
+        return Arrived(chunk, base64.b64decode(encoded, validate=True), cost)
     if "sending" in line:
-        return Sending(chunk, check_type(line, "sending", int))
-    return Failed(chunk, str(line.get("failed", "")))
+        return Sending(chunk, check_count(line, "sending"))
+    return Failed(chunk, check_type(line, "failed", str))
+
+
+def check_count(line: dict[str, Any], key: str) -> int:
+    """Return a value of a line of a file, which counts something.
+
+    Raises:
+        KeyError: the line has no such key.
+        TypeError, ValueError: the value is no whole number from 0.
+    """
+    count: int = check_type(line, key, int)
+    if not 0 <= count < 2**63:
+        raise ValueError(f"its {key!r} is {count!r:.80}, expected is a whole number from 0")
+    return count
 
 
 def check_type(line: dict[str, Any], key: str, *types: type) -> Any:

@@ -82,12 +82,23 @@ class JobHeader:
             arguments=check_type(line, "arguments", dict),
             fingerprint=check_type(line, "fingerprint", str),
             chunks=_check_chunks(check_type(line, "parts", list)),
-            versions=check_type(line, "versions", dict),
+            versions=_check_versions(check_type(line, "versions", dict)),
         )
 
     def recipe_arguments(self) -> dict[str, Any]:
         """Return the recipe's arguments as it takes them, with slices."""
         return restore_arguments(self.arguments)
+
+
+def _check_versions(versions: dict[str, Any]) -> dict[str, str]:
+    """Return the versions of a file, each a text.
+
+    Raises:
+        TypeError: one is something else.
+    """
+    for package in versions:
+        check_type(versions, package, str)
+    return versions
 
 
 def _check_chunks(chunks: list[Any]) -> list[list[int]]:
@@ -101,8 +112,10 @@ def _check_chunks(chunks: list[Any]) -> list[list[int]]:
     end = 0
     for chunk in chunks:
         is_pair = isinstance(chunk, list) and [type(bound) for bound in chunk] == [int, int]
-        if not is_pair or chunk[0] != end or chunk[1] <= end:
-            raise ValueError(f"its parts are not first and last batch of each, from 0: {chunk!r}")
+        if not is_pair or chunk[0] != end or not end < chunk[1] < 2**63:
+            raise ValueError(
+                f"its parts are not first and last batch of each, from 0: {chunk!r:.80}"
+            )
         end = chunk[1]
     return chunks
 

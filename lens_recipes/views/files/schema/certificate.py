@@ -9,7 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from lens_recipes.arrays.certificate import Certificate
-from lens_recipes.views.files.checks import Sizes, read_dict
+from lens_recipes.views.files.schema.checks import (
+    Sizes,
+    is_count,
+    is_layer,
+    is_number,
+    read_dict,
+)
 from lens_recipes.views.files.strict_json import from_json
 
 LINK_FIELDS = ("links", "max_link_error", "max_link_layer", "changed_layers", "unlinked_layers")
@@ -17,7 +23,7 @@ LINK_FIELDS = ("links", "max_link_error", "max_link_layer", "changed_layers", "u
 
 def is_error(value: Any) -> bool:
     """Tell whether a value is the size of a difference; NaN and infinity are large ones."""
-    return isinstance(value, float | int) and not isinstance(value, bool) and not value < 0
+    return is_number(value) and not value < 0
 
 
 def is_scale(value: Any) -> bool:
@@ -30,14 +36,9 @@ def is_share(value: Any) -> bool:
     return is_error(value) and not value > 1
 
 
-def is_count(value: Any) -> bool:
-    """Tell whether a value counts something."""
-    return type(value) is int and value >= 0
-
-
 def are_layers(value: Any) -> bool:
     """Tell whether a value is a list of layers."""
-    return isinstance(value, list) and all(map(is_count, value))
+    return isinstance(value, list) and all(map(is_layer, value))
 
 
 def is_dtype(value: Any) -> bool:
@@ -51,7 +52,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "tokens": is_count,
     "dtype": is_dtype,
     "links": is_count,
-    "max_link_layer": is_count,
+    "max_link_layer": is_layer,
     "changed_layers": are_layers,
     "unlinked_layers": are_layers,
 }

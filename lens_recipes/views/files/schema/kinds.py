@@ -7,26 +7,31 @@ from typing import Any, NamedTuple
 
 from lens_recipes.arrays.attribution import AXES as ATTRIBUTION_AXES
 from lens_recipes.arrays.attribution import AttributionArrays
-from lens_recipes.arrays.axes import Axes
+from lens_recipes.arrays.axes import Axes, Tokens
 from lens_recipes.arrays.lens import AXES as LENS_AXES
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.views.files.certificate import read_certificate, write_certificate
-from lens_recipes.views.files.checks import (
+from lens_recipes.views.files.schema.certificate import read_certificate, write_certificate
+from lens_recipes.views.files.schema.checks import (
     Sizes,
-    read_dict,
     read_inputs,
-    read_parts,
+    read_layer,
+    read_prompts,
     read_responses,
-    read_sites,
     read_sources,
     read_text,
-    read_texts,
     read_texts_of_ids,
     read_token_texts,
     read_unit,
-    read_whole_number,
     write_texts_of_ids,
 )
+from lens_recipes.views.files.schema.provenance import read_provenance
+from lens_recipes.views.files.schema.relations import (
+    Arrays,
+    Fields,
+    check_attribution,
+    check_lens,
+)
+from lens_recipes.views.files.schema.rows import read_parts, read_sites
 
 Result = LensArrays | AttributionArrays
 
@@ -60,6 +65,7 @@ class ResultKind(NamedTuple):
         axes: Its arrays, and the axes of each.
         rows_field, rows_axis: The field that names the entries of the first axis, and that axis.
         fields: All fields but the arrays, in the order in which the file has them.
+        check: Raise a ValueError if the fields, the tokens and the arrays do not belong together.
     """
 
     arrays_class: type[Result]
@@ -71,14 +77,15 @@ class ResultKind(NamedTuple):
     rows_field: str
     rows_axis: str
     fields: dict[str, StoredField]
+    check: Callable[[Fields, Tokens, Arrays], None]
 
 
 COMMON_FIELDS = {
-    "prompts": StoredField(read_texts),
+    "prompts": StoredField(read_prompts),
     "token_text": StoredField(read_token_texts),  # of `Tokens`
     "texts": StoredField(read_texts_of_ids, write_texts_of_ids),
     "certificate": StoredField(read_certificate, write_certificate),
-    "provenance": StoredField(read_dict),
+    "provenance": StoredField(read_provenance),
     "inputs": StoredField(read_inputs, default=[], is_written_empty=False),
 }
 
@@ -97,6 +104,7 @@ KINDS = (
             "sites": StoredField(read_sites),
             **COMMON_FIELDS,
         },
+        check=check_lens,
     ),
     ResultKind(
         arrays_class=AttributionArrays,
@@ -109,12 +117,13 @@ KINDS = (
         rows_axis="part",
         fields={
             "unit": StoredField(read_unit),
-            "at_layer": StoredField(read_whole_number),
+            "at_layer": StoredField(read_layer),
             "against": StoredField(read_text),
             "sources": StoredField(read_sources),
             "parts": StoredField(read_parts),
             **COMMON_FIELDS,
         },
+        check=check_attribution,
     ),
 )
 

@@ -1,0 +1,83 @@
+"""The provenance in a file: what the views read of it is what a run writes; other keys stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lens_recipes.views.files.schema.checks import Sizes, is_count, is_number, read_dict
+
+MAX_QUANTITY = 1e15  # seconds, tokens or tokens per second: beyond what any run takes
+
+
+def is_text(value: Any) -> bool:
+    """Tell whether a value is a text."""
+    return isinstance(value, str)
+
+
+def is_text_or_nothing(value: Any) -> bool:
+    """Tell whether a value is a text, or null."""
+    return value is None or isinstance(value, str)
+
+
+def is_object(value: Any) -> bool:
+    """Tell whether a value is a JSON object."""
+    return isinstance(value, dict)
+
+
+def is_truth_value(value: Any) -> bool:
+    """Tell whether a value is true or false."""
+    return isinstance(value, bool)
+
+
+def is_quantity(value: Any) -> bool:
+    """Tell whether a value measures something: seconds, or how many."""
+    return is_number(value) and 0 <= value < MAX_QUANTITY
+
+
+def are_counts(value: Any) -> bool:
+    """Tell whether a value is a list of whole numbers."""
+    return isinstance(value, list) and all(map(is_count, value))
+
+
+def are_texts(value: Any) -> bool:
+    """Tell whether a value is a JSON object of texts."""
+    return isinstance(value, dict) and all(map(is_text, value.values()))
+
+
+def are_timings(value: Any) -> bool:
+    """Tell whether a value is a JSON object of quantities, of which some were not measured."""
+    if not isinstance(value, dict):
+        return False
+    return all(quantity is None or is_quantity(quantity) for quantity in value.values())
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (is_text, "a text"),
+    "revision": (is_text_or_nothing, "a text or null"),
+    "architecture": (is_text, "a text"),
+    "dtype": (is_text, "a text"),
+    "vocab_size": (is_count, "a whole number from 0"),
+    "recipe": (is_text, "a text"),
+    "arguments": (is_object, "a JSON object"),
+    "remote": (is_truth_value, "true or false"),
+    "versions": (are_texts, "a JSON object of texts"),
+    "seconds": (is_quantity, "a number from 0"),
+    "certificate": (is_text, "a text"),
+    "prompt": (is_count, "a whole number from 0"),
+    "not_begun": (are_counts, "a list of whole numbers from 0"),
+    "generation": (is_object, "a JSON object"),
+    "timings": (are_timings, "a JSON object of numbers from 0, or null where nothing was measured"),
+    "jobs": (is_object, "a JSON object"),
+}
+
+
+def read_provenance(stored: Any, sizes: Sizes) -> dict[str, Any]:
+    """Return where a result comes from. A file may lack any key, and have others."""
+    for name, value in read_dict(stored, sizes).items():
+        if name not in CHECKS:
+            continue
+        is_valid, expected = CHECKS[name]
+        if not is_valid(value):
+            raise ValueError(f"its {name!r} is {value!r:.80}, expected is {expected}")
+    return stored
