@@ -20,7 +20,7 @@ from rich.console import Console
 import lens_recipes as lr
 from lens_recipes.cli.generate import stream as cli_stream
 from lens_recipes.cli.generate.stream import NEVER, Stream, colors_by_layer, defer_stderr
-from lens_recipes.models.vocabulary import Decoder
+from lens_recipes.models.tokens.vocabulary import Decoder
 from lens_recipes.terminal import escape_terminal
 
 GREEDY = ("--greedy", "--max-new-tokens", "6")
@@ -387,6 +387,7 @@ def test_of_a_checkpoint_that_asks_for_beams_one_text_is_followed(run, checkpoin
     assert json.loads(out)["certificate"]["passed"]
 
 
+@pytest.mark.slow
 def test_nobody_reads_and_the_result_is_written_all_the_same(folder, tmp_path):
     file = tmp_path / "a.json"
     command = [

@@ -30,6 +30,7 @@ def test_each_says_what_it_shows_and_how_it_is_called_and_where_to_look(path):
     assert 'print("\\nLook ' in source or 'print("\\nIn out/' in source
 
 
+@pytest.mark.slow
 def test_the_remote_example_runs(smollm2, tmp_path, monkeypatch, capsys):
     """On a server whose address is where a user gives it. That it goes on with a job it finds: tests/ndif."""
     loopback.lay_out(tmp_path / "hub", SMOLLM2, smollm2_files.folder())

@@ -149,7 +149,7 @@ def test_a_browser_that_ends_too_early_does_not_keep_the_process(tmp_path):
 
 
 IMPATIENT = """
-from lens_recipes.views import browser
+from lens_recipes.views.figures import browser
 browser.SECONDS_TO_START = browser.SECONDS_TO_END = 1
 """
 

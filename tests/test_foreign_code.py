@@ -14,6 +14,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from slow import others_slow
 from transformers import dynamic_module_utils
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -67,7 +68,7 @@ def change(file, **settings):
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
 
 
-@pytest.fixture(params=["config.json", "tokenizer_config.json"])
+@pytest.fixture(params=others_slow(["config.json", "tokenizer_config.json"], "config.json"))
 def asking(request, tmp_path, copied_code):
     """A checkpoint of which one file asks for code, that file's name, and the mark of the code."""
     # A name of its own: Python remembers modules by it.

@@ -400,6 +400,7 @@ def test_a_row_ends_at_its_first_eos_wherever_that_is(llama, step, pad):
         assert alone == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 3])  # the others: tests/full
 def test_a_stop_string_ends_a_row_wherever_it_is(smollm2, step):
     prompt, options = "1, 2, 3,", {"max_new_tokens": NEW, "do_sample": False}
@@ -883,6 +884,7 @@ def test_a_server_without_this_package_writes_and_reads_the_same(llama, monkeypa
     assert_same_lens(there, here, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_stop_strings_and_batches_on_a_server(smollm2, monkeypatch):
     options = {"max_new_tokens": NEW, "do_sample": False, "stop": ["5"]}
     prompts = ["1, 2, 3,", "The capital of France is"]

@@ -15,7 +15,7 @@ from rich.console import Console
 import lens_recipes as lr
 from lens_recipes.arrays.generation import quartiles, settling, statistics, steps
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.models.vocabulary import Decoder
+from lens_recipes.models.tokens.vocabulary import Decoder
 from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.tables.generation.numbers import (
     SECONDS,

@@ -248,6 +248,7 @@ def test_the_policy_names_each_script(kind, stream, tmp_path):
         assert "unsafe" not in " ".join(sources)
 
 
+@pytest.mark.slow
 def test_a_script_that_gets_onto_a_page_does_not_run(stream, visit, tmp_path):
     """The second lock: the page as it is, with a script and a style sheet from elsewhere let in."""
     added = "<script>window.acted=1</script><link rel=stylesheet href=https://x.invalid/a.css>"

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 import torch
+from slow import others_slow
 
 import lens_recipes as lr
-from lens_recipes.models.memory import is_out_of_memory, memory_errors_in_words
+from lens_recipes.models.weights.memory import is_out_of_memory, memory_errors_in_words
 
 # A run in a process that may take so many MB more than it has.
 LIMITED = """
@@ -69,7 +70,7 @@ def test_a_run_says_what_to_ask_for_less_of(smollm2):
     assert "max_bytes" not in text
 
 
-@pytest.mark.parametrize("allowed", [100, 700])
+@pytest.mark.parametrize("allowed", others_slow([100, 700], 100))
 def test_loading_says_what_takes_less(smollm2, allowed):
     (line,) = in_a_process(LOAD.format(allowed=allowed))
     assert line.startswith("memory ran out")

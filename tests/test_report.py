@@ -618,6 +618,7 @@ def test_the_policy_lets_nothing_in(result, tmp_path):
 # -- size --------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_prompts_that_have_no_room_are_left_out_and_named_ones_refused(result, tmp_path):
     lr.report(result, tmp_path / "a.html")
     room, text = (tmp_path / "a.html").stat().st_size + 200_000, ""

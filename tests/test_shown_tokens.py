@@ -8,7 +8,7 @@ import re
 import pytest
 from tokenizers_of_all_kinds import KINDS
 
-from lens_recipes.models.vocabulary import token_text
+from lens_recipes.models.tokens.vocabulary import token_text
 from lens_recipes.run.request.selection import target_ids
 
 BEYOND = 3  # rows of the embedding without a token

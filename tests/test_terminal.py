@@ -21,7 +21,7 @@ import lens_recipes as lr
 from lens_recipes.results import load_result
 from lens_recipes.run.remote.jobs.failures import diagnose
 from lens_recipes.terminal import escape_terminal, one_line
-from lens_recipes.views.console import open_console
+from lens_recipes.views.tables.console import open_console
 
 DATA = Path(__file__).parent / "data"
 # Sets the clipboard, wipes the screen, goes back in the line, turns the text round.

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
-from lens_recipes.models.spelling import CHAR_OF_BYTE
-from lens_recipes.models.vocabulary import token_text, token_texts
+from lens_recipes.models.tokens.spelling import CHAR_OF_BYTE
+from lens_recipes.models.tokens.vocabulary import token_text, token_texts
 from lens_recipes.run import batches
 from lens_recipes.run.request.encodings import read_encoding
 from lens_recipes.run.request.prompts import encode

@@ -121,7 +121,7 @@ def plain():
     return {name: recipe(model) for name, recipe in RECIPES.items()}
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", others_slow(STATES, next(iter(STATES))))
 def test_what_is_set_in_torch_changes_no_number(plain, state):
     model = tiny_model()  # examined, and padding tried, in that state
     with STATES[state]():

@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lens_recipes.models.spelling import BYTE_OF_CHAR
+from lens_recipes.models.tokens.spelling import BYTE_OF_CHAR
 
 TEXTS = (
     "The capital of France is Paris, and the capital of Italy is Rome.",

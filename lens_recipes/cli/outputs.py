@@ -91,7 +91,7 @@ def stdout_console(width: int | None = None) -> Console:
     """Return a console on stdout; in a file or a pipe, lines are not cut to a terminal's width."""
     if width is None and not sys.stdout.isatty():
         width = PIPE_WIDTH
-    from lens_recipes.views.console import open_console
+    from lens_recipes.views.tables.console import open_console
 
     return open_console(width=width)
 

@@ -15,7 +15,7 @@ from nnsight.modeling.huggingface import _ID_CACHE
 from nnsight.modeling.mixins.remotable import Remotable
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.offload import lacks_weights
+from lens_recipes.models.weights.offload import lacks_weights
 from lens_recipes.trace.operations import autocast_dtype
 
 # -- how a model was loaded --------------------------------------------

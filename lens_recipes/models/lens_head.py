@@ -7,10 +7,10 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from lens_recipes.models.handle import exclusive, resolve_remote
-from lens_recipes.models.offload import refuse_uncallable
 from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.structure.head_path import without_devices
 from lens_recipes.models.structure.parts import Anatomy
+from lens_recipes.models.weights.offload import refuse_uncallable
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import (
     Elementwise,

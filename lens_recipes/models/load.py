@@ -19,7 +19,7 @@ from lens_recipes.models.loading.checkpoint import SMOLLM2 as SMOLLM2
 from lens_recipes.models.loading.quiet import quiet_loading
 from lens_recipes.models.loading.reading import trusts_code
 from lens_recipes.models.loading.wrap import wrap
-from lens_recipes.models.memory import OutOfMemory
+from lens_recipes.models.weights.memory import OutOfMemory
 
 
 @quiet_loading()

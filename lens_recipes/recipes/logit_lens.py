@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.models.lens_head import plain_head
-from lens_recipes.models.quantised import cause_in_quantisation
-from lens_recipes.models.vocabulary import prompt_text, token_texts
+from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import (
     all_ids,

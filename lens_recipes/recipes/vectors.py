@@ -21,8 +21,8 @@ from torch import Tensor
 from lens_recipes.arrays.axes import Site, Tokens
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.models.lens_head import plain_head
-from lens_recipes.models.offload import input_device
-from lens_recipes.models.vocabulary import token_texts
+from lens_recipes.models.tokens.vocabulary import token_texts
+from lens_recipes.models.weights.offload import input_device
 from lens_recipes.results import LensResult
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.request import Request

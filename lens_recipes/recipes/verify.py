@@ -12,7 +12,7 @@ from lens_recipes.arrays.axes import Response
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import tokenizer_of
 from lens_recipes.models.structure.anatomy import anatomy
-from lens_recipes.models.vocabulary import prompt_text
+from lens_recipes.models.tokens.vocabulary import prompt_text
 from lens_recipes.recipes.attribution.attribution import attribution
 from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.results import Attribution, LensResult

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from nnsight.intervention.backends.local import LocalSimulationBackend
 
 from lens_recipes.models.handle import exclusive
-from lens_recipes.models.memory import memory_errors_in_words
+from lens_recipes.models.weights.memory import memory_errors_in_words
 from lens_recipes.run.registry import RECIPES, RegisteredRecipe
 from lens_recipes.run.remote.wire import send_batches, unpack_arrays
 from lens_recipes.run.request.selection import as_argument

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from tqdm import tqdm
 
-from lens_recipes.models.vocabulary import Decoder
+from lens_recipes.models.tokens.vocabulary import Decoder
 from lens_recipes.terminal import escape_terminal
 
 

@@ -25,7 +25,7 @@ from lens_recipes.models.loading.reading import (
 )
 from lens_recipes.models.loading.tokenizer import load_tokenizer
 from lens_recipes.models.loading.wrap import wrap
-from lens_recipes.models.memory import memory_errors_in_words
+from lens_recipes.models.weights.memory import memory_errors_in_words
 from lens_recipes.terminal import one_line
 
 SMOLLM2 = "smollm2"  # the name of the embedded default

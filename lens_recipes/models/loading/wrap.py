@@ -12,7 +12,7 @@ from nnsight.modeling.transformers import TransformersModel
 from torch import nn
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.offload import OffloadedModel, OffloadedNNsight, is_offloaded
+from lens_recipes.models.weights.offload import OffloadedModel, OffloadedNNsight, is_offloaded
 
 
 def wrap(module: Any, tokenizer: Any, revision: str | None = None) -> Envoy:

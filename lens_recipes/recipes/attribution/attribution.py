@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import attention_configs
-from lens_recipes.models.quantised import cause_in_quantisation
 from lens_recipes.models.structure.parts import Anatomy, Block
-from lens_recipes.models.vocabulary import prompt_text, token_texts
+from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.recipes.attribution.parts import name_parts, plan_parts, widen_sources
 from lens_recipes.recipes.attribution.targets import Contrast, contrast
 from lens_recipes.results import Attribution

@@ -12,8 +12,8 @@ import numpy as np
 
 from lens_recipes.arrays.axes import Response, Site, Tokens
 from lens_recipes.models.handle import load_seconds
-from lens_recipes.models.quantised import cause_in_quantisation
-from lens_recipes.models.vocabulary import prompt_text, token_texts
+from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import all_ids, certificate_of, in_prompt_order, lens_result
 from lens_recipes.run.request.request import Request

@@ -18,11 +18,11 @@ from lens_recipes.models.handle import (
     tokenizer_of,
 )
 from lens_recipes.models.lens_head import head_operations_for
-from lens_recipes.models.offload import refuse_uncallable
 from lens_recipes.models.structure.anatomy import anatomy_of
 from lens_recipes.models.structure.block.blocks import blocks_of
 from lens_recipes.models.structure.known import known_model
 from lens_recipes.models.structure.parts import Block
+from lens_recipes.models.weights.offload import refuse_uncallable
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
 from lens_recipes.run.request.prompts import encode, refuse_empty, warn_of_two_beginnings
 from lens_recipes.run.request.read_plan import LinkReaders, plan_sites

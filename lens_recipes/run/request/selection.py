@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lens_recipes.models.vocabulary import token_id, token_text
+from lens_recipes.models.tokens.vocabulary import token_id, token_text
 from lens_recipes.run.request.prompts import is_sequence, is_token_id, shortened, text_ids
 
 Positions = int | slice | Sequence[int] | None

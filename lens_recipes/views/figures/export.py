@@ -10,7 +10,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from lens_recipes.errors import LensError
-from lens_recipes.views.browser import draw_image
+from lens_recipes.views.figures.browser import draw_image
 from lens_recipes.views.files.atomic import atomic_file, write_text
 from lens_recipes.views.policy import content_policy, hashes_of_scripts
 

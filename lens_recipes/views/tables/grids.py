@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lens_recipes.views.console import open_console
+from lens_recipes.views.tables.console import open_console
 
 NARROWEST, WIDEST = 40, 250  # columns of a text
 

@@ -15,10 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lens_recipes.errors import LensError
-from lens_recipes.models.offload import input_device
 from lens_recipes.models.structure.record.graph import Graph
 from lens_recipes.models.structure.record.node import operation_name
 from lens_recipes.models.structure.record.shapes import shapes_only
+from lens_recipes.models.weights.offload import input_device
 
 N_PROMPTS, N_TOKENS = 2, 6  # the two prompts differ in their last token
 PROBE_SHAPE = (N_PROMPTS, N_TOKENS)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lens_recipes.models.spelling import (
+from lens_recipes.models.tokens.spelling import (
     Alphabet,
     Spelling,
     byte_of_token,
