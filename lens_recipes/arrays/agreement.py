@@ -10,24 +10,18 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.certificate import TOLERANCE, TOTAL, Certificate
-from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.lens import AXES, LensArrays
 
 # How often the tolerance of a logit two runs may differ: each rounds by itself, and what is made of
 # the logits (an entropy, a divergence) rounds again.
 SLACK = 4
 
 # Numbers that are made of logits, each with the sites on its first axis.
-OF_LOGITS = (
-    "entropy",
-    "kl_to_final",
-    "logsumexp",
-    "top_logprobs",
-    "next_logprobs",
-    "final_logprobs",
-    "target_logprobs",
-    "target_logits",
-    "tracked_logprobs",
-)
+OF_LOGITS = [
+    array_name
+    for array_name, axes in AXES.items()
+    if axes[0] == "site" and not array_name.endswith(("_ids", "_ranks"))
+]
 RANKS = ("next_ranks", "final_ranks", "target_ranks")
 TOKEN_COLUMNS = ("prompt", "position", "id", "next_id")
 OF_PARTS = ("values", "total", "logit", "capped_logit")

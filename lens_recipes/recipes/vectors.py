@@ -24,6 +24,7 @@ from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.tokens.vocabulary import token_texts
 from lens_recipes.models.weights.offload import input_device
 from lens_recipes.results import LensResult
+from lens_recipes.run.assemble import lens_result
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import as_list, check_numbers
@@ -220,31 +221,25 @@ def finish(labels: list[str], run: RecipeRun[LensResult], batches: list[Arrays])
         generated=np.zeros(n_vectors, dtype=bool),
         text=labels,
     )
-    # The last requested id is the model's own answer, of which there is none.
+    # The last requested id is the model's own answer. There is none, and no next token.
     target_logprobs = numbers["wanted_logprobs"][..., :-1]
     target_ranks = numbers["wanted_ranks"][..., :-1]
+    of_a_run = {
+        "kl": no_numbers,
+        "final_ids": no_ids,
+        "final_logprob": no_numbers[0],
+        "wanted_logprobs": np.concatenate(
+            [target_logprobs, no_numbers[..., None].repeat(2, -1)], -1
+        ),
+        "wanted_ranks": np.concatenate([target_ranks, no_ids[None, :, None].repeat(2, -1)], -1),
+    }
     shown_ids = {*np.unique(numbers["top_ids"]).tolist(), *target_ids}
-    return LensResult(
+    return lens_result(
+        {**numbers, **of_a_run},
         sites=[Site(None, "vector")],
         tokens=tokens,
         prompts=["vectors"],
-        top_ids=numbers["top_ids"],
-        top_logprobs=numbers["top_logprobs"],
-        entropy=numbers["entropy"],
-        kl_to_final=no_numbers,
-        logsumexp=numbers["logsumexp"],
-        next_logprobs=no_numbers,
-        next_ranks=no_ids[None],
-        final_ids=no_ids,
-        model_logprobs=no_numbers[0],
-        final_logprobs=no_numbers,
-        final_ranks=no_ids[None],
-        target_ids=np.array([target_ids], dtype=np.int32).reshape(1, -1),
-        target_logits=target_logprobs + numbers["logsumexp"][..., None],
-        target_logprobs=target_logprobs,
-        target_ranks=target_ranks,
-        tracked_ids=numbers["tracked_ids"],
-        tracked_logprobs=numbers["tracked_logprobs"],
+        target_ids=[target_ids],
         texts=token_texts(run.request.tokenizer, shown_ids),
         certificate=None,
         provenance=run.provenance() | {"certificate": NO_RUN},

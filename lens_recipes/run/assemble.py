@@ -145,7 +145,7 @@ def lens_result(
     prompts: list[str],
     target_ids: list[list[int]],
     texts: dict[int, str],
-    certificate: Certificate,
+    certificate: Certificate | None,
     provenance: dict[str, Any],
     responses: list[Response] | None = None,
     inputs: list[Inputs] | None = None,
