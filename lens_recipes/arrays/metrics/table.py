@@ -1,4 +1,5 @@
-"""The one table of the metrics. Every view iterates over it.
+"""The one table of the metrics. Every view iterates over it: tables and frames over those that are
+measured, figures, the report and the shell over all.
 
 A new metric that can be computed from the arrays of a result is one more entry here; one that is
 about single tokens is also a line in `views/pages/web/report.js`. A metric that must be measured is
