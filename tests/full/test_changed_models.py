@@ -166,7 +166,8 @@ def adapter(draw: Any, module: nn.Module) -> None:
     linear = [
         name.rpartition(".")[2]
         for name, child in blocks_of(module).named_modules()
-        if isinstance(child, nn.Linear)
+        # What an adapter that is there already consists of takes no other.
+        if isinstance(child, nn.Linear) and "lora_" not in name and "base_layer" not in name
     ]
     if not linear:
         return
