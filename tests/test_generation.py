@@ -92,7 +92,20 @@ def test_any_family_writes_what_it_writes_and_each_step_is_the_lens_of_the_whole
     same(result, after, names)
 
 
-@pytest.mark.parametrize("family", SOME)
+@pytest.mark.parametrize("family", ["falcon_h1", "llama"])
+def test_a_whole_prompt_is_read_also_where_the_config_says_how_many_logits_there_are(family):
+    model = tiny.shared(family)
+    said = getattr(model._module.config, "num_logits_to_keep", None)
+    result = lr.generate_lens(
+        model, [[7, 8, 9, 10]], max_new_tokens=2, do_sample=False, include_prompt=True
+    )
+    assert result.tokens.position.tolist() == [0, 1, 2, 3, 4]
+    result.verify(model)
+    assert getattr(model._module.config, "num_logits_to_keep", None) == said
+
+
+# The last two read padded prompts right and go on wrong: their caches hold the padding.
+@pytest.mark.parametrize("family", [*SOME, "git", "minimax"])
 def test_any_family_writes_in_a_batch_what_it_writes_alone(family):
     """Padded on the left where that is harmless, apart where it is not (a recurrence that reads padding like text)."""
     model = lr.load(tiny.FAMILIES[family](), tokenizer=tiny.tiny_tokenizer())

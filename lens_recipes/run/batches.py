@@ -285,6 +285,10 @@ def try_padding(model: Envoy, anatomy: Anatomy) -> bool:
         except Exception:  # a model that cannot take a mask or position ids is not to be padded
             return False
         expected = model_logits(model.trace(**alone.inputs, trace=False))[0].float()
+    return bool((actual - expected).abs().max() <= padding_tolerance(model) * expected.abs().max())
+
+
+def padding_tolerance(model: Envoy) -> float:
+    """Return how far logits may be apart by rounding, relative to the largest."""
     is_half = running_dtype(model) in (torch.bfloat16, torch.float16)
-    tolerance = HALF_PRECISION_TOLERANCE if is_half else TOLERANCE
-    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())
+    return HALF_PRECISION_TOLERANCE if is_half else TOLERANCE

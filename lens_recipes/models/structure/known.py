@@ -23,12 +23,14 @@ class KnownModel:
         blocks: What each block adds, by the implementations of attention: under eager attention
             there are weights to be read.
         pads_harmlessly: Whether a prompt padded on the left gives what it gives alone.
+        writes_on_harmlessly: Whether what is written after it is that, too.
     """
 
     fingerprint: int
     anatomy: Anatomy | None = None
     blocks: dict[tuple[str, ...], list[Block]] = field(default_factory=dict)
     pads_harmlessly: bool | None = None
+    writes_on_harmlessly: bool | None = None
 
 
 # What was found out about each model, as it is now last, and as it was before: a hook that is put

@@ -10,8 +10,9 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.transformers import TransformersModel
 
 from lens_recipes.models.handle import envoy_path, exclusive, text_config
+from lens_recipes.recipes.generation.padding import can_write_padded
 from lens_recipes.recipes.generation.sampling import GenerationSettings
-from lens_recipes.run.batches import MAX_TOKENS, can_pad, group_prompts, left_padded, rope_bounds
+from lens_recipes.run.batches import MAX_TOKENS, group_prompts, left_padded, rope_bounds
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.generation.plan import GenerationBatch
 
@@ -56,7 +57,7 @@ def prompt_groups(
     lengths = [len(token_ids) for token_ids in request.token_ids]
     final_lengths = [length + new_tokens for length in lengths]
     with exclusive(model):
-        pads = settings.pads_are_harmless and not request.remote and can_pad(request)
+        pads = settings.pads_are_harmless and not request.remote and can_write_padded(request)
     bounds = rope_bounds(text_config(model))
     crosses_bound = any(length > bound for bound in bounds for length in final_lengths)
     buckets = [0] * len(lengths) if pads and not crosses_bound else lengths

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
+from torch import nn
 from transformers import GenerationConfig
 
 from lens_recipes.arrays.axes import Site
@@ -55,7 +56,8 @@ def trace_generation(
     """
     decoder = decoder_module(model)
     generate = {**plan.generate, "custom_generate": RecordedLoop(recorder).run}
-    with torch.no_grad(), early_end_expected(), own_random_numbers(batch.seed):
+    all_logits = logits_of_whole_prompt(decoder._module, batch)
+    with torch.no_grad(), early_end_expected(), own_random_numbers(batch.seed), all_logits:
         if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
             with model.trace(fn="generate", **batch.inputs, **generate) as tracer:
                 for _ in tracer.iter[: plan.n_steps]:
@@ -384,6 +386,24 @@ def as_arrays(step: dict[str, torch.Tensor], prompts: list[int]) -> Arrays:
         return {}
     rows = arrays.pop("row")
     return {"prompt": np.array(prompts)[rows], **arrays}
+
+
+@contextlib.contextmanager
+def logits_of_whole_prompt(module: nn.Module, batch: GenerationBatch) -> Iterator[None]:
+    """Have a model give the logits of a whole prompt where they are read; switched back after.
+
+    Some hybrids (FalconH1, Zamba) take how many they give from their config alone.
+    """
+    config: Any = module.config
+    kept = getattr(config, "num_logits_to_keep", None)
+    if not kept or "logits_to_keep" not in batch.inputs:
+        yield
+        return
+    config.num_logits_to_keep = 0
+    try:
+        yield
+    finally:
+        config.num_logits_to_keep = kept
 
 
 def own_random_numbers(seed: int | None) -> contextlib.AbstractContextManager[None]:
