@@ -12,6 +12,7 @@ import struct
 import threading
 import traceback
 import zipfile
+import zlib
 
 import pytest
 import torch
@@ -63,6 +64,31 @@ def test_no_compressed_answer_is_unpacked(client, server, route):
         assert "a compressed answer" in failure(job.result).happened
     assert job.result().certificate.passed
     assert {seen.headers["accept-encoding"] for seen in server.seen} == {"identity"}
+
+
+@pytest.mark.parametrize("codec", ["zlib", "bz2", "hex", "rot13", "undefined"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_no_answer_is_read_by_a_codec_that_its_server_names(server, codec, status):
+    """Python knows some that unpack, and some that give no text."""
+    bomb = zlib.compress(b'"' + b" " * 2**24 + b'"') if codec == "zlib" else b'{"a": 1}'
+    server.script("status", says(status, bomb, content_type=f"application/json; charset={codec}"))
+    server.script("response", says(status, bomb, content_type=f"a/b; charset={codec}"))
+    asks = servers.Server(server.url, IMPATIENT)
+    if (codec, status) == ("zlib", 200) or status == 500:
+        failure(lambda: asks.ask("/status"))
+    else:
+        assert asks.ask("/status") == {"a": 1}
+    assert len(str(failure(lambda: asks.state("a")))) < 3000
+
+
+def test_what_an_error_quotes_of_a_server_is_short(server):
+    def odd(exchange):
+        exchange.wfile.write(b"HTTP/1.1 1000 " + b"x" * 50_000 + b"\r\n\r\n")
+
+    server.script("status", odd)
+    error = failure(lambda: servers.Server(server.url, IMPATIENT).ask("/status"))
+    assert "broke off" in error.happened
+    assert len(str(error)) < 1000
 
 
 def test_an_answer_that_nests_without_an_end_is_strange(server):

@@ -121,13 +121,16 @@ def exchange(
             raise httpx.ReadTimeout(
                 f"no whole answer within {limits.seconds:.0f} s", request=request
             )
-    return httpx.Response(
+    whole = httpx.Response(
         answer.status_code,
         headers=answer.headers,
         content=body,
         request=request,
         extensions={"reason_phrase": answer.reason_phrase.encode("ascii", "replace")},
     )
+    # Not what the server names: to Python a charset may also be zlib, which unpacks.
+    whole.encoding = "utf-8"
+    return whole
 
 
 def read_body(answer: httpx.Response, max_bytes: int) -> bytes:

@@ -93,7 +93,7 @@ def make_once(
         return request()
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         _forget_key(error)
-        raise unreachable(place, hide_key(describe(error), key), sends_job=sends_job) from error
+        raise unreachable(place, _reason(error, key), sends_job=sends_job) from error
     except httpx.HTTPStatusError as error:
         _forget_key(error)
         detail = shorten(hide_key(refusal_detail(error.response), key))
@@ -106,11 +106,16 @@ def make_once(
         raise answer_compressed(place) from None
     except httpx.HTTPError as error:
         _forget_key(error)
-        raise broken_off(place, hide_key(describe(error), key), sends_job=sends_job) from error
+        raise broken_off(place, _reason(error, key), sends_job=sends_job) from error
     # Of a proxy, a certificate or an odd name.
     except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:
         _forget_key(error)
-        raise not_askable(place, hide_key(describe(error), key)) from error
+        raise not_askable(place, _reason(error, key)) from error
+
+
+def _reason(error: Exception, key: ApiKey | None) -> str:
+    """Return what an exception says as a part of a sentence: it may quote a server at length."""
+    return shorten(hide_key(describe(error), key))
 
 
 def open_client(url: str, settings: RemoteSettings) -> httpx.Client:
