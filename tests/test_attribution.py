@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import linecache
 import re
+import sys
 from functools import partial
 
 import numpy as np
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 import lens_recipes as lr
 from lens_recipes.models.handle import attention_configs
 from lens_recipes.models.structure.block.blocks import residual_blocks
+from lens_recipes.recipes.attribution.attribution import eager_attention
 from lens_recipes.trace.attribution.freeze import apply_affine, freeze_norm, head_writes
 from lens_recipes.trace.operations import replay, split_at_unembedding
 
@@ -484,6 +487,37 @@ def test_attention_is_switched_back(family, monkeypatch):
     with pytest.raises(RuntimeError, match="in the middle"):
         lr.attribution(model, IDS, [7], unit="token")
     assert implementations(module) == before
+
+
+def test_attention_is_switched_back_also_if_ctrl_c_comes_while_it_is():
+    """At each line of what switches it; `try:` calls nothing, so no signal comes there."""
+    model = tiny.shared("llama")
+    code = eager_attention.__wrapped__.__code__
+    before = implementations(model._module)
+    for number in range(1, 30):
+        reached = []
+
+        def at_line(frame, event, _, number=number, reached=reached):
+            if frame.f_code is not code:
+                return None
+            if (
+                event == "line"
+                and linecache.getline(code.co_filename, frame.f_lineno).strip() != "try:"
+            ):
+                reached.append(frame.f_lineno)
+                if len(reached) == number:
+                    raise KeyboardInterrupt
+            return at_line
+
+        traced = sys.gettrace()
+        sys.settrace(at_line)
+        try:
+            with contextlib.suppress(KeyboardInterrupt), eager_attention(model):
+                pass
+        finally:
+            sys.settrace(traced)
+        assert implementations(model._module) == before, reached[-1]
+    assert len(reached) < number
 
 
 # -- linearity ---------------------------------------------------------

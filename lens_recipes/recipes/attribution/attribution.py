@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.errors import LensError
-from lens_recipes.models.handle import attention_configs
+from lens_recipes.models.handle import AttentionConfig, attention_configs
 from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
@@ -397,12 +397,20 @@ def eager_attention(model: Envoy) -> Iterator[None]:
     """
     before = attention_configs(model._module)
     try:
-        for config, _ in before:
-            config._attn_implementation_internal = "eager"
-        yield
+        try:
+            for config, _ in before:
+                config._attn_implementation_internal = "eager"
+            yield
+        finally:
+            switch_attention(before)
     finally:
-        for config, implementation in before:
-            config._attn_implementation_internal = implementation
+        switch_attention(before)  # again, should Ctrl-C have come before the first time
+
+
+def switch_attention(choices: list[AttentionConfig]) -> None:
+    """Let each config choose the implementation of attention that stands beside it."""
+    for config, implementation in choices:
+        config._attn_implementation_internal = implementation
 
 
 def target_weight(model: Envoy, anatomy: Anatomy) -> tuple[Tensor, Tensor | None] | None:
