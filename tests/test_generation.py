@@ -535,7 +535,7 @@ def interrupting(model, at):
 
     handle = model._module.model.layers[2].register_forward_hook(hook)
     seen += [1] * at  # silent while the model is examined again, since it has a new hook
-    lr.logit_lens(model, PROMPTS)
+    lr.generate_lens(model, PROMPTS, max_new_tokens=1)
     seen.clear()
     return handle
 
