@@ -228,9 +228,17 @@ def _fields(kind: type) -> Fields:
 
 
 def _members(kind: type) -> list[str]:
-    """Return the properties and methods of a class, with first paragraphs and arguments."""
+    """Return the properties and methods of a class, with first paragraphs and arguments.
+
+    Those that it has from other classes of this package come after its own.
+    """
+    members: dict[str, Any] = {}
+    for owner in kind.__mro__:
+        if owner.__module__.startswith("lens_recipes"):
+            for name, member in vars(owner).items():
+                members.setdefault(name, member)
     lines = []
-    for name, member in vars(kind).items():
+    for name, member in members.items():
         if name.startswith("_") or not _is_member(member):
             continue
         if isinstance(member, property):

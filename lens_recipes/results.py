@@ -19,7 +19,46 @@ from lens_recipes.views.tables.generation.report import generation_text
 from lens_recipes.views.tables.table import table
 
 
-class LensResult(LensArrays):
+class SavedResult:
+    """What every result can do with its file."""
+
+    def save(self: Any, path: str | os.PathLike[str]) -> None:
+        """Write `.json` (readable, NaN as null) or `.npz` (small), whole or not at all, no pickle.
+
+        Raises:
+            ValueError: a name that does not end in .json or .npz.
+            LensError: the file cannot be written.
+        """
+        files.save(self, path)
+
+    def verify(self, model: Any, *, remote: bool | str | None = None) -> Self:
+        """Run this again on a model, and return it with the certificate of that run.
+
+        What a file holds is a claim: its certificate says "as saved". This proves it.
+
+        Args:
+            model: What `load()` returns: the model that the result is said to be of.
+            remote: Where it runs, as for `logit_lens`.
+
+        Raises:
+            LensError: the model says something else; the message names the first number that
+                differs by more than rounding. Or the result keeps too little to run it again.
+        """
+        # The public function: it runs recipes, which are built upon results.
+        return importlib.import_module("lens_recipes").verify(self, model, remote=remote)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote, exactly.
+
+        Raises:
+            ValueError: a name that does not end in .json or .npz.
+            LensError: the file is missing, truncated, corrupt, or something else.
+        """
+        return files.load(path, cls)
+
+
+class LensResult(SavedResult, LensArrays):
     """What each site of a model predicts after each token.
 
     The axes are `[site, token, …]`, and `tokens` names the tokens. Log-probabilities are natural
@@ -117,42 +156,8 @@ class LensResult(LensArrays):
         """
         return frames.to_frame(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `.json` (readable, NaN as null) or `.npz` (small), whole or not at all, no pickle.
 
-        Raises:
-            ValueError: a name that does not end in .json or .npz.
-            LensError: the file cannot be written.
-        """
-        files.save(self, path)
-
-    def verify(self, model: Any, *, remote: bool | str | None = None) -> Self:
-        """Run this again on a model, and return it with the certificate of that run.
-
-        What a file holds is a claim: its certificate says "as saved". This proves it.
-
-        Args:
-            model: What `load()` returns: the model that the result is said to be of.
-            remote: Where it runs, as for `logit_lens`.
-
-        Raises:
-            LensError: the model says something else; the message names the first number that
-                differs by more than rounding. Or the result keeps too little to run it again.
-        """
-        return _verify(self, model, remote)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote, exactly.
-
-        Raises:
-            ValueError: a name that does not end in .json or .npz.
-            LensError: the file is missing, truncated, corrupt, or something else.
-        """
-        return files.load(path, cls)
-
-
-class Attribution(AttributionArrays):
+class Attribution(SavedResult, AttributionArrays):
     """How much each part of a model adds to the logit of a target (direct logit attribution).
 
     The units are logits. The final norm, and any norm between a head and the stream, is held at its
@@ -207,45 +212,6 @@ class Attribution(AttributionArrays):
             LensError: pandas is not installed.
         """
         return frames.attribution_frame(self)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `.json` (readable, NaN as null) or `.npz` (small), whole or not at all, no pickle.
-
-        Raises:
-            ValueError: a name that does not end in .json or .npz.
-            LensError: the file cannot be written.
-        """
-        files.save(self, path)
-
-    def verify(self, model: Any, *, remote: bool | str | None = None) -> Self:
-        """Run this again on a model, and return it with the certificate of that run.
-
-        What a file holds is a claim: its certificate says "as saved". This proves it.
-
-        Args:
-            model: What `load()` returns: the model that the result is said to be of.
-            remote: Where it runs, as for `logit_lens`.
-
-        Raises:
-            LensError: the model says something else; the message names the first number that
-                differs by more than rounding. Or the result keeps too little to run it again.
-        """
-        return _verify(self, model, remote)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote, exactly.
-
-        Raises:
-            ValueError: a name that does not end in .json or .npz.
-            LensError: the file is missing, truncated, corrupt, or something else.
-        """
-        return files.load(path, cls)
-
-
-def _verify(result: Any, model: Any, remote: bool | str | None) -> Any:
-    """Call the public `verify`: it runs recipes, which are built upon results."""
-    return importlib.import_module("lens_recipes").verify(result, model, remote=remote)
 
 
 def load_result(path: str | os.PathLike[str]) -> LensResult | Attribution:
