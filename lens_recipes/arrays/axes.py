@@ -92,6 +92,17 @@ class Tokens:
         return len(self.id)
 
 
+# The type of each column of `Tokens`, but for the texts.
+TOKEN_DTYPES: dict[str, type[np.generic]] = {
+    "prompt": np.int32,
+    "position": np.int32,
+    "id": np.int32,
+    "next_id": np.int32,
+    "generated": np.bool_,
+    "next_logprob": np.float32,
+    "sampler_logprob": np.float32,
+}
+
 # Why a model can stop. `Response` says what each means.
 FINISH_REASONS = ("eos", "stop", "length", "time", "interrupted")
 

@@ -272,8 +272,7 @@ def padding_is_harmless(request: Request) -> bool:
 
 def try_padding(model: Envoy, anatomy: Anatomy) -> bool:
     """Run five tokens beside nine, and alone, and compare their logits."""
-    long = (list(anatomy.plain_ids) * 9)[:9]
-    short = long[2:7]
+    long, short = trial_prompts(anatomy)
     nothing: list[int] = []
     all_positions = [list(range(9)), list(range(5))]
     padded = one_batch(model, anatomy, [long, short], all_positions, [nothing, nothing])
@@ -285,10 +284,17 @@ def try_padding(model: Envoy, anatomy: Anatomy) -> bool:
         except Exception:  # a model that cannot take a mask or position ids is not to be padded
             return False
         expected = model_logits(model.trace(**alone.inputs, trace=False))[0].float()
-    return bool((actual - expected).abs().max() <= padding_tolerance(model) * expected.abs().max())
+    return same_logits(model, actual, expected)
 
 
-def padding_tolerance(model: Envoy) -> float:
-    """Return how far logits may be apart by rounding, relative to the largest."""
+def trial_prompts(anatomy: Anatomy) -> tuple[list[int], list[int]]:
+    """Return the ids of nine tokens, and of five that stand beside them with padding."""
+    long = (list(anatomy.plain_ids) * 9)[:9]
+    return long, long[2:7]
+
+
+def same_logits(model: Envoy, actual: Tensor, expected: Tensor) -> bool:
+    """Tell whether logits are no further apart than rounding takes them."""
     is_half = running_dtype(model) in (torch.bfloat16, torch.float16)
-    return HALF_PRECISION_TOLERANCE if is_half else TOLERANCE
+    tolerance = HALF_PRECISION_TOLERANCE if is_half else TOLERANCE
+    return bool((actual - expected).abs().max() <= tolerance * expected.abs().max())

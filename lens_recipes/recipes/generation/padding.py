@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from lens_recipes.models.structure.parts import Anatomy
-from lens_recipes.run.batches import can_pad, left_padded, padding_tolerance
+from lens_recipes.models.weights.offload import input_device
+from lens_recipes.run.batches import can_pad, left_padded, same_logits, trial_prompts
 from lens_recipes.run.request.request import Request
 
 STEPS = 3  # the first reads the prompt, the others what was cached
@@ -32,17 +33,14 @@ def can_write_padded(request: Request) -> bool:
 
 def try_writing(model: Envoy, anatomy: Anatomy) -> bool:
     """Write after five tokens beside nine, and alone, and compare the logits of each step."""
-    long = (list(anatomy.plain_ids) * 9)[:9]
-    short = long[2:7]
+    long, short = trial_prompts(anatomy)
     module = model._module
     try:
         together = step_logits(module, [long, short], anatomy)
         alone = step_logits(module, [short], anatomy)
     except Exception:  # a model that cannot take a mask, or cannot be told which token to write
         return False
-    expected = alone[:, 0]
-    difference = (together[:, 1] - expected).abs().max()
-    return bool(difference <= padding_tolerance(model) * expected.abs().max())
+    return same_logits(model, together[:, 1], alone[:, 0])
 
 
 def step_logits(
@@ -50,7 +48,7 @@ def step_logits(
 ) -> Float[Tensor, "step prompt vocab"]:
     """Return the logits of some steps after prompts, which are told what to write."""
     padded = left_padded(prompts)
-    device = next(module.parameters()).device
+    device = input_device(module)
     settings = GenerationConfig(
         max_new_tokens=STEPS,
         do_sample=False,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lens_recipes.arrays.axes import Response, Site, Tokens
+from lens_recipes.arrays.axes import TOKEN_DTYPES, Response, Site, Tokens
 from lens_recipes.models.handle import load_seconds
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
@@ -23,17 +23,6 @@ from lens_recipes.trace.readout.buffers import token_axis
 
 # What a `GenerationRecorder` keeps of one step or of several, with prompts in place of rows.
 Arrays = dict[str, np.ndarray]
-
-# Of these, what says where a token stands, `[token]`.
-TOKEN_COLUMNS = {
-    "prompt": np.int32,
-    "position": np.int32,
-    "id": np.int32,
-    "next_id": np.int32,
-    "generated": np.bool_,
-    "next_logprob": np.float32,
-    "sampler_logprob": np.float32,
-}
 
 
 @dataclass
@@ -156,7 +145,7 @@ class GenerationAssembler:
         numbers = in_prompt_order([dict(arrays) for arrays in batches], token_prompts)
         shown_prompts, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
         columns: dict[str, Any] = {}
-        for column, dtype in TOKEN_COLUMNS.items():
+        for column, dtype in TOKEN_DTYPES.items():
             columns[column] = numbers.pop(column).astype(dtype)
         target_ids = [request.target_ids[prompt] for prompt in shown_prompts]
         shown_ids = all_ids(numbers, [columns["id"], columns["next_id"]], target_ids)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lens_recipes.arrays.axes import Axes, Tokens
+from lens_recipes.arrays.axes import TOKEN_DTYPES, Axes, Tokens
 from lens_recipes.views.files.schema.checks import Sizes
 from lens_recipes.views.files.schema.kinds import KINDS, Result, ResultKind, kind_of
-from lens_recipes.views.files.schema.numbers import TOKEN_AXES, TOKEN_DTYPES, read_numbers
+from lens_recipes.views.files.schema.numbers import TOKEN_AXES, read_numbers
 from lens_recipes.views.files.schema.relations import Arrays
 from lens_recipes.views.files.strict_json import to_json
 

@@ -10,17 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.axes import Axes
-
-TOKEN_DTYPES: dict[str, type[np.generic]] = {
-    "prompt": np.int32,
-    "position": np.int32,
-    "id": np.int32,
-    "next_id": np.int32,
-    "generated": np.bool_,
-    "next_logprob": np.float32,
-    "sampler_logprob": np.float32,
-}
+from lens_recipes.arrays.axes import TOKEN_DTYPES, Axes
 
 TOKEN_AXES: Axes = {f"token_{column_name}": ("token",) for column_name in TOKEN_DTYPES}
 
