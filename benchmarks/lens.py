@@ -37,7 +37,6 @@ from lens_recipes.models.structure import known
 from lens_recipes.run.request import read_plan
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-FINGERPRINT = 1
 CHUNK = 640  # rows of one product in the floor: as many as the lens takes
 
 
@@ -81,22 +80,26 @@ def plain(model, ids: list[list[int]], last: bool) -> None:
             probs.append(model.lm_head(model.model.norm(stream)).softmax(-1))
 
 
-def unchecked(model, ids: list[list[int]], positions: int | None) -> None:
-    """The lens without links between layers, of a model that is taken for what it was."""
+def unchecked(model, ids: list[list[int]], positions: int | None, fingerprint: int) -> None:
+    """The lens without links between layers, of a model that is taken for what it was.
+
+    Its fingerprint is the true one: with another, each run would examine the model as a changed one.
+    """
     with (
         mock.patch.object(read_plan, "link_steps", return_value=[]),
-        mock.patch.object(known, "fingerprint", return_value=FINGERPRINT),
+        mock.patch.object(known, "fingerprint", return_value=fingerprint),
     ):
         lr.logit_lens(model, ids, positions=positions, track=None)
 
 
 def contenders(model, ids: list[list[int]], last: bool) -> dict[str, Callable[[], object]]:
     positions = -1 if last else None
+    fingerprint = known.fingerprint(model._module)
     return {
         "floor": lambda: floor(model._module, ids, last),
         "basic": lambda: lr.logit_lens(model, ids, positions=positions, track=None),
         "all": lambda: lr.logit_lens(model, ids, positions=positions, targets=[" the", " Paris"]),
-        "unchecked": lambda: unchecked(model, ids, positions),
+        "unchecked": lambda: unchecked(model, ids, positions, fingerprint),
         "plain": lambda: plain(model, ids, last),
     }
 

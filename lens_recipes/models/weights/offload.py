@@ -17,28 +17,37 @@ from lens_recipes.trace.operations import ModuleCall, Operation
 
 def offloading_hook(module: nn.Module) -> Any | None:
     """Return accelerate's hook that brings a module's weights, or None where they are its own."""
-    hook = getattr(module, "_hf_hook", None)
+    hook = vars(module).get("_hf_hook")
     for part in getattr(hook, "hooks", [hook]):  # a sequence of hooks, or one
         if getattr(part, "offload", False):
             return part
     return None
 
 
-def lacks_weights(module: nn.Module, *, is_brought: bool = False) -> bool:
+def lacks_weights(module: nn.Module) -> bool:
     """Return whether there are weights that are nowhere: on the meta device, and never brought.
 
-    Args:
-        module: A model.
-        is_brought: Whether a hook of a module above brings its weights.
+    Each run asks, so it walks the modules itself: `parameters()` costs six times as much.
     """
-    hook = offloading_hook(module)
-    if hook is None and not is_brought:
-        own = module.parameters(recurse=False)
-        if any(parameter.device.type == "meta" for parameter in own):
+    pending = [(module, False)]
+    while pending:
+        current, is_brought = pending.pop()
+        hook = offloading_hook(current)
+        if hook is None and not is_brought and has_meta_parameter(current):
             return True
-    brings_below = is_brought or getattr(hook, "place_submodules", False)
-    children = module.children()
-    return any(lacks_weights(child, is_brought=brings_below) for child in children)
+        brings_below = is_brought or getattr(hook, "place_submodules", False)
+        for child in current._modules.values():
+            if child is not None:
+                pending.append((child, brings_below))
+    return False
+
+
+def has_meta_parameter(module: nn.Module) -> bool:
+    """Return whether a parameter of a module itself is on the meta device."""
+    for parameter in module._parameters.values():
+        if parameter is not None and parameter.is_meta:
+            return True
+    return False
 
 
 def input_device(module: nn.Module) -> torch.device:
