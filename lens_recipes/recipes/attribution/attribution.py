@@ -25,7 +25,12 @@ from lens_recipes.models.handle import AttentionConfig, attention_configs
 from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
-from lens_recipes.recipes.attribution.parts import name_parts, plan_parts, widen_sources
+from lens_recipes.recipes.attribution.parts import (
+    count_parts,
+    name_parts,
+    plan_parts,
+    widen_sources,
+)
 from lens_recipes.recipes.attribution.targets import Contrast, contrast
 from lens_recipes.results import Attribution
 from lens_recipes.run.assemble import certificate_of, packed_tokens
@@ -182,7 +187,7 @@ def attribution(
     for batch in batches:
         n_tokens = len(batch.places.rows)
         n_sources = batch.inputs["input_ids"].shape[1]
-        n_parts = len(name_parts(blocks, unit, n_sources)) - 1
+        n_parts = count_parts(blocks, unit, n_sources)
         schemas.append(attribution_schema(n_parts, len(reads.links.compared), n_tokens, n_columns))
     return RecipeRun(
         request=request,

@@ -174,15 +174,18 @@ class LaterOperations:
         """Take all blocks, and where the stream before each of their norms is read."""
         self.blocks = blocks
         self.norm_slots = norm_slots
+        self.after_layer: dict[int, list[LaterOperation]] = {len(blocks) - 1: []}
+        for layer in reversed(range(len(blocks))):
+            block = blocks[layer]
+            self.after_layer[layer - 1] = [
+                *block.interblock_scale,
+                *block.residual_scale,
+                *self.stretch(layer, 0),
+            ]
 
     def layer(self, layer: int) -> list[LaterOperation]:
         """Return what follows a block (−1: the embedding)."""
-        operations: list[LaterOperation] = []
-        for following in range(layer + 1, len(self.blocks)):
-            block = self.blocks[following]
-            operations += [*block.interblock_scale, *block.residual_scale]
-            operations += self._norms(following, 0)
-        return operations
+        return self.after_layer[layer]
 
     def write(self, layer: int, component: str) -> list[LaterOperation]:
         """Return what follows the writes of one component in a block."""
@@ -240,6 +243,20 @@ def name_head(layer: int, head: int, unit: str, longest: int) -> list[Part]:
     return [*sources, Part(layer, "value_bias", head)]
 
 
+def count_parts(blocks: list[Block], unit: str, n_sources: int) -> int:
+    """Return how many parts there are, without the last, which is the head's own bias.
+
+    By source there are tens of thousands, which take longer to name than to count.
+    """
+    n_parts = len(name_parts(blocks, unit, 0)) - 1
+    return n_parts + count_heads(blocks) * n_sources if unit == "token" else n_parts
+
+
+def count_heads(blocks: list[Block]) -> int:
+    """Return how many heads all blocks have together."""
+    return sum(block.n_heads for block in blocks if "attn_out" in components_of(block))
+
+
 def widen_sources(values: np.ndarray, blocks: list[Block], unit: str, longest: int) -> np.ndarray:
     """Return the parts of a batch with room for the sources of the longest prompt.
 
@@ -247,12 +264,11 @@ def widen_sources(values: np.ndarray, blocks: list[Block], unit: str, longest: i
 
     `values` are `[part, token, column]`.
     """
-    if unit != "token":
+    if unit != "token" or len(values) == count_parts(blocks, unit, longest):
         return values
-    without_sources = name_parts(blocks, unit, 0)[:-1]
-    n_heads = sum(part.component == "value_bias" for part in without_sources)
-    n_sources = (len(values) - len(without_sources)) // n_heads
-    n_parts = len(without_sources) + n_heads * longest
+    n_heads = count_heads(blocks)
+    n_sources = longest - (count_parts(blocks, unit, longest) - len(values)) // n_heads
+    n_parts = count_parts(blocks, unit, longest)
     widened = np.zeros((n_parts, *values.shape[1:]), values.dtype)
     names = name_parts(blocks, unit, longest)[:-1]
     present = [index for index, part in enumerate(names) if (part.source or 0) < n_sources]
