@@ -78,6 +78,8 @@ class LensResult(SavedResult, LensArrays):
         next_logprobs, next_ranks: About the prompt's next token, `[site, token]`.
         final_ids, model_logprobs: The model's answer and the log-probability that the model gave
             it, `[token]`.
+        model_entropy: Entropy of the model's own output, `[token]`; NaN in a file of an earlier
+            version.
         final_logprobs, final_ranks: What each site makes of that answer, `[site, token]`.
         target_ids: `[prompt, target]`.
         target_logits, target_logprobs, target_ranks: `[site, token, target]`.

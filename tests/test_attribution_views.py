@@ -249,6 +249,7 @@ def lens_result():
         **dict.fromkeys(("next_ranks", "final_ranks"), ids[..., 0]),
         final_ids=ids[0, :, 0],
         model_logprobs=numbers[0, :, 0],
+        model_entropy=numbers[0, :, 0],
         target_ids=np.zeros((3, 1), np.int32),
         tracked_ids=ids[0],
         texts={0: "a"},

@@ -108,7 +108,7 @@ def numbers_of(name):
         return IDS_OR_NONE
     if name.endswith("logprobs"):
         return LOGPROBS
-    return NATS if name in ("entropy", "kl_to_final") else st.floats(width=32)
+    return NATS if name in ("entropy", "kl_to_final", "model_entropy") else st.floats(width=32)
 
 
 @st.composite
@@ -398,7 +398,7 @@ COLUMNS = [
     "entropy",
     "kl_to_final",
 ]
-COLUMNS += ["role", "k", "id", "text", "logprob", "prob", "rank"]
+COLUMNS += ["readable", "role", "k", "id", "text", "logprob", "prob", "rank"]
 
 
 def test_the_frame_has_a_row_for_every_number(result):

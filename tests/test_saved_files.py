@@ -20,6 +20,8 @@ from lens_recipes.results import load_result
 DATA = Path(__file__).parent / "data"
 NAMES = ["attribution_component", "attribution_token", "generation", "lens", "vectors"]
 
+LATER_ARRAYS = ("model_entropy", "readable")  # which these files do not have
+
 each_file = pytest.mark.parametrize("suffix", [".json", ".npz"])
 each_result = pytest.mark.parametrize("name", NAMES)
 
@@ -56,7 +58,12 @@ def test_it_prints_what_it_printed(name, suffix):
 @each_file
 def test_it_is_saved_as_the_same_json_byte_for_byte(name, suffix, tmp_path):
     load_result(saved(name, suffix)).save(tmp_path / "again.json")
-    assert (tmp_path / "again.json").read_bytes() == saved(name, ".json").read_bytes()
+    content = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))
+    for array_name in LATER_ARRAYS:
+        content["shapes"].pop(array_name, None)
+        content["arrays"].pop(array_name, None)
+    again = json.dumps(content, ensure_ascii=False).encode()
+    assert again == saved(name, ".json").read_bytes()
 
 
 @each_result
@@ -64,7 +71,7 @@ def test_it_is_saved_as_the_same_json_byte_for_byte(name, suffix, tmp_path):
 def test_it_is_saved_as_an_npz_with_the_same_arrays(name, suffix, tmp_path):
     load_result(saved(name, suffix)).save(tmp_path / "again.npz")
     with np.load(saved(name, ".npz")) as before, np.load(tmp_path / "again.npz") as after:
-        assert after.files == before.files
+        assert [each for each in after.files if each not in LATER_ARRAYS] == before.files
         assert json.loads(str(after["meta"])) == json.loads(str(before["meta"]))
         for array_name in before.files:
             assert after[array_name].dtype == before[array_name].dtype, array_name

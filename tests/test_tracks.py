@@ -106,7 +106,7 @@ def vectors(plain):
     tokens = dataclasses.replace(one.tokens, id=none, next_id=none, text=names)
     return dataclasses.replace(
         one, tokens=tokens, prompts=["vectors"], kl_to_final=nan, final_ids=none, final_logprobs=nan, next_logprobs=nan,
-        final_ranks=none[None], next_ranks=none[None], model_logprobs=nan[0], certificate=None,
+        final_ranks=none[None], next_ranks=none[None], model_logprobs=nan[0], model_entropy=nan[0], certificate=None,
     )  # fmt: skip
 
 

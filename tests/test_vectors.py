@@ -30,7 +30,7 @@ TOLD = (
     "target_logprobs",
     "target_ranks",
 )
-UNTOLD = ("kl_to_final", "next_logprobs", "model_logprobs", "final_logprobs")
+UNTOLD = ("kl_to_final", "next_logprobs", "model_logprobs", "model_entropy", "final_logprobs")
 NO_IDS = ("next_ranks", "final_ranks", "final_ids")
 FAMILIES = [
     "llama", "gemma2", "cohere", "opt_project", "mamba", "gpt2", "phi", "minicpm3", "granite", "bloom", "rwkv_halved",

@@ -49,6 +49,7 @@ ARRAYS = (
     "next_logprobs",
     "final_ids",
     "model_logprobs",
+    "model_entropy",
     "final_logprobs",
     "final_ranks",
     "target_logits",

@@ -135,6 +135,9 @@ def model_differences(
     """
     here, there = saved.model_logprobs, again.model_logprobs
     yield from first("model_logprobs", here, there, is_far(here, there, tolerance))
+    here, there = saved.model_entropy, again.model_entropy
+    is_known = ~np.isnan(here)  # not in a file of an earlier version
+    yield from first("model_entropy", here, there, is_far(here, there, tolerance) & is_known)
     is_answer = again.top_ids[-1] == saved.final_ids[:, None]
     is_as_likely = ~is_far(again.top_logprobs[-1], again.model_logprobs[:, None], tolerance)
     is_tie = (is_answer & is_as_likely).any(-1)

@@ -35,6 +35,7 @@ AXES: Axes = {
     "next_ranks": ("site", "token"),
     "final_ids": ("token",),
     "model_logprobs": ("token",),
+    "model_entropy": ("token",),
     "final_logprobs": ("site", "token"),
     "final_ranks": ("site", "token"),
     "target_ids": ("prompt", "target"),
@@ -44,6 +45,31 @@ AXES: Axes = {
     "tracked_ids": ("token", "m"),
     "tracked_logprobs": ("site", "token", "m"),
 }
+
+
+SAME_DISTRIBUTION = 1e-3  # nats of KL to the model's own output, at the model's last layer
+UNIFORM_ROUNDING = 1e-4  # nats by which rounding may make a uniform guess look worse than one
+
+
+def find_output(sites: list[Site], kl_to_final: NDArray[np.float32]) -> int:
+    """Return the index of the site that is the model's own output; −1 if it was not read."""
+    streams = [index for index, site in enumerate(sites) if site.component == "resid_post"]
+    if not streams:
+        return -1
+    last_stream = streams[-1]
+    is_output = kl_to_final[last_stream].max(initial=0) < SAME_DISTRIBUTION
+    return last_stream if is_output else -1
+
+
+def output_entropy(
+    sites: list[Site], kl_to_final: NDArray[np.float32], entropy: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the entropy of the model's own output, `[token]`, where it was not measured apart.
+
+    It is that of the last layer's lens, where that is the model's output; else NaN, "not known".
+    """
+    site_index = find_output(sites, kl_to_final)
+    return np.full_like(entropy[0], np.nan) if site_index < 0 else entropy[site_index].copy()
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -65,6 +91,7 @@ class LensArrays:
     next_ranks: NDArray[np.int32]
     final_ids: NDArray[np.int32]
     model_logprobs: NDArray[np.float32]
+    model_entropy: NDArray[np.float32]
     final_logprobs: NDArray[np.float32]
     final_ranks: NDArray[np.int32]
     target_ids: NDArray[np.int32]
@@ -209,6 +236,34 @@ class LensArrays:
         stays_top = np.logical_and.accumulate(is_top[::-1], axis=0)[::-1]
         first_site = series[stays_top.argmax(axis=0)]
         return np.where(stays_top.any(axis=0), first_site, -1).astype(np.int32)
+
+    # -- what may be believed ------------------------------------------
+
+    @property
+    def output_site(self) -> int:
+        """Return the index of the site that is the model's own output; −1 if it was not read."""
+        return find_output(self.sites, self.kl_to_final)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Return where the lens is better than a uniform guess at the output, `[site, token]`.
+
+        False where KL(model ‖ lens) is above KL(model ‖ uniform) = ln V − entropy of the model's
+        output, for a vocabulary of V tokens. What such a cell predicts is no evidence of what the
+        model knows there: a lens that does not transfer says little, and says it with confidence.
+
+        True where nothing is known of that: of vectors, and in a file of an earlier version that
+        keeps neither the entropy of the model's output nor its last layer.
+        """
+        return ~(self.kl_to_final > self.kl_to_uniform + UNIFORM_ROUNDING)
+
+    @property
+    def kl_to_uniform(self) -> NDArray[np.float32]:
+        """Return KL(model's own output ‖ uniform) in nats, `[token]`; NaN where it is not known."""
+        vocab_size = int(self.provenance.get("vocab_size") or 0)
+        if vocab_size < 1:
+            return np.full_like(self.model_entropy, np.nan)
+        return np.maximum(np.log(vocab_size) - self.model_entropy, 0).astype(np.float32)
 
     # -- reading the run -----------------------------------------------
 

@@ -228,6 +228,7 @@ def finish(labels: list[str], run: RecipeRun[LensResult], batches: list[Arrays])
         "kl": no_numbers,
         "final_ids": no_ids,
         "final_logprob": no_numbers[0],
+        "final_entropy": no_numbers[0],
         "wanted_logprobs": np.concatenate(
             [target_logprobs, no_numbers[..., None].repeat(2, -1)], -1
         ),

@@ -11,6 +11,7 @@ from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Inputs, Response, Site, Tokens
 from lens_recipes.arrays.certificate import Certificate, is_link_rounding
+from lens_recipes.arrays.lens import output_entropy
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.results import LensResult
 from lens_recipes.run.request.request import Request
@@ -155,6 +156,9 @@ def lens_result(
     The requested ids of each token are its targets, then the next id, then the model's answer.
     """
     logprobs, ranks = numbers["wanted_logprobs"], numbers["wanted_ranks"]
+    model_entropy = numbers.get("final_entropy")
+    if model_entropy is None:  # in what comes of a job that an earlier version sent
+        model_entropy = output_entropy(sites, numbers["kl"], numbers["entropy"])
     target_logprobs = logprobs[..., :-2]
     return LensResult(
         sites=sites,
@@ -169,6 +173,7 @@ def lens_result(
         next_ranks=ranks[..., -2],
         final_ids=numbers["final_ids"].astype(np.int32),
         model_logprobs=numbers["final_logprob"],
+        model_entropy=model_entropy,
         final_logprobs=logprobs[..., -1],
         final_ranks=ranks[..., -1],
         target_ids=np.array(target_ids, dtype=np.int32).reshape(len(prompts), -1),

@@ -163,7 +163,11 @@ def lens_schema(
         "final_ids": ArraySpec("int64", (n_tokens,)),
         "final_logprob": ArraySpec("float32", (n_tokens,)),
     }
-    return Schema(arrays | token_arrays(CERTIFICATE, n_tokens), check_arrays(n_links, n_tokens))
+    # A job that an earlier version sent does not bring it.
+    later = token_arrays({"final_entropy": "float32"}, n_tokens)
+    return Schema(
+        arrays | token_arrays(CERTIFICATE, n_tokens), check_arrays(n_links, n_tokens) | later
+    )
 
 
 def tracked_length(options: ReadoutOptions, sites: list[Site]) -> UpTo:

@@ -143,6 +143,7 @@ def _lens_columns(result: LensArrays, predicted: Predicted) -> dict[str, Any]:
                 columns[name] = column[token_indices]
     for metric in measured_metrics():
         columns[metric.array] = getattr(result, metric.array)[site_indices, token_indices]
+    columns["readable"] = result.readable[site_indices, token_indices]
     return columns | {
         "role": predicted.role,
         "k": predicted.k,

@@ -13,7 +13,7 @@ from lens_recipes.arrays.metrics.table import (
     measured_metrics,
     rank_ticks,
 )
-from lens_recipes.arrays.metrics.values import NO_RANK, metric_values, output_site, vocab_size
+from lens_recipes.arrays.metrics.values import NO_RANK, metric_values, vocab_size
 
 __all__ = [
     "DIVERGING",
@@ -24,7 +24,6 @@ __all__ = [
     "logit_diff",
     "measured_metrics",
     "metric_values",
-    "output_site",
     "rank_ticks",
     "vocab_size",
 ]

@@ -124,13 +124,3 @@ def _values_of_pair(result: LensArrays, entry: Metric, of: Any) -> tuple[Values,
 def vocab_size(result: LensArrays) -> int:
     """Return the size of the model's vocabulary; at least 2, so that its logarithm is a range."""
     return max(2, int(result.provenance.get("vocab_size") or 2))
-
-
-def output_site(result: LensArrays) -> int:
-    """Return the index of the site that is the model's own output; −1 if it was not read."""
-    streams = [index for index, site in enumerate(result.sites) if site.component == "resid_post"]
-    if not streams:
-        return -1
-    last_stream = streams[-1]
-    is_output = result.kl_to_final[last_stream].max(initial=0) < 1e-3
-    return last_stream if is_output else -1

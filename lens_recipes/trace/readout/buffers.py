@@ -26,6 +26,7 @@ WITHOUT_SITES = {
     "tracked_ids",
     "final_ids",
     "final_logprob",
+    "final_entropy",
     *CERTIFICATE_ARRAYS,
     *GENERATION_ARRAYS,
 }

@@ -88,9 +88,10 @@ def readout(
     Returns:
         `top_ids`, `top_logprobs` [site, token, k]; `entropy`, `kl`, `logsumexp` [site, token];
         `wanted_logprobs`, `wanted_ranks` [site, token, requested + 1]; `tracked_ids` [token, m],
-        `tracked_logprobs` [site, token, m]; `final_ids`, `final_logprob` [token]; and the
-        certificate's `error`, `scale`, `eps`, `kl_last`, `agrees` [token]. Entropy and KL in nats,
-        ranks from 0.
+        `tracked_logprobs` [site, token, m]; `final_ids`, `final_logprob`, `final_entropy`
+        [token];
+        and the certificate's `error`, `scale`, `eps`, `kl_last`, `agrees` [token]. Entropy and KL
+        in nats, ranks from 0.
     """
     n_tokens, vocab = len(requested_ids), final_logits.shape[-1]
     batch_rows, positions = places
@@ -164,6 +165,7 @@ class TokenChunk:
             "tracked_logprobs": tracked[:n_sites],
             "final_ids": self.own.ids[:, 0],
             "final_logprob": own_logprob.float(),
+            "final_entropy": self.own.scan.entropy.float(),
             **logit_errors(certificate_logits, self.own.logits, self.rows[-1]),
             "kl_last": every["kl"][-1],
             "agrees": every["top_ids"][-1, :, 0] == self.own.ids[:, 0],

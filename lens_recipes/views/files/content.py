@@ -28,7 +28,8 @@ def meta_of(result: Result) -> dict[str, Any]:
 
 def arrays_of(result: Result) -> Arrays:
     """Return the arrays of a result and of its tokens."""
-    array_names = kind_of(type(result)).axes
+    kind = kind_of(type(result))
+    array_names = [*kind.axes, *kind.derived_axes]
     arrays = {array_name: getattr(result, array_name) for array_name in array_names}
     for column_name in TOKEN_DTYPES:
         column = getattr(result.tokens, column_name)
@@ -41,7 +42,7 @@ def stored_axes(metadata: dict[str, Any]) -> Axes:
     """Return the arrays of a file's format, and the axes of each; none of an unknown format."""
     for kind in KINDS:
         if (kind.format, kind.version) == (metadata.get("format"), metadata.get("version")):
-            return {**TOKEN_AXES, **kind.axes}
+            return {**TOKEN_AXES, **kind.axes, **kind.derived_axes}
     return {}
 
 
@@ -100,8 +101,13 @@ def rebuild(result_class: type, meta: dict[str, Any], arrays: Arrays) -> Any:
     columns = _read_token_columns(arrays, sizes)
     tokens = Tokens(**columns, text=fields.pop("token_text"))
     checked_arrays = _read_arrays(kind, arrays, sizes)
+    for array_name, derive in kind.later_arrays.items():
+        if array_name not in checked_arrays:
+            checked_arrays[array_name] = derive(fields, checked_arrays)
     kind.check(fields, tokens, checked_arrays)
-    return result_class(tokens=tokens, **fields, **checked_arrays)
+    result = result_class(tokens=tokens, **fields, **checked_arrays)
+    _check_derived(kind, arrays, result)
+    return result
 
 
 def _read_fields(kind: ResultKind, meta: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -140,7 +146,24 @@ def _read_arrays(kind: ResultKind, arrays: Arrays, sizes: Sizes) -> Arrays:
     checked = {}
     lengths = dict(sizes)
     for array_name, axis_names in kind.axes.items():
+        if array_name in kind.later_arrays and array_name not in arrays:
+            continue
         array = arrays[array_name]
         check_shape(array_name, axis_names, lengths, array.shape)
         checked[array_name] = read_numbers(array_name, array)
     return checked
+
+
+def _check_derived(kind: ResultKind, arrays: Arrays, result: Any) -> None:
+    """Check that the arrays of a file that follow from the others do so.
+
+    Raises:
+        ValueError: one of them says something else.
+    """
+    for array_name in kind.derived_axes:
+        if array_name not in arrays:
+            continue
+        stored = read_numbers(array_name, arrays[array_name])
+        expected = getattr(result, array_name)
+        if stored.shape != expected.shape or (stored != expected).any():
+            raise ValueError(f"{array_name} is not what follows from the other numbers")

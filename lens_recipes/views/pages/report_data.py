@@ -15,7 +15,6 @@ from lens_recipes.arrays.metrics import (
     METRICS,
     fixed_range,
     metric_values,
-    output_site,
     vocab_size,
 )
 from lens_recipes.arrays.sites import (
@@ -73,7 +72,7 @@ def page_data(result: LensArrays, prompts: list[int]) -> PageData:
         along=layer_series(result.sites, main) if has_order else [],
         line_axis="layer" if main == "resid_post" else f"layer ({whole_text(main)})",
         answers=not are_vectors(result.sites),
-        output_site=output_site(result),
+        output_site=result.output_site,
         prompts=page_prompts(result, prompts, page_ids),
         tokens=page_tokens(result, prompts, page_ids),
         ids=page_ids,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lens_recipes.arrays.generation import settling
-from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.lens import SAME_DISTRIBUTION, LensArrays
 from lens_recipes.arrays.sites import are_vectors, main_component, site_label
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.summaries.doubts import lens_doubts
@@ -19,8 +19,6 @@ VECTORS_NAMED = 5
 PREDICTIONS_NAMED = 3  # of each vector
 
 SITES_NAMED = 5
-
-SAME_DISTRIBUTION = 1e-3  # nats of KL to the model's own output, at the model's last layer
 
 
 def lens_summary(result: LensArrays) -> str:

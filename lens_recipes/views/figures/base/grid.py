@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.metrics import output_site, vocab_size
+from lens_recipes.arrays.metrics import vocab_size
 from lens_recipes.arrays.sites import are_vectors, components
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, CellText, cell_words
@@ -250,7 +250,7 @@ class SiteMap:
                 return np.exp(self.single.model_logprobs)[tokens]
             if self.view.metric == "logprob":
                 return self.single.model_logprobs[tokens]
-        site_index = output_site(self.single)
+        site_index = self.single.output_site
         if site_index < 0:
             return np.full(len(tokens), np.nan)
         return self.values[site_index, tokens]

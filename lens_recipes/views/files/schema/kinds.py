@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from lens_recipes.arrays.attribution import AXES as ATTRIBUTION_AXES
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Axes, Tokens
@@ -30,6 +32,7 @@ from lens_recipes.views.files.schema.relations import (
     Fields,
     check_attribution,
     check_lens,
+    entropy_of_last_layer,
 )
 from lens_recipes.views.files.schema.rows import read_parts, read_sites
 
@@ -66,6 +69,9 @@ class ResultKind(NamedTuple):
         rows_field, rows_axis: The field that names the entries of the first axis, and that axis.
         fields: All fields but the arrays, in the order in which the file has them.
         check: Raise a ValueError if the fields, the tokens and the arrays do not belong together.
+        derived_axes: Arrays that follow from the others, and the axes of each. They are written for
+            other programs, and must be right where they are read.
+        later_arrays: What makes an array that a file of an earlier version lacks out of the others.
     """
 
     arrays_class: type[Result]
@@ -78,6 +84,8 @@ class ResultKind(NamedTuple):
     rows_axis: str
     fields: dict[str, StoredField]
     check: Callable[[Fields, Tokens, Arrays], None]
+    derived_axes: Axes
+    later_arrays: dict[str, Callable[[Fields, Arrays], NDArray[Any]]]
 
 
 COMMON_FIELDS = {
@@ -105,6 +113,8 @@ KINDS = (
             **COMMON_FIELDS,
         },
         check=check_lens,
+        derived_axes={"readable": ("site", "token")},
+        later_arrays={"model_entropy": entropy_of_last_layer},
     ),
     ResultKind(
         arrays_class=AttributionArrays,
@@ -124,6 +134,8 @@ KINDS = (
             **COMMON_FIELDS,
         },
         check=check_attribution,
+        derived_axes={},
+        later_arrays={},
     ),
 )
 

@@ -37,6 +37,7 @@ RANGES = {
     "token_position": FROM_ZERO,
     "error": FROM_ZERO,
     "entropy": NATS,
+    "model_entropy": NATS,
     "kl_to_final": NATS,
 }
 
@@ -59,7 +60,7 @@ def dtype_of(array_name: str) -> type[np.generic]:
         return TOKEN_DTYPES[column_name]
     if array_name.endswith(("_ids", "_ranks")):
         return np.int32
-    return np.float32
+    return np.bool_ if array_name == "readable" else np.float32
 
 
 def array_of_lists(array_name: str, stored: Any) -> NDArray[Any]:

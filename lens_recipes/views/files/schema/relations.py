@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Part, Tokens
+from lens_recipes.arrays.lens import output_entropy
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.models.components import WRITES
 
@@ -43,6 +44,11 @@ def check_lens(fields: Fields, tokens: Tokens, arrays: Arrays) -> None:
         _check_generated(tokens, len(fields["prompts"]))
     elif fields["responses"]:
         raise ValueError("responses: there are some, and no token is generated")
+
+
+def entropy_of_last_layer(fields: Fields, arrays: Arrays) -> NDArray[np.float32]:
+    """Return the entropy of the model's own output, `[token]`, for a file that lacks it."""
+    return output_entropy(fields["sites"], arrays["kl_to_final"], arrays["entropy"])
 
 
 def check_attribution(fields: Fields, tokens: Tokens, arrays: Arrays) -> None:
