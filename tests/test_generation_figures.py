@@ -69,7 +69,7 @@ def generation(steps=(7, 3), names=("resid_post",), heads=0, read=0, sharp=6.0, 
         next_ranks=ranks[:, spots, chosen],
         final_ids=final,
         model_logprobs=own[spots, final],
-        model_entropy=-(np.exp(own) * own).sum(-1),
+        model_entropy=np.full(n, np.nan),  # nothing is grey
         final_logprobs=logprobs[:, spots, final],
         final_ranks=ranks[:, spots, final],
         target_ids=np.zeros((len(steps), 0)),
@@ -109,10 +109,13 @@ def hostile():
 
 
 def scatters(figure, markers):
+    """The lines or the marks of a figure, without a mark that only the legend has."""
     return [
         trace
         for trace in figure.data
-        if trace.type == "scatter" and (trace.mode == "markers") == markers
+        if trace.type == "scatter"
+        and (trace.mode == "markers") == markers
+        and list(trace.x) != [None]
     ]
 
 

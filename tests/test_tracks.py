@@ -33,7 +33,7 @@ V = tiny.STRING_VOCAB
 @pytest.fixture(scope="module")
 def plain(llama):
     """resid_post only: 4 layers, 3 prompts, two targets for each prompt."""
-    return lr.logit_lens(llama, PROMPTS, targets=[[" the", 7], [7, " the"], [8, 9]])
+    return tiny.believed(lr.logit_lens(llama, PROMPTS, targets=[[" the", 7], [7, " the"], [8, 9]]))
 
 
 @pytest.fixture(scope="module")

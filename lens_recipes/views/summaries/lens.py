@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import SAME_DISTRIBUTION, LensArrays
-from lens_recipes.arrays.sites import are_vectors, main_component, site_label
+from lens_recipes.arrays.sites import are_vectors, main_component
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.summaries.doubts import lens_doubts
 from lens_recipes.views.summaries.generation import describe_generation
 from lens_recipes.views.summaries.outline import outline, prompt_lines
 from lens_recipes.views.summaries.ranks import describe_ranks
+from lens_recipes.views.summaries.trust import dating
 from lens_recipes.views.words import probability
 
 VECTORS_NAMED = 5
@@ -68,7 +69,7 @@ def _where_settled(result: LensArrays, token_index: int) -> str:
     if settled < 0:
         last_site = "layer" if component == "resid_post" else f"{component} of the layers"
         return f", not top-1 at the last {last_site} read"
-    sentence = f", top-1 from {site_label(result.sites[settled])} on"
+    sentence = f", {dating(result, series, settled, token_index)}"
     distance = result.kl_to_final[series[-1], token_index]
     if component == "resid_post" and distance > SAME_DISTRIBUTION:
         sentence += ", of the layers read (the last was not)"

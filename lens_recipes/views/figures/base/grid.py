@@ -17,9 +17,18 @@ from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, CellText, cell_words
 from lens_recipes.views.figures.base.color import ColorAxis, color_axis
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
-from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, figure_title
+from lens_recipes.views.figures.base.style import (
+    FONT,
+    HOVER_TEMPLATE,
+    TITLE_BASELINE,
+    figure_title,
+    title_height,
+)
 from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, token_ticks
+from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.base.view import View
+from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.words import prompt_end
 
 MAX_WORD_COLUMNS = 60  # a map of more columns has no words in its cells
 WORD_WIDTH = 74  # pixels of a column with words
@@ -30,6 +39,10 @@ MIN_ROWS = 6  # so many rows high is the shortest map that has room for its colo
 MIN_WIDTH = 580  # pixels of a map beside its row labels
 MAX_WIDTH = 7500  # pixels of a figure
 COLOR_BAR_WIDTH = 130  # pixels
+
+TITLE_SPACE = 90  # pixels above the cells that `SiteMap._height` counts
+TITLE_GAP = 10  # pixels below the title
+LETTER_WIDTH = 7  # pixels of a letter below the title
 
 OUTPUT_LABEL = "output"
 
@@ -79,6 +92,7 @@ class SiteMap:
         value_label: What the numbers are called.
         selected: Indices of the sites whose numbers the colour scale spans.
         rows: Indices of the sites that have a row, from the lowest row up.
+        readable: Which cells have a colour, `[row, column]`.
 
     Raises:
         ValueError: as for `heatmap`.
@@ -93,6 +107,12 @@ class SiteMap:
         self.with_output = with_output
         self.values, self.value_label = view.measure(single)
         self.selected, self.rows = view.choose_rows(single.sites)
+        tokens = list(columns.tokens)
+        self.readable = single.readable[np.ix_(self.rows, tokens)]
+        if with_output:
+            self.readable = np.vstack([self.readable, np.ones((1, len(tokens)), dtype=bool)])
+        if view.show_all:
+            self.readable[:] = True
 
     def figure(self, name: str, *notes: str) -> go.Figure:
         """Return the map as a figure.
@@ -105,14 +125,26 @@ class SiteMap:
         margin_left = row_label_margin(row_labels)
         width = max(MIN_WIDTH, COLOR_BAR_WIDTH + self.columns.width) + margin_left
         width = min(width, MAX_WIDTH)
-        title = self.view.title_or(f"{name}: {escape_plotly(self.value_label)}")
+        height = self._height(len(row_labels))
+        title = figure_title(
+            self.single,
+            self.view.title_or(f"{name}: {escape_plotly(self.value_label)}"),
+            *notes,
+            self._count_note(),
+            prompt=self._prompt((width - margin_left) // LETTER_WIDTH),
+            warning=self._warning(),
+            height=height,
+        )
+        margin_top = title_height(title) + TITLE_GAP
+        height += margin_top - TITLE_SPACE
+        title["y"] = 1 - TITLE_BASELINE / height
         figure = go.Figure(self._traces())
         figure.update_layout(
             template="plotly_white",
-            title=figure_title(self.single, title, *notes, self._count_note()),
+            title=title,
             width=width,
-            height=self._height(len(row_labels)),
-            margin={"l": margin_left, "r": 20, "t": 90, "b": 70},
+            height=height,
+            margin={"l": margin_left, "r": 20, "t": margin_top, "b": 70},
             font=FONT,
         )
         token_axis = self.columns.axis(width - margin_left - COLOR_BAR_WIDTH)
@@ -156,6 +188,18 @@ class SiteMap:
             return ""
         return f"{len(self.rows)} of {len(self.single.sites)} sites"
 
+    def _prompt(self, n_letters: int) -> str:
+        """Return the end of the prompt, in so many letters; empty for vectors, which have none."""
+        if are_vectors(self.single.sites):
+            return ""
+        return prompt_end(self.single.prompts[0], n_letters)
+
+    def _warning(self) -> str:
+        """Return which layers cannot be read, where cells are grey because of that."""
+        if self.readable.all():
+            return ""
+        return f"grey: {unreadable_sentence(self.single, self.columns.tokens)}"
+
     def _height(self, n_rows: int) -> int:
         """Return the height of the figure in pixels."""
         if self._says_how_many or are_vectors(self.single.sites):
@@ -185,9 +229,12 @@ class SiteMap:
             "ygap": 1,
             **axis.limits,
         }
-        if not self.columns.have_words:
-            return [cells]
-        return list(split_words_by_contrast(cells | {"text": self._words()}))
+        words = self._words() if self.columns.have_words else None
+        grey = [] if self.readable.all() else [unreadable_cells(self.readable, words)]
+        if words is None:
+            return [*grey, cells]
+        colored_words = np.where(self.readable, np.array(words, dtype=object), "").tolist()
+        return [*grey, *split_words_by_contrast(cells | {"text": colored_words})]
 
     def _color_axis(self) -> ColorAxis:
         """Return the numbers of all cells `[row, column]` on the colour scale.
@@ -202,7 +249,7 @@ class SiteMap:
         if self.with_output:
             output_row = color_axis(metric, self._output_values(), vocab).values
             cell_values = np.vstack([cell_values, output_row])
-        return axis._replace(values=cell_values)
+        return axis._replace(values=np.where(self.readable, cell_values, np.nan))
 
     def _words(self) -> list[list[str]]:
         """Return the top-1 tokens that are written in the cells."""
@@ -260,3 +307,13 @@ def row_label_margin(labels: Iterable[str]) -> int:
     """Return how many pixels the labels of the rows need on the left."""
     letters = [len(html.unescape(label)) for label in labels]
     return max(60, 40 + 7 * max(letters))
+
+
+def make_room(figure: go.Figure, pixels: int) -> None:
+    """Make a map so much higher between its title and its cells."""
+    layout = figure.layout
+    distance = (1 - layout.title.y) * layout.height
+    height = layout.height + pixels
+    figure.update_layout(
+        height=height, margin_t=layout.margin.t + pixels, title_y=1 - distance / height
+    )

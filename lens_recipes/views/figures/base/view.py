@@ -46,6 +46,7 @@ class View:
     colors: str | None
     title: str | None
     sites: Iterable[int | Important] | None = None
+    show_all: bool = False
 
     def measure(self, single: LensArrays) -> Measurement:
         """Return the numbers of one prompt's result that are coloured."""
