@@ -75,10 +75,15 @@ def figure_title(
     """
     lines = [provenance_line(result, *notes)]
     if prompt:
-        lines.insert(0, f"“{BIDI_START}{escape_plotly(prompt)}{BIDI_END}”")
+        lines.insert(0, quoted(prompt))
     if warning:
         lines.append(f"<b>{escape_plotly(warning)}</b>")
     return title_layout(text, "<br>".join(lines), height)
+
+
+def quoted(text: str) -> str:
+    """Return a text in quotation marks for plotly; it turns nothing round that stands beside it."""
+    return f"“{BIDI_START}{escape_plotly(text)}{BIDI_END}”"
 
 
 def title_height(title: dict[str, Any]) -> int:
