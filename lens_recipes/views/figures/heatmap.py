@@ -38,7 +38,8 @@ def heatmap(
 
     The row on top is the model's own output. An outline surrounds the cells whose top-1 is already
     the model's answer. Grey cells cannot be read with this lens (`result.readable`). Beyond 60
-    tokens the words leave the cells. The figure is as wide as its tokens need, up to 7500 pixels.
+    tokens the words leave the cells. Beyond 120 the figure shows the last 60, above an overview of
+    all in which a reader moves the window.
 
     Args:
         result: Any lens result; the figure shows one of its prompts.
@@ -123,11 +124,11 @@ def _outline_answers(figure: go.Figure, site_map: SiteMap) -> None:
     """Outline the cells whose top-1 is the model's own answer, and make room for the legend."""
     is_answer = site_map.single.final_ranks[site_map.rows] == 0
     answers = is_answer & site_map.readable[: len(site_map.rows)]
-    n_rows, n_columns = answers.shape
+    n_rows = len(answers)
     outlines = outline_traces(find_runs(answers), "top-1 is what the model answers", width=1)
     figure.add_traces(outlines)
     make_room(figure, LEGEND_LINE)
     figure.update_layout(legend=LEGEND)
     # The ranges are set because plotly would add a margin for the lines.
-    figure.update_xaxes(range=[-0.5 - BORDER, n_columns - 0.5 + BORDER])
+    figure.update_xaxes(range=site_map.columns.visible_range(BORDER))
     figure.update_yaxes(range=[-0.5 - 2 * BORDER, n_rows + 0.5])

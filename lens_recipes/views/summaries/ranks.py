@@ -7,6 +7,7 @@ import numpy as np
 from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import site_label
+from lens_recipes.views.summaries.trust import FIRST_READABLE, first_readable
 from lens_recipes.views.words import probability
 
 TOP_RANKS = 10
@@ -42,7 +43,10 @@ def _along_series(
     logprobs = result.target_logprobs[series, token_index, target_index]
     labels = [site_label(result.sites[site_index]) for site_index in series]
     readable = result.readable[series, token_index]
-    sentence = f"rank {ranks[0]} at {labels[0]}"
+    start = first_readable(result, series, token_index)
+    sentence = f"rank {ranks[start]} at {labels[start]}"
+    if start > 0:
+        sentence += f" ({FIRST_READABLE})"
     sentence += f", {ranks[-1]} at {labels[-1]} (p {probability(logprobs[-1])})"
     # Where the lens cannot be read, a rank dates nothing.
     in_top = np.flatnonzero((ranks < TOP_RANKS) & readable)

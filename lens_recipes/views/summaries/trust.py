@@ -18,6 +18,7 @@ from lens_recipes.arrays.sites import UNORDERED, main_component, site_label
 
 CANNOT = "cannot be read with this lens"
 BEFORE_CANNOT = f"the layers before {CANNOT}"
+FIRST_READABLE = "the first layer that can be read"
 WHY = "it is worse than a uniform guess there"
 
 
@@ -52,6 +53,19 @@ def _name_sites(result: LensArrays, chosen: NDArray[np.bool_]) -> str:
     layers = [result.sites[index].layer or 0 for index in np.flatnonzero(chosen)]
     of_component = "" if component == "resid_post" else f"{component} of "
     return of_component + layers_in_words(tuple(layers))
+
+
+def first_readable(result: LensArrays, series: Sequence[int], token: int) -> int:
+    """Return from which of some sites on all can be read after a token; 0 where none can.
+
+    Returns:
+        An index into `series`.
+    """
+    unreadable = np.flatnonzero(~result.readable[list(series), token])
+    if not len(unreadable):
+        return 0
+    start = int(unreadable[-1]) + 1
+    return start if start < len(series) else 0
 
 
 def dating(result: LensArrays, series: Sequence[int], settled_site: int, token: int) -> str:

@@ -14,7 +14,12 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import vocab_size
 from lens_recipes.arrays.sites import are_vectors, components
 from lens_recipes.arrays.text import escape_plotly
-from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, CellText, cell_words
+from lens_recipes.views.figures.base.cells import (
+    MAX_FULL_HOVERS,
+    WORD_LETTERS,
+    CellText,
+    cell_words,
+)
 from lens_recipes.views.figures.base.color import ColorAxis, color_axis
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
 from lens_recipes.views.figures.base.style import (
@@ -24,20 +29,30 @@ from lens_recipes.views.figures.base.style import (
     figure_title,
     title_height,
 )
-from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, token_ticks
+from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, MAX_UPRIGHT, token_ticks
 from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.words import prompt_end
 
 MAX_WORD_COLUMNS = 60  # a map of more columns has no words in its cells
-WORD_WIDTH = 74  # pixels of a column with words
+WORD_WIDTH = 74  # pixels of a column with words of `WORD_LETTERS`
+NARROW_WORD_WIDTH = 50  # pixels of a column with words of `NARROW_WORD_LETTERS`
+NARROW_WORD_LETTERS = 6
+
+# A map of more columns shows a window of so many, above an overview of all.
+MAX_COLUMNS = 120
+WINDOW_COLUMNS = 60
+WINDOW_WIDTH = 1200  # pixels
+OVERVIEW_SHARE = 0.18  # of the height of the map
+OVERVIEW_HEIGHT = 130  # pixels, with the labels of the columns above it
 
 ROW_HEIGHT = 24  # pixels
+LOW_ROW_HEIGHT = 17  # pixels, where there are many
+MANY_ROWS = 60
 MIN_ROWS = 6  # so many rows high is the shortest map that has room for its colour bar
 
 MIN_WIDTH = 580  # pixels of a map beside its row labels
-MAX_WIDTH = 7500  # pixels of a figure
 COLOR_BAR_WIDTH = 130  # pixels
 
 TITLE_SPACE = 90  # pixels above the cells that `SiteMap._height` counts
@@ -71,13 +86,39 @@ class Columns(NamedTuple):
         return len(self.tokens) <= MAX_WORD_COLUMNS
 
     @property
+    def word_letters(self) -> int:
+        """How many letters of a word a cell takes."""
+        return WORD_LETTERS if len(self.tokens) <= MAX_UPRIGHT else NARROW_WORD_LETTERS
+
+    @property
+    def need_overview(self) -> bool:
+        """Whether the columns are too many to be seen at once."""
+        return len(self.tokens) > MAX_COLUMNS
+
+    @property
     def width(self) -> int:
-        """The width of all columns, in pixels."""
-        return len(self.tokens) * (WORD_WIDTH if self.have_words else LABEL_WIDTH)
+        """The width of all columns, or of the window, in pixels."""
+        if self.need_overview:
+            return WINDOW_WIDTH
+        if not self.have_words:
+            return len(self.tokens) * LABEL_WIDTH
+        is_narrow = self.word_letters < WORD_LETTERS
+        return len(self.tokens) * (NARROW_WORD_WIDTH if is_narrow else WORD_WIDTH)
 
     def axis(self, width: int) -> dict[str, Any]:
         """Return the axis below the map, where the map is so many pixels wide."""
-        return token_ticks([(text,) for text in self.texts], self.numbers, self.title, width)
+        texts = [(text,) for text in self.texts]
+        if not self.need_overview:
+            return token_ticks(texts, self.numbers, self.title, width)
+        every_label = len(texts) * LABEL_WIDTH
+        overview = {"visible": True, "thickness": OVERVIEW_SHARE}
+        return token_ticks(texts, self.numbers, self.title, every_label) | {"rangeslider": overview}
+
+    def visible_range(self, border: float = 0) -> list[float]:
+        """Return the range of the axis: all columns, or the last ones where they are many."""
+        n_columns = len(self.tokens)
+        first = n_columns - WINDOW_COLUMNS if self.need_overview else 0
+        return [first - 0.5 - border, n_columns - 0.5 + border]
 
 
 class SiteMap:
@@ -124,7 +165,6 @@ class SiteMap:
         row_labels = self._row_labels()
         margin_left = row_label_margin(row_labels)
         width = max(MIN_WIDTH, COLOR_BAR_WIDTH + self.columns.width) + margin_left
-        width = min(width, MAX_WIDTH)
         height = self._height(len(row_labels))
         title = figure_title(
             self.single,
@@ -148,7 +188,8 @@ class SiteMap:
             font=FONT,
         )
         token_axis = self.columns.axis(width - margin_left - COLOR_BAR_WIDTH)
-        figure.update_xaxes(**token_axis, showgrid=False, zeroline=False)
+        visible = self.columns.visible_range()
+        figure.update_xaxes(**token_axis, range=visible, showgrid=False, zeroline=False)
         figure.update_yaxes(
             title_text="site" if self._has_several_components else "layer",
             tickvals=list(range(len(row_labels))),
@@ -204,7 +245,8 @@ class SiteMap:
         """Return the height of the figure in pixels."""
         if self._says_how_many or are_vectors(self.single.sites):
             n_rows = max(n_rows, MIN_ROWS)
-        return 170 + ROW_HEIGHT * n_rows
+        height = 170 + n_rows * (ROW_HEIGHT if n_rows <= MANY_ROWS else LOW_ROW_HEIGHT)
+        return height + OVERVIEW_HEIGHT if self.columns.need_overview else height
 
     # -- cells ---------------------------------------------------------
 
@@ -212,6 +254,7 @@ class SiteMap:
         """Return the cells as one heatmap, or as two where there are words in them."""
         axis = self._color_axis()
         n_rows, n_columns = axis.values.shape
+        gap = 0 if self.columns.need_overview else 1  # an overview would be nothing but gaps
         cells = {
             "type": "heatmap",
             "z": axis.values,
@@ -225,12 +268,16 @@ class SiteMap:
                 "title": {"text": escape_plotly(self.value_label), "side": "right"},
                 **axis.bar,
             },
-            "xgap": 1,
-            "ygap": 1,
+            "xgap": gap,
+            "ygap": gap,
             **axis.limits,
         }
         words = self._words() if self.columns.have_words else None
-        grey = [] if self.readable.all() else [unreadable_cells(self.readable, words)]
+        grey = (
+            []
+            if self.readable.all()
+            else [unreadable_cells(self.readable, words, xgap=gap, ygap=gap)]
+        )
         if words is None:
             return [*grey, cells]
         colored_words = np.where(self.readable, np.array(words, dtype=object), "").tolist()
@@ -257,7 +304,7 @@ class SiteMap:
         token_ids = [self.single.top_ids[site_index, tokens, 0] for site_index in self.rows]
         if self.with_output:
             token_ids.append(self.single.final_ids[tokens])
-        return cell_words(self.single, token_ids)
+        return cell_words(self.single, token_ids, self.columns.word_letters)
 
     def _hover(self) -> list[list[str]]:
         """Return what each cell says, `[row, column]`."""

@@ -101,7 +101,7 @@ def generation_heatmap(
     make_room(figure, legend_height)
     figure.update_layout(legend=LEGEND | {"orientation": "v"})
     # The ranges are set because plotly would add a margin for lines and marks.
-    figure.update_xaxes(range=[-0.5 - BORDER, len(steps) - 0.5 + BORDER])
+    figure.update_xaxes(range=site_map.columns.visible_range(BORDER))
     figure.update_yaxes(range=[-0.5 - BORDER, top_edge])
     return figure
 

@@ -10,7 +10,14 @@ from plotly.subplots import make_subplots
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, vocab_size
 from lens_recipes.arrays.text import escape_plotly
-from lens_recipes.views.figures.base.style import COLORS, FONT, HOVER_TEMPLATE, figure_title
+from lens_recipes.views.figures.base.style import (
+    COLORS,
+    FONT,
+    HOVER_TEMPLATE,
+    TITLE_BASELINE,
+    figure_title,
+    title_height,
+)
 from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, find_series
 from lens_recipes.views.figures.layers.metrics import (
@@ -92,19 +99,23 @@ def layer_profile(
             title += f": {escape_plotly(drawn[0].value_label)}"
     else:
         title = escape_plotly(title)
+    layout_title = figure_title(
+        result,
+        title,
+        _legend_note(panels),
+        _missing_note(panels),
+        prompt=prompt_end(result.prompts[0], 110) if len(result) == 1 else "",
+        warning=warning,
+    )
+    margin_top = title_height(layout_title) + 30
+    height += margin_top + 60
+    layout_title |= {"y": 1 - TITLE_BASELINE / height, "yanchor": "bottom"}
     figure.update_layout(
         template="plotly_white",
-        title=figure_title(
-            result,
-            title,
-            _legend_note(panels),
-            _missing_note(panels),
-            prompt=prompt_end(result.prompts[0], 110) if len(result) == 1 else "",
-            warning=warning,
-        ),
+        title=layout_title,
         width=980,
-        height=height + 150,
-        margin={"l": 80, "r": 30, "t": 90, "b": 60},
+        height=height,
+        margin={"l": 80, "r": 30, "t": margin_top, "b": 60},
         font=FONT,
         showlegend=False,
         hovermode="x",

@@ -21,6 +21,7 @@ from lens_recipes.views.figures.base.style import (
     HOVER_TEMPLATE,
     MARKERS,
     figure_title,
+    title_height,
 )
 from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
@@ -100,18 +101,21 @@ def trajectory(
     if prompts is None and n_prompts < len(result):
         note = f"the first {n_prompts} of {len(result)} prompts (prompts= for others)"
     legend_lines = sum(len(group.tracks) + 2 for group in groups)
+    height = max(MIN_HEIGHT, 180 + LEGEND_LINE * legend_lines)
+    layout_title = figure_title(
+        result,
+        title,
+        _subtitle(groups, n_prompts, positions),
+        note,
+        prompt=prompt_end(groups[0].single.prompts[0], 110) if n_prompts == 1 else "",
+        height=height,
+    )
     figure.update_layout(
         template="plotly_white",
-        title=figure_title(
-            result,
-            title,
-            _subtitle(groups, n_prompts, positions),
-            note,
-            prompt=prompt_end(groups[0].single.prompts[0], 110) if n_prompts == 1 else "",
-        ),
+        title=layout_title,
         width=980,
-        height=max(MIN_HEIGHT, 180 + LEGEND_LINE * legend_lines),
-        margin={"l": 80, "r": 20, "t": 90, "b": 60},
+        height=height,
+        margin={"l": 80, "r": 20, "t": title_height(layout_title) + 20, "b": 60},
         font=FONT,
         legend={"groupclick": "toggleitem", "font": {"size": 13}, "tracegroupgap": 12},
         showlegend=True,
