@@ -253,4 +253,4 @@ def _missing_note(panels: list[Panel]) -> str:
     titles = [METRICS[panel.metric].title for panel in panels if panel.is_empty]
     if not titles:
         return ""
-    return f"{' and '.join(titles)} left out: no token read has one"
+    return f"no {' and '.join(titles)}: only last tokens were read"

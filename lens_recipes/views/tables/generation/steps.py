@@ -96,7 +96,7 @@ def print_layers(result: LensArrays, console: Console, *, show_top: int = 3) -> 
     if several_components:
         show_top = 1
     elif settling(result):
-        note = "(a line for several layers has the numbers of the last of them)"
+        note = "(2–3: the same top token at layers 2 and 3, with the numbers of layer 3)"
         console.print(Text(note, style="dim"))
     all_sites = list(range(len(result.sites)))
     for step in all_steps:
