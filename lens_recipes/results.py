@@ -118,8 +118,8 @@ class LensResult(SavedResult, LensArrays):
                 attention's, a step to `resid_post` the MLP's. The first site has no step, nor has
                 what a block adds; where layers were left out, a step spans several.
             threshold: A site is important from this value on, the value itself included.
-            of: As in `of()`. For "target_jump" None is the first target, or "final" where the
-                result has no targets.
+            of: As in `of()`. For "target_jump" None is "target", or "final" where the result has no
+                targets.
             prompt: Which prompt.
             position: Which of its selected tokens; −1 is the last.
 

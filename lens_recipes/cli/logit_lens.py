@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lens_recipes.arrays.metrics import METRICS
+from lens_recipes.arrays.metrics.followed import ROLES
 from lens_recipes.cli.options import (
     EXIT_STATUS,
     Components,
@@ -58,7 +59,7 @@ def logit_lens_command(
     html: Annotated[Path | None, typer.Option(help="Write an interactive heatmap here.")] = None,
     metric: Annotated[Metric, typer.Option(help="What colours the heatmap.")] = PROBABILITY,
     of: Annotated[
-        str | None, typer.Option(help='Whose metric: "next", "final" or a target.')
+        str | None, typer.Option(help='Whose metric: "next", "final", "target" or one --target.')
     ] = None,
     offline: Offline = False,
     page: Annotated[
@@ -117,14 +118,19 @@ def logit_lens_command(
 
 def check_metric(metric: str, of: str | None, targets: list[str]) -> None:
     """Refuse an `--of` that is nobody's, or that does not go with the metric."""
-    if of not in (None, "next", "final", *targets):
+    if of == "target" and not targets:
         raise typer.BadParameter(
-            f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of"
+            '"target" is the prompt\'s own target: add --target.', param_hint="--of"
+        )
+    if of not in (None, *ROLES, *targets):
+        raise typer.BadParameter(
+            f'{of!r} is neither "next" nor "final" nor "target" nor a --target.', param_hint="--of"
         )
     about = METRICS[metric].about
     if about == "token" and of is None:
         raise typer.BadParameter(
-            'this metric needs --of: "next", "final", or a --target.', param_hint="--metric"
+            'this metric needs --of: "next", "final", "target", or a --target.',
+            param_hint="--metric",
         )
     if about == "all" and of is not None:
         raise typer.BadParameter(

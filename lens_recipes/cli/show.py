@@ -86,7 +86,8 @@ def show_command(
     of: Annotated[
         list[str] | None,
         typer.Option(
-            help='Whose metric: "next", "final" or a target; repeat it once for logit_diff.'
+            help='Whose metric: "next", "final", "target" (each prompt\'s own) or one target; '
+            "repeat it once for logit_diff."
         ),
     ] = None,
 ) -> None:

@@ -41,8 +41,8 @@ def heatmap(
     Args:
         result: Any lens result; the figure shows one of its prompts.
         metric, of: What is coloured, and of which token, as for `metric_values`: "prob", "logprob",
-            "rank", "entropy", "kl", "loss", "logit" or "logit_diff"; and None, "next", "final", a
-            target or a tracked token, or a pair of targets.
+            "rank", "entropy", "kl", "loss", "logit" or "logit_diff"; and None, "next", "final",
+            "target", a target or a tracked token, or a pair of targets.
         prompt: Which prompt.
         stride: Show every n-th layer, counted from the last, which is always shown. None: about 40
             rows, or all of the `sites` that were named.
