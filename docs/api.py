@@ -31,6 +31,7 @@ GROUPS: dict[str, list[str]] = {
         "Tokens",
         "Site",
         "Important",
+        "Outcome",
         "Response",
         "Attribution",
         "Part",

@@ -7,6 +7,7 @@ import os
 from typing import Any, Self
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.batch.outcomes import Outcome, outcomes
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.arrays.tracks import important
@@ -130,6 +131,28 @@ class LensResult(SavedResult, LensArrays):
             >>> heatmap(result, sites=result.important("kl_drop", 1.0))
         """
         return important(self, metric, threshold, of=of, prompt=prompt, position=position)
+
+    def outcomes(
+        self, of: str | int | None = None, *, position: int = -1, component: str | None = None
+    ) -> list[Outcome]:
+        """Return what became of each prompt's target, one entry for each prompt.
+
+        An entry says which rank the target has at the last layer that was read, from which layer on
+        it is known to be top-1, and what the model answers.
+
+        Args:
+            of: As in `of()`. None is "target", or "final" where the result has no targets.
+            position: Which of the tokens that were read of each prompt; −1 is the last.
+            component: Along which sites, as in `settled`.
+
+        Raises:
+            ValueError: a token, position or component that the result does not have.
+
+        Example:
+            >>> result = logit_lens(model, prompts, targets=[[" Paris"], [" Rome"]], positions=-1)
+            >>> n_right = sum(outcome.right for outcome in result.outcomes())
+        """
+        return outcomes(self, of, position=position, component=component)
 
     def __str__(self) -> str:
         if self.tokens.generated.any():

@@ -100,11 +100,13 @@ def logit_lens_command(
         components=chosen_components,
     )
     if json_path != STDOUT:
+        from lens_recipes.arrays.batch.outcomes import is_batch
         from lens_recipes.views.tables.table import render
 
-        # Several components stand side by side, each with its top prediction.
-        shown = show_top if len(chosen_components) == 1 else None
-        render(result, stdout_console(), show_top=shown)
+        # Several components stand side by side, each with its top prediction. Several prompts have
+        # a row each, which has room for one.
+        has_layers = len(chosen_components) == 1 and not is_batch(result)
+        render(result, stdout_console(), show_top=show_top if has_layers else None)
     figure = None
     if html is not None:
         figure = heatmap(result, metric=metric.value, of=of)

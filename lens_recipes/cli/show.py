@@ -37,7 +37,8 @@ def show_command(
         bool,
         typer.Option(
             "--table",
-            help="Print every layer after one token; for an attribution, the largest parts.",
+            help="Print every layer after one token, of several prompts a row each; for an "
+            "attribution, the largest parts.",
         ),
     ] = False,
     table_format: Annotated[
@@ -60,6 +61,10 @@ def show_command(
         ),
     ] = None,
     prompt: Annotated[int | None, typer.Option(help="One of the prompts, counted from 0.")] = None,
+    max_prompts: Annotated[
+        int | None,
+        typer.Option(min=1, help="For the table: how many of the prompts; default: 40 rows."),
+    ] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Print a few lines for an assistant.")
     ] = False,
@@ -124,7 +129,7 @@ def show_command(
     if summary:
         summarized = result if prompt is None else result[prompt]
         write_for_programs(summarized.summary() + "\n")
-    table_options = given({"position": position, "show_top": show_top})
+    table_options = given({"position": position, "show_top": show_top, "max_prompts": max_prompts})
     if stride is not None and (table or png is None):
         table_options["stride"] = stride
     if table or table_format or width or table_options:
