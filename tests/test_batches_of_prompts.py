@@ -12,6 +12,7 @@ from rich.cells import cell_len
 
 import lens_recipes as lr
 from lens_recipes.arrays.lens import AXES
+from lens_recipes.views.figures import export
 from lens_recipes.views.words import probability
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt", "The fox", "Hello"]
@@ -333,3 +334,137 @@ def test_the_shell_prints_the_same_table(cli, llama, batch, tmp_path):
     assert cells_of(out)[1] == cells_of(lr.table(direct))[1]
     status, out, _ = run("logit-lens", "The fox", "--show-top", "3")
     assert "top 3" in out
+
+
+# -- the map -----------------------------------------------------------
+
+
+def cells_of_map(figure):
+    """The cells of a map of prompts, `[prompt, layer]`."""
+    return np.array(figure.data[0].z, dtype=float)
+
+
+def test_the_map_has_the_ranks_of_each_prompts_target(batch):
+    figure = lr.heatmap(batch, kind="prompts")
+    expected = -np.log10(np.array(RANKS) + 1.0)
+    for prompt, layer in UNREADABLE:
+        expected[prompt, layer] = np.nan
+    np.testing.assert_allclose(cells_of_map(figure), expected, rtol=1e-6)
+    assert list(figure.layout.xaxis.ticktext) == [str(layer) for layer in range(5, -1, -1)]
+    targets = [f"{end} → ·right{n}" for n, end in enumerate(PROMPTS)]
+    assert list(figure.layout.yaxis.ticktext) == targets
+    answers = ["right", "right", "<b>·other</b>", "right", "right"]
+    assert list(figure.layout.yaxis2.ticktext) == answers
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first is uppermost
+
+
+def test_cells_that_cannot_be_read_are_grey_and_say_what_they_hold(batch):
+    figure = lr.heatmap(batch, kind="prompts")
+    assert figure.layout.plot_bgcolor == "#d9d9d9"
+    assert figure.data[0].hoverongaps
+    hover = np.array(figure.data[0].customdata)
+    for prompt in range(5):
+        for layer in range(LAYERS):
+            words = hover[prompt, layer]
+            assert f"<b>layer {layer}</b>, prompt {prompt}" in words
+            assert f"rank of ·right{prompt}: {RANKS[prompt][layer]}" in words
+            is_grey = (prompt, layer) in UNREADABLE
+            assert (
+                ("cannot be read" in words) == is_grey == np.isnan(figure.data[0].z[prompt][layer])
+            )
+    assert "grey: cannot be read" in figure.layout.title.subtitle.text
+    readable = dataclasses.replace(batch, kl_to_final=np.zeros_like(batch.kl_to_final))
+    assert "grey" not in lr.heatmap(readable, kind="prompts").layout.title.subtitle.text
+
+
+def test_frames_surround_the_readable_cells_whose_top_1_is_the_target(batch):
+    figure = lr.heatmap(batch, kind="prompts")
+    (frame,) = [
+        trace for trace in figure.data if trace.name == "top-1 is the target" and trace.showlegend
+    ]
+    boxes = set()
+    for start in range(1, len(frame.x), 6):
+        xs, ys = frame.x[start : start + 5], frame.y[start : start + 5]
+        boxes.add((min(ys) + 0.5, min(xs) + 0.5, max(xs) - 0.5))
+    expected = {(0, 1, 1), (0, 3, 5), (1, 5, 5), (2, 0, 4), (3, 4, 5), (4, 3, 5)}
+    assert boxes == expected
+
+
+def test_without_targets_the_map_is_about_the_answers(untargeted):
+    figure = lr.heatmap(untargeted, kind="prompts")
+    shown = cells_of_map(figure)
+    expected = -np.log10(untargeted.final_ranks.T + 1.0)
+    np.testing.assert_allclose(shown[~np.isnan(shown)], expected[~np.isnan(shown)], rtol=1e-6)
+    assert list(figure.layout.yaxis.ticktext) == PROMPTS
+    assert "the model's answer" in figure.layout.title.text
+
+
+@pytest.mark.parametrize("position", [-1, 0, 2])
+@pytest.mark.parametrize(("metric", "of"), [("prob", None), ("entropy", None), ("prob", "final")])
+def test_the_map_has_each_prompts_own_numbers(real, position, metric, of):
+    figure = lr.heatmap(real, kind="prompts", metric=metric, of=of, position=position)
+    shown = cells_of_map(figure)
+    for number, single in enumerate(real):
+        token = range(len(single.tokens))[position]
+        whose = of or ("target" if metric == "prob" else None)
+        values, _ = lr.metric_values(single, metric, whose)
+        expected = np.where(single.readable[:, token], values[:, token], np.nan)
+        np.testing.assert_allclose(shown[number], expected, rtol=1e-6)
+
+
+def test_the_map_takes_sites_components_and_a_stride(llama, batch):
+    assert cells_of_map(lr.heatmap(batch, kind="prompts", stride=2)).shape == (5, 3)
+    named = lr.heatmap(batch, kind="prompts", sites=[4, 5])
+    assert list(named.layout.xaxis.ticktext)[::-1] == ["4", "5"]
+    mixed = lr.logit_lens(llama, PROMPTS, components=["attn_out", "resid_post"], positions=-1)
+    n_layers = len(mixed.sites) // 2
+    assert cells_of_map(lr.heatmap(mixed, kind="prompts")).shape == (5, n_layers)
+    attn = lr.heatmap(mixed, kind="prompts", component="attn_out")
+    assert attn.layout.xaxis.title.text == "layer (attn_out)"
+    heads = lr.logit_lens(llama, PROMPTS, components="head_out", positions=-1)
+    assert lr.heatmap(heads, kind="prompts").layout.xaxis.title.text == "site"
+
+
+def test_a_hundred_prompts_have_labels_that_do_not_overlap(llama):
+    many = made([RANKS[0]] * 200, llama=llama, prompts=["The fox"] * 200)
+    figure = lr.heatmap(many, kind="prompts")
+    assert len(figure.layout.yaxis.tickvals) <= 100
+    assert figure.layout.height < 1800
+    assert cells_of_map(figure).shape == (200, LAYERS)
+
+
+def test_hostile_texts_do_not_act_in_the_map(batch):
+    texts = dict.fromkeys(batch.texts, "<b>$x$</b>")
+    changed = dataclasses.replace(batch, texts=texts, prompts=["<a href='x'>$y$"] * 5)
+    figure = lr.heatmap(changed, kind="prompts")
+    for label in [*figure.layout.yaxis.ticktext, *np.array(figure.data[0].customdata).ravel()]:
+        assert "<a" not in label
+        assert "$" not in label
+
+
+def test_a_wrong_kind_of_map_says_what_is_accepted(llama, batch, untargeted):
+    with pytest.raises(ValueError, match='accepted are "tokens" and "prompts"'):
+        lr.heatmap(batch, kind="prompt")
+    with pytest.raises(ValueError, match="this result has none: pass targets="):
+        lr.heatmap(untargeted, kind="prompts", of="target")
+    with pytest.raises(ValueError, match="position=3 is out of range"):
+        lr.heatmap(batch, kind="prompts", position=3)
+    vectors = np.ones((2, llama._module.config.hidden_size), dtype=np.float32)
+    with pytest.raises(ValueError, match="vectors have none"):
+        lr.heatmap(lr.decode_vectors(llama, vectors), kind="prompts")
+
+
+def test_show_draws_all_prompts_or_the_one_that_is_named(cli, batch, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(export, "save_png", lambda figure, path: drawn.append(figure))
+    run = cli()
+    path, png = str(tmp_path / "batch.npz"), str(tmp_path / "x.png")
+    batch.save(path)
+    status, _, errors = run("show", path, "--png", png)
+    assert (status, "the first of" in errors) == (0, False)
+    np.testing.assert_array_equal(drawn[0].data[0].z, lr.heatmap(batch, kind="prompts").data[0].z)
+    assert run("show", path, "--png", png, "--kind", "tokens")[2].startswith("the figure shows the")
+    np.testing.assert_array_equal(drawn.pop().data[0].z, lr.heatmap(batch).data[0].z)
+    assert run("show", path, "--png", png, "--kind", "prompts", "--prompt", "1")[0] == 2
+    run("show", path, "--png", png, "--prompt", "1")
+    np.testing.assert_array_equal(drawn[1].data[0].z, lr.heatmap(batch, prompt=1).data[0].z)
