@@ -35,6 +35,7 @@ GROUPS: dict[str, list[str]] = {
         "Response",
         "Attribution",
         "Part",
+        "PartOverPrompts",
         "Certificate",
     ],
     "Reading a result": [

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.batch.outcomes import Outcome, outcomes
+from lens_recipes.arrays.batch.parts import PartOverPrompts, over_prompts
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.arrays.tracks import important
@@ -212,6 +213,28 @@ class Attribution(SavedResult, AttributionArrays):
         provenance: Model, versions, recipe, arguments, seconds.
         inputs: As in `LensResult`.
     """
+
+    def over_prompts(self, *, position: int = -1, target: int = 0) -> list[PartOverPrompts]:
+        """Return what each part adds on average over the prompts, the largest |mean| first.
+
+        A part that helps in one prompt can hurt in the next: beside the mean are its standard error
+        and the number of prompts in which it helps. Prompts of one template are not independent, so
+        the standard error is too small for a claim about others.
+
+        Args:
+            position: Which of the tokens that were read of each prompt; −1 is the last.
+            target: Which target of each prompt, an index.
+
+        Raises:
+            ValueError: `unit="token"`, whose parts differ from prompt to prompt, or no such
+                position or target.
+
+        Example:
+            >>> who = attribution(model, prompts, [[" Paris"], [" Rome"]], unit="head")
+            >>> for row in who.over_prompts()[:5]:
+            ...     print(row.name, row.mean, row.standard_error, f"{row.positive} of {row.n}")
+        """
+        return over_prompts(self, position=position, target=target)
 
     def __str__(self) -> str:
         return table(self)

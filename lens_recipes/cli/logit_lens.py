@@ -110,7 +110,7 @@ def logit_lens_command(
     figure = None
     if html is not None:
         figure = heatmap(result, metric=metric.value, of=of)
-    write_outputs(result, figure, html, json_path, offline=offline)
+    write_outputs(result, figure, html, json_path, offline=offline, n_prompts=len(result))
     if page is not None:
         from lens_recipes import report
 

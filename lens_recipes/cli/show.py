@@ -16,6 +16,7 @@ from lens_recipes.cli.outputs import (
     check_writable,
     note_truncated,
     note_written,
+    prompts_of_figure,
     stdout_console,
     write_for_programs,
 )
@@ -144,7 +145,9 @@ def show_command(
         holds_one_figure = png is not None or html is not None
     else:
         holds_one_figure = png is not None and heatmap_kind(result, prompt, kind) == "tokens"
-    if holds_one_figure and prompt is None:
+    if holds_one_figure and is_attribution:
+        note_truncated(prompts_of_figure(result, prompt), "prompts")
+    elif holds_one_figure and prompt is None:
         note_truncated(len(result), "prompts")
     if holds_one_figure and is_attribution:
         note_truncated(result.target_ids.shape[1], "targets")
@@ -251,7 +254,7 @@ def best_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any
     from lens_recipes import Attribution, generation_heatmap, heatmap
 
     if isinstance(result, Attribution):
-        return attribution_figure(result, prompt=prompt or 0)
+        return attribution_figure(result, prompt=prompt)
     kind = heatmap_kind(result, prompt, options.get("kind"))
     options = {option: value for option, value in options.items() if option != "kind"}
     if kind == "prompts":

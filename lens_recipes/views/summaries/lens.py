@@ -13,11 +13,9 @@ from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.summaries.batch import describe_batch
 from lens_recipes.views.summaries.doubts import lens_doubts
 from lens_recipes.views.summaries.generation import describe_generation
-from lens_recipes.views.summaries.outline import outline, prompt_lines
+from lens_recipes.views.summaries.outline import PROMPTS_APART, outline, prompt_lines
 from lens_recipes.views.summaries.ranks import describe_ranks
 from lens_recipes.views.words import probability
-
-PROMPTS_APART = 3  # so many prompts have their own lines, more of them are counted
 
 EACH_PROMPT = "each prompt: print(result), result.outcomes(), result[i].summary()"
 

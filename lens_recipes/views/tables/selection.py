@@ -11,6 +11,7 @@ import numpy as np
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.batch.outcomes import is_batch
+from lens_recipes.arrays.batch.parts import is_parts_batch
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import (
     Important,
@@ -109,8 +110,13 @@ def select(
         raise ValueError(f"max_prompts={max_prompts!r} must be a whole number from 1, or None.")
     if isinstance(result, AttributionArrays):
         _refuse_site_options({"sites": sites, "component": component, "stride": stride})
+        has_means = len(result) > PROMPTS_SHOWN and is_parts_batch(result)
+        as_batch = prompt is None and max_prompts is None and has_means
         shown = max_prompts or (PROMPTS_SHOWN if prompt is None else len(prompts))
-        return Selection(prompts, position, show_top or PARTS_SHOWN, max_prompts=shown)
+        if as_batch:
+            shown = len(prompts)
+        show_top = show_top or PARTS_SHOWN
+        return Selection(prompts, position, show_top, max_prompts=shown, is_batch=as_batch)
     asks_for_layers = any(option is not None for option in (show_top, sites, component, stride))
     as_batch = prompt is None and not asks_for_layers and is_batch(result)
     if max_prompts is None:

@@ -43,14 +43,15 @@ def table(
     targets, the model's answer and the layer from which it is top-1. Layer by layer it is where
     `prompt`, or which layers, are named.
 
-    Of an attribution, the table has the parts that matter most after that token. Vectors
+    Of an attribution, the table has the parts that matter most after that token; of four prompts or
+    more their means, with standard errors and the number of prompts in which they help. Vectors
     (`decode_vectors`) have a row each. In a text, several components stand side by side, a layer's
     predictions one below the other; "tsv" has a row for each prompt and site.
 
     Args:
         result: Any lens result or attribution.
-        prompt: One prompt layer by layer, by its number, or several, such as [0, 1, 2]. None for
-            the table of all; layer by layer the first three, in "tsv" all.
+        prompt: One prompt layer by layer (part by part), by its number, or several, such as
+            [0, 1, 2]. None for the table of all; layer by layer the first three, in "tsv" all.
         position: Which of the prompt's selected tokens, an index into them; −1 is the last.
             Vectors are all shown.
         show_top: Predictions per layer, with their probabilities: None for 5, or for 1 of each of

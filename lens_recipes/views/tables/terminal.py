@@ -9,7 +9,8 @@ from rich.text import Text
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
-from lens_recipes.views.tables.attribution import print_parts
+from lens_recipes.views.tables.attribution.over_prompts import print_over_prompts
+from lens_recipes.views.tables.attribution.parts import print_parts
 from lens_recipes.views.tables.grids import (
     WIDEST,
     console_text,
@@ -44,10 +45,12 @@ def print_table(
     print_warning(result, console)
     if isinstance(result, LensArrays) and are_vectors(result.sites):
         print_vectors(result, console, selection.show_top)
-    elif isinstance(result, LensArrays) and selection.is_batch:
-        print_batch(result, console, selection)
-    else:
+    elif not selection.is_batch:
         _print_prompts(result, console, selection)
+    elif isinstance(result, AttributionArrays):
+        print_over_prompts(result, console, selection)
+    else:
+        print_batch(result, console, selection)
     print_certificate(result, console)
 
 
