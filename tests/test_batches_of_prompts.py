@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -468,3 +469,72 @@ def test_show_draws_all_prompts_or_the_one_that_is_named(cli, batch, tmp_path, m
     assert run("show", path, "--png", png, "--kind", "prompts", "--prompt", "1")[0] == 2
     run("show", path, "--png", png, "--prompt", "1")
     np.testing.assert_array_equal(drawn[1].data[0].z, lr.heatmap(batch, prompt=1).data[0].z)
+
+
+# -- the report --------------------------------------------------------
+
+
+class BatchTable(HTMLParser):
+    """The table of all prompts of a report: its rows as texts, and the colours of their ranks."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.rows, self.prompts, self.colors, self.words = [], [], [], []
+        self.feed(page.split('<section id="batch"')[1].split("</table>")[0])
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "tr":
+            self.rows.append([])
+            if "data-prompt" in values:
+                self.prompts.append(int(values["data-prompt"]))
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if values.get("class") == "ranks":
+            self.words.append(values["title"])
+            self.colors.append(re.findall(r"#[0-9a-f]{6}", values["style"]))
+
+    def handle_data(self, data):
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip("\n")
+
+
+def report_of(result, tmp_path, **options):
+    """The text of a report."""
+    path = tmp_path / "report.html"
+    lr.report(result, path, **options)
+    return path.read_text()
+
+
+def test_a_report_of_many_prompts_opens_on_their_table(batch, tmp_path):
+    table = BatchTable(report_of(batch, tmp_path))
+    head, *rows = table.rows
+    shown_head, shown_rows = cells_of(str(batch))
+    assert head == [*shown_head, "rank of each prompt's target, layer 0 to layer 5"]
+    assert [[cell for cell in row if cell] for row in rows] == shown_rows
+    assert table.prompts == list(range(5))
+    for prompt, (colors, words) in enumerate(zip(table.colors, table.words, strict=True)):
+        grey = [layer for layer, color in enumerate(colors) if color == "#d9d9d9"]
+        assert grey == [layer for number, layer in UNREADABLE if number == prompt]
+        readable = [layer for layer in range(LAYERS) if layer not in grey]
+        assert words == ", ".join(f"{layer}: {RANKS[prompt][layer]}" for layer in readable)
+        top = [layer for layer, color in enumerate(colors) if color == "#fde725"]  # rank 0
+        assert top == [layer for layer in readable if RANKS[prompt][layer] == 0]
+
+
+def test_a_report_of_some_prompts_numbers_them_as_its_menu_does(batch, tmp_path):
+    table = BatchTable(report_of(batch, tmp_path, prompts=[1, 3]))
+    assert table.prompts == [0, 1]
+    assert [row[1] for row in table.rows[1:]] == [PROMPTS[1], PROMPTS[3]]
+    assert '<section id="batch"' not in report_of(batch, tmp_path, prompts=2)
+    assert '<section id="batch"' not in report_of(batch[0], tmp_path)
+
+
+def test_the_table_counts_among_the_bytes_of_the_page(llama, tmp_path):
+    many = made([RANKS[0]] * 200, llama=llama, prompts=["The fox <b>&amp;</b>" * 20] * 200)
+    size = len(report_of(many, tmp_path).encode())
+    smaller = size - 40_000
+    page = report_of(many, tmp_path, max_bytes=smaller)
+    assert len(page.encode()) <= smaller
+    assert 1 < len(BatchTable(page).prompts) < 200
+    assert "<b>" not in page.split('<section id="batch"')[1].split("</section>")[0]

@@ -644,3 +644,16 @@ def test_prompts_that_have_no_room_are_left_out_and_named_ones_refused(result, t
     with pytest.raises(lr.LensError, match="cannot write"):
         lr.report(result, tmp_path / "no" / "b.html")
     assert [file.name for file in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_a_click_on_a_row_of_the_table_shows_its_prompt(opened, result):
+    page = opened(result)
+    rows = cells(page, "#batch tbody tr")
+    assert [row[1] for row in rows] == result.prompts
+    marked = "[...document.querySelectorAll('#batch tbody tr')].findIndex((row) => row.className === 'here')"
+    assert page.evaluate(marked) == 0
+    page.click("#batch tbody tr:nth-child(2) td.ranks")
+    assert state(page)["prompt"] == page.evaluate(marked) == 1
+    page.focus("#batch tbody tr:first-child button")
+    page.keyboard.press("Enter")
+    assert state(page)["prompt"] == page.evaluate(marked) == 0
