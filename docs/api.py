@@ -31,9 +31,11 @@ GROUPS: dict[str, list[str]] = {
         "Tokens",
         "Site",
         "Important",
+        "Outcome",
         "Response",
         "Attribution",
         "Part",
+        "PartOverPrompts",
         "Certificate",
     ],
     "Reading a result": [

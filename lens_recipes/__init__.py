@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.axes import Response as Response
     from lens_recipes.arrays.axes import Site as Site
     from lens_recipes.arrays.axes import Tokens as Tokens
+    from lens_recipes.arrays.batch.outcomes import Outcome as Outcome
+    from lens_recipes.arrays.batch.parts import PartOverPrompts as PartOverPrompts
     from lens_recipes.arrays.certificate import Certificate as Certificate
     from lens_recipes.arrays.generation import Settled as Settled
     from lens_recipes.arrays.generation import settled_layers as settled_layers
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
 
 _PUBLIC_NAMES = {
     "arrays.axes": ["Part", "Response", "Site", "Tokens"],
+    "arrays.batch.outcomes": ["Outcome"],
+    "arrays.batch.parts": ["PartOverPrompts"],
     "arrays.certificate": ["Certificate"],
     "arrays.generation": ["Settled", "settled_layers"],
     "arrays.metrics": ["logit_diff", "metric_values"],

@@ -7,6 +7,8 @@ import os
 from typing import Any, Self
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.batch.outcomes import Outcome, outcomes
+from lens_recipes.arrays.batch.parts import PartOverPrompts, over_prompts
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.arrays.tracks import important
@@ -118,8 +120,8 @@ class LensResult(SavedResult, LensArrays):
                 attention's, a step to `resid_post` the MLP's. The first site has no step, nor has
                 what a block adds; where layers were left out, a step spans several.
             threshold: A site is important from this value on, the value itself included.
-            of: As in `of()`. For "target_jump" None is the first target, or "final" where the
-                result has no targets.
+            of: As in `of()`. For "target_jump" None is "target", or "final" where the result has no
+                targets.
             prompt: Which prompt.
             position: Which of its selected tokens; −1 is the last.
 
@@ -130,6 +132,28 @@ class LensResult(SavedResult, LensArrays):
             >>> heatmap(result, sites=result.important("kl_drop", 1.0))
         """
         return important(self, metric, threshold, of=of, prompt=prompt, position=position)
+
+    def outcomes(
+        self, of: str | int | None = None, *, position: int = -1, component: str | None = None
+    ) -> list[Outcome]:
+        """Return what became of each prompt's target, one entry for each prompt.
+
+        An entry says which rank the target has at the last layer that was read, from which layer on
+        it is known to be top-1, and what the model answers.
+
+        Args:
+            of: As in `of()`. None is "target", or "final" where the result has no targets.
+            position: Which of the tokens that were read of each prompt; −1 is the last.
+            component: Along which sites, as in `settled`.
+
+        Raises:
+            ValueError: a token, position or component that the result does not have.
+
+        Example:
+            >>> result = logit_lens(model, prompts, targets=[[" Paris"], [" Rome"]], positions=-1)
+            >>> n_right = sum(outcome.right for outcome in result.outcomes())
+        """
+        return outcomes(self, of, position=position, component=component)
 
     def __str__(self) -> str:
         if self.tokens.generated.any():
@@ -189,6 +213,28 @@ class Attribution(SavedResult, AttributionArrays):
         provenance: Model, versions, recipe, arguments, seconds.
         inputs: As in `LensResult`.
     """
+
+    def over_prompts(self, *, position: int = -1, target: int = 0) -> list[PartOverPrompts]:
+        """Return what each part adds on average over the prompts, the largest |mean| first.
+
+        A part that helps in one prompt can hurt in the next: beside the mean are its standard error
+        and the number of prompts in which it helps. Prompts of one template are not independent, so
+        the standard error is too small for a claim about others.
+
+        Args:
+            position: Which of the tokens that were read of each prompt; −1 is the last.
+            target: Which target of each prompt, an index.
+
+        Raises:
+            ValueError: `unit="token"`, whose parts differ from prompt to prompt, or no such
+                position or target.
+
+        Example:
+            >>> who = attribution(model, prompts, [[" Paris"], [" Rome"]], unit="head")
+            >>> for row in who.over_prompts()[:5]:
+            ...     print(row.name, row.mean, row.standard_error, f"{row.positive} of {row.n}")
+        """
+        return over_prompts(self, position=position, target=target)
 
     def __str__(self) -> str:
         return table(self)

@@ -24,6 +24,7 @@ from lens_recipes.errors import LensError
 from lens_recipes.results import Attribution, LensResult
 from lens_recipes.views.figures.attribution.bars import attribution_bars
 from lens_recipes.views.figures.attribution.maps import head_grid, source_map
+from lens_recipes.views.tables.table import table
 from lens_recipes.views.words import signed
 
 UNITS = ("layer", "component", "head", "token")
@@ -603,7 +604,8 @@ def test_the_table_has_the_largest_parts_and_their_sums():
 
 
 def test_only_three_prompts_are_in_the_table_and_the_others_are_counted():
-    text = str(attribution("layer", [["a"], ["b"], ["c"], ["d"], ["e"]]))
+    result = attribution("layer", [["a"], ["b"], ["c"], ["d"], ["e"]])
+    text = table(result, max_prompts=3)
     assert text.count("after token") == 3
     assert "and 2 more prompts" in text
     assert "layer 2" in text
@@ -705,7 +707,7 @@ def test_nothing_breaks_on_numbers_that_are_none(unit, number):
 @pytest.mark.parametrize("top", [None, 1, 3, 10**4])
 def test_the_bars_sum_to_the_total_and_hold_embedding_and_bias(unit, top):
     result = attribution(unit, layers=9)
-    for place in ({}, {"prompt": 1, "position": 0, "target": 1}):
+    for place in ({"prompt": 0}, {"prompt": 1, "position": 0, "target": 1}):
         figure = attribution_bars(result, top=top, **place)
         trace, names = figure.data[0], list(figure.layout.yaxis.ticktext)
         one, token, k = (
@@ -729,15 +731,15 @@ def test_the_bars_sum_to_the_total_and_hold_embedding_and_bias(unit, top):
 
 
 def test_bars_stand_by_size_or_in_the_order_of_the_model():
-    heads = attribution_bars(attribution("head"), top=5).data[0].x
+    heads = attribution_bars(attribution("head")[0], top=5).data[0].x
     own = np.abs(heads[:-1]).tolist()
     assert own == sorted(own, reverse=True)
     model = [f"layer {layer}" for layer in range(30)]
-    layers = attribution_bars(attribution("layer", layers=30))
+    layers = attribution_bars(attribution("layer", layers=30)[0])
     assert list(layers.layout.yaxis.ticktext) == ["embed", *model, "bias"]
-    few = attribution_bars(attribution("component"))
+    few = attribution_bars(attribution("component")[0])
     assert list(few.layout.yaxis.ticktext)[1:4] == ["0.attn_out", "0.mlp_out", "1.attn_out"]
-    many = np.abs(attribution_bars(attribution("component", layers=30)).data[0].x[:-1]).tolist()
+    many = np.abs(attribution_bars(attribution("component", layers=30)[0]).data[0].x[:-1]).tolist()
     assert many == sorted(many, reverse=True)
 
 

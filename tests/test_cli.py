@@ -309,7 +309,6 @@ def test_several_prompts_and_targets(small, tmp_path):
     assert "The fox" in out
     assert "The quick brown" in out
     assert err.splitlines() == [
-        "the figure shows the first of 2 prompts",
         "the figure shows the first of 2 targets",
         f"wrote {html}",
         f"wrote {file}",

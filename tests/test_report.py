@@ -682,3 +682,16 @@ def test_what_cannot_be_read_is_grey_until_it_is_asked_for(result, opened):
     colored, grey, _ = looks()
     assert colored.all()
     assert not grey.any()
+
+
+def test_a_click_on_a_row_of_the_table_shows_its_prompt(opened, result):
+    page = opened(result)
+    rows = cells(page, "#batch tbody tr")
+    assert [row[1] for row in rows] == result.prompts
+    marked = "[...document.querySelectorAll('#batch tbody tr')].findIndex((row) => row.className === 'here')"
+    assert page.evaluate(marked) == 0
+    page.click("#batch tbody tr:nth-child(2) td.ranks")
+    assert state(page)["prompt"] == page.evaluate(marked) == 1
+    page.focus("#batch tbody tr:first-child button")
+    page.keyboard.press("Enter")
+    assert state(page)["prompt"] == page.evaluate(marked) == 0

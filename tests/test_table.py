@@ -25,7 +25,7 @@ from lens_recipes.arrays.attribution import AXES as PART_AXES
 from lens_recipes.arrays.attribution import by_size
 from lens_recipes.arrays.lens import AXES
 from lens_recipes.arrays.text import visible_token
-from lens_recipes.views.tables.attribution import target_rows
+from lens_recipes.views.tables.attribution.parts import target_rows
 from lens_recipes.views.tables.grids import truncate
 from lens_recipes.views.tables.table import FORMATS, NARROWEST, render
 from lens_recipes.views.tables.tsv import text_field
@@ -418,7 +418,7 @@ def test_the_first_prompts_or_one_of_them(results, kind):
     result = results[kind]
     many = repeated(result, 5)
     for form in ("text", "markdown"):
-        text = lr.table(many, format=form)
+        text = lr.table(many, format=form, max_prompts=3, stride=1 if kind == "lens" else None)
         assert "… and 2 more prompts: prompt=3" in text
         assert text.count("after token") == 3
         for number in (0, 3, -1):

@@ -389,6 +389,7 @@ def test_one_components_views_are_those_of_a_result_of_it_alone(plain, mixed):
         assert before.to_json() == lr.heatmap(plain, metric=metric, of=of).to_json()
         assert before.to_json() == lr.heatmap(plain, metric=metric, of=of, sites=range(4)).to_json()
     for options in ({}, {"show_top": 2, "position": 0}, {"width": 60}):
+        options |= {"prompt": [0, 1, 2]}
         assert lr.table(mixed, component="resid_post", **options) == lr.table(plain, **options)
         assert lr.table(plain, sites=range(4), **options) == lr.table(plain, **options)
 

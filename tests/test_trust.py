@@ -318,3 +318,13 @@ def test_the_pixels_of_a_png_are_grey_where_the_cells_are(checkered, browser, tm
     n_grey = int((~checkered.readable).sum())
     assert 0.5 * cell * n_grey < counts[0] < 3 * cell * n_grey
     assert counts[1] < 0.02 * counts[0]
+
+
+def test_the_map_of_prompts_is_grey_where_a_prompt_cannot_be_read(llama):
+    many = lr.logit_lens(llama, ["one two", "two three"], targets=[[260], [261]], positions=-1)
+    where = np.zeros(many.entropy.shape, dtype=bool)
+    where[:2, 0] = True
+    where[0, 1] = True
+    many = with_grey(many, where)
+    np.testing.assert_array_equal(colored(lr.heatmap(many, kind="prompts").data[0]), ~where.T)
+    assert colored(lr.heatmap(many, kind="prompts", show_all=True).data[0]).all()

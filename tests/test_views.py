@@ -95,7 +95,7 @@ def test_an_unwritable_page_is_an_error_and_leaves_nothing(paris, tmp_path):
 
 
 def test_the_table_has_every_layer_and_fits_the_width(paris):
-    text = lr.table(paris)
+    text = lr.table(paris, prompt=[0, 1])
     rows = [line for line in text.splitlines() if line.strip()[:2].strip().isdigit()]
     assert len(rows) == 2 * 30
     assert "·Paris 0.77" in text

@@ -324,7 +324,7 @@ def _accepted(count: int, noun: str) -> str:
     return f"there are {count} {noun}; accepted is {-count} to {count - 1}"
 
 
-def by_size(values: NDArray[np.float32]) -> list[int]:
+def by_size(values: NDArray[np.floating[Any]]) -> list[int]:
     """Return the indices of `values` `[part]` from the largest |value| to the smallest.
 
     NaN comes before all, and equal values stay in their order.

@@ -49,6 +49,14 @@ class Part(NamedTuple):
             name += f"←{self.source}"
         return name
 
+    @property
+    def short(self) -> str:
+        """Return the name as papers write it for a head, "L23H4"; else as `str` does."""
+        if self.component != "head_out" or self.head is None:
+            return str(self)
+        source = "" if self.source is None else f"←{self.source}"
+        return f"L{self.layer}H{self.head}{source}"
+
 
 class Site(NamedTuple):
     """One place that is read: a layer, a component, and a head (None where heads do not apply)."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics.followed import ROLES
 from lens_recipes.arrays.sites import layer_series, main_component, site_label
 
 # -- from where on a token is top-1 ------------------------------------
@@ -43,24 +44,31 @@ def settled_layers(
     Args:
         result: Any lens result.
         of: "final" for the model's own answer, "next" for the token that was sampled, which settles
-            nowhere unless it is the model's answer. (`LensResult.settled` takes targets too.)
+            nowhere unless it is the model's answer, or "target" for each prompt's own target.
+            (`LensResult.settled` takes single targets too.)
         component: Along which sites, as in `LensResult.settled`.
 
     Raises:
-        ValueError: as `LensResult.settled`, or an `of` that is neither.
+        ValueError: as `LensResult.settled`, or an `of` that is none of these.
 
     Example:
         >>> result = generate_lens(load("smollm2"), "The capital of France is", max_new_tokens=8)
         >>> print([(step.text, step.layer) for step in settled_layers(result)])
     """
-    if of not in ("final", "next"):
+    if of not in ROLES:
         raise ValueError(
-            f'of={of!r} must be "final" or "next"; for a target there is result.settled({of!r}).'
+            f'of={of!r} must be "final", "next" or "target"; for one target there is '
+            f"result.settled({of!r})."
         )
-    token_ids = result.final_ids if of == "final" else result.tokens.next_id
+    site_of_token = result.settled(of, component=component)
+    if of == "final":
+        token_ids = result.final_ids
+    elif of == "next":
+        token_ids = result.tokens.next_id
+    else:
+        token_ids = result.target_ids[result.tokens.prompt, 0]
     generated = result.tokens.generated
     shown = generated if generated.any() else token_ids >= 0
-    site_of_token = result.settled(of, component=component)
     settled = []
     for token in np.flatnonzero(shown).tolist():
         site = int(site_of_token[token])

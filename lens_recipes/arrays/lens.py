@@ -47,6 +47,8 @@ AXES: Axes = {
 }
 
 
+EACH_TARGET = "each prompt's target"  # what of="target" is called where the targets differ
+
 SAME_DISTRIBUTION = 1e-3  # nats of KL to the model's own output, at the model's last layer
 UNIFORM_ROUNDING = 1e-4  # nats by which rounding may make a uniform guess look worse than one
 
@@ -173,8 +175,10 @@ class LensArrays:
     def of(self, what: str | int) -> tuple[NDArray[np.float32], NDArray[np.int32], str]:
         """Return log-probabilities and ranks `[site, token]` of one token, and its name.
 
-        `what` is "next" (the token that follows in the prompt), "final" (the model's own answer) or
-        one of the targets, as text or id.
+        `what` is "next" (the token that follows in the prompt), "final" (the model's own answer),
+        "target" (each prompt's own target, the first where it has several) or one token that is a
+        target of every prompt, as text or id. A target whose text is one of these words is named
+        by its id.
 
         Raises:
             ValueError: not a target of this result, or the text of several; the message lists them.
@@ -183,9 +187,25 @@ class LensArrays:
             return self.next_logprobs, self.next_ranks, "the next token"
         if what == "final":
             return self.final_logprobs, self.final_ranks, "the model's answer"
-        column = self._common_target_column(what)
+        if what == "target":
+            column = self._first_target_column()
+        else:
+            column = self._common_target_column(what)
         name = self._name_of_target_column(column)
         return self.target_logprobs[..., column], self.target_ranks[..., column], name
+
+    def _first_target_column(self) -> int:
+        """Return the column of `target_ids` that "target" means.
+
+        Raises:
+            ValueError: there are no targets.
+        """
+        if self.target_ids.shape[-1] == 0:
+            raise ValueError(
+                'of="target" is each prompt\'s own target, and this result has none: pass targets= '
+                'to the recipe, such as targets=[[" Paris"], [" Rome"]], one list for each prompt.'
+            )
+        return 0
 
     def _common_target_column(self, what: str | int) -> int:
         """Return the column of `target_ids` in which every prompt has the target `what`.
@@ -201,14 +221,17 @@ class LensArrays:
         distinct_ids = dict.fromkeys(self.target_ids.ravel().tolist())
         known = ", ".join(repr(self.text(token)) for token in distinct_ids) or "none"
         raise ValueError(
-            f'of={what!r} is unknown: accepted are "next", "final" and a target of every prompt '
-            f"here; the targets are ({known}). Pass targets= to the recipe, or take one prompt: "
-            "result[i]."
+            f'of={what!r} is unknown: accepted are "next", "final", "target" (each prompt\'s own) '
+            f"and a target of every prompt here; the targets are ({known}). Pass targets= to the "
+            "recipe, or take one prompt: result[i]."
         )
 
     def _name_of_target_column(self, column: int) -> str:
         """Return the name of the targets in one column of `target_ids`."""
         token_ids = self.target_ids[:, column].tolist()
+        texts = {self.text(token) for token in token_ids}
+        if len(texts) != 1:
+            return EACH_TARGET
         if len(set(token_ids)) > 1:  # of one text: no id is that of all prompts
             return self.name(token_ids[0], [])
         return self.name(token_ids[0], self.target_ids.ravel())

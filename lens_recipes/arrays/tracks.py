@@ -172,13 +172,13 @@ def tracks(result: LensArrays, of: Any, metric: str, token: int) -> list[Track]:
         return [_track_of_pair(result, pair, metric, token)]
     if of is None:
         of = targets or ["final"]
-    requested = named(of)
     known = followed(result, token, metric)
-    return [
-        _track_of_token(result, name, metric, token)
-        for name in requested
-        if name in known and has_number(result, name, token)
-    ]
+    by_key: dict[Any, Track] = {}
+    for name in named(of):
+        if name in known and has_number(result, name, token):
+            track = _track_of_token(result, name, metric, token)
+            by_key.setdefault(track.key, track)  # "target" may be one that is named, too
+    return list(by_key.values())
 
 
 def _track_of_pair(result: LensArrays, pair: list[Any], metric: str, token: int) -> Track:
@@ -216,16 +216,20 @@ def has_number(result: LensArrays, of: str | int, token: int) -> bool:
 
 
 def followed(result: LensArrays, token: int, metric: str) -> set[str | int]:
-    """Return what `of` may name after one token: "next", "final", and texts and ids of tokens.
+    """Return what `of` may name after one token: its roles, and texts and ids of tokens.
 
-    The tokens are the targets, and the tracked tokens where the metric needs no rank.
+    The roles are "next", "final" and, where there are targets, "target". The tokens are the
+    targets, and the tracked tokens where the metric needs no rank.
     """
     candidates = list(result.target_ids[0])
     if not find_metric(metric).needs_rank:
         candidates += list(result.tracked_ids[token])
     token_ids = {int(token_id) for token_id in candidates if token_id >= 0}
     texts = {result.text(token_id) for token_id in token_ids}
-    return {"next", "final", *token_ids, *texts}
+    roles = {"next", "final"}
+    if len(result.target_ids[0]) > 0:
+        roles.add("target")
+    return {*roles, *token_ids, *texts}
 
 
 # -- one or several names ----------------------------------------------

@@ -25,6 +25,7 @@ from lens_recipes.cli.outputs import (
     STDOUT,
     attribution_figure,
     check_outputs,
+    prompts_of_figure,
     stdout_console,
     write_outputs,
 )
@@ -92,7 +93,15 @@ def attribute_command(
     if html is not None:
         figure = attribution_figure(result)
     n_targets = result.target_ids.shape[1]
-    write_outputs(result, figure, html, json_path, offline=offline, n_targets=n_targets)
+    write_outputs(
+        result,
+        figure,
+        html,
+        json_path,
+        offline=offline,
+        n_prompts=prompts_of_figure(result),
+        n_targets=n_targets,
+    )
 
 
 ATTRIBUTE_EXAMPLES = f"""

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lens_recipes.arrays.metrics import METRICS
+from lens_recipes.arrays.metrics.followed import ROLES
 from lens_recipes.cli.options import (
     EXIT_STATUS,
     Components,
@@ -58,7 +59,7 @@ def logit_lens_command(
     html: Annotated[Path | None, typer.Option(help="Write an interactive heatmap here.")] = None,
     metric: Annotated[Metric, typer.Option(help="What colours the heatmap.")] = PROBABILITY,
     of: Annotated[
-        str | None, typer.Option(help='Whose metric: "next", "final" or a target.')
+        str | None, typer.Option(help='Whose metric: "next", "final", "target" or one --target.')
     ] = None,
     offline: Offline = False,
     page: Annotated[
@@ -99,15 +100,17 @@ def logit_lens_command(
         components=chosen_components,
     )
     if json_path != STDOUT:
+        from lens_recipes.arrays.batch.outcomes import is_batch
         from lens_recipes.views.tables.table import render
 
-        # Several components stand side by side, each with its top prediction.
-        shown = show_top if len(chosen_components) == 1 else None
-        render(result, stdout_console(), show_top=shown)
+        # Several components stand side by side, each with its top prediction. Several prompts have
+        # a row each, which has room for one.
+        has_layers = len(chosen_components) == 1 and not is_batch(result)
+        render(result, stdout_console(), show_top=show_top if has_layers else None)
     figure = None
     if html is not None:
         figure = heatmap(result, metric=metric.value, of=of)
-    write_outputs(result, figure, html, json_path, offline=offline)
+    write_outputs(result, figure, html, json_path, offline=offline, n_prompts=len(result))
     if page is not None:
         from lens_recipes import report
 
@@ -117,14 +120,19 @@ def logit_lens_command(
 
 def check_metric(metric: str, of: str | None, targets: list[str]) -> None:
     """Refuse an `--of` that is nobody's, or that does not go with the metric."""
-    if of not in (None, "next", "final", *targets):
+    if of == "target" and not targets:
         raise typer.BadParameter(
-            f'{of!r} is neither "next" nor "final" nor a --target.', param_hint="--of"
+            '"target" is the prompt\'s own target: add --target.', param_hint="--of"
+        )
+    if of not in (None, *ROLES, *targets):
+        raise typer.BadParameter(
+            f'{of!r} is neither "next" nor "final" nor "target" nor a --target.', param_hint="--of"
         )
     about = METRICS[metric].about
     if about == "token" and of is None:
         raise typer.BadParameter(
-            'this metric needs --of: "next", "final", or a --target.', param_hint="--metric"
+            'this metric needs --of: "next", "final", "target", or a --target.',
+            param_hint="--metric",
         )
     if about == "all" and of is not None:
         raise typer.BadParameter(

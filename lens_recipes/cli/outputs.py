@@ -114,6 +114,7 @@ def write_outputs(
     json_path: str | None,
     *,
     offline: bool,
+    n_prompts: int = 1,
     n_targets: int = 1,
 ) -> None:
     """Write the files that were asked for, and note them on stderr.
@@ -124,14 +125,15 @@ def write_outputs(
         html: Where the figure goes, if anywhere.
         json_path: Where the result goes, if anywhere; "-" is stdout.
         offline: Whether plotly.js is put into the figure's file.
-        n_targets: How many targets there are, to note those that the figure leaves out.
+        n_prompts: How many prompts there are of which the figure shows the first.
+        n_targets: How many targets there are of which the figure shows the first.
     """
     from lens_recipes import write_html
 
     write_json(result, json_path)
     if html is not None:
         write_html(figure, html, offline=offline)
-        note_truncated(len(result), "prompts")
+        note_truncated(n_prompts, "prompts")
         note_truncated(n_targets, "targets")
     note_written([html, json_path])
 
@@ -146,15 +148,25 @@ def write_json(result: Any, json_path: str | None) -> None:
         result.save(json_path)
 
 
-def attribution_figure(result: Any, *, prompt: int = 0) -> Any:
-    """Return the figure that suits the unit: bars, for heads a grid, for tokens a map."""
+def attribution_figure(result: Any, *, prompt: int | None = None) -> Any:
+    """Return the figure that suits the unit: bars, for heads a grid, for tokens a map.
+
+    Without a prompt the bars are means over all prompts, and the others are of the first one.
+    """
     from lens_recipes import attribution_bars, head_grid, source_map
 
     if result.unit == "head":
-        return head_grid(result, prompt=prompt)
+        return head_grid(result, prompt=prompt or 0)
     if result.unit == "token":
-        return source_map(result, prompt=prompt)
+        return source_map(result, prompt=prompt or 0)
     return attribution_bars(result, prompt=prompt)
+
+
+def prompts_of_figure(result: Any, prompt: int | None = None) -> int:
+    """Return of how many prompts the figure of an attribution shows the first."""
+    if prompt is not None or result.unit in ("layer", "component"):
+        return 1
+    return len(result)
 
 
 def note_truncated(count: int, name: str) -> None:

@@ -16,6 +16,7 @@ from lens_recipes.cli.outputs import (
     check_writable,
     note_truncated,
     note_written,
+    prompts_of_figure,
     stdout_console,
     write_for_programs,
 )
@@ -31,13 +32,21 @@ class TableFormat(StrEnum):
     tsv = "tsv"
 
 
+class HeatmapKind(StrEnum):
+    """What the columns or rows of a heatmap are, besides layers."""
+
+    tokens = "tokens"
+    prompts = "prompts"
+
+
 def show_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A result in .json or .npz.")],
     table: Annotated[
         bool,
         typer.Option(
             "--table",
-            help="Print every layer after one token; for an attribution, the largest parts.",
+            help="Print every layer after one token, of several prompts a row each; for an "
+            "attribution, the largest parts.",
         ),
     ] = False,
     table_format: Annotated[
@@ -60,6 +69,10 @@ def show_command(
         ),
     ] = None,
     prompt: Annotated[int | None, typer.Option(help="One of the prompts, counted from 0.")] = None,
+    max_prompts: Annotated[
+        int | None,
+        typer.Option(min=1, help="For the table: how many of the prompts; default: 40 rows."),
+    ] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Print a few lines for an assistant.")
     ] = False,
@@ -79,20 +92,31 @@ def show_command(
             help="Write a picture here, in .png or .svg: the heatmap, or the attribution."
         ),
     ] = None,
+    kind: Annotated[
+        HeatmapKind | None,
+        typer.Option(
+            help="Of the picture: the tokens of one prompt, or all prompts by layers; default: "
+            "prompts where one token of each of several was read."
+        ),
+    ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="What colours the picture: prob, rank, entropy, kl, …; default: prob."),
+        typer.Option(
+            help="What colours the picture: prob, rank, entropy, kl, …; default: prob, of prompts "
+            "rank."
+        ),
     ] = None,
     of: Annotated[
         list[str] | None,
         typer.Option(
-            help='Whose metric: "next", "final" or a target; repeat it once for logit_diff.'
+            help='Whose metric: "next", "final", "target" (each prompt\'s own) or one target; '
+            "repeat it once for logit_diff."
         ),
     ] = None,
 ) -> None:
     """Show a saved result again: on the terminal, as a table, a page or a picture."""
     check_paths(file, html, png)
-    check_picture_options(png, metric, of)
+    check_picture_options(png, kind, metric, of)
 
     from lens_recipes.results import Attribution, load_result
 
@@ -102,7 +126,11 @@ def show_command(
     is_attribution = isinstance(result, Attribution)
     if prompt is not None:
         prompt = prompt_index(prompt, len(result))
-    picture_options = given({"metric": metric, "of": metric_owner(of), "stride": stride})
+    picture_options = given(
+        {"kind": kind, "metric": metric, "of": metric_owner(of), "stride": stride}
+    )
+    if kind == HeatmapKind.prompts and prompt is not None:
+        raise typer.BadParameter("it shows all prompts: leave --prompt out.", param_hint="--kind")
     if picture_options and is_attribution:
         raise typer.BadParameter(
             "the file holds an attribution: it has parts, not layers.",
@@ -113,8 +141,13 @@ def show_command(
         write_page(result, html, prompt)
     if png is not None:
         write_picture(best_figure(result, prompt, picture_options), png)
-    holds_one_figure = png is not None or (html is not None and is_attribution)
-    if holds_one_figure and prompt is None:
+    if is_attribution:
+        holds_one_figure = png is not None or html is not None
+    else:
+        holds_one_figure = png is not None and heatmap_kind(result, prompt, kind) == "tokens"
+    if holds_one_figure and is_attribution:
+        note_truncated(prompts_of_figure(result, prompt), "prompts")
+    elif holds_one_figure and prompt is None:
         note_truncated(len(result), "prompts")
     if holds_one_figure and is_attribution:
         note_truncated(result.target_ids.shape[1], "targets")
@@ -123,7 +156,7 @@ def show_command(
     if summary:
         summarized = result if prompt is None else result[prompt]
         write_for_programs(summarized.summary() + "\n")
-    table_options = given({"position": position, "show_top": show_top})
+    table_options = given({"position": position, "show_top": show_top, "max_prompts": max_prompts})
     if stride is not None and (table or png is None):
         table_options["stride"] = stride
     if table or table_format or width or table_options:
@@ -145,9 +178,11 @@ def check_paths(file: Path, html: Path | None, png: Path | None) -> None:
     check_distinct({"FILE": file, "--html": html, "--png": png})
 
 
-def check_picture_options(png: Path | None, metric: str | None, of: list[str] | None) -> None:
+def check_picture_options(
+    png: Path | None, kind: str | None, metric: str | None, of: list[str] | None
+) -> None:
     """Refuse options of a picture without a picture, and a metric that does not exist."""
-    for option, value in (("--metric", metric), ("--of", of)):
+    for option, value in (("--kind", kind), ("--metric", metric), ("--of", of)):
         if value and png is None:
             raise typer.BadParameter("this is about a picture: add --png FILE.", param_hint=option)
     if metric is not None:
@@ -219,9 +254,25 @@ def best_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any
     from lens_recipes import Attribution, generation_heatmap, heatmap
 
     if isinstance(result, Attribution):
-        return attribution_figure(result, prompt=prompt or 0)
+        return attribution_figure(result, prompt=prompt)
+    kind = heatmap_kind(result, prompt, options.get("kind"))
+    options = {option: value for option, value in options.items() if option != "kind"}
+    if kind == "prompts":
+        return heatmap(result, kind="prompts", **options)
     draw = generation_heatmap if result.tokens.generated.any() else heatmap
     return draw(result, prompt=prompt or 0, **options)
+
+
+def heatmap_kind(result: Any, prompt: int | None, kind: str | None) -> str:
+    """Return which heatmap is drawn: the one that is asked for, or the one that says more."""
+    from lens_recipes.arrays.batch.outcomes import is_batch
+
+    if kind is not None:
+        return str(kind)
+    one_token_each = len(result.tokens) == len(result)
+    if prompt is None and one_token_each and is_batch(result):
+        return "prompts"
+    return "tokens"
 
 
 def write_page(result: Any, path: Path, prompt: int | None) -> None:

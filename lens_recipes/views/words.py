@@ -23,6 +23,7 @@ ShowText = Callable[[str, int], str]
 PART_WIDTH = 40  # characters of the name of a part
 TOKEN_WIDTH = 12  # characters of a token in a sentence
 MIN_FIXED_LOGIT = 0.095  # two decimals show one digit of a smaller logit, or none
+MIN_FIXED_ERROR = 0.005  # two decimals of a smaller standard error would be zeros
 MAX_FIXED_LOGIT = 1e6  # a larger logit is written with an exponent
 MIN_FIXED_PROBABILITY = 0.001  # three decimals of a smaller probability would be zeros
 
@@ -63,6 +64,29 @@ def signed(value: float | np.floating[Any]) -> str:
     if number == 0 or MIN_FIXED_LOGIT <= abs(number) < MAX_FIXED_LOGIT:
         return f"{number:+.2f}"
     return f"{number:+.2g}"
+
+
+def mean_and_error(mean: float, standard_error: float) -> tuple[str, str]:
+    """Return a mean in logits and its standard error as text; a dash for no standard error.
+
+    >>> mean_and_error(2.508, 0.3287), mean_and_error(1.0, math.nan)
+    (('+2.51', '0.33'), ('+1.00', '–'))
+    """
+    if math.isnan(standard_error):
+        return signed(mean), "–"
+    if 0 < standard_error < MIN_FIXED_ERROR or standard_error >= MAX_FIXED_LOGIT:
+        return signed(mean), f"{standard_error:.1e}"
+    return signed(mean), f"{standard_error:.2f}"
+
+
+def mean_in_words(mean: float, standard_error: float, positive: int, n: int) -> str:
+    """Return a mean in logits with its standard error, and in how many prompts it is positive.
+
+    >>> mean_in_words(2.508, 0.3287, 13, 14)
+    '+2.51 ± 0.33 (13 of 14)'
+    """
+    shown_mean, error = mean_and_error(mean, standard_error)
+    return f"{shown_mean} ± {error} ({positive} of {n})"
 
 
 def percentage(part: int, whole: int) -> str:
@@ -151,6 +175,13 @@ def part_name(result: AttributionArrays, part: Part, show: ShowText = visible_to
         return name
     source_texts = result.sources[0]
     return f"{name} {show(source_texts[part.source], TOKEN_WIDTH)}"
+
+
+def part_label(part: Part, show: ShowText = visible_token) -> str:
+    """Return the name of a part over several prompts: "L23H4", "24.mlp_out", "layer 3"."""
+    if part.component == "layer":
+        return f"layer {part.layer}"
+    return show(part.short, PART_WIDTH)
 
 
 def ending(result: LensArrays) -> str:

@@ -13,12 +13,18 @@ from lens_recipes.arrays.metrics.table import (
     measured_metrics,
     rank_ticks,
 )
-from lens_recipes.arrays.metrics.values import NO_RANK, metric_values, vocab_size
+from lens_recipes.arrays.metrics.values import (
+    NO_RANK,
+    common_label,
+    metric_values,
+    vocab_size,
+)
 
 __all__ = [
     "DIVERGING",
     "METRICS",
     "NO_RANK",
+    "common_label",
     "find_metric",
     "fixed_range",
     "logit_diff",

@@ -1,8 +1,8 @@
 """The tokens that a result follows through all its sites, and what the sites say about them.
 
 A result follows its targets, its tracked tokens, "next" (the token that follows in the prompt) and
-"final" (the model's own answer). Of a tracked token only the log-probabilities are known, no ranks,
-and only at the positions where it was tracked.
+"final" (the model's own answer). "target" is each prompt's own target. Of a tracked token only the
+log-probabilities are known, no ranks, and only at the positions where it was tracked.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
+
+# What `of` may name besides texts and ids: the token that has this role in each prompt.
+ROLES = ("next", "final", "target")
 
 
 class TokenNumbers(NamedTuple):
@@ -45,7 +48,7 @@ def numbers_of_token(result: LensArrays, of: str | int) -> TokenNumbers:
 
     Args:
         result: A result of one prompt.
-        of: "next", "final", or a target or a tracked token, as text or id.
+        of: "next", "final", "target", or a target or a tracked token, as text or id.
 
     Raises:
         ValueError: the result does not follow it, or the text is that of several tokens.
@@ -68,7 +71,7 @@ def tracked_only(result: LensArrays, of: str | int) -> int | None:
 
     None stands for everything else that `of` may be. `result` is a result of one prompt.
     """
-    if of in ("next", "final") or result.named(result.target_ids[0], of) is not None:
+    if of in ROLES or result.named(result.target_ids[0], of) is not None:
         return None
     return result.named(result.tracked_ids.ravel(), of)
 
@@ -77,11 +80,13 @@ def tracked_only(result: LensArrays, of: str | int) -> int | None:
 
 
 def target_column(result: LensArrays, prompt: int, what: str | int) -> int:
-    """Return which of a prompt's targets `what` is, a text or an id.
+    """Return which of a prompt's targets `what` is: a text, an id, or "target" for the first.
 
     Raises:
         ValueError: it is none of them, or a text that several have.
     """
+    if what == "target" and result.target_ids.shape[-1] > 0:
+        return 0
     token_ids = [int(token) for token in result.target_ids[prompt]]
     target_id = result.named(token_ids, what)
     if target_id is not None:
@@ -105,7 +110,7 @@ def logit_diff(result: LensArrays, a: str | int, b: str | int) -> NDArray[np.flo
 
     Args:
         result: Any lens result with targets.
-        a: One of the targets of every prompt, as text or id.
+        a: One of the targets of every prompt, as text or id, or "target": each prompt's first.
         b: Another.
 
     Raises:

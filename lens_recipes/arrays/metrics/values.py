@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.lens import EACH_TARGET, LensArrays
 from lens_recipes.arrays.metrics.entry import Metric, Values
 from lens_recipes.arrays.metrics.followed import (
     numbers_of_token,
@@ -35,8 +35,9 @@ def metric_values(
             "logit_diff" (nats).
         of: Whose. None: the cell's own top-1 ("prob", "logprob"), or what the metric is about
             anyhow. "next": the token that follows in the prompt. "final": the model's own answer
-            there. Or a target or tracked token, as text or id. For "logit_diff" the pair (a, b),
-            a − b; None where there are just two targets.
+            there. "target": the prompt's own target, the first where it has several. Or a target
+            or tracked token, as text or id. For "logit_diff" the pair (a, b), a − b; None where
+            there are just two targets.
 
     Raises:
         ValueError: an unknown metric, a metric that does not go with `of`, or a token that the
@@ -54,6 +55,24 @@ def metric_values(
     if entry.needs_rank and not numbers.has_ranks:
         raise ValueError(NO_RANK.format(of))
     return _computed(one, entry, numbers), f"{entry.label} of {numbers.name}"
+
+
+def common_label(metric: str, of: Any, labels: Iterable[str]) -> str:
+    """Return what the numbers of several prompts are called together.
+
+    Args:
+        metric: Which one.
+        of: As for `metric_values`.
+        labels: What `metric_values` calls the numbers of each prompt.
+    """
+    distinct = list(dict.fromkeys(labels))
+    if len(distinct) == 1:
+        return distinct[0]
+    entry = find_metric(metric)
+    if of == "target":
+        return f"{entry.label} of {EACH_TARGET}"
+    # The pair of a logit difference may be another one in each prompt.
+    return entry.label
 
 
 def _computed(result: LensArrays, entry: Metric, *arguments: Any) -> Values:
@@ -85,8 +104,8 @@ def _check_of(entry: Metric, of: Any) -> None:
     elif of is None:
         if entry.about == "token":
             raise ValueError(
-                f'metric={metric!r} needs `of`: "next", "final", or one of the targets, as text '
-                "or id."
+                f'metric={metric!r} needs `of`: "next", "final", "target", or one of the targets, '
+                "as text or id."
             )
     elif not isinstance(of, str | int | np.integer):
         raise ValueError(

@@ -16,17 +16,22 @@ from lens_recipes.views.figures.base.grid import Columns, SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
 from lens_recipes.views.figures.base.style import LEGEND, check_result_kind
 from lens_recipes.views.figures.base.view import View
+from lens_recipes.views.figures.prompts.map import default_component, prompt_map
 
 TITLE = "Logit lens"
 LEGEND_LINE = 22  # pixels
+
+DEFAULT_METRICS = {"tokens": "prob", "prompts": "rank"}
 
 
 def heatmap(
     result: LensArrays,
     *,
-    metric: str = "prob",
+    kind: str = "tokens",
+    metric: str | None = None,
     of: Any = None,
     prompt: int = 0,
+    position: int = -1,
     stride: int | None = None,
     sites: Iterable[int | Important] | None = None,
     component: str | None = None,
@@ -41,12 +46,19 @@ def heatmap(
     tokens the words leave the cells. Beyond 120 the figure shows the last 60, above an overview of
     all in which a reader moves the window.
 
+    With `kind="prompts"` it draws prompts × layers instead, after one token of each prompt: where
+    many prompts come to their targets, or to the model's answers. The answers stand on the right.
+
     Args:
-        result: Any lens result; the figure shows one of its prompts.
+        result: Any lens result; the figure shows one of its prompts, or all.
+        kind: "tokens" for the tokens of one prompt, "prompts" for all prompts.
         metric, of: What is coloured, and of which token, as for `metric_values`: "prob", "logprob",
-            "rank", "entropy", "kl", "loss", "logit" or "logit_diff"; and None, "next", "final", a
-            target or a tracked token, or a pair of targets.
-        prompt: Which prompt.
+            "rank", "entropy", "kl", "loss", "logit" or "logit_diff"; and None, "next", "final",
+            "target", a target or a tracked token, or a pair of targets. A `metric` of None is
+            "prob". For prompts it is "rank", and an `of` of None is "target" there, or "final"
+            where the result has no targets.
+        prompt: Which prompt, for tokens.
+        position: Which of each prompt's selected tokens, for prompts; −1 is the last.
         stride: Show every n-th layer, counted from the last, which is always shown. None: about 40
             rows, or all of the `sites` that were named.
         sites: Which rows. None for all, or indices into `result.sites`, or the return value of
@@ -64,11 +76,15 @@ def heatmap(
     Example:
         >>> heatmap(result, metric="rank", of=" Paris").show()
         >>> heatmap(result, sites=result.important("kl_drop", 1.0)).show()
+        >>> heatmap(result, kind="prompts").show()
     """
     check_result_kind(LensArrays, result)
-    single = result[prompt]
+    if kind not in DEFAULT_METRICS:
+        raise ValueError(f'kind={kind!r} is unknown: accepted are "tokens" and "prompts".')
+    if kind == "prompts":
+        component = default_component(result, sites, component)
     view = View(
-        metric=metric,
+        metric=metric or DEFAULT_METRICS[kind],
         of=of,
         stride=stride,
         sites=sites,
@@ -77,6 +93,9 @@ def heatmap(
         title=title,
         show_all=show_all,
     )
+    if kind == "prompts":
+        return prompt_map(result, view, position)
+    single = result[prompt]
     if are_vectors(single.sites):
         return SiteMap(single, view, _vector_columns(single)).figure(TITLE)
     site_map = SiteMap(single, view, _token_columns(single), with_output=True)

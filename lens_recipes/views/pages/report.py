@@ -19,6 +19,7 @@ from lens_recipes.arrays.text import escape_page_text
 from lens_recipes.arrays.tracks import named_prompts
 from lens_recipes.views.files.atomic import write_text
 from lens_recipes.views.pages.html import Fact, page_text, script_page
+from lens_recipes.views.pages.report_batch import batch_section
 from lens_recipes.views.pages.report_data import (
     add_tracked_tokens,
     page_data,
@@ -46,6 +47,9 @@ def report(
     max_bytes: int = MAX_BYTES,
 ) -> None:
     """Write one HTML file that needs no network: a map of all layers and tokens to click on.
+
+    A page of several prompts opens on a table with a row for each: what became of its target, and
+    the target's rank from layer to layer as colours. A click on a row shows its prompt below.
 
     A click on a cell pins its top token, whose probability at every layer is drawn beside the map
     where the result follows it: targets, tracked tokens, the model's answer and the prompt's next
@@ -77,6 +81,9 @@ def report(
     facts = provenance_facts(result)
     fixed_texts = [summary, *result.prompts[:PROMPTS_IN_FULL], *(fact.text for fact in facts)]
     fixed_bytes = sum(len(escape_page_text(text).encode()) for text in fixed_texts)
+    batch = batch_section(result)
+    if batch is not None:
+        fixed_bytes += batch.n_bytes
     room = max_bytes - len(get_plotlyjs().encode()) - fixed_bytes - OWN_BYTES
     fitted = fit_data(result, prompts, room)
     if title is None:
@@ -92,6 +99,7 @@ def report(
         trust=unreadable_sentence(result, tokens_of(result, fitted.prompts).tolist()),
         left_out="; ".join(fitted.left_out),
         summary=page_text(summary),
+        batch=None if batch is None or len(fitted.prompts) == 1 else batch.only(fitted.prompts),
         facts=[(page_text(fact.name), page_text(fact.text)) for fact in all_facts],
         data=fitted.data,
     )

@@ -9,15 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays, by_size
+from lens_recipes.arrays.batch.parts import (
+    common_target_name,
+    is_parts_batch,
+    over_prompts,
+    prompt_values,
+    read_tokens,
+    spread,
+)
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.groups import source_groups
 from lens_recipes.views.summaries.outline import (
+    PROMPTS_APART,
     certificate_doubts,
     outline,
     prompt_lines,
     sample_doubts,
 )
-from lens_recipes.views.words import after_token, part_name, signed
+from lens_recipes.views.words import after_token, mean_in_words, part_label, part_name, signed
 
 PARTS_NAMED = 3  # of those that help a target, and of those that hurt it
 
@@ -38,7 +47,10 @@ def attribution_summary(result: AttributionArrays) -> str:
     """Return the text of `Attribution.summary`."""
     model = result.provenance.get("model", "model")
     headline = f"{model}: logits by {result.unit} after layer {result.at_layer}; {result.size}"
-    return outline(headline, prompt_lines(result, _describe_prompt), _doubts(result))
+    lines = prompt_lines(result, _describe_prompt)
+    if len(result) > PROMPTS_APART and is_parts_batch(result):
+        lines = _describe_batch(result)
+    return outline(headline, lines, _doubts(result))
 
 
 def _doubts(result: AttributionArrays) -> Iterator[str]:
@@ -46,6 +58,39 @@ def _doubts(result: AttributionArrays) -> Iterator[str]:
     yield from certificate_doubts(result)
     yield from sample_doubts(result)
     yield DIRECT_ONLY
+
+
+# -- many prompts ------------------------------------------------------
+
+
+def _describe_batch(result: AttributionArrays) -> Iterator[str]:
+    """Yield, for each target, the mean of its total and of the parts that help and hurt most."""
+    for target_index in range(result.target_ids.shape[1]):
+        yield from _describe_means(result, target_index)
+    yield "all parts: result.over_prompts(); each prompt: result[i].summary()"
+
+
+def _describe_means(result: AttributionArrays, target_index: int) -> Iterator[str]:
+    """Yield what one target's parts are on average over the prompts."""
+    rows = over_prompts(result, target=target_index)
+    name = common_target_name(result, target_index, visible_token)
+    total = spread(result.total[read_tokens(result, -1), target_index].astype(np.float64))
+    yield (
+        f"{name}, mean ± standard error over {total.n} prompts (positive in so many): total "
+        f"{mean_in_words(*total)}"
+    )
+    for verb, sign in (("helping", 1), ("hurting", -1)):
+        chosen = [row for row in rows if row.mean * sign > 0][:PARTS_NAMED]
+        named = []
+        for row in chosen:
+            numbers = mean_in_words(row.mean, row.standard_error, row.positive, row.n)
+            named.append(f"{part_label(row.part)} {numbers}")
+        yield f"  {verb} most: {', '.join(named) or '–'}"
+    means = np.array([numbers.mean() for numbers in prompt_values(result, target=target_index)])
+    yield f"  mean sum of each kind: {_list_sums(_sum_by_kind(result, means))}"
+
+
+# -- one prompt --------------------------------------------------------
 
 
 def _describe_prompt(result: AttributionArrays, number: int) -> Iterator[str]:
@@ -117,7 +162,7 @@ def _describe_share(
     )
 
 
-def _sum_by_kind(result: AttributionArrays, values: NDArray[np.float32]) -> list[Sum]:
+def _sum_by_kind(result: AttributionArrays, values: NDArray[np.floating[Any]]) -> list[Sum]:
     """Return the sum of all parts of each component, in the order of the parts."""
     part_kinds = np.array([part.component for part in result.parts])
     sums = []

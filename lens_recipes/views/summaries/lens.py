@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
+from lens_recipes.arrays.batch.outcomes import is_batch
 from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import SAME_DISTRIBUTION, LensArrays
 from lens_recipes.arrays.sites import are_vectors, main_component, site_label
 from lens_recipes.views.readings import SiteReading
+from lens_recipes.views.summaries.batch import describe_batch
 from lens_recipes.views.summaries.doubts import lens_doubts
 from lens_recipes.views.summaries.generation import describe_generation
-from lens_recipes.views.summaries.outline import outline, prompt_lines
+from lens_recipes.views.summaries.outline import PROMPTS_APART, outline, prompt_lines
 from lens_recipes.views.summaries.ranks import describe_ranks
 from lens_recipes.views.summaries.trust import FIRST_READABLE, dating, first_readable
 from lens_recipes.views.words import probability
+
+EACH_PROMPT = "each prompt: print(result), result.outcomes(), result[i].summary()"
 
 VECTORS_NAMED = 5
 
@@ -27,6 +32,8 @@ def lens_summary(result: LensArrays) -> str:
     headline = f"{result.provenance.get('model', 'model')}: {result.size}"
     if are_vectors(result.sites):
         lines = _describe_vectors(result)
+    elif len(result) > PROMPTS_APART and is_batch(result):
+        lines = itertools.chain(describe_batch(result), [EACH_PROMPT])
     else:
         lines = prompt_lines(result, _describe_prompt)
     return outline(headline, lines, lens_doubts(result))

@@ -12,6 +12,8 @@ from lens_recipes.arrays.lens import LensArrays
 
 PROMPTS_SUMMARIZED = 5
 
+PROMPTS_APART = 3  # so many prompts have their own lines, more of them are counted
+
 Result = TypeVar("Result", LensArrays, AttributionArrays)
 
 

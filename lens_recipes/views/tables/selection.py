@@ -10,6 +10,8 @@ import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Site
+from lens_recipes.arrays.batch.outcomes import is_batch
+from lens_recipes.arrays.batch.parts import is_parts_batch
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import (
     Important,
@@ -17,11 +19,14 @@ from lens_recipes.arrays.sites import (
     selected_sites,
     thinned_sites,
     token_index,
+    whole_number,
 )
 from lens_recipes.views.groups import side_by_side
 from lens_recipes.views.words import quantity
 
-PROMPTS_SHOWN = 3  # unless the caller asks for one
+PROMPTS_SHOWN = 3  # layer by layer, unless the caller names them
+
+BATCH_ROWS = 40  # of the one table of many prompts, unless the caller asks for more
 
 PREDICTIONS_SHOWN = 5  # of each site, where the components do not stand side by side
 
@@ -33,7 +38,9 @@ class Selection:
     """Which part of a result a table shows.
 
     Attributes:
-        prompts: Numbers of the prompts. A text shows the first `PROMPTS_SHOWN` of them.
+        prompts: Numbers of the prompts.
+        max_prompts: How many of them a text shows, the first ones.
+        is_batch: Whether a text is one table with a row for each prompt, not layer by layer.
         position: Which of the tokens that were read of each prompt; −1 is the last.
         show_top: Predictions of each site; of an attribution, parts of each target.
         site_indices: Which sites have a row; empty for an attribution.
@@ -44,6 +51,8 @@ class Selection:
     prompts: list[int]
     position: int
     show_top: int
+    max_prompts: int = PROMPTS_SHOWN
+    is_batch: bool = False
     site_indices: list[int] = field(default_factory=list)
     site_count: int = 0
     site_noun: str = "sites"
@@ -54,10 +63,18 @@ class Selection:
 
         Example: "… and 2 more prompts: prompt=3 is the next".
         """
-        left_out = len(self.prompts) - PROMPTS_SHOWN
+        left_out = len(self.prompts) - self.max_prompts
         if left_out <= 0:
             return ""
-        return f"… and {quantity(left_out, 'more prompt')}: prompt={PROMPTS_SHOWN} is the next"
+        more = f"… and {quantity(left_out, 'more prompt')}"
+        if not self.is_batch:
+            return f"{more}: prompt={self.prompts[self.max_prompts]} is the next"
+        return f"{more}: max_prompts={len(self.prompts)} shows all"
+
+    @property
+    def shown_prompts(self) -> list[int]:
+        """Return the numbers of the prompts that a text shows."""
+        return self.prompts[: self.max_prompts]
 
     @property
     def sites_note(self) -> str:
@@ -73,12 +90,13 @@ class Selection:
 
 def select(
     result: LensArrays | AttributionArrays,
-    prompt: int | None = None,
+    prompt: int | Iterable[int] | None = None,
     position: int = -1,
     show_top: int | None = None,
     sites: Iterable[int | Important] | None = None,
     component: str | None = None,
     stride: int | None = None,
+    max_prompts: int | None = None,
 ) -> Selection:
     """Return what the arguments of `table` select of a result.
 
@@ -88,9 +106,23 @@ def select(
     prompts = _select_prompts(len(result), prompt)
     if show_top is not None and show_top < 1:
         raise ValueError(f"show_top={show_top} must be at least 1.")
+    if max_prompts is not None and (whole_number(max_prompts) or 0) < 1:
+        raise ValueError(f"max_prompts={max_prompts!r} must be a whole number from 1, or None.")
     if isinstance(result, AttributionArrays):
         _refuse_site_options({"sites": sites, "component": component, "stride": stride})
-        return Selection(prompts, position, show_top or PARTS_SHOWN)
+        has_means = len(result) > PROMPTS_SHOWN and is_parts_batch(result)
+        as_batch = prompt is None and max_prompts is None and has_means
+        shown = max_prompts or (PROMPTS_SHOWN if prompt is None else len(prompts))
+        if as_batch:
+            shown = len(prompts)
+        show_top = show_top or PARTS_SHOWN
+        return Selection(prompts, position, show_top, max_prompts=shown, is_batch=as_batch)
+    asks_for_layers = any(option is not None for option in (show_top, sites, component, stride))
+    as_batch = prompt is None and not asks_for_layers and is_batch(result)
+    if max_prompts is None:
+        max_prompts = len(prompts)
+        if prompt is None:
+            max_prompts = BATCH_ROWS if as_batch else PROMPTS_SHOWN
     before_stride = selected_sites(result.sites, sites, component)
     after_stride = thinned_sites(
         result.sites, before_stride, stride, named=sites is not None, layers_only=True
@@ -102,6 +134,8 @@ def select(
         prompts,
         position,
         show_top=min(show_top, result.top_ids.shape[-1]),
+        max_prompts=max_prompts,
+        is_batch=as_batch,
         site_indices=after_stride,
         site_count=len(before_stride),
         site_noun="layers" if components(shown_sites) == ["resid_post"] else "sites",
@@ -121,17 +155,24 @@ def selected_token(result: LensArrays | AttributionArrays, selection: Selection)
     return token_index(len(result.tokens), selection.position, "position")
 
 
-def _select_prompts(prompt_count: int, prompt: int | None) -> list[int]:
-    """Return the numbers of the prompts: all of them, or the one that is asked for."""
+def _select_prompts(prompt_count: int, prompt: int | Iterable[int] | None) -> list[int]:
+    """Return the numbers of the prompts: all of them, or those that are asked for."""
     prompts = list(range(prompt_count))
     if prompt is None:
         return prompts
-    is_whole_number = isinstance(prompt, int | np.integer)
-    if not is_whole_number or not -prompt_count <= prompt < prompt_count:
-        raise ValueError(
-            f"prompt={prompt!r} is out of range: the result holds {prompt_count}, counted from 0."
-        )
-    return [prompts[prompt]]
+    asked: list[Any] = [prompt]
+    if isinstance(prompt, Iterable) and not isinstance(prompt, str):
+        asked = list(prompt)
+    if not asked:
+        raise ValueError(f"prompt={prompt!r} names no prompt: pass a number, or several.")
+    for number in asked:
+        is_whole_number = isinstance(number, int | np.integer)
+        if not is_whole_number or not -prompt_count <= number < prompt_count:
+            raise ValueError(
+                f"prompt={prompt!r} is out of range: the result holds {prompt_count}, counted "
+                "from 0."
+            )
+    return [prompts[number] for number in asked]
 
 
 def _refuse_site_options(options: dict[str, Any]) -> None:

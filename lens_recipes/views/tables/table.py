@@ -26,24 +26,32 @@ FORMATS: dict[str, Callable[[LensArrays | AttributionArrays, Selection], str]] =
 def table(
     result: LensArrays | AttributionArrays,
     *,
-    prompt: int | None = None,
+    prompt: int | Iterable[int] | None = None,
     position: int = -1,
     show_top: int | None = None,
     sites: Iterable[int | Important] | None = None,
     component: str | None = None,
     stride: int | None = None,
+    max_prompts: int | None = None,
     format: str = "text",
     width: int | None = None,
 ) -> str:
     """Return what each layer predicts after one token of each prompt, as a table.
 
-    Of an attribution, the table has the parts that matter most after that token. Vectors
+    Of several prompts it is one table with a row for each: its target, the target's rank at the
+    last layer, the layer from which the target is top-1, and what the model answers; without
+    targets, the model's answer and the layer from which it is top-1. Layer by layer it is where
+    `prompt`, or which layers, are named.
+
+    Of an attribution, the table has the parts that matter most after that token; of four prompts or
+    more their means, with standard errors and the number of prompts in which they help. Vectors
     (`decode_vectors`) have a row each. In a text, several components stand side by side, a layer's
-    predictions one below the other; the other formats have a row for each site.
+    predictions one below the other; "tsv" has a row for each prompt and site.
 
     Args:
         result: Any lens result or attribution.
-        prompt: One prompt, by its number. None for the first three, in "tsv" for all.
+        prompt: One prompt layer by layer (part by part), by its number, or several, such as
+            [0, 1, 2]. None for the table of all; layer by layer the first three, in "tsv" all.
         position: Which of the prompt's selected tokens, an index into them; −1 is the last.
             Vectors are all shown.
         show_top: Predictions per layer, with their probabilities: None for 5, or for 1 of each of
@@ -53,6 +61,8 @@ def table(
         stride: Show every n-th layer, counted from the last, which is always shown. None for about
             40 layers, or for all of the `sites` that are named. A table that leaves layers out says
             so; "tsv" has the columns `site` and `sites`: which one of how many.
+        max_prompts: How many of the prompts a text shows at most; None for 40 rows of the table of
+            all, or for three layer by layer. "tsv" has all.
         format: "text"; "markdown", pipe tables for GitHub; or "tsv", one table with a header, in
             full precision. A text that a spreadsheet would compute, as it begins with = + - or @,
             has an apostrophe before it there.
@@ -72,7 +82,7 @@ def table(
         >>> Path("lens.md").write_text(table(result, format="markdown", stride=4))
     """
     _check_format(format, width)
-    selection = select(result, prompt, position, show_top, sites, component, stride)
+    selection = select(result, prompt, position, show_top, sites, component, stride, max_prompts)
     if width is not None:  # only a text has one
         return text_table(result, selection, width)
     return FORMATS[format](result, selection)

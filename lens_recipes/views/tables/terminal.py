@@ -9,7 +9,8 @@ from rich.text import Text
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
-from lens_recipes.views.tables.attribution import print_parts
+from lens_recipes.views.tables.attribution.over_prompts import print_over_prompts
+from lens_recipes.views.tables.attribution.parts import print_parts
 from lens_recipes.views.tables.grids import (
     WIDEST,
     console_text,
@@ -17,8 +18,9 @@ from lens_recipes.views.tables.grids import (
     string_console,
     truncate,
 )
+from lens_recipes.views.tables.lens.batch.text import print_batch
 from lens_recipes.views.tables.lens.predictions import print_predictions, print_vectors
-from lens_recipes.views.tables.selection import PROMPTS_SHOWN, Selection, selected_token
+from lens_recipes.views.tables.selection import Selection, selected_token
 from lens_recipes.views.words import about_token, certificate_line, prompt_end
 
 # Columns that a prompt needs beside the name of its token: fewer columns of a prompt say nothing.
@@ -43,8 +45,12 @@ def print_table(
     print_warning(result, console)
     if isinstance(result, LensArrays) and are_vectors(result.sites):
         print_vectors(result, console, selection.show_top)
-    else:
+    elif not selection.is_batch:
         _print_prompts(result, console, selection)
+    elif isinstance(result, AttributionArrays):
+        print_over_prompts(result, console, selection)
+    else:
+        print_batch(result, console, selection)
     print_certificate(result, console)
 
 
@@ -52,7 +58,7 @@ def _print_prompts(
     result: LensArrays | AttributionArrays, console: Console, selection: Selection
 ) -> None:
     """Print the first prompts that are selected, and how many are left out."""
-    for line, number in enumerate(selection.prompts[:PROMPTS_SHOWN]):
+    for line, number in enumerate(selection.shown_prompts):
         if line > 0:
             console.print()
         _print_prompt(result[number], console, selection)

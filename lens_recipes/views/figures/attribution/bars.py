@@ -8,23 +8,24 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from lens_recipes.arrays.attribution import AttributionArrays, by_size
+from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.batch.parts import is_parts_batch
 from lens_recipes.arrays.metrics import DIVERGING
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.attribution.logit import (
     ExplainedLogit,
+    choose_parts,
     find_logit,
     finite_values,
     set_layout,
 )
+from lens_recipes.views.figures.attribution.over_prompts import mean_bars
 from lens_recipes.views.figures.base.style import HOVER_TEMPLATE, check_result_kind
 from lens_recipes.views.words import part_name, signed
 
 HURTS = str(DIVERGING[0][1])
 HELPS = str(DIVERGING[-1][1])
 REST = "#9a9a9a"
-
-ALWAYS_SHOWN = ("embed", "bias")
 
 DEFAULT_TOP = 20
 DEFAULT_TOP_LAYERS = 100
@@ -44,7 +45,7 @@ class _Bar(NamedTuple):
 def attribution_bars(
     result: AttributionArrays,
     *,
-    prompt: int = 0,
+    prompt: int | None = None,
     position: int = -1,
     target: int = 0,
     top: int | None = None,
@@ -56,9 +57,13 @@ def attribution_bars(
     those of `unit="component"` if no part is left out, stand in the order of the model; otherwise
     the largest |value| comes first.
 
+    Of the same parts of several prompts, a bar is the mean with its standard error, the dots are
+    the prompts, and beside them stands in how many the part helps.
+
     Args:
         result: Any attribution.
-        prompt: Which prompt.
+        prompt: Which prompt. None for the means over all; with `unit="token"`, whose parts differ
+            from prompt to prompt, the first.
         position: Which of its selected tokens, an index into them; −1 is the last.
         target: Which target, an index.
         top: How many bars, besides embedding and bias. None: 20, or 100 for `unit="layer"`.
@@ -75,8 +80,13 @@ def attribution_bars(
         top = DEFAULT_TOP_LAYERS if result.unit == "layer" else DEFAULT_TOP
     if top < 1:
         raise ValueError(f"top={top} must be at least 1.")
-    logit = find_logit(result, prompt, position, target)
-    shown_parts = _choose_parts(logit, top)
+    if prompt is None and is_parts_batch(result):
+        colors = (HELPS, HURTS, REST)
+        return mean_bars(
+            result, position=position, target=target, top=top, title=title, colors=colors
+        )
+    logit = find_logit(result, prompt or 0, position, target)
+    shown_parts = choose_parts(logit.single, logit.values, top)
     other_parts = [part for part in range(len(logit.values)) if part not in shown_parts]
     bars = _make_bars(logit, shown_parts, other_parts)
 
@@ -104,19 +114,6 @@ def attribution_bars(
         showgrid=False,
     )
     return figure
-
-
-def _choose_parts(logit: ExplainedLogit, top: int) -> list[int]:
-    """Return the indices of the parts that have a bar of their own, from the first bar down."""
-    parts = logit.single.parts
-    always_shown = [index for index, part in enumerate(parts) if part.component in ALWAYS_SHOWN]
-    size_order = by_size(logit.values)
-    largest = [index for index in size_order if index not in always_shown][:top]
-    shown_parts = largest + always_shown
-    all_shown = len(shown_parts) == len(parts)
-    if logit.single.unit == "layer" or (logit.single.unit == "component" and all_shown):
-        return sorted(shown_parts)
-    return sorted(shown_parts, key=size_order.index)
 
 
 def _make_bars(logit: ExplainedLogit, shown_parts: list[int], other_parts: list[int]) -> list[_Bar]:

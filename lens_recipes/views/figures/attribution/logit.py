@@ -8,10 +8,12 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.attribution import AttributionArrays, locate
+from lens_recipes.arrays.attribution import AttributionArrays, by_size, locate
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.style import FONT, provenance_line, title_layout
 from lens_recipes.views.words import after_token, prompt_end, signed
+
+ALWAYS_SHOWN = ("embed", "bias")  # among the bars
 
 
 class ExplainedLogit(NamedTuple):
@@ -47,6 +49,27 @@ def find_logit(
         ValueError: no such prompt, token or target.
     """
     return ExplainedLogit(*locate(result, prompt, position, target))
+
+
+def choose_parts(
+    result: AttributionArrays, values: NDArray[np.floating[Any]], top: int
+) -> list[int]:
+    """Return the indices of the parts that have a bar of their own, from the first bar down.
+
+    Args:
+        result: An attribution.
+        values: One number for each part, in logits.
+        top: How many parts, besides embedding and bias.
+    """
+    parts = result.parts
+    always_shown = [index for index, part in enumerate(parts) if part.component in ALWAYS_SHOWN]
+    size_order = by_size(values)
+    largest = [index for index in size_order if index not in always_shown][:top]
+    shown_parts = largest + always_shown
+    all_shown = len(shown_parts) == len(parts)
+    if result.unit == "layer" or (result.unit == "component" and all_shown):
+        return sorted(shown_parts)
+    return sorted(shown_parts, key=size_order.index)
 
 
 def set_layout(

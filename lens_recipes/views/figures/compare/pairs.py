@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics import common_label
 from lens_recipes.arrays.sites import are_vectors, components
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.view import View
@@ -130,7 +131,10 @@ def pair_results(
             f"{second.name} both have a number. Name another metric or token, or read other "
             "positions=."
         )
-    return Comparison(first, second, view.metric, value_labels[0], difference)
+    value_label = value_labels[0]
+    if view.of == "target":  # of another token in each
+        value_label = common_label(view.metric, view.of, value_labels)
+    return Comparison(first, second, view.metric, value_label, difference)
 
 
 def _subtract(first: Array, second: Array, metric: str) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.metrics import find_metric, metric_values
+from lens_recipes.arrays.metrics import common_label, find_metric, metric_values
 from lens_recipes.views.figures.layers.axes import LayerSeries
 from lens_recipes.views.figures.layers.metrics import PROFILE_METRICS
 
@@ -57,19 +57,18 @@ def make_panel(result: LensArrays, metric: str, of: Any, over: str, series: Laye
     """
     entry = find_metric(metric, PROFILE_METRICS)
     values_by_prompt: list[Array] = []
-    value_labels = set()
+    value_labels: list[str] = []
     for single in result:
         values, value_label = metric_values(single, metric, of)
         values = values[series.site_indices].astype(np.float64)
         if over == "prompt":
             values = _row_means(values)
         values_by_prompt.append(values)
-        value_labels.add(value_label)
+        value_labels.append(value_label)
     all_values = np.concatenate(values_by_prompt, axis=1)
     return Panel(
         metric=metric,
-        # The pair of a logit difference may be another one in each prompt.
-        value_label=value_labels.pop() if len(value_labels) == 1 else entry.label,
+        value_label=common_label(metric, of, value_labels),
         quartiles=_row_quartiles(all_values),
         counts=(~np.isnan(all_values)).sum(axis=1),
         n_read=all_values.shape[1],

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import NO_RANK
+from lens_recipes.arrays.metrics.followed import ROLES
 from lens_recipes.arrays.sites import token_index
 from lens_recipes.arrays.tracks import (
     Track,
@@ -127,6 +128,8 @@ def _check_drawn(groups: list[TrackGroup], token_name: str | int, metric: str) -
     Raises:
         ValueError: it has none; the message says why, or which tokens are followed.
     """
+    if token_name == "target":
+        groups[0].single.of("target")  # raises the error that says what to do without targets
     following = []
     for group in groups:
         if token_name in followed(group.single, group.token, metric):
@@ -148,13 +151,13 @@ def _unknown_token_message(groups: list[TrackGroup], token_name: str | int) -> s
     if token_name in known:
         return NO_RANK.format(token_name)
     texts = {text for text in known if isinstance(text, str)}
-    tracked = sorted(texts - targets - {"next", "final"})
+    tracked = sorted(texts - targets - set(ROLES))
     shown_targets = ", ".join(map(repr, sorted(targets))) or "none"
     shown_tracked = ", ".join(map(repr, tracked[:MAX_NAMES])) or "none"
     if len(tracked) > MAX_NAMES:
         shown_tracked += ", …"
     return (
-        f'of={token_name!r} is unknown: accepted are "next", "final", the targets '
+        f'of={token_name!r} is unknown: accepted are "next", "final", "target", the targets '
         f"({shown_targets}) and the tracked tokens ({shown_tracked}). "
         "Pass targets= to the recipe."
     )

@@ -61,9 +61,10 @@ def trajectory(
 
     Args:
         result: Any lens result with layers.
-        of: None for all targets, or "final" where there are none; or "next", "final", a target or a
-            tracked token, as text or id, or a list of them, each drawn where the result has it. For
-            "logit_diff" the pair (a, b), drawn as a − b, or None where each prompt has two targets.
+        of: None for all targets, or "final" where there are none; or "next", "final", "target"
+            (each prompt's own), a target or a tracked token, as text or id, or a list of them, each
+            drawn where the result has it. For "logit_diff" the pair (a, b), drawn as a − b, or None
+            where each prompt has two targets.
         metric: "prob", "logprob" (nats), "rank" (log scale, 0 at the top), "logit" or "logit_diff"
             (nats).
         prompts: Which prompts. None for all, of which the first six are drawn.

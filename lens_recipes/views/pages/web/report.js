@@ -503,6 +503,20 @@ function search() { // what is found, where it is top-1, and what of it can be f
   if ($("matched").textContent !== words) $("matched").textContent = words;
 }
 
+// -- the table of all prompts ---------------------------------------------------------------------------------
+
+const batchRows = [...document.querySelectorAll("#batch tbody tr")];
+
+function batchRow() { // mark the prompt that is shown
+  for (const row of batchRows) {
+    const here = Number(row.dataset.prompt) === state.prompt;
+    row.classList.toggle("here", here);
+    row.querySelector("button").setAttribute("aria-pressed", here);
+  }
+}
+
+for (const row of batchRows) row.onclick = () => go({ prompt: Number(row.dataset.prompt) });
+
 // -- drawing, and what a reader does -------------------------------------------------------------------------
 
 function options(select, pairs, chosen) {
@@ -528,6 +542,7 @@ function draw(changed) { // of nothing, all
     options($("scale"), [["logprob", "log-probability"], ["prob", "probability"]], state.lines);
     lines();
   }
+  if (touched(["prompt"])) batchRow();
   if (touched(["site", "token"])) cursor();
   if (touched(["site", "token", "prompt"])) reveal();
   $("all").checked = state.all;

@@ -7,10 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.batch.parts import common_target_name
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.readings import SiteReading, shown_metrics
-from lens_recipes.views.tables.attribution import target_rows
+from lens_recipes.views.tables.attribution.over_prompts import (
+    HEADINGS,
+    batch_heading,
+    batch_notes,
+    mean_rows,
+)
+from lens_recipes.views.tables.attribution.parts import target_rows
+from lens_recipes.views.tables.lens.batch.table import Show, batch_table
 from lens_recipes.views.tables.lens.rows import Row, site_rows, vector_rows, vectors_note
 from lens_recipes.views.tables.markdown.syntax import (
     Column,
@@ -20,7 +28,7 @@ from lens_recipes.views.tables.markdown.syntax import (
     text_code,
     token_code,
 )
-from lens_recipes.views.tables.selection import PROMPTS_SHOWN, Selection, selected_token
+from lens_recipes.views.tables.selection import Selection, selected_token
 from lens_recipes.views.words import about_token, certificate_line, probability, prompt_end
 
 
@@ -36,11 +44,37 @@ def _blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Ite
     if isinstance(result, LensArrays) and are_vectors(result.sites):
         yield _vector_table(result, selection.show_top)
         yield vectors_note(result)
-    else:
-        for number in selection.prompts[:PROMPTS_SHOWN]:
+    elif not selection.is_batch:
+        for number in selection.shown_prompts:
             yield from _prompt_blocks(result[number], selection)
+    elif isinstance(result, AttributionArrays):
+        yield from _mean_blocks(result, selection)
+    else:
+        yield from _batch_blocks(result, selection)
     yield selection.prompts_note
     yield escape_sentence(certificate_line(result))
+
+
+def _batch_blocks(result: LensArrays, selection: Selection) -> Iterator[str]:
+    """Yield the table of many prompts, a row for each, and what must be said about it."""
+    table = batch_table(result, selection, Show(token_code, text_code))
+    columns = [Column(column.heading, column.is_numeric) for column in table.columns]
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    yield pipe_table(columns, rows)
+    for note in table.notes:
+        yield escape_sentence(note)
+
+
+def _mean_blocks(result: AttributionArrays, selection: Selection) -> Iterator[str]:
+    """Yield the parts of each target on average over the prompts."""
+    yield batch_heading(result, selection)
+    columns = [Column(HEADINGS[0], numeric=False)]
+    columns += [Column(heading, numeric=True) for heading in HEADINGS[1:]]
+    for target_index in range(result.target_ids.shape[1]):
+        yield f"### {common_target_name(result, target_index, token_code)}"
+        yield pipe_table(columns, mean_rows(result, selection, target_index, token_code))
+    for note in batch_notes(result, selection):
+        yield escape_sentence(note)
 
 
 def _prompt_blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""What many prompts come to together: the outcome of each, and parts of a logit over all."""

@@ -1,0 +1,1 @@
+"""The one table of many prompts, a row for each."""
