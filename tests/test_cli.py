@@ -18,7 +18,7 @@ import tiny
 
 import lens_recipes as lr
 from lens_recipes.cli.app import main
-from lens_recipes.cli.outputs import write_for_programs
+from lens_recipes.cli.common.outputs import write_for_programs
 from lens_recipes.models.load import load
 
 

@@ -108,12 +108,21 @@ def test_a_generation_is_its_report_again(cli, llama, run, tmp_path):
     assert status == 0
     status, again, err = run("show", file)
     assert (status, err) == (0, "")
-    report = "\nLayer by layer"
-    says = as_a_file_says(printed).split(report)[1]
-    assert again.split(report)[1].split() == says.split()  # a longer line has other breaks
+    steps = "\nstep "
+    says = as_a_file_says(printed).split(steps)[1]
+    assert again.split(steps)[1].split() == says.split()  # a longer line has other breaks
     result = lr.LensResult.load(file)
     assert again.startswith("The fox\n")
     assert result.responses[0].text.splitlines()[0] in again
+    assert "Layer by layer" not in again
+    _, in_full, _ = cli(llama)(
+        "generate", "The fox", "--greedy", "--max-new-tokens", "4", "--all-layers"
+    )
+    status, again, err = run("show", file, "--all-layers")
+    assert (status, err) == (0, "")
+    steps, timing = "\nLayer by layer", "\nTiming"
+    says = in_full.split(steps)[1].split(timing)[0]
+    assert again.split(steps)[1].split(timing)[0].split() == says.split()
     status, table, _ = run("show", file, "--table")
     assert table.rstrip() == "\n".join(line.rstrip() for line in lr.table(result).splitlines())
 

@@ -16,7 +16,7 @@ from lens_recipes.cli.anatomy import anatomy_command
 from lens_recipes.cli.attribute import ATTRIBUTE_EXAMPLES, attribute_command
 from lens_recipes.cli.doctor.command import DOCTOR_EXAMPLES, doctor_command
 from lens_recipes.cli.generate.command import GENERATE_EXAMPLES, generate_command
-from lens_recipes.cli.logit_lens import LOGIT_LENS_EXAMPLES, logit_lens_command
+from lens_recipes.cli.logit_lens.command import LOGIT_LENS_EXAMPLES, logit_lens_command
 from lens_recipes.cli.paste import PASTE_EXAMPLES, paste_command
 from lens_recipes.cli.show import SHOW_EXAMPLES, show_command
 from lens_recipes.terminal import escape_terminal

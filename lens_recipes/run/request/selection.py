@@ -291,6 +291,13 @@ def no_single_token(target: str, tokenizer: Any) -> str:
             f"no token of this model is the target {target!r}; the nearest is {hint}: pass that, "
             "or an id."
         )
+    spaced = token_id(tokenizer, f" {target}")
+    if spaced is not None:
+        return (
+            f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. With a space "
+            f"before it, {f' {target}'!r}, it is one (id {spaced}): pass that, if you mean the "
+            "word that follows a prompt."
+        )
     return (
         f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. A target is one "
         f"token: pass the first of them, {hint}, or another word."

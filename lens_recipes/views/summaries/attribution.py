@@ -38,10 +38,10 @@ def attribution_summary(result: AttributionArrays) -> str:
     """Return the text of `Attribution.summary`."""
     model = result.provenance.get("model", "model")
     headline = f"{model}: logits by {result.unit} after layer {result.at_layer}; {result.size}"
-    return outline(headline, prompt_lines(result, _describe_prompt), _doubts(result))
+    return outline(headline, prompt_lines(result, _describe_prompt), attribution_doubts(result))
 
 
-def _doubts(result: AttributionArrays) -> Iterator[str]:
+def attribution_doubts(result: AttributionArrays) -> Iterator[str]:
     """Yield the reasons to distrust an attribution, the gravest first."""
     yield from certificate_doubts(result)
     yield from sample_doubts(result)

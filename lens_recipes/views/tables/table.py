@@ -12,14 +12,16 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.views.tables.grids import NARROWEST
 from lens_recipes.views.tables.markdown.document import markdown_table
+from lens_recipes.views.tables.programs.json_rows import json_table
+from lens_recipes.views.tables.programs.tsv import tsv_table
 from lens_recipes.views.tables.selection import Selection, select
 from lens_recipes.views.tables.terminal import print_table, text_table
-from lens_recipes.views.tables.tsv import tsv_table
 
 FORMATS: dict[str, Callable[[LensArrays | AttributionArrays, Selection], str]] = {
     "text": text_table,
     "markdown": markdown_table,
     "tsv": tsv_table,
+    "json": json_table,
 }
 
 
@@ -43,7 +45,7 @@ def table(
 
     Args:
         result: Any lens result or attribution.
-        prompt: One prompt, by its number. None for the first three, in "tsv" for all.
+        prompt: One prompt, by its number. None for the first three, in "tsv" and "json" for all.
         position: Which of the prompt's selected tokens, an index into them; −1 is the last.
             Vectors are all shown.
         show_top: Predictions per layer, with their probabilities: None for 5, or for 1 of each of
@@ -52,10 +54,10 @@ def table(
         component: None for all, or only the sites of this one.
         stride: Show every n-th layer, counted from the last, which is always shown. None for about
             40 layers, or for all of the `sites` that are named. A table that leaves layers out says
-            so; "tsv" has the columns `site` and `sites`: which one of how many.
-        format: "text"; "markdown", pipe tables for GitHub; or "tsv", one table with a header, in
-            full precision. A text that a spreadsheet would compute, as it begins with = + - or @,
-            has an apostrophe before it there.
+            so; "tsv" and "json" have the columns `site` and `sites`: which one of how many.
+        format: "text"; "markdown", pipe tables for GitHub; "tsv", one table with a header, in
+            full precision; or "json", a list of its rows as objects. In "tsv", a text that a
+            spreadsheet would compute, as it begins with = + - or @, has an apostrophe before it.
         width: Columns of a text, at least 40; no line is wider. A narrow text has fewer
             predictions, then shorter tokens, then fewer columns, and says which are missing. None
             for 250.

@@ -1,0 +1,106 @@
+"""What `--html` and `--png` write: the page and the picture of a result, in every command the same.
+
+The page is one file that needs no network: of a lens result its report, of a generation the text
+with the figures of its steps, of an attribution its figure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lens_recipes.cli.common.outputs import note_truncated
+
+
+def write_views(
+    result: Any,
+    html: Path | None,
+    png: Path | None,
+    *,
+    prompt: int | None = None,
+    figure: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+    cdn: bool = False,
+) -> None:
+    """Write the page and the picture that were asked for, and note what a figure leaves out.
+
+    Args:
+        result: Any result.
+        html: Where the page goes, if anywhere: a name in .html; of a generation also a folder.
+        png: Where the picture goes, if anywhere: a name in .png or .svg.
+        prompt: One of the prompts. None for all that the page has room for, and the first of them
+            in a figure.
+        figure: None for the page. Else it holds nothing but the figure with these options.
+        options: Of the picture.
+        cdn: Whether a page of one figure fetches plotly.js when it is opened.
+    """
+    holds_one_prompt = False
+    if html is not None:
+        holds_one_prompt = write_page(result, html, prompt=prompt, figure=figure, cdn=cdn)
+    if png is not None:
+        write_picture(best_figure(result, prompt, options or {}), png)
+        holds_one_prompt = True
+    if holds_one_prompt:
+        note_left_out(result, prompt)
+
+
+def write_page(
+    result: Any,
+    path: Path,
+    *,
+    prompt: int | None = None,
+    figure: dict[str, Any] | None = None,
+    cdn: bool = False,
+) -> bool:
+    """Write a page as `write_views`, and return whether it shows a single prompt."""
+    import lens_recipes as lr
+
+    if figure is not None or cdn or isinstance(result, lr.Attribution):
+        lr.write_html(best_figure(result, prompt, figure or {}), path, offline=not cdn)
+        return True
+    if result.tokens.generated.any():
+        lr.write_generation(result, path, prompt=prompt or 0)
+        return True
+    lr.report(result, path, prompts=None if prompt is None else [prompt])
+    return False
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """Write a figure in the format that the path ends in."""
+    from lens_recipes.views.figures import export
+
+    if path.suffix.lower() == ".png":
+        export.save_png(figure, path)
+    else:
+        export.save_svg(figure, path)
+
+
+def best_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any:
+    """Draw the one figure that says most about a result."""
+    from lens_recipes import Attribution, generation_heatmap, heatmap
+
+    if isinstance(result, Attribution):
+        return attribution_figure(result, prompt=prompt or 0)
+    draw = generation_heatmap if result.tokens.generated.any() else heatmap
+    return draw(result, prompt=prompt or 0, **options)
+
+
+def attribution_figure(result: Any, *, prompt: int = 0) -> Any:
+    """Return the figure that suits the unit: bars, for heads a grid, for tokens a map."""
+    from lens_recipes import attribution_bars, head_grid, source_map
+
+    if result.unit == "head":
+        return head_grid(result, prompt=prompt)
+    if result.unit == "token":
+        return source_map(result, prompt=prompt)
+    return attribution_bars(result, prompt=prompt)
+
+
+def note_left_out(result: Any, prompt: int | None) -> None:
+    """Note on stderr that a figure shows the first of several prompts or targets."""
+    from lens_recipes import Attribution
+
+    if prompt is None:
+        note_truncated(len(result), "prompts")
+    if isinstance(result, Attribution):
+        note_truncated(result.target_ids.shape[1], "targets")
