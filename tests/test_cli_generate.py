@@ -385,7 +385,7 @@ def test_places_that_cannot_be_written_are_refused_before_the_model_is_loaded(
         ("!" * 70, ["70 tokens long", "holds 64", "Shorten it"]),
         ("'The fox' --target ' Parisian'", ["tokens for this model"]),
         ("'The fox' --components attn", ["'attn'", "attn_out"]),
-        ("'The fox' --components ,", ["components must be"]),
+        ("'The fox' --components ,", ["--components must be"]),
         ("'The fox' --show-top 400", ["--show-top", "320"]),
     ],
 )

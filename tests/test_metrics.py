@@ -15,7 +15,7 @@ from test_notebook import contrast
 
 import lens_recipes as lr
 from lens_recipes.arrays.lens import AXES
-from lens_recipes.arrays.metrics import METRICS, measured_metrics, metric_values, output_site
+from lens_recipes.arrays.metrics import METRICS, measured_metrics, metric_values
 from lens_recipes.arrays.metrics.entry import Limits, Metric
 from lens_recipes.cli.logit_lens.command import Metric as ShellMetric
 from lens_recipes.views.figures.base.color import color_axis, colorscale
@@ -313,7 +313,7 @@ def test_the_row_above_is_the_models_own_output(result):
     one = result[0]
     prob = lr.heatmap(result).data[0]
     np.testing.assert_allclose(prob.z[-1], np.exp(one.model_logprobs), rtol=1e-6)
-    assert output_site(one) == len(one.sites) - 1
+    assert one.output_site == len(one.sites) - 1
     early = lr.heatmap(dataclasses.replace(one, kl_to_final=one.kl_to_final + 1), metric="entropy")
     assert np.isnan(early.data[0].z[-1]).all()  # the last layer was not read
     assert "not known" in early.data[0].customdata[-1][0]

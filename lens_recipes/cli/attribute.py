@@ -87,6 +87,11 @@ def attribute_command(
     check_distinct({"--html": html, "--png": png, "--json": json_path})
     check_format(table_format, json_path)
     warn_of_unquoted(prompts)
+    if against in target:
+        raise typer.BadParameter(
+            f"{against!r} is the --target as well: their difference is nothing.",
+            param_hint="--against",
+        )
     chosen_positions = parse_indices(positions, "--positions")
 
     from lens_recipes import attribution

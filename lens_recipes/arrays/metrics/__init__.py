@@ -13,17 +13,17 @@ from lens_recipes.arrays.metrics.table import (
     measured_metrics,
     rank_ticks,
 )
-from lens_recipes.arrays.metrics.values import NO_RANK, metric_values, vocab_size
+from lens_recipes.arrays.metrics.values import metric_values, no_rank, vocab_size
 
 __all__ = [
     "DIVERGING",
     "METRICS",
-    "NO_RANK",
     "find_metric",
     "fixed_range",
     "logit_diff",
     "measured_metrics",
     "metric_values",
+    "no_rank",
     "rank_ticks",
     "vocab_size",
 ]

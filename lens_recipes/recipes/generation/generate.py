@@ -76,7 +76,8 @@ def trace_generation(
 
 
 @recipe(
-    narrow="Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once"
+    narrow="Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once",
+    narrow_options="Narrow --max-new-tokens, --components or --show-top",
 )
 def generate_lens(
     model: Envoy,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import SAME_DISTRIBUTION, LensArrays
 from lens_recipes.arrays.sites import are_vectors, main_component, site_label
+from lens_recipes.caller import say
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.summaries.doubts import lens_doubts
 from lens_recipes.views.summaries.generation import describe_generation
@@ -113,4 +114,5 @@ def _describe_vectors(result: LensArrays) -> Iterator[str]:
         yield f"vector {name!r}: {', '.join(predictions)}"
     left_out = len(result.tokens) - VECTORS_NAMED
     if left_out > 0:
-        yield f"… and {left_out} more vectors: result.to_frame()"
+        rest = say(python="result.to_frame()", shell="--format tsv has all")
+        yield f"… and {left_out} more vectors: {rest}"

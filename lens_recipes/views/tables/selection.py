@@ -18,6 +18,7 @@ from lens_recipes.arrays.sites import (
     thinned_sites,
     token_index,
 )
+from lens_recipes.caller import argument, say
 from lens_recipes.views.groups import side_by_side
 from lens_recipes.views.words import quantity
 
@@ -57,7 +58,7 @@ class Selection:
         left_out = len(self.prompts) - PROMPTS_SHOWN
         if left_out <= 0:
             return ""
-        return f"… and {quantity(left_out, 'more prompt')}: prompt={PROMPTS_SHOWN} is the next"
+        return f"… and {quantity(left_out, 'more prompt')}: {next_prompts(PROMPTS_SHOWN)}"
 
     @property
     def sites_note(self) -> str:
@@ -68,7 +69,7 @@ class Selection:
         if len(self.site_indices) == self.site_count:
             return ""
         shown = f"{len(self.site_indices)} of {self.site_count} {self.site_noun}"
-        return f"{shown}, counted from the last; stride=1 shows all"
+        return f"{shown}, counted from the last; {argument('stride', 1)} shows all"
 
 
 def select(
@@ -87,7 +88,7 @@ def select(
     """
     prompts = _select_prompts(len(result), prompt)
     if show_top is not None and show_top < 1:
-        raise ValueError(f"show_top={show_top} must be at least 1.")
+        raise ValueError(f"{argument('show_top', show_top)} must be at least 1.")
     if isinstance(result, AttributionArrays):
         _refuse_site_options({"sites": sites, "component": component, "stride": stride})
         return Selection(prompts, position, show_top or PARTS_SHOWN)
@@ -105,6 +106,14 @@ def select(
         site_indices=after_stride,
         site_count=len(before_stride),
         site_noun="layers" if components(shown_sites) == ["resid_post"] else "sites",
+    )
+
+
+def next_prompts(number: int) -> str:
+    """Return how to see the prompts that a table leaves out, from one on."""
+    return say(
+        python=f"prompt={number} is the next",
+        shell=f"lens-recipes show FILE --prompt {number}, of a file of --json FILE, shows the next",
     )
 
 
@@ -129,7 +138,8 @@ def _select_prompts(prompt_count: int, prompt: int | None) -> list[int]:
     is_whole_number = isinstance(prompt, int | np.integer)
     if not is_whole_number or not -prompt_count <= prompt < prompt_count:
         raise ValueError(
-            f"prompt={prompt!r} is out of range: the result holds {prompt_count}, counted from 0."
+            f"{argument('prompt', prompt)} is out of range: the result holds {prompt_count}, "
+            "counted from 0."
         )
     return [prompts[prompt]]
 
@@ -137,12 +147,13 @@ def _select_prompts(prompt_count: int, prompt: int | None) -> list[int]:
 def _refuse_site_options(options: dict[str, Any]) -> None:
     """Raise a ValueError for options that select sites: an attribution has none."""
     unfit = []
-    for argument, value in options.items():
+    for option, value in options.items():
         if value is not None:
-            unfit.append(f"{argument}={value!r}")
+            unfit.append(argument(option, value))
     if unfit:
         raise ValueError(
-            f"{', '.join(unfit)}: an attribution has parts, not sites; show_top= says how many."
+            f"{', '.join(unfit)}: an attribution has parts, not sites; "
+            f"{say(python='show_top=', shell='--show-top')} says how many."
         )
 
 

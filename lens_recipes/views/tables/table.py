@@ -10,6 +10,7 @@ from rich.console import Console
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
+from lens_recipes.caller import advised, argument
 from lens_recipes.views.tables.grids import NARROWEST
 from lens_recipes.views.tables.markdown.document import markdown_table
 from lens_recipes.views.tables.programs.json_rows import json_table
@@ -95,14 +96,16 @@ def _check_format(format: str, width: int | None) -> None:
     """Raise a ValueError unless the format is known and the width goes with it."""
     if format not in FORMATS:
         accepted = ", ".join(map(repr, FORMATS))
-        raise ValueError(f"format={format!r} is unknown: accepted are {accepted}.")
+        raise ValueError(f"{argument('format', format)} is unknown: accepted are {accepted}.")
     if width is None:
         return
     if format != "text":
         raise ValueError(
-            f'width={width} goes with format="text" only: leave it out for {format!r}.'
+            f"{argument('width', width)} goes with {advised('format', 'text')} only: leave it out "
+            f"for {format!r}."
         )
     if width < NARROWEST:
         raise ValueError(
-            f"width={width} is too narrow for a table: it takes at least {NARROWEST} columns."
+            f"{argument('width', width)} is too narrow for a table: it takes at least {NARROWEST} "
+            "columns."
         )

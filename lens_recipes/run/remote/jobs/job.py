@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from nnsight.intervention.envoy import Envoy
 from tqdm import tqdm
 
+from lens_recipes.caller import RUN_AGAIN, say
 from lens_recipes.errors import LensError, RemoteLensError
 from lens_recipes.models.handle import exclusive
 from lens_recipes.run.registry import prepare_run
@@ -130,7 +131,7 @@ class Job(Generic[R]):
                 raise RemoteLensError(
                     f"part {chunk.number} was being sent when the connection or the process ended, "
                     "and the server may have accepted it without this process knowing.",
-                    "job.send(again=True) sends it all the same.",
+                    say(python="job.send(again=True) sends it all the same.", shell=RUN_AGAIN),
                     may_finish=True,
                     job=self,
                 )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.metrics import NO_RANK
+from lens_recipes.arrays.metrics import no_rank
 from lens_recipes.arrays.sites import token_index
 from lens_recipes.arrays.tracks import (
     Track,
@@ -17,6 +17,7 @@ from lens_recipes.arrays.tracks import (
     named_prompts,
     tracks,
 )
+from lens_recipes.caller import say
 from lens_recipes.views.figures.base.style import DASHES
 
 MAX_GROUPS = len(DASHES)  # each group has a dash of its own
@@ -146,7 +147,7 @@ def _unknown_token_message(groups: list[TrackGroup], token_name: str | int) -> s
         known |= followed(group.single, group.token, "prob")
         targets |= {group.single.text(token_id) for token_id in group.single.target_ids[0]}
     if token_name in known:
-        return NO_RANK.format(token_name)
+        return no_rank(token_name)
     texts = {text for text in known if isinstance(text, str)}
     tracked = sorted(texts - targets - {"next", "final"})
     shown_targets = ", ".join(map(repr, sorted(targets))) or "none"
@@ -156,7 +157,7 @@ def _unknown_token_message(groups: list[TrackGroup], token_name: str | int) -> s
     return (
         f'of={token_name!r} is unknown: accepted are "next", "final", the targets '
         f"({shown_targets}) and the tracked tokens ({shown_tracked}). "
-        "Pass targets= to the recipe."
+        + say(python="Pass targets= to the recipe.", shell="Run it with --target.")
     )
 
 

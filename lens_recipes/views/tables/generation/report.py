@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.caller import say
 from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.tables.generation.numbers import statistics_table, timing_table
 from lens_recipes.views.tables.generation.steps import print_layers, print_steps
@@ -50,7 +51,8 @@ def generation_table(result: LensArrays, console: Console, *, written: bool = Fa
         print_steps(prompt_result, console)
     left_out = len(result) - PROMPTS_SHOWN
     if left_out > 0:
-        console.print(Text(f"\n… and {left_out} more prompts: print(result[i])"))
+        rest = say(python="print(result[i])", shell="--prompt N shows one")
+        console.print(Text(f"\n… and {left_out} more prompts: {rest}"))
     print_certificate(result, console)
 
 
