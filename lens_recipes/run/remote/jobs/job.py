@@ -14,6 +14,7 @@ from tqdm import tqdm
 from lens_recipes.caller import RUN_AGAIN, say
 from lens_recipes.errors import LensError, RemoteLensError
 from lens_recipes.models.handle import exclusive
+from lens_recipes.run.progress import is_piped
 from lens_recipes.run.registry import prepare_run
 from lens_recipes.run.remote.estimate import check_limits, split_into_jobs
 from lens_recipes.run.remote.http.settings import remote_settings
@@ -204,6 +205,7 @@ class Job(Generic[R]):
             unit="job",
             delay=SHOW_BAR_AFTER_S,
             leave=False,
+            disable=is_piped(),
         )
         waiter = ResultWaiter(
             server=self._server,
