@@ -113,7 +113,7 @@ def next_prompts(number: int) -> str:
     """Return how to see the prompts that a table leaves out, from one on."""
     return say(
         python=f"prompt={number} is the next",
-        shell=f"lens-recipes show FILE --prompt {number}, of a file of --json FILE, shows the next",
+        shell=f"--json FILE keeps all, and lens-recipes show FILE --prompt {number} shows the next",
     )
 
 
