@@ -277,7 +277,7 @@ def _is_member(value: Any) -> bool:
 def _commands() -> str:
     """Return the help of every command, as it prints it, but for columns and blank lines."""
     from lens_recipes.cli.app import app
-    from lens_recipes.cli.options import EXIT_STATUS
+    from lens_recipes.cli.common.options import EXIT_STATUS
 
     parts = [f"## Commands\n\n`--help` shows the same, with examples. {EXIT_STATUS}\n"]
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ import tiny
 
 import lens_recipes as lr
 from lens_recipes.cli.app import main
-from lens_recipes.cli.outputs import write_for_programs
+from lens_recipes.cli.common.outputs import write_for_programs
 from lens_recipes.models.load import load
 
 
@@ -71,9 +71,9 @@ def test_json_to_stdout_is_json_and_nothing_else(run):
         ("", ["PROMPT"]),
         ("Hi --target ' Parisian cafe'", ["4 tokens", "' Paris'"]),
         ("''", ["empty"]),
-        ("Hi --layers 99", ["layers=99", "0 to 29"]),
+        ("Hi --layers 99", ["--layers 99", "0 to 29"]),
         ("Hi --layers x", ["--layers", "2:5"]),
-        ("Hi --positions 1", ["positions=1"]),
+        ("Hi --positions 1", ["--positions 1"]),
         ("Hi --json a.txt", ["--json", ".json"]),
         ("Hi --html /no/such/folder/a.html", ["--html", "no folder"]),
         ("Hi --metric rank --html a.html", ["--metric", "--of"]),
@@ -81,11 +81,11 @@ def test_json_to_stdout_is_json_and_nothing_else(run):
         ("Hi --metric kl --of next", ["--metric", "--of"]),
         ("Hi --html /", ["--html", "is a folder"]),
         ("Hi --components attn", ["'attn'", "attn_out"]),
-        ("Hi --components ,", ["components must be", "attn_out"]),
+        ("Hi --components ,", ["--components must be", "attn_out"]),
         ("Hi --components mixer_out", ["no mixer_out", "attn_out"]),
         ("Hi --heads 0,1", ["heads", "head_out"]),
         ("Hi --heads 0 --components attn_out", ["heads", "head_out"]),
-        ("Hi --components head_out --heads 9", ["heads=9", "0 to 8"]),
+        ("Hi --components head_out --heads 9", ["--heads 9", "0 to 8"]),
         ("Hi --components head_out --heads x", ["--heads", "2:5"]),
         ("Hi --components head_out --heads 8:8", ["selects nothing", "0 to 8"]),
         ("Hi --show-top 60000", ["49152"]),
@@ -329,9 +329,9 @@ def test_several_prompts_and_targets(small, tmp_path):
         ("Hi --target ' the' --against 'Parisian cafe'", ["11 tokens", "'Pa'"]),
         ("Hi --target ' the' --against ''", ["0 tokens"]),
         ("Hi --target ' the' --unit neuron", ["--unit", "'component'"]),
-        ("Hi --target ' the' --at-layer 4", ["at_layer=4", "0 to 3"]),
+        ("Hi --target ' the' --at-layer 4", ["--at-layer 4", "0 to 3"]),
         ("Hi --target ' the' --at-layer last", ["--at-layer", "integer"]),
-        ("Hi --target ' the' --positions 9", ["positions=9", "0 to 1"]),
+        ("Hi --target ' the' --positions 9", ["--positions 9", "0 to 1"]),
         ("Hi --target ' the' --positions last", ["--positions", "2:5"]),
         ("Hi --target ' the' --positions ::0", ["--positions", "2:5"]),
         ("Hi --target ' the' --positions ''", ["--positions", "2:5"]),

@@ -22,6 +22,7 @@ from lens_recipes.cli.generate import stream as cli_stream
 from lens_recipes.cli.generate.stream import NEVER, Stream, colors_by_layer, defer_stderr
 from lens_recipes.models.tokens.vocabulary import Decoder
 from lens_recipes.terminal import escape_terminal
+from lens_recipes.views.summaries.doubts import lens_doubts
 
 GREEDY = ("--greedy", "--max-new-tokens", "6")
 
@@ -75,7 +76,7 @@ def test_the_main_job(smollm2, cli, tmp_path):
     """Response, every step layer by layer, timing, statistics, certificate; files; settings before all."""
     file = tmp_path / "a.json"
     status, out, err = cli(smollm2)(
-        "generate", "The capital of France is", *GREEDY, "--json", str(file)
+        "generate", "The capital of France is", *GREEDY, "--json", str(file), "--all-layers"
     )
     assert status == 0
     assert out.startswith(" Paris.\n\nThe answer\n(6 tokens, finish: length)\n")
@@ -167,12 +168,35 @@ def test_show_top_is_what_is_shown_not_what_is_sampled(small, tmp_path):
     assert result.provenance["generation"]["top_k"] == 5
 
 
+def test_a_line_for_each_step_unless_all_layers_are_asked_for(small, llama):
+    """What `print(result)` shows: not a table of every layer for each token."""
+    status, out, _ = small("generate", "The fox", *GREEDY)
+    assert status == 0
+    said = lr.generate_lens(llama, "The fox", max_new_tokens=6, do_sample=False)
+    steps = str(said).split("\nstep ")[1].split("\ncertified")[0]
+    assert steps.split() == out.split("\nstep ")[1].split("\ncertified")[0].split()
+    assert "Layer by layer" not in out
+    assert out.count("distrust: ") == len(list(lens_doubts(said)))
+    for option in (["--all-layers"], ["--show-top", "2"]):
+        _, long, _ = small("generate", "The fox", *GREEDY, *option)
+        assert "Layer by layer" in long
+        assert len(re.findall(r"^step \d+, ", long, re.MULTILINE)) == 6
+
+
+@pytest.mark.parametrize("name", ["steps.txt", "a.b"])
+def test_a_page_has_the_name_of_a_page(small, monkeypatch, tmp_path, name):
+    monkeypatch.setattr(lr, "load", None)
+    status, _, err = small("generate", "The fox", *GREEDY, "--html", str(tmp_path / name))
+    assert status == 2
+    assert "must end in .html" in err
+
+
 @pytest.mark.parametrize("name", ["steps.html", "steps"])
 def test_figures_in_one_file_or_a_folder(small, tmp_path, name):
     place = tmp_path / name
     status, out, err = small("generate", "The fox", *GREEDY, "--html", str(place))
     assert status == 0
-    assert "Layer by layer" in out
+    assert len(re.findall(r"^ +\d+ .* layer \d", out, re.MULTILINE)) == 6
     assert err.splitlines()[-1] == f"wrote {place}"
     assert place.is_dir() == (name == "steps")
     assert place.is_file() or list(place.glob("*.html"))
@@ -361,7 +385,7 @@ def test_places_that_cannot_be_written_are_refused_before_the_model_is_loaded(
         ("!" * 70, ["70 tokens long", "holds 64", "Shorten it"]),
         ("'The fox' --target ' Parisian'", ["tokens for this model"]),
         ("'The fox' --components attn", ["'attn'", "attn_out"]),
-        ("'The fox' --components ,", ["components must be"]),
+        ("'The fox' --components ,", ["--components must be"]),
         ("'The fox' --show-top 400", ["--show-top", "320"]),
     ],
 )
@@ -449,7 +473,9 @@ def test_an_interrupt_keeps_what_there_is(small, llama, monkeypatch, tmp_path, n
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cli_stream.Stream, "__call__", stop)
-    status, out, err = small("generate", "The quick brown fox", "--greedy", "--json", str(file))
+    status, out, err = small(
+        "generate", "The quick brown fox", "--greedy", "--json", str(file), "--all-layers"
+    )
     assert status == 130
     assert f"interrupted after {n} token" in err
     assert f"({n} token{'s' if n > 1 else ''}, finish: interrupted)" in out

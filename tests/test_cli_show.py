@@ -108,12 +108,21 @@ def test_a_generation_is_its_report_again(cli, llama, run, tmp_path):
     assert status == 0
     status, again, err = run("show", file)
     assert (status, err) == (0, "")
-    report = "\nLayer by layer"
-    says = as_a_file_says(printed).split(report)[1]
-    assert again.split(report)[1].split() == says.split()  # a longer line has other breaks
+    steps = "\nstep "
+    says = as_a_file_says(printed).split(steps)[1]
+    assert again.split(steps)[1].split() == says.split()  # a longer line has other breaks
     result = lr.LensResult.load(file)
     assert again.startswith("The fox\n")
     assert result.responses[0].text.splitlines()[0] in again
+    assert "Layer by layer" not in again
+    _, in_full, _ = cli(llama)(
+        "generate", "The fox", "--greedy", "--max-new-tokens", "4", "--all-layers"
+    )
+    status, again, err = run("show", file, "--all-layers")
+    assert (status, err) == (0, "")
+    steps, timing = "\nLayer by layer", "\nTiming"
+    says = in_full.split(steps)[1].split(timing)[0]
+    assert again.split(steps)[1].split(timing)[0].split() == says.split()
     status, table, _ = run("show", file, "--table")
     assert table.rstrip() == "\n".join(line.rstrip() for line in lr.table(result).splitlines())
 
@@ -282,10 +291,10 @@ def test_several_outputs_at_once(run, files, results, drawn, reported, tmp_path)
         ("-", [".json or .npz"]),
         ("lens.json --format csv", ["--format", "'markdown'"]),
         ("lens.json --width 39", ["--width", "40"]),
-        ("lens.json --format tsv --width 80", ["width=80", '"text"']),
+        ("lens.json --format tsv --width 80", ["--width 80", "--format text"]),
         ("lens.json --show-top 0", ["--show-top"]),
         ("lens.json --stride 0", ["--stride"]),
-        ("lens.json --position 99", ["position=99"]),
+        ("lens.json --position 99", ["--position 99"]),
         ("lens.json --prompt 2", ["--prompt", "2 prompts"]),
         ("parts.json --prompt -2", ["--prompt", "one prompt"]),
         ("lens.json --html -", ["--html", "stdout"]),
@@ -297,9 +306,9 @@ def test_several_outputs_at_once(run, files, results, drawn, reported, tmp_path)
         ("lens.json --html ./a.svg --png a.svg", ["--png", "--html goes"]),
         ("lens.json --metric rank", ["--metric", "--png"]),
         ("lens.json --of next", ["--of", "--png"]),
-        ("lens.json --png a.png --metric colour", ["'colour'", "'logit_diff'"]),
-        ("lens.json --png a.png --metric rank", ["needs `of`"]),
-        ("lens.json --png a.png --of ' Rome'", ["' Rome'", "' the'"]),
+        ("lens.json --png a.png --metric colour", ["--metric colour", "'logit_diff'"]),
+        ("lens.json --png a.png --metric rank", ["needs --of"]),
+        ("lens.json --png a.png --of ' Rome'", ['--of " Rome"', "' the'"]),
         ("heads.json --png a.png --metric prob", ["--metric", "attribution"]),
         ("heads.json --stride 2", ["--stride", "attribution"]),
         ("lens.json --json a.json", ["--json"]),

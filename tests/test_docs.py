@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import json
+import math
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -16,6 +19,7 @@ from unittest import mock
 
 import loopback
 import nnsight
+import numpy as np
 import pytest
 import torch
 import typer.main
@@ -269,11 +273,67 @@ def test_a_reference_begins_with_when_to_open_it(name):
     assert f"`{name}`" in read("SKILL.md")
 
 
+def script_of_page(name: str):
+    """A script of docs/, as a module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_page", ROOT / "docs" / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
 def test_the_api_page_is_fresh():
-    spec = importlib.util.spec_from_file_location("api_page", ROOT / "docs" / "api.py")
-    api = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(api)
+    api = script_of_page("api")
     assert api.page(lr) == api.PAGE.read_text(), f"references/api.md is stale; run: {api.COMMAND}"
+
+
+def test_the_page_of_saved_results_is_fresh():
+    results = script_of_page("results")
+    assert results.page() == results.PAGE.read_text(), (
+        f"references/results.md is stale; run: {results.COMMAND}"
+    )
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_the_programs_for_jq_say_what_the_arrays_say(llama, tmp_path):
+    """Each of them, of a result with two prompts, read as jq reads it."""
+    result = lr.logit_lens(llama, ["The fox", "One, two"], targets=[[" the"], [" and"]])
+    said = lr.generate_lens(llama, "The fox", max_new_tokens=3, do_sample=False)
+    who = lr.attribution(llama, "The fox", " the", unit="head")
+    last = len(result[0].tokens) - 1
+    top = result.top_ids[-1, last, 0]
+    cells = [
+        [result.sites[s].layer, int(result.tokens.prompt[t]), int(result.tokens.position[t])]
+        for s, t in np.argwhere(~result.readable)
+    ]
+    assert cells  # a random model's early layers
+    expected = [
+        [[site.layer, site.component] for site in result.sites],
+        [True],
+        [result.text(top)],
+        [math.exp(result.top_logprobs[-1, last, 0])],
+        [result.target_ranks[:, last, 0].tolist()],
+        cells,
+        [said.responses[0].text],
+        [[list(part), value] for part, value in who.top(5)],
+    ]
+    questions = script_of_page("results").QUESTIONS
+    files = {"lens": result, "written": said, "parts": who}
+    for question, values in zip(questions, expected, strict=True):
+        file = tmp_path / f"{question.kind}.json"
+        files[question.kind].save(file)
+        done = subprocess.run(
+            ["jq", "-c", question.program, file], capture_output=True, text=True, check=True
+        )
+        shown = [json.loads(line) for line in done.stdout.splitlines()]
+        if question.kind == "parts":
+            assert [row[0] for row in shown] == [row[0] for row in values]
+            np.testing.assert_allclose(
+                [row[1] for row in shown], [row[1] for row in values], rtol=1e-5
+            )
+        elif isinstance(values[0], float):
+            assert shown == pytest.approx(values, rel=1e-5)
+        else:
+            assert shown == values, question.words
 
 
 def test_the_skill_is_valid(tmp_path):

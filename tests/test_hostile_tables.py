@@ -20,7 +20,7 @@ from test_hostile_pages import with_targets
 import lens_recipes as lr
 from lens_recipes.arrays.text import legible_line
 from lens_recipes.views.tables.markdown.syntax import escape_sentence, label_code, text_code
-from lens_recipes.views.tables.tsv import text_field
+from lens_recipes.views.tables.programs.tsv import text_field
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "＝1", "−1", "'=1", "''", "'a"]  # fmt: skip
 OURS = {"h3", "p", "code", "strong", "table", "thead", "tbody", "tr", "th", "td"}

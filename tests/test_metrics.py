@@ -18,7 +18,7 @@ import lens_recipes as lr
 from lens_recipes.arrays.lens import AXES
 from lens_recipes.arrays.metrics import METRICS, measured_metrics, metric_values
 from lens_recipes.arrays.metrics.entry import Limits, Metric
-from lens_recipes.cli.logit_lens import Metric as ShellMetric
+from lens_recipes.cli.logit_lens.command import Metric as ShellMetric
 from lens_recipes.views.figures.base.color import color_axis, colorscale
 from lens_recipes.views.figures.base.contrast import hexadecimal, luminance
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -27,8 +28,8 @@ from lens_recipes.arrays.lens import AXES
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.tables.attribution.parts import target_rows
 from lens_recipes.views.tables.grids import truncate
+from lens_recipes.views.tables.programs.tsv import text_field
 from lens_recipes.views.tables.table import FORMATS, NARROWEST, render
-from lens_recipes.views.tables.tsv import text_field
 from lens_recipes.views.words import about_token, probability, prompt_end, signed
 
 PROMPTS = ["The capital of France is", "One two", "A model reads the prompt"]
@@ -248,6 +249,55 @@ def test_tsv_has_the_arrays_numbers_and_any_token(results, kind, texts, position
     assert next(shown, None) is None
 
 
+@pytest.mark.parametrize("kind", LENSES)
+def test_tsv_ends_with_the_ids_of_its_texts_and_what_can_be_read(results, kind):
+    """The columns of before keep their places: scripts count them."""
+    result = results[kind]
+    text = lr.table(result, format="tsv", show_top=2)
+    header = text.split("\n")[0].split("\t")
+    n_targets = result.target_ids.shape[1]
+    ids = ["input_id", "top1_id", "top2_id", *(f"target{n + 1}_id" for n in range(n_targets))]
+    assert header[-len(ids) - 2 :] == ["mark", *ids, "readable"]
+    rows = iter(records(text))
+    for one in result:
+        for t in range(len(one.tokens)) if kind == "vectors" else [-1]:
+            for s in range(len(one.sites)):
+                row = next(rows)
+                input_id = int(one.tokens.id[t])
+                assert row["input_id"] == ("" if input_id < 0 else str(input_id))
+                assert [int(row["top1_id"]), int(row["top2_id"])] == one.top_ids[s, t, :2].tolist()
+                shown = [int(row[f"target{n + 1}_id"]) for n in range(n_targets)]
+                assert shown == one.target_ids[0].tolist()
+                assert row["readable"] == str(int(one.readable[s, t]))
+
+
+def test_json_has_the_rows_of_tsv_with_texts_and_numbers_as_they_are(results):
+    for kind, result in results.items():
+        rows = json.loads(lr.table(result, format="json", show_top=2))
+        table = records(lr.table(result, format="tsv", show_top=2))
+        assert [list(row) for row in rows] == [list(row) for row in table]
+        for row, fields in zip(rows, table, strict=True):
+            for name, value in row.items():
+                if isinstance(value, float):
+                    assert float(fields[name]) == pytest.approx(value, rel=1e-5)
+                elif isinstance(value, int):
+                    assert int(fields[name]) == value
+        if kind in LENSES and kind != "vectors":
+            last = rows[-1]
+            assert last["top1"] == result.text(last["top1_id"])
+            assert last["input"] == result.tokens.text[-1]
+
+
+def test_the_ids_of_an_attribution(results):
+    result = results["by head"]
+    for row in records(lr.table(result, format="tsv")):
+        one = result[int(row["prompt"])]
+        assert int(row["target_id"]) in one.target_ids[0]
+        assert row["input_id"] == str(one.tokens.id[-1])
+        against = one.against_ids[0].tolist()
+        assert row["against_id"] in ["" if token < 0 else str(token) for token in against]
+
+
 def test_a_tiny_probability_is_not_nothing(lens):
     one = dataclasses.replace(lens[0], target_logprobs=np.full_like(lens[0].target_logprobs, -200))
     assert float(records(lr.table(one, format="tsv"))[0]["target1_p"]) == pytest.approx(
@@ -342,7 +392,11 @@ def test_what_is_no_number_is_shown_as_what_it_is(results, value):
     lens, parts = results["lens"][0], results["by head"][0]
     lens = dataclasses.replace(lens, kl_to_final=np.full_like(lens.kl_to_final, value))
     parts = dataclasses.replace(parts, values=np.full_like(parts.values, value))
+    for row in json.loads(lr.table(lens, format="json")):  # JSON knows no such number
+        assert row["kl"] is None
     for form in FORMATS:
+        if form == "json":
+            continue
         assert str(value) in lr.table(lens, format=form)
         assert signed(value) in lr.table(parts, format=form).replace("\tinf", "\t+inf")
 
@@ -357,7 +411,7 @@ def test_every_format_says_what_is_wrong(results, form):
         assert "NOT CERTIFIED" not in lr.table(result, format=form)
     raw = lr.table(results["raw"], format=form)
     assert "RAW STREAM: the final norm was not applied" in raw
-    if form != "tsv":
+    if form not in ("tsv", "json"):
         assert raw.lstrip("*").startswith("RAW STREAM")
         assert "the wiring, not the numbers above, is certified" in raw
 

@@ -8,9 +8,10 @@ import pytest
 
 from lens_recipes.arrays import text
 from lens_recipes.views import words
-from lens_recipes.views.tables import grids, tsv
+from lens_recipes.views.tables import grids
 from lens_recipes.views.tables.generation import numbers
 from lens_recipes.views.tables.markdown import syntax
+from lens_recipes.views.tables.programs import tsv
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 
 # How far the last layer's lens may be from the model's own logits, relative to the largest of them.
@@ -190,8 +191,11 @@ class Certificate:
             if known_cause and not math.isnan(self.max_logit_error):
                 cause = known_cause
         raise LensError(
-            f"{self}. {doubted} cannot be trusted. Likely cause: {cause}. "
-            "strict=False keeps the result, marked as not certified."
+            f"{self}. {doubted} cannot be trusted. Likely cause: {cause}."
+            + say(
+                python=" strict=False keeps the result, marked as not certified.",
+                shell="",
+            )
         )
 
     def _cause_of_wrong_sums(self) -> str:

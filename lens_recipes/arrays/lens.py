@@ -22,6 +22,7 @@ from lens_recipes.arrays.axes import (
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
 from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.text import counted, visible_token
+from lens_recipes.caller import argument, say
 from lens_recipes.terminal import one_line
 
 # The arrays of a result and their axes, for views of one prompt and for files.
@@ -221,9 +222,12 @@ class LensArrays:
         distinct_ids = dict.fromkeys(self.target_ids.ravel().tolist())
         known = ", ".join(repr(self.text(token)) for token in distinct_ids) or "none"
         raise ValueError(
-            f'of={what!r} is unknown: accepted are "next", "final", "target" (each prompt\'s own) '
-            f"and a target of every prompt here; the targets are ({known}). Pass targets= to the "
-            "recipe, or take one prompt: result[i]."
+            f'{argument("of", what)} is unknown: accepted are "next", "final", "target" (each '
+            f"prompt's own) and a target of every prompt here; the targets are ({known}). "
+            + say(
+                python="Pass targets= to the recipe, or take one prompt: result[i].",
+                shell="Run it with --target to follow another.",
+            )
         )
 
     def _name_of_target_column(self, column: int) -> str:

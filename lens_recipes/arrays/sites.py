@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lens_recipes.arrays.axes import Site
+from lens_recipes.caller import advised, argument
 from lens_recipes.models.components import ADDED, NAMES, STREAM
 
 # From left to right in a view: the order in which a block has them. `vector` is what
@@ -114,7 +115,7 @@ def _why_no_series(names: list[str], component: str | None, name: str | None) ->
     if accepted:
         hint = f"pass component= one of {', '.join(accepted)}"
     else:
-        hint = 'run the recipe with components="resid_post" as well'
+        hint = f"run it with {advised('components', 'resid_post')} as well"
     return f"component={component!r}: {reason}; {hint}."
 
 
@@ -238,7 +239,7 @@ def thinned_sites(
         stride = 1 if named else math.ceil(n_rows / MAX_ROWS)
     step = whole_number(stride)
     if step is None or step < 1:
-        raise ValueError(f"stride={stride!r} must be a whole number from 1.")
+        raise ValueError(f"{argument('stride', stride)} must be a whole number from 1.")
     layers_from_last = layers[::-1]
     shown_layers = set(layers_from_last[::step])
     return [row for row in rows if sites[row].layer in shown_layers]
@@ -254,19 +255,20 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
-def token_index(n_tokens: int, number: int, argument: str) -> int:
+def token_index(n_tokens: int, number: int, name: str) -> int:
     """Return an index into the tokens that were read of a prompt, negative ones from the end.
 
     Args:
         n_tokens: How many tokens were read.
         number: The caller's index.
-        argument: The name of the caller's argument, for the error.
+        name: The caller's argument, for the error.
 
     Raises:
         ValueError: the index is out of range, or no whole number.
     """
     if not isinstance(number, int | np.integer) or not -n_tokens <= number < n_tokens:
         raise ValueError(
-            f"{argument}={number!r} is out of range: {n_tokens} positions of this prompt were read."
+            f"{argument(name, number)} is out of range: {n_tokens} positions of this prompt were "
+            "read."
         )
     return int(number) % n_tokens

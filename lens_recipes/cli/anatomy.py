@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lens_recipes.cli.options import ModelName, Remote, load_model
+from lens_recipes.cli.common.options import ModelName, Remote, load_model
 
 
 def anatomy_command(model: ModelName = "smollm2", remote: Remote = False) -> None:

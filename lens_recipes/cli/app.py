@@ -8,21 +8,41 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from lens_recipes.caller import in_a_shell
 from lens_recipes.cli.anatomy import anatomy_command
 from lens_recipes.cli.attribute import ATTRIBUTE_EXAMPLES, attribute_command
+from lens_recipes.cli.common.arguments import OPTIONS
+from lens_recipes.cli.common.usage import in_plain_words
 from lens_recipes.cli.doctor.command import DOCTOR_EXAMPLES, doctor_command
 from lens_recipes.cli.generate.command import GENERATE_EXAMPLES, generate_command
-from lens_recipes.cli.logit_lens import LOGIT_LENS_EXAMPLES, logit_lens_command
+from lens_recipes.cli.logit_lens.command import LOGIT_LENS_EXAMPLES, logit_lens_command
 from lens_recipes.cli.paste import PASTE_EXAMPLES, paste_command
 from lens_recipes.cli.show import SHOW_EXAMPLES, show_command
 from lens_recipes.terminal import escape_terminal
 
+
+class Commands(TyperGroup):
+    """The commands; what is wrong with an option is said in plain words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that is named; typer calls this."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            message = getattr(error, "message", None)
+            if isinstance(message, str) and hasattr(error, "format_message"):  # of click
+                error.message = in_plain_words(message)  # type: ignore[attr-defined]
+            raise
+
+
 app = typer.Typer(
     name="lens-recipes",
+    cls=Commands,
     help="What a language model predicts at every layer, with proof that it was read right.",
     no_args_is_help=True,
     add_completion=False,
@@ -49,7 +69,8 @@ def main() -> None:
             # A terminal that cannot show a character shows a question mark.
             stream.reconfigure(errors="replace")
     try:
-        app()
+        with in_a_shell(OPTIONS):
+            app()
     except ValueError as error:
         fail(str(error), status=2)
     except (LensError, OSError) as error:  # OSError: for one, stdout cannot be written to

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lens_recipes.cli.options import (
+from lens_recipes.cli.common.options import (
     EXIT_STATUS,
+    Cdn,
+    Html,
     JsonPath,
     ModelName,
     NoSpecialTokens,
     Offline,
+    Png,
     Positions,
     Precision,
     Prompts,
@@ -21,14 +23,22 @@ from lens_recipes.cli.options import (
     load_model,
     parse_indices,
 )
-from lens_recipes.cli.outputs import (
+from lens_recipes.cli.common.outputs import (
     STDOUT,
-    attribution_figure,
+    check_distinct,
     check_outputs,
-    prompts_of_figure,
-    stdout_console,
-    write_outputs,
+    check_picture,
+    note_written,
+    write_json,
 )
+from lens_recipes.cli.common.pages import write_views
+from lens_recipes.cli.common.tables import (
+    TableFormat,
+    check_format,
+    print_doubts,
+    print_table,
+)
+from lens_recipes.cli.common.unquoted import warn_of_unquoted
 
 
 class Unit(StrEnum):
@@ -59,10 +69,12 @@ def attribute_command(
     ] = None,
     positions: Positions = "-1",
     show_top: Annotated[int, typer.Option(min=1, help="Parts shown per target.")] = 10,
-    html: Annotated[
-        Path | None,
-        typer.Option(help="Write a figure here: bars, for heads a grid, for tokens a map."),
+    table_format: Annotated[
+        TableFormat | None, typer.Option("--format", help="Format of the table; default: text.")
     ] = None,
+    html: Html = None,
+    png: Png = None,
+    cdn: Cdn = False,
     offline: Offline = False,
     json_path: JsonPath = None,
     no_special_tokens: NoSpecialTokens = False,
@@ -71,6 +83,15 @@ def attribute_command(
 ) -> None:
     """Split a token's logit into what each layer, component, head or source token adds to it."""
     check_outputs(html, json_path)
+    check_picture(png)
+    check_distinct({"--html": html, "--png": png, "--json": json_path})
+    check_format(table_format, json_path)
+    warn_of_unquoted(prompts)
+    if against in target:
+        raise typer.BadParameter(
+            f"{against!r} is the --target as well: their difference is nothing.",
+            param_hint="--against",
+        )
     chosen_positions = parse_indices(positions, "--positions")
 
     from lens_recipes import attribution
@@ -85,23 +106,12 @@ def attribute_command(
         positions=chosen_positions,
         add_special_tokens=not no_special_tokens,
     )
+    write_json(result, json_path)
     if json_path != STDOUT:
-        from lens_recipes.views.tables.table import render
-
-        render(result, stdout_console(), show_top=show_top)
-    figure = None
-    if html is not None:
-        figure = attribution_figure(result)
-    n_targets = result.target_ids.shape[1]
-    write_outputs(
-        result,
-        figure,
-        html,
-        json_path,
-        offline=offline,
-        n_prompts=prompts_of_figure(result),
-        n_targets=n_targets,
-    )
+        print_table(result, table_format, show_top=show_top)
+        print_doubts(result, table_format)
+    write_views(result, html, png, cdn=cdn)
+    note_written([html, png, json_path])
 
 
 ATTRIBUTE_EXAMPLES = f"""

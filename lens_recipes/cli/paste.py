@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lens_recipes.cli.options import EXIT_STATUS, ModelName, parse_indices
-from lens_recipes.cli.outputs import check_writable, note_written, write_for_programs
+from lens_recipes.cli.common.options import EXIT_STATUS, ModelName, parse_indices
+from lens_recipes.cli.common.outputs import check_writable, note_written, write_for_programs
 from lens_recipes.recipes.paste.names import SCRIPTS
 
 Recipe = StrEnum("Recipe", {recipe: recipe for recipe in SCRIPTS})  # type: ignore[misc]

@@ -8,28 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from lens_recipes.cli.options import EXIT_STATUS
-from lens_recipes.cli.outputs import (
-    attribution_figure,
+from lens_recipes.cli.common.options import EXIT_STATUS, AllLayers, Html, Png
+from lens_recipes.cli.common.outputs import (
     check_distinct,
     check_outputs,
-    check_writable,
-    note_truncated,
+    check_picture,
     note_written,
-    prompts_of_figure,
     stdout_console,
     write_for_programs,
 )
-
-PICTURE_SUFFIXES = (".png", ".svg")
-
-
-class TableFormat(StrEnum):
-    """A format of the table."""
-
-    text = "text"
-    markdown = "markdown"
-    tsv = "tsv"
+from lens_recipes.cli.common.pages import write_views
+from lens_recipes.cli.common.tables import TableFormat, print_doubts, print_table
 
 
 class HeatmapKind(StrEnum):
@@ -73,6 +62,7 @@ def show_command(
         int | None,
         typer.Option(min=1, help="For the table: how many of the prompts; default: 40 rows."),
     ] = None,
+    all_layers: AllLayers = False,
     summary: Annotated[
         bool, typer.Option("--summary", help="Print a few lines for an assistant.")
     ] = False,
@@ -83,15 +73,8 @@ def show_command(
             help="First run it again on this model, and refuse what the model does not say.",
         ),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write an interactive page here; it needs no network.")
-    ] = None,
-    png: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a picture here, in .png or .svg: the heatmap, or the attribution."
-        ),
-    ] = None,
+    html: Html = None,
+    png: Png = None,
     kind: Annotated[
         HeatmapKind | None,
         typer.Option(
@@ -137,20 +120,7 @@ def show_command(
             param_hint=[f"--{option}" for option in picture_options],
         )
 
-    if html is not None:
-        write_page(result, html, prompt)
-    if png is not None:
-        write_picture(best_figure(result, prompt, picture_options), png)
-    if is_attribution:
-        holds_one_figure = png is not None or html is not None
-    else:
-        holds_one_figure = png is not None and heatmap_kind(result, prompt, kind) == "tokens"
-    if holds_one_figure and is_attribution:
-        note_truncated(prompts_of_figure(result, prompt), "prompts")
-    elif holds_one_figure and prompt is None:
-        note_truncated(len(result), "prompts")
-    if holds_one_figure and is_attribution:
-        note_truncated(result.target_ids.shape[1], "targets")
+    write_views(result, html, png, prompt=prompt, options=picture_options)
     note_written([html, png])
 
     if summary:
@@ -161,8 +131,8 @@ def show_command(
         table_options["stride"] = stride
     if table or table_format or width or table_options:
         print_table(result, table_format, width, prompt=prompt, **table_options)
-    elif not (summary or html or png):
-        print_as_its_command(result, prompt)
+    elif all_layers or not (summary or html or png):
+        print_as_its_command(result, prompt, all_layers=all_layers)
 
 
 # -- before the file is read -------------------------------------------
@@ -170,12 +140,9 @@ def show_command(
 
 def check_paths(file: Path, html: Path | None, png: Path | None) -> None:
     """Refuse paths that cannot be written, or that would overwrite the result."""
-    check_outputs(html, json_path=None)
-    if png is not None:
-        if png.suffix.lower() not in PICTURE_SUFFIXES:
-            raise typer.BadParameter(f"{str(png)!r} must end in .png or .svg.", param_hint="--png")
-        check_writable(png, "--png")
     check_distinct({"FILE": file, "--html": html, "--png": png})
+    check_outputs(html, json_path=None)
+    check_picture(png)
 
 
 def check_picture_options(
@@ -223,77 +190,20 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 # -- the views ---------------------------------------------------------
 
 
-def print_as_its_command(result: Any, prompt: int | None) -> None:
+def print_as_its_command(result: Any, prompt: int | None, *, all_layers: bool = False) -> None:
     """Print what the command printed that made the result."""
-    from lens_recipes.views.tables.generation.report import generation_report
+    from lens_recipes.views.tables.generation.report import generation_report, generation_table
     from lens_recipes.views.tables.table import render
 
+    shown = result if prompt is None else result[prompt]
+    console = stdout_console()
     if not result.tokens.generated.any():
-        render(result, stdout_console(), prompt=prompt)
-    elif prompt is None:
-        generation_report(result, stdout_console())
+        render(result, console, prompt=prompt)
+    elif all_layers:
+        generation_report(shown, console)
     else:
-        generation_report(result[prompt], stdout_console())
-
-
-def print_table(
-    result: Any, table_format: TableFormat | None, width: int | None, **options: Any
-) -> None:
-    """Print the table in its format."""
-    from lens_recipes.views.tables.table import render, table
-
-    if table_format in (None, TableFormat.text):
-        render(result, stdout_console(width), **options)
-    else:
-        shown = table(result, format=str(table_format), width=width, **options)
-        write_for_programs(shown + "\n")
-
-
-def best_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any:
-    """Draw the one figure that says most about a result."""
-    from lens_recipes import Attribution, generation_heatmap, heatmap
-
-    if isinstance(result, Attribution):
-        return attribution_figure(result, prompt=prompt)
-    kind = heatmap_kind(result, prompt, options.get("kind"))
-    options = {option: value for option, value in options.items() if option != "kind"}
-    if kind == "prompts":
-        return heatmap(result, kind="prompts", **options)
-    draw = generation_heatmap if result.tokens.generated.any() else heatmap
-    return draw(result, prompt=prompt or 0, **options)
-
-
-def heatmap_kind(result: Any, prompt: int | None, kind: str | None) -> str:
-    """Return which heatmap is drawn: the one that is asked for, or the one that says more."""
-    from lens_recipes.arrays.batch.outcomes import is_batch
-
-    if kind is not None:
-        return str(kind)
-    one_token_each = len(result.tokens) == len(result)
-    if prompt is None and one_token_each and is_batch(result):
-        return "prompts"
-    return "tokens"
-
-
-def write_page(result: Any, path: Path, prompt: int | None) -> None:
-    """Write a report, or the figure of an attribution, as a page that needs no network."""
-    from lens_recipes import Attribution, report, write_html
-
-    if isinstance(result, Attribution):
-        write_html(best_figure(result, prompt, {}), path, offline=True)
-        return
-    prompts = None if prompt is None else [prompt]
-    report(result, path, prompts=prompts)
-
-
-def write_picture(figure: Any, path: Path) -> None:
-    """Write a figure in the format that the path ends in."""
-    from lens_recipes.views.figures import export
-
-    if path.suffix.lower() == ".png":
-        export.save_png(figure, path)
-    else:
-        export.save_svg(figure, path)
+        generation_table(shown, console)
+    print_doubts(shown)
 
 
 SHOW_EXAMPLES = f"""
@@ -310,9 +220,8 @@ Examples:
   lens-recipes show result.json --format tsv | cut -f 6,9,10
 
 No model is needed, and none is loaded without --verify. FILE is what --json or result.save() wrote:
-a claim, which anyone can write. --verify smollm2 runs it again, and proves it. With --summary,
---html or --png only those are shown or written; with --table, or an option for it, the table as
-well.
+a claim, which anyone can write. --verify smollm2 runs it again, and proves it. The table is printed
+unless --summary, --html or --png is given; add --table for both.
 
 {EXIT_STATUS}
 """

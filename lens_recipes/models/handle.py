@@ -14,6 +14,7 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.huggingface import _ID_CACHE
 from nnsight.modeling.mixins.remotable import Remotable
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.weights.offload import lacks_weights
 from lens_recipes.trace.operations import autocast_dtype
@@ -59,7 +60,11 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
         )
     chosen = _default_remotes.get(model, False) if remote is None else remote
     if chosen in (False, "local") and on_meta(model):
-        advice = "Pass remote=True to run it on a server, or load it with its weights: load(source)"
+        advice = say(
+            python="Pass remote=True to run it on a server, or load it with its weights: "
+            "load(source)",
+            shell="Give --remote to run it on a server",
+        )
         if not getattr(model, "dispatched", True):
             advice += ". model.dispatch() loads them into this one"
         raise LensError(
@@ -73,8 +78,8 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
         )
     if chosen and chosen != "local" and not _has_hub_id(model):
         raise LensError(
-            "a server finds a model by its hub id, and this one has none: load it with "
-            "load(hub_id, remote=True)."
+            "a server finds a model by its hub id, and this one has none: "
+            + say(python="load it with load(hub_id, remote=True).", shell="give it as --model.")
         )
     return chosen
 

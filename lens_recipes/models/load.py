@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from nnsight.intervention.envoy import Envoy
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models import smollm2
 from lens_recipes.models.handle import set_default_remote, set_load_seconds
@@ -102,8 +103,11 @@ def _from_pretrained(
     if name.lower().endswith(".gguf") and not Path(name).is_dir():
         folder, file = os.path.split(name)
         raise LensError(
-            f"{name!r} is a GGUF file; what is loaded is its folder or hub id, with the file's "
-            f"name: load({folder or '.'!r}, gguf_file={file!r})."
+            f"{name!r} is a GGUF file; what is loaded is its folder or hub id"
+            + say(
+                python=f", with the file's name: load({folder or '.'!r}, gguf_file={file!r}).",
+                shell=", which from a shell must hold a checkpoint in safetensors.",
+            )
         )
     folder = checkpoint(source)
     try:
@@ -114,8 +118,8 @@ def _from_pretrained(
         if name != SMOLLM2:
             raise
         raise LensError(
-            f"{error} If the folder is damaged, delete it: {folder!r} is made again by "
-            f"load({SMOLLM2!r})."
+            f"{error} If the folder is damaged, delete it: {folder!r} is made again"
+            + say(python=f" by load({SMOLLM2!r}).", shell=".")
         ) from error
 
 

@@ -143,7 +143,9 @@ class LensPlan(NamedTuple):
 
 @recipe(
     narrow="Narrow positions (−1 is cheap), layers, components, top_k or track, "
-    "pass fewer prompts at once"
+    "pass fewer prompts at once",
+    narrow_options="Narrow --positions (-1 is cheap), --layers, --components or --show-top, "
+    "or give fewer prompts",
 )
 def logit_lens(
     model: Envoy,

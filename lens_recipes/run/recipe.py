@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from nnsight.intervention.backends.local import LocalSimulationBackend
 
+from lens_recipes.caller import say
 from lens_recipes.models.handle import exclusive
 from lens_recipes.models.weights.memory import memory_errors_in_words
 from lens_recipes.run.registry import RECIPES, RegisteredRecipe
@@ -24,7 +25,9 @@ LATER_ARGUMENTS = {"generate_lens": ("add_special_tokens",)}
 NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
 
 
-def recipe(*, narrow: str) -> Callable[[Callable[P, RecipeRun[R]]], Callable[P, R]]:
+def recipe(
+    *, narrow: str, narrow_options: str = ""
+) -> Callable[[Callable[P, RecipeRun[R]]], Callable[P, R]]:
     """Return a decorator that makes a recipe of the function that prepares its run.
 
     The recipe is registered under the function's name. `submit` and `estimate` find what prepares
@@ -32,6 +35,7 @@ def recipe(*, narrow: str) -> Callable[[Callable[P, RecipeRun[R]]], Callable[P, 
 
     Args:
         narrow: How a user asks this recipe for less, in words that begin a sentence.
+        narrow_options: The same for a user of its command in a shell.
     """
 
     def decorate(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, R]:
@@ -42,7 +46,7 @@ def recipe(*, narrow: str) -> Callable[[Callable[P, RecipeRun[R]]], Callable[P, 
             return perform(prepare_recorded(*args, **kwargs))
 
         call.prepare = prepare_recorded  # type: ignore[attr-defined]
-        RECIPES[prepare.__name__] = RegisteredRecipe(prepare_recorded, narrow)
+        RECIPES[prepare.__name__] = RegisteredRecipe(prepare_recorded, narrow, narrow_options)
         return call
 
     return decorate
@@ -95,9 +99,9 @@ def perform(run: RecipeRun[R]) -> R:
 
 def how_to_ask_for_less(run: RecipeRun[Any]) -> str:
     """Return what makes a run need less memory, in words that begin a sentence."""
-    narrow = RECIPES[run.recipe].narrow
+    narrow = RECIPES[run.recipe].how_to_narrow
     if "max_bytes" in run.arguments:
-        narrow += "; a smaller max_bytes bounds the memory for logits"
+        narrow += say(python="; a smaller max_bytes bounds the memory for logits", shell="")
     return narrow
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
+from lens_recipes.caller import say
 from lens_recipes.run.run import RecipeRun
 
 P = ParamSpec("P")
@@ -24,10 +25,17 @@ class RegisteredRecipe:
     Attributes:
         prepare: The function that reads the recipe's arguments and returns its run.
         narrow: How a user asks this recipe for less, in words that begin a sentence.
+        narrow_options: The same for a user of its command in a shell; empty where it has none.
     """
 
     prepare: Callable[..., RecipeRun[Any]]
     narrow: str
+    narrow_options: str = ""
+
+    @property
+    def how_to_narrow(self) -> str:
+        """How the caller asks for less, in Python or in a shell."""
+        return say(python=self.narrow, shell=self.narrow_options or self.narrow)
 
 
 RECIPES: dict[str, RegisteredRecipe] = {}  # by their public names

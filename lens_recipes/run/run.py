@@ -18,9 +18,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
-from tqdm import tqdm
 
 from lens_recipes.models.structure.parts import Anatomy
+from lens_recipes.run.progress import progress, tokens_of
 from lens_recipes.run.provenance import provenance, to_json
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.schema import Schema
@@ -123,14 +123,9 @@ def as_plain(value: Any) -> Any:
 def run_locally(run: RecipeRun[Any]) -> list[Arrays]:
     """Run all batches in this process."""
     results = []
-    with run.context():
-        for batch in progress(run.batches, run.recipe):
+    sizes = [tokens_of(batch) for batch in run.batches]
+    with run.context(), progress(run.batches, run.recipe, sizes) as batches:
+        for batch in batches:
             numbers = run.traced(run.model, run.plan, batch, **run.local)
             results.append({array_name: value.numpy() for array_name, value in numbers.items()})
     return results
-
-
-def progress(batches: list[Any], recipe: str) -> tqdm[Any]:
-    """Return the batches, with a bar once they take their time."""
-    is_one = len(batches) < 2
-    return tqdm(batches, recipe, unit="batch", delay=2, leave=False, disable=is_one)

@@ -14,22 +14,22 @@ from lens_recipes.arrays.metrics.table import (
     rank_ticks,
 )
 from lens_recipes.arrays.metrics.values import (
-    NO_RANK,
     common_label,
     metric_values,
+    no_rank,
     vocab_size,
 )
 
 __all__ = [
     "DIVERGING",
     "METRICS",
-    "NO_RANK",
     "common_label",
     "find_metric",
     "fixed_range",
     "logit_diff",
     "measured_metrics",
     "metric_values",
+    "no_rank",
     "rank_ticks",
     "vocab_size",
 ]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
+from lens_recipes.caller import say
 
 # What `of` may name besides texts and ids: the token that has this role in each prompt.
 ROLES = ("next", "final", "target")
@@ -95,7 +96,7 @@ def target_column(result: LensArrays, prompt: int, what: str | int) -> int:
     shown_prompt = visible_token(result.prompts[prompt], 60)
     raise ValueError(
         f"{what!r} is not a target of the prompt {shown_prompt!r}: its targets are {known}. "
-        "Pass targets= to the recipe."
+        + say(python="Pass targets= to the recipe.", shell="Run it with --target.")
     )
 
 

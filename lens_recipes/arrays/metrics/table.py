@@ -16,6 +16,7 @@ import numpy as np
 
 from lens_recipes.arrays.metrics.entry import Limits, Metric, Values
 from lens_recipes.arrays.metrics.followed import TokenNumbers, logit_diff
+from lens_recipes.caller import argument
 
 # Orange-red for less than nothing, blue for more: told apart by all eyes, and the white between
 # them is zero.
@@ -140,7 +141,7 @@ def find_metric(metric: str, accepted: Iterable[str] = METRICS) -> Metric:
     names = list(accepted)
     if metric not in names:
         known = ", ".join(map(repr, names))
-        raise ValueError(f"metric={metric!r} is unknown here; accepted are {known}.")
+        raise ValueError(f"{argument('metric', metric)} is unknown here; accepted are {known}.")
     return METRICS[metric]
 
 

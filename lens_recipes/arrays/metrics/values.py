@@ -16,11 +16,7 @@ from lens_recipes.arrays.metrics.followed import (
     target_column,
 )
 from lens_recipes.arrays.metrics.table import find_metric
-
-NO_RANK = (
-    "of={!r} is a tracked token, and of those only the log-probabilities are known, no ranks. "
-    'Pass targets= with it to the recipe, or take metric="logprob".'
-)
+from lens_recipes.caller import advised, argument, say
 
 
 def metric_values(
@@ -53,7 +49,7 @@ def metric_values(
         return _computed(one, entry, numbers_of_token(one, "next")), entry.label
     numbers = numbers_of_top_token(one) if of is None else numbers_of_token(one, of)
     if entry.needs_rank and not numbers.has_ranks:
-        raise ValueError(NO_RANK.format(of))
+        raise ValueError(no_rank(of))
     return _computed(one, entry, numbers), f"{entry.label} of {numbers.name}"
 
 
@@ -92,26 +88,47 @@ def _check_of(entry: Metric, of: Any) -> None:
     if entry.about == "all":
         if of is not None:
             raise ValueError(
-                f"metric={metric!r} is about the whole distribution: leave `of` out "
-                f"(received {of!r})."
+                f"{argument('metric', metric)} is about the whole distribution: leave "
+                f"{_of()} out (received {of!r})."
             )
     elif entry.about == "next":
         if of not in (None, "next"):
             raise ValueError(
-                f"metric={metric!r} is about the next token (received of={of!r}): use "
-                'metric="logprob".'
+                f"{argument('metric', metric)} is about the next token (received "
+                f"{argument('of', of)}): use {advised('metric', 'logprob')}."
             )
     elif of is None:
         if entry.about == "token":
             raise ValueError(
-                f'metric={metric!r} needs `of`: "next", "final", "target", or one of the targets, '
-                "as text or id."
+                f'{argument("metric", metric)} needs {_of()}: "next", "final", "target", or one of '
+                f"the targets{say(python=', as text or id', shell='')}."
             )
     elif not isinstance(of, str | int | np.integer):
         raise ValueError(
-            f"of={of!r}: metric={metric!r} is about one token here, a text or an id (trajectory "
-            'takes a list of them, metric="logit_diff" a pair).'
+            f"{argument('of', of)}: {argument('metric', metric)} is about one token here"
+            + say(
+                python=", a text or an id (trajectory takes a list of them, "
+                'metric="logit_diff" a pair).',
+                shell=": give --of once, or --metric logit_diff.",
+            )
         )
+
+
+def _of() -> str:
+    """Return the argument `of` as the reader knows it."""
+    return say(python="`of`", shell="--of")
+
+
+def no_rank(of: Any) -> str:
+    """Return the message about a token that was tracked, whose rank nobody counted."""
+    advice = say(
+        python='Pass targets= with it to the recipe, or take metric="logprob".',
+        shell="Run it with --target, or take --metric logprob.",
+    )
+    return (
+        f"{argument('of', of)} is a tracked token, and of those only the log-probabilities are "
+        f"known, no ranks. {advice}"
+    )
 
 
 def _values_of_pair(result: LensArrays, entry: Metric, of: Any) -> tuple[Values, str]:
@@ -129,7 +146,9 @@ def _values_of_pair(result: LensArrays, entry: Metric, of: Any) -> tuple[Values,
     if len(pair) != 2:
         received = pair if is_pair else of
         raise ValueError(
-            f"metric={entry.name!r} is about two targets: pass of=(a, b) (received {received!r})."
+            f"{argument('metric', entry.name)} is about two targets: "
+            + say(python="pass of=(a, b)", shell="give --of twice")
+            + f" (received {received!r})."
         )
     token_ids = [int(result.target_ids[0, target_column(result, 0, target)]) for target in pair]
     first_name, second_name = (result.name(token, token_ids) for token in token_ids)

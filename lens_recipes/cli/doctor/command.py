@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from lens_recipes.cli.common.outputs import stdout_console, write_for_programs
 from lens_recipes.cli.doctor import local
 from lens_recipes.cli.doctor.report import Report, one_line, print_report
-from lens_recipes.cli.outputs import stdout_console, write_for_programs
 from lens_recipes.run.remote.http.addresses import is_server, shown_address
 
 

@@ -9,44 +9,49 @@ from typing import Annotated, Any
 
 import typer
 
+from lens_recipes.cli.common.options import (
+    EXIT_STATUS,
+    AllLayers,
+    Chat,
+    Components,
+    FollowedTokens,
+    JsonPath,
+    ModelName,
+    NoSpecialTokens,
+    Offline,
+    Png,
+    Precision,
+    Remote,
+    as_chat,
+    load_model,
+    parse_names,
+)
+from lens_recipes.cli.common.outputs import (
+    STDOUT,
+    check_distinct,
+    check_outputs,
+    check_picture,
+    note_written,
+    stdout_console,
+    write_json,
+)
+from lens_recipes.cli.common.pages import write_views
+from lens_recipes.cli.common.tables import print_doubts
 from lens_recipes.cli.generate.arguments import (
     MAX_LENGTH,
     SAMPLER_DEFAULTS,
     GivenSettings,
     option_name,
 )
-from lens_recipes.cli.options import (
-    EXIT_STATUS,
-    Components,
-    FollowedTokens,
-    JsonPath,
-    ModelName,
-    NoSpecialTokens,
-    Precision,
-    Remote,
-    load_model,
-    parse_names,
-)
-from lens_recipes.cli.outputs import (
-    STDOUT,
-    check_outputs,
-    note_written,
-    stdout_console,
-    write_json,
-)
 
+PREDICTIONS_SHOWN = 3  # per layer, unless --show-top says more
 MIN_TOP_K = 5  # predictions per layer in the result, if fewer are shown
 
 
 def generate_command(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
     model: ModelName = "smollm2",
-    chat: Annotated[
-        bool,
-        typer.Option(
-            "--chat", help="PROMPT is a user's message: answer it, through the chat template."
-        ),
-    ] = False,
+    chat: Chat = False,
     temperature: Annotated[
         float | None,
         typer.Option(
@@ -92,11 +97,20 @@ def generate_command(
     ] = None,
     target: FollowedTokens = None,
     components: Components = "resid_post",
-    show_top: Annotated[int, typer.Option(min=1, help="Predictions shown per layer.")] = 3,
+    all_layers: AllLayers = False,
+    show_top: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --all-layers: predictions shown per layer; default: 3."),
+    ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write figures of all steps here: one file in .html, else a folder."),
+        typer.Option(
+            help="Write an interactive page of the result here; needs no network. A name without "
+            "an ending is a folder with a page for each step."
+        ),
     ] = None,
+    png: Png = None,
+    offline: Offline = False,
     json_path: JsonPath = None,
     no_special_tokens: NoSpecialTokens = False,
     dtype: Precision = None,
@@ -104,6 +118,8 @@ def generate_command(
 ) -> None:
     """Let the model write, and show at which layer each token was decided."""
     check_outputs(html, json_path, folder=True)
+    check_picture(png)
+    check_distinct({"--html": html, "--png": png, "--json": json_path})
     given = GivenSettings(
         temperature=temperature,
         top_p=top_p,
@@ -126,11 +142,12 @@ def generate_command(
         language_model = load_model(model, remote, dtype)
         text: Any = prompt
         if chat:
-            text = [{"role": "user", "content": prompt}]
+            text = as_chat(prompt)
         plan = plan_generation(
             language_model, text, given, add_special_tokens=not no_special_tokens
         )
-        check_show_top(show_top, getattr(text_config(language_model), "vocab_size", None))
+        n_shown = show_top or PREDICTIONS_SHOWN
+        check_show_top(n_shown, getattr(text_config(language_model), "vocab_size", None))
         print_first(plan.line)
     console = None
     if json_path != STDOUT:
@@ -143,24 +160,30 @@ def generate_command(
             targets=target,
             components=parse_names(components),
             add_special_tokens=not no_special_tokens,
-            top_k=max(MIN_TOP_K, show_top),
+            top_k=max(MIN_TOP_K, n_shown),
             on_step=stream,
         )
     interrupted = result.responses[0].finish == "interrupted"
     if interrupted:
         note_interrupt(len(result.tokens))
     write_json(result, json_path)  # before the long table, which may be cut off
-    if html is not None:
-        from lens_recipes.views.pages.generation import write_generation
-
-        write_generation(result, html)
-    note_written([html, json_path])
+    write_views(result, html, png)
+    note_written([html, png, json_path])
     if console is not None:
-        from lens_recipes.views.tables.generation.report import generation_report
-
-        generation_report(result, console, show_top=show_top, written=True)
+        print_result(result, console, all_layers or show_top is not None, n_shown)
+        print_doubts(result)
     if interrupted:
         raise typer.Exit(130)
+
+
+def print_result(result: Any, console: Any, all_layers: bool, n_shown: int) -> None:
+    """Print a line for each step, or every layer of each, below the text that was printed."""
+    from lens_recipes.views.tables.generation.report import generation_report, generation_table
+
+    if all_layers:
+        generation_report(result, console, show_top=n_shown, written=True)
+    else:
+        generation_table(result, console, written=True)
 
 
 def check_temperature(value: float | None) -> float | None:
@@ -219,6 +242,8 @@ Examples:
 
   lens-recipes generate "Name three colours." --chat --model ./Llama-3.2-1B-Instruct --seed 0 \
 --html steps.html
+
+  lens-recipes generate "The capital of France is" --greedy --max-new-tokens 8 --all-layers
 
   lens-recipes generate "Once upon a time" --temperature 0.7 --top-p 0.95 --top-k 5 \
 --max-length 1000 --json story.json

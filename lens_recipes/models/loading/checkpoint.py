@@ -13,6 +13,7 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.modeling import peft
 from nnsight.modeling.quantization import resolve_load_kwargs
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.loading.adapter import Adapter, find_adapter
 from lens_recipes.models.loading.checkpoint_kind import has_own_class, is_multimodal
@@ -29,11 +30,6 @@ from lens_recipes.models.weights.memory import memory_errors_in_words
 from lens_recipes.terminal import one_line
 
 SMOLLM2 = "smollm2"  # the name of the embedded default
-
-LOAD_LESS = (
-    "Load the model in half precision (dtype=torch.bfloat16), quantised (quantization_config=…), "
-    "over several devices (device_map=…), or on a server (remote=True)"
-)
 
 # Arguments that the config and the tokenizer must be told as well as the weights.
 SHARED_ARGUMENTS = (
@@ -86,10 +82,24 @@ def load_checkpoint(source: str, tokenizer: Any, remote: bool, arguments: dict[s
         if tokenizer is None and weights.adapter is not None:
             tokenizer = load_tokenizer(weights.source, _shared(weights.arguments))
         if tokenizer is None and remote:
-            raise LensError(f"{source!r} has no tokenizer: pass one with load(..., tokenizer=...).")
+            raise LensError(
+                f"{source!r} has no tokenizer"
+                + say(python=": pass one with load(..., tokenizer=...).", shell=".")
+            )
         if tokenizer is None or (not remote and not _is_for_pipeline(weights)):
             return _load_module(weights, tokenizer)
         return _load_pipeline(weights, tokenizer, remote)
+
+
+def load_less() -> str:
+    """Return how a user needs less memory for the weights, in words that begin a sentence."""
+    return say(
+        python="Load the model in half precision (dtype=torch.bfloat16), quantised "
+        "(quantization_config=…), over several devices (device_map=…), or on a server "
+        "(remote=True)",
+        shell="Load the model in half precision (--dtype bfloat16), or run it on a server "
+        "(--remote)",
+    )
 
 
 def _is_for_pipeline(weights: Weights) -> bool:
@@ -183,7 +193,7 @@ def _plain_errors(source: str, owner: str = "") -> Iterator[None]:
         owner: What it is loaded for, to begin the sentence with.
     """
     try:
-        with memory_errors_in_words(LOAD_LESS):
+        with memory_errors_in_words(load_less()):
             yield
     except LensError:
         raise

@@ -20,6 +20,7 @@ from nnsight.modeling.transformers import TransformersModel
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 
 # Arguments that say where a checkpoint's files are, and which of them.
@@ -135,8 +136,11 @@ def _refused_code(
         name, classes = _asking_file(source, files, place)
         raise LensError(
             f"{f'{source}/{name}'!r} asks for Python code that comes with the checkpoint"
-            f"{classes}, and such code is not run unasked. If you trust it, pass "
-            f"trust_remote_code=True: load({source!r}, trust_remote_code=True)."
+            f"{classes}, and such code is not run unasked. If you trust it, "
+            + say(
+                python=f"pass trust_remote_code=True: load({source!r}, trust_remote_code=True).",
+                shell=f"use Python: load({source!r}, trust_remote_code=True). No option runs it.",
+            )
         ) from error
 
 

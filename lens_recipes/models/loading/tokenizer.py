@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers.utils import cached_file
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.loading.reading import read_settings, read_tokenizer
 from lens_recipes.terminal import one_line
@@ -80,11 +81,15 @@ def tokenizer_files(source: str, shared: dict[str, Any]) -> list[str]:
 def unreadable(source: str, files: list[str], error: Exception) -> LensError:
     """Return the error about a tokenizer that cannot be read, with the package that reads it."""
     where = f" ({', '.join(files)})" if files else ""
-    advice = "Pass another one: load(..., tokenizer=...)."
+    advice = say(
+        python="Pass another one: load(..., tokenizer=...).",
+        shell="Put another one into its folder.",
+    )
     for end, (module, packages) in READERS.items():
         is_missing = importlib.util.find_spec(module) is None
         if is_missing and any(file.endswith(end) for file in files):
-            advice = f"What reads it is not installed: pip install {packages}. Or p{advice[1:]}"
+            other = f"{advice[0].lower()}{advice[1:]}"
+            advice = f"What reads it is not installed: pip install {packages}. Or {other}"
     reason = one_line(str(error), 300)
     return LensError(
         f"the tokenizer of {source!r}{where} cannot be read. {advice} "

@@ -20,6 +20,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from lens_recipes.arrays.attribution import UNITS
+from lens_recipes.caller import advised, argument
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import AttentionConfig, attention_configs
 from lens_recipes.models.structure.parts import Anatomy, Block
@@ -87,7 +88,10 @@ def split_logits(
     return {**numbers, **sum_errors, **proof}
 
 
-@recipe(narrow="Narrow positions, targets or unit, pass fewer prompts at once")
+@recipe(
+    narrow="Narrow positions, targets or unit, pass fewer prompts at once",
+    narrow_options="Narrow --positions, --target or --unit, or give fewer prompts",
+)
 def attribution(
     model: Envoy,
     prompts: Any,
@@ -355,7 +359,8 @@ def layer_index(at_layer: Any, n_layers: int) -> int:
         )
     if not -n_layers <= at_layer < n_layers:
         raise ValueError(
-            f"at_layer={at_layer} is out of range: this model has layers 0 to {n_layers - 1}."
+            f"{argument('at_layer', at_layer)} is out of range: this model has layers 0 to "
+            f"{n_layers - 1}."
         )
     return int(at_layer) % n_layers
 
@@ -375,8 +380,8 @@ def readable_blocks(blocks: list[Block], unit: str, family: str, remote: bool) -
     ]
     if not attending:
         raise LensError(
-            f'{family} has no attention up to layer {len(blocks) - 1}, so no heads: unit="layer" '
-            'and "component" work.'
+            f"{family} has no attention up to layer {len(blocks) - 1}, so no heads: "
+            f"{advised('unit', 'layer')} and {advised('unit', 'component')} work."
         )
     for layer, block in attending:
         heads = heads_of(block, layer, family)
@@ -389,7 +394,10 @@ def readable_blocks(blocks: list[Block], unit: str, family: str, remote: bool) -
                     "attention weights cannot be read there, unless the server already runs eager "
                     "attention"
                 )
-            raise LensError(f'{family}: unit="token" is not possible: {reason}. unit="head" works.')
+            raise LensError(
+                f"{family}: {advised('unit', 'token')} is not possible: {reason}. "
+                f"{advised('unit', 'head')} works."
+            )
     return blocks
 
 

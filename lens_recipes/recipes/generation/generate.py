@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -30,11 +31,12 @@ from lens_recipes.recipes.generation.transcript import (
     trim_finished_rows,
 )
 from lens_recipes.results import LensResult
+from lens_recipes.run.progress import progress, tokens_of
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
 from lens_recipes.run.request.sites import component_names
-from lens_recipes.run.run import RecipeRun, progress
+from lens_recipes.run.run import RecipeRun
 from lens_recipes.run.schema import generation_schema
 from lens_recipes.trace.batch import split_inputs
 from lens_recipes.trace.generation.loop import RecordedLoop
@@ -76,7 +78,8 @@ def trace_generation(
 
 
 @recipe(
-    narrow="Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once"
+    narrow="Narrow max_new_tokens, layers, components, top_k or track, pass fewer prompts at once",
+    narrow_options="Narrow --max-new-tokens, --components or --show-top",
 )
 def generate_lens(
     model: Envoy,
@@ -296,15 +299,23 @@ class Generation:
         weight = plain_head(run.model, run.anatomy)
         assembler = self.assembler(run)
         try:
-            for group in progress(self.groups, run.recipe):
-                self.written.append(self.run_group(run, group, weight, assembler))
-                if self.written[-1].interrupted:
-                    break
+            with self.progress(run) as groups:
+                for group in groups:
+                    self.written.append(self.run_group(run, group, weight, assembler))
+                    if self.written[-1].interrupted:
+                        break
         except KeyboardInterrupt:  # before or after a batch's own run
             pass
         if not any(written.arrays for written in self.written):
             raise KeyboardInterrupt
         return [written.arrays for written in self.written]
+
+    def progress(self, run: RecipeRun[LensResult]) -> AbstractContextManager[Iterator[PromptGroup]]:
+        """Give the groups of prompts, with a word on how far they are; `on_step` shows it, too."""
+        if self.on_step is not None:
+            return contextlib.nullcontext(iter(self.groups))
+        sizes = [tokens_of(group.batch) for group in self.groups]
+        return progress(self.groups, run.recipe, sizes)
 
     def run_group(
         self,

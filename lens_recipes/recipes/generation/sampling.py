@@ -12,6 +12,7 @@ from nnsight.intervention.envoy import Envoy
 from transformers import GenerationConfig
 from transformers.generation import GenerationMode, StopStringCriteria
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import on_meta, tokenizer_of
 from lens_recipes.models.loading.reading import read_generation_config
@@ -229,7 +230,7 @@ def refuse_no_generation(module: Any) -> None:
     if not hasattr(module, "generate") or can_generate is None or not can_generate():
         raise LensError(
             f"{type(module).__name__} cannot generate: it has no generate() of Hugging Face's. "
-            "logit_lens() reads it."
+            + say(python="logit_lens() reads it.", shell="lens-recipes logit-lens reads it.")
         )
 
 

@@ -101,7 +101,7 @@ def check_limits(run: RecipeRun[Any], n_jobs: int) -> None:
     Raises:
         RemoteLensError: with what to narrow.
     """
-    narrow = RECIPES[run.recipe].narrow
+    narrow = RECIPES[run.recipe].how_to_narrow
     result_bytes = bytes_back(run, n_jobs)
     if result_bytes > remote_settings.max_back_bytes:
         allowed = format_bytes(remote_settings.max_back_bytes)

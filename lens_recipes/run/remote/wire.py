@@ -18,6 +18,7 @@ from nnsight.ndif import pull_env
 from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 
+from lens_recipes.caller import RUN_AGAIN, say
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.run.remote.http.faults import shorten
 from lens_recipes.run.remote.saved_values import load_saved
@@ -108,7 +109,7 @@ def decode_result(
         raise RemoteLensError(
             "what the server sent back is not a whole result of this run "
             f"({type(error).__name__}: {shorten(str(error))}).",
-            "Ask again: job.result() fetches it anew.",
+            say(python="Ask again: job.result() fetches it anew.", shell=RUN_AGAIN),
             may_finish=True,
         ) from error
 

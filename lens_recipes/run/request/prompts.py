@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lens_recipes.caller import say
 from lens_recipes.terminal import one_line
 
 SHOWN = 80  # characters of a value in a message
@@ -62,10 +63,10 @@ def warn_of_two_beginnings(prompts: Any, token_ids: list[list[int]], tokenizer: 
         if prompt_ids[:2] == [bos, bos]:
             logging.getLogger("lens_recipes").warning(
                 "prompt %d begins with %s twice: the text has one, and the tokenizer adds another. "
-                "Pass the chat itself in place of what its template made, or "
-                "add_special_tokens=False (--no-special-tokens)",
+                "Pass the chat itself in place of what its template made, or %s",
                 number,
                 tokenizer.bos_token,  # type: ignore[union-attr]
+                say(python="add_special_tokens=False", shell="--no-special-tokens"),
             )
 
 
@@ -90,7 +91,10 @@ def encode_each(
         raise ValueError(
             "this model was loaded without a tokenizer, so prompts are lists of token ids; "
             "received text. "
-            "Pass load(..., tokenizer=...) to use strings."
+            + say(
+                python="Pass load(..., tokenizer=...) to use strings.",
+                shell="Name a model with a tokenizer.",
+            )
         )
     if prompts.kind == "chat":
         return [chat_ids(chat, tokenizer) for chat in prompts.items]
@@ -193,8 +197,8 @@ def chat_ids(chat: Any, tokenizer: Any) -> list[int]:
     """
     if not writes_chats(tokenizer):
         raise ValueError(
-            "received a chat, but this model's tokenizer has no chat template: pass a string "
-            "instead."
+            "received a chat, but this model's tokenizer has no chat template: "
+            + say(python="pass a string instead.", shell="leave --chat out.")
         )
     try:
         ids = tokenizer.apply_chat_template(

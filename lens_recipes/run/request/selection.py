@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lens_recipes.caller import argument, parameter, say
 from lens_recipes.models.tokens.vocabulary import token_id, token_text
 from lens_recipes.run.request.prompts import is_sequence, is_token_id, shortened, text_ids
 
@@ -92,8 +93,8 @@ def check_numbers(top_k: Any, track: Any, max_bytes: Any, vocab_size: int) -> No
     """
     if type(top_k) is not int or not 1 <= top_k <= vocab_size:
         raise ValueError(
-            f"top_k={top_k!r} must be a whole number from 1 to {vocab_size}, the size of the "
-            "vocabulary."
+            f"{argument('top_k', top_k)} must be a whole number from 1 to {vocab_size}, the size "
+            "of the vocabulary."
         )
     is_count = type(track) is int and 1 <= track <= vocab_size
     if track is not None and track != "top1" and not is_count:
@@ -127,7 +128,8 @@ def pick_indices(selection: Positions, length: int, name: str, owner: str) -> li
         indices = list(range(length))[selection]
         if not indices:
             raise ValueError(
-                f"{name}={selection} selects nothing: {owner} has {name} 0 to {length - 1}."
+                f"{argument(name, selection)} selects nothing: {owner} has {name} 0 to "
+                f"{length - 1}."
             )
         return indices
     items: Any = [selection] if is_token_id(selection) else selection
@@ -139,12 +141,15 @@ def pick_indices(selection: Positions, length: int, name: str, owner: str) -> li
             raise ValueError(not_indices(selection, name))
         if not -length <= int(item) < length:
             raise ValueError(
-                f"{name}={int(item)} is out of range: {owner} has {name} 0 to {length - 1} (or "
-                f"−{length} to −1)."
+                f"{argument(name, int(item))} is out of range: {owner} has {name} 0 to "
+                f"{length - 1} (or −{length} to −1)."
             )
         indices.append(int(item) % length)
     if not indices:
-        raise ValueError(f"{name} is empty: pass at least one, or None for all.")
+        raise ValueError(
+            f"{parameter(name)} is empty: pass at least one, or {say(python='None', shell='all')} "
+            "for all."
+        )
     return list(dict.fromkeys(indices))
 
 
@@ -282,16 +287,28 @@ def no_single_token(target: str, tokenizer: Any) -> str:
         other = "another string" if target else "a string that is not empty"
         return (
             f"the target {target!r} is 0 tokens for this model. A target is one token: pass "
-            f"{other}, or an id."
+            f"{other}{or_an_id()}."
         )
     pieces = [token_text(tokenizer, token) for token in ids]
     hint = f"{pieces[0]!r} (id {ids[0]})"
     if len(ids) == 1:
         return (
-            f"no token of this model is the target {target!r}; the nearest is {hint}: pass that, "
-            "or an id."
+            f"no token of this model is the target {target!r}; the nearest is {hint}: pass "
+            f"that{or_an_id()}."
+        )
+    spaced = token_id(tokenizer, f" {target}")
+    if spaced is not None:
+        return (
+            f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. With a space "
+            f"before it, {f' {target}'!r}, it is one (id {spaced}): pass that, if you mean the "
+            "word that follows a prompt."
         )
     return (
         f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. A target is one "
         f"token: pass the first of them, {hint}, or another word."
     )
+
+
+def or_an_id() -> str:
+    """Return the words that offer an id in place of a text, which a shell's options do not take."""
+    return say(python=", or an id", shell="")

@@ -7,6 +7,7 @@ from typing import Any
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import ORDER
+from lens_recipes.caller import advised, argument, parameter
 from lens_recipes.errors import LensError
 from lens_recipes.models.structure.parts import Anatomy, Block, Heads
 from lens_recipes.run.request.prompts import is_token_id
@@ -29,7 +30,8 @@ def component_names(components: Any) -> list[str]:
         if unknown:
             problem = f"unknown: {', '.join(map(repr, unknown))}"
         raise ValueError(
-            f"components must be one or several of {', '.join(COMPONENTS)}; {problem}."
+            f"{parameter('components')} must be one or several of {', '.join(COMPONENTS)}; "
+            f"{problem}."
         )
     return list(dict.fromkeys(names))
 
@@ -67,7 +69,8 @@ def pick_sites(
         refuse_scattered(anatomy)
     if heads is not None and "head_out" not in names:
         raise ValueError(
-            f'heads={heads!r} needs components=("head_out",): only single heads have numbers.'
+            f"{argument('heads', heads)} needs {advised('components', ('head_out',))}: only "
+            "single heads have numbers."
         )
     chosen = pick_layers(layers, anatomy)
     sites: list[Site] = []
@@ -140,7 +143,7 @@ def refuse_scattered(anatomy: Anatomy) -> None:
         raise LensError(
             f"{anatomy.family}: its layers are no modules of their own, or something comes between "
             "them, so what a layer takes and adds cannot be read. The stream after each layer can: "
-            'components="resid_post".'
+            f"{advised('components', 'resid_post')}."
         )
 
 
@@ -150,7 +153,8 @@ def refuse_unreadable(block: Block, layer: int, family: str) -> None:
         raise LensError(
             f"{family}: what layer {layer} adds to the residual stream cannot be read: "
             f"{block.unreadable_reason}. "
-            'resid_pre and resid_post can be read: components=("resid_pre", "resid_post").'
+            "resid_pre and resid_post can be read: "
+            f"{advised('components', ('resid_pre', 'resid_post'))}."
         )
 
 
@@ -164,8 +168,8 @@ def heads_of(block: Block, layer: int, family: str) -> Heads:
     if len(writes) > 1:
         raise LensError(
             f"{family}: attention writes into the stream at {len(writes)} places of layer {layer}, "
-            "so a head has no "
-            'one share. unit="component" and components="attn_out" work.'
+            "so a head has no one share. "
+            f"{advised('unit', 'component')} and {advised('components', 'attn_out')} work."
         )
     if not writes or writes[0].heads is None:
         raise LensError(

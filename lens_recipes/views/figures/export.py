@@ -9,6 +9,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.views.figures.browser import draw_image
 from lens_recipes.views.files.atomic import atomic_file, write_text
@@ -144,7 +145,7 @@ def _drawn(figure: go.Figure, options: dict[str, str | float | None]) -> bytes:
     except ImportError:  # or older than 1, which is another program
         raise LensError(
             "an image of a figure is drawn by kaleido 1 or newer, which is not installed: "
-            "pip install 'lens-recipes[png]', or write a page with write_html."
+            f"pip install 'lens-recipes[png]', or {a_page_instead()}."
         ) from None
     # What it names goes before the PATH, and before the usual places.
     named = os.environ.get("BROWSER_PATH")
@@ -159,7 +160,7 @@ def _drawn(figure: go.Figure, options: dict[str, str | float | None]) -> bytes:
         which = f" (BROWSER_PATH={named!r})" if named else ""
         raise LensError(
             f"the browser{which} ended as soon as it was started to draw the figure: start it in a "
-            "shell to see why, name another in BROWSER_PATH, or write a page with write_html."
+            f"shell to see why, name another in BROWSER_PATH, or {a_page_instead()}."
         ) from error
     except Exception as error:  # a browser hangs or refuses: all of kaleido's sorts
         reason = " ".join(map(str, error.args)) or "it said no more"
@@ -174,5 +175,10 @@ def _no_browser(named: str | None) -> LensError:
     return LensError(
         "an image of a figure is drawn by Chrome or Chromium, and none was found"
         f"{searched}: install one (the command plotly_get_chrome, or Debian's package "
-        "chromium), name one in BROWSER_PATH, or write a page with write_html."
+        f"chromium), name one in BROWSER_PATH, or {a_page_instead()}."
     )
+
+
+def a_page_instead() -> str:
+    """Return how to show a figure where it cannot be drawn as an image."""
+    return "write a page with " + say(python="write_html", shell="--html")

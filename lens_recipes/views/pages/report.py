@@ -17,6 +17,7 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.arrays.text import escape_page_text
 from lens_recipes.arrays.tracks import named_prompts
+from lens_recipes.caller import say
 from lens_recipes.views.files.atomic import write_text
 from lens_recipes.views.pages.html import Fact, page_text, script_page
 from lens_recipes.views.pages.report_batch import batch_section
@@ -166,8 +167,12 @@ def fit_data(result: LensArrays, prompts: int | Iterable[int] | None, room: int)
         if prompts is not None or len(chosen) == 1:
             named = "1 prompt" if len(chosen) == 1 else f"{len(chosen)} prompts"
             raise ValueError(
-                f"the page of {named} would have {size - room:,} bytes more than max_bytes: pass "
-                "fewer prompts=, a larger max_bytes=, or read fewer positions or layers."
+                f"the page of {named} would have {size - room:,} bytes more than max_bytes: "
+                + say(
+                    python="pass fewer prompts=, a larger max_bytes=, or read fewer positions or "
+                    "layers.",
+                    shell="read fewer --positions or --layers.",
+                )
             )
         in_proportion = max(1, len(chosen) * room // size)
         chosen = chosen[: min(len(chosen) - 1, in_proportion)]

@@ -18,6 +18,7 @@ from lens_recipes.arrays.batch.parts import (
     spread,
 )
 from lens_recipes.arrays.text import visible_token
+from lens_recipes.caller import SHOW_ONE, say
 from lens_recipes.views.groups import source_groups
 from lens_recipes.views.summaries.outline import (
     PROMPTS_APART,
@@ -50,10 +51,10 @@ def attribution_summary(result: AttributionArrays) -> str:
     lines = prompt_lines(result, _describe_prompt)
     if len(result) > PROMPTS_APART and is_parts_batch(result):
         lines = _describe_batch(result)
-    return outline(headline, lines, _doubts(result))
+    return outline(headline, lines, attribution_doubts(result))
 
 
-def _doubts(result: AttributionArrays) -> Iterator[str]:
+def attribution_doubts(result: AttributionArrays) -> Iterator[str]:
     """Yield the reasons to distrust an attribution, the gravest first."""
     yield from certificate_doubts(result)
     yield from sample_doubts(result)
@@ -67,7 +68,9 @@ def _describe_batch(result: AttributionArrays) -> Iterator[str]:
     """Yield, for each target, the mean of its total and of the parts that help and hurt most."""
     for target_index in range(result.target_ids.shape[1]):
         yield from _describe_means(result, target_index)
-    yield "all parts: result.over_prompts(); each prompt: result[i].summary()"
+    yield say(
+        python="all parts: result.over_prompts(); each prompt: result[i].summary()", shell=SHOW_ONE
+    )
 
 
 def _describe_means(result: AttributionArrays, target_index: int) -> Iterator[str]:

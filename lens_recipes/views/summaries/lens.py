@@ -9,6 +9,7 @@ from lens_recipes.arrays.batch.outcomes import is_batch
 from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import SAME_DISTRIBUTION, LensArrays
 from lens_recipes.arrays.sites import are_vectors, main_component, site_label
+from lens_recipes.caller import SHOW_ONE, say
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.summaries.batch import describe_batch
 from lens_recipes.views.summaries.doubts import lens_doubts
@@ -33,7 +34,7 @@ def lens_summary(result: LensArrays) -> str:
     if are_vectors(result.sites):
         lines = _describe_vectors(result)
     elif len(result) > PROMPTS_APART and is_batch(result):
-        lines = itertools.chain(describe_batch(result), [EACH_PROMPT])
+        lines = itertools.chain(describe_batch(result), [say(python=EACH_PROMPT, shell=SHOW_ONE)])
     else:
         lines = prompt_lines(result, _describe_prompt)
     return outline(headline, lines, lens_doubts(result))
@@ -126,4 +127,5 @@ def _describe_vectors(result: LensArrays) -> Iterator[str]:
         yield f"vector {name!r}: {', '.join(predictions)}"
     left_out = len(result.tokens) - VECTORS_NAMED
     if left_out > 0:
-        yield f"… and {left_out} more vectors: result.to_frame()"
+        rest = say(python="result.to_frame()", shell="--format tsv has all")
+        yield f"… and {left_out} more vectors: {rest}"

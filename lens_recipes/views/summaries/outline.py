@@ -9,6 +9,7 @@ from typing import TypeVar
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.certificate import layers_in_words
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.caller import say
 
 PROMPTS_SUMMARIZED = 5
 
@@ -34,7 +35,8 @@ def prompt_lines(result: Result, describe: Callable[[Result, int], Iterator[str]
         yield from describe(prompt_result, number)
     left_out = len(result) - PROMPTS_SUMMARIZED
     if left_out > 0:
-        yield f"… and {left_out} more prompts: result[i].summary()"
+        rest = say(python="result[i].summary()", shell="--prompt N shows one")
+        yield f"… and {left_out} more prompts: {rest}"
 
 
 def certificate_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:

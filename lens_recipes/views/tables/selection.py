@@ -21,6 +21,7 @@ from lens_recipes.arrays.sites import (
     token_index,
     whole_number,
 )
+from lens_recipes.caller import argument, say
 from lens_recipes.views.groups import side_by_side
 from lens_recipes.views.words import quantity
 
@@ -68,8 +69,8 @@ class Selection:
             return ""
         more = f"… and {quantity(left_out, 'more prompt')}"
         if not self.is_batch:
-            return f"{more}: prompt={self.prompts[self.max_prompts]} is the next"
-        return f"{more}: max_prompts={len(self.prompts)} shows all"
+            return f"{more}: {next_prompts(self.prompts[self.max_prompts])}"
+        return f"{more}: {all_prompts(len(self.prompts))}"
 
     @property
     def shown_prompts(self) -> list[int]:
@@ -85,7 +86,7 @@ class Selection:
         if len(self.site_indices) == self.site_count:
             return ""
         shown = f"{len(self.site_indices)} of {self.site_count} {self.site_noun}"
-        return f"{shown}, counted from the last; stride=1 shows all"
+        return f"{shown}, counted from the last; {argument('stride', 1)} shows all"
 
 
 def select(
@@ -105,9 +106,11 @@ def select(
     """
     prompts = _select_prompts(len(result), prompt)
     if show_top is not None and show_top < 1:
-        raise ValueError(f"show_top={show_top} must be at least 1.")
+        raise ValueError(f"{argument('show_top', show_top)} must be at least 1.")
     if max_prompts is not None and (whole_number(max_prompts) or 0) < 1:
-        raise ValueError(f"max_prompts={max_prompts!r} must be a whole number from 1, or None.")
+        raise ValueError(
+            f"{argument('max_prompts', max_prompts)} must be a whole number from 1, or None."
+        )
     if isinstance(result, AttributionArrays):
         _refuse_site_options({"sites": sites, "component": component, "stride": stride})
         has_means = len(result) > PROMPTS_SHOWN and is_parts_batch(result)
@@ -142,6 +145,23 @@ def select(
     )
 
 
+def next_prompts(number: int) -> str:
+    """Return how to see the prompts that a table leaves out, from one on."""
+    return say(
+        python=f"prompt={number} is the next",
+        shell=f"--json FILE keeps all, and lens-recipes show FILE --prompt {number} shows the next",
+    )
+
+
+def all_prompts(n_prompts: int) -> str:
+    """Return how to see all rows of a table of prompts."""
+    return say(
+        python=f"max_prompts={n_prompts} shows all",
+        shell=f"--json FILE keeps all, and lens-recipes show FILE --max-prompts {n_prompts} shows "
+        "them",
+    )
+
+
 def selected_token(result: LensArrays | AttributionArrays, selection: Selection) -> int | None:
     """Return the index of the token of one prompt that the table is about.
 
@@ -169,8 +189,8 @@ def _select_prompts(prompt_count: int, prompt: int | Iterable[int] | None) -> li
         is_whole_number = isinstance(number, int | np.integer)
         if not is_whole_number or not -prompt_count <= number < prompt_count:
             raise ValueError(
-                f"prompt={prompt!r} is out of range: the result holds {prompt_count}, counted "
-                "from 0."
+                f"{argument('prompt', prompt)} is out of range: the result holds {prompt_count}, "
+                "counted from 0."
             )
     return [prompts[number] for number in asked]
 
@@ -178,12 +198,13 @@ def _select_prompts(prompt_count: int, prompt: int | Iterable[int] | None) -> li
 def _refuse_site_options(options: dict[str, Any]) -> None:
     """Raise a ValueError for options that select sites: an attribution has none."""
     unfit = []
-    for argument, value in options.items():
+    for option, value in options.items():
         if value is not None:
-            unfit.append(f"{argument}={value!r}")
+            unfit.append(argument(option, value))
     if unfit:
         raise ValueError(
-            f"{', '.join(unfit)}: an attribution has parts, not sites; show_top= says how many."
+            f"{', '.join(unfit)}: an attribution has parts, not sites; "
+            f"{say(python='show_top=', shell='--show-top')} says how many."
         )
 
 

@@ -10,16 +10,19 @@ from rich.console import Console
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
+from lens_recipes.caller import advised, argument
 from lens_recipes.views.tables.grids import NARROWEST
 from lens_recipes.views.tables.markdown.document import markdown_table
+from lens_recipes.views.tables.programs.json_rows import json_table
+from lens_recipes.views.tables.programs.tsv import tsv_table
 from lens_recipes.views.tables.selection import Selection, select
 from lens_recipes.views.tables.terminal import print_table, text_table
-from lens_recipes.views.tables.tsv import tsv_table
 
 FORMATS: dict[str, Callable[[LensArrays | AttributionArrays, Selection], str]] = {
     "text": text_table,
     "markdown": markdown_table,
     "tsv": tsv_table,
+    "json": json_table,
 }
 
 
@@ -51,7 +54,8 @@ def table(
     Args:
         result: Any lens result or attribution.
         prompt: One prompt layer by layer (part by part), by its number, or several, such as
-            [0, 1, 2]. None for the table of all; layer by layer the first three, in "tsv" all.
+            [0, 1, 2]. None for the table of all; layer by layer the first three, in "tsv" and
+            "json" all.
         position: Which of the prompt's selected tokens, an index into them; −1 is the last.
             Vectors are all shown.
         show_top: Predictions per layer, with their probabilities: None for 5, or for 1 of each of
@@ -60,12 +64,12 @@ def table(
         component: None for all, or only the sites of this one.
         stride: Show every n-th layer, counted from the last, which is always shown. None for about
             40 layers, or for all of the `sites` that are named. A table that leaves layers out says
-            so; "tsv" has the columns `site` and `sites`: which one of how many.
+            so; "tsv" and "json" have the columns `site` and `sites`: which one of how many.
         max_prompts: How many of the prompts a text shows at most; None for 40 rows of the table of
-            all, or for three layer by layer. "tsv" has all.
-        format: "text"; "markdown", pipe tables for GitHub; or "tsv", one table with a header, in
-            full precision. A text that a spreadsheet would compute, as it begins with = + - or @,
-            has an apostrophe before it there.
+            all, or for three layer by layer. "tsv" and "json" have all.
+        format: "text"; "markdown", pipe tables for GitHub; "tsv", one table with a header, in
+            full precision; or "json", a list of its rows as objects. In "tsv", a text that a
+            spreadsheet would compute, as it begins with = + - or @, has an apostrophe before it.
         width: Columns of a text, at least 40; no line is wider. A narrow text has fewer
             predictions, then shorter tokens, then fewer columns, and says which are missing. None
             for 250.
@@ -103,14 +107,16 @@ def _check_format(format: str, width: int | None) -> None:
     """Raise a ValueError unless the format is known and the width goes with it."""
     if format not in FORMATS:
         accepted = ", ".join(map(repr, FORMATS))
-        raise ValueError(f"format={format!r} is unknown: accepted are {accepted}.")
+        raise ValueError(f"{argument('format', format)} is unknown: accepted are {accepted}.")
     if width is None:
         return
     if format != "text":
         raise ValueError(
-            f'width={width} goes with format="text" only: leave it out for {format!r}.'
+            f"{argument('width', width)} goes with {advised('format', 'text')} only: leave it out "
+            f"for {format!r}."
         )
     if width < NARROWEST:
         raise ValueError(
-            f"width={width} is too narrow for a table: it takes at least {NARROWEST} columns."
+            f"{argument('width', width)} is too narrow for a table: it takes at least {NARROWEST} "
+            "columns."
         )

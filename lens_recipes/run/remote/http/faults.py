@@ -6,12 +6,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from lens_recipes.caller import say
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.terminal import one_line
 
-GOES_ON = "Ask again in a few minutes. Then job.result() goes on."
-
-RUN_AGAIN = "Run it again later."
+RUN_LATER = "Run it again later."
 
 GET_A_KEY = (
     "Get one at https://login.ndif.us and set it once: "
@@ -24,6 +23,13 @@ ABOUT_API = (
 )
 
 BUSY = (429, 503)
+
+
+def goes_on() -> str:
+    """Return how a run goes on whose server could not be asked."""
+    return "Ask again in a few minutes. " + say(
+        python="Then job.result() goes on.", shell="Run the command again."
+    )
 
 
 # -- a request that failed ---------------------------------------------
@@ -45,7 +51,7 @@ class TransientFault(Exception):
 
 def unreachable(place: str, reason: str, *, sends_job: bool) -> TransientFault:
     """Return the fault of a connection that was never made."""
-    next_step = RUN_AGAIN if sends_job else GOES_ON
+    next_step = RUN_LATER if sends_job else goes_on()
     return TransientFault(
         RemoteLensError(
             f"{place} cannot be reached ({reason}).",
@@ -61,7 +67,7 @@ def broken_off(place: str, reason: str, *, sends_job: bool) -> Exception:
     """Return the fault of a connection that ended too early: transient, unless it sent a job."""
     happened = f"the connection to {place} broke off ({reason})."
     if not sends_job:
-        return TransientFault(RemoteLensError(happened, GOES_ON, may_finish=True))
+        return TransientFault(RemoteLensError(happened, goes_on(), may_finish=True))
     return RemoteLensError(
         happened,
         "The server may have accepted it, so it is not sent again by itself: run it again if you "
@@ -100,11 +106,11 @@ def refusal(
         )
     if status in BUSY or (status >= 500 and not sends_job):
         state = "It has no room for requests now." if status in BUSY else "It is in trouble."
-        next_step = RUN_AGAIN if sends_job else GOES_ON
+        next_step = RUN_LATER if sends_job else goes_on()
         error = RemoteLensError(f"{answer} {state}", next_step, may_finish=not sends_job)
         return TransientFault(error, min(_retry_after(response), max_wait_s))
     if status == 413:
-        return RemoteLensError(f"{answer} The request is too large.", "Pass fewer prompts at once.")
+        return RemoteLensError(f"{answer} The request is too large.", "Give fewer prompts at once.")
     if "version" in detail.lower():
         return RemoteLensError(
             answer, "Install what the server asks for; lens-recipes doctor --remote compares."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lens_recipes.caller import RUN_AGAIN, say
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.trace.pack import OWN_ERROR
 
@@ -15,12 +16,14 @@ class KnownFailure(NamedTuple):
         in_trace: Whether an exception in the trace can say it; else only the server itself does.
         phrases: What the line that matters holds, one of them, in lower case.
         happened, todo: For the `RemoteLensError`, where {model} and {line} stand for themselves.
+        in_a_shell: What to do in a shell, where it is not `todo`.
     """
 
     in_trace: bool
     phrases: tuple[str, ...]
     happened: str
     todo: str
+    in_a_shell: str = ""
 
 
 KNOWN_FAILURES = (
@@ -36,6 +39,7 @@ KNOWN_FAILURES = (
         happened="the server ran out of memory: {line}",
         todo="Ask for less at once: fewer positions or layers, a smaller max_bytes; an estimate "
         "says what a run needs.",
+        in_a_shell="Ask for less at once: fewer --positions or --layers.",
     ),
     KnownFailure(
         in_trace=False,
@@ -43,6 +47,7 @@ KNOWN_FAILURES = (
         happened="the server stopped the job for its time limit: {line}",
         todo="Pass fewer tokens per job (lens_recipes.remote_settings.tokens_per_job), fewer "
         "layers or fewer positions.",
+        in_a_shell="Ask for less at once: fewer prompts, --positions or --layers.",
     ),
     KnownFailure(
         in_trace=True,
@@ -63,6 +68,7 @@ KNOWN_FAILURES = (
         phrases=("submitting request to model deployment", "evicted", "preempted", "cancelled"),
         happened="the server's model went away while the job ran: {line}",
         todo="job.result() sends this part again.",
+        in_a_shell=RUN_AGAIN,
     ),
 )
 
@@ -78,7 +84,8 @@ def diagnose(report: str, model: str) -> RemoteLensError:
         if from_trace and not failure.in_trace:
             continue
         if any(phrase in line.lower() for phrase in failure.phrases):
-            return RemoteLensError(failure.happened.format(model=model, line=line), failure.todo)
+            todo = say(python=failure.todo, shell=failure.in_a_shell or failure.todo)
+            return RemoteLensError(failure.happened.format(model=model, line=line), todo)
     return RemoteLensError(
         f"the job failed on the server: {line}",
         "The server's whole answer is in this error's __cause__. "

@@ -11,8 +11,10 @@ from typing import Any, Generic, TypeVar
 from nnsight.intervention.envoy import Envoy
 from tqdm import tqdm
 
+from lens_recipes.caller import RUN_AGAIN, say
 from lens_recipes.errors import LensError, RemoteLensError
 from lens_recipes.models.handle import exclusive
+from lens_recipes.run.progress import is_piped
 from lens_recipes.run.registry import prepare_run
 from lens_recipes.run.remote.estimate import check_limits, split_into_jobs
 from lens_recipes.run.remote.http.settings import remote_settings
@@ -130,7 +132,7 @@ class Job(Generic[R]):
                 raise RemoteLensError(
                     f"part {chunk.number} was being sent when the connection or the process ended, "
                     "and the server may have accepted it without this process knowing.",
-                    "job.send(again=True) sends it all the same.",
+                    say(python="job.send(again=True) sends it all the same.", shell=RUN_AGAIN),
                     may_finish=True,
                     job=self,
                 )
@@ -203,6 +205,7 @@ class Job(Generic[R]):
             unit="job",
             delay=SHOW_BAR_AFTER_S,
             leave=False,
+            disable=is_piped(),
         )
         waiter = ResultWaiter(
             server=self._server,

@@ -11,6 +11,7 @@ from nnsight.intervention.backends.remote import RemoteError
 from nnsight.schema.response import ResponseModel, Status
 from tqdm import tqdm
 
+from lens_recipes.caller import RUN_AGAIN, say
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.run.remote.http.settings import remote_settings
 from lens_recipes.run.remote.jobs.chunks import ChunkState, JobChunk, JobStatus
@@ -127,7 +128,11 @@ class ResultWaiter:
         if self.deadline.is_over():
             raise RemoteLensError(
                 f"not finished in the time that was given; {self.status()}.",
-                "job.result() waits again, and job.save(path) keeps it for another process.",
+                say(
+                    python="job.result() waits again, and job.save(path) keeps it for another "
+                    "process.",
+                    shell=RUN_AGAIN,
+                ),
                 may_finish=True,
             )
 
@@ -135,7 +140,9 @@ class ResultWaiter:
         """Raise that the server has lost a chunk; it may be sent again."""
         chunk.reset()
         self.note(Failed(chunk.number, "unknown"))
-        raise RemoteLensError(happened, "job.result() sends this part again.")
+        raise RemoteLensError(
+            happened, say(python="job.result() sends this part again.", shell=RUN_AGAIN)
+        )
 
     def _give_up_failed(self, chunk: JobChunk) -> NoReturn:
         """Raise what the failure of a chunk means; it may be sent again."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.metrics import NO_RANK
+from lens_recipes.arrays.metrics import no_rank
 from lens_recipes.arrays.metrics.followed import ROLES
 from lens_recipes.arrays.sites import token_index
 from lens_recipes.arrays.tracks import (
@@ -18,6 +18,7 @@ from lens_recipes.arrays.tracks import (
     named_prompts,
     tracks,
 )
+from lens_recipes.caller import say
 from lens_recipes.views.figures.base.style import DASHES
 
 MAX_GROUPS = len(DASHES)  # each group has a dash of its own
@@ -149,7 +150,7 @@ def _unknown_token_message(groups: list[TrackGroup], token_name: str | int) -> s
         known |= followed(group.single, group.token, "prob")
         targets |= {group.single.text(token_id) for token_id in group.single.target_ids[0]}
     if token_name in known:
-        return NO_RANK.format(token_name)
+        return no_rank(token_name)
     texts = {text for text in known if isinstance(text, str)}
     tracked = sorted(texts - targets - set(ROLES))
     shown_targets = ", ".join(map(repr, sorted(targets))) or "none"
@@ -159,7 +160,7 @@ def _unknown_token_message(groups: list[TrackGroup], token_name: str | int) -> s
     return (
         f'of={token_name!r} is unknown: accepted are "next", "final", "target", the targets '
         f"({shown_targets}) and the tracked tokens ({shown_tracked}). "
-        "Pass targets= to the recipe."
+        + say(python="Pass targets= to the recipe.", shell="Run it with --target.")
     )
 
 

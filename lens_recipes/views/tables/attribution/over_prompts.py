@@ -19,6 +19,7 @@ from lens_recipes.arrays.batch.parts import (
     spread,
 )
 from lens_recipes.arrays.text import visible_token
+from lens_recipes.caller import SHOW_ONE, say
 from lens_recipes.views.tables.grids import WIDEST, empty_grid, first_fit, truncate
 from lens_recipes.views.tables.selection import Selection
 from lens_recipes.views.words import ShowText, mean_and_error, part_label, quantity
@@ -68,7 +69,7 @@ def batch_notes(result: AttributionArrays, selection: Selection) -> Iterator[str
     error = np.max(result.error[tokens])
     yield f"largest error: |total − logit| {error:.1e}"
     yield "s.e.: standard error of the mean over prompts; positive: in how many it helps"
-    yield "one prompt: prompt=0"
+    yield say(python="one prompt: prompt=0", shell=SHOW_ONE)
 
 
 def mean_rows(

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.caller import say
 from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.tables.generation.numbers import statistics_table, timing_table
 from lens_recipes.views.tables.generation.steps import print_layers, print_steps
@@ -26,17 +27,33 @@ from lens_recipes.views.words import ending, prompt_end
 def generation_text(result: LensArrays) -> str:
     """Return `str(result)` of a generation: the responses, and a line for each step."""
     console = string_console(WIDEST)
+    generation_table(result, console)
+    return console_text(console)
+
+
+def generation_table(result: LensArrays, console: Console, *, written: bool = False) -> None:
+    """Print the responses of the first prompts, and a line for each of their steps.
+
+    Args:
+        result: What `generate_lens` returned.
+        console: Where the table goes.
+        written: Whether the user has seen the text of the responses already.
+    """
     print_warning(result, console)
     for number, prompt_result in enumerate(itertools.islice(result, PROMPTS_SHOWN)):
         if number > 0:
             console.print()
-        print_response(prompt_result, console)
+        if not written:
+            print_response(prompt_result, console)
+        elif prompt_result.responses:
+            print_ending(prompt_result, console)
+            console.print()
         print_steps(prompt_result, console)
     left_out = len(result) - PROMPTS_SHOWN
     if left_out > 0:
-        console.print(Text(f"\n… and {left_out} more prompts: print(result[i])"))
+        rest = say(python="print(result[i])", shell="--prompt N shows one")
+        console.print(Text(f"\n… and {left_out} more prompts: {rest}"))
     print_certificate(result, console)
-    return console_text(console)
 
 
 def generation_report(

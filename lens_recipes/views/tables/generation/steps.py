@@ -11,6 +11,7 @@ from rich.text import Text
 from lens_recipes.arrays.generation import Step, settled_at, settling, steps
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
+from lens_recipes.caller import say
 from lens_recipes.views.groups import side_by_side
 from lens_recipes.views.summaries.trust import BEFORE_CANNOT
 from lens_recipes.views.tables.grids import empty_grid, print_note, print_title
@@ -56,7 +57,8 @@ def print_steps(result: LensArrays, console: Console, max_steps: int = MAX_STEPS
         print_note(console, f"{UNREADABLE_MARK}: first read there, {BEFORE_CANNOT}")
     left_out = len(all_steps) - len(shown_steps)
     if left_out > 0:
-        console.print(Text(f"… and {left_out} more steps: result.to_frame()"))
+        rest = say(python="result.to_frame()", shell="--all-layers shows all")
+        console.print(Text(f"… and {left_out} more steps: {rest}"))
 
 
 def _step_cells(result: LensArrays, step: Step, sampled: bool) -> Iterator[Text]:

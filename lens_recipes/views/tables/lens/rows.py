@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import UNORDERED
+from lens_recipes.caller import say
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.words import prompt_end, quantity
 
@@ -104,4 +105,5 @@ def vectors_note(result: LensArrays) -> str:
     left_out = len(result.tokens) - VECTORS_SHOWN
     if left_out <= 0:
         return ""
-    return f"… and {quantity(left_out, 'more vector')}: result.to_frame()"
+    rest = say(python="result.to_frame()", shell="--format tsv has all")
+    return f"… and {quantity(left_out, 'more vector')}: {rest}"

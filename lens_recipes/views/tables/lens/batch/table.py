@@ -10,6 +10,7 @@ from lens_recipes.arrays.batch.outcomes import Outcome, default_of, outcomes
 from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import main_component, site_label
+from lens_recipes.caller import SHOW_ONE, say
 from lens_recipes.views.tables.selection import Selection
 from lens_recipes.views.words import ShowText, after_token, probability, prompt_end
 
@@ -153,4 +154,4 @@ def _notes(result: LensArrays, all_rows: list[Outcome], rows: list[Outcome]) -> 
             yield f"rank and p are those of {site_label(result.sites[last_site])}, the last read"
     if any(not row.is_dated for row in rows):
         yield FIRST_READ_NOTE
-    yield "one prompt layer by layer: prompt=0"
+    yield say(python="one prompt layer by layer: prompt=0", shell=SHOW_ONE)

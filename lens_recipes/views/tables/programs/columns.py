@@ -1,15 +1,12 @@
-"""A table for other programs: tab-separated values under a header, a row for each site or part.
+"""The columns of a table for other programs, and its rows: of each selected site, or each part.
 
-A field is a number, or a text that no spreadsheet computes: see `text_field`.
+The order of the columns never changes, and a new one comes last: scripts may count them.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +14,8 @@ from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.arrays.sites import are_vectors
-from lens_recipes.arrays.text import legible_line
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.selection import Selection, selected_token
-from lens_recipes.views.words import whole_text
 
 TOKEN_HEADER = ["prompt", "position", "input"]  # of every table
 
@@ -30,62 +25,39 @@ PART_HEADER = ["part", "parts", "layer", "component", "head", "source", "source_
 
 VALUE_HEADER = ["value", "total", "logit", "capped_logit", "error"]
 
-
-# What a spreadsheet takes for a formula, also in the wide letters of East Asia; and what
-# `text_field` makes of it.
-FORMULA = re.compile("'*[=+@＝＋－＠-]")
+PART_ID_HEADER = ["input_id", "target_id", "against_id"]
 
 
-@np.errstate(over="ignore")  # a probability that overflows is shown as inf
-def tsv_table(result: LensArrays | AttributionArrays, selection: Selection) -> str:
-    """Return a table as tab-separated values, with numbers in six digits and with whole texts.
+class TokenText(str):
+    """The text of a token or of several, as it is: each format writes it in its own way."""
 
-    A field with a quotation mark is quoted, as spreadsheets and pandas expect it.
-    """
+
+class Columns(NamedTuple):
+    """The names of the columns, and the rows; a field is a number, a text, or None for nothing."""
+
+    header: list[str]
+    rows: Iterator[list[Any]]
+
+
+def columns(result: LensArrays | AttributionArrays, selection: Selection) -> Columns:
+    """Return the table of a result."""
     if isinstance(result, LensArrays):
         header = _site_header(selection.show_top, result.target_ids.shape[1])
-        rows = _site_rows(result, selection)
-    else:
-        header = [*TOKEN_HEADER, "target", "against", *PART_HEADER, *VALUE_HEADER, "mark"]
-        rows = _part_rows(result, selection)
-    file = io.StringIO()
-    writer = csv.writer(file, dialect="excel-tab", lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([_field(value) for value in row])
-    return file.getvalue().removesuffix("\n")
-
-
-def _field(value: Any) -> str:
-    """Return a value as text: fractions in six digits, an empty field for None."""
-    if value is None:
-        return ""
-    if isinstance(value, float | np.floating):
-        return f"{value:.6g}"
-    if isinstance(value, str):
-        return text_field(value)
-    return str(value)
-
-
-def text_field(text: str) -> str:
-    """Return a text as a field of one line, without effect in a spreadsheet.
-
-    A text that begins with = + - or @ has an apostrophe before it, and so has one that begins with
-    apostrophes and then with one of them: to take one off gives the text again.
-
-    >>> text_field("=1+1"), text_field("'=1+1"), text_field("'s"), text_field("a=b")
-    ("'=1+1", "''=1+1", "'s", 'a=b')
-    """
-    line = legible_line(text)
-    if FORMULA.match(line):
-        return f"'{line}"
-    return line
+        return Columns(header, _site_rows(result, selection))
+    header = [*TOKEN_HEADER, "target", "against", *PART_HEADER, *VALUE_HEADER, "mark"]
+    return Columns([*header, *PART_ID_HEADER], _part_rows(result, selection))
 
 
 def _token_fields(result: LensArrays | AttributionArrays, token_index: int) -> list[Any]:
     """Return after which token of a prompt a row is: its position and its text."""
-    text = whole_text(result.tokens.text[token_index])
+    text = TokenText(result.tokens.text[token_index])
     return [result.tokens.position[token_index], text]
+
+
+def _input_id(result: LensArrays | AttributionArrays, token_index: int) -> int | None:
+    """Return the id of the token that a row is after; None for a vector, which has none."""
+    token_id = int(result.tokens.id[token_index])
+    return token_id if token_id >= 0 else None
 
 
 # -- lens results ------------------------------------------------------
@@ -99,8 +71,10 @@ def _site_header(show_top: int, target_count: int) -> list[str]:
     header += [metric.name for metric in measured_metrics()]
     for number in range(1, target_count + 1):
         header += [f"target{number}", f"target{number}_rank", f"target{number}_p"]
-    header.append("mark")
-    return header
+    header += ["mark", "input_id"]
+    header += [f"top{number}_id" for number in range(1, show_top + 1)]
+    header += [f"target{number}_id" for number in range(1, target_count + 1)]
+    return [*header, "readable"]
 
 
 def _site_rows(result: LensArrays, selection: Selection) -> Iterator[list[Any]]:
@@ -112,7 +86,8 @@ def _site_rows(result: LensArrays, selection: Selection) -> Iterator[list[Any]]:
             for site_index in selection.site_indices:
                 reading = SiteReading(prompt_result, site_index, token_index)
                 site_fields = _site_fields(reading, selection.show_top)
-                yield [number, *token_fields, *site_fields, result.mark]
+                id_fields = _site_id_fields(reading, selection.show_top)
+                yield [number, *token_fields, *site_fields, result.mark, *id_fields]
 
 
 def _token_indices(result: LensArrays, selection: Selection) -> list[int]:
@@ -130,14 +105,24 @@ def _site_fields(reading: SiteReading, show_top: int) -> Iterator[Any]:
     yield len(sites)
     yield from sites[reading.site_index]  # layer, component, head
     for prediction in reading.predictions(show_top):
-        yield whole_text(prediction.text)
+        yield TokenText(prediction.text)
         yield np.exp(prediction.logprob)
     for metric in measured_metrics():
         yield reading.value(metric)
     for target in reading.targets():
-        yield whole_text(target.text)
+        yield TokenText(target.text)
         yield target.rank
         yield np.exp(target.logprob)
+
+
+def _site_id_fields(reading: SiteReading, show_top: int) -> Iterator[Any]:
+    """Yield the ids of the tokens of a row, and whether its site can be read after its token."""
+    result = reading.result
+    yield _input_id(result, reading.token_index)
+    for prediction in reading.predictions(show_top):
+        yield prediction.token_id
+    yield from result.target_ids[0].tolist()
+    yield bool(result.readable[reading.site_index, reading.token_index])
 
 
 # -- attributions ------------------------------------------------------
@@ -155,7 +140,13 @@ def _part_rows(result: AttributionArrays, selection: Selection) -> Iterator[list
             order = by_size(prompt_result.values[:, token_index, target_index])
             for part_index in order[: selection.show_top]:
                 part_fields = _part_fields(prompt_result, part_index, token_index, target_index)
-                yield [number, *token_fields, *part_fields, result.mark]
+                against_id = int(prompt_result.against_ids[0, target_index])
+                id_fields = [
+                    _input_id(prompt_result, token_index),
+                    int(prompt_result.target_ids[0, target_index]),
+                    against_id if against_id >= 0 else None,
+                ]
+                yield [number, *token_fields, *part_fields, result.mark, *id_fields]
 
 
 def _part_fields(
@@ -163,7 +154,7 @@ def _part_fields(
 ) -> Iterator[Any]:
     """Yield which target and which part a row is about, and the values of both in logits."""
     part = result.parts[part_index]
-    yield whole_text(result.text(result.target_ids[0, target_index]))
+    yield TokenText(result.text(result.target_ids[0, target_index]))
     yield _contrast_text(result, target_index)
     yield str(part)
     yield len(result.parts)
@@ -180,9 +171,9 @@ def _contrast_text(result: AttributionArrays, target_index: int) -> str:
     """Return what was subtracted from a target, a token or "mean"; empty for nothing."""
     contrast_id = result.against_ids[0, target_index]
     if contrast_id >= 0:
-        return whole_text(result.text(contrast_id))
+        return TokenText(result.text(contrast_id))
     if result.against:
-        return whole_text(result.against).replace("·", " ")
+        return result.against
     return ""
 
 
@@ -190,4 +181,4 @@ def _source_text(result: AttributionArrays, source: int | None) -> str | None:
     """Return the token that a head read from; None for a part that is not of one source."""
     if source is None or not result.sources:
         return None
-    return whole_text(result.sources[0][source])
+    return TokenText(result.sources[0][source])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,10 @@ class WeightType(StrEnum):
     float16 = "float16"
 
 
-Prompts = Annotated[list[str], typer.Argument(metavar="PROMPT...", help="One or several prompts.")]
+Prompts = Annotated[
+    list[str],
+    typer.Argument(metavar="PROMPT...", help="One or several prompts, each in quotation marks."),
+]
 
 ModelName = Annotated[
     str,
@@ -56,8 +60,38 @@ Positions = Annotated[
     str, typer.Option(help='Tokens of each prompt: "all", or for example -1, 0,3,-1 or 2:5.')
 ]
 
-Offline = Annotated[
-    bool, typer.Option("--offline", help="Put plotly.js into the HTML file (4.5 MB).")
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write an interactive page of the result here; needs no network."),
+]
+
+Png = Annotated[
+    Path | None,
+    typer.Option("--png", help="Write a picture here, in .png or .svg; a browser draws it."),
+]
+
+Cdn = Annotated[
+    bool,
+    typer.Option(
+        "--cdn",
+        help="Write a small --html that needs a network: the figure alone, plotly.js from a CDN.",
+    ),
+]
+
+# What earlier versions asked for, and every page now is.
+Offline = Annotated[bool, typer.Option("--offline", hidden=True)]
+
+AllLayers = Annotated[
+    bool,
+    typer.Option(
+        "--all-layers",
+        help="Of a generation: print every layer at every step, timing and statistics.",
+    ),
+]
+
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="PROMPT is a user's message: read it through the chat template."),
 ]
 
 JsonPath = Annotated[
@@ -115,6 +149,11 @@ def parse_names(text: str) -> list[str]:
     """Return "attn_out, mlp_out" as a list."""
     names = [name.strip() for name in text.split(",")]
     return [name for name in names if name]
+
+
+def as_chat(prompt: str) -> list[dict[str, str]]:
+    """Return a chat in which the user says the prompt."""
+    return [{"role": "user", "content": prompt}]
 
 
 def load_model(name: str, remote: bool, precision: WeightType | None) -> Any:

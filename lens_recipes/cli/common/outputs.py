@@ -14,6 +14,7 @@ from rich.console import Console
 from lens_recipes.terminal import escape_terminal
 
 PAGE_SUFFIXES = (".html", ".htm")
+PICTURE_SUFFIXES = (".png", ".svg")
 RESULT_SUFFIXES = (".json", ".npz")
 STDOUT = "-"
 PIPE_WIDTH = 250  # columns
@@ -28,7 +29,7 @@ def check_outputs(html: Path | None, json_path: str | None, *, folder: bool = Fa
     Args:
         html: Where a page goes, if anywhere.
         json_path: Where the result goes, if anywhere; "-" is stdout.
-        folder: Whether an `html` that does not end in .html is a folder.
+        folder: Whether `html` may be a folder: one that is there, or a name without an ending.
     """
     if str(html) == STDOUT:
         raise typer.BadParameter(
@@ -36,8 +37,7 @@ def check_outputs(html: Path | None, json_path: str | None, *, folder: bool = Fa
         )
     check_distinct({"--html": html, "--json": json_path})
     if html is not None:
-        is_page = html.suffix.lower() in PAGE_SUFFIXES
-        check_writable(html, "--html", folder=folder and not is_page)
+        check_page(html, "--html", folder=folder)
     if json_path is not None and json_path != STDOUT:
         path = Path(json_path)
         if path.suffix not in RESULT_SUFFIXES:
@@ -45,6 +45,38 @@ def check_outputs(html: Path | None, json_path: str | None, *, folder: bool = Fa
                 f"{json_path!r} must end in .json or .npz, or be - for stdout.", param_hint="--json"
             )
         check_writable(path, "--json")
+
+
+def is_page(path: Path) -> bool:
+    """Return whether a name is that of a page."""
+    return path.suffix.lower() in PAGE_SUFFIXES
+
+
+def check_page(path: Path, option: str, *, folder: bool = False) -> None:
+    """Refuse a page that cannot be written, or that a browser would not open as one.
+
+    With `folder`, a name without an ending is that of a folder.
+    """
+    if is_page(path):
+        check_writable(path, option)
+        return
+    is_folder = folder and (path.is_dir() or not path.suffix)
+    check_writable(path, option, folder=is_folder)
+    if not is_folder:
+        other = ", or have no ending, for a folder" if folder else ""
+        raise typer.BadParameter(
+            f"{str(path)!r} must end in .html{other}: what is written is a page for a browser.",
+            param_hint=option,
+        )
+
+
+def check_picture(path: Path | None) -> None:
+    """Refuse a name of a picture that ends in nothing that is drawn, or cannot be written."""
+    if path is None:
+        return
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise typer.BadParameter(f"{str(path)!r} must end in .png or .svg.", param_hint="--png")
+    check_writable(path, "--png")
 
 
 def check_distinct(paths: Mapping[str, Path | str | None]) -> None:
@@ -107,37 +139,6 @@ def write_for_programs(text: str) -> None:
     raw.flush()
 
 
-def write_outputs(
-    result: Any,
-    figure: Any,
-    html: Path | None,
-    json_path: str | None,
-    *,
-    offline: bool,
-    n_prompts: int = 1,
-    n_targets: int = 1,
-) -> None:
-    """Write the files that were asked for, and note them on stderr.
-
-    Args:
-        result: What a recipe returned.
-        figure: Its figure, of the first prompt and target; None if `html` is None.
-        html: Where the figure goes, if anywhere.
-        json_path: Where the result goes, if anywhere; "-" is stdout.
-        offline: Whether plotly.js is put into the figure's file.
-        n_prompts: How many prompts there are of which the figure shows the first.
-        n_targets: How many targets there are of which the figure shows the first.
-    """
-    from lens_recipes import write_html
-
-    write_json(result, json_path)
-    if html is not None:
-        write_html(figure, html, offline=offline)
-        note_truncated(n_prompts, "prompts")
-        note_truncated(n_targets, "targets")
-    note_written([html, json_path])
-
-
 def write_json(result: Any, json_path: str | None) -> None:
     """Write the whole result where `--json` asks for it, if anywhere."""
     from lens_recipes.views.files import as_json
@@ -146,27 +147,6 @@ def write_json(result: Any, json_path: str | None) -> None:
         write_for_programs(as_json(result) + "\n")
     elif json_path is not None:
         result.save(json_path)
-
-
-def attribution_figure(result: Any, *, prompt: int | None = None) -> Any:
-    """Return the figure that suits the unit: bars, for heads a grid, for tokens a map.
-
-    Without a prompt the bars are means over all prompts, and the others are of the first one.
-    """
-    from lens_recipes import attribution_bars, head_grid, source_map
-
-    if result.unit == "head":
-        return head_grid(result, prompt=prompt or 0)
-    if result.unit == "token":
-        return source_map(result, prompt=prompt or 0)
-    return attribution_bars(result, prompt=prompt)
-
-
-def prompts_of_figure(result: Any, prompt: int | None = None) -> int:
-    """Return of how many prompts the figure of an attribution shows the first."""
-    if prompt is not None or result.unit in ("layer", "component"):
-        return 1
-    return len(result)
 
 
 def note_truncated(count: int, name: str) -> None:
