@@ -12,13 +12,14 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important, are_vectors, site_label
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import hover_token
-from lens_recipes.views.figures.base.grid import Columns, SiteMap
+from lens_recipes.views.figures.base.grid import Columns, SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
 from lens_recipes.views.figures.base.style import LEGEND, check_result_kind
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.prompts.map import default_component, prompt_map
 
 TITLE = "Logit lens"
+LEGEND_LINE = 22  # pixels
 
 DEFAULT_METRICS = {"tokens": "prob", "prompts": "rank"}
 
@@ -36,12 +37,14 @@ def heatmap(
     component: str | None = None,
     colors: str | None = None,
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
     """Draw layers × tokens, coloured by one metric, with each layer's top-1 token in its cell.
 
     The row on top is the model's own output. An outline surrounds the cells whose top-1 is already
-    the model's answer. Beyond 60 tokens the words leave the cells. The figure is as wide as its
-    tokens need, up to 7500 pixels.
+    the model's answer. Grey cells cannot be read with this lens (`result.readable`). Beyond 60
+    tokens the words leave the cells. Beyond 120 the figure shows the last 60, above an overview of
+    all in which a reader moves the window.
 
     With `kind="prompts"` it draws prompts × layers instead, after one token of each prompt: where
     many prompts come to their targets, or to the model's answers. The answers stand on the right.
@@ -64,6 +67,7 @@ def heatmap(
         colors: Another of plotly's colour scales, by name: a sequential one, or a diverging one for
             "logit_diff".
         title: Replaces the figure's own.
+        show_all: Give what cannot be read its colour, too.
 
     Raises:
         ValueError: an unknown metric, a metric that does not go with `of` or `colors`, or a target,
@@ -87,6 +91,7 @@ def heatmap(
         component=component,
         colors=colors,
         title=title,
+        show_all=show_all,
     )
     if kind == "prompts":
         return prompt_map(result, view, position)
@@ -136,11 +141,13 @@ def _vector_columns(single: LensArrays) -> Columns:
 
 def _outline_answers(figure: go.Figure, site_map: SiteMap) -> None:
     """Outline the cells whose top-1 is the model's own answer, and make room for the legend."""
-    answers = site_map.single.final_ranks[site_map.rows] == 0
-    n_rows, n_columns = answers.shape
+    is_answer = site_map.single.final_ranks[site_map.rows] == 0
+    answers = is_answer & site_map.readable[: len(site_map.rows)]
+    n_rows = len(answers)
     outlines = outline_traces(find_runs(answers), "top-1 is what the model answers", width=1)
     figure.add_traces(outlines)
-    figure.update_layout(legend=LEGEND, margin_t=110, height=figure.layout.height + 20)
+    make_room(figure, LEGEND_LINE)
+    figure.update_layout(legend=LEGEND)
     # The ranges are set because plotly would add a margin for the lines.
-    figure.update_xaxes(range=[-0.5 - BORDER, n_columns - 0.5 + BORDER])
+    figure.update_xaxes(range=site_map.columns.visible_range(BORDER))
     figure.update_yaxes(range=[-0.5 - 2 * BORDER, n_rows + 0.5])

@@ -12,8 +12,10 @@ from lens_recipes.arrays.generation import Step, settled_at, settling, steps
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.groups import side_by_side
-from lens_recipes.views.tables.grids import empty_grid, print_title
+from lens_recipes.views.summaries.trust import BEFORE_CANNOT
+from lens_recipes.views.tables.grids import empty_grid, print_note, print_title
 from lens_recipes.views.tables.lens.predictions import print_predictions
+from lens_recipes.views.tables.lens.rows import UNREADABLE_MARK
 from lens_recipes.views.words import probability
 
 MAX_STEPS = 40  # of each prompt in `str(result)`
@@ -50,6 +52,8 @@ def print_steps(result: LensArrays, console: Console, max_steps: int = MAX_STEPS
     for step in shown_steps:
         grid.add_row(*_step_cells(result, step, sampled))
     console.print(grid)
+    if not all(step.is_dated for step in shown_steps):
+        print_note(console, f"{UNREADABLE_MARK}: first read there, {BEFORE_CANNOT}")
     left_out = len(all_steps) - len(shown_steps)
     if left_out > 0:
         console.print(Text(f"… and {left_out} more steps: result.to_frame()"))
@@ -63,7 +67,8 @@ def _step_cells(result: LensArrays, step: Step, sampled: bool) -> Iterator[Text]
     if sampled:
         yield Text(probability(step.sampler_logprob))
     if settling(result):
-        yield Text(settled_at(result, step))
+        mark = "" if step.is_dated else f" {UNREADABLE_MARK}"
+        yield Text(settled_at(result, step) + mark)
         yield Text("–" if math.isnan(step.margin) else f"{step.margin:.2f}")
     if not step.first_choice:
         answer = visible_token(step.answer, TOKEN_WIDTH)
@@ -129,7 +134,8 @@ def _where_settled(result: LensArrays, step: Step) -> str:
     """Return where the model's first choice settled, and by how many nats it led there."""
     if step.site < 0:
         return "not top-1 at the last layer read"
-    place = f"settled at {settled_at(result, step)}"
+    verb = "settled" if step.is_dated else "first read"
+    place = f"{verb} at {settled_at(result, step)}"
     if math.isnan(step.margin):
         return place
     return f"{place}, {step.margin:.2f} nats ahead"
