@@ -373,18 +373,17 @@ def test_cells_that_cannot_be_read_are_grey_and_say_what_they_hold(batch):
             assert (
                 ("cannot be read" in words) == is_grey == np.isnan(figure.data[0].z[prompt][layer])
             )
-    assert "grey: cannot be read" in figure.layout.title.subtitle.text
+    note = f"grey: {len(UNREADABLE)} of 30 cells cannot be read with this lens"
+    assert note in figure.layout.title.subtitle.text
+    coloured = lr.heatmap(batch, kind="prompts", show_all=True)
+    np.testing.assert_allclose(cells_of_map(coloured), -np.log10(np.array(RANKS) + 1.0), rtol=1e-6)
     readable = dataclasses.replace(batch, kl_to_final=np.zeros_like(batch.kl_to_final))
     assert "grey" not in lr.heatmap(readable, kind="prompts").layout.title.subtitle.text
 
 
 def test_frames_surround_the_readable_cells_whose_top_1_is_the_target(batch):
     figure = lr.heatmap(batch, kind="prompts")
-    (frame,) = [
-        trace
-        for trace in figure.data
-        if trace.type == "scatter" and trace.mode == "lines" and trace.line.width == 1
-    ]
+    _, frame, _ = (trace for trace in figure.data if trace.name == "top-1 is the target")
     boxes = set()
     for start in range(0, len(frame.x), 6):
         xs, ys = frame.x[start : start + 5], frame.y[start : start + 5]

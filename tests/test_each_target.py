@@ -129,19 +129,23 @@ def test_a_profile_is_over_each_prompts_target(result):
 def test_a_trajectory_follows_each_prompts_target(result):
     figure = lr.trajectory(result, of="target", metric="prob")
     _, logprobs = own_target(result)
-    assert len(figure.data) == 3
-    for number, line in enumerate(figure.data):
+    lines = [trace for trace in figure.data if trace.type == "scatter"]
+    assert len(lines) == 3
+    for number, line in enumerate(lines):
         last = np.flatnonzero(result.tokens.prompt == number)[-1]
         np.testing.assert_allclose(line.y, np.exp(logprobs[:, last]), rtol=1e-5)
-    named_twice = lr.trajectory(result[0], of=["target", " the"])
-    assert len(named_twice.data) == 1
+    twice = lr.trajectory(result[0], of=["target", " the"])
+    assert len([trace for trace in twice.data if trace.type == "scatter"]) == 1
 
 
 def test_a_comparison_subtracts_each_prompts_target(llama):
     result = lr.logit_lens(llama, ["The fox", "One two"], targets=[[8], [9]], positions=[0])
-    figure = lr.compare(result, result, prompt_b=1, align="position", metric="logprob", of="target")
-    difference = result.target_logprobs[:, 0, 0] - result.target_logprobs[:, 1, 0]
-    np.testing.assert_allclose(np.array(figure.data[2].z)[:, 0], difference, rtol=1e-5)
+    options = {"align": "position", "metric": "logprob", "of": "target", "show_all": True}
+    figure = lr.compare(result, result, prompt_b=1, **options)
+    first, second = result.target_logprobs[:, 0, 0], result.target_logprobs[:, 1, 0]
+    panels = [trace for trace in figure.data if trace.type == "heatmap" and trace.xaxis == "x3"]
+    shown = [np.array(panel.z, dtype=float)[:, 0] for panel in panels]
+    assert any(np.allclose(values, first - second, rtol=1e-5) for values in shown)
     assert "each prompt's target" in figure.layout.title.text
 
 

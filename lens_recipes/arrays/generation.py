@@ -115,8 +115,14 @@ def known_from(
     Returns:
         An index into `series`.
     """
-    start = list(series).index(settled_site)
-    readable = result.readable[list(series), token]
+    return known_start(result.readable[list(series), token], list(series).index(settled_site))
+
+
+def known_start(readable: NDArray[np.bool_], start: int) -> int | None:
+    """Return the first of some sites, from `start` on, from which all can be read.
+
+    None stands for none. `readable` says of each site whether it can be read.
+    """
     unreadable_later = np.flatnonzero(~readable[start:])
     if len(unreadable_later):
         start += int(unreadable_later[-1]) + 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.generation import settling
+from lens_recipes.arrays.generation import known_start, settling
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics.followed import target_column
 from lens_recipes.arrays.sites import are_vectors, layer_series, token_index
@@ -152,10 +152,7 @@ def _find_start(series: list[int], settled_site: int, readable: NDArray[np.bool_
     """
     if settled_site < 0:
         return Start(-1, is_dated=True)
-    start = series.index(settled_site)
-    unreadable_after = np.flatnonzero(~readable[start:])
-    if len(unreadable_after) > 0:
-        start += int(unreadable_after[-1]) + 1
-    if start == len(series):
+    start = known_start(readable, series.index(settled_site))
+    if start is None:
         return Start(-1, is_dated=False)
     return Start(series[start], is_dated=start == 0 or bool(readable[start - 1]))

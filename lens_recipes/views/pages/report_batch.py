@@ -16,13 +16,13 @@ from lens_recipes.arrays.sites import site_label
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.figures.base.color import color_axis
 from lens_recipes.views.figures.base.contrast import hexadecimal
+from lens_recipes.views.figures.base.unreadable import GREY
 from lens_recipes.views.pages.html import page_text
+from lens_recipes.views.summaries.trust import CANNOT
 from lens_recipes.views.tables.lens.batch.table import Show, batch_table
 from lens_recipes.views.tables.selection import select
 
 MAX_ROWS = 200
-
-UNREADABLE = "#d9d9d9"
 
 ONE_PROMPT_NOTE = "one prompt layer by layer"  # the page has that below
 
@@ -102,7 +102,7 @@ def batch_section(result: LensArrays) -> BatchSection | None:
     rank_heading = page_text(f"rank of {name}, {first} to {last}")
     notes = [note for note in table.notes if not note.startswith(ONE_PROMPT_NOTE)]
     if not result.readable[series].all():
-        notes.append("grey: cannot be read with this lens")
+        notes.append(f"grey: {CANNOT}")
     return BatchSection(headings, rank_heading, rows, [page_text(note) for note in notes])
 
 
@@ -122,7 +122,7 @@ def _stripes(ranks: NDArray[np.int32], readable: NDArray[np.bool_], vocab: int) 
     stops = []
     width = 100 / len(shades)
     for number, (shade, can_be_read) in enumerate(zip(shades, readable, strict=True)):
-        color = hexadecimal(shade) if can_be_read else UNREADABLE
+        color = hexadecimal(shade) if can_be_read else GREY
         stops.append(f"{color} {number * width:.5g}% {(number + 1) * width:.5g}%")
     return Markup(f"linear-gradient(to right, {', '.join(stops)})")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,18 @@ from lens_recipes.arrays.sites import are_vectors, main_component
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.color import color_axis
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
-from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, LEGEND, figure_title
+from lens_recipes.views.figures.base.style import (
+    FONT,
+    HOVER_TEMPLATE,
+    LEGEND,
+    TITLE_BASELINE,
+    figure_title,
+    title_height,
+)
 from lens_recipes.views.figures.base.unreadable import GREY
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.prompts.rows import PromptRows
+from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.words import quantity
 
 COLUMN_WIDTH, ROW_HEIGHT = 22, 24  # pixels; many rows are lower
@@ -27,7 +35,7 @@ MIN_MAP_WIDTH, MIN_MAP_HEIGHT, MAX_MAP_HEIGHT = 420, 160, 1500  # pixels
 
 LETTER_WIDTH, LABEL_HEIGHT = 7, 15  # pixels
 COLOR_BAR_WIDTH, COLOR_BAR_HEIGHT = 110, 380  # pixels
-MARGIN_TOP, MARGIN_BOTTOM = 112, 60  # pixels
+LEGEND_SPACE, MARGIN_BOTTOM = 34, 60  # pixels
 
 QUIET = {"showgrid": False, "zeroline": False}  # an axis without lines
 
@@ -59,16 +67,18 @@ def prompt_map(result: LensArrays, view: View, position: int) -> go.Figure:
         "yanchor": "top",
     }
     figure = go.Figure(_traces(rows, color_bar, framed=row_height >= LABEL_HEIGHT))
-    title = view.title_or(f"Logit lens: {escape_plotly(rows.value_label)}")
+    title = _title(rows, position, map_height)
+    margin_top = title_height(title) + LEGEND_SPACE
+    height = margin_top + map_height + MARGIN_BOTTOM
     figure.update_layout(
         template="plotly_white",
-        title=figure_title(result, title, *_notes(rows, position)),
+        title=title | {"y": 1 - TITLE_BASELINE / height},
         width=margin_left + map_width + answer_width + COLOR_BAR_WIDTH,
-        height=MARGIN_TOP + map_height + MARGIN_BOTTOM,
+        height=height,
         margin={
             "l": margin_left,
             "r": answer_width + COLOR_BAR_WIDTH,
-            "t": MARGIN_TOP,
+            "t": margin_top,
             "b": MARGIN_BOTTOM,
         },
         font=FONT,
@@ -87,13 +97,17 @@ def default_component(result: LensArrays, sites: Any, component: str | None) -> 
     return component
 
 
-def _notes(rows: PromptRows, position: int) -> Iterator[str]:
-    """Yield what the title's second line says beside the model."""
+def _title(rows: PromptRows, position: int, height: int) -> dict[str, Any]:
+    """Return the title, which tokens the map is about, and which layers cannot be read."""
+    text = rows.view.title_or(f"Logit lens: {escape_plotly(rows.value_label)}")
     which = "the last token" if position == -1 else f"token {position} of those"
     each = "each of " if len(rows.rows) > 1 else ""
-    yield f"after {which} read of {each}{quantity(len(rows.rows), 'prompt')}"
+    place = f"after {which} read of {each}{quantity(len(rows.rows), 'prompt')}"
+    warning = ""
     if not rows.readable.all():
-        yield "grey: cannot be read with this lens"
+        tokens = [row.token for row in rows.rows]
+        warning = f"grey: {unreadable_sentence(rows.result, tokens)}"
+    return figure_title(rows.result, text, place, warning=warning, height=height)
 
 
 # -- cells -------------------------------------------------------------

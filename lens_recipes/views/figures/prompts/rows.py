@@ -16,6 +16,7 @@ from lens_recipes.arrays.sites import UNORDERED, components, site_label
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, CellText
 from lens_recipes.views.figures.base.view import View
+from lens_recipes.views.summaries.trust import CANNOT
 from lens_recipes.views.words import after_token, prompt_end
 
 PROMPT_LETTERS = 44
@@ -66,7 +67,9 @@ class PromptRows:
         self.columns = view.choose_rows(result.sites).drawn
         tokens = chosen_tokens(result, position)
         self.rows = [self._row(number, token) for number, token in enumerate(tokens)]
-        self.readable = result.readable[self.columns][:, tokens].T | view.show_all
+        self.readable = result.readable[self.columns][:, tokens].T
+        if view.show_all:
+            self.readable = np.ones_like(self.readable)
         labels = [row.value_label for row in self.rows]
         self.value_label = common_label(view.metric, self.of, labels)
 
@@ -152,7 +155,7 @@ class PromptRows:
                 site_name = escape_plotly(site_label(self.result.sites[site]))
                 lines = [f"<b>{site_name}</b>, prompt {row.number}", place]
                 if not readable[column]:
-                    lines.append("cannot be read with this lens:")
+                    lines.append(f"{CANNOT}:")
                 lines += cell_text.describe_site(site, row.token, float(row.values[column]))
                 row_texts.append("<br>".join(lines))
             hover.append(row_texts)

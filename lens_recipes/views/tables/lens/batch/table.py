@@ -11,12 +11,12 @@ from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import main_component, site_label
 from lens_recipes.caller import SHOW_ONE, say
+from lens_recipes.views.summaries.trust import BEFORE_CANNOT
+from lens_recipes.views.tables.lens.rows import UNREADABLE_MARK
 from lens_recipes.views.tables.selection import Selection
 from lens_recipes.views.words import ShowText, after_token, probability, prompt_end
 
-FIRST_READ = "?"  # behind a layer: the token may have been top-1 earlier, where nothing can be read
-
-FIRST_READ_NOTE = f"{FIRST_READ}: first read there, the layers before cannot be read with this lens"
+FIRST_READ_NOTE = f"{UNREADABLE_MARK}: first read there, {BEFORE_CANNOT}"
 
 ANSWER_P = "answer's probability"  # the name of a column
 
@@ -128,7 +128,7 @@ def start_words(result: LensArrays, row: Outcome) -> str:
     if row.site < 0:
         return "never" if row.is_dated else "cannot be read"
     place = str(result.sites[row.site])
-    return place if row.is_dated else f"{place} {FIRST_READ}"
+    return place if row.is_dated else f"{place} {UNREADABLE_MARK}"
 
 
 def _verdict_columns(rows: list[Outcome], show: Show) -> Iterator[BatchColumn]:
