@@ -44,7 +44,15 @@ GROUPS: dict[str, list[str]] = {
         "table",
         "verify",
     ],
-    "Pages and files": ["report", "write_generation", "write_html", "save_png", "save_svg"],
+    "Pages and files": [
+        "report",
+        "write_generation",
+        "write_html",
+        "save_png",
+        "save_svg",
+        "paper",
+        "caption",
+    ],
     "Figures": [
         "heatmap",
         "trajectory",

@@ -1,7 +1,7 @@
-"""At which layer is each word decided, while a chat model answers?
+"""From which layer on is each word top-1, while a chat model answers?
 
 Prints the answer as it comes, each token with the layer from which it was the model's top-1. Then
-prints what was decided in the last layer only, and where the sampler did not take the top-1.
+prints what is top-1 in the last layer only, and where the sampler did not take the top-1.
 
     python examples/07_generation.py [MODEL] [QUESTION]
 """
@@ -29,7 +29,7 @@ def main(model: str = "smollm2", question: str = QUESTION) -> None:
     print(f"\n{result.responses[0]}")
     last_layer = result.sites[-1].layer
     late = [step.text for step in lr.settled_layers(result) if step.layer == last_layer]
-    print("decided in the last layer only:", late)
+    print("top-1 in the last layer only:", late)
     written_ids, top_ids = result.tokens.next_id, result.final_ids
     for token in (written_ids != top_ids).nonzero()[0]:
         written, top = result.text(written_ids[token]), result.text(top_ids[token])
@@ -37,7 +37,7 @@ def main(model: str = "smollm2", question: str = QUESTION) -> None:
     print(result.certificate)
     Path("out").mkdir(exist_ok=True)
     lr.write_generation(result, "out/generation.html")
-    print("\nLook at the words that are decided early: the words before them leave little choice.")
+    print("\nLook at words that are top-1 early and readable: little else could follow.")
 
 
 if __name__ == "__main__":

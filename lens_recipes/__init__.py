@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from lens_recipes.views.figures.layers.rank_flow import rank_flow as rank_flow
     from lens_recipes.views.figures.layers.top_tokens import top_tokens as top_tokens
     from lens_recipes.views.figures.layers.trajectory import trajectory as trajectory
+    from lens_recipes.views.figures.paper import caption as caption
+    from lens_recipes.views.figures.paper import paper as paper
     from lens_recipes.views.pages.generation import write_generation as write_generation
     from lens_recipes.views.pages.report import report as report
     from lens_recipes.views.tables.table import table as table
@@ -93,6 +95,7 @@ _PUBLIC_NAMES = {
     "views.figures.attribution.maps": ["head_grid", "source_map"],
     "views.figures.compare.figure": ["compare"],
     "views.figures.export": ["save_png", "save_svg", "write_html"],
+    "views.figures.paper": ["caption", "paper"],
     "views.figures.generation.heatmap": ["generation_heatmap"],
     "views.figures.generation.steps": ["generation_steps"],
     "views.figures.heatmap": ["heatmap"],

@@ -6,6 +6,7 @@ import html
 import re
 
 import pytest
+import tiny
 from hostile import HOSTILE, assert_inert, cell_words, hostile_texts
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,8 @@ from lens_recipes.arrays.text import escape_plotly, plotly_safe, visible_token
 @pytest.fixture(scope="module")
 def hostile(llama):
     """A result in which every text is one of the hostile ones."""
-    return hostile_texts(lr.logit_lens(llama, "some words to begin with", targets=[260, 261]))
+    result = lr.logit_lens(llama, "some words to begin with", targets=[260, 261])
+    return hostile_texts(tiny.believed(result))
 
 
 def test_whitespace_and_control_characters_are_visible():

@@ -32,21 +32,23 @@ PROMPTS = ["The quick brown fox", "One two"]
 
 @pytest.fixture(scope="module")
 def greedy(llama):
-    return lr.generate_lens(llama, PROMPTS, max_new_tokens=6, do_sample=False)
+    return tiny.believed(lr.generate_lens(llama, PROMPTS, max_new_tokens=6, do_sample=False))
 
 
 @pytest.fixture(scope="module")
 def sampled(llama):
-    return lr.generate_lens(
+    result = lr.generate_lens(
         llama, PROMPTS, max_new_tokens=12, temperature=1.5, seed=1, include_prompt=True
     )
+    return tiny.believed(result)
 
 
 @pytest.fixture(scope="module")
 def parts(llama):
-    return lr.generate_lens(
+    result = lr.generate_lens(
         llama, PROMPTS[0], max_new_tokens=3, components=["attn_out", "mlp_out"], do_sample=False
     )
+    return tiny.believed(result)
 
 
 def shown(what, result, *, width=250, **options) -> str:
@@ -429,7 +431,7 @@ def test_the_summary_of_a_generation(sampled):
         )
         late = min(found, key=lambda step: (-step.site, step.margin))
         assert (
-            f"decided latest, and by the smallest margin: step {late.number} {late.answer!r}"
+            f"settled latest, and by the smallest margin: step {late.number} {late.answer!r}"
             in text
         )
     assert "distrust: sampled: with another seed" in text

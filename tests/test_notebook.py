@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import tiny
 from hostile import HOSTILE, hostile_texts
 
 import lens_recipes as lr
@@ -85,9 +86,8 @@ def shown(result) -> Page:
 
 @pytest.fixture(scope="module")
 def paris(smollm2):
-    return lr.logit_lens(
-        smollm2, ["The capital of France is", "Hello"], targets=[" Paris", " London"]
-    )
+    prompts = ["The capital of France is", "Hello"]
+    return tiny.believed(lr.logit_lens(smollm2, prompts, targets=[" Paris", " London"]))
 
 
 @pytest.fixture(scope="module")

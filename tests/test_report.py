@@ -183,6 +183,7 @@ def test_a_click_pins_a_token_and_draws_it_through_the_layers(result, opened):
     assert pinned == [
         (len(one.tokens) - 1, int(i)) for i in one.target_ids[0]
     ]  # what was asked about
+    page.select_option("#scale", "prob")
     drawn = page.evaluate("document.getElementById('lines').data[1].y")
     np.testing.assert_allclose(drawn, np.exp(one.target_logprobs[along, -1, 1]), rtol=1e-5)
     click(page, 2, 3)  # above the embedding: the second layer
@@ -644,3 +645,40 @@ def test_prompts_that_have_no_room_are_left_out_and_named_ones_refused(result, t
     with pytest.raises(lr.LensError, match="cannot write"):
         lr.report(result, tmp_path / "no" / "b.html")
     assert [file.name for file in tmp_path.iterdir()] == ["a.html"]
+
+
+# -- what cannot be read -----------------------------------------------
+
+
+def test_what_cannot_be_read_is_grey_until_it_is_asked_for(result, opened):
+    page, one = opened(result), result[0]
+    along = [s for s, site in enumerate(one.sites) if site.component == "resid_post"]
+    readable = one.readable[along]
+    assert 0 < readable.sum() < readable.size
+    embed = [s for s, site in enumerate(one.sites) if site.component == "embed"]
+    shown = one.readable[embed + along]
+
+    def looks():
+        """Which cells have a colour, which are grey, and the colour of each word."""
+        colored, grey = page.evaluate(
+            "document.getElementById('heatmap').data.map(({ z }) => z.map((row) => row.map((n) => n !== null)))"
+        )
+        inks = page.evaluate(
+            "[...document.querySelectorAll('#words text')].map((word) => getComputedStyle(word).fill)"
+        )
+        return np.array(colored)[:-1], np.array(grey)[:-1], inks
+
+    colored, grey, inks = looks()
+    np.testing.assert_array_equal(colored, shown)
+    np.testing.assert_array_equal(grey, ~shown)
+    dimmed = [ink == "rgb(89, 89, 89)" for ink in inks[: shown.size]]
+    assert dimmed == (~shown).ravel().tolist()
+    rows = page.evaluate(
+        "[...document.querySelectorAll('#every tbody tr')].map((row) => row.classList.contains('unreadable'))"
+    )
+    assert rows[::-1][:-1] == (~shown[:, -1]).tolist()
+    assert "cannot be read with this lens" in page.text_content(".trust")
+    page.check("#all")
+    colored, grey, _ = looks()
+    assert colored.all()
+    assert not grey.any()

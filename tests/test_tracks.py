@@ -33,7 +33,7 @@ V = tiny.STRING_VOCAB
 @pytest.fixture(scope="module")
 def plain(llama):
     """resid_post only: 4 layers, 3 prompts, two targets for each prompt."""
-    return lr.logit_lens(llama, PROMPTS, targets=[[" the", 7], [7, " the"], [8, 9]])
+    return tiny.believed(lr.logit_lens(llama, PROMPTS, targets=[[" the", 7], [7, " the"], [8, 9]]))
 
 
 @pytest.fixture(scope="module")
@@ -534,8 +534,20 @@ def test_the_rank_axis_is_logarithmic_and_reversed(plain):
     assert axis.range[0] >= math.log10(V)
     assert list(axis.ticktext[:3]) == ["0", "1", "10"]
     np.testing.assert_allclose(axis.tickvals[:3], np.log10([1, 2, 11]))
-    low, high = trajectory(plain).layout.yaxis.range
-    assert low <= 0 <= 1 <= high
+
+
+def test_probabilities_that_span_decades_have_a_logarithmic_axis(plain):
+    likely, unlikely = (
+        dataclasses.replace(plain, target_logprobs=np.full_like(plain.target_logprobs, logprob))
+        for logprob in (math.log(0.5), math.log(1e-4))
+    )
+    linear = trajectory(likely).layout.yaxis
+    assert linear.type is None
+    assert linear.range[0] <= 0
+    assert linear.range[1] >= 1
+    axis = trajectory(unlikely).layout.yaxis
+    assert axis.type == "log"
+    assert axis.range[0] < -4 < 0 < axis.range[1]
 
 
 def test_what_is_drawn_can_be_chosen(plain):
@@ -615,7 +627,7 @@ def test_more_than_can_be_told_apart_is_cut_and_said_or_refused(llama):
 
 
 def test_top_tokens_are_the_last_layers_in_its_order(llama):
-    result = lr.logit_lens(llama, PROMPTS[:2], track=12, top_k=10)
+    result = tiny.believed(lr.logit_lens(llama, PROMPTS[:2], track=12, top_k=10))
     figure = top_tokens(result, 0, prompt=1)
     one = result[1]
     assert figure.data[0].z.shape == (10, 4)

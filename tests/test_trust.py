@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from rich.console import Console
+from test_report import browser  # noqa: F401
 
 import lens_recipes as lr
+from lens_recipes.views.figures.base.unreadable import GREY
+from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.tables.table import render
 
 DATA = Path(__file__).parent / "data"
 IDS = tiny.random_ids(2, 6, seed=3)
@@ -132,3 +140,181 @@ def test_verify_holds_the_entropy_against_the_model(tmp_path, model, result):
     claimed = dataclasses.replace(result, model_entropy=result.model_entropy + 1)
     with pytest.raises(lr.LensError, match=r"model_entropy\[0\]"):
         claimed.verify(model)
+
+
+# -- views ---------------------------------------------------------------------
+
+
+def with_grey(result, where):
+    """The result with exactly these cells `[site, token]` unreadable."""
+    return dataclasses.replace(
+        result,
+        model_entropy=np.zeros_like(result.model_entropy),
+        provenance=result.provenance | {"vocab_size": 1000},  # a uniform guess is 6.9 nats off
+        kl_to_final=np.where(where, 7, 1e-5).astype(np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def checkered(llama):
+    """One prompt, 4 layers; the first cells of some tokens are grey, of the last 0 and 1."""
+    plain = lr.logit_lens(llama, "one two three", targets=[260], track=10)
+    where = np.zeros(plain.entropy.shape, dtype=bool)
+    where[0] = True
+    where[1, ::2] = True
+    where[1, -1] = True
+    where[2, 1] = True
+    return with_grey(plain, where)
+
+
+def colored(trace):
+    """Which cells of a heatmap have a number, and so a colour."""
+    return ~np.isnan(np.asarray(trace.z, dtype=float))
+
+
+def grey_of(figure):
+    (trace,) = [trace for trace in figure.data if trace.name == "unreadable"]
+    assert trace.colorscale[0][1] == trace.colorscale[1][1] == GREY
+    return colored(trace)
+
+
+@pytest.mark.parametrize("metric", ["prob", "rank", "entropy", "kl", "logit"])
+def test_a_cell_of_the_map_is_coloured_if_and_only_if_it_is_readable(checkered, metric):
+    figure = lr.heatmap(checkered, metric=metric, of=260 if metric in ("rank", "logit") else None)
+    cells = next(trace for trace in figure.data if trace.name != "unreadable")
+    np.testing.assert_array_equal(colored(cells)[:-1], checkered.readable)
+    np.testing.assert_array_equal(grey_of(figure)[:-1], ~checkered.readable)
+    assert not grey_of(figure)[-1].any()  # the model's own output
+    assert "grey: after most tokens, layers 0–1 cannot be read" in figure.layout.title.subtitle.text
+    everything = lr.heatmap(checkered, metric=metric, of=260 if metric in ("rank", "logit") else None, show_all=True)  # fmt: skip
+    assert colored(everything.data[0]).all()
+    assert "cannot be read" not in everything.layout.title.subtitle.text
+
+
+def test_grey_cells_have_dimmed_words_and_no_outline(checkered):
+    figure = lr.heatmap(checkered)
+    (grey,) = [trace for trace in figure.data if trace.name == "unreadable"]
+    others = [trace for trace in figure.data if trace.type == "heatmap" and trace is not grey]
+    words = np.array(grey.text, dtype=object)[:-1]
+    assert ((words != "") == ~checkered.readable).all()
+    for trace in others:
+        assert (np.array(trace.text, dtype=object)[:-1][~checkered.readable] == "").all()
+    sure = dataclasses.replace(checkered, final_ranks=np.zeros_like(checkered.final_ranks))
+    outline = next(trace for trace in lr.heatmap(sure).data if trace.type == "scatter")
+    assert min(y for y in outline.y if y is not None) == 0.5  # above layer 0, which is grey
+
+
+def test_the_map_of_the_top_tokens_is_grey_where_the_layer_is(checkered):
+    figure = lr.top_tokens(checkered)
+    np.testing.assert_array_equal(colored(figure.data[0]).all(0), checkered.readable[:, -1])
+    np.testing.assert_array_equal(grey_of(figure).all(0), ~checkered.readable[:, -1])
+    assert colored(lr.top_tokens(checkered, show_all=True).data[0]).all()
+
+
+def test_a_comparison_is_grey_where_one_of_the_two_is(checkered, llama):
+    other = with_grey(checkered, np.zeros_like(checkered.readable))
+    figure = lr.compare(checkered, other)
+    first, second, difference = (colored(trace) for trace in figure.data[:3])
+    np.testing.assert_array_equal(first, checkered.readable)
+    assert second.all()
+    np.testing.assert_array_equal(difference, checkered.readable)
+    assert "grey in A:" in figure.layout.title.subtitle.text
+    assert all(
+        colored(trace).all() for trace in lr.compare(checkered, other, show_all=True).data[:3]
+    )
+
+
+@pytest.mark.parametrize("view", [lr.trajectory, lr.rank_flow, lr.layer_profile])
+def test_lines_stand_before_hatched_layers_where_most_tokens_cannot_be_read(checkered, view):
+    def bands(figure):
+        return [list(trace.x) for trace in figure.data if trace.type == "bar"]
+
+    assert {tuple(layers) for layers in bands(view(checkered))} == {(0, 1)}
+    assert bands(view(checkered, show_all=True)) == []
+    assert bands(view(tiny.believed(checkered))) == []
+
+
+def test_a_table_marks_and_dims_the_rows_that_cannot_be_read(checkered):
+    lines = lr.table(checkered).splitlines()
+    assert lines[1] == "layers 0–1 cannot be read with this lens (marked ?)"
+    marks = {line.split()[0]: line.split()[1] == "?" for line in lines[3:7]}
+    assert marks == {"0": True, "1": True, "2": False, "3": False}
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=120)
+    render(checkered, console)
+    rows = [line for line in console.file.getvalue().splitlines() if re.search(r"0\.\d{3}", line)]
+    assert ["\x1b[2m" in row for row in rows[:4]] == [True, True, False, False]
+
+
+def test_a_notebook_shows_grey_cells_and_says_which(checkered):
+    html = checkered._repr_html_()
+    backgrounds = re.findall(r"background: (#\w{6}); color: #\w{6}\" title", html)
+    shown = np.array([background == GREY for background in backgrounds])
+    np.testing.assert_array_equal(shown.reshape(4, -1)[::-1], ~checkered.readable)
+    assert "Grey: after most tokens, layers 0–1 cannot be read with this lens." in html
+
+
+def test_the_steps_of_a_generation_are_grey_where_they_cannot_be_read(llama):
+    said = lr.generate_lens(llama, "one two", max_new_tokens=3)
+    where = np.zeros(said.entropy.shape, dtype=bool)
+    where[:2, 0] = True
+    said = with_grey(said, where)
+    figure = lr.generation_heatmap(said)
+    np.testing.assert_array_equal(grey_of(figure), where)
+    first = lr.generation_steps(said)
+    grey = colored(first.data[-1])
+    assert grey[2:4].all()  # the rows from above: layers 1 and 0
+    assert not grey[:2].any()
+    assert not (grey & colored(first.data[0])).any()
+
+
+def test_an_answer_is_not_dated_where_the_lens_cannot_be_read(checkered):
+    sure = dataclasses.replace(checkered, final_ranks=np.zeros_like(checkered.final_ranks))
+    assert "first read at layer 2" in sure.summary()
+    assert "top-1 from layer 0 on" in tiny.believed(sure).summary()
+
+
+def test_the_summary_says_what_not_to_quote(checkered):
+    doubt = "distrust: layers 0–1 cannot be read with this lens: it is worse than a uniform guess"
+    assert doubt in checkered.summary()
+    assert "cannot be read" not in tiny.believed(checkered).summary()
+
+
+def test_the_sentence_names_layers_cells_or_sites(checkered, llama):
+    one = np.zeros_like(checkered.readable)
+    one[2, 1] = True
+    assert unreadable_sentence(with_grey(checkered, one)) == (
+        f"1 of {one.size} cells cannot be read with this lens"
+    )
+    parts = lr.logit_lens(llama, "one two three", components=["attn_out", "mlp_out"])
+    where = np.zeros_like(parts.readable)
+    where[:3] = True
+    sentence = unreadable_sentence(with_grey(parts, where))
+    assert sentence == "3 of 8 sites cannot be read with this lens"
+
+
+COUNT_GREY = """async (source) => {
+    const image = new Image();
+    image.src = source;
+    await image.decode();
+    const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const { data } = context.getImageData(0, 0, image.width, image.height);
+    let grey = 0;
+    for (let i = 0; i < data.length; i += 4) grey += data[i] === 217 && data[i + 1] === 217 && data[i + 2] === 217;
+    return grey;
+}"""
+
+
+def test_the_pixels_of_a_png_are_grey_where_the_cells_are(checkered, browser, tmp_path):  # noqa: F811
+    page = browser.new_page()
+    counts = []
+    for show_all in (False, True):
+        lr.save_png(lr.heatmap(checkered, show_all=show_all), tmp_path / "map.png")
+        content = base64.b64encode((tmp_path / "map.png").read_bytes()).decode()
+        counts.append(page.evaluate(COUNT_GREY, f"data:image/png;base64,{content}"))
+    page.close()
+    cell = 24 * 74 * 4  # pixels at twice the size, of which words and gaps take some
+    n_grey = int((~checkered.readable).sum())
+    assert 0.5 * cell * n_grey < counts[0] < 3 * cell * n_grey
+    assert counts[1] < 0.02 * counts[0]

@@ -15,9 +15,8 @@ from lens_recipes.views.words import probability
 
 @pytest.fixture(scope="module")
 def paris(smollm2):
-    return lr.logit_lens(
-        smollm2, ["The capital of France is", "Hello"], targets=[" Paris", " London"]
-    )
+    prompts = ["The capital of France is", "Hello"]
+    return tiny.believed(lr.logit_lens(smollm2, prompts, targets=[" Paris", " London"]))
 
 
 def test_the_metrics_are_the_results_own_numbers(paris):
@@ -114,7 +113,7 @@ def test_the_summary_names_answer_layer_and_ranks(paris):
     assert "answers ' Paris'" in text
     assert "top-1 from layer 29" in text
     assert "target ' Paris'" in text
-    assert "distrust" in text
+    assert "distrust" not in text  # of two prompts of which nothing is grey
 
 
 def test_probabilities_are_never_cut_to_nothing():

@@ -8,12 +8,14 @@ bias, a soft cap or a logit scale gives visibly wrong log-probabilities.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -41,6 +43,15 @@ REFUSED: dict[str, Builder] = {}
 def shared(family: str) -> Envoy:
     """A loaded model of a family, built once in each process: for tests that leave it as it is."""
     return lens_recipes.load(FAMILIES[family]())
+
+
+def believed(result: Any) -> Any:
+    """A lens result of which it is not known what can be read: nothing of it is grey or marked.
+
+    Random models say little that is better than a uniform guess; `test_trust.py` is about that.
+    """
+    unknown = torch.full((len(result.tokens),), math.nan).numpy()
+    return dataclasses.replace(result, model_entropy=unknown)
 
 
 # -- moving the weights off their initial values -----------------------

@@ -231,12 +231,21 @@ class Certificate:
 
 
 def layers_in_words(layers: tuple[int, ...]) -> str:
-    """Return "layer 12", or "layers 3, 12"; of many, the first and how many there are."""
+    """Return "layer 12", or "layers 3, 12–14"; of many runs, the first and how many layers."""
     if len(layers) == 1:
         return f"layer {layers[0]}"
-    if len(layers) > 6:
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    if len(runs) > 6:
         return f"{len(layers)} layers from {layers[0]} on"
-    return f"layers {', '.join(map(str, layers))}"
+    ranges = []
+    for run in runs:
+        ranges.append(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}")
+    return f"layers {', '.join(ranges)}"
 
 
 def is_link_rounding(error: float, dtype: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import layer_series, main_component, site_label
 
-# -- when a token was decided ------------------------------------------
+# -- from where on a token is top-1 ------------------------------------
 
 
 class Settled(NamedTuple):
@@ -33,9 +34,11 @@ class Settled(NamedTuple):
 def settled_layers(
     result: LensArrays, of: str = "final", *, component: str | None = None
 ) -> list[Settled]:
-    """Return when each generated token was decided, one entry each.
+    """Return from which layer on each generated token is top-1, one entry each.
 
-    In a result without generation there is an entry for each of its tokens.
+    In a result without generation there is an entry for each of its tokens. It does not ask whether
+    the lens can be read there: `result.readable` says that, and where the layer before cannot be
+    read, the token may have been top-1 earlier.
 
     Args:
         result: Any lens result.
@@ -88,6 +91,30 @@ def settling(result: LensArrays) -> list[int]:
     return layer_series(result.sites)
 
 
+def known_from(
+    result: LensArrays, series: Sequence[int], settled_site: int, token: int
+) -> int | None:
+    """Return from which of some sites on a token is known to be top-1; None for nowhere.
+
+    That is where it settles, or the first site after it from which on all can be read.
+
+    Args:
+        result: Any lens result.
+        series: Indices of the sites along which it settles.
+        settled_site: The one of them from which on it is top-1.
+        token: Index of the token after which it is predicted.
+
+    Returns:
+        An index into `series`.
+    """
+    start = list(series).index(settled_site)
+    readable = result.readable[list(series), token]
+    unreadable_later = np.flatnonzero(~readable[start:])
+    if len(unreadable_later):
+        start += int(unreadable_later[-1]) + 1
+    return None if start == len(readable) else start
+
+
 # -- steps -------------------------------------------------------------
 
 
@@ -103,8 +130,10 @@ class Step(NamedTuple):
         first_choice: Whether it is the model's own first choice.
         answer: The text of the model's own first choice.
         answer_logprob: The log-probability of that choice (nats).
-        site: From which site on that choice was settled, as in `Settled`; −1 for never, and where
-            the sites that were read have no order.
+        site: From which site on that choice is known to be settled; −1 for never, and where the
+            sites that were read have no order.
+        is_dated: Whether it was settled just there: the site before can be read, and it was not
+            yet top-1 there. Else it may have been settled earlier.
         margin: By how many nats it was ahead there; NaN where `site` is −1.
     """
 
@@ -117,6 +146,7 @@ class Step(NamedTuple):
     answer: str
     answer_logprob: float
     site: int
+    is_dated: bool
     margin: float
 
 
@@ -148,6 +178,14 @@ def _step(result: LensArrays, number: int, token: int, settled: Settled | None) 
     sampler_logprob = math.nan
     if tokens.sampler_logprob is not None:
         sampler_logprob = float(tokens.sampler_logprob[token])
+    site, is_dated, margin = -1, True, math.nan
+    if settled is not None and settled.site >= 0:
+        series = settling(result)
+        start = known_from(result, series, settled.site, token)
+        if start is not None:
+            site = series[start]
+            is_dated = start == 0 or bool(result.readable[series[start - 1], token])
+            margin = _margin(result, site, token)
     return Step(
         number=number,
         token=token,
@@ -157,8 +195,9 @@ def _step(result: LensArrays, number: int, token: int, settled: Settled | None) 
         first_choice=bool(written_id == answer_id),
         answer=result.text(answer_id),
         answer_logprob=float(result.model_logprobs[token]),
-        site=-1 if settled is None else settled.site,
-        margin=math.nan if settled is None else settled.margin,
+        site=site,
+        is_dated=is_dated,
+        margin=margin,
     )
 
 
@@ -181,6 +220,7 @@ class Statistics(NamedTuple):
     Attributes:
         tokens: How many tokens were written.
         layers: The settled layers, one for each token whose first choice settled.
+        undated: How many of them may have settled earlier, where the lens cannot be read.
         last: How many of them settled only at the last layer read.
         not_first: How many written tokens were not the model's first choice.
         probability: The mean probability of a written token under the model.
@@ -194,6 +234,7 @@ class Statistics(NamedTuple):
 
     tokens: int
     layers: NDArray[np.int64]
+    undated: int
     last: int
     not_first: int
     probability: float
@@ -224,6 +265,7 @@ def statistics(result: LensArrays) -> Statistics:
     return Statistics(
         tokens=len(all_steps),
         layers=np.array([result.sites[site].layer or 0 for site in settled_sites], dtype=np.int64),
+        undated=sum(not step.is_dated for step in all_steps),
         last=n_last,
         not_first=sum(not step.first_choice for step in all_steps),
         probability=float(np.exp(logprobs).mean()),

@@ -50,6 +50,11 @@ class SiteReading:
         """Return whether the site's top-1 is what the model answers in the end."""
         return bool(self.result.final_ranks[self.site_index, self.token_index] == 0)
 
+    @property
+    def is_readable(self) -> bool:
+        """Return whether the site says more of the model's output than a uniform guess."""
+        return bool(self.result.readable[self.site_index, self.token_index])
+
     def value(self, metric: Metric) -> float:
         """Return the value of a metric that a recipe measures, in the metric's unit."""
         values = getattr(self.result, metric.array)

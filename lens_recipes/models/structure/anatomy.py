@@ -51,7 +51,7 @@ MLP_HINTS = ("mlp", "feed_forward", "ffn", "moe", "ff", "fc")
 def anatomy(model: Envoy) -> Anatomy:
     """Find blocks, attention, MLP, final norm and unembedding, and what follows the unembedding.
 
-    Costs one forward pass over a dozen tokens, again when the model was changed; without weights
+    Costs one forward pass over a few tokens, again when the model was changed; without weights
     (`remote=True`) no computation.
 
     Raises:

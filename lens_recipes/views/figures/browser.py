@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -46,6 +47,8 @@ async def _draw(figure: go.Figure, options: dict[str, str | float | None]) -> by
     from kaleido import Kaleido
     from kaleido.errors import BrowserFailedError
 
+    # It reports what is left in the pipe of a browser that was told to end.
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)
     browser = Kaleido(n=1, mathjax=False)
     try:
         await _within(SECONDS_TO_START, browser.open())

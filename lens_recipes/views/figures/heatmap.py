@@ -12,12 +12,13 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important, are_vectors, site_label
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import hover_token
-from lens_recipes.views.figures.base.grid import Columns, SiteMap
+from lens_recipes.views.figures.base.grid import Columns, SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
 from lens_recipes.views.figures.base.style import LEGEND, check_result_kind
 from lens_recipes.views.figures.base.view import View
 
 TITLE = "Logit lens"
+LEGEND_LINE = 22  # pixels
 
 
 def heatmap(
@@ -31,12 +32,14 @@ def heatmap(
     component: str | None = None,
     colors: str | None = None,
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
     """Draw layers × tokens, coloured by one metric, with each layer's top-1 token in its cell.
 
     The row on top is the model's own output. An outline surrounds the cells whose top-1 is already
-    the model's answer. Beyond 60 tokens the words leave the cells. The figure is as wide as its
-    tokens need, up to 7500 pixels.
+    the model's answer. Grey cells cannot be read with this lens (`result.readable`). Beyond 60
+    tokens the words leave the cells. Beyond 120 the figure shows the last 60, above an overview of
+    all in which a reader moves the window.
 
     Args:
         result: Any lens result; the figure shows one of its prompts.
@@ -52,6 +55,7 @@ def heatmap(
         colors: Another of plotly's colour scales, by name: a sequential one, or a diverging one for
             "logit_diff".
         title: Replaces the figure's own.
+        show_all: Give what cannot be read its colour, too.
 
     Raises:
         ValueError: an unknown metric, a metric that does not go with `of` or `colors`, or a target,
@@ -71,6 +75,7 @@ def heatmap(
         component=component,
         colors=colors,
         title=title,
+        show_all=show_all,
     )
     if are_vectors(single.sites):
         return SiteMap(single, view, _vector_columns(single)).figure(TITLE)
@@ -117,11 +122,13 @@ def _vector_columns(single: LensArrays) -> Columns:
 
 def _outline_answers(figure: go.Figure, site_map: SiteMap) -> None:
     """Outline the cells whose top-1 is the model's own answer, and make room for the legend."""
-    answers = site_map.single.final_ranks[site_map.rows] == 0
-    n_rows, n_columns = answers.shape
+    is_answer = site_map.single.final_ranks[site_map.rows] == 0
+    answers = is_answer & site_map.readable[: len(site_map.rows)]
+    n_rows = len(answers)
     outlines = outline_traces(find_runs(answers), "top-1 is what the model answers", width=1)
     figure.add_traces(outlines)
-    figure.update_layout(legend=LEGEND, margin_t=110, height=figure.layout.height + 20)
+    make_room(figure, LEGEND_LINE)
+    figure.update_layout(legend=LEGEND)
     # The ranges are set because plotly would add a margin for the lines.
-    figure.update_xaxes(range=[-0.5 - BORDER, n_columns - 0.5 + BORDER])
+    figure.update_xaxes(range=site_map.columns.visible_range(BORDER))
     figure.update_yaxes(range=[-0.5 - 2 * BORDER, n_rows + 0.5])

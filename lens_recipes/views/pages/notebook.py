@@ -14,9 +14,11 @@ from lens_recipes.arrays.sites import UNORDERED, are_vectors, main_component, si
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.figures.base.contrast import contrast_color, hexadecimal
+from lens_recipes.views.figures.base.unreadable import GREY, GREY_INK
 from lens_recipes.views.pages.html import template
 from lens_recipes.views.summaries.attribution import attribution_summary
 from lens_recipes.views.summaries.lens import lens_summary
+from lens_recipes.views.summaries.trust import CANNOT, unreadable_sentence
 from lens_recipes.views.words import (
     after_token,
     certificate_line,
@@ -88,12 +90,16 @@ class MapRow(NamedTuple):
 
 
 class TokenMap(NamedTuple):
-    """The top tokens of some sites and tokens; `extent` says how many of how many."""
+    """The top tokens of some sites and tokens.
+
+    `extent` says how many of how many are shown, `trust` which layers cannot be read.
+    """
 
     of_vectors: bool
     columns: list[str]
     rows: list[MapRow]
     extent: str
+    trust: str
 
 
 def token_map(result: LensArrays) -> TokenMap | None:
@@ -126,7 +132,8 @@ def token_map(result: LensArrays) -> TokenMap | None:
         name = whole_text(site_label(single.sites[site])).replace("·", " ")
         rows.append(MapRow(name, single.sites[site].component == "resid_post", cells))
     columns = [visible_token(single.tokens.text[token]) for token in tokens]
-    return TokenMap(vectors, columns, rows, ", ".join(extent))
+    trust = unreadable_sentence(single, list(tokens))
+    return TokenMap(vectors, columns, rows, ", ".join(extent), trust)
 
 
 def map_cell(single: LensArrays, site: int, token: int) -> Cell:
@@ -136,12 +143,17 @@ def map_cell(single: LensArrays, site: int, token: int) -> Cell:
     for token_id, logprob in zip(token_ids[:3], logprobs[:3], strict=True):
         hover.append(f"{visible_token(single.text(token_id), 20)} {probability(logprob)}")
     background = probability_color(float(np.exp(logprobs[0])))
+    ink = contrast_color(background)
+    is_readable = bool(single.readable[site, token])
+    if not is_readable:
+        background, ink = GREY, GREY_INK
+        hover.append(CANNOT)
     return Cell(
         word=visible_token(single.text(token_ids[0])),
         hover=", ".join(hover),
         background=background,
-        ink=contrast_color(background),
-        is_answer=bool(single.final_ranks[site, token] == 0),
+        ink=ink,
+        is_answer=is_readable and bool(single.final_ranks[site, token] == 0),
     )
 
 

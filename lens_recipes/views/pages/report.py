@@ -20,9 +20,15 @@ from lens_recipes.arrays.tracks import named_prompts
 from lens_recipes.caller import say
 from lens_recipes.views.files.atomic import write_text
 from lens_recipes.views.pages.html import Fact, page_text, script_page
-from lens_recipes.views.pages.report_data import add_tracked_tokens, page_data, token_bytes
+from lens_recipes.views.pages.report_data import (
+    add_tracked_tokens,
+    page_data,
+    token_bytes,
+    tokens_of,
+)
 from lens_recipes.views.pages.report_fields import PageData
 from lens_recipes.views.summaries.lens import lens_summary
+from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.words import prompt_end
 
 MAX_BYTES = 12_000_000
@@ -84,6 +90,7 @@ def report(
         model=page_text(str(result.provenance.get("model", "model"))),
         verdict=verdict(result),
         mark=page_text(result.mark) if result.mark else "",
+        trust=unreadable_sentence(result, tokens_of(result, fitted.prompts).tolist()),
         left_out="; ".join(fitted.left_out),
         summary=page_text(summary),
         facts=[(page_text(fact.name), page_text(fact.text)) for fact in all_facts],
@@ -120,6 +127,8 @@ def provenance_facts(result: LensArrays) -> list[Fact]:
     values["certificate"] = str(result.certificate or values.get("certificate", "none"))
     facts = []
     for fact_name, value in values.items():
+        if value is None:
+            continue
         if not isinstance(value, str):
             value = json.dumps(value, ensure_ascii=False)
         facts.append(Fact(fact_name, value))

@@ -116,7 +116,7 @@ def add_tracked_tokens(data: PageData, result: LensArrays, prompts: list[int], r
 def token_bytes(result: LensArrays) -> int:
     """Return the most bytes that one token needs at all sites in base64, without tracked tokens."""
     top_k, n_targets = result.top_ids.shape[-1], result.target_ids.shape[-1]
-    n_arrays = 5 + len(cell_metrics(result))  # [site, token], of 4 bytes each
+    n_arrays = 6 + len(cell_metrics(result))  # [site, token], of 4 bytes each
     numbers = len(result.sites) * (8 * top_k + 8 * n_targets + 4 * n_arrays)
     return math.ceil(numbers * 4 / 3)
 
@@ -201,6 +201,7 @@ def page_arrays(
     for array_name in ARRAYS:
         token_axis = AXES[array_name].index("token")
         arrays[array_name] = pack(getattr(result, array_name).take(tokens, token_axis))
+    arrays["readable"] = pack(result.readable[:, tokens].astype(np.int32))
     for metric_name in cell_metrics(result):
         values, _ = metric_values(result, metric_name)
         arrays[metric_name] = pack(values[:, tokens])

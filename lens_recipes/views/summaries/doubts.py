@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.sites import PARTS, are_vectors, components, layer_series, main_component
+from lens_recipes.arrays.sites import PARTS, are_vectors, components
 from lens_recipes.views.summaries.outline import certificate_doubts, sample_doubts
-
-FAR_FROM_ANSWER = 5.0  # nats of KL halfway up: another basis is likelier than another prediction
+from lens_recipes.views.summaries.trust import WHY, unreadable_sentence
 
 
 def lens_doubts(result: LensArrays) -> Iterator[str]:
@@ -23,7 +22,7 @@ def lens_doubts(result: LensArrays) -> Iterator[str]:
     yield from _generation_doubts(result)
     yield from sample_doubts(result)
     yield from _part_doubts(result)
-    yield from _basis_doubts(result)
+    yield from _trust_doubts(result)
 
 
 def _generation_doubts(result: LensArrays) -> Iterator[str]:
@@ -56,23 +55,15 @@ def _part_doubts(result: LensArrays) -> Iterator[str]:
     )
 
 
-def _basis_doubts(result: LensArrays) -> Iterator[str]:
-    """Yield a warning if the lens is far from the answer halfway up the residual stream."""
-    component = main_component(result.sites)
-    if component is None or not component.startswith("resid"):
-        return
-    series = layer_series(result.sites)
-    if len(series) <= 2:
-        return
-    middle_site = series[len(series) // 2]
-    last_tokens = []
-    for number in range(len(result)):
-        tokens = np.flatnonzero(result.tokens.prompt == number)
-        last_tokens.append(tokens[-1])
-    distance = result.kl_to_final[middle_site, last_tokens].mean()
-    if distance > FAR_FROM_ANSWER:
-        yield (
-            f"halfway up the lens is {distance:.1f} nats from the final answer: early layers may "
-            "hold what this basis does not show (a lens that does not transfer is not evidence of "
-            "absence)"
-        )
+def _trust_doubts(result: LensArrays) -> Iterator[str]:
+    """Yield which layers are worse than a uniform guess.
+
+    It is about the tokens that were written, or the last token read of each prompt.
+    """
+    tokens = np.flatnonzero(result.tokens.generated).tolist()
+    if not tokens:
+        prompts = result.tokens.prompt
+        tokens = [int(np.flatnonzero(prompts == number)[-1]) for number in range(len(result))]
+    sentence = unreadable_sentence(result, tokens)
+    if sentence:
+        yield (f"{sentence}: {WHY}. Do not quote their top tokens or date an answer by them")

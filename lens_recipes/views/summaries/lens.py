@@ -13,6 +13,7 @@ from lens_recipes.views.summaries.doubts import lens_doubts
 from lens_recipes.views.summaries.generation import describe_generation
 from lens_recipes.views.summaries.outline import outline, prompt_lines
 from lens_recipes.views.summaries.ranks import describe_ranks
+from lens_recipes.views.summaries.trust import FIRST_READABLE, dating, first_readable
 from lens_recipes.views.words import probability
 
 VECTORS_NAMED = 5
@@ -69,7 +70,12 @@ def _where_settled(result: LensArrays, token_index: int) -> str:
     if settled < 0:
         last_site = "layer" if component == "resid_post" else f"{component} of the layers"
         return f", not top-1 at the last {last_site} read"
-    sentence = f", top-1 from {site_label(result.sites[settled])} on"
+    sentence = f", {dating(result, series, settled, token_index)}"
+    start = first_readable(result, series, token_index)
+    if start > 0 and series[start] < settled:
+        rank = result.final_ranks[series[start], token_index]
+        label = site_label(result.sites[series[start]])
+        sentence += f"; already of rank {rank} at {label}, {FIRST_READABLE}"
     distance = result.kl_to_final[series[-1], token_index]
     if component == "resid_post" and distance > SAME_DISTRIBUTION:
         sentence += ", of the layers read (the last was not)"

@@ -7,6 +7,7 @@ import numpy as np
 from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import site_label
+from lens_recipes.views.summaries.trust import FIRST_READABLE, first_readable
 from lens_recipes.views.words import probability
 
 TOP_RANKS = 10
@@ -41,13 +42,20 @@ def _along_series(
     ranks = result.target_ranks[series, token_index, target_index]
     logprobs = result.target_logprobs[series, token_index, target_index]
     labels = [site_label(result.sites[site_index]) for site_index in series]
-    sentence = f"rank {ranks[0]} at {labels[0]}"
+    readable = result.readable[series, token_index]
+    start = first_readable(result, series, token_index)
+    sentence = f"rank {ranks[start]} at {labels[start]}"
+    if start > 0:
+        sentence += f" ({FIRST_READABLE})"
     sentence += f", {ranks[-1]} at {labels[-1]} (p {probability(logprobs[-1])})"
-    in_top = np.flatnonzero(ranks < TOP_RANKS)
+    # Where the lens cannot be read, a rank dates nothing.
+    in_top = np.flatnonzero((ranks < TOP_RANKS) & readable)
     if len(in_top) > 0:
-        sentence += f"; first in the top {TOP_RANKS} at {labels[in_top[0]]}"
-    best = int(ranks.argmin())
-    if ranks[best] < ranks[-1]:
+        first = int(in_top[0])
+        verb = "first" if first == 0 or readable[first - 1] else "first read"
+        sentence += f"; {verb} in the top {TOP_RANKS} at {labels[first]}"
+    best = int(np.where(readable, ranks, np.iinfo(ranks.dtype).max).argmin())
+    if readable[best] and ranks[best] < ranks[-1]:
         sentence += f"; best {ranks[best]} at {labels[best]}"
     return sentence
 

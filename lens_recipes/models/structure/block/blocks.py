@@ -35,7 +35,7 @@ from lens_recipes.trace.operations import ModuleCall, Operation, is_norm_call
 def residual_blocks(model: Envoy) -> list[Block]:
     """Return what each block adds to the stream, `[layer]`.
 
-    Costs one run over a dozen tokens, again when the model was changed.
+    Costs one run over a few tokens, again when the model was changed.
 
     Raises:
         LensError: as `anatomy`.

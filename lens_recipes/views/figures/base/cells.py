@@ -19,11 +19,13 @@ HOVER_LETTERS = 40  # of a token in a hover
 MAX_FULL_HOVERS = 4000
 
 
-def cell_words(single: LensArrays, ids: Iterable[Iterable[int]]) -> list[list[str]]:
+def cell_words(
+    single: LensArrays, ids: Iterable[Iterable[int]], letters: int = WORD_LETTERS
+) -> list[list[str]]:
     """Return the texts of token ids `[row, column]`, short enough for the cells of a map."""
     rows = []
     for row_ids in ids:
-        words = [plotly_safe(single.text(token_id), WORD_LETTERS) for token_id in row_ids]
+        words = [plotly_safe(single.text(token_id), letters) for token_id in row_ids]
         rows.append(words)
     return rows
 

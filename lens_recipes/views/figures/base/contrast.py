@@ -88,7 +88,7 @@ def _contrast_colors(points: tuple[tuple[float, str], ...]) -> tuple[str, ...]:
 def split_words_by_contrast(heatmap: dict[str, Any]) -> WordedCells:
     """Return a heatmap trace whose `text` holds words as two traces that can be read."""
     needs_black = _needs_black_words(heatmap)
-    cells = heatmap | _words_trace(heatmap["text"], ~needs_black, WHITE)
+    cells = heatmap | words_trace(heatmap["text"], ~needs_black, WHITE)
     placement = {key: heatmap[key] for key in PLACEMENT if key in heatmap}
     overlay = {
         "type": "heatmap",
@@ -99,7 +99,7 @@ def split_words_by_contrast(heatmap: dict[str, Any]) -> WordedCells:
         "showscale": False,
         "hoverinfo": "skip",
     }
-    black_words = placement | overlay | _words_trace(heatmap["text"], needs_black, BLACK)
+    black_words = placement | overlay | words_trace(heatmap["text"], needs_black, BLACK)
     return WordedCells(cells, black_words)
 
 
@@ -114,7 +114,7 @@ def _needs_black_words(heatmap: dict[str, Any]) -> NDArray[np.bool_]:
     return np.isnan(fraction) | (colors[shade] == BLACK)
 
 
-def _words_trace(words: list[list[str]], shown: NDArray[np.bool_], color: str) -> dict[str, Any]:
+def words_trace(words: list[list[str]], shown: NDArray[np.bool_], color: str) -> dict[str, Any]:
     """Return the properties of a trace that writes the words of some cells in one colour."""
     return {
         "text": np.where(shown, np.array(words, dtype=object), "").tolist(),

@@ -14,22 +14,50 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import vocab_size
 from lens_recipes.arrays.sites import are_vectors, components
 from lens_recipes.arrays.text import escape_plotly
-from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, CellText, cell_words
+from lens_recipes.views.figures.base.cells import (
+    MAX_FULL_HOVERS,
+    WORD_LETTERS,
+    CellText,
+    cell_words,
+)
 from lens_recipes.views.figures.base.color import ColorAxis, color_axis
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
-from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, figure_title
-from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, token_ticks
+from lens_recipes.views.figures.base.style import (
+    FONT,
+    HOVER_TEMPLATE,
+    TITLE_BASELINE,
+    figure_title,
+    title_height,
+)
+from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, MAX_UPRIGHT, token_ticks
+from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.base.view import View
+from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.words import prompt_end
 
 MAX_WORD_COLUMNS = 60  # a map of more columns has no words in its cells
-WORD_WIDTH = 74  # pixels of a column with words
+WORD_WIDTH = 74  # pixels of a column with words of `WORD_LETTERS`
+NARROW_WORD_WIDTH = 50  # pixels of a column with words of `NARROW_WORD_LETTERS`
+NARROW_WORD_LETTERS = 6
+
+# A map of more columns shows a window of so many, above an overview of all.
+MAX_COLUMNS = 120
+WINDOW_COLUMNS = 60
+WINDOW_WIDTH = 1200  # pixels
+OVERVIEW_SHARE = 0.18  # of the height of the map
+OVERVIEW_HEIGHT = 130  # pixels, with the labels of the columns above it
 
 ROW_HEIGHT = 24  # pixels
+LOW_ROW_HEIGHT = 17  # pixels, where there are many
+MANY_ROWS = 60
 MIN_ROWS = 6  # so many rows high is the shortest map that has room for its colour bar
 
 MIN_WIDTH = 580  # pixels of a map beside its row labels
-MAX_WIDTH = 7500  # pixels of a figure
 COLOR_BAR_WIDTH = 130  # pixels
+
+TITLE_SPACE = 90  # pixels above the cells that `SiteMap._height` counts
+TITLE_GAP = 10  # pixels below the title
+LETTER_WIDTH = 7  # pixels of a letter below the title
 
 OUTPUT_LABEL = "output"
 
@@ -58,13 +86,39 @@ class Columns(NamedTuple):
         return len(self.tokens) <= MAX_WORD_COLUMNS
 
     @property
+    def word_letters(self) -> int:
+        """How many letters of a word a cell takes."""
+        return WORD_LETTERS if len(self.tokens) <= MAX_UPRIGHT else NARROW_WORD_LETTERS
+
+    @property
+    def need_overview(self) -> bool:
+        """Whether the columns are too many to be seen at once."""
+        return len(self.tokens) > MAX_COLUMNS
+
+    @property
     def width(self) -> int:
-        """The width of all columns, in pixels."""
-        return len(self.tokens) * (WORD_WIDTH if self.have_words else LABEL_WIDTH)
+        """The width of all columns, or of the window, in pixels."""
+        if self.need_overview:
+            return WINDOW_WIDTH
+        if not self.have_words:
+            return len(self.tokens) * LABEL_WIDTH
+        is_narrow = self.word_letters < WORD_LETTERS
+        return len(self.tokens) * (NARROW_WORD_WIDTH if is_narrow else WORD_WIDTH)
 
     def axis(self, width: int) -> dict[str, Any]:
         """Return the axis below the map, where the map is so many pixels wide."""
-        return token_ticks([(text,) for text in self.texts], self.numbers, self.title, width)
+        texts = [(text,) for text in self.texts]
+        if not self.need_overview:
+            return token_ticks(texts, self.numbers, self.title, width)
+        every_label = len(texts) * LABEL_WIDTH
+        overview = {"visible": True, "thickness": OVERVIEW_SHARE}
+        return token_ticks(texts, self.numbers, self.title, every_label) | {"rangeslider": overview}
+
+    def visible_range(self, border: float = 0) -> list[float]:
+        """Return the range of the axis: all columns, or the last ones where they are many."""
+        n_columns = len(self.tokens)
+        first = n_columns - WINDOW_COLUMNS if self.need_overview else 0
+        return [first - 0.5 - border, n_columns - 0.5 + border]
 
 
 class SiteMap:
@@ -79,6 +133,7 @@ class SiteMap:
         value_label: What the numbers are called.
         selected: Indices of the sites whose numbers the colour scale spans.
         rows: Indices of the sites that have a row, from the lowest row up.
+        readable: Which cells have a colour, `[row, column]`.
 
     Raises:
         ValueError: as for `heatmap`.
@@ -93,6 +148,12 @@ class SiteMap:
         self.with_output = with_output
         self.values, self.value_label = view.measure(single)
         self.selected, self.rows = view.choose_rows(single.sites)
+        tokens = list(columns.tokens)
+        self.readable = single.readable[np.ix_(self.rows, tokens)]
+        if with_output:
+            self.readable = np.vstack([self.readable, np.ones((1, len(tokens)), dtype=bool)])
+        if view.show_all:
+            self.readable[:] = True
 
     def figure(self, name: str, *notes: str) -> go.Figure:
         """Return the map as a figure.
@@ -104,19 +165,31 @@ class SiteMap:
         row_labels = self._row_labels()
         margin_left = row_label_margin(row_labels)
         width = max(MIN_WIDTH, COLOR_BAR_WIDTH + self.columns.width) + margin_left
-        width = min(width, MAX_WIDTH)
-        title = self.view.title_or(f"{name}: {escape_plotly(self.value_label)}")
+        height = self._height(len(row_labels))
+        title = figure_title(
+            self.single,
+            self.view.title_or(f"{name}: {escape_plotly(self.value_label)}"),
+            *notes,
+            self._count_note(),
+            prompt=self._prompt((width - margin_left) // LETTER_WIDTH),
+            warning=self._warning(),
+            height=height,
+        )
+        margin_top = title_height(title) + TITLE_GAP
+        height += margin_top - TITLE_SPACE
+        title["y"] = 1 - TITLE_BASELINE / height
         figure = go.Figure(self._traces())
         figure.update_layout(
             template="plotly_white",
-            title=figure_title(self.single, title, *notes, self._count_note()),
+            title=title,
             width=width,
-            height=self._height(len(row_labels)),
-            margin={"l": margin_left, "r": 20, "t": 90, "b": 70},
+            height=height,
+            margin={"l": margin_left, "r": 20, "t": margin_top, "b": 70},
             font=FONT,
         )
         token_axis = self.columns.axis(width - margin_left - COLOR_BAR_WIDTH)
-        figure.update_xaxes(**token_axis, showgrid=False, zeroline=False)
+        visible = self.columns.visible_range()
+        figure.update_xaxes(**token_axis, range=visible, showgrid=False, zeroline=False)
         figure.update_yaxes(
             title_text="site" if self._has_several_components else "layer",
             tickvals=list(range(len(row_labels))),
@@ -156,11 +229,24 @@ class SiteMap:
             return ""
         return f"{len(self.rows)} of {len(self.single.sites)} sites"
 
+    def _prompt(self, n_letters: int) -> str:
+        """Return the end of the prompt, in so many letters; empty for vectors, which have none."""
+        if are_vectors(self.single.sites):
+            return ""
+        return prompt_end(self.single.prompts[0], n_letters)
+
+    def _warning(self) -> str:
+        """Return which layers cannot be read, where cells are grey because of that."""
+        if self.readable.all():
+            return ""
+        return f"grey: {unreadable_sentence(self.single, self.columns.tokens)}"
+
     def _height(self, n_rows: int) -> int:
         """Return the height of the figure in pixels."""
         if self._says_how_many or are_vectors(self.single.sites):
             n_rows = max(n_rows, MIN_ROWS)
-        return 170 + ROW_HEIGHT * n_rows
+        height = 170 + n_rows * (ROW_HEIGHT if n_rows <= MANY_ROWS else LOW_ROW_HEIGHT)
+        return height + OVERVIEW_HEIGHT if self.columns.need_overview else height
 
     # -- cells ---------------------------------------------------------
 
@@ -168,6 +254,7 @@ class SiteMap:
         """Return the cells as one heatmap, or as two where there are words in them."""
         axis = self._color_axis()
         n_rows, n_columns = axis.values.shape
+        gap = 0 if self.columns.need_overview else 1  # an overview would be nothing but gaps
         cells = {
             "type": "heatmap",
             "z": axis.values,
@@ -181,13 +268,20 @@ class SiteMap:
                 "title": {"text": escape_plotly(self.value_label), "side": "right"},
                 **axis.bar,
             },
-            "xgap": 1,
-            "ygap": 1,
+            "xgap": gap,
+            "ygap": gap,
             **axis.limits,
         }
-        if not self.columns.have_words:
-            return [cells]
-        return list(split_words_by_contrast(cells | {"text": self._words()}))
+        words = self._words() if self.columns.have_words else None
+        grey = (
+            []
+            if self.readable.all()
+            else [unreadable_cells(self.readable, words, xgap=gap, ygap=gap)]
+        )
+        if words is None:
+            return [*grey, cells]
+        colored_words = np.where(self.readable, np.array(words, dtype=object), "").tolist()
+        return [*grey, *split_words_by_contrast(cells | {"text": colored_words})]
 
     def _color_axis(self) -> ColorAxis:
         """Return the numbers of all cells `[row, column]` on the colour scale.
@@ -202,7 +296,7 @@ class SiteMap:
         if self.with_output:
             output_row = color_axis(metric, self._output_values(), vocab).values
             cell_values = np.vstack([cell_values, output_row])
-        return axis._replace(values=cell_values)
+        return axis._replace(values=np.where(self.readable, cell_values, np.nan))
 
     def _words(self) -> list[list[str]]:
         """Return the top-1 tokens that are written in the cells."""
@@ -210,7 +304,7 @@ class SiteMap:
         token_ids = [self.single.top_ids[site_index, tokens, 0] for site_index in self.rows]
         if self.with_output:
             token_ids.append(self.single.final_ids[tokens])
-        return cell_words(self.single, token_ids)
+        return cell_words(self.single, token_ids, self.columns.word_letters)
 
     def _hover(self) -> list[list[str]]:
         """Return what each cell says, `[row, column]`."""
@@ -260,3 +354,13 @@ def row_label_margin(labels: Iterable[str]) -> int:
     """Return how many pixels the labels of the rows need on the left."""
     letters = [len(html.unescape(label)) for label in labels]
     return max(60, 40 + 7 * max(letters))
+
+
+def make_room(figure: go.Figure, pixels: int) -> None:
+    """Make a map so much higher between its title and its cells."""
+    layout = figure.layout
+    distance = (1 - layout.title.y) * layout.height
+    height = layout.height + pixels
+    figure.update_layout(
+        height=height, margin_t=layout.margin.t + pixels, title_y=1 - distance / height
+    )

@@ -32,15 +32,15 @@ def find_runs(marked: NDArray[np.bool_]) -> list[CellRun]:
 
 
 def outline_traces(runs: Iterable[CellRun], name: str, width: float = 2) -> list[dict[str, Any]]:
-    """Return a frame round each run as two traces: a black line on a wider white one.
+    """Return a frame round each run, a black line on a wider white one, and its legend.
 
     Args:
         runs: The cells to frame.
         name: The entry of the legend.
         width: Of the black line, in pixels.
     """
-    x_points: list[float | None] = [None]  # without any point plotly would drop the legend entry
-    y_points: list[float | None] = [None]
+    x_points: list[float | None] = []
+    y_points: list[float | None] = []
     for run in runs:
         left, right = run.column - 0.5, run.column + 0.5
         bottom, top = run.first_row - 0.5, run.last_row + 0.5
@@ -57,7 +57,19 @@ def outline_traces(runs: Iterable[CellRun], name: str, width: float = 2) -> list
     }
     white_line = {"color": "white", "width": width + 3}
     black_line = {"color": "black", "width": width}
+    legend_entry = {
+        "type": "scatter",
+        "mode": "markers",
+        "marker": {"symbol": "square-open", "size": 12, "color": "black", "line": {"width": width}},
+        "hoverinfo": "skip",
+        "name": name,
+        "legendgroup": name,
+        "x": [None],
+        "y": [None],
+        "showlegend": True,
+    }
     return [
         frame | {"line": white_line, "showlegend": False},
-        frame | {"line": black_line, "showlegend": True},
+        frame | {"line": black_line, "showlegend": False},
+        legend_entry,
     ]

@@ -26,6 +26,10 @@ LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bot
 HOVER_TEMPLATE = "%{customdata}<extra></extra>"
 
 TITLE_BASELINE = 38  # pixels from the upper edge
+SUBTITLE_LINE = 17  # pixels of each line below a title
+
+# Around a text that may be written from right to left, so that the rest of the line stays in order.
+BIDI_START, BIDI_END = "\u2068", "\u2069"
 
 RESULT_NAMES = {LensArrays: "LensResult", AttributionArrays: "Attribution"}
 FIGURE_NAMES = {
@@ -52,17 +56,40 @@ def check_result_kind(expected: type, *results: Any) -> None:
 
 
 def figure_title(
-    result: LensArrays, text: str, *notes: str, height: int | None = None
+    result: LensArrays,
+    text: str,
+    *notes: str,
+    prompt: str = "",
+    warning: str = "",
+    height: int | None = None,
 ) -> dict[str, Any]:
-    """Return a figure's title with a second line that says where the numbers come from.
+    """Return a figure's title, with lines below it that say where the numbers come from.
 
     Args:
         result: The result that is drawn.
         text: The title.
-        notes: More for the second line; empty ones are left out.
+        notes: More for the line of the model and its certificate; empty ones are left out.
+        prompt: What the figure is about, a line of its own; empty for none.
+        warning: What cannot be believed, a line of its own; empty for none.
         height: As for `title_layout`.
     """
-    return title_layout(text, provenance_line(result, *notes), height)
+    lines = [provenance_line(result, *notes)]
+    if prompt:
+        lines.insert(0, quoted(prompt))
+    if warning:
+        lines.append(f"<b>{escape_plotly(warning)}</b>")
+    return title_layout(text, "<br>".join(lines), height)
+
+
+def quoted(text: str) -> str:
+    """Return a text in quotation marks for plotly; it turns nothing round that stands beside it."""
+    return f"“{BIDI_START}{escape_plotly(text)}{BIDI_END}”"
+
+
+def title_height(title: dict[str, Any]) -> int:
+    """Return how many pixels a title needs that stands at a fixed distance from the upper edge."""
+    n_lines = title["subtitle"]["text"].count("<br>") + 1
+    return TITLE_BASELINE + SUBTITLE_LINE * n_lines
 
 
 def title_layout(text: str, subtitle: str, height: int | None = None) -> dict[str, Any]:

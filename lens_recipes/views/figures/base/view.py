@@ -16,6 +16,8 @@ from lens_recipes.arrays.sites import Important, selected_sites, thinned_sites
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.color import colorscale
 
+MAX_COMPONENT_ROWS = 160  # up to so many, no layer is left out for having several components
+
 
 class Measurement(NamedTuple):
     """The numbers of one metric `[site, token]`, and what they are called."""
@@ -46,6 +48,7 @@ class View:
     colors: str | None
     title: str | None
     sites: Iterable[int | Important] | None = None
+    show_all: bool = False
 
     def measure(self, single: LensArrays) -> Measurement:
         """Return the numbers of one prompt's result that are coloured."""
@@ -56,7 +59,11 @@ class View:
         """Return which of some sites are shown, and which of these have a row of their own."""
         selected = selected_sites(sites, self.sites, self.component)
         named = self.sites is not None
-        return Rows(selected, thinned_sites(sites, selected, self.stride, named=named))
+        keep_components = len(selected) <= MAX_COMPONENT_ROWS
+        drawn = thinned_sites(
+            sites, selected, self.stride, named=named, layers_only=keep_components
+        )
+        return Rows(selected, drawn)
 
     def colorscale(self) -> Any:
         """Return the plotly colour scale of the metric."""

@@ -22,12 +22,11 @@ from lens_recipes.views.figures.base.style import (
     title_layout,
 )
 from lens_recipes.views.figures.base.token_axis import token_ticks
+from lens_recipes.views.figures.base.unreadable import GREY
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.compare.pairs import Array, Comparison, Side, pair_results
 from lens_recipes.views.figures.compare.panels import COLOR_BAR_WIDTH, NAME_HEIGHT, Panels
 from lens_recipes.views.figures.compare.words import difference_title, hover_texts, source_lines
-
-NO_NUMBER = "#dddddd"  # behind the cells: to have no number is not to have no difference
 
 
 def compare(
@@ -44,11 +43,13 @@ def compare(
     colors: str | None = None,
     names: tuple[str, str] = ("A", "B"),
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
     """Draw layers × tokens of two results in the same colours, and A − B.
 
     The two may come from two models, from two prompts, or from two ways to read. The rows are the
-    sites that both have; the subtitle names those that only one has. Ranks are subtracted as
+    sites that both have; the subtitle names those that only one has. Grey cells have no number, or
+    cannot be read with this lens (`result.readable`). Ranks are subtracted as
     log10(rank + 1), so that 0 and 9 are as far apart as 99 and 999.
 
     Args:
@@ -63,6 +64,7 @@ def compare(
         colors: Another of plotly's colour scales for A and B, as for `heatmap`.
         names: What to call the two.
         title: Replaces the figure's own.
+        show_all: Give what cannot be read its colour, too.
 
     Raises:
         ValueError: tokens or positions that differ, no site in common, no token at which both have
@@ -77,7 +79,13 @@ def compare(
         prompt_b = prompt
     singles = (a[prompt], b[prompt_b])
     view = View(
-        metric=metric, of=of, stride=stride, component=component, colors=colors, title=title
+        metric=metric,
+        of=of,
+        stride=stride,
+        component=component,
+        colors=colors,
+        title=title,
+        show_all=show_all,
     )
     comparison = pair_results(singles, names, view, align)
     rows = view.choose_rows(comparison.sites).drawn
@@ -102,7 +110,7 @@ def _traces(
 ) -> list[dict[str, Any]]:
     """Return the cells of the three panels, and the black words of the first two."""
     vocab = max(vocab_size(side.single) for side in comparison.sides)
-    both_values = np.stack([side.values for side in comparison.sides])
+    both_values = np.stack([side.colored_values for side in comparison.sides])
     axis = color_axis(view.metric, both_values, vocab)
     scale = {"colorscale": view.colorscale(), **axis.limits}
     bar_title = {"text": escape_plotly(comparison.value_label), "side": "right"}
@@ -138,10 +146,11 @@ def _axis_names(number: int) -> dict[str, str]:
 
 def _difference_cells(comparison: Comparison, rows: list[int], panels: Panels) -> dict[str, Any]:
     """Return the colours of the difference, the same to both sides of a white zero."""
-    limit = _largest_difference(comparison.difference)
+    difference = comparison.colored_difference
+    limit = _largest_difference(difference)
     title = {"text": difference_title(comparison), "side": "right"}
     return {
-        "z": np.clip(comparison.difference, -limit, limit)[rows],
+        "z": np.clip(difference, -limit, limit)[rows],
         "colorscale": DIVERGING,
         "zmin": -limit,
         "zmax": limit,
@@ -189,7 +198,7 @@ def _set_layout(
             "b": panels.room_below,
         },
         font=FONT,
-        plot_bgcolor=NO_NUMBER,
+        plot_bgcolor=GREY,
         hoverlabel={"align": "left"},
     )
 

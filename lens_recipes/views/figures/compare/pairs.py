@@ -28,12 +28,25 @@ class Side(NamedTuple):
         single: The result of one prompt.
         site_indices: Indices of the common sites in this result.
         values: The numbers at these sites, `[site, token]`.
+        show_all: Whether what cannot be read has its colour, too.
     """
 
     name: str
     single: LensArrays
     site_indices: list[int]
     values: Array
+    show_all: bool = False
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Which cells have a colour, `[site, token]`."""
+        readable = self.single.readable[self.site_indices]
+        return np.ones_like(readable) if self.show_all else readable
+
+    @property
+    def colored_values(self) -> Array:
+        """The numbers that have a colour, `[site, token]`; NaN where the lens cannot be read."""
+        return np.where(self.readable, self.values, np.nan)
 
     @property
     def label(self) -> str:
@@ -68,6 +81,12 @@ class Comparison(NamedTuple):
         return [self.first.single.sites[site_index] for site_index in self.first.site_indices]
 
     @property
+    def colored_difference(self) -> Array:
+        """The difference where both sides can be read, `[site, token]`; else NaN."""
+        readable = self.first.readable & self.second.readable
+        return np.where(readable, self.difference, np.nan)
+
+    @property
     def n_tokens(self) -> int:
         """The number of tokens, which is the same on both sides."""
         return len(self.first.single.tokens)
@@ -100,7 +119,8 @@ def pair_results(
     for single, side_name in zip(singles, name_pair, strict=True):
         values, value_label = view.measure(single)
         site_indices = [single.sites.index(site) for site in sites]
-        sides.append(Side(side_name, single, site_indices, values[site_indices].astype(np.float64)))
+        side_values = values[site_indices].astype(np.float64)
+        sides.append(Side(side_name, single, site_indices, side_values, view.show_all))
         value_labels.append(value_label)
     first, second = sides
     difference = _subtract(first.values, second.values, view.metric)

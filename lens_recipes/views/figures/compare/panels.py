@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lens_recipes.views.figures.base.grid import MAX_WIDTH, WORD_WIDTH
+from lens_recipes.views.figures.base.grid import WORD_WIDTH
 from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, MAX_UPRIGHT
 
 # All of these are in pixels.
 MAX_SIDE_BY_SIDE = 1600  # that three panels may take before they stand one below the other
 MIN_PANEL_WIDTH = 240
+MAX_PANEL_WIDTH = 1400  # a panel of more columns is an overview, into which a reader zooms
 MIN_PANEL_HEIGHT = 150
 MIN_WIDTH_ALONE = 800  # of a panel that has none beside it, because the title needs so much
 WORD_ROW_HEIGHT = 22
@@ -71,7 +72,7 @@ class Panels(NamedTuple):
         have_words = n_tokens <= MAX_UPRIGHT
         column_width = WORD_WIDTH if have_words else LABEL_WIDTH
         row_height = WORD_ROW_HEIGHT if have_words else PLAIN_ROW_HEIGHT
-        panel_width = min(max(MIN_PANEL_WIDTH, n_tokens * column_width), MAX_WIDTH)
+        panel_width = min(max(MIN_PANEL_WIDTH, n_tokens * column_width), MAX_PANEL_WIDTH)
         panel_height = max(MIN_PANEL_HEIGHT, n_rows * row_height)
         room_below = TOKENS_HEIGHT
         if two_texts and not have_words:

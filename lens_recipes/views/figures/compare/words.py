@@ -8,8 +8,9 @@ from lens_recipes.arrays.metrics import METRICS
 from lens_recipes.arrays.sites import site_label
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, hover_prediction, hover_token
-from lens_recipes.views.figures.base.style import provenance_line
+from lens_recipes.views.figures.base.style import provenance_line, quoted
 from lens_recipes.views.figures.compare.pairs import Comparison, Side, describe_sites
+from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.words import format_value, prompt_end
 
 
@@ -31,10 +32,16 @@ def source_lines(comparison: Comparison, rows: list[int], component: str | None)
         component: The component that the caller chose; None for all.
     """
     lines = [_source_line(comparison, side) for side in comparison.sides]
+    prompts = [side.single.prompts[0] for side in comparison.sides]
+    if prompts[0] == prompts[1]:
+        lines.insert(0, quoted(prompt_end(prompts[0], 100)))
     for side in comparison.sides:
         line = _only_here_line(comparison, side, component)
         if line:
             lines.append(line)
+    for side in comparison.sides:
+        if not side.readable.all():
+            lines.append(f"<b>grey in {side.label}: {unreadable_sentence(side.single)}</b>")
     n_sites = len(comparison.sites)
     if len(rows) < n_sites:
         lines.append(f"{len(rows)} of {n_sites} common sites")
@@ -48,7 +55,7 @@ def _source_line(comparison: Comparison, side: Side) -> str:
         notes.append("no certificate")
     prompt = side.single.prompts[0]
     if any(other.single.prompts[0] != prompt for other in comparison.sides):
-        notes.append(f"“\u2068{escape_plotly(prompt_end(prompt, 50))}\u2069”")
+        notes.append(quoted(prompt_end(prompt, 50)))
     return f"{side.label}: {provenance_line(side.single, *notes)}"
 
 

@@ -1,4 +1,4 @@
-"""`generation_heatmap()`: the layer at which each token that a model wrote was decided."""
+"""`generation_heatmap()`: the layer from which each token that a model wrote is known."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lens_recipes.arrays.generation import Step, settled_layers
+from lens_recipes.arrays.generation import Step, known_from, settled_layers
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.sites import UNORDERED, Important, main_component, site_label
+from lens_recipes.arrays.sites import (
+    UNORDERED,
+    Important,
+    layer_series,
+    main_component,
+    site_label,
+)
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import hover_token
-from lens_recipes.views.figures.base.grid import Columns, SiteMap
+from lens_recipes.views.figures.base.grid import Columns, SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, CellRun, outline_traces
 from lens_recipes.views.figures.base.style import COLORS, HOVER_TEMPLATE, LEGEND
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.generation.written import describe_choice, written_steps
-from lens_recipes.views.words import probability, prompt_end
+from lens_recipes.views.words import probability
 
 LEGEND_LINE = 30  # pixels
 
@@ -35,13 +41,15 @@ def generation_heatmap(
     component: str | None = None,
     colors: str | None = None,
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
-    """Draw layers × written tokens, with the layer from which the model's answer was decided.
+    """Draw layers × written tokens, with the layer from which the model's answer is known.
 
     A cell shows what its layer would have written. The outlined cell of a column is the first from
-    which the model's answer is top-1 to the end (`settled_layers`); if its layer is not shown, the
-    next one that is. A triangle marks a written token that is not the model's answer: sampling, or
-    a penalty, chose it, and the outline is about the answer.
+    which the model's answer is top-1 to the end (`settled_layers`), as far as the lens can be read;
+    if its layer is not shown, the next one that is. Grey cells cannot be read with this lens
+    (`result.readable`). A triangle marks a written token that is not the model's answer: sampling,
+    or a penalty, chose it, and the outline is about the answer.
 
     Args:
         result: What `generate_lens` gives; the figure shows one prompt of it, without the tokens of
@@ -51,7 +59,7 @@ def generation_heatmap(
         stride, sites: As for `heatmap`.
         component: Which rows; None for the `sites` that were named, else for "resid_post", or the
             only component.
-        colors, title: As for `heatmap`.
+        colors, title, show_all: As for `heatmap`.
 
     Raises:
         ValueError: no token was generated, or as for `heatmap`.
@@ -71,17 +79,17 @@ def generation_heatmap(
         component=settling if sites is None else component,
         colors=colors,
         title=title,
+        show_all=show_all,
     )
     site_map = SiteMap(single, view, _columns(single, steps, settled))
-    prompt_note = f"after “\u2068{escape_plotly(prompt_end(single.prompts[0], 50))}\u2069”"
-    figure = site_map.figure("The lens while the model writes", prompt_note)
+    figure = site_map.figure("The lens while the model writes")
 
     n_rows = len(site_map.rows)
     top_edge = n_rows + 2 * BORDER - 0.5
     legend_height = 0
     outlined = _settled_cells(site_map, steps, settled, settling)
     if outlined:
-        name = "settled: from here up, the model's answer is top-1"
+        name = "from here up, the model's answer is top-1"
         figure.add_traces(outline_traces(outlined, name))
         legend_height += LEGEND_LINE
     other_choices = [column for column, step in enumerate(steps) if not step.first_choice]
@@ -90,19 +98,16 @@ def generation_heatmap(
         top_edge = n_rows + 0.3
         legend_height += LEGEND_LINE
     # The entries of the legend stand one below the other: a narrow figure has no room beside.
-    figure.update_layout(
-        legend=LEGEND | {"orientation": "v"},
-        margin_t=100 + legend_height,
-        height=figure.layout.height + legend_height,
-    )
+    make_room(figure, legend_height)
+    figure.update_layout(legend=LEGEND | {"orientation": "v"})
     # The ranges are set because plotly would add a margin for lines and marks.
-    figure.update_xaxes(range=[-0.5 - BORDER, len(steps) - 0.5 + BORDER])
+    figure.update_xaxes(range=site_map.columns.visible_range(BORDER))
     figure.update_yaxes(range=[-0.5 - BORDER, top_edge])
     return figure
 
 
 def _settled_sites(single: LensArrays, component: str | None) -> dict[int, int]:
-    """Return the site from which each written token's answer is top-1 to the end.
+    """Return the site from which each written token's answer is known to be top-1 to the end.
 
     Args:
         single: A result of one prompt.
@@ -115,10 +120,13 @@ def _settled_sites(single: LensArrays, component: str | None) -> dict[int, int]:
     was_read = any(site.component == component for site in single.sites)
     if not ordered or not was_read:
         return {}
+    series = layer_series(single.sites, component)
     settled = {}
     for entry in settled_layers(single, component=component):
         if entry.site >= 0:
-            settled[entry.token] = entry.site
+            start = known_from(single, series, entry.site, entry.token)
+            if start is not None:
+                settled[entry.token] = series[start]
     return settled
 
 

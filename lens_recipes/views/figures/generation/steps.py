@@ -19,9 +19,11 @@ from lens_recipes.views.figures.base.cells import WORD_LETTERS, hover_prediction
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
 from lens_recipes.views.figures.base.outline import BORDER, CellRun, outline_traces
 from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, LEGEND, figure_title
+from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.generation.columns import RankColumns
 from lens_recipes.views.figures.generation.rows import RowSite, check_which, choose_rows
 from lens_recipes.views.figures.generation.written import describe_choice, written_steps
+from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.words import prompt_end
 
 # All of these are in pixels.
@@ -48,6 +50,7 @@ def generation_steps(
     threshold: float | None = None,
     component: str | None = None,
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
     """Draw layers × the tokens that each ranks highest, with a slider over the written tokens.
 
@@ -65,6 +68,7 @@ def generation_steps(
             heads), and the metric's own threshold.
         component: None for all, or only this one.
         title: Replaces the figure's own, at all steps.
+        show_all: Give what cannot be read its colour, too.
 
     Raises:
         ValueError: no token was generated, or an argument that does not fit the result.
@@ -81,6 +85,7 @@ def generation_steps(
         threshold=threshold,
         component=component,
         title=title,
+        show_all=show_all,
     )
     return views.slider()
 
@@ -108,11 +113,13 @@ class StepViews:
         threshold: float | None = None,
         component: str | None = None,
         title: str | None = None,
+        show_all: bool = False,
     ) -> None:
         check_which(which, metric, threshold)
         self.single, self.steps = written_steps(result, prompt)
         self.which = which
         self._title = title
+        self.show_all = show_all
         self.rows = choose_rows(self.single, self.steps, which, metric, threshold, component)
         self.columns = RankColumns(self.rows.panels, self.single.top_ids.shape[-1])
 
@@ -211,9 +218,13 @@ class StepViews:
         written_before = "".join(earlier.wrote for earlier in self.steps[:number])
         text_before = escape_plotly(prompt_end(self.single.prompts[0] + written_before))
         context = f"after “\u2068{text_before}\u2069”"
+        warning = "" if self.show_all else unreadable_sentence(self.single, [step.token])
+        if warning:
+            warning = f"grey: {warning}"
         if self._title is None:
-            return figure_title(self.single, description, context)
-        return figure_title(self.single, escape_plotly(self._title), description, context)
+            return figure_title(self.single, description, context, warning=warning)
+        title = escape_plotly(self._title)
+        return figure_title(self.single, title, description, context, warning=warning)
 
     def _nothing_annotation(self, *, visible: bool) -> dict[str, Any]:
         """Return the sentence that stands in place of the cells where there are none."""
@@ -233,7 +244,8 @@ class StepViews:
     def _traces(self, number: int) -> list[dict[str, Any]]:
         """Return one step's cells, the outlines of those with the written token, and the words."""
         rows = self.rows.by_step[number]
-        cells = _StepCells(self.single, self.columns, self.steps[number].token, len(rows))
+        token = self.steps[number].token
+        cells = _StepCells(self.single, self.columns, token, len(rows), show_all=self.show_all)
         for row_number, row in enumerate(rows):
             for place in row.sites:
                 cells.add_site(row_number, place)
@@ -242,7 +254,7 @@ class StepViews:
             "type": "heatmap",
             "x": self.columns.edges,
             "z": cells.probabilities,
-            "text": cells.words,
+            "text": np.where(cells.unreadable, "", np.array(cells.words, dtype=object)).tolist(),
             "customdata": cells.hover,
             "hoverongaps": False,
             "hovertemplate": HOVER_TEMPLATE,
@@ -255,26 +267,45 @@ class StepViews:
         }
         worded = split_words_by_contrast(heatmap)
         outlines = outline_traces(cells.written, "the token that was written")
-        return [worded.cells, *outlines, worded.black_words]
+        grey = unreadable_cells(
+            ~cells.unreadable,
+            cells.words,
+            x=self.columns.edges,
+            customdata=cells.hover,
+            hovertemplate=HOVER_TEMPLATE,
+            hoverinfo=None,
+        )
+        return [worded.cells, *outlines, worded.black_words, grey]
 
 
 class _StepCells:
     """The cells of one step, `[row, column]`.
 
     Attributes:
-        probabilities: NaN where there is no cell.
+        probabilities: NaN where there is no cell, and where it has no colour.
+        unreadable: Which cells cannot be read with this lens, and are grey.
         words: The token in each cell.
         hover: What each cell says.
         written: The cells that hold the token that was written.
     """
 
-    def __init__(self, single: LensArrays, columns: RankColumns, token: int, n_rows: int) -> None:
+    def __init__(
+        self,
+        single: LensArrays,
+        columns: RankColumns,
+        token: int,
+        n_rows: int,
+        *,
+        show_all: bool = False,
+    ) -> None:
+        self.show_all = show_all
         self._single = single
         self._columns = columns
         self._token = token
         n_rows = max(1, n_rows)  # without any cell plotly would not draw the colour bar either
         shape = (n_rows, columns.n_columns)
         self.probabilities = np.full(shape, np.nan, dtype=np.float32)
+        self.unreadable = np.zeros(shape, dtype=bool)
         self.words = np.full(shape, "", dtype=object).tolist()
         self.hover = np.full(shape, "", dtype=object).tolist()
         self.written: list[CellRun] = []
@@ -285,10 +316,14 @@ class _StepCells:
         top_ids = single.top_ids[place.site_index, self._token]
         top_logprobs = single.top_logprobs[place.site_index, self._token]
         label = escape_plotly(site_label(single.sites[place.site_index]))
+        is_readable = self.show_all or single.readable[place.site_index, self._token]
         for rank, (token_id, logprob) in enumerate(zip(top_ids, top_logprobs, strict=True)):
             column = self._columns.column_number(place.panel, rank)
             prediction = hover_prediction(single, token_id, logprob)
-            self.probabilities[row, column] = math.exp(logprob)
+            if is_readable:
+                self.probabilities[row, column] = math.exp(logprob)
+            else:
+                self.unreadable[row, column] = True
             self.words[row][column] = plotly_safe(single.text(token_id), WORD_LETTERS)
             self.hover[row][column] = f"{label}, top {rank + 1}: {prediction}"
             if token_id == single.tokens.next_id[self._token]:

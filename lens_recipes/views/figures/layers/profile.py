@@ -10,7 +10,15 @@ from plotly.subplots import make_subplots
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, vocab_size
 from lens_recipes.arrays.text import escape_plotly
-from lens_recipes.views.figures.base.style import COLORS, FONT, HOVER_TEMPLATE, figure_title
+from lens_recipes.views.figures.base.style import (
+    COLORS,
+    FONT,
+    HOVER_TEMPLATE,
+    TITLE_BASELINE,
+    figure_title,
+    title_height,
+)
+from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, find_series
 from lens_recipes.views.figures.layers.metrics import (
     DEFAULT_PROFILE_METRICS,
@@ -18,7 +26,8 @@ from lens_recipes.views.figures.layers.metrics import (
     value_axis,
 )
 from lens_recipes.views.figures.layers.quartiles import Panel, make_panel
-from lens_recipes.views.words import format_value
+from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.words import format_value, prompt_end
 
 OVER = ("token", "prompt")
 
@@ -34,11 +43,13 @@ def layer_profile(
     over: str = "token",
     component: str | None = None,
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
     """Draw a metric of all tokens at each layer: the median as a line, the quartiles as a band.
 
     Tokens without a number (the end of a prompt has no next token) are left out, and each panel
-    says how many tokens it is about. A single token has a line and no band.
+    says how many tokens it is about. A single token has a line and no band. Hatched layers cannot
+    be read with this lens after most of the tokens (`result.readable`).
 
     Args:
         result: Any lens result with layers; all its prompts.
@@ -50,6 +61,7 @@ def layer_profile(
         component: Along which sites; None for "resid_post", or for the only component that was
             read.
         title: Replaces the figure's own.
+        show_all: Leave the hatching out.
 
     Raises:
         ValueError: a metric, token or component that the result does not have, heads, which follow
@@ -74,6 +86,12 @@ def layer_profile(
     figure = make_subplots(len(drawn), 1, shared_xaxes=True, vertical_spacing=PANEL_GAP / height)
     for row, panel in enumerate(drawn, start=1):
         _add_panel(figure, row, panel, series, vocab_size(result))
+    readable = result.readable[series.site_indices].mean(axis=1) >= 0.5
+    warning = ""
+    if not show_all and not readable.all():
+        warning = f"hatched: {unreadable_sentence(result)}"
+        for row in range(1, len(drawn) + 1):
+            add_bands(figure, series.layers, readable, row)
 
     if title is None:
         title = "Layer profile"
@@ -81,12 +99,23 @@ def layer_profile(
             title += f": {escape_plotly(drawn[0].value_label)}"
     else:
         title = escape_plotly(title)
+    layout_title = figure_title(
+        result,
+        title,
+        _legend_note(panels),
+        _missing_note(panels),
+        prompt=prompt_end(result.prompts[0], 110) if len(result) == 1 else "",
+        warning=warning,
+    )
+    margin_top = title_height(layout_title) + 30
+    height += margin_top + 60
+    layout_title |= {"y": 1 - TITLE_BASELINE / height, "yanchor": "bottom"}
     figure.update_layout(
         template="plotly_white",
-        title=figure_title(result, title, _legend_note(panels), _missing_note(panels)),
+        title=layout_title,
         width=980,
-        height=height + 150,
-        margin={"l": 80, "r": 30, "t": 90, "b": 60},
+        height=height,
+        margin={"l": 80, "r": 30, "t": margin_top, "b": 60},
         font=FONT,
         showlegend=False,
         hovermode="x",
@@ -224,4 +253,4 @@ def _missing_note(panels: list[Panel]) -> str:
     titles = [METRICS[panel.metric].title for panel in panels if panel.is_empty]
     if not titles:
         return ""
-    return f"{' and '.join(titles)} left out: no token read has one"
+    return f"no {' and '.join(titles)}: only last tokens were read"

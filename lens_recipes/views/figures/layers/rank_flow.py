@@ -19,9 +19,11 @@ from lens_recipes.views.figures.base.style import (
     HOVER_TEMPLATE,
     figure_title,
 )
+from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
 from lens_recipes.views.figures.layers.rank_names import NAME_HEIGHTS, name_new_tops
-from lens_recipes.views.words import probability
+from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.words import probability, prompt_end
 
 MAX_RANKS = len(COLORS)
 
@@ -77,12 +79,13 @@ def rank_flow(
     k: int | None = None,
     component: str | None = None,
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
     """Draw the order of the top k tokens of each layer: a line joins the ranks of one token.
 
     The top k of the last layer are coloured, and named at the right; all others are grey. A line
     has a gap where its token is not in the top k. Each new top-1 is named above the layer at which
-    it comes first.
+    it comes first. Hatched layers cannot be read with this lens (`result.readable`).
 
     Args:
         result: Any lens result with layers.
@@ -92,6 +95,7 @@ def rank_flow(
         component: Along which sites; None for "resid_post", or for the only component that was
             read.
         title: Replaces the figure's own.
+        show_all: Leave the hatching out.
 
     Raises:
         ValueError: a position or component that was not read, or more ranks than the result holds
@@ -110,17 +114,27 @@ def rank_flow(
     width = min(max(980, MARGIN_LEFT + MARGIN_RIGHT + 30 * len(layers)), 1600)
     pixels_per_layer = (width - MARGIN_LEFT - MARGIN_RIGHT) / (layers[-1] - layers[0] + 1)
     top_names = name_new_tops(single, ranking.top_ids[:, 0], layers, pixels_per_layer)
-    margin_above = 90 + NAME_HEIGHTS[min(name["textangle"] for name in top_names)]
+    margin_above = 124 + NAME_HEIGHTS[min(name["textangle"] for name in top_names)]
     height = margin_above + MARGIN_BELOW + 46 * max(n_ranks, 3)
 
     title = f"The top {n_ranks} through the layers" if title is None else escape_plotly(title)
     token_label = after_token_label(single, token)
-    subtitle = f"{token_label}<br>coloured: the top {n_ranks} of layer {layers[-1]}"
+    subtitle = f"{token_label}<br>coloured: the top {n_ranks} of layer {layers[-1]}, grey: others"
+    readable = single.readable[series.site_indices, token] | show_all
+    warning = "" if readable.all() else f"hatched: {unreadable_sentence(single, [token])}"
     figure = go.Figure(_lines(ranking))
     figure.update_layout(
         annotations=[*_name_last_tokens(ranking), *top_names],
         template="plotly_white",
-        title=figure_title(single, title, subtitle, "above: each new top-1", height=height),
+        title=figure_title(
+            single,
+            title,
+            subtitle,
+            "above: each new top-1",
+            prompt=prompt_end(single.prompts[0], 110),
+            warning=warning,
+            height=height,
+        ),
         width=width,
         height=height,
         margin={"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": margin_above, "b": MARGIN_BELOW},
@@ -140,6 +154,7 @@ def rank_flow(
         tickvals=list(range(n_ranks)),
         zeroline=False,
     )
+    add_bands(figure, layers, readable)
     return figure
 
 

@@ -15,8 +15,10 @@ from lens_recipes.arrays.sites import token_index
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.color import colorscale
 from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, figure_title
+from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
-from lens_recipes.views.words import probability
+from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.words import probability, prompt_end
 
 MAX_TOKENS = 10
 
@@ -63,12 +65,14 @@ def top_tokens(
     prompt: int = 0,
     component: str | None = None,
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
     """Draw the top tokens of the last layer read × layers, coloured by their probability.
 
     The colours are logarithmic. Only tracked tokens have a number at every layer: with
     `track="top1"`, those that were top-1 somewhere; with `track=10`, the ten that the last layer
-    ranks highest, which this figure is made for. The most likely token comes first.
+    ranks highest, which this figure is made for. The most likely token comes first. Grey layers
+    cannot be read with this lens (`result.readable`).
 
     Args:
         result: A lens result with tracked tokens.
@@ -77,6 +81,7 @@ def top_tokens(
         component: Along which sites; None for "resid_post", or for the only component that was
             read.
         title: Replaces the figure's own.
+        show_all: Give what cannot be read its colour, too.
 
     Raises:
         ValueError: nothing was tracked, or a token or component that was not read.
@@ -90,14 +95,23 @@ def top_tokens(
     tracked = _choose_tokens(single, token, series)
     title = _title(tracked) if title is None else escape_plotly(title)
     n_layers = len(series.layers)
-    height = 230 + 26 * max(len(tracked.token_ids), MIN_ROWS)
-    figure = go.Figure(_cells(tracked))
+    height = 264 + 26 * max(len(tracked.token_ids), MIN_ROWS)
+    readable = single.readable[series.site_indices, token] | show_all
+    warning = "" if readable.all() else f"grey: {unreadable_sentence(single, [token])}"
+    figure = go.Figure(_cells(tracked, readable))
     figure.update_layout(
         template="plotly_white",
-        title=figure_title(single, title, _subtitle(tracked), height=height),
+        title=figure_title(
+            single,
+            title,
+            _subtitle(tracked),
+            prompt=prompt_end(single.prompts[0], 90),
+            warning=warning,
+            height=height,
+        ),
         width=min(max(760, 260 + 26 * n_layers), 1600),
         height=height,
-        margin={"l": 150, "r": 20, "t": 110, "b": 60},
+        margin={"l": 150, "r": 20, "t": 144, "b": 60},
         font=FONT,
     )
     figure.update_xaxes(
@@ -138,13 +152,13 @@ def _choose_tokens(single: LensArrays, token: int, series: LayerSeries) -> _Trac
 # -- cells -------------------------------------------------------------
 
 
-def _cells(tracked: _TrackedTokens) -> go.Heatmap:
-    """Return the coloured cells, `[token, layer]`."""
+def _cells(tracked: _TrackedTokens, readable: NDArray[np.bool_]) -> list[Any]:
+    """Return the cells `[token, layer]`, those of the layers that can be read coloured."""
     n_rows, n_layers = tracked.logprobs.shape
     vocab = vocab_size(tracked.single)
     powers = list(range(int(math.log10(vocab)) + 1))
-    return go.Heatmap(
-        z=tracked.logprobs / math.log(10),
+    colored = go.Heatmap(
+        z=np.where(readable, tracked.logprobs / math.log(10), np.nan),
         x=list(range(n_layers)),
         y=list(range(n_rows)),
         customdata=_hover(tracked),
@@ -155,12 +169,15 @@ def _cells(tracked: _TrackedTokens) -> go.Heatmap:
         zmax=0,
         colorbar={
             "title": {"text": "probability (log scale)", "side": "right"},
-            "tickvals": [-power for power in powers],
-            "ticktext": [f"{10**-power:g}" for power in powers],
+            "tickvals": [*(-power for power in powers[:-1]), -math.log10(vocab)],
+            "ticktext": [*(f"{10**-power:g}" for power in powers[:-1]), f"≤ {1 / vocab:.0e}"],
         },
         xgap=1,
         ygap=1,
     )
+    if readable.all():
+        return [colored]
+    return [colored, unreadable_cells(np.broadcast_to(readable, (n_rows, n_layers)))]
 
 
 def _hover(tracked: _TrackedTokens) -> list[list[str]]:

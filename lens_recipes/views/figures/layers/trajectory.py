@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, find_metric, vocab_size
@@ -19,7 +21,9 @@ from lens_recipes.views.figures.base.style import (
     HOVER_TEMPLATE,
     MARKERS,
     figure_title,
+    title_height,
 )
+from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
 from lens_recipes.views.figures.layers.metrics import (
     TRAJECTORY_METRICS,
@@ -35,6 +39,7 @@ from lens_recipes.views.figures.layers.track_groups import (
 from lens_recipes.views.words import format_value, probability, prompt_end
 
 MIN_HEIGHT = 460  # pixels
+SMALLEST_LINEAR = 0.01  # of a probability that can be told from 0 on a linear axis
 LEGEND_LINE = 21  # pixels
 
 
@@ -47,10 +52,12 @@ def trajectory(
     position: int | Iterable[int] = -1,
     component: str | None = None,
     title: str | None = None,
+    show_all: bool = False,
 ) -> go.Figure:
     """Draw tokens from layer to layer, with a colour for each token and a dash for each place.
 
-    A place is a prompt and a position in it.
+    A place is a prompt and a position in it. Hatched layers cannot be read with this lens after
+    most of the tokens (`result.readable`).
 
     Args:
         result: Any lens result with layers.
@@ -64,6 +71,7 @@ def trajectory(
         component: Along which sites; None for "resid_post", or for the only component that was
             read.
         title: Replaces the figure's own.
+        show_all: Leave the hatching out.
 
     Raises:
         ValueError: a metric, token, prompt, position or component that the result does not have, or
@@ -93,22 +101,63 @@ def trajectory(
     if prompts is None and n_prompts < len(result):
         note = f"the first {n_prompts} of {len(result)} prompts (prompts= for others)"
     legend_lines = sum(len(group.tracks) + 2 for group in groups)
+    height = max(MIN_HEIGHT, 180 + LEGEND_LINE * legend_lines)
+    layout_title = figure_title(
+        result,
+        title,
+        _subtitle(groups, n_prompts, positions),
+        note,
+        prompt=prompt_end(groups[0].single.prompts[0], 110) if n_prompts == 1 else "",
+        height=height,
+    )
     figure.update_layout(
         template="plotly_white",
-        title=figure_title(result, title, _subtitle(groups, n_prompts, positions), note),
+        title=layout_title,
         width=980,
-        height=max(MIN_HEIGHT, 180 + LEGEND_LINE * legend_lines),
-        margin={"l": 80, "r": 20, "t": 90, "b": 60},
+        height=height,
+        margin={"l": 80, "r": 20, "t": title_height(layout_title) + 20, "b": 60},
         font=FONT,
         legend={"groupclick": "toggleitem", "font": {"size": 13}, "tracegroupgap": 12},
         showlegend=True,
         hoverlabel={"align": "left"},
     )
-    figure.update_xaxes(title_text=series.title, **series.axis())
+    ends = [series.layers[0] - 0.5, series.layers[-1] + 0.5]
+    figure.update_xaxes(title_text=series.title, range=ends, **series.axis())
     figure.update_yaxes(
         title_text=METRICS[metric].axis_title, **value_axis(metric, vocab_size(result))
     )
+    if metric == "prob":
+        _take_decades(figure, vocab_size(result))
+    if not show_all:
+        add_bands(figure, series.layers, _readable_layers(groups, series))
     return figure
+
+
+def _take_decades(figure: go.Figure, vocab: int) -> None:
+    """Make the axis of probabilities logarithmic where they span decades.
+
+    It ends at a hundredth of the probability that each token has under a uniform guess.
+    """
+    numbers = np.concatenate([np.asarray(trace.y, dtype=np.float64) for trace in figure.data])
+    smallest = numbers[numbers > 0].min(initial=1.0)
+    if smallest > SMALLEST_LINEAR:
+        return
+    lowest = max(math.log10(smallest), -math.log10(100 * vocab))
+    figure.update_yaxes(
+        type="log",
+        exponentformat="power",
+        range=[lowest - 0.1, 0.1],
+        dtick=1,
+        title_text=f"{METRICS['prob'].title} (log scale)",
+    )
+
+
+def _readable_layers(groups: list[TrackGroup], series: LayerSeries) -> NDArray[np.bool_]:
+    """Return which layers can be read after at least half of the tokens that are drawn."""
+    readable = np.stack(
+        [group.single.readable[series.site_indices, group.token] for group in groups]
+    )
+    return readable.mean(axis=0) >= 0.5
 
 
 # -- lines -------------------------------------------------------------

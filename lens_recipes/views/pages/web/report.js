@@ -62,6 +62,10 @@ function outputValue(metric, of, t) {
   return data.output_site < 0 ? NaN : value(metric, of, data.output_site, t);
 }
 
+// Whether a cell says more of the model's output than a uniform guess.
+const isReadable = (site, t) => site < 0 || at("readable", site, t) === 1;
+const isGrey = (site, t) => !state.all && !isReadable(site, t);
+
 const cellValue = (row, t) =>
   row.site < 0 ? outputValue(state.metric, state.of, t) : value(state.metric, state.of, row.site, t);
 
@@ -122,7 +126,7 @@ function refillKeepingFocus(place, nodes) { // the keyboard stays where it was
 // -- state --------------------------------------------------------------------------------------------------
 
 // token: index into all tokens of the page, none at first; site: -1 is the model's output; pins: {token, id}
-const state = { prompt: 0, component: data.main, metric: "prob", of: "top", site: -1, token: -1, find: "", pins: [], lines: "prob" };
+const state = { prompt: 0, component: data.main, metric: "prob", of: "top", site: -1, token: -1, find: "", pins: [], lines: "logprob", all: false };
 
 const prompt = () => data.prompts[state.prompt];
 const tokens = () => Array.from({ length: prompt().stop - prompt().start }, (_, i) => prompt().start + i);
@@ -165,7 +169,7 @@ function makeValid() { // whatever was asked for, become something that this res
   const valid = ({ token, id }) => token >= start && token < stop && id >= 0 && id < data.texts.length;
   const once = (pin, i) => state.pins.findIndex((other) => same(other, pin.token, pin.id)) === i;
   state.pins = state.pins.filter(valid).filter(once).slice(0, MAX_PINS);
-  if (state.lines !== "logprob") state.lines = "prob";
+  if (state.lines !== "prob") state.lines = "logprob";
 }
 
 function toHash() {
@@ -177,6 +181,7 @@ function fromHash() {
   const query = new URLSearchParams(location.hash.slice(1));
   for (const name of ["component", "metric", "of", "find", "lines"]) if (query.has(name)) state[name] = query.get(name);
   for (const name of ["prompt", "site", "token"]) if (query.has(name)) state[name] = Number(query.get(name));
+  state.all = query.get("all") === "true";
   const pins = (query.get("pins") ?? "").split(",").filter(Boolean).map((pin) => pin.split(":").map(Number));
   state.pins = pins.map(([token, id]) => ({ token, id })).filter((pin) => Number.isInteger(pin.token) && Number.isInteger(pin.id));
   makeValid();
@@ -228,7 +233,7 @@ function answerRuns(shown, columns) {
   columns.forEach((t, x) => {
     let first = -1;
     shown.forEach((row, y) => {
-      const hit = row.site >= 0 && at("final_ranks", row.site, t) === 0;
+      const hit = row.site >= 0 && at("final_ranks", row.site, t) === 0 && !isGrey(row.site, t);
       if (hit && first < 0) first = y;
       const ends = !hit || y === shown.length - 1;
       if (first >= 0 && ends) { runs.push([x, first, hit ? y : y - 1]); first = -1; }
@@ -261,10 +266,15 @@ function heatmap() {
   box.rows = shown.length;
   const gap = written ? 1 : 0; // without gaps plotly draws many cells fast
   const axis = { fixedrange: true, showgrid: false, zeroline: false, ticks: "", showticklabels: false };
-  const colour = colouredValues(shown.map((row) => columns.map((t) => cellValue(row, t))));
+  const grey = shown.map((row) => columns.map((t) => isGrey(row.site, t)));
+  const colour = colouredValues(shown.map((row, y) => columns.map((t, x) => (grey[y][x] ? NaN : cellValue(row, t)))));
   const { colors } = data.metrics[state.metric];
   const trace = { type: "heatmap", ...colour, colorscale: colors, hoverinfo: "none", xgap: gap, ygap: gap, showscale: false };
-  Plotly.react("heatmap", [trace], {
+  const unreadable = {
+    type: "heatmap", z: grey.map((line) => line.map((is) => (is ? 1 : null))), zmin: 0, zmax: 1, hoverinfo: "skip", hoverongaps: false,
+    colorscale: [[0, css("--grey")], [1, css("--grey")]], xgap: gap, ygap: gap, showscale: false,
+  };
+  Plotly.react("heatmap", [trace, unreadable], {
     ...plotlyLook(), width: box.left + 20 + columns.length * box.wide, height: box.top + 5 + shown.length * box.tall,
     margin: { l: box.left, r: 20, t: box.top, b: 5 }, dragmode: false, hovermode: "closest",
     xaxis: { ...axis, range: [-0.5, columns.length - 0.5] },
@@ -304,7 +314,7 @@ function headers(columns) {
 function words(shown, columns, { z, zmin, zmax }) {
   const { inks } = data.metrics[state.metric], room = Math.max(3, Math.floor(box.wide / 7.5));
   $("words").replaceChildren(...shown.flatMap((row, y) => columns.map((t, x) => {
-    const part = (z[y][x] - zmin) / (zmax - zmin), fill = z[y][x] === null ? css("--ink") : inks[Math.round(part * (inks.length - 1))];
+    const part = (z[y][x] - zmin) / (zmax - zmin), fill = isGrey(row.site, t) ? css("--soft") : z[y][x] === null ? css("--ink") : inks[Math.round(part * (inks.length - 1))];
     const node = document.createElementNS("http://www.w3.org/2000/svg", "text");
     node.textContent = isolated(truncate(data.texts[topOf(row.site, t)] ?? "", room));
     for (const [name, set] of Object.entries({ x: box.left + (x + 0.5) * box.wide, y: rowTop(y) + box.tall / 2, fill })) node.setAttribute(name, set);
@@ -353,7 +363,8 @@ function describeCell(row, t) {
   const { text: read, position, next, generated } = data.tokens;
   const then = next[t] < 0 ? "" : generated[t] ? `, where ${text(next[t])} was written` : `, before ${text(next[t])}`;
   const where = data.answers ? `after ${read[t]} (position ${position[t]})${then}` : read[t];
-  return `${row.place}, ${where}: ${metricLabel()} ${formatNumber(state.metric, cellValue(row, t))}`;
+  const trust = isReadable(row.site, t) ? "" : ". The lens cannot be read here: it is worse than a uniform guess";
+  return `${row.place}, ${where}: ${metricLabel()} ${formatNumber(state.metric, cellValue(row, t))}${trust}`;
 }
 
 function predictions(site, t) {
@@ -384,6 +395,7 @@ function drawPosition() {
   const t = state.token, body = document.createDocumentFragment();
   for (const row of rows().reverse()) {
     const line = element("tr", null, row.site === state.site ? { class: "here" } : {});
+    if (isGrey(row.site, t)) line.classList.add("unreadable");
     line.append(element("th", row.label, { scope: "row" }));
     predictions(row.site, t).forEach(([id, logprob]) => {
       const cellNode = element("td", null, { "data-site": row.site, "data-id": id });
@@ -418,9 +430,17 @@ function lines() {
     });
   });
   refillKeepingFocus($("pins"), chips.length ? chips : [element("p", "Click a cell to pin its token; shift-click adds one.")]);
+  // Behind the lines, the layers that cannot be read at the position of the first pin.
+  const bands = [];
+  if (state.pins.length) data.along.forEach((s, i) => {
+    if (!isGrey(s, state.pins[0].token)) return;
+    const [x0, x1] = [layers[i] - 0.5, layers[i] + 0.5];
+    if (bands.length && bands.at(-1).x1 === x0) bands.at(-1).x1 = x1;
+    else bands.push({ type: "rect", layer: "below", yref: "paper", y0: 0, y1: 1, x0, x1, fillcolor: css("--grey"), line: { width: 0 } });
+  });
   const grid = { gridcolor: css("--line"), zeroline: false, fixedrange: true };
   Plotly.react("lines", traces, {
-    ...plotlyLook(), plot_bgcolor: "rgba(0,0,0,0)", autosize: true, height: 280, margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", dragmode: false,
+    ...plotlyLook(), shapes: bands, plot_bgcolor: "rgba(0,0,0,0)", autosize: true, height: 280, margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", dragmode: false,
     xaxis: { ...grid, title: { text: escapeHtml(data.line_axis) }, range: layers.length ? [layers[0] - 0.5, layers.at(-1) + 0.5] : undefined },
     yaxis: { ...grid, title: { text: state.lines === "prob" ? "probability" : "log-probability (nats)" },
       range: state.lines === "prob" ? [-0.02, 1.02] : undefined },
@@ -437,7 +457,10 @@ function table() {
   for (const row of rows().reverse()) {
     const line = element("tr", null);
     line.append(element("th", row.label, { scope: "row" }));
-    for (const t of columns) line.append(element("td", formatNumber(state.metric, cellValue(row, t))));
+    for (const t of columns) {
+      const attributes = isGrey(row.site, t) ? { class: "unreadable" } : {};
+      line.append(element("td", formatNumber(state.metric, cellValue(row, t)), attributes));
+    }
     body.append(line);
   }
   $("numbers").caption.textContent = metricLabel();
@@ -474,7 +497,9 @@ function search() { // what is found, where it is top-1, and what of it can be f
   });
   refillKeepingFocus($("found"), candidates.length > 8 ? [...buttons, element("span", ` and ${candidates.length - 8} more`)] : buttons);
   const some = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
-  const words = state.find.trim() ? `${some(candidates.length, "token")} found; top-1 in ${some(cells.length, "cell")}, marked on the map.` : "";
+  const kept = "No such token is on this page. It keeps the top tokens of each cell, targets, tracked and next tokens, not the whole vocabulary.";
+  const found = `${some(candidates.length, "token")} found; top-1 in ${some(cells.length, "cell")}, marked on the map.`;
+  const words = !state.find.trim() ? "" : candidates.length ? found : kept;
   if ($("matched").textContent !== words) $("matched").textContent = words;
 }
 
@@ -486,7 +511,7 @@ function options(select, pairs, chosen) {
   select.closest("label").hidden = pairs.length < 2;
 }
 
-const NUMBERS = ["prompt", "component", "metric", "of"]; // what the map and the table are about
+const NUMBERS = ["prompt", "component", "metric", "of", "all"]; // what the map and the table are about
 
 function draw(changed) { // of nothing, all
   const touched = (names) => !changed.length || changed.some((name) => names.includes(name));
@@ -499,12 +524,13 @@ function draw(changed) { // of nothing, all
     heatmap();
     table();
   }
-  if (touched(["pins", "lines", "prompt"])) {
-    options($("scale"), [["prob", "probability"], ["logprob", "log-probability"]], state.lines);
+  if (touched(["pins", "lines", "prompt", "all"])) {
+    options($("scale"), [["logprob", "log-probability"], ["prob", "probability"]], state.lines);
     lines();
   }
   if (touched(["site", "token"])) cursor();
   if (touched(["site", "token", "prompt"])) reveal();
+  $("all").checked = state.all;
   if ($("search").value !== state.find) $("search").value = state.find;
   cell();
   drawPosition();
@@ -517,6 +543,7 @@ $("prompt").onchange = () => go({ prompt: Number($("prompt").value) });
 $("layer").oninput = () => go({ site: rows()[Number($("layer").value)].site });
 $("position").oninput = () => go({ token: tokens()[Number($("position").value)] });
 $("search").oninput = () => go({ find: $("search").value });
+$("all").onchange = () => go({ all: $("all").checked });
 $("table").ontoggle = table;
 $("every").onclick = (event) => {
   const clicked = event.target.closest("td");
@@ -556,6 +583,7 @@ function listen() {
   map.on("plotly_unhover", () => { tip.hidden = true; });
 }
 
+$("all").closest("label").hidden = !arrays.readable.values.includes(0);
 for (const part of document.querySelectorAll(".layers")) part.hidden = !data.along.length;
 for (const part of document.querySelectorAll(".answers")) part.hidden = !data.answers;
 let resized;

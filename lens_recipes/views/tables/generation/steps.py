@@ -13,8 +13,10 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.caller import say
 from lens_recipes.views.groups import side_by_side
-from lens_recipes.views.tables.grids import empty_grid, print_title
+from lens_recipes.views.summaries.trust import BEFORE_CANNOT
+from lens_recipes.views.tables.grids import empty_grid, print_note, print_title
 from lens_recipes.views.tables.lens.predictions import print_predictions
+from lens_recipes.views.tables.lens.rows import UNREADABLE_MARK
 from lens_recipes.views.words import probability
 
 MAX_STEPS = 40  # of each prompt in `str(result)`
@@ -51,6 +53,8 @@ def print_steps(result: LensArrays, console: Console, max_steps: int = MAX_STEPS
     for step in shown_steps:
         grid.add_row(*_step_cells(result, step, sampled))
     console.print(grid)
+    if not all(step.is_dated for step in shown_steps):
+        print_note(console, f"{UNREADABLE_MARK}: first read there, {BEFORE_CANNOT}")
     left_out = len(all_steps) - len(shown_steps)
     if left_out > 0:
         rest = say(python="result.to_frame()", shell="--all-layers shows all")
@@ -65,7 +69,8 @@ def _step_cells(result: LensArrays, step: Step, sampled: bool) -> Iterator[Text]
     if sampled:
         yield Text(probability(step.sampler_logprob))
     if settling(result):
-        yield Text(settled_at(result, step))
+        mark = "" if step.is_dated else f" {UNREADABLE_MARK}"
+        yield Text(settled_at(result, step) + mark)
         yield Text("–" if math.isnan(step.margin) else f"{step.margin:.2f}")
     if not step.first_choice:
         answer = visible_token(step.answer, TOKEN_WIDTH)
@@ -93,7 +98,7 @@ def print_layers(result: LensArrays, console: Console, *, show_top: int = 3) -> 
     if several_components:
         show_top = 1
     elif settling(result):
-        note = "(a line for several layers has the numbers of the last of them)"
+        note = "(2–3: the same top token at layers 2 and 3, with the numbers of layer 3)"
         console.print(Text(note, style="dim"))
     all_sites = list(range(len(result.sites)))
     for step in all_steps:
@@ -131,7 +136,8 @@ def _where_settled(result: LensArrays, step: Step) -> str:
     """Return where the model's first choice settled, and by how many nats it led there."""
     if step.site < 0:
         return "not top-1 at the last layer read"
-    place = f"settled at {settled_at(result, step)}"
+    verb = "settled" if step.is_dated else "first read"
+    place = f"{verb} at {settled_at(result, step)}"
     if math.isnan(step.margin):
         return place
     return f"{place}, {step.margin:.2f} nats ahead"

@@ -25,6 +25,8 @@ LABEL_WIDTH = 17  # columns that the label of a row may take in a narrow grid
 
 ANSWER_STYLE = "bold green"  # a site whose top-1 is what the model will answer
 
+UNREADABLE_STYLE = "dim"  # a site that cannot be read
+
 WRITTEN_STYLE = "yellow"  # a token that the model wrote, where that is not its answer
 
 
@@ -117,7 +119,8 @@ def _build_grid(result: LensArrays, rows: list[Row], layout: Layout, heading: st
             label = truncate(label, LABEL_WIDTH)
         prediction_cells = _prediction_cells(reading, layout)
         number_cells = _number_cells(reading, layout)
-        grid.add_row(Text(label), *prediction_cells, *number_cells)
+        style = None if reading.is_readable else UNREADABLE_STYLE
+        grid.add_row(Text(label), *prediction_cells, *number_cells, style=style)
     return grid
 
 
@@ -140,6 +143,8 @@ def _prediction_cells(reading: SiteReading, layout: Layout) -> list[Text]:
     for prediction in predictions:
         token_text = truncate(visible_token(prediction.text), layout.token_width)
         cells.append(Text(f"{token_text} {probability(prediction.logprob)}"))
+    if not reading.is_readable:
+        return cells
     if reading.predicts_answer:
         cells[0].stylize(ANSWER_STYLE)
         return cells

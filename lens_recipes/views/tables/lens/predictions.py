@@ -7,8 +7,10 @@ from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.views.groups import side_by_side, stream_of
+from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.tables.lens.grid import print_grid
 from lens_recipes.views.tables.lens.rows import (
+    UNREADABLE_MARK,
     Row,
     merged_rows,
     site_rows,
@@ -41,6 +43,9 @@ def print_predictions(
         merge: Whether neighbouring layers that predict the same share a row.
     """
     show_top = min(show_top, result.top_ids.shape[-1])
+    sentence = unreadable_sentence(result, [token_index])
+    if sentence:
+        console.print(Text(f"{sentence} (marked {UNREADABLE_MARK})", style="bold"))
     components = side_by_side(result.sites[site_index] for site_index in site_indices)
     with_own_row = site_indices
     if len(components) > 1:

@@ -10,6 +10,8 @@ from lens_recipes.caller import say
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.words import prompt_end, quantity
 
+UNREADABLE_MARK = "?"  # behind the label of a site that cannot be read
+
 VECTORS_SHOWN = 40
 
 VECTOR_NAME_WIDTH = 40  # characters of the name of a vector
@@ -26,10 +28,14 @@ def site_rows(result: LensArrays, site_indices: list[int], token_index: int) -> 
     """Return a row for each of some sites after one token."""
     rows = []
     for site_index in site_indices:
-        label = str(result.sites[site_index])
         reading = SiteReading(result, site_index, token_index)
-        rows.append(Row(label, reading))
+        rows.append(Row(marked(str(result.sites[site_index]), reading), reading))
     return rows
+
+
+def marked(label: str, reading: SiteReading) -> str:
+    """Return the label of a row with a mark where the lens cannot be read."""
+    return label if reading.is_readable else f"{label} {UNREADABLE_MARK}"
 
 
 def merged_rows(
@@ -62,7 +68,7 @@ def _run_row(run: list[SiteReading]) -> Row:
     label = str(sites[last.site_index])
     if len(run) > 1:
         label = f"{sites[first.site_index].layer}–{label}"
-    return Row(label, last)
+    return Row(marked(label, last), last)
 
 
 def _predict_the_same(reading: SiteReading, next_reading: SiteReading, show_top: int) -> bool:
@@ -70,6 +76,8 @@ def _predict_the_same(reading: SiteReading, next_reading: SiteReading, show_top:
     component = reading.result.sites[reading.site_index].component
     next_component = next_reading.result.sites[next_reading.site_index].component
     if component != next_component or component in UNORDERED:
+        return False
+    if reading.is_readable != next_reading.is_readable:
         return False
     token_ids = [prediction.token_id for prediction in reading.predictions(show_top)]
     next_ids = [prediction.token_id for prediction in next_reading.predictions(show_top)]

@@ -15,7 +15,8 @@ from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.groups import stream_of
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.grids import empty_grid, fits, truncate
-from lens_recipes.views.tables.lens.grid import ANSWER_STYLE, TOKEN_WIDTHS
+from lens_recipes.views.tables.lens.grid import ANSWER_STYLE, TOKEN_WIDTHS, UNREADABLE_STYLE
+from lens_recipes.views.tables.lens.rows import UNREADABLE_MARK
 from lens_recipes.views.words import probability
 
 
@@ -132,7 +133,12 @@ def _lines(reading: SiteReading, show_top: int, token_width: int) -> list[Line]:
         token = truncate(visible_token(prediction.text), token_width)
         number = probability(prediction.logprob)
         lines.append(Line(token, number, style=""))
-    if reading.predicts_answer:
+    if not reading.is_readable:
+        lines = [
+            Line(token, f"{number} {UNREADABLE_MARK}", UNREADABLE_STYLE)
+            for token, number, _ in lines
+        ]
+    elif reading.predicts_answer:
         lines[0] = lines[0]._replace(style=ANSWER_STYLE)
     for target in reading.targets():
         token = truncate(visible_token(target.text), token_width)

@@ -1,0 +1,121 @@
+"""Draw every figure of this package, each on three cases, to be looked at.
+
+python docs/gallery.py [FOLDER]     # docs/gallery by default; this needs the extra `png` and Chrome or Chromium
+
+The cases are one prompt, thirty facts, and 600 tokens of text. A figure that is about single
+prompts shows the first of the facts; one that makes no sense of a case is left out there.
+"""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+
+import lens_recipes as lr
+
+FOLDER = Path(__file__).parent / "gallery"
+PROMPT, ANSWER, RIVAL = "The capital of France is", " Paris", " London"
+N_TOKENS = 600
+CAPITALS = {
+    "France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Germany": "Berlin", "Spain": "Madrid",
+    "Egypt": "Cairo", "Russia": "Moscow", "China": "Beijing", "Greece": "Athens", "Austria": "Vienna",
+    "Portugal": "Lisbon", "Ireland": "Dublin", "Norway": "Oslo", "Sweden": "Stockholm",
+    "Poland": "Warsaw", "Hungary": "Budapest", "Cuba": "Havana", "Peru": "Lima", "Chile": "Santiago",
+    "Canada": "Ottawa", "Iran": "Tehran", "Iraq": "Baghdad", "India": "Delhi", "Kenya": "Nairobi",
+    "Belgium": "Brussels", "Finland": "Helsinki", "Ukraine": "Kiev", "Syria": "Damascus",
+    "Denmark": "Copenhagen", "Scotland": "Edinburgh",
+}  # fmt: skip
+
+Drawing = Callable[[], go.Figure]
+
+
+class Case(NamedTuple):
+    """A case, and what is drawn of it."""
+
+    name: str
+    drawings: dict[str, Drawing]
+
+
+def cases() -> Iterator[Case]:
+    """Yield each case with its figures."""
+    model = lr.load("smollm2")
+    one = lr.logit_lens(model, PROMPT, targets=[ANSWER, RIVAL], track=10)
+    parts = lr.logit_lens(model, PROMPT, components=("attn_out", "mlp_out", "resid_post"))
+    by_component = lr.attribution(model, PROMPT, ANSWER, against=RIVAL, unit="component")
+    by_head = lr.attribution(model, PROMPT, ANSWER, against=RIVAL, unit="head")
+    by_token = lr.attribution(model, PROMPT, ANSWER, against=RIVAL, unit="token")
+    written = lr.generate_lens(model, PROMPT, max_new_tokens=40, do_sample=False)
+    other = lr.logit_lens(model, "The capital of Italy is", targets=[ANSWER, RIVAL])
+    yield Case(
+        "one",
+        {
+            "heatmap": lambda: lr.heatmap(one),
+            "heatmap_rank": lambda: lr.heatmap(one, metric="rank", of=ANSWER),
+            "heatmap_entropy": lambda: lr.heatmap(one, metric="entropy"),
+            "heatmap_show_all": lambda: lr.heatmap(one, show_all=True),
+            "heatmap_components": lambda: lr.heatmap(parts),
+            "trajectory": lambda: lr.trajectory(one),
+            "trajectory_rank": lambda: lr.trajectory(one, metric="rank"),
+            "top_tokens": lambda: lr.top_tokens(one),
+            "rank_flow": lambda: lr.rank_flow(one),
+            "layer_profile": lambda: lr.layer_profile(one),
+            "compare": lambda: lr.compare(one, other, align="position"),
+            "attribution_bars": lambda: lr.attribution_bars(by_component),
+            "head_grid": lambda: lr.head_grid(by_head),
+            "source_map": lambda: lr.source_map(by_token),
+            "generation_heatmap": lambda: lr.generation_heatmap(written),
+            "generation_steps": lambda: lr.generation_steps(written),
+        },
+    )
+    facts = [f"The capital of {country} is" for country in CAPITALS]
+    targets = [[f" {city}"] for city in CAPITALS.values()]
+    many = lr.logit_lens(model, facts, targets=targets, positions=-1, track=10)
+    rivals = [f" {city}" for city in [*list(CAPITALS.values())[1:], ANSWER.strip()]]
+    heads = lr.attribution(model, facts, targets, against=rivals, unit="head")
+    yield Case(
+        "facts",
+        {
+            "heatmap": lambda: lr.heatmap(many),
+            "trajectory": lambda: lr.trajectory(many),
+            "top_tokens": lambda: lr.top_tokens(many),
+            "rank_flow": lambda: lr.rank_flow(many),
+            "layer_profile": lambda: lr.layer_profile(many),
+            "layer_profile_rank": lambda: lr.layer_profile(many, metric="rank", of="final"),
+            "compare": lambda: lr.compare(many, many, prompt_b=1, align="position"),
+            "attribution_bars": lambda: lr.attribution_bars(heads),
+            "head_grid": lambda: lr.head_grid(heads),
+        },
+    )
+    words = " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))
+    text = lr.logit_lens(model, [model.tokenizer(words[:8000]).input_ids[:N_TOKENS]], track=10)
+    yield Case(
+        "text",
+        {
+            "heatmap": lambda: lr.heatmap(text),
+            "heatmap_loss": lambda: lr.heatmap(text, metric="loss"),
+            "trajectory": lambda: lr.trajectory(text, of="final"),
+            "top_tokens": lambda: lr.top_tokens(text),
+            "rank_flow": lambda: lr.rank_flow(text),
+            "layer_profile": lambda: lr.layer_profile(text),
+            "compare": lambda: lr.compare(text, text, metric="kl", names=("a", "b")),
+        },
+    )
+
+
+def main() -> None:
+    """Draw each figure of each case into a folder."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in cases():
+        for name, draw in case.drawings.items():
+            lr.save_png(draw(), folder / f"{case.name}_{name}.png", scale=1)
+            print(f"{case.name}_{name}.png", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Say where a lens cannot be read, and from where on an answer is known.
+
+A cell that is worse than a uniform guess is no evidence of what the model knows there, however sure
+it looks: see `LensArrays.readable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.certificate import layers_in_words
+from lens_recipes.arrays.generation import known_from
+from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.sites import UNORDERED, main_component, site_label
+
+CANNOT = "cannot be read with this lens"
+BEFORE_CANNOT = f"the layers before {CANNOT}"
+FIRST_READABLE = "the first layer that can be read"
+WHY = "it is worse than a uniform guess there"
+
+
+def unreadable_sentence(result: LensArrays, tokens: Sequence[int] | None = None) -> str:
+    """Return which layers cannot be read, in plain words; empty where all can.
+
+    Examples: "layers 0–23 cannot be read with this lens", "after most tokens, layers 0–22 cannot be
+    read with this lens", "12 of 60 sites cannot be read with this lens".
+
+    Args:
+        result: Any lens result.
+        tokens: Indices of the tokens that are shown; None for all.
+    """
+    readable = result.readable if tokens is None else result.readable[:, list(tokens)]
+    if readable.all():
+        return ""
+    n_tokens = readable.shape[1]
+    is_unreadable = 2 * readable.sum(1) < n_tokens  # after most of the tokens
+    if not is_unreadable.any():
+        return f"{(~readable).sum():,} of {readable.size:,} cells {CANNOT}"
+    place = _name_sites(result, is_unreadable)
+    is_always_so = not readable[is_unreadable].any()
+    return f"{place} {CANNOT}" if is_always_so else f"after most tokens, {place} {CANNOT}"
+
+
+def _name_sites(result: LensArrays, chosen: NDArray[np.bool_]) -> str:
+    """Return the layers of some sites, or how many sites they are where layers are not enough."""
+    component = main_component(result.sites)
+    others = [site for site in result.sites if site.component != component]
+    if component is None or component in (*UNORDERED, "embed") or others:
+        return f"{chosen.sum():,} of {len(chosen):,} sites"
+    layers = [result.sites[index].layer or 0 for index in np.flatnonzero(chosen)]
+    of_component = "" if component == "resid_post" else f"{component} of "
+    return of_component + layers_in_words(tuple(layers))
+
+
+def first_readable(result: LensArrays, series: Sequence[int], token: int) -> int:
+    """Return from which of some sites on all can be read after a token; 0 where none can.
+
+    Returns:
+        An index into `series`.
+    """
+    unreadable = np.flatnonzero(~result.readable[list(series), token])
+    if not len(unreadable):
+        return 0
+    start = int(unreadable[-1]) + 1
+    return start if start < len(series) else 0
+
+
+def dating(result: LensArrays, series: Sequence[int], settled_site: int, token: int) -> str:
+    """Return from where on a token is top-1 to the end, and no more than can be read.
+
+    Examples: "top-1 from layer 26 on"; where the layer before it cannot be read: "first read at
+    layer 24".
+
+    Args:
+        result: Any lens result.
+        series: Indices of the sites along which it settles.
+        settled_site: The one of them from which on it is top-1.
+        token: Index of the token after which it is predicted.
+    """
+    start = known_from(result, series, settled_site, token)
+    if start is None:
+        return "top-1 only where the lens cannot be read"
+    label = site_label(result.sites[series[start]])
+    is_known_before = start == 0 or result.readable[series[start - 1], token]
+    return f"top-1 from {label} on" if is_known_before else f"first read at {label}"
