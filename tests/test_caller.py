@@ -92,7 +92,7 @@ def test_a_mistake_in_a_shell_is_told_in_words_of_a_shell(cli, llama, files, lin
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("show lens.json", "lens-recipes show FILE --prompt 3"),
+        ("show lens.json", "lens-recipes show FILE --prompt 0"),
         ("show written.json", "--all-layers shows all"),
         ("show lens.json --stride 3 --table", "--stride 1 shows all"),
     ],

@@ -17,6 +17,7 @@ from hostile import hostile_texts
 
 import lens_recipes as lr
 from lens_recipes.arrays.text import visible_token
+from lens_recipes.caller import in_a_shell
 from lens_recipes.results import load_result
 from lens_recipes.views.figures import export as figure_files
 
@@ -145,7 +146,8 @@ def test_a_generation_is_its_report_again(cli, llama, run, tmp_path):
 def test_the_table_is_the_librarys(run, files, results, kind, options, arguments):
     status, out, err = run("show", str(files / f"{kind}.npz"), *options)
     assert (status, err) == (0, "")
-    expected = lr.table(results[kind], **arguments)
+    with in_a_shell({}):
+        expected = lr.table(results[kind], **arguments)
     if arguments.get("format") in (None, "text"):
         out = "\n".join(line.rstrip() for line in out.splitlines())  # a console fills its lines
     assert out.rstrip("\n") == expected

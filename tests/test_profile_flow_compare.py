@@ -190,7 +190,7 @@ def test_a_panel_without_a_number_is_left_out_and_said(result):
     end = read(steps=(1,))
     figure = lr.layer_profile(end)
     assert len(figure.data) == 2
-    assert "next-token loss left out" in figure.layout.title.subtitle.text
+    assert "no next-token loss: only last tokens were read" in figure.layout.title.subtitle.text
     refused(["loss", "positions="], lr.layer_profile, end, metric="loss")
     mixed = lr.layer_profile(
         read(steps=(4, 1)), metric="loss", over="prompt"
