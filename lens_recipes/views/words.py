@@ -65,6 +65,15 @@ def signed(value: float | np.floating[Any]) -> str:
     return f"{number:+.2g}"
 
 
+def minus(number: str) -> str:
+    """Return a number as text with the minus sign that a figure's axes have, for a hyphen.
+
+    >>> minus("-1.23")
+    '−1.23'
+    """
+    return number.replace("-", "\u2212")
+
+
 def percentage(part: int, whole: int) -> str:
     """Return a count, and its share of a whole that is not zero.
 
