@@ -19,6 +19,7 @@ from lens_recipes.arrays.metrics import DIVERGING, METRICS
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.figures.base.style import COLORS, DASHES
 from lens_recipes.views.figures.compare.pairs import common_sites, describe_sites
+from lens_recipes.views.figures.compare.panels import Panels
 from lens_recipes.views.figures.layers.rank_flow import GREY
 from lens_recipes.views.words import probability
 
@@ -425,8 +426,14 @@ def test_a_comparison_shows_both_and_subtracts_them(result, other, metric, of, n
     assert (left.zmin, left.zmax) == (None, None) or left.zmin < left.zmax
     assert minus.zmax == -minus.zmin == pytest.approx(np.nanmax(np.abs(a - b)))
     scale = tuple((at, color) for at, color in DIVERGING)
-    assert minus.colorscale == scale
     assert (left.colorscale == scale) == (metric == "logit_diff")
+    lower_is_better = metric in ("entropy", "kl", "loss")
+    blue = DIVERGING[-1][1]
+    assert minus.colorscale[0 if lower_is_better else -1][1] == blue
+    assert [at for at, _ in minus.colorscale] == [at for at, _ in scale]
+    assert {color for _, color in minus.colorscale} == {color for _, color in scale}
+    which = "lower" if lower_is_better else "higher"
+    assert minus.colorbar.title.text.endswith(f"<br>blue: {which} in A")
     assert left.showscale is False
     assert METRICS[metric].label in minus.colorbar.title.text
     assert "A − B" in minus.colorbar.title.text
@@ -441,15 +448,25 @@ def test_ranks_are_subtracted_as_logarithms_and_the_scale_says_what_that_means(r
     np.testing.assert_allclose(figure.data[2].z, np.log10(a + 1) - np.log10(b + 1), atol=1e-12)
     title = figure.data[2].colorbar.title.text
     assert "log10(rank + 1): small − large" in title
-    better = "small" if title.endswith("small has it nearer the top") else "large"
-    assert title.split("<br>")[1] == f"below 0: {better} has it nearer the top"
+    assert title.split("<br>")[1] == "blue: small has it nearer the top"
+    assert figure.data[2].colorscale[0][1] == DIVERGING[-1][1]  # of what is below 0
     cell = tuple(np.argwhere(figure.data[2].z < 0)[0])
-    assert (a < b)[cell] == (better == "small")
+    assert (a < b)[cell]
     said = figure.data[2].customdata[cell[0]][cell[1]]
     assert f"small: {a[cell]:.0f}, top-1" in said
     assert f"large: {b[cell]:.0f}, top-1" in said
     assert "in log10(rank + 1)" in said
     assert list(figure.data[1].colorbar.ticktext[:2]) == ["0", "1"]
+
+
+@pytest.mark.parametrize("n_tokens", [4, 40])
+def test_a_colour_bar_is_as_high_as_the_panels_that_it_belongs_to(n_tokens):
+    panels = Panels.arrange(n_tokens, 30, two_texts=False)
+    for first, last in ((0, 1), (2, 2)):
+        bar = panels.color_bar(first, last)
+        top, bottom = panels.domain(first).top, panels.domain(last).bottom
+        assert bar["len"] == pytest.approx((top - bottom) * panels.height)
+        assert bar["y"] == pytest.approx((top + bottom) / 2)
 
 
 def test_the_hover_of_all_three_panels_tells_both_numbers(result, other):
