@@ -16,6 +16,8 @@ _TEXT_DIRECTION_CLASSES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI
 # Unicode categories of the characters that have no look of their own.
 _INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
+NO_BREAK_SPACES = ("\u00a0", "\u202f")  # the second one is narrow
+
 
 def escape_terminal(text: str) -> str:
     """Return a whole text for a terminal, as it is written.
@@ -53,11 +55,17 @@ def _acts_on_terminal(char: str) -> bool:
 def legible_character(char: str) -> str:
     """Return a character so that it can be seen.
 
-    Control and format characters (NUL, zero-width, bidi overrides) are written by number.
+    Control and format characters (NUL, zero-width, bidi overrides) are written by number. A
+    no-break space is another token than a space, and looks so.
+
+    >>> legible_character("\\u200b"), legible_character("\\u00a0"), legible_character("\\u3000")
+    ('⟨200B⟩', '⍽', '·')
     """
     category = unicodedata.category(char)
     if category in _INVISIBLE_CATEGORIES:
         return f"⟨{ord(char):02X}⟩"
+    if char in NO_BREAK_SPACES:
+        return "⍽"
     if category == "Zs":  # a space of any width
         return "·"
     return char
