@@ -7,8 +7,10 @@ acts on: escape sequences, controls, turns of the text. Errors and consoles pass
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 # Bidirectional classes of the characters that only turn text round.
 _TEXT_DIRECTION_CLASSES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -17,6 +19,31 @@ _TEXT_DIRECTION_CLASSES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI
 _INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 NO_BREAK_SPACES = ("\u00a0", "\u202f")  # the second one is narrow
+
+
+class PrintedText(str):
+    """A text that a notebook shows as `print` does, and not as a string with its quotation marks.
+
+    It is a string in all else.
+    """
+
+    __slots__ = ()
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the text to IPython, line by line."""
+        show_lines(printer, self)
+
+    def _repr_html_(self) -> str:
+        """Return the text for a notebook, where wide lines are scrolled and not wrapped."""
+        return f'<pre style="white-space: pre; overflow-x: auto">{html.escape(self)}</pre>'
+
+
+def show_lines(printer: Any, text: str) -> None:
+    """Show a text to IPython's pretty printer as it is written."""
+    for number, line in enumerate(text.splitlines()):
+        if number > 0:
+            printer.break_()
+        printer.text(line)
 
 
 def escape_terminal(text: str) -> str:

@@ -19,6 +19,7 @@ from lens_recipes.views.figures.attribution.logit import (
     set_layout,
 )
 from lens_recipes.views.figures.attribution.numbers import LogitFormat
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import HOVER_TEMPLATE, check_result_kind
 from lens_recipes.views.words import minus, part_name
 
@@ -95,7 +96,7 @@ def attribution_bars(
     shortest = np.nanmin(lengths, initial=0)
     longest = np.nanmax(lengths, initial=0)
     room_for_numbers = 0.12 * (longest - shortest) + 1e-6
-    figure = go.Figure(_bar_trace(bars, numbers))
+    figure = Figure(_bar_trace(bars, numbers))
     body_height = BAR_HEIGHT * len(bars)
     set_layout(figure, logit, title, numbers, width=WIDTH, body_height=body_height)
     figure.update_xaxes(

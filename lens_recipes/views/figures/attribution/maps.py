@@ -23,6 +23,7 @@ from lens_recipes.views.figures.attribution.logit import (
 )
 from lens_recipes.views.figures.attribution.numbers import LogitFormat
 from lens_recipes.views.figures.base.cells import hover_token
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import HOVER_TEMPLATE, check_result_kind
 from lens_recipes.views.figures.base.token_axis import label_angle, token_labels
 from lens_recipes.views.groups import source_groups
@@ -69,7 +70,7 @@ def head_grid(
     n_layers, n_heads = values.shape
     title = f"{logit.target_name}: what each head adds" if title is None else escape_plotly(title)
     numbers = LogitFormat.fit(values)
-    figure = go.Figure(_map_trace(values, numbers, _head_hover(logit.single, layers, values)))
+    figure = Figure(_map_trace(values, numbers, _head_hover(logit.single, layers, values)))
     set_layout(
         figure,
         logit,
@@ -145,7 +146,7 @@ def source_map(
     else:
         title = escape_plotly(title)
     numbers = LogitFormat.fit(values)
-    figure = go.Figure(_map_trace(values, numbers, _source_hover(texts, layers, values)))
+    figure = Figure(_map_trace(values, numbers, _source_hover(texts, layers, values)))
     set_layout(
         figure,
         logit,

@@ -14,6 +14,7 @@ from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import cell_words
 from lens_recipes.views.figures.base.color import color_axis
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.grid import row_label_margin
 from lens_recipes.views.figures.base.style import (
     FONT,
@@ -91,7 +92,7 @@ def compare(
     comparison = pair_results(singles, names, view, align)
     rows = view.choose_rows(comparison.sites).drawn
     panels = _arrange_panels(comparison, rows)
-    figure = go.Figure(_traces(comparison, rows, panels, view))
+    figure = Figure(_traces(comparison, rows, panels, view))
     _set_layout(figure, comparison, rows, panels, view)
     _set_axes(figure, comparison, rows, panels)
     return figure

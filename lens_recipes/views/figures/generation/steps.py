@@ -17,6 +17,7 @@ from lens_recipes.arrays.sites import site_label
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.cells import WORD_LETTERS, hover_prediction
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.outline import BORDER, CellRun, outline_traces
 from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, LEGEND, figure_title
 from lens_recipes.views.figures.base.unreadable import unreadable_cells
@@ -189,7 +190,7 @@ class StepViews:
             "xaxis": self.columns.axis(),
             "yaxis": changing["yaxis"] | row_axis,
         }
-        return go.Figure(self._traces(number), layout)
+        return Figure(self._traces(number), layout)
 
     # -- layout --------------------------------------------------------
 

@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, vocab_size
 from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import COLORS, FONT, HOVER_TEMPLATE, figure_title
 from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, find_series
@@ -76,7 +77,10 @@ def layer_profile(
     height = 2 * PANEL_HEIGHT
     if len(drawn) > 1:
         height = len(drawn) * (PANEL_HEIGHT + PANEL_GAP)
-    figure = make_subplots(len(drawn), 1, shared_xaxes=True, vertical_spacing=PANEL_GAP / height)
+    spacing = PANEL_GAP / height
+    figure = make_subplots(
+        len(drawn), 1, figure=Figure(), shared_xaxes=True, vertical_spacing=spacing
+    )
     for row, panel in enumerate(drawn, start=1):
         _add_panel(figure, row, panel, series, vocab_size(result))
     readable = result.readable[series.site_indices].mean(axis=1) >= 0.5

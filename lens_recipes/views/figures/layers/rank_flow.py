@@ -12,6 +12,7 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import token_index
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.cells import hover_token
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     COLORS,
     DASHES,
@@ -122,7 +123,7 @@ def rank_flow(
     subtitle = f"{token_label}<br>coloured: the top {n_ranks} of layer {layers[-1]}, grey: others"
     readable = single.readable[series.site_indices, token] | show_all
     warning = "" if readable.all() else f"hatched: {unreadable_sentence(single, [token])}"
-    figure = go.Figure(_lines(ranking))
+    figure = Figure(_lines(ranking))
     figure.update_layout(
         annotations=[*_name_last_tokens(ranking), *top_names],
         template="plotly_white",

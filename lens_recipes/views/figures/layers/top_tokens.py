@@ -14,6 +14,7 @@ from lens_recipes.arrays.metrics import vocab_size
 from lens_recipes.arrays.sites import token_index
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.color import colorscale
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, figure_title
 from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
@@ -98,7 +99,7 @@ def top_tokens(
     height = 264 + 26 * max(len(tracked.token_ids), MIN_ROWS)
     readable = single.readable[series.site_indices, token] | show_all
     warning = "" if readable.all() else f"grey: {unreadable_sentence(single, [token])}"
-    figure = go.Figure(_cells(tracked, readable))
+    figure = Figure(_cells(tracked, readable))
     figure.update_layout(
         template="plotly_white",
         title=figure_title(
