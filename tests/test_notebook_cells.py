@@ -50,6 +50,8 @@ def every_figure():
     yield lr.top_tokens(lr.LensResult.load("tests/data/lens.npz"))
     yield lr.compare(written, written)
     yield lr.generation_steps(written)
+    yield lr.heatmap(written)
+    yield lr.generation_heatmap(written)
 
 
 def test_every_figure_is_kept_as_html_without_a_copy_of_plotly(shown):

@@ -17,6 +17,7 @@ from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, CellText, cell_words
 from lens_recipes.views.figures.base.color import ColorAxis, color_axis
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     FONT,
     HOVER_TEMPLATE,
@@ -138,7 +139,7 @@ class SiteMap:
         margin_top = title_height(title) + TITLE_GAP
         height += margin_top - TITLE_SPACE
         title["y"] = 1 - TITLE_BASELINE / height
-        figure = go.Figure(self._traces())
+        figure = Figure(self._traces())
         figure.update_layout(
             template="plotly_white",
             title=title,
