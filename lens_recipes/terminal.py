@@ -29,13 +29,24 @@ class PrintedText(str):
 
     __slots__ = ()
 
+    _white_space = "pre"  # wide lines of a table are scrolled
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Show the text to IPython, line by line."""
         show_lines(printer, self)
 
     def _repr_html_(self) -> str:
-        """Return the text for a notebook, where wide lines are scrolled and not wrapped."""
-        return f'<pre style="white-space: pre; overflow-x: auto">{html.escape(self)}</pre>'
+        """Return the text for a notebook's page."""
+        style = f"font-family: monospace; white-space: {self._white_space}; overflow-x: auto"
+        return f'<pre style="{style}">{html.escape(self)}</pre>'
+
+
+class PrintedSentences(PrintedText):
+    """The same for sentences, whose long lines are wrapped."""
+
+    __slots__ = ()
+
+    _white_space = "pre-wrap"
 
 
 def show_lines(printer: Any, text: str) -> None:

@@ -363,7 +363,33 @@ def test_the_names_above_a_flow_have_room(monkeypatch, n_layers):
     places = [(note.x - left) / (right - left) * plot for note in above]
     assert min(np.diff(places)) >= 14 - 1e-6
     assert len(above) > 5
-    assert {note.textangle for note in above} <= ({0, -45} if n_layers == 30 else {0, -90})
+    assert {note.textangle for note in above} == ({-45} if n_layers == 30 else {-90})
+
+
+@pytest.mark.parametrize("n_layers", [6, 30, 80])
+@pytest.mark.parametrize("letter", ["w", "電"])
+def test_no_name_of_a_flow_reaches_into_the_title_or_beyond_the_edge(monkeypatch, n_layers, letter):
+    monkeypatch.setattr("test_generation_figures.LAYERS", n_layers)
+    result = generation(steps=(2,))
+    result.texts.update({token_id: letter * 8 + str(token_id) for token_id in result.texts})
+    layout = lr.rank_flow(result).layout
+    for note in layout.annotations:
+        letters = sum(12 if char == "電" else 6 for char in note.text)  # pixels, at least
+        if note.y >= 0:
+            assert letters + note.xshift < layout.margin.r
+            continue
+        height = {0: 12, -45: 0.7 * letters, -90: letters}[note.textangle]
+        n_lines = layout.title.subtitle.text.count("<br>") + 1
+        assert layout.margin.t - height > 38 + 17 * n_lines
+
+
+def test_names_above_a_flow_that_are_short_stand_level_and_far_enough_apart(monkeypatch):
+    monkeypatch.setattr("test_generation_figures.LAYERS", 30)
+    result = generation(steps=(2,))
+    result.texts.update({token_id: "ab"[token_id % 2] for token_id in result.texts})
+    notes = [note for note in lr.rank_flow(result).layout.annotations if note.y < 0]
+    assert {note.textangle for note in notes} == {0}
+    assert len(notes) > 5
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.attribution.numbers import LogitFormat
 from lens_recipes.views.figures.base.style import (
     FONT,
+    at_the_top,
     provenance_line,
     quoted,
     title_height,
@@ -97,11 +98,12 @@ def set_layout(
         "; ".join(_sums(logit, numbers, note)),
         provenance_line(single),
     ]
-    margin_above = title_height(title_layout(title, "<br>".join(lines))) + TITLE_GAP
+    title_texts = title_layout(title, "<br>".join(lines))
+    margin_above = title_height(title_texts) + TITLE_GAP
     height = margin_above + body_height + MARGIN_BELOW
     figure.update_layout(
         template="plotly_white",
-        title=title_layout(title, "<br>".join(lines), height),
+        title=at_the_top(title_texts, height),
         margin={"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": margin_above, "b": MARGIN_BELOW},
         font=FONT,
         width=width,

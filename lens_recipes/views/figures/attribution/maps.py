@@ -260,7 +260,7 @@ def _set_layer_axis(figure: go.Figure, layers: list[int]) -> None:
     labels = [str(layers[row]) for row in rows]
     figure.update_yaxes(title_text="layer", tickvals=list(rows), ticktext=labels)
     figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False, ticklabelstandoff=4)
     figure.update_layout(plot_bgcolor=ABSENT)
 
 
