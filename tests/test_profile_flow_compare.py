@@ -130,15 +130,21 @@ def test_a_profile_has_the_quartiles_of_the_arrays(parts, over, component):
         assert f"median {middle[2]:.4g} nats" in line.customdata[2]
         assert f"quartiles {low[2]:.4g} to {high[2]:.4g} nats" in line.customdata[2]
     said = [note.text for note in figure.layout.annotations]
+    at_the_end = "; 0 at the end by construction" if component == "resid_post" else ""
     if over == "token":
-        assert said == ["10 tokens", "10 tokens", "8 tokens (2 of 10 left out: no next token)"]
+        assert said == [
+            "10 tokens",
+            f"10 tokens{at_the_end}",
+            "8 tokens (2 of 10 left out: no next token)",
+        ]
         assert [line.customdata[0].split("<br>")[-1] for line in lines(figure)] == [
             "10 tokens",
             "10 tokens",
             "8 tokens",
         ]
     else:
-        assert said == ["2 prompts, each the mean of its tokens"] * 3
+        each = "2 prompts, each the mean of its tokens"
+        assert said == [each, each + at_the_end, each]
     assert [axis.title.text for axis in figure.select_xaxes() if axis.title.text] == [
         "layer" if component == "resid_post" else f"layer ({component})"
     ]
@@ -181,7 +187,11 @@ def test_of_one_token_there_is_a_line_and_no_band(result):
     figure = lr.layer_profile(one)
     assert len(figure.data) == 3
     np.testing.assert_array_equal(figure.data[0].y, one.entropy[:, 0].astype(float))
-    assert {note.text for note in figure.layout.annotations} == {"1 token, so no quartiles"}
+    assert [note.text for note in figure.layout.annotations] == [
+        "1 token, so no quartiles",
+        "1 token, so no quartiles; 0 at the end by construction",
+        "1 token, so no quartiles",
+    ]
     assert "band" not in figure.layout.title.subtitle.text
     assert "quartiles" not in figure.data[0].customdata[0]
     assert f"{one.entropy[0, 0]:.4g} nats" in figure.data[0].customdata[0]
@@ -200,6 +210,42 @@ def test_a_panel_without_a_number_is_left_out_and_said(result):
         "1 prompt, each the mean of its tokens (1 of 2 left out: no next token), so no quartiles"
     ]
     assert len(mixed.data) == 1
+
+
+def test_the_rank_of_a_prompt_is_the_geometric_mean_and_says_so(result):
+    figure = lr.layer_profile(result, metric="rank", of="final", over="prompt")
+    means = []
+    for single in result:
+        means.append(np.exp(np.log(single.final_ranks + 1.0).mean(axis=1)) - 1)
+    expected = np.log10(np.median(means, axis=0) + 1)
+    np.testing.assert_allclose(lines(figure)[0].y, expected, atol=1e-9)
+    (note,) = [note.text for note in figure.layout.annotations]
+    assert "each the geometric mean of rank + 1 of its tokens" in note
+    assert note.endswith("0 at the end by construction")
+    no_end = lr.layer_profile(only(result, [0, 3]), metric="rank", of="final")
+    assert "by construction" not in no_end.layout.annotations[0].text
+    other = lr.layer_profile(result, metric="rank", of=3)
+    assert "by construction" not in other.layout.annotations[0].text
+
+
+def test_position_0_is_left_out_where_others_were_read(result):
+    tokens = dataclasses.replace(result.tokens, position=result.tokens.position - 10)
+    begun = dataclasses.replace(result, tokens=tokens)
+    later = tokens.position != 0
+    assert 0 < later.sum() < len(later)
+    figure = lr.layer_profile(begun, metric="kl")
+    kl = result.kl_to_final.astype(float)
+    np.testing.assert_allclose(lines(figure)[0].y, np.median(kl[:, later], axis=1), rtol=1e-6)
+    assert "without position 0" in figure.layout.title.subtitle.text
+    assert f"{later.sum()} tokens" in figure.layout.annotations[0].text
+    whole = lr.layer_profile(begun, metric="kl", first_position=True)
+    np.testing.assert_allclose(lines(whole)[0].y, np.median(kl, axis=1), rtol=1e-6)
+    assert "position 0" not in whole.layout.title.subtitle.text
+    alone = generation(steps=(1,))
+    alone = dataclasses.replace(
+        alone, tokens=dataclasses.replace(alone.tokens, position=np.zeros(1, dtype=np.int32))
+    )
+    assert lr.layer_profile(alone, metric="kl").layout.annotations[0].text.startswith("1 token")
 
 
 def test_layers_that_were_not_read_are_not_drawn(result):
