@@ -183,7 +183,7 @@ def _cells(tracked: _TrackedTokens, readable: NDArray[np.bool_]) -> list[Any]:
         zmin=-math.log10(vocab),
         zmax=0,
         colorbar={
-            "title": {"text": "probability<br>(log scale)<br>&nbsp;", "side": "top"},
+            "title": {"text": "probability<br>(log scale)<br>\u00a0", "side": "top"},
             "ypad": 0,
             "thickness": 18,
             "tickvals": [*(-power for power in powers[:-1]), -math.log10(vocab)],
