@@ -12,7 +12,7 @@ from lens_recipes.arrays.batch.parts import PartOverPrompts, over_prompts
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.arrays.tracks import important
-from lens_recipes.terminal import escape_terminal
+from lens_recipes.terminal import PrintedSentences, escape_terminal
 from lens_recipes.views import files, frames
 from lens_recipes.views.pages import notebook
 from lens_recipes.views.summaries.attribution import attribution_summary
@@ -168,7 +168,7 @@ class LensResult(SavedResult, LensArrays):
 
         They are for an assistant that reads on.
         """
-        return escape_terminal(lens_summary(self))
+        return PrintedSentences(escape_terminal(lens_summary(self)))
 
     def to_frame(self) -> Any:
         """Return long-form pandas: a row per site, token and predicted token, with its role there.
@@ -247,7 +247,7 @@ class Attribution(SavedResult, AttributionArrays):
 
         They are for an assistant that reads on.
         """
-        return escape_terminal(attribution_summary(self))
+        return PrintedSentences(escape_terminal(attribution_summary(self)))
 
     def to_frame(self) -> Any:
         """Return long-form pandas: one row per part, token and target.

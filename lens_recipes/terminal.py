@@ -7,14 +7,54 @@ acts on: escape sequences, controls, turns of the text. Errors and consoles pass
 
 from __future__ import annotations
 
+import html
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 # Bidirectional classes of the characters that only turn text round.
 _TEXT_DIRECTION_CLASSES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 # Unicode categories of the characters that have no look of their own.
 _INVISIBLE_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+NO_BREAK_SPACES = ("\u00a0", "\u202f")  # the second one is narrow
+
+
+class PrintedText(str):
+    """A text that a notebook shows as `print` does, and not as a string with its quotation marks.
+
+    It is a string in all else.
+    """
+
+    __slots__ = ()
+
+    _white_space = "pre"  # wide lines of a table are scrolled
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the text to IPython, line by line."""
+        show_lines(printer, self)
+
+    def _repr_html_(self) -> str:
+        """Return the text for a notebook's page."""
+        style = f"font-family: monospace; white-space: {self._white_space}; overflow-x: auto"
+        return f'<pre style="{style}">{html.escape(self)}</pre>'
+
+
+class PrintedSentences(PrintedText):
+    """The same for sentences, whose long lines are wrapped."""
+
+    __slots__ = ()
+
+    _white_space = "pre-wrap"
+
+
+def show_lines(printer: Any, text: str) -> None:
+    """Show a text to IPython's pretty printer as it is written."""
+    for number, line in enumerate(text.splitlines()):
+        if number > 0:
+            printer.break_()
+        printer.text(line)
 
 
 def escape_terminal(text: str) -> str:
@@ -53,11 +93,17 @@ def _acts_on_terminal(char: str) -> bool:
 def legible_character(char: str) -> str:
     """Return a character so that it can be seen.
 
-    Control and format characters (NUL, zero-width, bidi overrides) are written by number.
+    Control and format characters (NUL, zero-width, bidi overrides) are written by number. A
+    no-break space is another token than a space, and looks so.
+
+    >>> legible_character("\\u200b"), legible_character("\\u00a0"), legible_character("\\u3000")
+    ('⟨200B⟩', '⍽', '·')
     """
     category = unicodedata.category(char)
     if category in _INVISIBLE_CATEGORIES:
         return f"⟨{ord(char):02X}⟩"
+    if char in NO_BREAK_SPACES:
+        return "⍽"
     if category == "Zs":  # a space of any width
         return "·"
     return char

@@ -24,6 +24,7 @@ from lens_recipes.errors import LensError
 from lens_recipes.results import Attribution, LensResult
 from lens_recipes.views.figures.attribution.bars import attribution_bars
 from lens_recipes.views.figures.attribution.maps import head_grid, source_map
+from lens_recipes.views.figures.attribution.numbers import LogitFormat
 from lens_recipes.views.tables.table import table
 from lens_recipes.views.words import signed
 
@@ -722,12 +723,85 @@ def test_the_bars_sum_to_the_total_and_hold_embedding_and_bias(unit, top):
         assert (f"all the others ({rest})" in names) == (rest > 0)
         assert any("others" in name for name in names) == (rest > 0)
         assert len(names) == len(one.parts) if rest <= 0 else len(one.parts) - rest + 1
-        assert f"total {signed(one.total[token, k])} after" in figure.layout.title.subtitle.text
+        subtitle = figure.layout.title.subtitle.text
+        shown_total = LogitFormat.fit(np.array(trace.x)).write(one.total[token, k])
+        assert f"after layer {one.at_layer}: {shown_total}" in subtitle
         for value, color in zip(trace.x, trace.marker.color, strict=True):
             assert color in ("#9a9a9a", "#2166ac" if value >= 0 else "#c8501e")
         low, high = figure.layout.xaxis.range
         assert low < min(trace.x)
         assert high > max(trace.x)
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-3, 0.2, 1.0, 1e4, 1e9])
+def test_the_numbers_of_one_figure_are_written_alike(scale):
+    result = attribution("head")
+    result.values[:] *= scale
+    result.values[0] = 0
+    texts = list(attribution_bars(result, top=8).data[0].text)
+    colorbar = head_grid(result).data[0].colorbar
+    for numbers in (texts, list(colorbar.ticktext)):
+        assert "-" not in "".join(numbers)
+        tails = [text.split(".")[1] for text in numbers if text.strip("0.")]
+        assert len({len(tail.split("e")[0]) for tail in tails}) == 1
+        assert len({"e" in tail for tail in tails}) == 1
+    largest = max(np.abs(attribution_bars(result, top=8).data[0].x))
+    shown = max(abs(float(text.replace("−", "-"))) for text in texts)
+    assert shown == pytest.approx(largest, rel=0.006)
+
+
+def test_a_number_that_rounds_to_zero_has_no_sign_and_its_hover_says_what_it_is():
+    result = attribution("component")
+    result.values[:] = 3.0
+    result.values[1] = -0.0012
+    figure = attribution_bars(result)
+    (place,) = [row for row, value in enumerate(figure.data[0].x) if abs(value) < 1]
+    assert figure.data[0].text[place] == "0.00"
+    assert "−0.0012 logits" in figure.data[0].customdata[place]
+
+
+def test_the_logit_stands_once_below_the_title_unless_it_is_not_the_sum():
+    result = attribution("component")
+    result.values[0] = 3  # two decimals
+    result.total[:] = result.logit[:] = result.capped_logit[:] = 12.84
+    assert attribution_bars(result).layout.title.subtitle.text.count("12.84") == 1
+    result.capped_logit[:] = 11.5
+    assert "+12.84; +11.50 after the softcap" in attribution_bars(result).layout.title.subtitle.text
+    result.total[:] = 12.5
+    subtitle = attribution_bars(result).layout.title.subtitle.text
+    assert "all parts after layer 2: +12.50; the logit: +12.84; +11.50 after the" in subtitle
+
+
+@pytest.mark.parametrize("view", [attribution_bars, head_grid, source_map])
+def test_the_prompt_is_quoted_below_the_title(view):
+    result = attribution("token", [["The", " capital", " of"], [" x"] * 300])
+    assert "“\u2068The capital of\u2069”, after token 2" in view(result).layout.title.subtitle.text
+    figure = view(result, prompt=1)
+    first_line = figure.layout.title.subtitle.text.split("<br>")[0]
+    assert "…" in first_line
+    assert len(first_line) * 6 < figure.layout.width
+
+
+def test_a_map_is_as_large_as_its_cells_and_both_ends_of_its_scale_have_numbers():
+    sizes = []
+    for n_layers, n_heads in ((6, 12), (6, 24), (12, 24)):
+        figure = head_grid(attribution("head", layers=n_layers, heads=n_heads))
+        layout = figure.layout
+        cells_height = layout.height - layout.margin.t - layout.margin.b
+        sizes.append((layout.width, cells_height))
+        trace = figure.data[0]
+        assert (min(trace.colorbar.tickvals), max(trace.colorbar.tickvals)) == (
+            trace.zmin,
+            trace.zmax,
+        )
+        ends = [trace.colorbar.ticktext[0], trace.colorbar.ticktext[-1]]
+        assert [float(end.replace("−", "-")) for end in ends] == pytest.approx(
+            [trace.zmin, trace.zmax], abs=0.006
+        )
+        assert cells_height <= 24 * max(n_layers, 5)
+        assert layout.width <= 220 + 50 * n_heads
+    assert sizes[0][0] < sizes[1][0] == sizes[2][0]
+    assert sizes[1][1] < sizes[2][1]
 
 
 def test_bars_stand_by_size_or_in_the_order_of_the_model():
@@ -799,8 +873,8 @@ def test_the_source_map_sums_heads_and_leaves_out_what_comes_later(head):
             else:
                 assert z[layer, source] == pytest.approx(one.values[mine, 2, 1].sum(), abs=1e-5)
     figure = source_map(result, position=2, target=1, head=head)
-    note = figure.layout.title.subtitle.text.split("in this map ")[1].split(";")[0]
-    assert float(note) == pytest.approx(np.nansum(z), abs=0.006)
+    note = figure.layout.title.subtitle.text.split("in this map: ")[1].split("<br>")[0]
+    assert float(note.replace("−", "-")) == pytest.approx(np.nansum(z), abs=0.006)
     assert [label.split("<br>")[0] for label in figure.layout.xaxis.ticktext] == [
         "The",
         "·capital",

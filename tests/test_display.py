@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import lens_recipes as lr
 from lens_recipes.arrays.text import escape_plotly, plotly_safe, visible_token
+from lens_recipes.views.words import prompt_end
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,9 @@ def hostile(llama):
 def test_whitespace_and_control_characters_are_visible():
     assert visible_token(" a\n\t") == "·a↵⇥"
     assert visible_token("") == "∅"
+    assert visible_token("\u00a0") == "⍽"
+    assert visible_token(" a\u00a0b\u202fc\u2003") == "·a⍽b⍽c·"  # a no-break space is no space
+    assert prompt_end("Ça va\u00a0?") == "Ça va⍽?"
     assert visible_token("\x00\u202e\u200b", 20) == "⟨00⟩⟨202E⟩⟨200B⟩"
     assert visible_token("x" * 300, 5) == "xxxx…"
 

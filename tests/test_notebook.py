@@ -149,7 +149,10 @@ def test_an_attribution_shows_its_largest_parts_to_both_sides(who):
     for (part, value), (name, number, hurts, helps) in zip(
         who.top(10), page.rows[1:], strict=False
     ):
-        assert (name[1], float(number[1])) == (str(part), pytest.approx(value, abs=0.005))
+        assert (name[1], float(number[1].replace("−", "-"))) == (
+            str(part),
+            pytest.approx(value, abs=0.005),
+        )
         assert ("bar" in helps[0], "bar" in hurts[0]) == (value > 0, value < 0)
     widths = [
         int(re.search(r"width: (\d+)", (row[2][0] | row[3][0])["bar"])[1])

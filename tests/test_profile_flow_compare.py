@@ -19,6 +19,7 @@ from lens_recipes.arrays.metrics import DIVERGING, METRICS
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.views.figures.base.style import COLORS, DASHES
 from lens_recipes.views.figures.compare.pairs import common_sites, describe_sites
+from lens_recipes.views.figures.compare.panels import Panels
 from lens_recipes.views.figures.layers.rank_flow import GREY
 from lens_recipes.views.words import probability
 
@@ -129,15 +130,21 @@ def test_a_profile_has_the_quartiles_of_the_arrays(parts, over, component):
         assert f"median {middle[2]:.4g} nats" in line.customdata[2]
         assert f"quartiles {low[2]:.4g} to {high[2]:.4g} nats" in line.customdata[2]
     said = [note.text for note in figure.layout.annotations]
+    at_the_end = "; 0 at the end by construction" if component == "resid_post" else ""
     if over == "token":
-        assert said == ["10 tokens", "10 tokens", "8 tokens (2 of 10 left out: no next token)"]
+        assert said == [
+            "10 tokens",
+            f"10 tokens{at_the_end}",
+            "8 tokens (2 of 10 left out: no next token)",
+        ]
         assert [line.customdata[0].split("<br>")[-1] for line in lines(figure)] == [
             "10 tokens",
             "10 tokens",
             "8 tokens",
         ]
     else:
-        assert said == ["2 prompts, each the mean of its tokens"] * 3
+        each = "2 prompts, each the mean of its tokens"
+        assert said == [each, each + at_the_end, each]
     assert [axis.title.text for axis in figure.select_xaxes() if axis.title.text] == [
         "layer" if component == "resid_post" else f"layer ({component})"
     ]
@@ -180,7 +187,11 @@ def test_of_one_token_there_is_a_line_and_no_band(result):
     figure = lr.layer_profile(one)
     assert len(figure.data) == 3
     np.testing.assert_array_equal(figure.data[0].y, one.entropy[:, 0].astype(float))
-    assert {note.text for note in figure.layout.annotations} == {"1 token, so no quartiles"}
+    assert [note.text for note in figure.layout.annotations] == [
+        "1 token, so no quartiles",
+        "1 token, so no quartiles; 0 at the end by construction",
+        "1 token, so no quartiles",
+    ]
     assert "band" not in figure.layout.title.subtitle.text
     assert "quartiles" not in figure.data[0].customdata[0]
     assert f"{one.entropy[0, 0]:.4g} nats" in figure.data[0].customdata[0]
@@ -199,6 +210,42 @@ def test_a_panel_without_a_number_is_left_out_and_said(result):
         "1 prompt, each the mean of its tokens (1 of 2 left out: no next token), so no quartiles"
     ]
     assert len(mixed.data) == 1
+
+
+def test_the_rank_of_a_prompt_is_the_geometric_mean_and_says_so(result):
+    figure = lr.layer_profile(result, metric="rank", of="final", over="prompt")
+    means = []
+    for single in result:
+        means.append(np.exp(np.log(single.final_ranks + 1.0).mean(axis=1)) - 1)
+    expected = np.log10(np.median(means, axis=0) + 1)
+    np.testing.assert_allclose(lines(figure)[0].y, expected, atol=1e-9)
+    (note,) = [note.text for note in figure.layout.annotations]
+    assert "each the geometric mean of rank + 1 of its tokens" in note
+    assert note.endswith("0 at the end by construction")
+    no_end = lr.layer_profile(only(result, [0, 3]), metric="rank", of="final")
+    assert "by construction" not in no_end.layout.annotations[0].text
+    other = lr.layer_profile(result, metric="rank", of=3)
+    assert "by construction" not in other.layout.annotations[0].text
+
+
+def test_position_0_is_left_out_where_others_were_read(result):
+    tokens = dataclasses.replace(result.tokens, position=result.tokens.position - 10)
+    begun = dataclasses.replace(result, tokens=tokens)
+    later = tokens.position != 0
+    assert 0 < later.sum() < len(later)
+    figure = lr.layer_profile(begun, metric="kl")
+    kl = result.kl_to_final.astype(float)
+    np.testing.assert_allclose(lines(figure)[0].y, np.median(kl[:, later], axis=1), rtol=1e-6)
+    assert "without position 0" in figure.layout.title.subtitle.text
+    assert f"{later.sum()} tokens" in figure.layout.annotations[0].text
+    whole = lr.layer_profile(begun, metric="kl", first_position=True)
+    np.testing.assert_allclose(lines(whole)[0].y, np.median(kl, axis=1), rtol=1e-6)
+    assert "position 0" not in whole.layout.title.subtitle.text
+    alone = generation(steps=(1,))
+    alone = dataclasses.replace(
+        alone, tokens=dataclasses.replace(alone.tokens, position=np.zeros(1, dtype=np.int32))
+    )
+    assert lr.layer_profile(alone, metric="kl").layout.annotations[0].text.startswith("1 token")
 
 
 def test_layers_that_were_not_read_are_not_drawn(result):
@@ -362,7 +409,33 @@ def test_the_names_above_a_flow_have_room(monkeypatch, n_layers):
     places = [(note.x - left) / (right - left) * plot for note in above]
     assert min(np.diff(places)) >= 14 - 1e-6
     assert len(above) > 5
-    assert {note.textangle for note in above} <= ({0, -45} if n_layers == 30 else {0, -90})
+    assert {note.textangle for note in above} == ({-45} if n_layers == 30 else {-90})
+
+
+@pytest.mark.parametrize("n_layers", [6, 30, 80])
+@pytest.mark.parametrize("letter", ["w", "電"])
+def test_no_name_of_a_flow_reaches_into_the_title_or_beyond_the_edge(monkeypatch, n_layers, letter):
+    monkeypatch.setattr("test_generation_figures.LAYERS", n_layers)
+    result = generation(steps=(2,))
+    result.texts.update({token_id: letter * 8 + str(token_id) for token_id in result.texts})
+    layout = lr.rank_flow(result).layout
+    for note in layout.annotations:
+        letters = sum(12 if char == "電" else 6 for char in note.text)  # pixels, at least
+        if note.y >= 0:
+            assert letters + note.xshift < layout.margin.r
+            continue
+        height = {0: 12, -45: 0.7 * letters, -90: letters}[note.textangle]
+        n_lines = layout.title.subtitle.text.count("<br>") + 1
+        assert layout.margin.t - height > 38 + 17 * n_lines
+
+
+def test_names_above_a_flow_that_are_short_stand_level_and_far_enough_apart(monkeypatch):
+    monkeypatch.setattr("test_generation_figures.LAYERS", 30)
+    result = generation(steps=(2,))
+    result.texts.update({token_id: "ab"[token_id % 2] for token_id in result.texts})
+    notes = [note for note in lr.rank_flow(result).layout.annotations if note.y < 0]
+    assert {note.textangle for note in notes} == {0}
+    assert len(notes) > 5
 
 
 @pytest.mark.parametrize(
@@ -425,8 +498,14 @@ def test_a_comparison_shows_both_and_subtracts_them(result, other, metric, of, n
     assert (left.zmin, left.zmax) == (None, None) or left.zmin < left.zmax
     assert minus.zmax == -minus.zmin == pytest.approx(np.nanmax(np.abs(a - b)))
     scale = tuple((at, color) for at, color in DIVERGING)
-    assert minus.colorscale == scale
     assert (left.colorscale == scale) == (metric == "logit_diff")
+    lower_is_better = metric in ("entropy", "kl", "loss")
+    blue = DIVERGING[-1][1]
+    assert minus.colorscale[0 if lower_is_better else -1][1] == blue
+    assert [at for at, _ in minus.colorscale] == [at for at, _ in scale]
+    assert {color for _, color in minus.colorscale} == {color for _, color in scale}
+    which = "lower" if lower_is_better else "higher"
+    assert minus.colorbar.title.text.endswith(f"<br>blue: {which} in A")
     assert left.showscale is False
     assert METRICS[metric].label in minus.colorbar.title.text
     assert "A − B" in minus.colorbar.title.text
@@ -441,15 +520,25 @@ def test_ranks_are_subtracted_as_logarithms_and_the_scale_says_what_that_means(r
     np.testing.assert_allclose(figure.data[2].z, np.log10(a + 1) - np.log10(b + 1), atol=1e-12)
     title = figure.data[2].colorbar.title.text
     assert "log10(rank + 1): small − large" in title
-    better = "small" if title.endswith("small has it nearer the top") else "large"
-    assert title.split("<br>")[1] == f"below 0: {better} has it nearer the top"
+    assert title.split("<br>")[1] == "blue: small has it nearer the top"
+    assert figure.data[2].colorscale[0][1] == DIVERGING[-1][1]  # of what is below 0
     cell = tuple(np.argwhere(figure.data[2].z < 0)[0])
-    assert (a < b)[cell] == (better == "small")
+    assert (a < b)[cell]
     said = figure.data[2].customdata[cell[0]][cell[1]]
     assert f"small: {a[cell]:.0f}, top-1" in said
     assert f"large: {b[cell]:.0f}, top-1" in said
     assert "in log10(rank + 1)" in said
     assert list(figure.data[1].colorbar.ticktext[:2]) == ["0", "1"]
+
+
+@pytest.mark.parametrize("n_tokens", [4, 40])
+def test_a_colour_bar_is_as_high_as_the_panels_that_it_belongs_to(n_tokens):
+    panels = Panels.arrange(n_tokens, 30, two_texts=False)
+    for first, last in ((0, 1), (2, 2)):
+        bar = panels.color_bar(first, last)
+        top, bottom = panels.domain(first).top, panels.domain(last).bottom
+        assert bar["len"] == pytest.approx((top - bottom) * panels.height)
+        assert bar["y"] == pytest.approx((top + bottom) / 2)
 
 
 def test_the_hover_of_all_three_panels_tells_both_numbers(result, other):

@@ -6,6 +6,7 @@ import doctest
 
 import pytest
 
+from lens_recipes import terminal
 from lens_recipes.arrays import text
 from lens_recipes.views import words
 from lens_recipes.views.tables import grids
@@ -15,7 +16,7 @@ from lens_recipes.views.tables.programs import tsv
 
 
 @pytest.mark.parametrize(
-    "module", [text, words, grids, numbers, syntax, tsv], ids=lambda m: m.__name__
+    "module", [terminal, text, words, grids, numbers, syntax, tsv], ids=lambda m: m.__name__
 )
 def test_the_examples_are_true(module):
     outcome = doctest.testmod(module)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
+from lens_recipes.terminal import show_lines
 
 # How far the last layer's lens may be from the model's own logits, relative to the largest of them.
 # The two are the same modules on the same vectors, so only the order of additions and the rounding
@@ -142,6 +143,10 @@ class Certificate:
             f"KL {self.max_kl:.2g} nats, same top-1 {self.top1_agreement:.1%} "
             f"({self.dtype}); {self._links_in_words}; {self._sums_in_words}"
         )
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the sentence in a notebook."""
+        show_lines(printer, str(self))
 
     @property
     def _links_in_words(self) -> str:

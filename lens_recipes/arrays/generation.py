@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics.followed import ROLES
 from lens_recipes.arrays.sites import layer_series, main_component, site_label
+from lens_recipes.arrays.text import visible_token
+from lens_recipes.terminal import show_lines
+
+SETTLED_LETTERS = 20  # of the answer in a sentence
 
 # -- from where on a token is top-1 ------------------------------------
 
@@ -30,6 +34,19 @@ class Settled(NamedTuple):
     site: int
     layer: int | None
     margin: float
+
+    def __str__(self) -> str:
+        name = visible_token(self.text, SETTLED_LETTERS)
+        if self.layer is None:
+            return f"{name}: top-1 to the end from no layer on"
+        sentence = f"{name}: top-1 from layer {self.layer} on"
+        if not math.isnan(self.margin):
+            sentence += f", there {self.margin:.2f} nats ahead"
+        return sentence
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the sentence in a notebook."""
+        show_lines(printer, str(self))
 
 
 def settled_layers(

@@ -12,6 +12,7 @@ import numpy as np
 from lens_recipes.arrays.axes import Site
 from lens_recipes.caller import advised, argument
 from lens_recipes.models.components import ADDED, NAMES, STREAM
+from lens_recipes.terminal import show_lines
 
 # From left to right in a view: the order in which a block has them. `vector` is what
 # `decode_vectors` reads.
@@ -33,6 +34,13 @@ class Important(NamedTuple):
     site: int
     where: Site
     value: float
+
+    def __str__(self) -> str:
+        return f"{site_label(self.where)}: {self.value:.3g}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the sentence in a notebook."""
+        show_lines(printer, str(self))
 
 
 # -- components --------------------------------------------------------

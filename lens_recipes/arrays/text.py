@@ -21,7 +21,8 @@ _ISOLATE, _END_OF_ISOLATE = "\u2068", "\u2069"
 def visible_token(token: str, width: int = 12) -> str:
     """Return one token as a person can read it, cut to `width` characters.
 
-    Whitespace and control characters become visible.
+    Whitespace and control characters become visible: "·" is a space before or in a word, "␣" a
+    token of spaces alone, "⍽" a no-break space, "↵" a line break, "⇥" a tab, "∅" no text.
 
     >>> visible_token(" Paris"), visible_token(" "), visible_token(""), visible_token("\\n\\n")
     ('·Paris', '␣', '∅', '↵↵')

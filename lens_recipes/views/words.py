@@ -89,6 +89,15 @@ def mean_in_words(mean: float, standard_error: float, positive: int, n: int) -> 
     return f"{shown_mean} ± {error} ({positive} of {n})"
 
 
+def minus(number: str) -> str:
+    """Return a number as text with the minus sign that a figure's axes have, for a hyphen.
+
+    >>> minus("-1.23")
+    '−1.23'
+    """
+    return number.replace("-", "\u2212")
+
+
 def percentage(part: int, whole: int) -> str:
     """Return a count, and its share of a whole that is not zero.
 

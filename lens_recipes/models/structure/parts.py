@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lens_recipes.models.components import WRITES
+from lens_recipes.terminal import show_lines
 from lens_recipes.trace.operations import ModuleCall, Operation, unembedding_index
 
 
@@ -108,6 +109,10 @@ class Anatomy:
             "whole tail": " → ".join(str(operation) for operation in self.tail),
         }
         return "\n".join(f"{name:<12} {value}" for name, value in rows.items())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the rows in a notebook."""
+        show_lines(printer, str(self))
 
 
 @dataclass(frozen=True)

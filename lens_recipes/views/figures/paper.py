@@ -7,6 +7,8 @@ import re
 
 import plotly.graph_objects as go
 
+from lens_recipes.views.figures.base.figure import Figure
+
 TITLE_SCALE = 1.3  # how much larger the title of an axis is than its labels
 LEGEND_ROOM = 45  # pixels above the picture for a legend and the names of panels
 ANNOTATION_ROOM = 30  # pixels above the picture for the names of panels alone
@@ -50,7 +52,7 @@ def paper(
     for name, number in (("width", width), ("font_size", font_size)):
         if number is not None and not number > 0:
             raise ValueError(f"{name}={number!r} must be a positive number of pixels, or None.")
-    drawn = go.Figure(figure)
+    drawn = Figure(figure)
     _remove_title(drawn)
     if width is not None:
         drawn.layout.width = width

@@ -15,6 +15,7 @@ from lens_recipes.arrays.generation import Step
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import plotly_safe
 from lens_recipes.errors import LensError
+from lens_recipes.terminal import escape_terminal
 from lens_recipes.views.figures.generation.heatmap import generation_heatmap
 from lens_recipes.views.figures.generation.steps import StepViews
 from lens_recipes.views.figures.generation.written import written_steps
@@ -30,6 +31,7 @@ from lens_recipes.views.pages.html import (
     link_list,
     page,
 )
+from lens_recipes.views.summaries.lens import lens_summary
 
 INDEX = "index.html"
 
@@ -49,8 +51,9 @@ def write_generation(result: LensArrays, path: str | os.PathLike[str], *, prompt
 
     Args:
         result: What `generate_lens` gives.
-        path: A name in .html is one file with everything: the text, `generation_heatmap`, and
-            `generation_steps` for all and for the important layers. Any other is a folder, made
+        path: A name in .html is one file with everything: the text, the summary,
+            `generation_heatmap`, and `generation_steps` for all and for the important layers; a
+            click on a column of the map shows its step. Any other is a folder, made
             where there is none: a page for each step, and `index.html`, which is there only when
             everything else is. Pages of an earlier writing are replaced.
         prompt: Which prompt.
@@ -68,7 +71,7 @@ def write_generation(result: LensArrays, path: str | os.PathLike[str], *, prompt
     pages = GenerationPages(
         title=f"The lens while {model_name} writes",
         steps=steps,
-        facts=fact_list(generation_facts(single, steps)),
+        facts=fact_list([*generation_facts(single, steps), *more_facts(result[prompt])]),
         heatmap=embedded_figure(generation_heatmap(single), "heatmap"),
         sections=[
             Section("All layers", StepViews(single, "all")),
@@ -80,6 +83,14 @@ def write_generation(result: LensArrays, path: str | os.PathLike[str], *, prompt
         write_one_page(pages, path)
     else:
         write_folder(pages, path)
+
+
+def more_facts(single: LensArrays) -> list[Fact]:
+    """Return the summary of one prompt, and how to use the map."""
+    return [
+        Fact("summary", escape_terminal(lens_summary(single))),
+        Fact("map", "A click on a column shows its step."),
+    ]
 
 
 class Section(NamedTuple):

@@ -50,7 +50,8 @@ class Link(NamedTuple):
 def page(title: str, fragments: Iterable[Fragment], *, inline: bool) -> str:
     """Return a page of figures as HTML.
 
-    By its policy nothing runs on it but plotly and the figures, and no request leaves it.
+    By its policy nothing runs on it but plotly, the figures and our `figures.js`, and no request
+    leaves it.
 
     Args:
         title: The title, as it is to be read.
@@ -64,9 +65,11 @@ def page(title: str, fragments: Iterable[Fragment], *, inline: bool) -> str:
         plotly, plotly_file = Markup(get_plotlyjs()), ""
         plotly_sources = [script_hash(get_plotlyjs())]
     hashes = [script for fragment in fragments for script in fragment.script_hashes]
+    script = web_file("figures.js")
     return template("figures.html.j2").render(
         title=Markup(escape_plotly(title)),
-        policy=Markup(content_policy([*plotly_sources, *hashes])),
+        policy=Markup(content_policy([*plotly_sources, script_hash(script), *hashes])),
+        script=Markup(script),
         plotly=plotly,
         plotly_file=plotly_file,
         fragments=[Markup(fragment.html) for fragment in fragments],

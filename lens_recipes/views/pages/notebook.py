@@ -22,6 +22,7 @@ from lens_recipes.views.summaries.trust import CANNOT, unreadable_sentence
 from lens_recipes.views.words import (
     after_token,
     certificate_line,
+    minus,
     part_name,
     probability,
     signed,
@@ -225,4 +226,4 @@ def value_bar(name: str, value: float, longest: float) -> Bar:
         length = abs(value) / longest
     helps = value > 0
     _, color = DIVERGING[-1] if helps else DIVERGING[0]
-    return Bar(name, signed(value), helps, length, str(color))
+    return Bar(name, minus(signed(value)), helps, length, str(color))

@@ -11,6 +11,7 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.caller import advised, argument
+from lens_recipes.terminal import PrintedText
 from lens_recipes.views.tables.grids import NARROWEST
 from lens_recipes.views.tables.markdown.document import markdown_table
 from lens_recipes.views.tables.programs.json_rows import json_table
@@ -75,7 +76,8 @@ def table(
             for 250.
 
     Returns:
-        The table, without a line break at its end.
+        The table, without a line break at its end. At the end of a notebook's cell it is shown as
+        `print` shows it.
 
     Raises:
         ValueError: An unknown format, or an argument that does not go with the format or the
@@ -88,8 +90,8 @@ def table(
     _check_format(format, width)
     selection = select(result, prompt, position, show_top, sites, component, stride, max_prompts)
     if width is not None:  # only a text has one
-        return text_table(result, selection, width)
-    return FORMATS[format](result, selection)
+        return PrintedText(text_table(result, selection, width))
+    return PrintedText(FORMATS[format](result, selection))
 
 
 def render(result: LensArrays | AttributionArrays, console: Console, **options: Any) -> None:

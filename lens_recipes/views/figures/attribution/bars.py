@@ -15,13 +15,16 @@ from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.attribution.logit import (
     ExplainedLogit,
     choose_parts,
+    exact,
     find_logit,
     finite_values,
     set_layout,
 )
+from lens_recipes.views.figures.attribution.numbers import LogitFormat
 from lens_recipes.views.figures.attribution.over_prompts import mean_bars
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import HOVER_TEMPLATE, check_result_kind
-from lens_recipes.views.words import part_name, signed
+from lens_recipes.views.words import minus, part_name
 
 HURTS = str(DIVERGING[0][1])
 HELPS = str(DIVERGING[-1][1])
@@ -30,7 +33,9 @@ REST = "#9a9a9a"
 DEFAULT_TOP = 20
 DEFAULT_TOP_LAYERS = 100
 
-BAR_HEIGHT = 23  # pixels
+# Pixels.
+WIDTH = 860
+BAR_HEIGHT = 23
 
 
 class _Bar(NamedTuple):
@@ -95,12 +100,15 @@ def attribution_bars(
         title = f"{logit.target_name}: {selection}"
     else:
         title = escape_plotly(title)
-    lengths = finite_values(np.array([bar.value for bar in bars]))
+    values = np.array([bar.value for bar in bars])
+    numbers = LogitFormat.fit(values)
+    lengths = finite_values(values)
     shortest = np.nanmin(lengths, initial=0)
     longest = np.nanmax(lengths, initial=0)
     room_for_numbers = 0.12 * (longest - shortest) + 1e-6
-    figure = go.Figure(_bar_trace(bars))
-    set_layout(figure, logit, title, width=860, height=190 + BAR_HEIGHT * len(bars))
+    figure = Figure(_bar_trace(bars, numbers))
+    body_height = BAR_HEIGHT * len(bars)
+    set_layout(figure, logit, title, numbers, width=WIDTH, body_height=body_height)
     figure.update_xaxes(
         title_text=f"logits towards {logit.target_name}",
         range=[shortest - room_for_numbers, longest + room_for_numbers],
@@ -131,19 +139,21 @@ def _make_bars(logit: ExplainedLogit, shown_parts: list[int], other_parts: list[
 
 def _bar_label(bar: _Bar) -> str:
     """Return the label of a bar; a value for which no bar can be drawn is written beside it."""
-    return bar.name if math.isfinite(bar.value) else f"{bar.name}: {bar.value}"
+    if math.isfinite(bar.value):
+        return bar.name
+    return f"{bar.name}: {minus(str(bar.value))}"
 
 
-def _bar_trace(bars: list[_Bar]) -> go.Bar:
-    """Return the bars, each with its number at its end."""
+def _bar_trace(bars: list[_Bar], numbers: LogitFormat) -> go.Bar:
+    """Return the bars, each with its number at its end; a hover shows small ones exactly."""
     return go.Bar(
         x=finite_values(np.array([bar.value for bar in bars])),
         y=list(range(len(bars))),
         orientation="h",
         marker={"color": [bar.color for bar in bars]},
-        text=[signed(bar.value) for bar in bars],
+        text=[numbers.write(bar.value) for bar in bars],
         textposition="outside",
         cliponaxis=False,
-        customdata=[f"<b>{bar.name}</b><br>{signed(bar.value)} logits" for bar in bars],
+        customdata=[f"<b>{bar.name}</b><br>{exact(bar.value)} logits" for bar in bars],
         hovertemplate=HOVER_TEMPLATE,
     )

@@ -10,8 +10,23 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays, by_size, locate
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
-from lens_recipes.views.figures.base.style import FONT, provenance_line, title_layout
-from lens_recipes.views.words import after_token, prompt_end, signed
+from lens_recipes.views.figures.attribution.numbers import LogitFormat
+from lens_recipes.views.figures.base.style import (
+    FONT,
+    at_the_top,
+    provenance_line,
+    quoted,
+    title_height,
+    title_layout,
+)
+from lens_recipes.views.words import after_token, minus, prompt_end, signed
+
+# All of these are in pixels.
+LETTER_WIDTH = 6.5  # of a letter below the title, about
+TITLE_GAP = 12  # below the title
+MARGIN_LEFT = 60
+MARGIN_RIGHT = 20
+MARGIN_BELOW = 70
 
 ALWAYS_SHOWN = ("embed", "bias")  # among the bars
 
@@ -72,14 +87,20 @@ def choose_parts(
     return sorted(shown_parts, key=size_order.index)
 
 
+def exact(value: float | np.floating[Any]) -> str:
+    """Return the logits that a hover shows, small ones in two digits."""
+    return minus(signed(value))
+
+
 def set_layout(
     figure: go.Figure,
     logit: ExplainedLogit,
     title: str,
+    numbers: LogitFormat,
     *,
     note: str = "",
     width: int,
-    height: int,
+    body_height: int,
 ) -> None:
     """Set the size of a figure, its title, and below the title the facts about the logit.
 
@@ -87,38 +108,46 @@ def set_layout(
         figure: Which figure.
         logit: The logit that it explains.
         title: The first line.
+        numbers: How the figure writes logits.
         note: A sum that the figure shows; empty for none.
-        width, height: In pixels.
+        width: Of the figure, in pixels.
+        body_height: Of what is between its margins, in pixels.
     """
     single = logit.single
-    prompt = plotly_safe(prompt_end(single.prompts[0]), 60).replace("·", " ")
+    place = f", {after_token(single, logit.token, plotly_safe)}"
+    n_letters = int(width / LETTER_WIDTH) - len(place)
     lines = [
-        f"{prompt}, {after_token(single, logit.token, plotly_safe)}",
-        "; ".join(_sums(logit, note)),
+        quoted(prompt_end(single.prompts[0], n_letters)) + place,
+        "; ".join(_sums(logit, numbers, note)),
         provenance_line(single),
     ]
+    title_texts = title_layout(title, "<br>".join(lines))
+    margin_above = title_height(title_texts) + TITLE_GAP
+    height = margin_above + body_height + MARGIN_BELOW
     figure.update_layout(
         template="plotly_white",
-        title=title_layout(title, "<br>".join(lines)),
-        margin={"l": 60, "r": 20, "t": 130, "b": 70},
+        title=at_the_top(title_texts, height),
+        margin={"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": margin_above, "b": MARGIN_BELOW},
         font=FONT,
         width=width,
         height=height,
     )
 
 
-def _sums(logit: ExplainedLogit, note: str) -> list[str]:
-    """Return the total of all parts, the note, and the logit before and after the softcap."""
+def _sums(logit: ExplainedLogit, numbers: LogitFormat, note: str) -> list[str]:
+    """Return the sum of all parts, the note, and the logit where it reads otherwise."""
     place = (logit.token, logit.target)
-    total = signed(logit.single.total[place])
-    uncapped = signed(logit.single.logit[place])
-    capped = signed(logit.single.capped_logit[place])
-    sums = [f"total {total} after layer {escape_plotly(logit.single.at_layer)}"]
-    if note:
-        sums.append(note)
-    sums.append(f"logit {uncapped}")
+    total = numbers.write(logit.single.total[place])
+    uncapped = numbers.write(logit.single.logit[place])
+    capped = numbers.write(logit.single.capped_logit[place])
+    layer = escape_plotly(logit.single.at_layer)
+    sums = [f"the logit after layer {layer}: {total}"]
+    if uncapped != total:
+        sums = [f"all parts after layer {layer}: {total}", f"the logit: {uncapped}"]
     if capped != uncapped:
         sums.append(f"{capped} after the softcap")
+    if note:
+        sums.append(note)
     return sums
 
 

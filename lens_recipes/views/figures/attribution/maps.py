@@ -13,22 +13,35 @@ from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.metrics import DIVERGING
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.attribution.logit import (
+    MARGIN_LEFT,
+    MARGIN_RIGHT,
     ExplainedLogit,
+    exact,
     find_logit,
     finite_values,
     set_layout,
 )
+from lens_recipes.views.figures.attribution.numbers import LogitFormat
 from lens_recipes.views.figures.base.cells import hover_token
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import HOVER_TEMPLATE, check_result_kind
 from lens_recipes.views.figures.base.token_axis import label_angle, token_labels
 from lens_recipes.views.groups import source_groups
-from lens_recipes.views.words import signed
 
 ABSENT = "#d9d9d9"  # behind the map, where there is no cell: not the white of a zero
 
 MAX_NUMBERS = 10  # in the cells of a map
 MAX_LABELS = 44  # along an axis of layers or heads
 MAX_SOURCE_LABELS = 150  # along an axis of tokens
+
+# All of these are in pixels.
+COLUMN_WIDTH = 46
+MIN_WIDTH = 460  # has room for the title
+MAX_WIDTH = 2400
+COLOR_BAR_WIDTH = 95
+ROW_HEIGHT = 18
+LOW_ROW_HEIGHT = 14  # of a row, where not every one has its label
+MIN_BODY_HEIGHT = 110  # has room for the five numbers of the colour bar
 
 SMALLEST_LIMIT = 1e-6  # logits: a scale must have some extent even where all values are 0
 
@@ -56,14 +69,16 @@ def head_grid(
     logit = find_logit(result, prompt, position, target)
     n_layers, n_heads = values.shape
     title = f"{logit.target_name}: what each head adds" if title is None else escape_plotly(title)
-    figure = go.Figure(_map_trace(values, _head_hover(logit.single, layers, values)))
+    numbers = LogitFormat.fit(values)
+    figure = Figure(_map_trace(values, numbers, _head_hover(logit.single, layers, values)))
     set_layout(
         figure,
         logit,
         title,
-        note=f"all heads {signed(np.nansum(values))}",
+        numbers,
+        note=f"all heads: {numbers.write(np.nansum(values))}",
         width=_width(n_heads),
-        height=_height(n_layers),
+        body_height=_body_height(n_layers),
     )
     _set_layer_axis(figure, layers)
     heads = range(0, n_heads, math.ceil(n_heads / MAX_LABELS))
@@ -87,7 +102,7 @@ def _head_hover(single: AttributionArrays, layers: list[int], values: Array) -> 
         row, head = cells[index]
         lines = [
             f"<b>layer {layers[row]}, head {head}</b>",
-            f"{signed(values[row, head])} logits",
+            f"{exact(values[row, head])} logits",
             f"number {number} of {len(cells)} heads by size",
         ]
         hover[row][head] = "<br>".join(lines)
@@ -130,14 +145,16 @@ def source_map(
         title = f"{logit.target_name}: what {readers} read from each token"
     else:
         title = escape_plotly(title)
-    figure = go.Figure(_map_trace(values, _source_hover(texts, layers, values)))
+    numbers = LogitFormat.fit(values)
+    figure = Figure(_map_trace(values, numbers, _source_hover(texts, layers, values)))
     set_layout(
         figure,
         logit,
         title,
-        note=f"in this map {signed(np.nansum(values))}",
+        numbers,
+        note=f"in this map: {numbers.write(np.nansum(values))}",
         width=_width(n_sources),
-        height=_height(len(layers)),
+        body_height=_body_height(len(layers)),
     )
     _set_layer_axis(figure, layers)
     labels = token_labels([(text,) for text in texts], range(n_sources))
@@ -184,7 +201,7 @@ def _source_hover(texts: list[str], layers: list[int], values: Array) -> list[li
         row_texts = []
         for source, text in enumerate(texts):
             place = f"<b>layer {layer}</b>, read from token {source}, {hover_token(text)}"
-            row_texts.append(f"{place}<br>{signed(layer_values[source])} logits")
+            row_texts.append(f"{place}<br>{exact(layer_values[source])} logits")
         hover.append(row_texts)
     return hover
 
@@ -192,19 +209,20 @@ def _source_hover(texts: list[str], layers: list[int], values: Array) -> list[li
 # -- what both maps share ----------------------------------------------
 
 
-def _map_trace(values: Array, hover: list[list[str]]) -> go.Heatmap:
+def _map_trace(values: Array, numbers: LogitFormat, hover: list[list[str]]) -> go.Heatmap:
     """Return the cells `[row, column]` on a scale that is the same to both sides of a white zero.
 
-    The largest cells have their numbers written in them.
+    The largest cells have their numbers written in them, and both ends of the scale have theirs.
     """
     n_rows, n_columns = values.shape
     finite = finite_values(values)
     limit = max(float(np.nanmax(np.abs(finite), initial=0)), SMALLEST_LIMIT)
+    ticks = [-limit, -limit / 2, 0, limit / 2, limit]
     return go.Heatmap(
         z=finite,
         x=list(range(n_columns)),
         y=list(range(n_rows)),
-        text=_largest_numbers(values),
+        text=_largest_numbers(values, numbers),
         texttemplate="%{text}",
         textfont={"size": 10},
         customdata=hover,
@@ -213,20 +231,26 @@ def _map_trace(values: Array, hover: list[list[str]]) -> go.Heatmap:
         colorscale=DIVERGING,
         zmin=-limit,
         zmax=limit,
-        colorbar={"title": {"text": "logits", "side": "right"}, "tickformat": "~g"},
+        colorbar={
+            "title": {"text": "logits", "side": "right"},
+            "tickvals": ticks,
+            "ticktext": [numbers.write(tick) for tick in ticks],
+            "thickness": 18,
+            "ypad": 0,
+        },
         xgap=1,
         ygap=1,
     )
 
 
-def _largest_numbers(values: Array) -> list[list[str]]:
+def _largest_numbers(values: Array, numbers: LogitFormat) -> list[list[str]]:
     """Return the numbers of the largest cells as text, `[row, column]`; other cells are empty."""
     flat = values.reshape(-1)
     finite = finite_values(flat)
     texts = np.full(flat.size, "", dtype=object)
     for cell in by_size(np.nan_to_num(finite, nan=0))[:MAX_NUMBERS]:
         if finite[cell] != 0:
-            texts[cell] = signed(flat[cell])
+            texts[cell] = numbers.write(flat[cell])
     return texts.reshape(values.shape).tolist()
 
 
@@ -236,16 +260,17 @@ def _set_layer_axis(figure: go.Figure, layers: list[int]) -> None:
     labels = [str(layers[row]) for row in rows]
     figure.update_yaxes(title_text="layer", tickvals=list(rows), ticktext=labels)
     figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False, ticklabelstandoff=4)
     figure.update_layout(plot_bgcolor=ABSENT)
 
 
 def _width(n_columns: int) -> int:
-    """Return the width of a map of so many columns, in pixels."""
-    return min(max(720, 190 + 48 * n_columns), 2400)
+    """Return the width of a map of so many columns, in pixels: no wider than they and the title."""
+    beside = MARGIN_LEFT + MARGIN_RIGHT + COLOR_BAR_WIDTH
+    return min(max(MIN_WIDTH, beside + COLUMN_WIDTH * n_columns), MAX_WIDTH)
 
 
-def _height(n_rows: int) -> int:
-    """Return the height of a map of so many rows, in pixels."""
-    row_height = 24 if n_rows <= MAX_LABELS else 14
-    return 240 + row_height * n_rows
+def _body_height(n_rows: int) -> int:
+    """Return the height of the cells of so many rows, in pixels."""
+    row_height = ROW_HEIGHT if n_rows <= MAX_LABELS else LOW_ROW_HEIGHT
+    return max(row_height * n_rows, MIN_BODY_HEIGHT)

@@ -21,6 +21,7 @@ from lens_recipes.arrays.batch.parts import (
 )
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.attribution.logit import choose_parts, finite_values
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     FONT,
     HOVER_TEMPLATE,
@@ -81,7 +82,7 @@ def mean_bars(
     ends = finite_values(np.concatenate([np.array(bar.values) for bar in bars]))
     lowest, highest = np.nanmin(ends, initial=0), np.nanmax(ends, initial=0)
     room_for_numbers = 0.3 * (highest - lowest) + 1e-6
-    figure = go.Figure([_bar_trace(bars), _numbers(bars, highest)])
+    figure = Figure([_bar_trace(bars), _numbers(bars, highest)])
     has_dots = len(bars) * values.shape[1] <= MAX_DOTS
     if has_dots:
         figure.add_trace(_dots(result, bars, position))

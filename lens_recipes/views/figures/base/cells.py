@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
-from lens_recipes.views.words import format_value, probability
+from lens_recipes.views.words import format_value, minus, probability
 
 WORD_LETTERS = 10  # of a token in a cell
 HOVER_LETTERS = 40  # of a token in a hover
@@ -58,7 +58,7 @@ class CellText:
 
     def describe_site(self, site_index: int, token: int, value: float) -> list[str]:
         """Return the lines about one site after one token."""
-        lines = [f"{escape_plotly(self.value_label)}: {format_value(value, self.metric)}"]
+        lines = [f"{escape_plotly(self.value_label)}: {minus(format_value(value, self.metric))}"]
         if not self.full:
             return [*lines, self._describe_rank(site_index, token, 0)]
         lines.append("")
@@ -87,7 +87,7 @@ class CellText:
         answer = hover_prediction(single, single.final_ids[token], single.model_logprobs[token])
         shown_value = "not known: the last layer was not read"
         if not math.isnan(value):
-            shown_value = format_value(value, self.metric)
+            shown_value = minus(format_value(value, self.metric))
         return [
             f"<b>the model's output</b>, position {single.tokens.position[token]}",
             f"answer {answer}",

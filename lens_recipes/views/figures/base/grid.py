@@ -22,6 +22,7 @@ from lens_recipes.views.figures.base.cells import (
 )
 from lens_recipes.views.figures.base.color import ColorAxis, color_axis
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     FONT,
     HOVER_TEMPLATE,
@@ -178,7 +179,7 @@ class SiteMap:
         margin_top = title_height(title) + TITLE_GAP
         height += margin_top - TITLE_SPACE
         title["y"] = 1 - TITLE_BASELINE / height
-        figure = go.Figure(self._traces())
+        figure = Figure(self._traces())
         figure.update_layout(
             template="plotly_white",
             title=title,

@@ -100,8 +100,13 @@ def title_layout(text: str, subtitle: str, height: int | None = None) -> dict[st
     """
     layout = {"text": text, "subtitle": {"text": subtitle}, "x": 0.02, "xanchor": "left"}
     if height is not None:
-        layout |= {"y": 1 - TITLE_BASELINE / height, "yanchor": "bottom"}
+        return at_the_top(layout, height)
     return layout
+
+
+def at_the_top(title: dict[str, Any], height: int) -> dict[str, Any]:
+    """Return a title that stands at a fixed distance from the upper edge of so high a figure."""
+    return title | {"y": 1 - TITLE_BASELINE / height, "yanchor": "bottom"}
 
 
 def provenance_line(result: LensArrays | AttributionArrays, *notes: str) -> str:

@@ -8,12 +8,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.metrics import DIVERGING, vocab_size
+from lens_recipes.arrays.metrics import DIVERGING, METRICS, vocab_size
 from lens_recipes.arrays.sites import components
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import cell_words
 from lens_recipes.views.figures.base.color import color_axis
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.grid import row_label_margin
 from lens_recipes.views.figures.base.style import (
     FONT,
@@ -50,7 +51,8 @@ def compare(
     The two may come from two models, from two prompts, or from two ways to read. The rows are the
     sites that both have; the subtitle names those that only one has. Grey cells have no number, or
     cannot be read with this lens (`result.readable`). Ranks are subtracted as
-    log10(rank + 1), so that 0 and 9 are as far apart as 99 and 999.
+    log10(rank + 1), so that 0 and 9 are as far apart as 99 and 999. The difference is blue where A
+    is better: a higher probability or logit, a lower rank, entropy, KL or loss.
 
     Args:
         a, b: Any lens results with layers; the same one twice to compare two of its prompts.
@@ -90,7 +92,7 @@ def compare(
     comparison = pair_results(singles, names, view, align)
     rows = view.choose_rows(comparison.sites).drawn
     panels = _arrange_panels(comparison, rows)
-    figure = go.Figure(_traces(comparison, rows, panels, view))
+    figure = Figure(_traces(comparison, rows, panels, view))
     _set_layout(figure, comparison, rows, panels, view)
     _set_axes(figure, comparison, rows, panels)
     return figure
@@ -145,17 +147,29 @@ def _axis_names(number: int) -> dict[str, str]:
 
 
 def _difference_cells(comparison: Comparison, rows: list[int], panels: Panels) -> dict[str, Any]:
-    """Return the colours of the difference, the same to both sides of a white zero."""
+    """Return the colours of the difference, the same to both sides of a white zero.
+
+    Blue is where the first side is better: higher, or lower where a metric is good if it is low.
+    """
     difference = comparison.colored_difference
     limit = _largest_difference(difference)
     title = {"text": difference_title(comparison), "side": "right"}
     return {
         "z": np.clip(difference, -limit, limit)[rows],
-        "colorscale": DIVERGING,
+        "colorscale": _difference_scale(comparison.metric),
         "zmin": -limit,
         "zmax": limit,
         "colorbar": {"title": title, **panels.color_bar(2, 2)},
     }
+
+
+def _difference_scale(metric: str) -> list[list[Any]]:
+    """Return the colours from the lowest difference to the highest."""
+    if METRICS[metric].better != "low":
+        return DIVERGING
+    colors = [color for _, color in reversed(DIVERGING)]
+    fractions = [fraction for fraction, _ in DIVERGING]
+    return [list(point) for point in zip(fractions, colors, strict=True)]
 
 
 def _largest_difference(difference: Array) -> float:

@@ -17,7 +17,6 @@ WORD_ROW_HEIGHT = 22
 PLAIN_ROW_HEIGHT = 14
 PANEL_GAP = 14
 COLOR_BAR_WIDTH = 125
-MAX_COLOR_BAR_LENGTH = 400
 NAME_HEIGHT = 30  # of a panel's name above it
 TOKENS_HEIGHT = 100  # of the tokens below a panel
 TOKEN_PAIRS_HEIGHT = 170  # of turned labels that hold two tokens each
@@ -104,7 +103,7 @@ class Panels(NamedTuple):
         )
 
     def color_bar(self, first: int, last: int) -> dict[str, Any]:
-        """Return the place of a colour bar at the right of the panels from `first` to `last`."""
+        """Return the place of a colour bar as high as the panels from `first` to `last`."""
         right = self.corners[last].left + self.panel_width
         bottom = self.domain(last).bottom
         top = self.domain(first).top
@@ -116,7 +115,7 @@ class Panels(NamedTuple):
             "yanchor": "middle",
             "ypad": 0,
             "thickness": 16,
-            "len": min((top - bottom) * self.height, MAX_COLOR_BAR_LENGTH),
+            "len": (top - bottom) * self.height,
             "lenmode": "pixels",
         }
 

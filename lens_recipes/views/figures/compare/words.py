@@ -11,16 +11,25 @@ from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, hover_predict
 from lens_recipes.views.figures.base.style import provenance_line, quoted
 from lens_recipes.views.figures.compare.pairs import Comparison, Side, describe_sites
 from lens_recipes.views.summaries.trust import unreadable_sentence
-from lens_recipes.views.words import format_value, prompt_end
+from lens_recipes.views.words import format_value, minus, prompt_end
 
 
 def difference_title(comparison: Comparison) -> str:
     """Return a title for the colour bar of the difference, which says what its colours mean."""
-    difference = comparison.difference_label
-    if comparison.metric != "rank":
-        return f"{METRICS[comparison.metric].label}: {difference}"
-    nearer = f"below 0: {comparison.first.label} has it nearer the top"
-    return f"log10(rank + 1): {difference}<br>{nearer}"
+    label = METRICS[comparison.metric].label
+    if comparison.metric == "rank":
+        label = "log10(rank + 1)"
+    return f"{label}: {comparison.difference_label}<br>blue: {_meaning_of_blue(comparison)}"
+
+
+def _meaning_of_blue(comparison: Comparison) -> str:
+    """Return what is so of the first side where the difference is blue."""
+    first = comparison.first.label
+    if comparison.metric == "rank":
+        return f"{first} has it nearer the top"
+    if METRICS[comparison.metric].better == "low":
+        return f"lower in {first}"
+    return f"higher in {first}"
 
 
 def source_lines(comparison: Comparison, rows: list[int], component: str | None) -> list[str]:
@@ -106,7 +115,7 @@ def _input_tokens(comparison: Comparison, token: int) -> str:
 def _describe_side(side: Side, metric: str, row: int, token: int, full: bool) -> str:
     """Return one side's number in a cell and, in a full hover, its top token."""
     value = side.values[row, token]
-    shown_value = "none" if np.isnan(value) else format_value(value, metric)
+    shown_value = "none" if np.isnan(value) else minus(format_value(value, metric))
     line = f"{side.label}: {shown_value}"
     if not full:
         return line
@@ -121,7 +130,7 @@ def _describe_difference(comparison: Comparison, row: int, token: int) -> str:
     difference = comparison.difference[row, token]
     if np.isnan(difference):
         return f"{comparison.difference_label}: none"
-    number = f"{difference:+.4g}".replace("-", "−")
+    number = minus(f"{difference:+.4g}")
     if comparison.metric == "rank":
         number += " in log10(rank + 1)"
     return f"{comparison.difference_label}: {number}"

@@ -17,8 +17,15 @@ from lens_recipes.arrays.sites import site_label
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.cells import WORD_LETTERS, hover_prediction
 from lens_recipes.views.figures.base.contrast import split_words_by_contrast
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.outline import BORDER, CellRun, outline_traces
-from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, LEGEND, figure_title
+from lens_recipes.views.figures.base.style import (
+    FONT,
+    HOVER_TEMPLATE,
+    LEGEND,
+    at_the_top,
+    figure_title,
+)
 from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.generation.columns import RankColumns
 from lens_recipes.views.figures.generation.rows import RowSite, check_which, choose_rows
@@ -178,18 +185,20 @@ class StepViews:
             "showgrid": False,
             "zeroline": False,
         }
+        height = 190 + ROW_HEIGHT * n_rows + room_below
         layout = changing | {
             "template": "plotly_white",
+            "title": at_the_top(changing["title"], height),
             "font": FONT,
             "legend": LEGEND,
             "showlegend": True,
             "width": max(MIN_WIDTH, 260 + round(COLUMN_WIDTH * self.columns.width)),
-            "height": 190 + ROW_HEIGHT * n_rows + room_below,
+            "height": height,
             "margin": {"l": 130, "r": 20, "t": 120, "b": 70 + room_below},
             "xaxis": self.columns.axis(),
             "yaxis": changing["yaxis"] | row_axis,
         }
-        return go.Figure(self._traces(number), layout)
+        return Figure(self._traces(number), layout)
 
     # -- layout --------------------------------------------------------
 

@@ -10,11 +10,12 @@ from plotly.subplots import make_subplots
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, vocab_size
 from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     COLORS,
     FONT,
     HOVER_TEMPLATE,
-    TITLE_BASELINE,
+    at_the_top,
     figure_title,
     title_height,
 )
@@ -25,7 +26,7 @@ from lens_recipes.views.figures.layers.metrics import (
     axis_values,
     value_axis,
 )
-from lens_recipes.views.figures.layers.quartiles import Panel, make_panel
+from lens_recipes.views.figures.layers.quartiles import Panel, counted_tokens, make_panel
 from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.words import format_value, prompt_end
 
@@ -33,6 +34,8 @@ OVER = ("token", "prompt")
 
 PANEL_HEIGHT = 170  # pixels
 PANEL_GAP = 34  # pixels
+TITLE_GAP = 26  # pixels below the title, for what stands above the first panel
+MARGIN_BELOW = 60  # pixels
 
 
 def layer_profile(
@@ -42,14 +45,17 @@ def layer_profile(
     of: Any = None,
     over: str = "token",
     component: str | None = None,
+    first_position: bool = False,
     title: str | None = None,
     show_all: bool = False,
 ) -> go.Figure:
     """Draw a metric of all tokens at each layer: the median as a line, the quartiles as a band.
 
-    Tokens without a number (the end of a prompt has no next token) are left out, and each panel
-    says how many tokens it is about. A single token has a line and no band. Hatched layers cannot
-    be read with this lens after most of the tokens (`result.readable`).
+    Position 0 is left out where others were read: there many models keep a vector of huge size,
+    which says nothing about the text. Tokens without a number (the end of a prompt has no next
+    token) are left out, too, and each panel says how many tokens it is about. A single token has a
+    line and no band. Hatched layers cannot be read with this lens after most of the tokens
+    (`result.readable`).
 
     Args:
         result: Any lens result with layers; all its prompts.
@@ -57,9 +63,11 @@ def layer_profile(
             "logprob", "rank" or "logit_diff".
         of: The token that the metric is about, as for `metric_values`.
         over: "token": quartiles over all tokens that were read. "prompt": over the prompts, each
-            the mean of its tokens, so that a long prompt does not count for more.
+            the mean of its tokens (of ranks, the geometric mean of rank + 1), so that a long prompt
+            does not count for more.
         component: Along which sites; None for "resid_post", or for the only component that was
             read.
+        first_position: Count position 0 as well.
         title: Replaces the figure's own.
         show_all: Leave the hatching out.
 
@@ -73,7 +81,10 @@ def layer_profile(
     """
     series = find_series(result, component)
     metrics = _choose_metrics(metric, of, over)
-    panels = [make_panel(result, metric_name, of, over, series) for metric_name in metrics]
+    panels = []
+    for metric_name in metrics:
+        panel = make_panel(result, metric_name, of, over, series, first_position=first_position)
+        panels.append(panel)
     drawn = [panel for panel in panels if not panel.is_empty]
     if not drawn:
         raise ValueError(
@@ -83,7 +94,10 @@ def layer_profile(
     height = 2 * PANEL_HEIGHT
     if len(drawn) > 1:
         height = len(drawn) * (PANEL_HEIGHT + PANEL_GAP)
-    figure = make_subplots(len(drawn), 1, shared_xaxes=True, vertical_spacing=PANEL_GAP / height)
+    spacing = PANEL_GAP / height
+    figure = make_subplots(
+        len(drawn), 1, figure=Figure(), shared_xaxes=True, vertical_spacing=spacing
+    )
     for row, panel in enumerate(drawn, start=1):
         _add_panel(figure, row, panel, series, vocab_size(result))
     readable = result.readable[series.site_indices].mean(axis=1) >= 0.5
@@ -99,23 +113,23 @@ def layer_profile(
             title += f": {escape_plotly(drawn[0].value_label)}"
     else:
         title = escape_plotly(title)
-    layout_title = figure_title(
+    title_texts = figure_title(
         result,
         title,
         _legend_note(panels),
+        _first_position_note(result, first_position),
         _missing_note(panels),
         prompt=prompt_end(result.prompts[0], 110) if len(result) == 1 else "",
         warning=warning,
     )
-    margin_top = title_height(layout_title) + 30
-    height += margin_top + 60
-    layout_title |= {"y": 1 - TITLE_BASELINE / height, "yanchor": "bottom"}
+    margin_above = title_height(title_texts) + TITLE_GAP
+    height += margin_above + MARGIN_BELOW
     figure.update_layout(
         template="plotly_white",
-        title=layout_title,
+        title=at_the_top(title_texts, height),
         width=980,
         height=height,
-        margin={"l": 80, "r": 30, "t": margin_top, "b": 60},
+        margin={"l": 80, "r": 30, "t": margin_above, "b": MARGIN_BELOW},
         font=FONT,
         showlegend=False,
         hovermode="x",
@@ -226,13 +240,22 @@ def _count_note(panel: Panel) -> str:
     count = int(panel.counts.max())
     note = _count_items(count, panel.over)
     if panel.over == "prompt":
-        note += ", each the mean of its tokens"
+        note += f", each {_mean_in_words(panel.metric)} of its tokens"
     if count < panel.n_read:
         n_missing = panel.n_read - count
         note += f" ({n_missing} of {panel.n_read} left out: {panel.reason})"
     if count == 1:
         note += ", so no quartiles"
+    if panel.ends_at_zero:
+        note += "; 0 at the end by construction"
     return note
+
+
+def _mean_in_words(metric: str) -> str:
+    """Return which mean stands for the tokens of a prompt."""
+    if METRICS[metric].logarithmic:
+        return "the geometric mean of rank + 1"
+    return "the mean"
 
 
 def _count_items(count: int, over: str) -> str:
@@ -245,6 +268,14 @@ def _legend_note(panels: list[Panel]) -> str:
     """Return what line and band mean, where some panel has a band."""
     if any(panel.has_quartiles for panel in panels):
         return "line: median, band: quartiles"
+    return ""
+
+
+def _first_position_note(result: LensArrays, first_position: bool) -> str:
+    """Return that position 0 is left out, where it was read."""
+    for single in result:
+        if not counted_tokens(single, first_position).all():
+            return "without position 0"
     return ""
 
 

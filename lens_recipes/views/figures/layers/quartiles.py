@@ -28,6 +28,7 @@ class Panel(NamedTuple):
         n_read: How many items were read.
         over: What an item is, "token" or "prompt".
         reason: Why an item has no number.
+        ends_at_zero: Whether the last layer has 0 because the model's own answer is taken there.
     """
 
     metric: str
@@ -37,6 +38,7 @@ class Panel(NamedTuple):
     n_read: int
     over: str
     reason: str
+    ends_at_zero: bool
 
     @property
     def is_empty(self) -> bool:
@@ -49,7 +51,23 @@ class Panel(NamedTuple):
         return bool(self.counts.max() > 1)
 
 
-def make_panel(result: LensArrays, metric: str, of: Any, over: str, series: LayerSeries) -> Panel:
+def counted_tokens(single: LensArrays, first_position: bool) -> NDArray[np.bool_]:
+    """Return which tokens of one prompt are counted: not position 0, where others were read."""
+    position = single.tokens.position
+    if first_position or (position == 0).all():
+        return np.ones(len(position), dtype=bool)
+    return position != 0
+
+
+def make_panel(
+    result: LensArrays,
+    metric: str,
+    of: Any,
+    over: str,
+    series: LayerSeries,
+    *,
+    first_position: bool = False,
+) -> Panel:
     """Return the quartiles of one metric at each layer.
 
     Raises:
@@ -60,12 +78,14 @@ def make_panel(result: LensArrays, metric: str, of: Any, over: str, series: Laye
     value_labels: list[str] = []
     for single in result:
         values, value_label = metric_values(single, metric, of)
-        values = values[series.site_indices].astype(np.float64)
+        counted = counted_tokens(single, first_position)
+        values = values[series.site_indices][:, counted].astype(np.float64)
         if over == "prompt":
-            values = _row_means(values)
+            values = _prompt_values(values, logarithmic=entry.logarithmic)
         values_by_prompt.append(values)
         value_labels.append(value_label)
     all_values = np.concatenate(values_by_prompt, axis=1)
+    about_the_answer = metric == "kl" or (metric == "rank" and of == "final")
     return Panel(
         metric=metric,
         value_label=common_label(metric, of, value_labels),
@@ -74,7 +94,19 @@ def make_panel(result: LensArrays, metric: str, of: Any, over: str, series: Laye
         n_read=all_values.shape[1],
         over=over,
         reason="no next token" if "next" in (entry.about, of) else "no number",
+        ends_at_zero=about_the_answer and series.site_indices[-1] == result.output_site,
     )
+
+
+def _prompt_values(values: Array, *, logarithmic: bool) -> Array:
+    """Return one number of a prompt for each layer, `[layer, 1]`: the mean of its tokens.
+
+    The mean of ranks is the geometric one of rank + 1, so that one token far down does not hide
+    all others.
+    """
+    if not logarithmic:
+        return _row_means(values)
+    return np.expm1(_row_means(np.log1p(values)))
 
 
 def _row_means(values: Array) -> Array:

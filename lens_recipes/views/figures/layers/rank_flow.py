@@ -12,16 +12,19 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import token_index
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.cells import hover_token
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     COLORS,
     DASHES,
     FONT,
     HOVER_TEMPLATE,
+    at_the_top,
     figure_title,
+    title_height,
 )
 from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
-from lens_recipes.views.figures.layers.rank_names import NAME_HEIGHTS, name_new_tops
+from lens_recipes.views.figures.layers.rank_names import name_new_tops, name_width
 from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.words import probability, prompt_end
 
@@ -30,7 +33,8 @@ MAX_RANKS = len(COLORS)
 GREY = "#b5b5b5"
 
 MARGIN_LEFT = 70  # pixels for the axis
-MARGIN_RIGHT = 150  # pixels for the names of the last layer's tokens
+MARGIN_RIGHT = 150  # pixels for the names of the last layer's tokens, or more
+END_GAP = 10  # pixels between the last point and its name
 MARGIN_BELOW = 60  # pixels
 
 
@@ -85,7 +89,8 @@ def rank_flow(
 
     The top k of the last layer are coloured, and named at the right; all others are grey. A line
     has a gap where its token is not in the top k. Each new top-1 is named above the layer at which
-    it comes first. Hatched layers cannot be read with this lens (`result.readable`).
+    it comes first, where there is room; hovers name all. Hatched layers cannot be read with this
+    lens (`result.readable`).
 
     Args:
         result: Any lens result with layers.
@@ -111,33 +116,37 @@ def rank_flow(
     ranking = _Ranking(single, token, series, single.top_ids[series.site_indices, token, :n_ranks])
 
     layers = series.layers
-    width = min(max(980, MARGIN_LEFT + MARGIN_RIGHT + 30 * len(layers)), 1600)
-    pixels_per_layer = (width - MARGIN_LEFT - MARGIN_RIGHT) / (layers[-1] - layers[0] + 1)
+    end_names = _name_last_tokens(ranking)
+    longest_end = max(name_width(name["text"]) for name in end_names)
+    margin_right = max(MARGIN_RIGHT, longest_end + 2 * END_GAP)
+    margins = MARGIN_LEFT + margin_right
+    width = min(max(980, margins + 30 * len(layers)), 1600)
+    pixels_per_layer = (width - margins) / (layers[-1] - layers[0] + 1)
     top_names = name_new_tops(single, ranking.top_ids[:, 0], layers, pixels_per_layer)
-    margin_above = 124 + NAME_HEIGHTS[min(name["textangle"] for name in top_names)]
-    height = margin_above + MARGIN_BELOW + 46 * max(n_ranks, 3)
 
     title = f"The top {n_ranks} through the layers" if title is None else escape_plotly(title)
     token_label = after_token_label(single, token)
     subtitle = f"{token_label}<br>coloured: the top {n_ranks} of layer {layers[-1]}, grey: others"
     readable = single.readable[series.site_indices, token] | show_all
     warning = "" if readable.all() else f"hatched: {unreadable_sentence(single, [token])}"
-    figure = go.Figure(_lines(ranking))
+    title_texts = figure_title(
+        single,
+        title,
+        subtitle,
+        "above: each new top-1",
+        prompt=prompt_end(single.prompts[0], 110),
+        warning=warning,
+    )
+    margin_above = title_height(title_texts) + top_names.height
+    height = margin_above + MARGIN_BELOW + 46 * max(n_ranks, 3)
+    figure = Figure(_lines(ranking))
     figure.update_layout(
-        annotations=[*_name_last_tokens(ranking), *top_names],
+        annotations=[*end_names, *top_names.annotations],
         template="plotly_white",
-        title=figure_title(
-            single,
-            title,
-            subtitle,
-            "above: each new top-1",
-            prompt=prompt_end(single.prompts[0], 110),
-            warning=warning,
-            height=height,
-        ),
+        title=at_the_top(title_texts, height),
         width=width,
         height=height,
-        margin={"l": MARGIN_LEFT, "r": MARGIN_RIGHT, "t": margin_above, "b": MARGIN_BELOW},
+        margin={"l": MARGIN_LEFT, "r": margin_right, "t": margin_above, "b": MARGIN_BELOW},
         font=FONT,
         showlegend=False,
         hoverlabel={"align": "left"},
@@ -261,7 +270,7 @@ def _name_last_tokens(ranking: _Ranking) -> list[dict[str, Any]]:
             "text": f"{name}  {probability(logprobs[rank])}",
             "showarrow": False,
             "xanchor": "left",
-            "xshift": 10,
+            "xshift": END_GAP,
             "font": {"size": 13},
         }
         annotations.append(annotation)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
+import unicodedata
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,26 +15,41 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import plotly_safe
 
 LETTER_WIDTH = 8  # pixels
-NAME_GAP = 12  # pixels between two level names
+WIDE_LETTER_WIDTH = 14  # pixels of a letter that is as wide as high, such as a Chinese one
+LINE_HEIGHT = 17  # pixels
+NAME_GAP = 12  # pixels between two level names, and between names and the title
 
 # Pixels from one name to the next if they are turned.
-SLANTED_GAP = 22
-UPRIGHT_GAP = 14
+SLANTED_GAP = 24
+UPRIGHT_GAP = 16
 
 # Angles in degrees.
 LEVEL = 0
 SLANTED = -45
 UPRIGHT = -90
 
-NAME_HEIGHTS = {LEVEL: 25, SLANTED: 75, UPRIGHT: 95}  # pixels that names take, by their angle
+SLANTED_SHIFT = -8  # pixels from the middle of a layer to where a slanted name begins
+
+
+class TopNames(NamedTuple):
+    """The names above the lines.
+
+    Attributes:
+        annotations: One for each name, for a plotly layout.
+        height: That they take, in pixels.
+    """
+
+    annotations: list[dict[str, Any]]
+    height: int
 
 
 def name_new_tops(
     single: LensArrays, top_ids: NDArray[np.int32], layers: list[int], pixels_per_layer: float
-) -> list[dict[str, Any]]:
-    """Return an annotation for each token that becomes top-1, where it does.
+) -> TopNames:
+    """Return the names of the tokens that become top-1, each above the layer where it does.
 
-    A name is left out if the one before it leaves no room even for an upright name.
+    A name is left out if the one before it leaves no room even for an upright name; the hover of
+    its point has it.
 
     Args:
         single: The result of one prompt.
@@ -44,8 +61,9 @@ def name_new_tops(
     named_layers = [layers[row] for row in rows]
     texts = [plotly_safe(single.text(top_ids[row])) for row in rows]
     gaps = [pixels_per_layer * (after - before) for before, after in pairwise(named_layers)]
+    angle = _choose_angle(texts, gaps)
     annotations = []
-    for layer, text, angle in zip(named_layers, texts, _name_angles(texts, gaps), strict=True):
+    for layer, text in zip(named_layers, texts, strict=True):
         annotation = {
             "x": layer,
             "y": -0.5,
@@ -54,10 +72,12 @@ def name_new_tops(
             "showarrow": False,
             "yanchor": "bottom",
             "yshift": 4,
-            "xanchor": "left" if angle == SLANTED else "center",
+            "xanchor": "center",
         }
+        if angle == SLANTED:
+            annotation |= {"xanchor": "left", "xshift": SLANTED_SHIFT}
         annotations.append(annotation)
-    return annotations
+    return TopNames(annotations, _height(texts, angle) + NAME_GAP)
 
 
 def _rows_with_new_top(
@@ -72,23 +92,38 @@ def _rows_with_new_top(
     return rows
 
 
-def _name_angles(texts: list[str], gaps: list[float]) -> list[int]:
-    """Return the angle of each name: level if all fit so, else turned but for one or two letters.
+def _choose_angle(texts: list[str], gaps: list[float]) -> int:
+    """Return the angle of all names: level if all fit so, else slanted, else upright.
 
     Args:
         texts: The names, in plotly's markup.
         gaps: Pixels between the middle of each name and that of the next.
     """
-    before = [np.inf, *gaps]
-    after = [*gaps, np.inf]
-    n_letters = [len(html.unescape(text)) for text in texts]
-    fits = []
-    for letters, gap_before, gap_after in zip(n_letters, before, after, strict=True):
-        fits.append(LETTER_WIDTH * letters + NAME_GAP <= min(gap_before, gap_after))
+    widths = [name_width(text) for text in texts]
+    neighbours = pairwise(widths)
+    fits = [
+        (before + after) / 2 + NAME_GAP <= gap
+        for (before, after), gap in zip(neighbours, gaps, strict=True)
+    ]
     if all(fits):
-        return [LEVEL] * len(texts)
-    turned = SLANTED if min(gaps) >= SLANTED_GAP else UPRIGHT
-    angles = []
-    for letters, name_fits in zip(n_letters, fits, strict=True):
-        angles.append(LEVEL if name_fits and letters <= 2 else turned)
-    return angles
+        return LEVEL
+    return SLANTED if min(gaps) >= SLANTED_GAP else UPRIGHT
+
+
+def _height(texts: list[str], angle: int) -> int:
+    """Return how many pixels names take above the lines at an angle."""
+    longest = max(name_width(text) for text in texts)
+    if angle == LEVEL:
+        return LINE_HEIGHT
+    if angle == UPRIGHT:
+        return longest
+    return math.ceil((longest + LINE_HEIGHT) * math.sin(math.radians(45)))
+
+
+def name_width(text: str) -> int:
+    """Return about how many pixels a text in plotly's markup is wide."""
+    width = 0
+    for letter in html.unescape(text):
+        is_wide = unicodedata.east_asian_width(letter) in ("W", "F")
+        width += WIDE_LETTER_WIDTH if is_wide else LETTER_WIDTH
+    return width

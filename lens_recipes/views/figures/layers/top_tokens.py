@@ -14,7 +14,14 @@ from lens_recipes.arrays.metrics import vocab_size
 from lens_recipes.arrays.sites import token_index
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.color import colorscale
-from lens_recipes.views.figures.base.style import FONT, HOVER_TEMPLATE, figure_title
+from lens_recipes.views.figures.base.figure import Figure
+from lens_recipes.views.figures.base.style import (
+    FONT,
+    HOVER_TEMPLATE,
+    at_the_top,
+    figure_title,
+    title_height,
+)
 from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
 from lens_recipes.views.summaries.trust import unreadable_sentence
@@ -23,6 +30,11 @@ from lens_recipes.views.words import probability, prompt_end
 MAX_TOKENS = 10
 
 MIN_ROWS = 7  # so many rows high is the shortest map that has room for its colour bar's title
+ROW_HEIGHT = 30  # pixels
+MARGIN_LEFT = 150  # pixels for the names
+MARGIN_BELOW = 60  # pixels
+TITLE_GAP = 14  # pixels below the title
+LABEL_GAP = 6  # pixels between a name and its cells
 MAX_LABELS = 30  # along the axis of layers
 
 
@@ -95,23 +107,25 @@ def top_tokens(
     tracked = _choose_tokens(single, token, series)
     title = _title(tracked) if title is None else escape_plotly(title)
     n_layers = len(series.layers)
-    height = 264 + 26 * max(len(tracked.token_ids), MIN_ROWS)
     readable = single.readable[series.site_indices, token] | show_all
     warning = "" if readable.all() else f"grey: {unreadable_sentence(single, [token])}"
-    figure = go.Figure(_cells(tracked, readable))
+    title_texts = figure_title(
+        single,
+        title,
+        _subtitle(tracked),
+        prompt=prompt_end(single.prompts[0], 90),
+        warning=warning,
+    )
+    margin_above = title_height(title_texts) + TITLE_GAP
+    cells_height = ROW_HEIGHT * max(len(tracked.token_ids), MIN_ROWS)
+    height = margin_above + cells_height + MARGIN_BELOW
+    figure = Figure(_cells(tracked, readable))
     figure.update_layout(
         template="plotly_white",
-        title=figure_title(
-            single,
-            title,
-            _subtitle(tracked),
-            prompt=prompt_end(single.prompts[0], 90),
-            warning=warning,
-            height=height,
-        ),
+        title=at_the_top(title_texts, height),
         width=min(max(760, 260 + 26 * n_layers), 1600),
         height=height,
-        margin={"l": 150, "r": 20, "t": 144, "b": 60},
+        margin={"l": MARGIN_LEFT, "r": 20, "t": margin_above, "b": MARGIN_BELOW},
         font=FONT,
     )
     figure.update_xaxes(
@@ -120,6 +134,7 @@ def top_tokens(
     figure.update_yaxes(
         tickvals=list(range(len(tracked.token_ids))),
         ticktext=tracked.names,
+        ticklabelstandoff=LABEL_GAP,
         autorange="reversed",
         showgrid=False,
         zeroline=False,
@@ -168,7 +183,9 @@ def _cells(tracked: _TrackedTokens, readable: NDArray[np.bool_]) -> list[Any]:
         zmin=-math.log10(vocab),
         zmax=0,
         colorbar={
-            "title": {"text": "probability (log scale)", "side": "right"},
+            "title": {"text": "probability<br>(log scale)<br>\u00a0", "side": "top"},
+            "ypad": 0,
+            "thickness": 18,
             "tickvals": [*(-power for power in powers[:-1]), -math.log10(vocab)],
             "ticktext": [*(f"{10**-power:g}" for power in powers[:-1]), f"≤ {1 / vocab:.0e}"],
         },

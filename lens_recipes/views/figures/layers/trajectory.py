@@ -14,6 +14,7 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, find_metric, vocab_size
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.arrays.tracks import Track
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     COLORS,
     DASHES,
@@ -89,7 +90,7 @@ def trajectory(
     groups = make_groups(result, prompt_numbers, positions, of, metric)
     n_prompts = len(prompt_numbers)
 
-    figure = go.Figure()
+    figure = Figure()
     _add_lines(figure, groups, series, metric)
     if len(groups) > 1:
         _add_group_titles(figure, groups, n_prompts, len(positions))

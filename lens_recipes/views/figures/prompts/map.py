@@ -15,6 +15,7 @@ from lens_recipes.arrays.metrics import vocab_size
 from lens_recipes.arrays.sites import are_vectors, main_component
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.color import color_axis
+from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
 from lens_recipes.views.figures.base.style import (
     FONT,
@@ -66,7 +67,7 @@ def prompt_map(result: LensArrays, view: View, position: int) -> go.Figure:
         "y": 1,
         "yanchor": "top",
     }
-    figure = go.Figure(_traces(rows, color_bar, framed=row_height >= LABEL_HEIGHT))
+    figure = Figure(_traces(rows, color_bar, framed=row_height >= LABEL_HEIGHT))
     title = _title(rows, position, map_height)
     margin_top = title_height(title) + LEGEND_SPACE
     height = margin_top + map_height + MARGIN_BOTTOM
