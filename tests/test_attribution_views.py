@@ -738,14 +738,14 @@ def test_the_numbers_of_one_figure_are_written_alike(scale):
     result = attribution("head")
     result.values[:] *= scale
     result.values[0] = 0
-    texts = list(attribution_bars(result, top=8).data[0].text)
+    texts = list(attribution_bars(result, top=8, prompt=0).data[0].text)
     colorbar = head_grid(result).data[0].colorbar
     for numbers in (texts, list(colorbar.ticktext)):
         assert "-" not in "".join(numbers)
         tails = [text.split(".")[1] for text in numbers if text.strip("0.")]
         assert len({len(tail.split("e")[0]) for tail in tails}) == 1
         assert len({"e" in tail for tail in tails}) == 1
-    largest = max(np.abs(attribution_bars(result, top=8).data[0].x))
+    largest = max(np.abs(attribution_bars(result, top=8, prompt=0).data[0].x))
     shown = max(abs(float(text.replace("−", "-"))) for text in texts)
     assert shown == pytest.approx(largest, rel=0.006)
 
@@ -754,7 +754,7 @@ def test_a_number_that_rounds_to_zero_has_no_sign_and_its_hover_says_what_it_is(
     result = attribution("component")
     result.values[:] = 3.0
     result.values[1] = -0.0012
-    figure = attribution_bars(result)
+    figure = attribution_bars(result, prompt=0)
     (place,) = [row for row, value in enumerate(figure.data[0].x) if abs(value) < 1]
     assert figure.data[0].text[place] == "0.00"
     assert "−0.0012 logits" in figure.data[0].customdata[place]
@@ -764,11 +764,14 @@ def test_the_logit_stands_once_below_the_title_unless_it_is_not_the_sum():
     result = attribution("component")
     result.values[0] = 3  # two decimals
     result.total[:] = result.logit[:] = result.capped_logit[:] = 12.84
-    assert attribution_bars(result).layout.title.subtitle.text.count("12.84") == 1
+    assert attribution_bars(result, prompt=0).layout.title.subtitle.text.count("12.84") == 1
     result.capped_logit[:] = 11.5
-    assert "+12.84; +11.50 after the softcap" in attribution_bars(result).layout.title.subtitle.text
+    assert (
+        "+12.84; +11.50 after the softcap"
+        in attribution_bars(result, prompt=0).layout.title.subtitle.text
+    )
     result.total[:] = 12.5
-    subtitle = attribution_bars(result).layout.title.subtitle.text
+    subtitle = attribution_bars(result, prompt=0).layout.title.subtitle.text
     assert "all parts after layer 2: +12.50; the logit: +12.84; +11.50 after the" in subtitle
 
 
