@@ -803,6 +803,7 @@ def test_a_map_is_as_large_as_its_cells_and_both_ends_of_its_scale_have_numbers(
         )
         assert cells_height <= 24 * max(n_layers, 5)
         assert layout.width <= 220 + 50 * n_heads
+        assert layout.width > 8 * len(html.unescape(layout.title.text))
     assert sizes[0][0] < sizes[1][0] == sizes[2][0]
     assert sizes[1][1] < sizes[2][1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from typing import Any
 
@@ -36,7 +37,8 @@ MAX_SOURCE_LABELS = 150  # along an axis of tokens
 
 # All of these are in pixels.
 COLUMN_WIDTH = 46
-MIN_WIDTH = 460  # has room for the title
+MIN_WIDTH = 460  # has room for the lines below the title
+TITLE_LETTER_WIDTH = 9
 MAX_WIDTH = 2400
 COLOR_BAR_WIDTH = 95
 ROW_HEIGHT = 18
@@ -68,7 +70,10 @@ def head_grid(
     layers, values = result.grid(prompt, position, target)
     logit = find_logit(result, prompt, position, target)
     n_layers, n_heads = values.shape
-    title = f"{logit.target_name}: what each head adds" if title is None else escape_plotly(title)
+    if title is None:
+        title = f"{logit.target_name}: what each head adds, in logits"
+    else:
+        title = escape_plotly(title)
     numbers = LogitFormat.fit(values)
     figure = Figure(_map_trace(values, numbers, _head_hover(logit.single, layers, values)))
     set_layout(
@@ -77,7 +82,7 @@ def head_grid(
         title,
         numbers,
         note=f"all heads: {numbers.write(np.nansum(values))}",
-        width=_width(n_heads),
+        width=_width(n_heads, title),
         body_height=_body_height(n_layers),
     )
     _set_layer_axis(figure, layers)
@@ -142,7 +147,7 @@ def source_map(
     texts = logit.single.sources[0][:n_sources]
     if title is None:
         readers = "all heads" if head is None else f"head {head} of each layer"
-        title = f"{logit.target_name}: what {readers} read from each token"
+        title = f"{logit.target_name}: what {readers} read from each token, in logits"
     else:
         title = escape_plotly(title)
     numbers = LogitFormat.fit(values)
@@ -153,7 +158,7 @@ def source_map(
         title,
         numbers,
         note=f"in this map: {numbers.write(np.nansum(values))}",
-        width=_width(n_sources),
+        width=_width(n_sources, title),
         body_height=_body_height(len(layers)),
     )
     _set_layer_axis(figure, layers)
@@ -232,7 +237,6 @@ def _map_trace(values: Array, numbers: LogitFormat, hover: list[list[str]]) -> g
         zmin=-limit,
         zmax=limit,
         colorbar={
-            "title": {"text": "logits", "side": "right"},
             "tickvals": ticks,
             "ticktext": [numbers.write(tick) for tick in ticks],
             "thickness": 18,
@@ -264,10 +268,11 @@ def _set_layer_axis(figure: go.Figure, layers: list[int]) -> None:
     figure.update_layout(plot_bgcolor=ABSENT)
 
 
-def _width(n_columns: int) -> int:
+def _width(n_columns: int, title: str) -> int:
     """Return the width of a map of so many columns, in pixels: no wider than they and the title."""
     beside = MARGIN_LEFT + MARGIN_RIGHT + COLOR_BAR_WIDTH
-    return min(max(MIN_WIDTH, beside + COLUMN_WIDTH * n_columns), MAX_WIDTH)
+    title_width = MARGIN_RIGHT + TITLE_LETTER_WIDTH * len(html.unescape(title))
+    return min(max(MIN_WIDTH, title_width, beside + COLUMN_WIDTH * n_columns), MAX_WIDTH)
 
 
 def _body_height(n_rows: int) -> int:

@@ -35,7 +35,23 @@ MARGIN_LEFT = 150  # pixels for the names
 MARGIN_BELOW = 60  # pixels
 TITLE_GAP = 14  # pixels below the title
 LABEL_GAP = 6  # pixels between a name and its cells
+BAR_LEFT = 1.02  # of the width of the cells
+BAR_TITLE_HEIGHT = 50  # pixels
 MAX_LABELS = 30  # along the axis of layers
+
+
+# It stands above the colour bar, and not at its side, where plotly writes it over the numbers.
+_BAR_TITLE = {
+    "text": "probability<br>(log scale)",
+    "align": "left",
+    "x": BAR_LEFT,
+    "xref": "paper",
+    "xanchor": "left",
+    "y": 1,
+    "yref": "paper",
+    "yanchor": "top",
+    "showarrow": False,
+}
 
 
 class _TrackedTokens(NamedTuple):
@@ -117,8 +133,7 @@ def top_tokens(
         warning=warning,
     )
     margin_above = title_height(title_texts) + TITLE_GAP
-    cells_height = ROW_HEIGHT * max(len(tracked.token_ids), MIN_ROWS)
-    height = margin_above + cells_height + MARGIN_BELOW
+    height = margin_above + _cells_height(len(tracked.token_ids)) + MARGIN_BELOW
     figure = Figure(_cells(tracked, readable))
     figure.update_layout(
         template="plotly_white",
@@ -127,6 +142,7 @@ def top_tokens(
         height=height,
         margin={"l": MARGIN_LEFT, "r": 20, "t": margin_above, "b": MARGIN_BELOW},
         font=FONT,
+        annotations=[_BAR_TITLE],
     )
     figure.update_xaxes(
         title_text=series.title, **_layer_ticks(series.layers), showgrid=False, zeroline=False
@@ -140,6 +156,11 @@ def top_tokens(
         zeroline=False,
     )
     return figure
+
+
+def _cells_height(n_rows: int) -> int:
+    """Return how many pixels so many rows are high."""
+    return ROW_HEIGHT * max(n_rows, MIN_ROWS)
 
 
 def _choose_tokens(single: LensArrays, token: int, series: LayerSeries) -> _TrackedTokens:
@@ -183,8 +204,12 @@ def _cells(tracked: _TrackedTokens, readable: NDArray[np.bool_]) -> list[Any]:
         zmin=-math.log10(vocab),
         zmax=0,
         colorbar={
-            "title": {"text": "probability<br>(log scale)<br>\u00a0", "side": "top"},
+            "x": BAR_LEFT,
+            "y": 0,
+            "yanchor": "bottom",
             "ypad": 0,
+            "lenmode": "pixels",
+            "len": _cells_height(n_rows) - BAR_TITLE_HEIGHT,
             "thickness": 18,
             "tickvals": [*(-power for power in powers[:-1]), -math.log10(vocab)],
             "ticktext": [*(f"{10**-power:g}" for power in powers[:-1]), f"≤ {1 / vocab:.0e}"],
