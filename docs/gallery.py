@@ -81,6 +81,7 @@ def cases() -> Iterator[Case]:
         "facts",
         {
             "heatmap": lambda: lr.heatmap(many),
+            "heatmap_prompts": lambda: lr.heatmap(many, kind="prompts"),
             "trajectory": lambda: lr.trajectory(many),
             "top_tokens": lambda: lr.top_tokens(many),
             "rank_flow": lambda: lr.rank_flow(many),

@@ -22,19 +22,18 @@ def main() -> None:
     result = lr.logit_lens(model, "The capital of France is", targets=[" Paris", " London"])
     picture_of_report(result, HERE / "report.png")
     figure = lr.heatmap(result, stride=1)
-    figure.update_layout(font_size=13)
-    lr.save_png(figure, HERE / "heatmap.png", width=760, height=860, scale=1.5)
+    lr.save_png(figure, HERE / "heatmap.png", scale=1.5)
 
     heads = lr.attribution(
         model, "The capital of France is", " Paris", against=" London", unit="head"
     )
-    lr.save_png(lr.head_grid(heads), HERE / "heads.png", width=720, height=820, scale=1.5)
+    lr.save_png(lr.head_grid(heads), HERE / "heads.png", scale=1.5)
 
     written = lr.generate_lens(
         model, "The capital of France is", max_new_tokens=12, do_sample=False
     )
     figure = lr.generation_heatmap(written, stride=1)
-    lr.save_png(figure, HERE / "generation.png", width=1000, height=860, scale=1.5)
+    lr.save_png(figure, HERE / "generation.png", scale=1.5)
 
 
 def picture_of_report(result: lr.LensResult, path: Path) -> None:
