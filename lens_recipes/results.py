@@ -10,8 +10,8 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.batch.outcomes import Outcome, outcomes
 from lens_recipes.arrays.batch.parts import PartOverPrompts, over_prompts
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics.tracks import important
 from lens_recipes.arrays.sites import Important
-from lens_recipes.arrays.tracks import important
 from lens_recipes.terminal import PrintedSentences, escape_terminal
 from lens_recipes.views import files, frames
 from lens_recipes.views.pages import notebook
@@ -109,8 +109,9 @@ class LensResult(SavedResult, LensArrays):
 
         This is a threshold on what the lens shows, not a test of what the model uses. A site can
         stand out although nothing later reads it, and a layer that works in another basis does not
-        stand out. What a block adds ("attn_out", "mlp_out" …) is read alone, so its numbers say
-        nothing about how much it moves the stream.
+        stand out. Where the lens cannot be read (`readable`), a high probability means nothing.
+        What a block adds ("attn_out", "mlp_out" …) is read alone, so its numbers say nothing about
+        how much it moves the stream.
 
         Args:
             metric: "prob": the probability of the token `of`, or of the site's own top-1 (default

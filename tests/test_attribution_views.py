@@ -647,8 +647,11 @@ def test_the_share_of_the_top_parts_is_theirs():
     values = result.values[:, 0, 0]
     values[:] = 0
     values[:8] = [4, 3, 2, 1, -1, -2, -3, -4]
-    assert "these 6 sum to +0.00 of the total" in result.summary()
-    assert "hold 90% of all |values|" in result.summary()
+    assert "these 6 give +0.00 of the total" in result.summary()
+    assert "much else cancels" not in result.summary()
+    many = attribution("head", [["a"]], targets=1, layers=6)
+    many.values[:] = 1
+    assert "; much else cancels" in many.summary()
 
 
 def test_every_view_shows_the_mark():

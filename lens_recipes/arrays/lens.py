@@ -245,7 +245,9 @@ class LensArrays:
     ) -> NDArray[np.int32]:
         """Return where a token becomes top-1 and stays, `[token]`: its prediction depth.
 
-        The values are *indices into `sites`*, −1 for never. The idea is the prediction depth of
+        The values are *indices into `sites`*, −1 for never. Where the site before cannot be read
+        (`readable`), the token may have been top-1 earlier: say "first read at", not "decided at".
+        The idea is the prediction depth of
         Baldock et al. 2021, and the saturation event of Geva et al. 2022.
 
         Args:

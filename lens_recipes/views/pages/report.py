@@ -14,9 +14,9 @@ from plotly.offline import get_plotlyjs
 
 from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics.tracks import named_prompts
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.arrays.text import escape_page_text
-from lens_recipes.arrays.tracks import named_prompts
 from lens_recipes.caller import say
 from lens_recipes.views.files.atomic import write_text
 from lens_recipes.views.pages.html import Fact, page_text, script_page

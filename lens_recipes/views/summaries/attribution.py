@@ -54,6 +54,9 @@ def attribution_summary(result: AttributionArrays) -> str:
     return outline(headline, lines, attribution_doubts(result))
 
 
+MOST = 0.5  # of the absolute values of all parts
+
+
 def attribution_doubts(result: AttributionArrays) -> Iterator[str]:
     """Yield the reasons to distrust an attribution, the gravest first."""
     yield from certificate_doubts(result)
@@ -155,14 +158,14 @@ def _name_parts(
 def _describe_share(
     values: NDArray[np.float32], part_indices: list[int], total: np.floating[Any]
 ) -> str:
-    """Return what some parts sum to, and their share of the absolute values of all parts."""
+    """Return what some parts sum to, and whether most of the absolute values are elsewhere."""
     some_values = values[part_indices]
     all_sizes = max(np.abs(values).sum(), 1e-30)
     share = np.abs(some_values).sum() / all_sizes
-    return (
-        f"these {len(part_indices)} sum to {signed(some_values.sum())} of the total "
-        f"{signed(total)}, and hold {share:.0%} of all |values|"
+    sentence = (
+        f"these {len(part_indices)} give {signed(some_values.sum())} of the total {signed(total)}"
     )
+    return f"{sentence}; much else cancels" if share < MOST else sentence
 
 
 def _sum_by_kind(result: AttributionArrays, values: NDArray[np.floating[Any]]) -> list[Sum]:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.generation import Step
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics.tracks import DEFAULT_THRESHOLD, important
 from lens_recipes.arrays.sites import UNORDERED, Important, components
-from lens_recipes.arrays.tracks import DEFAULT_THRESHOLD, important
 from lens_recipes.views.groups import side_by_side, stream_of
 
 WHICH = ("all", "important")

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import no_rank
 from lens_recipes.arrays.metrics.followed import ROLES
-from lens_recipes.arrays.sites import token_index
-from lens_recipes.arrays.tracks import (
+from lens_recipes.arrays.metrics.tracks import (
     Track,
     at_token,
     followed,
@@ -18,6 +17,7 @@ from lens_recipes.arrays.tracks import (
     named_prompts,
     tracks,
 )
+from lens_recipes.arrays.sites import token_index
 from lens_recipes.caller import say
 from lens_recipes.views.figures.base.style import DASHES
 

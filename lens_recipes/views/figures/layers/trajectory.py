@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, find_metric, vocab_size
+from lens_recipes.arrays.metrics.tracks import Track
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
-from lens_recipes.arrays.tracks import Track
 from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     COLORS,
