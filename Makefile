@@ -26,7 +26,7 @@ NDIF       := .venv-ndif
 NDIF_PINS  := tests/ndif/requirements.txt tests/ndif/constraints.txt
 NDIF_READY := $(NDIF)/.ready-$(shell { cat $(NDIF_PINS); $(PYTHON) -V; } | sha256sum | cut -c1-16)
 
-.PHONY: demo test test-full test-oldest test-ndif clean
+.PHONY: demo gallery test test-full test-oldest test-ndif clean
 
 $(FOR_DEMO): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): one to three minutes, once"
@@ -44,6 +44,11 @@ $(FOR_TEST): $(FOR_DEMO)
 demo: $(FOR_DEMO)
 	@mkdir -p out
 	$(BIN)/lens-recipes logit-lens "The capital of France is" --model smollm2 --target " Paris" --report out/demo.html
+
+# Every figure on three cases, in docs/gallery: to be looked at after a change of the figures.
+gallery: $(FOR_TEST)
+	tests/need chromium
+	$(BIN)/python docs/gallery.py
 
 test: $(FOR_TEST)
 	tests/need chromium

@@ -362,3 +362,15 @@ def test_the_description_is_plain():
     assert "---" not in header
     assert "\n---\n" not in body
     assert fields["name"] == "lens-recipes"
+
+
+def test_the_gallery_has_every_figure():
+    """Each public function that draws a figure is drawn by `make gallery`."""
+    drawn = read("docs/gallery.py")
+    figures = []
+    for name in lr.__all__:
+        annotations = getattr(getattr(lr, name), "__annotations__", {})
+        if name != "paper" and "go.Figure" in str(annotations.get("return")):
+            figures.append(name)
+    assert len(figures) == 11
+    assert [name for name in figures if f"lr.{name}(" not in drawn] == []
