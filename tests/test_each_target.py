@@ -119,7 +119,7 @@ def test_every_figure_takes_it(result):
 
 def test_a_profile_is_over_each_prompts_target(result):
     _, logprobs = own_target(result)
-    figure = lr.layer_profile(result, metric="prob", of="target")
+    figure = lr.layer_profile(result, metric="prob", of="target", first_position=True)
     medians = np.median(np.exp(logprobs.astype(np.float64)), axis=1)
     line = next(trace for trace in figure.data if trace.mode == "lines+markers")
     np.testing.assert_allclose(line.y, medians, rtol=1e-6)

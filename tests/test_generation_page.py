@@ -101,7 +101,7 @@ def test_a_dark_page_has_dark_figures_in_which_grey_is_told_apart(opened):
 def test_names_of_layers_stay_in_sight_and_a_click_on_the_map_shows_its_step(opened, written):
     page = opened("a.html", "a.html", color_scheme="light")
     assert page.evaluate(NAMES_IN_SIGHT) == []  # plotly's own are there
-    page.evaluate("document.getElementById('heatmap').closest('.figure').scrollLeft = 700")
+    page.evaluate("document.getElementById('heatmap').closest('.figure').scrollLeft = 400")
     page.locator(".names span").first.wait_for()
     expected = [str(site.layer) for site in written.sites]
     assert sorted(page.evaluate(NAMES_IN_SIGHT)) == sorted(expected)

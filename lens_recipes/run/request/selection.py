@@ -300,8 +300,8 @@ def no_single_token(target: str, tokenizer: Any) -> str:
     if spaced is not None:
         return (
             f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. With a space "
-            f"before it, {f' {target}'!r}, it is one (id {spaced}): pass that, if you mean the "
-            "word that follows a prompt."
+            f"before it, it is one: pass {f' {target}'!r} (id {spaced}), if you mean the word that "
+            "follows a prompt."
         )
     return (
         f"the target {target!r} is {len(ids)} tokens for this model: {pieces}. A target is one "

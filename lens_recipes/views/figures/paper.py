@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 
 import plotly.graph_objects as go
@@ -12,6 +13,8 @@ from lens_recipes.views.figures.base.figure import Figure
 TITLE_SCALE = 1.3  # how much larger the title of an axis is than its labels
 LEGEND_ROOM = 45  # pixels above the picture for a legend and the names of panels
 ANNOTATION_ROOM = 30  # pixels above the picture for the names of panels alone
+LETTER_SHARE = 0.62  # of the size of its font, which a letter is wide
+SMALLEST_PICTURE = 120  # pixels, besides the margins
 PLAIN_ROOM = 15  # pixels above the picture where nothing stands there
 
 
@@ -37,8 +40,8 @@ def paper(
 
     Args:
         figure: Any figure of this package; it stays as it is.
-        width: In pixels, at the scale 1 of `save_png`; None for the figure's own. Height and
-            margins stay.
+        width: In pixels, at the scale 1 of `save_png`; None for the figure's own. The height stays,
+            and of the labels below the figure so many as have room.
         font_size: In pixels, of all letters; None for their own.
 
     Raises:
@@ -54,10 +57,10 @@ def paper(
             raise ValueError(f"{name}={number!r} must be a positive number of pixels, or None.")
     drawn = Figure(figure)
     _remove_title(drawn)
-    if width is not None:
-        drawn.layout.width = width
     if font_size is not None:
         _set_font_size(drawn, font_size)
+    if width is not None and drawn.layout.width:
+        _set_width(drawn, width)
     return drawn
 
 
@@ -79,9 +82,44 @@ def _remove_title(figure: go.Figure) -> None:
             layout.height -= saved
 
 
-def _set_font_size(figure: go.Figure, size: float) -> None:
-    """Give all letters one size, and the titles of axes one that is a little larger."""
+def _set_width(figure: go.Figure, width: int) -> None:
+    """Give a figure another width: its margins stay, and what stands in them does."""
     layout = figure.layout
+    margins = (layout.margin.l or 80) + (layout.margin.r or 80)
+    before = layout.width - margins
+    after = max(width - margins, SMALLEST_PICTURE)
+    layout.width = after + margins
+    for trace in figure.data:
+        if "colorbar" in trace and (trace.colorbar.x or 0) > 1:  # a share of the picture's width
+            trace.colorbar.x = 1 + (trace.colorbar.x - 1) * before / after
+    for axis in figure.select_xaxes():
+        first, last = axis.domain or (0, 1)
+        _thin_labels(axis, after * (last - first), layout.font.size or 12)
+
+
+def _thin_labels(axis: go.layout.XAxis, width: float, font_size: float) -> None:
+    """Leave every n-th label of an axis, counted from the last, where not all have room."""
+    if axis.tickvals is None or axis.tickangle not in (None, 0):
+        return
+    lines = [line for label in axis.ticktext for line in html.unescape(label).split("<br>")]
+    letters = max((len(re.sub(r"<[^>]+>", "", line)) for line in lines), default=0)
+    needed = len(axis.tickvals) * (letters + 1) * LETTER_SHARE * font_size
+    step = math.ceil(needed / width)
+    if step > 1:
+        axis.tickvals = list(axis.tickvals)[::-1][::step][::-1]
+        axis.ticktext = list(axis.ticktext)[::-1][::step][::-1]
+
+
+def _set_font_size(figure: go.Figure, size: float) -> None:
+    """Give all letters one size, the titles of axes a little larger one, and margins to match."""
+    layout = figure.layout
+    change = size / (layout.font.size or 12)
+    for side in ("l", "r"):
+        if layout.margin[side]:
+            layout.margin[side] = math.ceil(layout.margin[side] * change)
+    if layout.width:
+        margins = (layout.margin.l or 0) + (layout.margin.r or 0)
+        layout.width += round(margins * (1 - 1 / change))
     layout.font.size = size
     layout.legend.font.size = size
     for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
