@@ -184,7 +184,7 @@ def test_of_a_file_the_first_of_such_targets_is_told(real, tmp_path):
 def test_a_word_that_is_one_token_only_with_its_space_is_offered(real):
     status, _, err = real("logit-lens", "The capital of Japan is", "--target", "Tokyo")
     assert status == 2
-    assert "With a space before it, ' Tokyo', it is one" in err
+    assert "With a space before it, it is one: pass ' Tokyo'" in err
 
 
 # -- prompts without quotation marks -----------------------------------

@@ -41,8 +41,7 @@ def token_labels(columns: Sequence[tuple[str, ...]], numbers: Sequence[int] | No
     if not upright or numbers is None:
         return labels
     return [
-        f"{label}<br><span style='font-size:10px'>{number}</span>"
-        for label, number in zip(labels, numbers, strict=True)
+        f"{label}<br><sub>{number}</sub>" for label, number in zip(labels, numbers, strict=True)
     ]
 
 
