@@ -12,9 +12,10 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important, are_vectors, site_label
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import hover_token
-from lens_recipes.views.figures.base.grid import Columns, SiteMap, make_room
+from lens_recipes.views.figures.base.grid import SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
 from lens_recipes.views.figures.base.style import LEGEND, check_result_kind
+from lens_recipes.views.figures.base.token_axis import Columns
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.prompts.map import default_component, prompt_map
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,7 +16,6 @@ from lens_recipes.arrays.sites import are_vectors, components
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import (
     MAX_FULL_HOVERS,
-    WORD_LETTERS,
     CellText,
     cell_words,
 )
@@ -30,22 +29,12 @@ from lens_recipes.views.figures.base.style import (
     figure_title,
     title_height,
 )
-from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, MAX_UPRIGHT, token_ticks
+from lens_recipes.views.figures.base.token_axis import Columns
 from lens_recipes.views.figures.base.unreadable import unreadable_cells
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.summaries.trust import unreadable_sentence
 from lens_recipes.views.words import prompt_end
 
-MAX_WORD_COLUMNS = 60  # a map of more columns has no words in its cells
-WORD_WIDTH = 74  # pixels of a column with words of `WORD_LETTERS`
-NARROW_WORD_WIDTH = 50  # pixels of a column with words of `NARROW_WORD_LETTERS`
-NARROW_WORD_LETTERS = 6
-
-# A map of more columns shows a window of so many, above an overview of all.
-MAX_COLUMNS = 120
-WINDOW_COLUMNS = 60
-WINDOW_WIDTH = 1200  # pixels
-OVERVIEW_SHARE = 0.18  # of the height of the map
 OVERVIEW_HEIGHT = 130  # pixels, with the labels of the columns above it
 
 ROW_HEIGHT = 24  # pixels
@@ -61,65 +50,6 @@ TITLE_GAP = 10  # pixels below the title
 LETTER_WIDTH = 7  # pixels of a letter below the title
 
 OUTPUT_LABEL = "output"
-
-
-class Columns(NamedTuple):
-    """The columns of a map.
-
-    Attributes:
-        tokens: Indices of the tokens that are shown.
-        texts: What each column is called.
-        numbers: A small number below each text; None for no numbers.
-        title: Of the axis.
-        describe: Returns the first lines of a cell's hover, given its site and its token as
-            indices.
-    """
-
-    tokens: Sequence[int]
-    texts: list[str]
-    numbers: list[int] | None
-    title: str
-    describe: Callable[[int, int], list[str]]
-
-    @property
-    def have_words(self) -> bool:
-        """Whether there is room for words in the cells."""
-        return len(self.tokens) <= MAX_WORD_COLUMNS
-
-    @property
-    def word_letters(self) -> int:
-        """How many letters of a word a cell takes."""
-        return WORD_LETTERS if len(self.tokens) <= MAX_UPRIGHT else NARROW_WORD_LETTERS
-
-    @property
-    def need_overview(self) -> bool:
-        """Whether the columns are too many to be seen at once."""
-        return len(self.tokens) > MAX_COLUMNS
-
-    @property
-    def width(self) -> int:
-        """The width of all columns, or of the window, in pixels."""
-        if self.need_overview:
-            return WINDOW_WIDTH
-        if not self.have_words:
-            return len(self.tokens) * LABEL_WIDTH
-        is_narrow = self.word_letters < WORD_LETTERS
-        return len(self.tokens) * (NARROW_WORD_WIDTH if is_narrow else WORD_WIDTH)
-
-    def axis(self, width: int) -> dict[str, Any]:
-        """Return the axis below the map, where the map is so many pixels wide."""
-        texts = [(text,) for text in self.texts]
-        if not self.need_overview:
-            return token_ticks(texts, self.numbers, self.title, width)
-        every_label = len(texts) * LABEL_WIDTH
-        overview = {"visible": True, "thickness": OVERVIEW_SHARE}
-        return token_ticks(texts, self.numbers, self.title, every_label) | {"rangeslider": overview}
-
-    def visible_range(self, border: float = 0) -> list[float]:
-        """Return the range of the axis: all columns, or the last ones where they are many."""
-        n_columns = len(self.tokens)
-        first = n_columns - WINDOW_COLUMNS if self.need_overview else 0
-        return [first - 0.5 - border, n_columns - 0.5 + border]
 
 
 class SiteMap:

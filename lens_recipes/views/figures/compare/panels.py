@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lens_recipes.views.figures.base.grid import WORD_WIDTH
-from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, MAX_UPRIGHT
+from lens_recipes.views.figures.base.token_axis import LABEL_WIDTH, MAX_UPRIGHT, WORD_WIDTH
 
 # All of these are in pixels.
 MAX_SIDE_BY_SIDE = 1600  # that three panels may take before they stand one below the other

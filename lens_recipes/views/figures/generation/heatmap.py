@@ -18,9 +18,10 @@ from lens_recipes.arrays.sites import (
 )
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import hover_token
-from lens_recipes.views.figures.base.grid import Columns, SiteMap, make_room
+from lens_recipes.views.figures.base.grid import SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, CellRun, outline_traces
 from lens_recipes.views.figures.base.style import COLORS, HOVER_TEMPLATE, LEGEND
+from lens_recipes.views.figures.base.token_axis import Columns
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.generation.written import describe_choice, written_steps
 from lens_recipes.views.words import probability
