@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import tiny
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
@@ -161,15 +162,21 @@ def cells_of(text):
 
 def test_many_prompts_are_one_table_with_a_row_for_each(batch):
     head, rows = cells_of(str(batch))
-    assert head == ["#", "prompt", "target", "rank", "p", "top-1 from layer", "answer", "p"]
+    assert head == [
+        *("#", "prompt", "target", "rank", "p"),
+        *("rank where first readable", "top-1 from layer", "answer", "p"),
+    ]
     starts = ["3", "5", "never", "4 ?", "3 ?"]
     for number, row in enumerate(rows):
         target_p = probability(batch.target_logprobs[-1, number, 0])
         expected = [str(number), PROMPTS[number], f"·right{number}", str(RANKS[number][-1])]
+        unreadable = np.flatnonzero(~batch.readable[:, number])
+        start = unreadable[-1] + 1 if len(unreadable) else 0
+        first = f"{RANKS[number][start]} at {start}"
         answer = ["right"]
         if number == 2:
             answer = ["·other", probability(batch.model_logprobs[number])]
-        assert row == [*expected, target_p, starts[number], *answer]
+        assert row == [*expected, target_p, first, starts[number], *answer]
     text = str(batch)
     assert "4 of 5 right (80%)" in text
     assert "?: first read there, the layers before cannot be read with this lens" in text
@@ -178,7 +185,8 @@ def test_many_prompts_are_one_table_with_a_row_for_each(batch):
 
 def test_without_targets_the_answers_have_a_row_each(untargeted):
     head, rows = cells_of(str(untargeted))
-    assert head == ["#", "prompt", "answer", "p", "top-1 from layer"]
+    assert head == ["#", "prompt", "answer", "p", "rank where first readable", "top-1 from layer"]
+    assert "first readable" not in str(tiny.believed(untargeted))  # nothing is known of that
     assert [row[2] for row in rows] == ["·right0", "·right1", "·other", "·right3", "·right4"]
     numbers = [probability(logprob) for logprob in untargeted.model_logprobs]
     assert [row[3] for row in rows] == numbers

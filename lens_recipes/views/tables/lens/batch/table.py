@@ -11,7 +11,7 @@ from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import main_component, site_label
 from lens_recipes.caller import SHOW_ONE, say
-from lens_recipes.views.summaries.trust import BEFORE_CANNOT
+from lens_recipes.views.summaries.trust import BEFORE_CANNOT, first_readable
 from lens_recipes.views.tables.lens.rows import UNREADABLE_MARK
 from lens_recipes.views.tables.selection import Selection
 from lens_recipes.views.words import ShowText, after_token, probability, prompt_end
@@ -96,6 +96,7 @@ def _columns(
         yield BatchColumn("answer", "answer", False, answers)
         numbers = [probability(row.answer_logprob) for row in rows]
         yield BatchColumn("probability", "p", True, numbers)
+    yield from _first_readable_column(result, rows)
     heading = "top-1 from"
     if main_component(result.sites) == "resid_post":
         heading = "top-1 from layer"
@@ -118,6 +119,23 @@ def _target_columns(result: LensArrays, rows: list[Outcome], show: Show) -> Iter
             text = show.token(result.text(result.target_ids[row.prompt, column]), TOKEN_WIDTH)
             cells.append(f"{text} {result.target_ranks[last_site, row.token, column]:,}")
         yield BatchColumn("other", f"target {column + 1}, rank", False, cells)
+
+
+def _first_readable_column(result: LensArrays, rows: list[Outcome]) -> Iterator[BatchColumn]:
+    """Yield the rank at the first layer that can be read, where some cannot: "91 at 24".
+
+    Many answers are top-1 at the last layer only, and near the top long before.
+    """
+    series = settling(result)
+    _, ranks, _ = result.of(default_of(result))
+    starts = [first_readable(result, series, row.token) for row in rows]
+    if not any(starts):
+        return
+    cells = []
+    for row, start in zip(rows, starts, strict=True):
+        site_index = series[start]
+        cells.append(f"{ranks[site_index, row.token]:,} at {result.sites[site_index]}")
+    yield BatchColumn("first readable", "rank where first readable", True, cells)
 
 
 def start_words(result: LensArrays, row: Outcome) -> str:

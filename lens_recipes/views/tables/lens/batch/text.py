@@ -26,7 +26,7 @@ from lens_recipes.views.tables.selection import Selection
 PROMPT_WIDTHS = (60, 40, 28, 18)
 
 # The columns that leave a narrow table, one after the other.
-DISPENSABLE = ("other", ANSWER_P, "probability", "place", "rank", "verdict")
+DISPENSABLE = ("other", ANSWER_P, "first readable", "probability", "place", "rank", "verdict")
 
 NARROWEST_PROMPT = 10  # columns
 
