@@ -569,6 +569,10 @@ def test_no_line_is_wider_than_asked_and_no_number_is_cut(
             for k in range(one.target_ids.shape[1]):
                 assert signed(one.total[-1, k]) in text
         return
+    if len(result) > 1:  # one table of all prompts; layer by layer:
+        first = list(range(min(3, len(result))))
+        text = lr.table(result, width=width, show_top=show_top, prompt=first)
+        assert all(cell_len(line) <= width for line in text.split("\n")), text
     for one in list(result)[:3]:
         tokens = range(len(one.tokens)) if kind == "vectors" else [-1]
         for t in tokens:

@@ -52,7 +52,8 @@ def collect(
         check.follow(step, value)
     errors = check.errors
     if link_errors:
-        errors["link"] = torch.zeros(len(link_errors), len(places.rows), dtype=torch.float32)
+        shape = (len(link_errors), len(places.rows))
+        errors["link"] = torch.zeros(shape, dtype=torch.float32, device="cpu")
         for link, error in enumerate(link_errors):
             if error is not None:
                 errors["link"][link] = error
