@@ -199,7 +199,7 @@ def test_the_doctor(server, client, elsewhere):
     told = json.loads(out)
     assert told["ok"] is True
     assert told["remote"] == {"NDIF key": "not set", "NDIF server": f"{server.url}, answers"}
-    assert TINY in told["models"]
+    assert any(name.startswith(TINY) for name in told["models"])
 
 
 def test_the_doctor_for_a_person(server, client, cli, monkeypatch):
