@@ -161,7 +161,7 @@ def test_common_targets_are_named(llama):
     same = lr.attribution(llama, PROMPTS, " the", against="mean")
     assert "·the − mean" in str(same)
     rivals = lr.attribution(llama, PROMPTS, [[7], [8], [7], [8], [7]], against=[9, 10, 9, 10, 9])
-    assert "each prompt's target − each prompt's own" in str(rivals)
+    assert "each prompt's target − each prompt's rival" in str(rivals)
 
 
 @pytest.mark.parametrize("width", [40, 60, 120])

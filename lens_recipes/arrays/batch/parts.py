@@ -13,7 +13,7 @@ from lens_recipes.arrays.axes import Part
 from lens_recipes.arrays.sites import token_index
 
 EACH_TARGET = "each prompt's target"
-EACH_RIVAL = "each prompt's own"  # what is subtracted, where that differs
+EACH_RIVAL = "each prompt's rival"  # what is subtracted, where that differs
 
 
 class Spread(NamedTuple):

@@ -21,6 +21,7 @@ from lens_recipes.arrays.batch.parts import (
 )
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.attribution.logit import choose_parts, finite_values
+from lens_recipes.views.figures.attribution.numbers import LogitFormat
 from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     FONT,
@@ -28,7 +29,7 @@ from lens_recipes.views.figures.base.style import (
     provenance_line,
     title_layout,
 )
-from lens_recipes.views.words import mean_and_error, part_label
+from lens_recipes.views.words import mean_and_error, minus, part_label
 
 MAX_DOTS = 3000
 
@@ -89,7 +90,7 @@ def mean_bars(
     total = spread(result.total[read_tokens(result, position), target].astype(np.float64))
     mean, error = mean_and_error(total.mean, total.standard_error)
     lines = [
-        f"total {mean} ± {error}, positive in {total.positive} of {total.n}",
+        f"total {minus(mean)} ± {error}, positive in {total.positive} of {total.n}",
         "mean ± standard error, and in how many it is positive" + "; dots: prompts" * has_dots,
         provenance_line(result),
     ]
@@ -201,10 +202,15 @@ def _dots(result: AttributionArrays, bars: list[MeanBar], position: int) -> go.S
 
 def _numbers(bars: list[MeanBar], highest: float) -> go.Scatter:
     """Return the numbers of each bar, in a column to the right of all dots."""
+    spreads = [bar.spread for bar in bars]
+    numbers = LogitFormat.fit(np.array([bar_spread.mean for bar_spread in spreads]))
     texts = []
-    for bar in bars:
-        mean, error = mean_and_error(bar.spread.mean, bar.spread.standard_error)
-        texts.append(f"  {mean} ± {error}, {bar.spread.positive} of {bar.spread.n}")
+    for bar_spread in spreads:
+        error = numbers.write(bar_spread.standard_error).removeprefix("+")
+        if math.isnan(bar_spread.standard_error):
+            error = "–"
+        mean = numbers.write(bar_spread.mean)
+        texts.append(f"  {mean} ± {error}, {bar_spread.positive} of {bar_spread.n}")
     return go.Scatter(
         x=[highest] * len(bars),
         y=list(range(len(bars))),
