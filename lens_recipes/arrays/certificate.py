@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lens_recipes.arrays.text import number_ranges
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.terminal import show_lines
@@ -239,17 +240,9 @@ def layers_in_words(layers: tuple[int, ...]) -> str:
     """Return "layer 12", or "layers 3, 12–14"; of many runs, the first and how many layers."""
     if len(layers) == 1:
         return f"layer {layers[0]}"
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    if len(runs) > 6:
+    ranges = number_ranges(layers)
+    if len(ranges) > 6:
         return f"{len(layers)} layers from {layers[0]} on"
-    ranges = []
-    for run in runs:
-        ranges.append(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}")
     return f"layers {', '.join(ranges)}"
 
 

@@ -146,6 +146,14 @@ def known_start(readable: NDArray[np.bool_], start: int) -> int | None:
     return None if start == len(readable) else start
 
 
+def starts_there(readable: NDArray[np.bool_], start: int) -> bool:
+    """Return whether what is known from the site `start` on began just there.
+
+    Else the site before cannot be read, and it may have begun earlier.
+    """
+    return start == 0 or bool(readable[start - 1])
+
+
 # -- steps -------------------------------------------------------------
 
 
@@ -215,7 +223,7 @@ def _step(result: LensArrays, number: int, token: int, settled: Settled | None) 
         start = known_from(result, series, settled.site, token)
         if start is not None:
             site = series[start]
-            is_dated = start == 0 or bool(result.readable[series[start - 1], token])
+            is_dated = starts_there(result.readable[series, token], start)
             margin = _margin(result, site, token)
     return Step(
         number=number,

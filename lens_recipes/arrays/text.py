@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
+from collections.abc import Collection
 
 from lens_recipes.terminal import legible_character, replace_each
 
@@ -88,6 +89,20 @@ def legible_line(text: str) -> str:
     symbols = {char: symbol for char, symbol in _WHITESPACE_SYMBOLS.items() if char != ord(" ")}
     shown = text.translate(symbols)
     return replace_each(shown, lambda char: char if char == " " else legible_character(char))
+
+
+def number_ranges(numbers: Collection[int]) -> list[str]:
+    """Return whole numbers, ascending, with those in a row as one range.
+
+    >>> number_ranges([0, 1, 2, 5, 7, 8])
+    ['0–2', '5', '7–8']
+    """
+    starts = sorted(number for number in numbers if number - 1 not in numbers)
+    ends = sorted(number for number in numbers if number + 1 not in numbers)
+    ranges = []
+    for start, end in zip(starts, ends, strict=True):
+        ranges.append(str(start) if start == end else f"{start}–{end}")
+    return ranges
 
 
 def counted(count: int, noun: str) -> str:

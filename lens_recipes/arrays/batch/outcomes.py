@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.generation import known_start, settling
+from lens_recipes.arrays.generation import known_start, settling, starts_there
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics.followed import target_column
 from lens_recipes.arrays.sites import are_vectors, layer_series, token_index
@@ -155,4 +155,4 @@ def _find_start(series: list[int], settled_site: int, readable: NDArray[np.bool_
     start = known_start(readable, series.index(settled_site))
     if start is None:
         return Start(-1, is_dated=False)
-    return Start(series[start], is_dated=start == 0 or bool(readable[start - 1]))
+    return Start(series[start], is_dated=starts_there(readable, start))

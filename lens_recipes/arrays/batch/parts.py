@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.attribution import AttributionArrays, by_size
 from lens_recipes.arrays.axes import Part
+from lens_recipes.arrays.lens import EACH_TARGET
 from lens_recipes.arrays.sites import token_index
 
-EACH_TARGET = "each prompt's target"
 EACH_RIVAL = "each prompt's rival"  # what is subtracted, where that differs
 
 

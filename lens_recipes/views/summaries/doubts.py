@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lens_recipes.arrays.batch.outcomes import chosen_tokens
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import PARTS, are_vectors, components
 from lens_recipes.views.summaries.outline import certificate_doubts, sample_doubts
@@ -62,8 +63,7 @@ def _trust_doubts(result: LensArrays) -> Iterator[str]:
     """
     tokens = np.flatnonzero(result.tokens.generated).tolist()
     if not tokens:
-        prompts = result.tokens.prompt
-        tokens = [int(np.flatnonzero(prompts == number)[-1]) for number in range(len(result))]
+        tokens = chosen_tokens(result, -1)
     sentence = unreadable_sentence(result, tokens)
     if sentence:
         yield (f"{sentence}: {WHY}. Do not quote their top tokens or date an answer by them")

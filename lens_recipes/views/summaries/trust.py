@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.certificate import layers_in_words
-from lens_recipes.arrays.generation import known_from
+from lens_recipes.arrays.generation import known_from, known_start, starts_there
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import UNORDERED, main_component, site_label
 
@@ -61,11 +61,7 @@ def first_readable(result: LensArrays, series: Sequence[int], token: int) -> int
     Returns:
         An index into `series`.
     """
-    unreadable = np.flatnonzero(~result.readable[list(series), token])
-    if not len(unreadable):
-        return 0
-    start = int(unreadable[-1]) + 1
-    return start if start < len(series) else 0
+    return known_start(result.readable[list(series), token], 0) or 0
 
 
 def dating(result: LensArrays, series: Sequence[int], settled_site: int, token: int) -> str:
@@ -84,5 +80,6 @@ def dating(result: LensArrays, series: Sequence[int], settled_site: int, token: 
     if start is None:
         return "top-1 only where the lens cannot be read"
     label = site_label(result.sites[series[start]])
-    is_known_before = start == 0 or result.readable[series[start - 1], token]
-    return f"top-1 from {label} on" if is_known_before else f"first read at {label}"
+    if starts_there(result.readable[list(series), token], start):
+        return f"top-1 from {label} on"
+    return f"first read at {label}"

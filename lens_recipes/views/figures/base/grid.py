@@ -25,7 +25,7 @@ from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     FONT,
     HOVER_TEMPLATE,
-    TITLE_BASELINE,
+    at_the_top,
     figure_title,
     title_height,
 )
@@ -104,15 +104,13 @@ class SiteMap:
             self._count_note(),
             prompt=self._prompt((width - margin_left) // LETTER_WIDTH),
             warning=self._warning(),
-            height=height,
         )
         margin_top = title_height(title) + TITLE_GAP
         height += margin_top - TITLE_SPACE
-        title["y"] = 1 - TITLE_BASELINE / height
         figure = Figure(self._traces())
         figure.update_layout(
             template="plotly_white",
-            title=title,
+            title=at_the_top(title, height),
             width=width,
             height=height,
             margin={"l": margin_left, "r": 20, "t": margin_top, "b": 70},

@@ -12,7 +12,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import common_label
 from lens_recipes.arrays.sites import are_vectors, components
-from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.arrays.text import escape_plotly, number_ranges
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.words import prompt_end
 
@@ -197,18 +197,8 @@ def describe_sites(sites: Sequence[Site]) -> str:
         shown_name = component
         if component == "resid_post":
             shown_name = "layer" if len(layers) == 1 else "layers"
-        parts.append(f"{shown_name} {_describe_ranges(layers)}")
+        parts.append(f"{shown_name} {', '.join(number_ranges(layers))}")
     return "; ".join(parts)
-
-
-def _describe_ranges(numbers: set[int]) -> str:
-    """Return whole numbers as ranges: "0–11, 14"."""
-    starts = sorted(number for number in numbers if number - 1 not in numbers)
-    ends = sorted(number for number in numbers if number + 1 not in numbers)
-    ranges = []
-    for start, end in zip(starts, ends, strict=True):
-        ranges.append(str(start) if start == end else f"{start}–{end}")
-    return ", ".join(ranges)
 
 
 # -- checks ------------------------------------------------------------

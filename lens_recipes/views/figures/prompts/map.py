@@ -21,7 +21,7 @@ from lens_recipes.views.figures.base.style import (
     FONT,
     HOVER_TEMPLATE,
     LEGEND,
-    TITLE_BASELINE,
+    at_the_top,
     figure_title,
     title_height,
 )
@@ -68,12 +68,12 @@ def prompt_map(result: LensArrays, view: View, position: int) -> go.Figure:
         "yanchor": "top",
     }
     figure = Figure(_traces(rows, color_bar, framed=row_height >= LABEL_HEIGHT))
-    title = _title(rows, position, map_height)
+    title = _title(rows, position)
     margin_top = title_height(title) + LEGEND_SPACE
     height = margin_top + map_height + MARGIN_BOTTOM
     figure.update_layout(
         template="plotly_white",
-        title=title | {"y": 1 - TITLE_BASELINE / height},
+        title=at_the_top(title, height),
         width=margin_left + map_width + answer_width + COLOR_BAR_WIDTH,
         height=height,
         margin={
@@ -98,7 +98,7 @@ def default_component(result: LensArrays, sites: Any, component: str | None) -> 
     return component
 
 
-def _title(rows: PromptRows, position: int, height: int) -> dict[str, Any]:
+def _title(rows: PromptRows, position: int) -> dict[str, Any]:
     """Return the title, which tokens the map is about, and which layers cannot be read."""
     text = rows.view.title_or(f"Logit lens: {escape_plotly(rows.value_label)}")
     which = "the last token" if position == -1 else f"token {position} of those"
@@ -108,7 +108,7 @@ def _title(rows: PromptRows, position: int, height: int) -> dict[str, Any]:
     if not rows.readable.all():
         tokens = [row.token for row in rows.rows]
         warning = f"grey: {unreadable_sentence(rows.result, tokens)}"
-    return figure_title(rows.result, text, place, warning=warning, height=height)
+    return figure_title(rows.result, text, place, warning=warning)
 
 
 # -- cells -------------------------------------------------------------
