@@ -12,8 +12,8 @@ import torch
 from test_remote import NOT_THERE
 
 import lens_recipes as lr
-from lens_recipes.trace.lens_head import IDENTITY
 from lens_recipes.trace.operations import first_of
+from lens_recipes.trace.transport import IDENTITY
 
 PROMPTS = ["the cat", "a much longer prompt, with more words"]
 

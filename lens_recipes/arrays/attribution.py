@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.axes import Axes, Inputs, Part, Tokens, fields_of_prompt, prompt_number
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.text import counted, visible_token
+from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.terminal import one_line
 
 # The arrays of an attribution and their axes, for views of one prompt and for files.
@@ -251,6 +252,11 @@ class AttributionArrays:
         return layers, np.where(has_head, sums, np.nan).astype(np.float32)
 
     # -- reading the run -----------------------------------------------
+
+    @property
+    def lens(self) -> UsedLens:
+        """The lens whose logit is explained."""
+        return used_lens(self.provenance)
 
     @property
     def mark(self) -> str:

@@ -22,6 +22,7 @@ from lens_recipes.arrays.axes import (
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
 from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.text import counted, visible_token
+from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.caller import argument, say
 from lens_recipes.terminal import one_line
 
@@ -267,6 +268,11 @@ class LensArrays:
         return np.where(stays_top.any(axis=0), first_site, -1).astype(np.int32)
 
     # -- what may be believed ------------------------------------------
+
+    @property
+    def lens(self) -> UsedLens:
+        """The lens that this was read with."""
+        return used_lens(self.provenance)
 
     @property
     def output_site(self) -> int:

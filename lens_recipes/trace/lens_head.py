@@ -12,7 +12,7 @@ in this process.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from lens_recipes.trace.operations import (
     slices,
     unembedding_index,
 )
+from lens_recipes.trace.transport import IDENTITY, Transport
 
 TILE_COLUMNS = 1024  # of the vocabulary at a time on a processor: a tile stays in its cache
 TILES_OFF_CPU = 16  # elsewhere a tile is as many times wider, for fewer and larger kernels
@@ -33,30 +34,6 @@ LOGITS_AT_ONCE = 3  # arrays [row, vocabulary] that exist at once where the unem
 # The logits of some rows, and slices of their columns. Once a slice was given, its columns are
 # filled.
 Tiles = tuple[Tensor, Iterator[slice]]
-
-
-class Transport(Protocol):
-    """A map from a site's vector to the stream before the final norm.
-
-    Any named tuple of plain values and tensors with this method is one; it travels to a server.
-    """
-
-    def transform_hidden(
-        self, hidden: Float[Tensor, "*row d_model"]
-    ) -> Float[Tensor, "*row d_model"]: ...
-
-
-class Identity(NamedTuple):
-    """The transport that leaves a vector as it is, which makes the lens a logit lens."""
-
-    def transform_hidden(
-        self, hidden: Float[Tensor, "*row d_model"]
-    ) -> Float[Tensor, "*row d_model"]:
-        """Map vectors of a site to the stream before the final norm."""
-        return hidden
-
-
-IDENTITY: Transport = Identity()
 
 
 class LensHead:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lens_recipes.trace.lens_head import IDENTITY, Transport
+from lens_recipes.trace.transport import IDENTITY, Transport
 
 
 class StreamScales(NamedTuple):

@@ -10,7 +10,6 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import PARTS
 from lens_recipes.models.structure.parts import Anatomy, Block, HookPoint
 from lens_recipes.run.request.sites import heads_of, pick_layers, pick_sites
-from lens_recipes.trace.lens_head import IDENTITY
 from lens_recipes.trace.plan import (
     HeadSplit,
     ReadPlan,
@@ -19,6 +18,7 @@ from lens_recipes.trace.plan import (
     StreamLinks,
     StreamScales,
 )
+from lens_recipes.trace.transport import IDENTITY
 
 
 class LinkReaders(Enum):

@@ -1,0 +1,1 @@
+"""Lenses: fitted or loaded transports, and the files that hold them."""
