@@ -22,6 +22,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import PARTS
 from lens_recipes.arrays.used_lens import EMBEDDING
 from lens_recipes.caller import argument
+from lens_recipes.errors import LensError
 from lens_recipes.lenses.belongs import check_belongs
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.lenses.load import load_lens
@@ -67,7 +68,7 @@ def load_recorded(recorded: Mapping[str, Any], model: Any) -> Lens:
     source = recorded["source"]
     try:
         lens = load_lens(source, model)
-    except ValueError as error:
+    except (LensError, ValueError) as error:
         raise ValueError(
             f"the lens of this run ({source!r}) cannot be loaded: {error} Save a fitted lens with "
             "lens.save(path), and read with load_lens(path)."
@@ -81,10 +82,10 @@ def load_recorded(recorded: Mapping[str, Any], model: Any) -> Lens:
 
 
 def recorded_lens(lens: Lens | None) -> dict[str, str] | None:
-    """Return a lens as the arguments of a run name it."""
+    """Return a lens as the arguments of a run name it, by where it can be loaded again."""
     if lens is None:
         return None
-    return {"source": lens.source, "digest": lens.digest}
+    return {"source": lens.location or lens.source, "digest": lens.digest}
 
 
 def lens_provenance(lens: Lens | None) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from typing import Any
 from filelock import FileLock
 
 from lens_recipes.errors import LensError
-from lens_recipes.run.provenance import restore_arguments, to_json, versions
+from lens_recipes.models.weights.origin import versions
+from lens_recipes.run.provenance import restore_arguments, to_json
 from lens_recipes.run.registry import RECIPES
 from lens_recipes.run.remote.jobs.events import Event, check_type, event_from_json
 from lens_recipes.run.remote.wire import model_key, remote_env
