@@ -168,8 +168,8 @@ def about_token(
         return "no token of it was read"
     place = after_token(result, token_index, show)
     if isinstance(result, AttributionArrays):
-        return f"{place}, in logits"
-    return place
+        return f"{place}, in logits{lens_beside(result)}"
+    return f"{place}{lens_beside(result)}"
 
 
 def part_name(result: AttributionArrays, part: Part, show: ShowText = visible_token) -> str:
@@ -200,6 +200,20 @@ def ending(result: LensArrays) -> str:
     """
     written = int(result.tokens.generated.sum())
     return f"{quantity(written, 'token')}, finish: {result.responses[0].finish}"
+
+
+def lens_title(result: LensArrays) -> str:
+    """Return the lens as a title begins with it: "Logit lens", "Jacobian lens"."""
+    name = result.lens.name
+    return name[:1].upper() + name[1:]
+
+
+def lens_beside(result: LensArrays | AttributionArrays) -> str:
+    """Return what stands beside the model's name: the lens, or nothing for the logit lens.
+
+    Example: ", linear lens".
+    """
+    return "" if result.lens.is_logit else f", {result.lens.name}"
 
 
 def certificate_line(result: LensArrays | AttributionArrays) -> str:

@@ -16,10 +16,23 @@ from lens_recipes.arrays.generation import known_from, known_start, starts_there
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import UNORDERED, main_component, site_label
 
-CANNOT = "cannot be read with this lens"
-BEFORE_CANNOT = f"the layers before {CANNOT}"
+UNFITTED_MARK = "†"  # before a token at whose position the lens was never fitted
 FIRST_READABLE = "the first layer that can be read"
 WHY = "it is worse than a uniform guess there"
+
+
+def cannot(result: LensArrays) -> str:
+    """Return that something cannot be read, such as "cannot be read with this lens".
+
+    A lens other than the logit lens is named: "cannot be read with this linear lens".
+    """
+    name = "lens" if result.lens.is_logit else result.lens.name
+    return f"cannot be read with this {name}"
+
+
+def before_cannot(result: LensArrays) -> str:
+    """Return "the layers before cannot be read with this lens"."""
+    return f"the layers before {cannot(result)}"
 
 
 def unreadable_sentence(result: LensArrays, tokens: Sequence[int] | None = None) -> str:
@@ -38,10 +51,34 @@ def unreadable_sentence(result: LensArrays, tokens: Sequence[int] | None = None)
     n_tokens = readable.shape[1]
     is_unreadable = 2 * readable.sum(1) < n_tokens  # after most of the tokens
     if not is_unreadable.any():
-        return f"{(~readable).sum():,} of {readable.size:,} cells {CANNOT}"
+        return f"{(~readable).sum():,} of {readable.size:,} cells {cannot(result)}"
     place = _name_sites(result, is_unreadable)
     is_always_so = not readable[is_unreadable].any()
-    return f"{place} {CANNOT}" if is_always_so else f"after most tokens, {place} {CANNOT}"
+    sentence = f"{place} {cannot(result)}"
+    return sentence if is_always_so else f"after most tokens, {sentence}"
+
+
+def unfitted_sentence(result: LensArrays, tokens: Sequence[int] | None = None) -> str:
+    """Return which tokens stand where the lens was never fitted; empty where none does.
+
+    Example: "5 of 6 tokens stand before position 16, where this Jacobian lens was never fitted".
+
+    Args:
+        result: Any lens result.
+        tokens: Indices of the tokens that are shown; None for all.
+    """
+    fitted = result.fitted if tokens is None else result.fitted[list(tokens)]
+    if fitted.all():
+        return ""
+    n_unfitted = int((~fitted).sum())
+    if len(fitted) == 1:
+        which = "the token stands"
+    elif n_unfitted == len(fitted):
+        which = f"all {len(fitted)} tokens stand"
+    else:
+        which = f"{n_unfitted} of {len(fitted)} tokens stand"
+    lens = result.lens
+    return f"{which} before position {lens.first_position}, where this {lens.name} was never fitted"
 
 
 def _name_sites(result: LensArrays, chosen: NDArray[np.bool_]) -> str:

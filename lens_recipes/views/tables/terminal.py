@@ -9,6 +9,7 @@ from rich.text import Text
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.tables.attribution.over_prompts import print_over_prompts
 from lens_recipes.views.tables.attribution.parts import print_parts
 from lens_recipes.views.tables.grids import (
@@ -102,8 +103,13 @@ def print_warning(result: LensArrays | AttributionArrays, console: Console) -> N
 
 
 def print_certificate(result: LensArrays | AttributionArrays, console: Console) -> None:
-    """Print the certificate, if there is one, below the numbers that it is about."""
-    if result.certificate is None:
-        return
-    style = "dim" if result.certificate.passed else ALARM_STYLE
-    console.print(Text(certificate_line(result), style=style))
+    """Print the certificate, if there is one, below the numbers that it is about.
+
+    Below it stands what a fitted lens means: the certificate is about its wiring.
+    """
+    if result.certificate is not None:
+        style = "dim" if result.certificate.passed else ALARM_STYLE
+        console.print(Text(certificate_line(result), style=style))
+    meaning = lens_line(result)
+    if meaning:
+        console.print(Text(meaning, style="dim"))

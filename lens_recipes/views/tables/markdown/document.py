@@ -11,6 +11,7 @@ from lens_recipes.arrays.batch.parts import common_target_name
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.readings import SiteReading, shown_metrics
+from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.tables.attribution.over_prompts import (
     HEADINGS,
     batch_heading,
@@ -53,6 +54,7 @@ def _blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Ite
         yield from _batch_blocks(result, selection)
     yield selection.prompts_note
     yield escape_sentence(certificate_line(result))
+    yield escape_sentence(lens_line(result))
 
 
 def _batch_blocks(result: LensArrays, selection: Selection) -> Iterator[str]:
