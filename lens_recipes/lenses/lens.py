@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -101,6 +101,11 @@ class Lens:
             if bias is not None:
                 hashed.update(number_bytes(bias))
         return hashed.hexdigest()[:16]
+
+    def to(self, device: torch.device) -> Lens:
+        """Return this lens with its numbers on a device."""
+        moved = {layer: transport.to(device) for layer, transport in self.transports.items()}
+        return replace(self, transports=moved)
 
     def used(self) -> UsedLens:
         """Return what a result that was read with it says of it."""

@@ -46,6 +46,7 @@ class RecipeRun(Generic[R]):
         arguments: By which the same run can be prepared again elsewhere, as JSON can hold them. A
             recipe gives those that it has understood otherwise than they were written; `@recipe`
             adds the others.
+        about: What else a result's provenance says.
         local: Further arguments of the traced function that do not travel.
         context: Entered around all batches that run in this process.
         run_here: What runs all batches in this process, if it is not `run_locally`.
@@ -59,6 +60,7 @@ class RecipeRun(Generic[R]):
     schemas: list[Schema]
     finish: Callable[[RecipeRun[R], list[Arrays]], R]
     arguments: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     run_here: Callable[[RecipeRun[R]], list[Arrays]] | None = None
@@ -99,7 +101,7 @@ class RecipeRun(Generic[R]):
         for argument, value in self.arguments.items():
             if argument not in NOT_IN_IDENTITY:
                 arguments[argument] = value
-        return provenance(
+        record = provenance(
             self.model,
             self.recipe,
             arguments,
@@ -107,6 +109,7 @@ class RecipeRun(Generic[R]):
             self.remote,
             self.request.seconds,
         )
+        return record | self.about
 
 
 def digest(value: Any) -> str:
