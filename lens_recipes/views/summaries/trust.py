@@ -21,11 +21,14 @@ FIRST_READABLE = "the first layer that can be read"
 WHY = "it is worse than a uniform guess there"
 
 
-def cannot(result: LensArrays) -> str:
+def cannot(result: LensArrays, *, by_name: bool = False) -> str:
     """Return that something cannot be read, such as "cannot be read with this lens".
 
-    A lens other than the logit lens is named: "cannot be read with this linear lens".
+    A lens other than the logit lens is named: "cannot be read with this linear lens". Where several
+    lenses stand side by side, each is: `by_name` gives "cannot be read with the logit lens".
     """
+    if by_name:
+        return f"cannot be read with the {result.lens.name}"
     name = "lens" if result.lens.is_logit else result.lens.name
     return f"cannot be read with this {name}"
 
@@ -35,7 +38,9 @@ def before_cannot(result: LensArrays) -> str:
     return f"the layers before {cannot(result)}"
 
 
-def unreadable_sentence(result: LensArrays, tokens: Sequence[int] | None = None) -> str:
+def unreadable_sentence(
+    result: LensArrays, tokens: Sequence[int] | None = None, *, by_name: bool = False
+) -> str:
     """Return which layers cannot be read, in plain words; empty where all can.
 
     Examples: "layers 0–23 cannot be read with this lens", "after most tokens, layers 0–22 cannot be
@@ -44,17 +49,19 @@ def unreadable_sentence(result: LensArrays, tokens: Sequence[int] | None = None)
     Args:
         result: Any lens result.
         tokens: Indices of the tokens that are shown; None for all.
+        by_name: As for `cannot`.
     """
+    cannot_be_read = cannot(result, by_name=by_name)
     readable = result.readable if tokens is None else result.readable[:, list(tokens)]
     if readable.all():
         return ""
     n_tokens = readable.shape[1]
     is_unreadable = 2 * readable.sum(1) < n_tokens  # after most of the tokens
     if not is_unreadable.any():
-        return f"{(~readable).sum():,} of {readable.size:,} cells {cannot(result)}"
+        return f"{(~readable).sum():,} of {readable.size:,} cells {cannot_be_read}"
     place = _name_sites(result, is_unreadable)
     is_always_so = not readable[is_unreadable].any()
-    sentence = f"{place} {cannot(result)}"
+    sentence = f"{place} {cannot_be_read}"
     return sentence if is_always_so else f"after most tokens, {sentence}"
 
 
