@@ -44,6 +44,8 @@ def source_lines(comparison: Comparison, rows: list[int], component: str | None)
     prompts = [side.single.prompts[0] for side in comparison.sides]
     if prompts[0] == prompts[1]:
         lines.insert(0, quoted(prompt_end(prompts[0], 100)))
+    if comparison.first.single.lens != comparison.second.single.lens:
+        lines.append(_agreement_line(comparison))
     for side in comparison.sides:
         line = _only_here_line(comparison, side, component)
         if line:
@@ -66,6 +68,26 @@ def _source_line(comparison: Comparison, side: Side) -> str:
     if any(other.single.prompts[0] != prompt for other in comparison.sides):
         notes.append(quoted(prompt_end(prompt, 50)))
     return f"{side.label}: {provenance_line(side.single, *notes)}"
+
+
+def _agreement_line(comparison: Comparison) -> str:
+    """Return in how many cells two lenses have the same top-1, and how often it is the answer.
+
+    Example: "same top-1 in 41 of 150 cells; it is the model's answer in 32 (logit lens), 78 (linear
+    lens)".
+    """
+    tops = []
+    answers = []
+    for side in comparison.sides:
+        top_ids = side.single.top_ids[side.site_indices, :, 0]
+        is_answer = (top_ids == side.single.final_ids) & side.single.readable[side.site_indices]
+        tops.append(top_ids)
+        answers.append(f"{is_answer.sum():,} ({side.label})")
+    same = int((tops[0] == tops[1]).sum())
+    return (
+        f"same top-1 in {same:,} of {tops[0].size:,} cells; readable, and the model's answer, in "
+        f"{', '.join(answers)}"
+    )
 
 
 def _only_here_line(comparison: Comparison, side: Side, component: str | None) -> str:
