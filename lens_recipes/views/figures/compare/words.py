@@ -10,7 +10,7 @@ from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, hover_prediction, hover_token
 from lens_recipes.views.figures.base.style import provenance_line, quoted
 from lens_recipes.views.figures.compare.pairs import Comparison, Side, describe_sites
-from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence, unreadable_sentence
 from lens_recipes.views.words import format_value, minus, prompt_end
 
 
@@ -53,6 +53,10 @@ def source_lines(comparison: Comparison, rows: list[int], component: str | None)
     for side in comparison.sides:
         if not side.readable.all():
             lines.append(f"<b>grey in {side.label}: {unreadable_sentence(side.single)}</b>")
+    for side in comparison.sides:
+        unfitted = unfitted_sentence(side.single)
+        if unfitted:
+            lines.append(f"<b>{UNFITTED_MARK} {side.label}: {unfitted}</b>")
     n_sites = len(comparison.sites)
     if len(rows) < n_sites:
         lines.append(f"{len(rows)} of {n_sites} common sites")
