@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,14 @@ from lens_recipes.lenses.files.content import LensContent
 from lens_recipes.lenses.files.jacobian import read_jacobian
 from lens_recipes.lenses.files.own import read_own, read_sums
 from lens_recipes.lenses.files.tuned import PARAMETERS, is_tuned_folder, read_tuned
-from lens_recipes.lenses.hub.fetching import LENS_SUFFIXES, check_inside, fetch
+from lens_recipes.lenses.hub.fetching import (
+    ADDRESS_START,
+    HUB_ID,
+    LENS_SUFFIXES,
+    check_inside,
+    fetch,
+    parse_address,
+)
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.weights.memory import is_out_of_memory
@@ -28,7 +34,6 @@ from lens_recipes.models.weights.origin import model_name
 from lens_recipes.terminal import one_line
 from lens_recipes.views.files.plain_file import open_plain_file
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 ZIP_START = b"PK"  # how what torch.save writes begins
 
 ACCEPTED = (
@@ -51,9 +56,9 @@ def load_lens(
     Args:
         source: A file that `Lens.save` wrote; a file of Jacobians (of the reference implementation,
             TransformerLens, Neuronpedia, or of a fit that has not ended), or of an R-lens; a folder
-            of the package tuned-lens; a hub id. `"neuronpedia/jacobian-lens"` and
-            `"AlignmentResearch/tuned-lens"` hold the lenses of many models: that of `model` is
-            taken. A `Lens` is checked and returned.
+            of the package tuned-lens; a hub id; an address as `lens.source` has it (`hf://…`).
+            `"neuronpedia/jacobian-lens"` and `"AlignmentResearch/tuned-lens"` hold the lenses of
+            many models: that of `model` is taken. A `Lens` is checked and returned.
         model: The model that it is for. A lens that cannot belong to it is refused: of another
             width or depth, unembedding or tokenizer, as far as these are known.
         file: The file in a folder or a repository, where there are several.
@@ -95,18 +100,28 @@ def _load(source: Any, model: Envoy | None, file: str | None, revision: str | No
         raise ValueError(
             f"load_lens() received {type(source).__name__}; it takes a path, a hub id or a Lens"
         )
+    name = os.fspath(source)
+    if name.startswith(ADDRESS_START):
+        name, file_there, revision_there = parse_address(name)
+        return _load_from_hub(name, model, file or file_there, revision or revision_there)
     path = Path(source).expanduser()
     if os.path.lexists(path):
         if revision is not None:
             raise ValueError("revision= is of a repository of the hub, and this is a path")
         return _load_local(path, file)
-    name = os.fspath(source)
     if not HUB_ID.fullmatch(name) or name.endswith(LENS_SUFFIXES):
         raise LensError(
             f"there is no file or folder {name!r}. {ACCEPTED}, or a hub id (owner/name)."
         )
+    return _load_from_hub(name, model, file, revision)
+
+
+def _load_from_hub(
+    repository: str, model: Envoy | None, file: str | None, revision: str | None
+) -> Lens:
+    """Return a lens of a repository."""
     wanted = None if model is None else model_name(model)
-    fetched = fetch(name, wanted, file, revision)
+    fetched = fetch(repository, wanted, file, revision)
     return _read(fetched.path, fetched.source)
 
 
@@ -115,11 +130,11 @@ def _load_local(path: Path, file: str | None) -> Lens:
     if file is None:
         if path.is_dir() and not is_tuned_folder(path):
             path = _only_file(path)
-        return _read(path, path.name or str(path))
+        return _read(path, str(path))
     if not path.is_dir():
         raise ValueError(f"file= is of a folder or a repository, and {str(path)!r} is a file")
     check_inside(file)
-    return _read(path / file, f"{path.name}/{file}")
+    return _read(path / file, str(path / file))
 
 
 def _only_file(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -180,15 +180,13 @@ def _digest(metadata: dict[str, Any]) -> str:
 def _read_transports(file: Any, metadata: dict[str, Any]) -> dict[int, Affine]:
     """Return the transports, each looked at by its shape before it is read."""
     names = [name for name in file.keys() if not name.startswith(SUMS)]  # noqa: SIM118
-    residual = metadata.get("residual")
-    if not isinstance(residual, list):
-        raise ValueError("it does not say which of its transports are residual")
     layers: dict[int, set[str]] = {}
     for name in names:
         layer, part = _parse_name(name)
         layers.setdefault(layer, set()).add(part)
     if not layers:
         raise ValueError("it has no transports")
+    residual = _residual_layers(metadata.get("residual"), layers)
     first = min(layers)
     width = check_width(_shape(file, first, "weight")[0])
     transports = {}
@@ -199,6 +197,14 @@ def _read_transports(file: Any, metadata: dict[str, Any]) -> dict[int, Affine]:
             bias = _read(file, layer, "bias", (width,))
         transports[layer] = Affine(weight, bias, layer in residual)
     return transports
+
+
+def _residual_layers(stored: Any, layers: Collection[int]) -> list[int]:
+    """Return the layers whose transports are residual."""
+    is_list = isinstance(stored, list) and all(type(layer) is int for layer in stored)
+    if not is_list or not set(stored) <= set(layers):
+        raise ValueError("it does not say which of its transports are residual")
+    return stored
 
 
 def _parse_name(name: str) -> tuple[int, str]:

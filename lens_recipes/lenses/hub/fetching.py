@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -24,13 +26,18 @@ from lens_recipes.terminal import one_line
 LENS_SUFFIXES = (".safetensors", ".pt")
 N_NAMED = 8  # files that an error lists
 
+NAME = r"[A-Za-z0-9][\w.-]{0,95}"
+HUB_ID = re.compile(f"{NAME}/{NAME}")
+ADDRESS_START = "hf://"
+ADDRESS = re.compile(rf"hf://(?:models/|spaces/)?({NAME}/{NAME})(?:@([^/]{{1,200}}))?(?:/(.+))?")
+
 
 class Fetched(NamedTuple):
     """A lens that is on this machine now.
 
     Attributes:
         path: The file, or the folder of a tuned lens.
-        source: Where it came from, for people: the repository, the file and the revision.
+        source: Where it came from, as the hub writes addresses: `hf://owner/name@revision/file`.
     """
 
     path: Path
@@ -50,9 +57,26 @@ class _Place(NamedTuple):
         return "space" if self.is_space else "model"
 
     def source(self, file: str) -> str:
-        """Return what a file of it is called."""
-        at = "" if self.revision is None else f"@{self.revision}"
-        return f"{self.repository}/{file}{at}"
+        """Return the address of a file of it."""
+        spaces = "spaces/" if self.is_space else ""
+        at = "" if self.revision is None else f"@{quote(self.revision, safe='')}"
+        return f"{ADDRESS_START}{spaces}{self.repository}{at}/{file}"
+
+
+def parse_address(address: str) -> tuple[str, str | None, str | None]:
+    """Return the repository, the file and the revision that an address of the hub names.
+
+    Raises:
+        ValueError: it is no such address.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None:
+        raise ValueError(
+            f"{address[:200]!r} is no address of the hub; accepted is such as "
+            "'hf://owner/name@revision/file'"
+        )
+    revision = None if found[2] is None else unquote(found[2])
+    return found[1], found[3], revision
 
 
 def fetch(
