@@ -16,6 +16,7 @@ from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES, LensQuality, Us
 from lens_recipes.lenses.files.content import LensContent
 from lens_recipes.lenses.files.writing import write_lens
 from lens_recipes.lenses.record import LensRecord
+from lens_recipes.models.weights.origin import shown_name
 from lens_recipes.trace.transport import Affine
 
 
@@ -78,10 +79,10 @@ class Lens:
         return replace(self, transports=moved)
 
     def used(self) -> UsedLens:
-        """Return what a result that was read with it says of it."""
+        """Return what a result that was read with it says of it: nothing of this machine."""
         return UsedLens(
             kind=self.kind,
-            source=self.source,
+            source=shown_name(self.source),
             digest=self.digest,
             layers=self.layers,
             first_position=self.record.first_position,

@@ -92,7 +92,7 @@ def recorded_lens(lens: Lens | None) -> dict[str, str] | None:
     """
     if lens is None:
         return None
-    return {"source": lens.source, "digest": lens.digest, "location": lens.location}
+    return {"source": lens.used().source, "digest": lens.digest, "location": lens.location}
 
 
 def lens_provenance(lens: Lens | None) -> dict[str, Any]:
