@@ -572,11 +572,30 @@ def test_a_lens_of_another_model_is_refused(llama, other, tmp_path):
         check_belongs(lens, other)
 
 
-def test_what_is_not_known_is_passed_over(llama, other):
-    skeleton = lr.load(other)  # without a tokenizer
-    record = dataclasses.replace(model_record(llama), unembedding=None)
-    check_belongs(dataclasses.replace(lens_of(), record=record), skeleton)
+def test_what_is_not_known_is_passed_over(llama, other, folder):
+    """Of the lens, or of the model: without a tokenizer, without weights, or with weights of another form."""
     assert tokenizer_digest(other) is None
+    without_digest = dataclasses.replace(model_record(llama), unembedding=None)
+    check_belongs(dataclasses.replace(lens_of(), record=without_digest), other)
+
+    skeleton = lr.load(str(folder), remote=True)
+    assert unembedding_digest(skeleton) is None
+    assert tuned_lens_hash(skeleton) is None
+    assert tokenizer_digest(skeleton) == tokenizer_digest(llama)
+    check_belongs(lens_of(llama), skeleton)
+    assert model_record(skeleton).n_layers == LAYERS
+    wrong = dataclasses.replace(model_record(llama), tokenizer="0" * 16)
+    with pytest.raises(lr.LensError, match="with another tokenizer"):
+        check_belongs(dataclasses.replace(lens_of(), record=wrong), skeleton)
+
+    class Packed(torch.Tensor):
+        """Weights of another form, as quantised ones are."""
+
+    model = tiny.llama(vocab_size=tiny.STRING_VOCAB)
+    packed = model.lm_head.weight.detach().as_subclass(Packed)
+    model.lm_head.weight = torch.nn.Parameter(packed, requires_grad=False)
+    assert unembedding_digest(lr.load(model)) is None
+    check_belongs(lens_of(llama), lr.load(model))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
