@@ -25,6 +25,7 @@ from lens_recipes.lenses.belongs import (
     unembedding_digest,
 )
 from lens_recipes.lenses.files import own
+from lens_recipes.lenses.hub import published
 from lens_recipes.lenses.lens import Lens, LensRecord
 from lens_recipes.lenses.load import load_sums
 from lens_recipes.trace.transport import Affine
@@ -304,24 +305,27 @@ def test_an_r_lens_is_not_taken_for_a_jacobian_lens(tmp_path):
     values = reference()
     assert lr.load_lens(saved(values, tmp_path / "jlens" / "lens_fp32.pt")).kind == "jacobian"
     assert lr.load_lens(saved(values, tmp_path / "rlens" / "lens_fp32.pt")).kind == "r"
-    for number, config in enumerate(
+    for number, (config, kind) in enumerate(
         [
-            {"lens_type": "rlens"},
-            {"method": "R-lens (LRP rules)"},
-            {"lrp": {"eps": 1}},
-            {"kind": "r"},
+            ({"lens_type": "rlens"}, "r"),
+            ({"method": "R-lens (LRP rules)"}, "r"),
+            ({"kind": "r"}, "r"),
+            ({"corpus": "r/science", "name": "lrp"}, "jacobian"),
+            ({"method": {"lrp": 1}}, "jacobian"),
         ]
     ):
         path = saved(values, tmp_path / str(number) / "lens.pt")
         (path.parent / "config.json").write_text(json.dumps(config))
-        lens = lr.load_lens(path)
-        is_named = "lrp" not in config  # an object is not looked into, nor its name believed
-        assert lens.kind == ("r" if is_named else "jacobian"), config
+        assert lr.load_lens(path).kind == kind, config
+    assert lr.load_lens(saved(values, tmp_path / "r" / "lens.pt")).kind == "jacobian"
     for text in ('{"method": "jacobian"}', "no JSON", "[]"):
         path = saved(values, tmp_path / "other" / "lens.pt")
         (path.parent / "config.json").write_text(text)
         assert lr.load_lens(path).kind == "jacobian"
-    noted = reference(metadata={"estimator": "rlens"})
+    # As TransformerLens notes it; a corpus whose name begins with an r is none.
+    noted = reference(metadata={"estimator": "relevance_lens", "rule_coverage": {"installed": []}})
+    corpus = reference(metadata={"estimator": "jacobian_lens", "corpus": "r lens", "note": "lrp"})
+    assert lr.load_lens(saved(corpus, tmp_path / "d.pt")).kind == "jacobian"
     r_lens = lr.load_lens(saved(noted, tmp_path / "a.pt"))
     assert r_lens.name == "R-lens"
     # And it stays one in a file of its own, and in one of this layout.
@@ -340,6 +344,9 @@ def test_what_we_write_is_what_the_reference_writes(tmp_path):
     stored = torch.load(tmp_path / "a.pt", weights_only=True)
     assert set(stored) == {"J", "n_prompts", "source_layers", "d_model", "metadata"}
     assert (stored["n_prompts"], stored["source_layers"]) == (3, [0, 1, 2])
+    # TransformerLens refuses another "model_name" than the one that it loaded the model by.
+    assert stored["metadata"] == {"estimator": "jacobian_lens", "model": "m", "n_layers": LAYERS, "corpus": "wiki",
+                                  "n_prompts": 3, "target_layer": 3, "skip_first_positions": 0}  # fmt: skip
     assert stored["d_model"] == WIDTH
     for layer, transport in transports.items():
         assert stored["J"][layer].dtype == torch.float16
@@ -565,11 +572,30 @@ def test_a_lens_of_another_model_is_refused(llama, other, tmp_path):
         check_belongs(lens, other)
 
 
-def test_what_is_not_known_is_passed_over(llama, other):
-    skeleton = lr.load(other)  # without a tokenizer
-    record = dataclasses.replace(model_record(llama), unembedding=None)
-    check_belongs(dataclasses.replace(lens_of(), record=record), skeleton)
+def test_what_is_not_known_is_passed_over(llama, other, folder):
+    """Of the lens, or of the model: without a tokenizer, without weights, or with weights of another form."""
     assert tokenizer_digest(other) is None
+    without_digest = dataclasses.replace(model_record(llama), unembedding=None)
+    check_belongs(dataclasses.replace(lens_of(), record=without_digest), other)
+
+    skeleton = lr.load(str(folder), remote=True)
+    assert unembedding_digest(skeleton) is None
+    assert tuned_lens_hash(skeleton) is None
+    assert tokenizer_digest(skeleton) == tokenizer_digest(llama)
+    check_belongs(lens_of(llama), skeleton)
+    assert model_record(skeleton).n_layers == LAYERS
+    wrong = dataclasses.replace(model_record(llama), tokenizer="0" * 16)
+    with pytest.raises(lr.LensError, match="with another tokenizer"):
+        check_belongs(dataclasses.replace(lens_of(), record=wrong), skeleton)
+
+    class Packed(torch.Tensor):
+        """Weights of another form, as quantised ones are."""
+
+    model = tiny.llama(vocab_size=tiny.STRING_VOCAB)
+    packed = model.lm_head.weight.detach().as_subclass(Packed)
+    model.lm_head.weight = torch.nn.Parameter(packed, requires_grad=False)
+    assert unembedding_digest(lr.load(model)) is None
+    check_belongs(lens_of(llama), lr.load(model))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -693,6 +719,7 @@ def named(llama: Any, name: str, monkeypatch: Any) -> Any:
     ("name", "layers", "at"),
     [
         ("Qwen/Qwen3-4B", [0], ""),
+        ("someone/qwen3-4b", [0], ""),  # a copy of the same weights
         ("Qwen/Qwen3.5-4B", [0, 2], "@qwen-n1000"),
         ("me/Tiny", [2], ""),  # by its name in the list; that of the most prompts
         ("me/tiny-IT", [0, 1], ""),
@@ -705,6 +732,19 @@ def test_the_published_lens_of_a_model_is_found(at_hub, llama, monkeypatch, name
     assert lens.source.startswith(f"hf://neuronpedia/jacobian-lens{at}/")
     # Its address is as good, and the second time nothing is sent but a question.
     assert lr.load_lens(lens.source, model).digest == lens.digest
+
+
+def test_each_published_file_has_the_name_of_its_model():
+    """What is known and what is found by names agree."""
+    names = [*published.FOLDERS.values(), *published.PREFERRED]
+    assert len({name.lower() for name in names}) == len(names)
+    files = [published.jacobian_file(f"owner/{name}") for name in names]
+    assert all(file is not None for file in files)
+    listed = [file.file for file in files if file is not None]
+    for name, file in zip(names, listed, strict=True):
+        assert published.find_jacobian_file(f"any/{name.upper()}", listed) == file
+    assert published.jacobian_file("Qwen/Qwen3.5-2B") is None  # there is one of its base model
+    assert published.find_jacobian_file("Qwen/Qwen3.5-2B", listed) is None
 
 
 def test_what_is_in_the_cache_is_read_without_the_hub(at_hub, llama, monkeypatch):

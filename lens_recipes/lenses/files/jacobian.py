@@ -47,8 +47,14 @@ TEXT_NAMES = ("corpus", "dataset", "fitting_dataset")
 POSITION_NAMES = ("skip_first_positions", "skip_first")
 BOS_NAMES = ("prepend_bos", "force_bos", "add_bos")
 
+# How TransformerLens calls the estimators of the kinds that it has.
+ESTIMATORS = {"jacobian": "jacobian_lens", "r": "relevance_lens"}
+
 # How an R-lens is called by those who make one.
-R_LENS_NAMES = ("r", "rlens", "r-lens", "r_lens", "lrp")
+R_LENS_NAMES = ("rlens", "r-lens", "r_lens", "relevance_lens", "relevance", "relp", "lrp")
+
+# Under which names a note or a config.json says what kind of lens it is.
+KIND_NAMES = ("estimator", "kind", "lens", "lens_kind", "lens_type", "method", "type")
 
 # -- reading -----------------------------------------------------------
 
@@ -226,27 +232,23 @@ def _kind(notes: dict[str, Any], path: Path) -> str:
 
 def _is_r_lens(notes: dict[str, Any], path: Path) -> bool:
     """Return whether a file, its folder, or a config.json beside it says that it is an R-lens."""
-    said = [path.parent.name, *(value for value in notes.values() if isinstance(value, str))]
+    if path.parent.name.lower() in R_LENS_NAMES:
+        return True
+    said = [notes.get(name) for name in KIND_NAMES]
     config = path.parent / "config.json"
     if config.is_file():
-        said += _texts_of_config(config)
-    return any(_names_r_lens(text) for text in said)
+        try:
+            beside = plain_settings(read_config(config))
+        except (LensError, OSError, ValueError):
+            beside = {}  # it is of something else
+        said += [beside.get(name) for name in KIND_NAMES]
+    return any(_names_r_lens(text) for text in said if isinstance(text, str))
 
 
 def _names_r_lens(text: str) -> bool:
     """Return whether a short text is, or begins with, the name of R-lenses."""
-    words = text.lower().replace("/", " ").replace(":", " ").split()
-    return bool(words) and words[0] in R_LENS_NAMES
-
-
-def _texts_of_config(path: Path) -> list[str]:
-    """Return the names and the short texts of a config.json; none where it is something else."""
-    try:
-        config = plain_settings(read_config(path))
-    except (LensError, OSError, ValueError):
-        return []
-    texts = [value for value in config.values() if isinstance(value, str)]
-    return texts + [name for name in config if name != "r"]
+    words = text.lower().split()
+    return bool(words) and (words[0] in R_LENS_NAMES or words == ["r"])
 
 
 # -- writing -----------------------------------------------------------
@@ -312,12 +314,16 @@ def matrix_of(transport: Affine, layer: int) -> Tensor:
 
 
 def _metadata(content: LensContent) -> dict[str, Any]:
-    """Return what TransformerLens notes, as far as it is known."""
+    """Return what TransformerLens notes, as far as it is known.
+
+    The model stands under names of our own: TransformerLens refuses a lens whose "model_name" is
+    another name of the same model than the one it was loaded by.
+    """
     record = content.record
     noted = {
-        "estimator": content.kind,
-        "model_name": record.model,
-        "model_revision": record.revision,
+        "estimator": ESTIMATORS.get(content.kind, content.kind),
+        "model": record.model,
+        "revision": record.revision,
         "n_layers": record.n_layers,
         "corpus": record.text,
         "n_prompts": record.n_prompts,
