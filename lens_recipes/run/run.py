@@ -89,7 +89,9 @@ class RecipeRun(Generic[R]):
         """
         asked = {}
         for argument, value in self.arguments.items():
-            if argument not in NOT_IN_IDENTITY:
+            if argument == "lens":
+                asked[argument] = value["digest"]
+            elif argument not in NOT_IN_IDENTITY:
                 asked[argument] = to_json(value)
         model_name = getattr(self.model, "repo_id", None)
         run = json.dumps([model_name, self.recipe, asked], default=str, sort_keys=True)
@@ -99,7 +101,9 @@ class RecipeRun(Generic[R]):
         """Return where a result of this run comes from, as JSON can hold it."""
         arguments = {}
         for argument, value in self.arguments.items():
-            if argument not in NOT_IN_IDENTITY:
+            if argument == "lens":
+                arguments[argument] = {name: value[name] for name in ("source", "digest")}
+            elif argument not in NOT_IN_IDENTITY:
                 arguments[argument] = value
         record = provenance(
             self.model,

@@ -79,6 +79,15 @@ LensSource = Annotated[
     ),
 ]
 
+LensSources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lens",
+        help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, a hub id, '
+        'or "logit", the default; repeat the option to see several side by side.',
+    ),
+]
+
 Cdn = Annotated[
     bool,
     typer.Option(

@@ -22,6 +22,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import PARTS
 from lens_recipes.arrays.used_lens import EMBEDDING
 from lens_recipes.caller import argument
+from lens_recipes.errors import LensError
 from lens_recipes.lenses.belongs import check_belongs
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.lenses.load import load_lens
@@ -65,13 +66,16 @@ def load_recorded(recorded: Mapping[str, Any], model: Any) -> Lens:
         ValueError: the lens there is another one, or was never saved.
     """
     source = recorded["source"]
-    try:
-        lens = load_lens(source, model)
-    except ValueError as error:
+    path = recorded.get("location") or source
+    if not isinstance(path, str) or not os.path.lexists(path):  # no file asks a hub for another one
         raise ValueError(
-            f"the lens of this run ({source!r}) cannot be loaded: {error} Save a fitted lens with "
-            "lens.save(path), and read with load_lens(path)."
-        ) from error
+            f"the lens of this run ({source!r}) is not there: pass it, lens=load_lens(path). One "
+            "that was fitted is there if it was saved, lens.save(path), and read with that path."
+        )
+    try:
+        lens = load_lens(path, model)
+    except LensError as error:
+        raise ValueError(f"the lens of this run ({source!r}) cannot be loaded: {error}") from error
     if lens.digest != recorded["digest"]:
         raise ValueError(
             f"the lens at {source!r} is not the one of this run: its digest is {lens.digest}, "
@@ -81,10 +85,14 @@ def load_recorded(recorded: Mapping[str, Any], model: Any) -> Lens:
 
 
 def recorded_lens(lens: Lens | None) -> dict[str, str] | None:
-    """Return a lens as the arguments of a run name it."""
+    """Return a lens as the arguments of a run name it.
+
+    "location" is the path that it can be loaded from again. Jobs need it, and results, which tell
+    nothing of a machine, do not keep it.
+    """
     if lens is None:
         return None
-    return {"source": lens.source, "digest": lens.digest}
+    return {"source": lens.used().source, "digest": lens.digest, "location": lens.location}
 
 
 def lens_provenance(lens: Lens | None) -> dict[str, Any]:
