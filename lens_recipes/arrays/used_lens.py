@@ -19,6 +19,8 @@ EMBEDDING = -1  # in place of a layer: the stream before block 0
 MUCH = 0.25
 MUCH_NATS = 0.05
 
+SOURCE_LETTERS = 60  # of where a lens came from, and of the name of a text, in a sentence
+
 # What each kind of lens is called.
 LENS_NAMES = {
     "logit": "logit lens",
@@ -98,7 +100,7 @@ class LensQuality:
     def measured_on(self) -> str:
         """On what it was measured, such as "256 held-out tokens of WikiText"."""
         tokens = counted(self.n_tokens, "held-out token") if self.n_tokens else "held-out text"
-        return f"{tokens} of {legible_line(self.text)}" if self.text else tokens
+        return f"{tokens} of {_end_of(self.text)}" if self.text else tokens
 
     @property
     def verdict(self) -> str:
@@ -214,7 +216,7 @@ class UsedLens:
     @property
     def named(self) -> str:
         """Its name, where it came from and its digest: "linear lens (lens.safetensors, 3f2a…)"."""
-        origin = [legible_line(self.source)] if self.source else []
+        origin = [_end_of(self.source)] if self.source else []
         if self.digest:
             origin.append(f"{legible_line(self.digest)[:8]}…")
         return f"{self.name} ({', '.join(origin)})" if origin else self.name
@@ -245,6 +247,12 @@ def used_lens(provenance: dict[str, Any]) -> UsedLens:
     """Return the lens that a result's provenance names; the logit lens where it names none."""
     stored = provenance.get("lens")
     return UsedLens.from_json(stored) if stored else LOGIT_LENS
+
+
+def _end_of(text: str) -> str:
+    """Return the end of a text on one line: of a path, its name; what has no look is visible."""
+    shown = legible_line(text[-SOURCE_LETTERS - 1 :])
+    return shown if len(shown) <= SOURCE_LETTERS else f"…{shown[1 - SOURCE_LETTERS :]}"
 
 
 def streams_in_words(layers: Collection[int]) -> str:

@@ -66,7 +66,7 @@ def streams_read(result: LensArrays | AttributionArrays) -> list[int]:
 
 def _stream(site: Site) -> int:
     """Return the stream that a site is part of: the number of a block, or `EMBEDDING`."""
-    if site.layer is None:
+    if site.layer is None or site.component == "embed":
         return EMBEDDING
     return site.layer - 1 if site.component == "resid_pre" else site.layer
 
