@@ -29,14 +29,18 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.metrics import logit_diff as logit_diff
     from lens_recipes.arrays.metrics import metric_values as metric_values
     from lens_recipes.arrays.sites import Important as Important
+    from lens_recipes.arrays.used_lens import LensQuality as LensQuality
     from lens_recipes.errors import LensError as LensError
     from lens_recipes.errors import RemoteLensError as RemoteLensError
+    from lens_recipes.lenses.lens import Lens as Lens
     from lens_recipes.models.lens_head import lens_head as lens_head
     from lens_recipes.models.load import load as load
     from lens_recipes.models.structure.anatomy import anatomy as anatomy
     from lens_recipes.models.structure.parts import Anatomy as Anatomy
     from lens_recipes.recipes.attribution.attribution import attribution as attribution
     from lens_recipes.recipes.generation.generate import generate_lens as generate_lens
+    from lens_recipes.recipes.lenses.fit import fit_lens as fit_lens
+    from lens_recipes.recipes.lenses.quality import lens_quality as lens_quality
     from lens_recipes.recipes.logit_lens import logit_lens as logit_lens
     from lens_recipes.recipes.logit_lens import plain_logit_lens as plain_logit_lens
     from lens_recipes.recipes.paste.paste import paste as paste
@@ -81,13 +85,17 @@ _PUBLIC_NAMES = {
     "arrays.generation": ["Settled", "settled_layers"],
     "arrays.metrics": ["logit_diff", "metric_values"],
     "arrays.sites": ["Important"],
+    "arrays.used_lens": ["LensQuality"],
     "errors": ["LensError", "RemoteLensError"],
+    "lenses.lens": ["Lens"],
     "models.lens_head": ["lens_head"],
     "models.load": ["load"],
     "models.structure.anatomy": ["anatomy"],
     "models.structure.parts": ["Anatomy"],
     "recipes.attribution.attribution": ["attribution"],
     "recipes.generation.generate": ["generate_lens"],
+    "recipes.lenses.fit": ["fit_lens"],
+    "recipes.lenses.quality": ["lens_quality"],
     "recipes.logit_lens": ["logit_lens", "plain_logit_lens"],
     "recipes.paste.paste": ["paste"],
     "recipes.remote": ["Job", "JobStatus", "RemoteEstimate", "estimate", "submit"],

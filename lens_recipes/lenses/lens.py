@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES, LensQuality, UsedLens
+from lens_recipes.lenses.merge import merged_parts
 from lens_recipes.trace.transport import Affine
 
 
@@ -101,6 +102,25 @@ class Lens:
             if bias is not None:
                 hashed.update(number_bytes(bias))
         return hashed.hexdigest()[:16]
+
+    @staticmethod
+    def merge(lenses: Sequence[Lens]) -> Lens:
+        """Return the lens that a fit on the texts of all these lenses would have given.
+
+        It is exact, up to the rounding of sums in float64. How well it transfers is not known
+        before `lens_quality` has measured it.
+
+        Args:
+            lenses: Fits of one kind ("linear" or "jacobian") on disjoint texts, of one model and
+                the same layers, each with its `sums`.
+
+        Raises:
+            ValueError: they cannot be merged, or some text is in two of them.
+
+        Example:
+            >>> lens = Lens.merge([load_lens(path) for path in paths])
+        """
+        return Lens(**merged_parts(lenses))
 
     def used(self) -> UsedLens:
         """Return what a result that was read with it says of it."""
