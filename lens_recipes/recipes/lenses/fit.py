@@ -143,7 +143,7 @@ def interrupted(state: FitState) -> KeyboardInterrupt:
         )
     state.save()
     return KeyboardInterrupt(
-        f"the fit was interrupted; {str(state.path)!r} holds what was added up. "
+        f"the fit was interrupted; {str(state.path)!r} holds what was done so far. "
         + say(
             python="Call fit_lens again with the same arguments to go on.",
             shell="Run the command again to go on.",

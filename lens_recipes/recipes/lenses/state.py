@@ -66,7 +66,7 @@ class FitState:
         """Begin, or go on from what the file holds.
 
         Raises:
-            LensError: the file is that of another fit, or of none.
+            LensError: the file is that of another fit, or of none, or cannot be written.
         """
         self.path = None if path is None else Path(path)
         self.identity = json.loads(json.dumps(identity))
@@ -77,6 +77,8 @@ class FitState:
         self.saved_at = time.monotonic()
         if self.path is not None and self.path.exists():
             self._load(self.path)
+        else:
+            self.save()  # so that a path that cannot be written is found out now
 
     def add(self, sums: Mapping[str, Tensor]) -> None:
         """Add the sums of one more batch, in float64 and all of them or none."""
@@ -110,8 +112,11 @@ class FitState:
         if self.path is None:
             return
         fit = {"version": FIT_VERSION, "identity": self.identity, "n_done": self.n_done}
+        tensors = {f"sums.{name}": value for name, value in self.sums.items()}
+        if self.samples is not None:
+            tensors[SAMPLES] = self.samples
         with uninterrupted():
-            self._write({"fit": fit}, {})
+            write_tensors(self.path, tensors, {"fit": fit})
         self.saved_at = time.monotonic()
 
     def finish(self, lens: Lens) -> None:
@@ -124,34 +129,10 @@ class FitState:
         self.sums = dict(lens.sums or {})
         if self.path is None:
             return
-        tensors = {}
-        for layer, transport in lens.transports.items():
-            tensors[f"transports.{layer}.weight"] = transport.weight.contiguous()
-            if transport.bias is not None:
-                tensors[f"transports.{layer}.bias"] = transport.bias.contiguous()
-        description = {
-            **LENS_FORMAT,
-            "kind": lens.kind,
-            "digest": lens.digest,
-            "residual": [layer for layer, each in lens.transports.items() if each.is_residual],
-            "record": asdict(lens.record),
-            "quality": None if lens.quality is None else lens.quality.to_json(),
-        }
         fit = {"version": FIT_VERSION, "identity": self.identity, "n_done": self.n_done}
         self.samples = None  # they have served, and anyone can write them again
         with uninterrupted():
-            self._write({"lens": description, "fit": fit}, tensors)
-
-    def _write(self, descriptions: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Write the file."""
-        assert self.path is not None  # the callers have seen to it
-        for name, value in self.sums.items():
-            tensors[f"sums.{name}"] = value.contiguous()
-        if self.samples is not None:
-            tensors[SAMPLES] = self.samples
-        metadata = {name: json.dumps(value) for name, value in descriptions.items()}
-        with atomic_file(self.path) as scratch:
-            save_file(tensors, scratch, metadata)
+            write_fit(self.path, lens, {"fit": fit})
 
     def _load(self, path: Path) -> None:
         """Take over what a file holds.
@@ -159,28 +140,18 @@ class FitState:
         Raises:
             LensError: the file is that of another fit, or of none.
         """
-        try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                metadata = file.metadata() or {}
-                fit = json.loads(metadata["fit"])
-                if fit["version"] != FIT_VERSION:
-                    raise ValueError("it is of another version")
-                identity, n_done = fit["identity"], int(fit["n_done"])
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-                lens_text = metadata.get("lens")
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-            raise LensError(
-                f"{str(path)!r} is no file of a fit ({type(error).__name__}: {error}). "
-                + say(python="Name another path=.", shell="Name another file with --output.")
-            ) from None
-        self._check_identity(path, identity)
-        self.n_done = n_done
+        metadata, tensors = read_tensors(path, "fit")
+        fit = metadata["fit"]
+        if fit.get("version") != FIT_VERSION:
+            raise not_a_fit(path, f"its version is {fit.get('version')!r}")
+        if not tensors:  # it was only begun
+            return
+        self._check_identity(path, fit.get("identity"))
+        self.n_done = int(fit["n_done"])
         self.samples = tensors.get(SAMPLES)
-        for name, value in tensors.items():
-            if name.startswith("sums."):
-                self.sums[name.removeprefix("sums.")] = value
-        if lens_text is not None:
-            self.lens = read_lens(json.loads(lens_text), tensors, self.sums, str(path))
+        self.sums = sums_among(tensors)
+        if "lens" in metadata:
+            self.lens = read_lens(metadata["lens"], tensors, str(path))
 
     def _check_identity(self, path: Path, identity: Any) -> None:
         """Raise LensError if a file is about something else."""
@@ -200,13 +171,102 @@ class FitState:
         )
 
 
-def read_lens(
-    description: dict[str, Any],
-    tensors: Mapping[str, Tensor],
-    sums: Mapping[str, Tensor],
-    path: str,
-) -> Lens:
-    """Return the lens that `FitState.finish` wrote."""
+# -- files -------------------------------------------------------------
+
+
+def load_fit(path: str | os.PathLike[str]) -> Lens:
+    """Return the lens of a finished fit, with its sums.
+
+    Raises:
+        LensError: the file holds none.
+    """
+    path = Path(path)
+    metadata, tensors = read_tensors(path, None)
+    if "lens" not in metadata:
+        raise LensError(
+            f"{str(path)!r} holds a fit that is not finished, and no lens: go on with it first."
+        )
+    return read_lens(metadata["lens"], tensors, str(path))
+
+
+def write_fit(
+    path: str | os.PathLike[str], lens: Lens, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write a lens with its sums, whole or not at all, in the layout of saved lenses.
+
+    Args:
+        path: The file.
+        lens: The lens.
+        more: What else the file says, by name, as JSON can hold it.
+
+    Raises:
+        LensError: it cannot be written.
+    """
+    tensors = {f"sums.{name}": value for name, value in (lens.sums or {}).items()}
+    for layer, transport in lens.transports.items():
+        tensors[f"transports.{layer}.weight"] = transport.weight
+        if transport.bias is not None:
+            tensors[f"transports.{layer}.bias"] = transport.bias
+    description = {
+        **LENS_FORMAT,
+        "kind": lens.kind,
+        "digest": lens.digest,
+        "residual": [layer for layer, each in lens.transports.items() if each.is_residual],
+        "record": asdict(lens.record),
+        "quality": None if lens.quality is None else lens.quality.to_json(),
+    }
+    write_tensors(Path(path), tensors, {"lens": description, **(more or {})})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a file of safetensors, whole or not at all."""
+    whole = {name: value.contiguous() for name, value in tensors.items()}
+    texts = {name: json.dumps(value) for name, value in metadata.items()}
+    with atomic_file(path) as scratch:
+        save_file(whole, scratch, texts)
+
+
+def read_tensors(path: Path, needed: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a file says, and its tensors.
+
+    Args:
+        path: The file.
+        needed: What it must say something of; None for a fit or a lens.
+
+    Raises:
+        LensError: it is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            texts = file.metadata() or {}
+            metadata = {name: json.loads(texts[name]) for name in ("fit", "lens") if name in texts}
+            if not metadata or needed not in (None, *metadata):
+                raise ValueError("it says nothing of a fit")
+            # Copied: what is mapped from a file changes with the file.
+            return metadata, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise not_a_fit(path, f"{type(error).__name__}: {error}") from None
+
+
+def not_a_fit(path: Path, reason: str) -> LensError:
+    """Return the error for a file that is none of a fit."""
+    return LensError(
+        f"{str(path)!r} is no file of a fit ({reason}). "
+        + say(python="Name another path.", shell="Name another file.")
+    )
+
+
+def sums_among(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the sums of a fit, by their own names."""
+    sums = {}
+    for name, value in tensors.items():
+        if name.startswith("sums."):
+            sums[name.removeprefix("sums.")] = value
+    return sums
+
+
+def read_lens(description: dict[str, Any], tensors: Mapping[str, Tensor], path: str) -> Lens:
+    """Return the lens that `write_fit` wrote."""
     transports = {}
     for name, weight in tensors.items():
         if name.startswith("transports.") and name.endswith(".weight"):
@@ -220,7 +280,7 @@ def read_lens(
         record=LensRecord(**description["record"]),
         quality=LensQuality(**quality) if quality else None,
         source=path,
-        sums=sums,
+        sums=sums_among(tensors),
     )
 
 
