@@ -87,7 +87,7 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
     seconds = None
     if not run.remote and run.seconds_here is not None:
         seconds = run.seconds_here()
-    if run.as_sent is not None:
+    if not run.remote and run.as_sent is not None:
         run = run.as_sent()
     elif not run.remote:
         # Prepared again as it would be sent: without padding, and with no weight of this process.
