@@ -84,8 +84,8 @@ LensSources = Annotated[
     typer.Option(
         "--lens",
         help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, a hub id, '
-        '"linear", fitted on the model\'s own text once, or "logit", the default; repeat the option '
-        "to see several side by side.",
+        '"linear", fitted on the model\'s own text once, or "logit", the default; repeat the '
+        "option to see several side by side.",
     ),
 ]
 
