@@ -243,6 +243,27 @@ def test_the_stream_before_a_block_is_the_one_after_the_block_before(llama, lens
     assert "no nearer" not in before_first.summary()
 
 
+def test_of_vectors_it_is_the_layer_that_they_are_read_as(llama, lens):
+    vectors = np.ones((1, lr.anatomy(llama).d_model), dtype=np.float32)
+    layer = lens.quality.layers[2]
+    result = lr.decode_vectors(llama, vectors, lens=lens, layer=layer)
+    there = lens.quality.at([layer])
+    assert f"KL to the output {there.kl[0]:.2g} nats at layer {layer}" in lens_line(result)
+    assert lens_line(result) in str(result)
+    worse = dataclasses.replace(lens, quality=quality(llama, worse=(layer,)))
+    result = lr.decode_vectors(llama, vectors, lens=worse, layer=layer)
+    assert f"at layer {layer} the linear lens is measured to be no nearer" in result.summary()
+
+
+def test_the_last_layer_needs_no_lens(llama, lens):
+    last = lr.logit_lens(llama, "some words", layers=[lr.anatomy(llama).layers[-1]], lens=lens)
+    assert "the last layer is read as it is" in lens_line(last)
+    unmeasured = dataclasses.replace(lens, quality=lens.quality.at(lens.layers[:1]))
+    read = lr.logit_lens(llama, "some words", layers=[lens.layers[2]], lens=unmeasured)
+    assert "not measured at what was read" in lens_line(read)
+    assert f"at layer {lens.layers[2]} the linear lens was not measured" in read.summary()
+
+
 def test_a_lens_that_was_not_measured_is_distrusted(jacobian, logit):
     text = jacobian.summary()
     assert "was not measured on this model: run lens_quality(lens, model, texts)" in text
