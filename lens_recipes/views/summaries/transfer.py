@@ -58,7 +58,8 @@ def streams_read(result: LensArrays | AttributionArrays) -> list[int]:
         return [result.at_layer]
     if are_vectors(result.sites):
         layer = result.provenance.get("arguments", {}).get("layer")
-        return [layer] if type(layer) is int and layer in result.lens.layers else result.lens.layers
+        is_known = type(layer) is int and layer >= 0  # −1 counts from the end there
+        return [layer] if is_known else result.lens.layers
     return sorted({_stream(site) for site in result.sites})
 
 
