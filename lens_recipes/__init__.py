@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from lens_recipes.models.structure.parts import Anatomy as Anatomy
     from lens_recipes.recipes.attribution.attribution import attribution as attribution
     from lens_recipes.recipes.generation.generate import generate_lens as generate_lens
+    from lens_recipes.recipes.lenses.fit import fit_lens as fit_lens
+    from lens_recipes.recipes.lenses.quality import lens_quality as lens_quality
     from lens_recipes.recipes.logit_lens import logit_lens as logit_lens
     from lens_recipes.recipes.logit_lens import plain_logit_lens as plain_logit_lens
     from lens_recipes.recipes.paste.paste import paste as paste
@@ -102,6 +104,8 @@ _PUBLIC_NAMES = {
     "models.structure.parts": ["Anatomy"],
     "recipes.attribution.attribution": ["attribution"],
     "recipes.generation.generate": ["generate_lens"],
+    "recipes.lenses.fit": ["fit_lens"],
+    "recipes.lenses.quality": ["lens_quality"],
     "recipes.logit_lens": ["logit_lens", "plain_logit_lens"],
     "recipes.paste.paste": ["paste"],
     "recipes.remote": ["Job", "JobStatus", "RemoteEstimate", "estimate", "submit"],

@@ -198,7 +198,7 @@ def test_a_model_in_memory_can_be_estimated_too(llama, client):
 @pytest.mark.parametrize("wrong", [print, "logit_lens", None])
 def test_what_is_estimated_is_a_recipe(client, wrong):
     with pytest.raises(
-        ValueError, match="the functions attribution, decode_vectors, generate_lens and logit_lens"
+        ValueError, match="the functions attribution, decode_vectors, fit_lens, generate_lens, "
     ):
         lr.estimate(wrong, client, SHORT)
 

@@ -244,7 +244,7 @@ def test_there_must_be_a_server_to_submit_to(llama, remote):
 @pytest.mark.parametrize("wrong", [print, "logit_lens", lr.load, None, 7])
 def test_what_is_submitted_is_a_recipe(client, server, wrong):
     with pytest.raises(
-        ValueError, match="the functions attribution, decode_vectors, generate_lens and logit_lens"
+        ValueError, match="the functions attribution, decode_vectors, fit_lens, generate_lens, "
     ):
         lr.submit(wrong, client, PROMPTS)
     assert not server.seen

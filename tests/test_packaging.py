@@ -192,7 +192,14 @@ def test_a_process_that_asks_for_a_job_knows_every_recipe(name):
         "print(*sorted(RECIPES))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == ["attribution", "decode_vectors", "generate_lens", "logit_lens"]
+    assert done.stdout.split() == [
+        "attribution",
+        "decode_vectors",
+        "fit_lens",
+        "generate_lens",
+        "lens_quality",
+        "logit_lens",
+    ]
 
 
 def test_the_oldest_releases_that_are_tested_are_those_that_are_promised():

@@ -20,6 +20,8 @@ from lens_recipes.cli.common.arguments import OPTIONS
 from lens_recipes.cli.common.usage import in_plain_words
 from lens_recipes.cli.doctor.command import DOCTOR_EXAMPLES, doctor_command
 from lens_recipes.cli.generate.command import GENERATE_EXAMPLES, generate_command
+from lens_recipes.cli.lenses.fit import FIT_EXAMPLES, fit_command
+from lens_recipes.cli.lenses.merge import MERGE_EXAMPLES, merge_command
 from lens_recipes.cli.logit_lens.command import LOGIT_LENS_EXAMPLES, logit_lens_command
 from lens_recipes.cli.paste import PASTE_EXAMPLES, paste_command
 from lens_recipes.cli.show import SHOW_EXAMPLES, show_command
@@ -33,6 +35,8 @@ class Commands(TyperGroup):
         """Run the command that is named; typer calls this."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # typer would end without a word
+            fail(str(error) or "interrupted", status=130)
         except Exception as error:
             message = getattr(error, "message", None)
             if isinstance(message, str) and hasattr(error, "format_message"):  # of click
@@ -53,6 +57,8 @@ app = typer.Typer(
 app.command("logit-lens", epilog=LOGIT_LENS_EXAMPLES)(logit_lens_command)
 app.command("attribute", epilog=ATTRIBUTE_EXAMPLES)(attribute_command)
 app.command("generate", epilog=GENERATE_EXAMPLES)(generate_command)
+app.command("fit", epilog=FIT_EXAMPLES)(fit_command)
+app.command("merge", epilog=MERGE_EXAMPLES)(merge_command)
 app.command("paste", epilog=PASTE_EXAMPLES)(paste_command)
 app.command("show", epilog=SHOW_EXAMPLES)(show_command)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
@@ -75,8 +81,8 @@ def main() -> None:
         fail(str(error), status=2)
     except (LensError, OSError) as error:  # OSError: for one, stdout cannot be written to
         fail(str(error), status=1)
-    except KeyboardInterrupt:
-        fail("interrupted", status=130)
+    except KeyboardInterrupt as error:
+        fail(str(error) or "interrupted", status=130)
 
 
 def open_closed_streams() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     Cdn,
@@ -98,8 +99,9 @@ def attribute_command(
 
     from lens_recipes import attribution
 
+    language_model = load_model(model, remote, dtype)
     result = attribution(
-        load_model(model, remote, dtype),
+        language_model,
         prompts,
         target,
         against=against,
@@ -107,7 +109,7 @@ def attribute_command(
         at_layer=at_layer,
         positions=chosen_positions,
         add_special_tokens=not no_special_tokens,
-        lens=lens,
+        lens=named_lens(lens, language_model),
     )
     write_json(result, json_path)
     if json_path != STDOUT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES, LensQuality, UsedLens
 from lens_recipes.lenses.files.content import LensContent
 from lens_recipes.lenses.files.writing import write_lens
+from lens_recipes.lenses.merge import merged_parts
 from lens_recipes.lenses.record import LensRecord
 from lens_recipes.models.weights.origin import shown_name
 from lens_recipes.trace.transport import Affine
@@ -77,6 +78,25 @@ class Lens:
         """Return this lens with its numbers on a device."""
         moved = {layer: transport.to(device) for layer, transport in self.transports.items()}
         return replace(self, transports=moved)
+
+    @staticmethod
+    def merge(lenses: Sequence[Lens]) -> Lens:
+        """Return the lens that a fit on the texts of all these lenses would have given.
+
+        It is exact, up to the rounding of sums in float64. How well it transfers is not known
+        before `lens_quality` has measured it.
+
+        Args:
+            lenses: Fits of one kind ("linear" or "jacobian") on disjoint texts, of one model and
+                the same layers, each with its `sums`.
+
+        Raises:
+            ValueError: they cannot be merged, or some text is in two of them.
+
+        Example:
+            >>> lens = Lens.merge([load_lens(path) for path in paths])
+        """
+        return Lens(**merged_parts(lenses))
 
     def used(self) -> UsedLens:
         """Return what a result that was read with it says of it: nothing of this machine."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from lens_recipes.recipes.attribution.attribution import attribution
 from lens_recipes.recipes.generation.generate import generate_lens
+from lens_recipes.recipes.lenses.fit import fit_lens
+from lens_recipes.recipes.lenses.quality import lens_quality
 from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.recipes.vectors import decode_vectors
 from lens_recipes.run.remote.estimate import RemoteEstimate, estimate
@@ -21,7 +23,9 @@ __all__ = [
     "attribution",
     "decode_vectors",
     "estimate",
+    "fit_lens",
     "generate_lens",
+    "lens_quality",
     "logit_lens",
     "submit",
 ]

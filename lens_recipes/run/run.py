@@ -51,6 +51,10 @@ class RecipeRun(Generic[R]):
         context: Entered around all batches that run in this process.
         run_here: What runs all batches in this process, if it is not `run_locally`.
         recipe: The recipe's public name; `@recipe` sets it.
+        seconds_here: What tells about how long it takes in this process, by trying some of it; None
+            where that is not known.
+        as_sent: What gives the same run as it would be sent to a server, where its arguments cannot
+            be read a second time; None to prepare it again by them.
     """
 
     request: Request
@@ -65,6 +69,8 @@ class RecipeRun(Generic[R]):
     context: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     run_here: Callable[[RecipeRun[R]], list[Arrays]] | None = None
     recipe: str = ""
+    seconds_here: Callable[[], float] | None = None
+    as_sent: Callable[[], RecipeRun[R]] | None = None
 
     @property
     def model(self) -> Envoy:

@@ -32,6 +32,8 @@ class BatchSize(NamedTuple):
         tokens: How many tokens are read at a time.
         vectors: How many vectors are read of each of them.
         logit_rows: How many vectors are taken to logits.
+        all_tokens: How many tokens run through the model, where a batch is several forward passes
+            of at most this size; None where it is one.
     """
 
     rows: int
@@ -42,6 +44,7 @@ class BatchSize(NamedTuple):
     tokens: int
     vectors: int
     logit_rows: int
+    all_tokens: int | None = None
 
 
 class LensBatch(NamedTuple):

@@ -74,8 +74,8 @@ LensSource = Annotated[
     str | None,
     typer.Option(
         "--lens",
-        help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, or a hub '
-        "id; default: the logit lens.",
+        help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, a hub id, '
+        'or "linear", fitted on the model\'s own text once; default: the logit lens.',
     ),
 ]
 
@@ -84,7 +84,8 @@ LensSources = Annotated[
     typer.Option(
         "--lens",
         help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, a hub id, '
-        'or "logit", the default; repeat the option to see several side by side.',
+        '"linear", fitted on the model\'s own text once, or "logit", the default; repeat the '
+        "option to see several side by side.",
     ),
 ]
 

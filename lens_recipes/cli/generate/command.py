@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     AllLayers,
@@ -161,7 +162,7 @@ def generate_command(
             **plan.options,
             targets=target,
             components=parse_names(components),
-            lens=lens,
+            lens=named_lens(lens, language_model),
             add_special_tokens=not no_special_tokens,
             top_k=max(MIN_TOP_K, n_shown),
             on_step=stream,

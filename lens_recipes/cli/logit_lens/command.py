@@ -11,6 +11,7 @@ import typer
 
 from lens_recipes.arrays.metrics import METRICS
 from lens_recipes.arrays.metrics.followed import ROLES
+from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     Cdn,
@@ -176,7 +177,7 @@ def logit_lens_command(
             layers=chosen_layers,
             heads=chosen_heads,
             components=chosen_components,
-            lens=source,
+            lens=named_lens(source, language_model),
         )
         results.append(result)
     result, *beside = results

@@ -16,6 +16,8 @@ CHECK_SUMS = 4  # float32 sums of each token that are compared with the stream
 def batch_tokens(run: RecipeRun[Any], batch: Any) -> int:
     """Return the tokens of a batch that run through the model, those to be written included."""
     size = run.plan.batch_size(batch)
+    if size.all_tokens is not None:
+        return size.all_tokens
     return size.rows * (size.columns + size.new_tokens)
 
 

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.models.handle import exclusive
+from lens_recipes.run.progress import duration
 from lens_recipes.run.registry import RECIPES, prepare_run
 from lens_recipes.run.remote.batch_cost import batch_memory, batch_tokens
 from lens_recipes.run.remote.http.settings import remote_settings
@@ -37,6 +38,8 @@ class RemoteEstimate:
         bytes_up: How much is sent: the code, and the token ids.
         bytes_back: How much comes back, compressed; of a generation as if no text ended early.
         server_bytes: Most memory that is taken on the server at once, beside the weights.
+        seconds: About how long it takes in this process, which has tried some of it; None where
+            that is not known.
     """
 
     recipe: str
@@ -47,25 +50,30 @@ class RemoteEstimate:
     bytes_up: int
     bytes_back: int
     server_bytes: int
+    seconds: float | None = None
 
     def __str__(self) -> str:
         jobs = _counted(self.jobs, "job", "jobs")
         batches = _counted(self.batches, "batch", "batches")
         tokens = _counted(self.tokens, "token", "tokens")
+        here = "" if self.seconds is None else f"; here about {duration(self.seconds)}"
         return (
             f"{self.recipe} on {self.model}: {jobs} ({batches}, {tokens}), "
             f"{format_bytes(self.bytes_up)} up, about {format_bytes(self.bytes_back)} back, "
             f"at most {format_bytes(self.server_bytes)} of memory there beside the weights"
+            f"{here}"
         )
 
 
 def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> RemoteEstimate:
     """Estimate what a recipe would send, bring back and need on a server.
 
-    Nothing is sent, and no weights are needed.
+    Nothing is sent, and no weights are needed. Of a fit in this process some is tried, which says
+    how long it takes.
 
     Args:
-        recipe: `logit_lens`, `attribution`, `generate_lens` or `decode_vectors` themselves.
+        recipe: `logit_lens`, `attribution`, `generate_lens`, `decode_vectors`, `fit_lens` or
+            `lens_quality` themselves.
         *args, **kwargs: What it takes.
 
     Raises:
@@ -76,7 +84,12 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
         >>> print(estimate(logit_lens, model, ["one prompt", "and another"]))
     """
     run = prepare_run(recipe, *args, **kwargs)
-    if not run.remote:
+    seconds = None
+    if not run.remote and run.seconds_here is not None:
+        seconds = run.seconds_here()
+    if not run.remote and run.as_sent is not None:
+        run = run.as_sent()
+    elif not run.remote:
         # Prepared again as it would be sent: without padding, and with no weight of this process.
         rehearsed: dict[str, Any] = {**kwargs, "remote": "local"}
         run = prepare_run(recipe, *args, **rehearsed)
@@ -92,6 +105,7 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
         bytes_up=bytes_up,
         bytes_back=bytes_back(run, len(jobs)),
         server_bytes=server_bytes(run),
+        seconds=seconds,
     )
 
 

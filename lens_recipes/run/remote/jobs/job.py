@@ -228,7 +228,9 @@ class Job(Generic[R]):
             for chunk in self._chunks:
                 arrays.extend(chunk.arrays())
             result = self._run.finish(self._run, arrays)
-            result.provenance["jobs"] = self._record()  # type: ignore[attr-defined]
+            provenance = getattr(result, "provenance", None)
+            if provenance is not None:  # of a lens, say, there is none
+                provenance["jobs"] = self._record()
             self._result = result
         return self._result
 

@@ -1,0 +1,1 @@
+"""`lens-recipes fit` and `lens-recipes merge`."""

@@ -1,0 +1,42 @@
+"""`lens-recipes merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lens_recipes.cli.common.options import EXIT_STATUS
+from lens_recipes.cli.common.outputs import note_written
+from lens_recipes.cli.lenses.fit import check_lens_file
+
+
+def merge_command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="What lens-recipes fit wrote, on disjoint texts."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The lens, in .safetensors.")],
+) -> None:
+    """Merge fits on disjoint texts, such as the shards of one, into the fit on all of them."""
+    check_lens_file(output)
+
+    from lens_recipes.lenses.lens import Lens
+    from lens_recipes.recipes.lenses.state import load_fit, write_fit
+
+    lens = Lens.merge([load_fit(file) for file in files])
+    write_fit(output, lens)
+    note_written([output])
+
+
+MERGE_EXAMPLES = f"""
+Example:
+
+  lens-recipes merge part-1.safetensors part-2.safetensors part-3.safetensors -o lens.safetensors
+
+It is exactly the fit on all texts, and can be merged again. No model is needed; how well the lens
+transfers is measured in Python: lens_quality(lens, model).
+
+{EXIT_STATUS}
+"""

@@ -1,0 +1,128 @@
+"""Merge fits on disjoint texts into the fit on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lens_recipes.caller import say
+from lens_recipes.lenses.solve.solution import ROWS
+from lens_recipes.lenses.solve.solve import MERGED_KINDS, solve
+
+# What must be the same of all fits: a word for it, and where their records have it.
+SAME = {
+    "model": "the model",
+    "revision": "the revision",
+    "n_layers": "the number of layers",
+    "unembedding": "the unembedding",
+    "tokenizer": "the tokenizer",
+    "starts_with_bos": "whether texts begin with BOS",
+    "first_position": "the first position that was fitted",
+    "target_layer": "the layer that is predicted",
+}
+
+
+def merged_parts(lenses: Sequence[Any]) -> dict[str, Any]:
+    """Return what a `Lens` is made of that is the fit on the texts of several lenses.
+
+    Args:
+        lenses: Of one kind and one model, with their sums.
+
+    Raises:
+        ValueError: they cannot be merged, or were fitted on the same text.
+    """
+    lenses = list(lenses)
+    if not lenses:
+        raise ValueError("received no lenses to merge: pass at least one.")
+    check_mergeable(lenses)
+    sums = summed([lens.sums for lens in lenses])
+    first = lenses[0]
+    solution = solve(first.kind, sums, first.layers)
+    settings = {**first.record.settings, **solution.settings}
+    settings.pop("shard", None)
+    record = replace(
+        first.record,
+        text=" + ".join(dict.fromkeys(lens.record.text for lens in lenses if lens.record.text)),
+        n_prompts=total(lens.record.n_prompts for lens in lenses),
+        n_tokens=total(lens.record.n_tokens for lens in lenses),
+        seed=first.record.seed if len({lens.record.seed for lens in lenses}) == 1 else None,
+        settings=settings,
+    )
+    return {
+        "kind": first.kind,
+        "transports": solution.transports,
+        "record": record,
+        "quality": None,
+        "source": f"{len(lenses)} fits merged",
+        "sums": sums,
+    }
+
+
+def check_mergeable(lenses: Sequence[Any]) -> None:
+    """Raise ValueError unless lenses are fits of one kind on disjoint texts of one model."""
+    first = lenses[0]
+    for lens in lenses:
+        if lens.kind not in MERGED_KINDS:
+            raise ValueError(
+                f"received a {lens.name}; fits of kind {' and '.join(MERGED_KINDS)} can be merged, "
+                "because all that they are made of are sums over their texts."
+            )
+        if not lens.sums or ROWS not in lens.sums:
+            raise ValueError(
+                f"{lens.source!r} does not hold what its fit added up, so it cannot be merged. "
+                + say(
+                    python="Fit with path=, whose file holds it, or save with sums=True.",
+                    shell="Merge the files that lens-recipes fit wrote.",
+                )
+            )
+        if lens.kind != first.kind:
+            raise ValueError(
+                f"received a {first.name} and a {lens.name}: merge one kind at a time."
+            )
+        if lens.layers != first.layers or lens.d_model != first.d_model:
+            raise ValueError(
+                f"received lenses of different streams: {first.source!r} has {first.layers} of "
+                f"width {first.d_model}, {lens.source!r} has {lens.layers} of width {lens.d_model}."
+            )
+        for name, words in SAME.items():
+            ours, theirs = getattr(first.record, name), getattr(lens.record, name)
+            if ours is not None and theirs is not None and ours != theirs:
+                raise ValueError(
+                    f"{words} differs: {ours!r} in {first.source!r}, {theirs!r} in "
+                    f"{lens.source!r}. Only fits of one model can be merged."
+                )
+
+
+def summed(all_sums: Sequence[Any]) -> dict[str, Tensor]:
+    """Return the sums of several fits together.
+
+    Raises:
+        ValueError: some text is in two of them.
+    """
+    together: dict[str, Tensor] = {}
+    for number, sums in enumerate(all_sums):
+        for name, value in sums.items():
+            if name == ROWS:
+                continue
+            together[name] = together[name] + value if name in together else value
+        rows = sums[ROWS]
+        seen = together.get(ROWS, rows[:0])
+        n_shared = int(torch.isin(rows, seen).sum())
+        if n_shared:
+            raise ValueError(
+                f"{n_shared} of the {len(rows)} rows of text of lens {number} are in an earlier "
+                "one as well, and would count twice. Merge fits on disjoint texts, such as the "
+                + say(python="shards of one text (shard=(i, n)).", shell="--shards of one text.")
+            )
+        together[ROWS] = torch.cat([seen, rows])
+    return together
+
+
+def total(counts: Any) -> int | None:
+    """Return the sum of some counts; None where one is not known."""
+    known = list(counts)
+    return None if None in known else sum(known)

@@ -1,0 +1,1 @@
+"""From what a fit added up to the transports of a lens."""

@@ -1,0 +1,92 @@
+"""`Estimator`: what one kind of lens needs of a text, and what it makes of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from lens_recipes.lenses.solve.solution import Solution
+from lens_recipes.lenses.solve.solve import solve
+from lens_recipes.recipes.lenses.text.rows import Row, RowSets
+from lens_recipes.run.request.request import Request
+from lens_recipes.run.run import RecipeRun
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """What is to be fitted.
+
+    Attributes:
+        request: The model, checked, and where it runs.
+        layers: The streams that get a transport, ascending; `EMBEDDING` (−1) is the one before
+            block 0.
+        seed: For whatever a kind draws by itself.
+        settings: What else the caller asked of this kind.
+    """
+
+    request: Request
+    layers: list[int]
+    seed: int
+    settings: Mapping[str, Any]
+
+
+class Estimator(ABC):
+    """One kind of lens.
+
+    The rows of each half of the text become batches. What is computed of a batch are sums, which
+    are added up, kept in the fit's file, and merged with those of other texts. At the end they, and
+    perhaps the rows themselves, become transports.
+
+    Attributes:
+        kind: The kind of lens.
+        runs_remotely: Whether it runs on a server, which gives no gradients.
+        first_position: Positions before this one are not fitted.
+    """
+
+    kind: ClassVar[str]
+    runs_remotely: ClassVar[bool] = False
+    first_position: ClassVar[int] = 0
+
+    def __init__(self, task: FitTask) -> None:
+        """Keep what is to be fitted.
+
+        Raises:
+            ValueError: a setting that this kind does not have.
+        """
+        self.task = task
+        if task.settings:
+            unknown = ", ".join(task.settings)
+            raise ValueError(f'kind="{self.kind}" has no setting {unknown}: leave it out.')
+
+    @abstractmethod
+    def batches(self, rows: Sequence[Row]) -> list[Any]:
+        """Return rows of one half of the text as batches."""
+
+    @abstractmethod
+    def n_tokens(self, batch: Any) -> int:
+        """Return how many tokens of a batch run through the model, which says how long it takes."""
+
+    @abstractmethod
+    def sums_of(self, batch: Any) -> dict[str, Tensor]:
+        """Return what is added up of a batch, by names of this kind's own."""
+
+    @abstractmethod
+    def run(self, batches: list[Any]) -> RecipeRun[Any]:
+        """Return all batches as one run, for an estimate of what it costs."""
+
+    @abstractmethod
+    def seconds(self, batches: list[Any]) -> float:
+        """Return how long the batches may take in this process: some of it is tried."""
+
+    def solution(self, sums: Mapping[str, Tensor], rows: RowSets) -> Solution:
+        """Return the transports that the sums come to.
+
+        Args:
+            sums: Of both halves, by names such as "a.xx".
+            rows: All rows, for a kind that reads them again.
+        """
+        return solve(self.kind, sums, self.task.layers)

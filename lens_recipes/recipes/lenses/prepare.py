@@ -1,0 +1,221 @@
+"""Check what a fit is asked for, and read its text, before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from typing import Any, NamedTuple
+
+from nnsight.intervention.envoy import Envoy
+
+from lens_recipes.caller import argument, say
+from lens_recipes.errors import LensError
+from lens_recipes.lenses.lens import LensRecord
+from lens_recipes.models.handle import context_length, on_meta, refuse_training
+from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
+from lens_recipes.recipes.lenses.estimators.linear import LinearEstimator
+from lens_recipes.recipes.lenses.streams import pick_streams
+from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, Shard, digest_of, take_tokens
+from lens_recipes.recipes.lenses.text.texts import begins_with_bos, read_texts, rows_of_texts
+from lens_recipes.run.provenance import provenance
+from lens_recipes.run.request.request import Request
+from lens_recipes.run.request.selection import check_ids
+
+ESTIMATORS: dict[str, type[Estimator]] = {"linear": LinearEstimator}
+OWN_TEXT = "text that the model wrote"
+QUALITY_TOKENS = 128  # that measure a fitted lens and its two halves, layer by layer
+
+
+class Fit(NamedTuple):
+    """A fit that has been asked for and checked.
+
+    Attributes:
+        task: What is fitted.
+        estimator: How.
+        rows: Rows of text, all of them; of text that the model is to write none.
+        writes: Whether the model writes the text.
+        n_rows: How many rows the model writes.
+        row_length: The most tokens of a row.
+        record: What the lens says of its fit, but for what comes out of it.
+        identity: What tells it from any other fit, as JSON can hold it.
+        path: The file that holds it, or None.
+        n_measured: How many tokens are to measure the lens.
+    """
+
+    task: FitTask
+    estimator: Estimator
+    rows: list[Row]
+    writes: bool
+    n_rows: int
+    row_length: int
+    record: LensRecord
+    identity: dict[str, Any]
+    path: str | os.PathLike[str] | None
+    n_measured: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its text is no part of another one."""
+        return self.identity["shard"] is None
+
+    @property
+    def request(self) -> Request:
+        """The model, checked, and where it runs."""
+        return self.task.request
+
+
+def prepare_fit(
+    model: Envoy,
+    texts: Any = None,
+    *,
+    kind: str = "linear",
+    layers: Any = None,
+    tokens: int = 20_000,
+    path: str | os.PathLike[str] | None = None,
+    column: str | None = None,
+    shard: tuple[int, int] | None = None,
+    seed: int = 0,
+    quality_tokens: int = QUALITY_TOKENS,
+    remote: bool | str | None = None,
+    **settings: Any,
+) -> Fit:
+    """Check what `fit_lens` was asked for, and read the texts.
+
+    Raises:
+        ValueError, LensError: as `fit_lens`.
+    """
+    check_arguments(kind, tokens, quality_tokens, seed)
+    part = as_shard(shard)
+    request = Request(model, remote=remote)
+    refuse_training(model, request.remote)
+    if request.remote and not ESTIMATORS[kind].runs_remotely:
+        raise LensError(
+            f"a {kind} lens needs gradients, which a server does not give. "
+            + say(
+                python='Fit kind="linear" there, or load the model with its weights.',
+                shell="Fit --kind linear there, or leave --remote out.",
+            )
+        )
+    streams = pick_streams(request, layers)
+    task = FitTask(request, streams, seed, settings)
+    estimator = ESTIMATORS[kind](task)
+    row_length = longest_row(request)
+    with_bos = begins_with_bos(request.tokenizer)
+    rows: list[Row] = []
+    n_rows = 0
+    if texts is None:
+        words = OWN_TEXT
+        n_rows = math.ceil(tokens / (row_length if with_bos else row_length - 1))
+        text_mark = OWN_TEXT
+    else:
+        read = read_texts(texts, column)
+        words = read.words
+        found = rows_of_texts(read.items, request.tokenizer, row_length, with_bos)
+        rows = take_tokens((row for row in found if row.is_in(part)), tokens)
+        check_rows(rows, request)
+        text_mark = digest_of(rows)
+    facts = provenance(model, "fit_lens", {}, request.anatomy.vocab_size, request.remote, 0.0)
+    record = LensRecord(
+        model=facts["model"],
+        revision=facts["revision"],
+        n_layers=request.anatomy.n_layers,
+        starts_with_bos=with_bos,
+        first_position=estimator.first_position,
+        target_layer=request.anatomy.last_layer,
+        text=words,
+        versions=facts["versions"],
+        seed=seed,
+        settings={"tokens": tokens, "dtype": facts["dtype"], **settings}
+        | ({} if part is None else {"shard": list(part)}),
+    )
+    identity = {
+        "kind": kind,
+        "model": [facts["model"], facts["revision"], facts["architecture"], facts["dtype"]],
+        "weights": weights_mark(model),
+        "layers": streams,
+        "tokens": tokens,
+        "seed": seed,
+        "shard": None if part is None else list(part),
+        "row_length": row_length,
+        "texts": text_mark,
+        "settings": dict(settings),
+    }
+    return Fit(
+        task=task,
+        estimator=estimator,
+        rows=rows,
+        writes=texts is None,
+        n_rows=n_rows,
+        row_length=row_length,
+        record=record,
+        identity=identity,
+        path=path,
+        n_measured=quality_tokens,
+    )
+
+
+def longest_row(request: Request) -> int:
+    """Return how many tokens a row has at most: no more than the model is made for."""
+    bounds = (request.anatomy.n_positions, context_length(request.model))
+    return min([ROW_LENGTH, *(bound for bound in bounds if bound is not None)])
+
+
+def check_arguments(kind: Any, tokens: Any, quality_tokens: Any, seed: Any) -> None:
+    """Refuse what no fit can use.
+
+    Raises:
+        ValueError: names the argument and what it may be.
+    """
+    if kind not in ESTIMATORS:
+        raise ValueError(f"{argument('kind', kind)} must be one of {', '.join(ESTIMATORS)}.")
+    for name, value, least in (("tokens", tokens, 1), ("quality_tokens", quality_tokens, 0)):
+        if type(value) is not int or value < least:
+            raise ValueError(f"{argument(name, value)} must be a whole number from {least}.")
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise ValueError(f"{argument('seed', seed)} must be a whole number from 0 to 2³¹ − 1.")
+
+
+def as_shard(shard: Any) -> Shard | None:
+    """Return which part of the text is fitted.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if shard is None:
+        return None
+    numbers = list(shard) if isinstance(shard, tuple | list) else []
+    is_pair = len(numbers) == 2 and all(type(number) is int for number in numbers)
+    if not is_pair or not 1 <= numbers[0] <= numbers[1]:
+        raise ValueError(
+            f"{argument('shard', shard)} must be two whole numbers i and n with i from 1 to n: "
+            + say(python="(3, 16) is the third of sixteen.", shell="3/16 is the third of sixteen.")
+        )
+    return Shard(*numbers)
+
+
+def check_rows(rows: list[Row], request: Request) -> None:
+    """Refuse texts without tokens, and ids that the model does not have.
+
+    Raises:
+        ValueError: names what is wrong.
+    """
+    if sum(len(row.ids) for row in rows) < 2:
+        raise ValueError(
+            "received no text to fit a lens on: pass at least one text of some length."
+        )
+    n_embeddings = request.anatomy.n_embeddings
+    for row in rows:
+        if int(row.ids.max()) >= n_embeddings or int(row.ids.min()) < 0:
+            check_ids([row.ids.tolist()], n_embeddings, None)
+
+
+def weights_mark(model: Envoy) -> str | None:
+    """Return what tells a model from another of its architecture; None without weights here."""
+    if on_meta(model):
+        return None
+    hashed = hashlib.sha256()
+    for parameter in model._module.parameters():
+        some = parameter.detach().reshape(-1)[:8].float().cpu()
+        hashed.update(some.numpy().tobytes())
+    return hashed.hexdigest()[:16]
