@@ -127,6 +127,9 @@ def test_every_view_of_a_generation_names_the_lens(llama, lens, tmp_path):
     for name, view in views.items():
         assert "linear lens" in view(result, tmp_path), name
         assert "linear lens" not in view(plain, tmp_path), name
+    position = int(result.tokens.position[-1])
+    labels = lr.generation_heatmap(used(result, first_position=position)).layout.xaxis.ticktext
+    assert [label.startswith("†") for label in labels] == [True, True, False]
 
 
 @pytest.mark.parametrize("unit", ["component", "head", "token"])
@@ -486,6 +489,9 @@ def test_a_comparison_of_two_lenses_names_them(logit, linear, jacobian):
     assert "lens.safetensors" in title
     assert "other.safetensors" in title
     assert "† Jacobian lens: 3 of" in lr.caption(lr.compare(linear, jacobian))
+    figure = lr.compare(linear, jacobian)
+    assert not any("†" in label for label in figure.layout.xaxis.ticktext)
+    assert [label.startswith("†") for label in figure.layout.xaxis2.ticktext].count(True) == 3
 
 
 def table_rows(text):
