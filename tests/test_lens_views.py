@@ -320,7 +320,7 @@ def test_the_table_of_a_measurement_has_its_numbers(llama):
     assert [row.split()[0] for row in rows] == ["embed", "0", "1", "2"]
     assert [float(row.split()[1]) for row in rows] == pytest.approx(measured.kl, abs=1e-3)
     assert [row.endswith("worse") for row in rows] == (~measured.is_better).tolist()
-    assert "256 held-out tokens of some text" in str(measured)
+    assert "256 tokens of some text" in str(measured)
 
 
 def test_at_keeps_the_numbers_of_each_layer(llama):
