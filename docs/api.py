@@ -39,7 +39,6 @@ GROUPS: dict[str, list[str]] = {
         "PartOverPrompts",
         "Certificate",
         "UsedLens",
-        "LensQuality",
     ],
     "Reading a result": [
         "logit_diff",
