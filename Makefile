@@ -43,7 +43,8 @@ $(FOR_TEST): $(FOR_DEMO)
 
 demo: $(FOR_DEMO)
 	@mkdir -p out
-	$(BIN)/lens-recipes logit-lens "The capital of France is" --model smollm2 --target " Paris" --report out/demo.html
+	$(BIN)/lens-recipes logit-lens "The capital of France is" --model smollm2 --target " Paris" \
+		--lens logit --lens linear --report out/demo.html
 
 # Every figure on three cases, in docs/gallery: to be looked at after a change of the figures.
 gallery: $(FOR_TEST)
