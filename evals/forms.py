@@ -72,6 +72,7 @@ def _about_triggers(found: Any) -> list[str]:
     if not isinstance(found, list) or any(set(one) != {"query", "should_trigger"} for one in found):
         return ['triggers.json must be a list of {"query", "should_trigger"}.']
     counts = [sum(one["should_trigger"] is wanted for one in found) for wanted in (True, False)]
-    said = [] if counts == [20, 20] else [f"triggers.json has {counts[0]} that should and {counts[1]} that should not."]
+    is_even = counts[0] == counts[1] >= 20
+    said = [] if is_even else [f"triggers.json has {counts[0]} that should and {counts[1]} that should not."]
     twice = len({one["query"] for one in found}) < len(found)
     return [*said, "a query in triggers.json comes twice."] if twice else said
