@@ -19,13 +19,17 @@ from tiny import FAMILIES, shared
 
 import lens_recipes as lr
 from lens_recipes.lenses.solve.linear import RIDGES, lowest, solve_linear
+from lens_recipes.lenses.solve.solution import Solution
 from lens_recipes.recipes.lenses import fit as fitting
+from lens_recipes.recipes.lenses import prepare as preparing
 from lens_recipes.recipes.lenses import state
 from lens_recipes.recipes.lenses.estimators import linear
+from lens_recipes.recipes.lenses.estimators.estimator import Estimator
 from lens_recipes.recipes.lenses.text import texts as reading
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, make_row, split_rows
 from lens_recipes.recipes.lenses.text.samples import ending_tokens, write_rows
 from lens_recipes.recipes.lenses.text.texts import begins_with_bos, rows_of_texts
+from lens_recipes.run.recipe import perform
 from lens_recipes.trace.fit.streams import ProductSums
 from lens_recipes.trace.transport import Affine
 
@@ -329,6 +333,7 @@ import tiny
 import lens_recipes as lr
 from lens_recipes.recipes.lenses import state
 from lens_recipes.recipes.lenses.estimators import linear
+from lens_recipes.recipes.lenses.estimators.estimator import Estimator
 
 linear.BATCH_TOKENS = 60
 state.SAVED_EVERY_S = 0.0
@@ -672,3 +677,67 @@ def test_an_estimate_says_how_long_a_fit_takes(llama):
     assert of_texts.tokens == pytest.approx(1_000, rel=0.2)
     assert of_texts.bytes_back > 4 * 4 * 2 * 32 * 32
     assert lr.estimate(lr.logit_lens, llama, TEXT).seconds is None
+
+
+def test_a_fit_can_be_submitted_as_a_run(llama, monkeypatch):
+    """What `submit` sends and finishes is the same lens: all batches as one run."""
+    texts = [f"{number}. {TEXT}" for number in range(40)]
+    run = lr.fit_lens.prepare(llama, texts, tokens=10_000, remote="local")
+    there = perform(run)
+    assert there.digest == lr.fit_lens(llama, texts, tokens=10_000, remote="local").digest
+    assert there.quality is not None
+    with pytest.raises(lr.LensError, match="call fit_lens"):
+        perform(lr.fit_lens.prepare(llama, tokens=200))
+
+
+# -- another kind ------------------------------------------------------
+
+
+class Scaled(Estimator):
+    """A kind that multiplies each stream by one number, as an example of what a kind is."""
+
+    kind = "tuned"
+    first_position = 2
+
+    def batches(self, rows):
+        return list(rows)
+
+    def n_tokens(self, batch):
+        return len(batch.ids)
+
+    def sums_of(self, batch):
+        with torch.no_grad():
+            found = streams_of(self.task.request.model, [batch.ids.tolist()])
+        last = found[self.task.request.anatomy.last_layer]
+        return {
+            "xy": torch.stack([(found[layer] * last).sum() for layer in self.task.layers]),
+            "xx": torch.stack([(found[layer] ** 2).sum() for layer in self.task.layers]),
+        }
+
+    def run(self, batches):
+        raise NotImplementedError
+
+    def seconds(self, batches):
+        return 0.0
+
+    def solution(self, sums, rows):
+        assert len(rows.fitted) > 10
+        factors = (sums["a.xy"] + sums["b.xy"]) / (sums["a.xx"] + sums["b.xx"])
+        transports = {}
+        for layer, factor in zip(self.task.layers, factors, strict=True):
+            transports[layer] = Affine(torch.eye(32) * float(factor))
+        return Solution(transports, [], {"steps": 1})
+
+
+def test_another_kind_of_lens_plugs_in(monkeypatch, tmp_path, llama):
+    monkeypatch.setitem(preparing.ESTIMATORS, "tuned", Scaled)
+    path = tmp_path / "lens.safetensors"
+    lens = lr.fit_lens(shared("llama"), ROWS, kind="tuned", tokens=10_000, path=path)
+    assert lens.name == "tuned lens"
+    assert lens.record.first_position == 2
+    assert lens.record.settings["steps"] == 1
+    assert lens.quality.refit_kl == []
+    again = lr.fit_lens(shared("llama"), ROWS, kind="tuned", tokens=10_000, path=path)
+    assert again.digest == lens.digest
+    with pytest.raises(lr.LensError, match="needs gradients, which a server does not give"):
+        lr.fit_lens(llama, ROWS, kind="tuned", remote="local")
