@@ -26,7 +26,7 @@ WIDTH = 100  # columns of the commands' help
 GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
     "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
-    "Lenses": ["fit_lens", "lens_quality", "Lens", "LensQuality"],
+    "Lenses": ["fit_lens", "load_lens", "lens_quality", "Lens", "LensQuality"],
     "What they return": [
         "LensResult",
         "Tokens",
@@ -38,10 +38,15 @@ GROUPS: dict[str, list[str]] = {
         "Part",
         "PartOverPrompts",
         "Certificate",
+        "UsedLens",
+        "LensQuality",
     ],
     "Reading a result": [
         "logit_diff",
         "metric_values",
+        "seen_earlier",
+        "SeenEarlier",
+        "SeenAt",
         "settled_layers",
         "Settled",
         "table",
@@ -63,6 +68,7 @@ GROUPS: dict[str, list[str]] = {
         "rank_flow",
         "layer_profile",
         "compare",
+        "lens_quality_figure",
         "attribution_bars",
         "head_grid",
         "source_map",

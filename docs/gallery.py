@@ -70,6 +70,7 @@ def cases() -> Iterator[Case]:
             "source_map": lambda: lr.source_map(by_token),
             "generation_heatmap": lambda: lr.generation_heatmap(written),
             "generation_steps": lambda: lr.generation_steps(written),
+            "lens_quality": lambda: lr.lens_quality_figure(invented_quality()),
         },
     )
     facts = [f"The capital of {country} is" for country in CAPITALS]
@@ -105,6 +106,25 @@ def cases() -> Iterator[Case]:
             "layer_profile": lambda: lr.layer_profile(text),
             "compare": lambda: lr.compare(text, text, metric="kl", names=("a", "b")),
         },
+    )
+
+
+def invented_quality() -> lr.LensQuality:
+    """Return what might have been measured of a lens of thirty layers: a figure needs no more."""
+    layers = list(range(-1, 29))
+    kl = [3 * 0.93**row for row in range(len(layers))]
+    agreement = [0.2 + 0.02 * row for row in range(len(layers))]
+    logit_kl = [12 * 0.99**row for row in range(len(layers))]
+    refits = [[1.05 * each for each in kl], [1.12 * each for each in kl]]
+    return lr.LensQuality(
+        layers=layers,
+        kl=kl,
+        agreement=agreement,
+        logit_kl=logit_kl,
+        logit_agreement=[share / 2 for share in agreement],
+        refit_kl=refits,
+        n_tokens=256,
+        text="a text that nobody wrote",
     )
 
 

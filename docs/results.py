@@ -43,7 +43,7 @@ FIELDS = {
     "token_text": "`[token]`: the text of each token of the axis",
     "texts": "id, as a text → the text of that token, for every id of the file",
     "certificate": "the proof, as it was when the file was saved: `passed` and its numbers; null for none",
-    "provenance": "model, versions, recipe, arguments, seconds",
+    "provenance": "model, versions, recipe, arguments, seconds; `lens`, if it was not the logit lens: kind, source, digest, layers, quality",
     "inputs": "`[prompt]`: what the model was given, `input_ids` first; missing where that is not known",
     "responses": "`[prompt]`: `[text, why it ended]`; empty where the model did not write",
     "unit": '"layer", "component", "head" or "token"',

@@ -28,11 +28,16 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.generation import settled_layers as settled_layers
     from lens_recipes.arrays.metrics import logit_diff as logit_diff
     from lens_recipes.arrays.metrics import metric_values as metric_values
+    from lens_recipes.arrays.metrics.seen import SeenAt as SeenAt
+    from lens_recipes.arrays.metrics.seen import SeenEarlier as SeenEarlier
+    from lens_recipes.arrays.metrics.seen import seen_earlier as seen_earlier
     from lens_recipes.arrays.sites import Important as Important
     from lens_recipes.arrays.used_lens import LensQuality as LensQuality
+    from lens_recipes.arrays.used_lens import UsedLens as UsedLens
     from lens_recipes.errors import LensError as LensError
     from lens_recipes.errors import RemoteLensError as RemoteLensError
     from lens_recipes.lenses.lens import Lens as Lens
+    from lens_recipes.lenses.load import load_lens as load_lens
     from lens_recipes.models.lens_head import lens_head as lens_head
     from lens_recipes.models.load import load as load
     from lens_recipes.models.structure.anatomy import anatomy as anatomy
@@ -59,6 +64,9 @@ if TYPE_CHECKING:
     from lens_recipes.views.figures.attribution.maps import head_grid as head_grid
     from lens_recipes.views.figures.attribution.maps import source_map as source_map
     from lens_recipes.views.figures.compare.figure import compare as compare
+    from lens_recipes.views.figures.compare.lens_quality import (
+        lens_quality_figure as lens_quality_figure,
+    )
     from lens_recipes.views.figures.export import save_png as save_png
     from lens_recipes.views.figures.export import save_svg as save_svg
     from lens_recipes.views.figures.export import write_html as write_html
@@ -84,10 +92,12 @@ _PUBLIC_NAMES = {
     "arrays.certificate": ["Certificate"],
     "arrays.generation": ["Settled", "settled_layers"],
     "arrays.metrics": ["logit_diff", "metric_values"],
+    "arrays.metrics.seen": ["SeenAt", "SeenEarlier", "seen_earlier"],
     "arrays.sites": ["Important"],
-    "arrays.used_lens": ["LensQuality"],
+    "arrays.used_lens": ["LensQuality", "UsedLens"],
     "errors": ["LensError", "RemoteLensError"],
     "lenses.lens": ["Lens"],
+    "lenses.load": ["load_lens"],
     "models.lens_head": ["lens_head"],
     "models.load": ["load"],
     "models.structure.anatomy": ["anatomy"],
@@ -106,6 +116,7 @@ _PUBLIC_NAMES = {
     "views.figures.attribution.bars": ["attribution_bars"],
     "views.figures.attribution.maps": ["head_grid", "source_map"],
     "views.figures.compare.figure": ["compare"],
+    "views.figures.compare.lens_quality": ["lens_quality_figure"],
     "views.figures.export": ["save_png", "save_svg", "write_html"],
     "views.figures.paper": ["caption", "paper"],
     "views.figures.generation.heatmap": ["generation_heatmap"],

@@ -523,7 +523,8 @@ def test_the_rows_of_the_frame_sum_to_the_totals(unit):
         "position",
         "input",
     ]
-    assert list(frame.columns) == [*columns, "target", "target_id", "against", "value"]
+    columns += ["target", "target_id", "against", "value", "lens", "lens_source", "lens_digest"]
+    assert list(frame.columns) == columns
     assert len(frame) == sum(one.values.size for one in result)
     sums = frame.groupby(["prompt", "position", "target_id"])["value"].sum()
     assert len(sums) == result.total.size

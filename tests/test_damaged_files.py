@@ -97,6 +97,8 @@ FIELDS = [
     ("attribution_token", ("sources", 0), ["a"], "token_position: a token stands behind"),
     ("attribution_token", ("sources", 0), list("abcdefg"), "parts: a head has not one for each of 7"),
 ]  # fmt: skip
+QUALITY = {"layers": [0, 1], "kl": [1.0, 0.5], "agreement": [0.5, 0.6], "logit_kl": [2.0, 1.0], "logit_agreement": [0, 0.1]}  # fmt: skip
+LENS = {"kind": "linear", "source": "lens.safetensors", "digest": "3f2a", "layers": [-1, 0, 1], "quality": QUALITY}  # fmt: skip
 FACTS = [
     ("lens", ("provenance",), [], "provenance: [] is no JSON object"),
     ("lens", ("provenance", "model"), 7, "its 'model' is 7, expected is a text"),
@@ -114,6 +116,24 @@ FACTS = [
     ("generation", ("provenance", "not_begun"), [None], "its 'not_begun' is [None]"),
     ("generation", ("provenance", "timings"), [], "its 'timings' is []"),
     ("generation", ("provenance", "timings", "decode_s"), "long", "its 'timings' is {"),
+    ("lens", ("provenance", "lens"), [], "its 'lens' is []"),
+    ("lens", ("provenance", "lens"), {"kind": "crystal"}, "the 'kind' of its lens is 'crystal', expected is one of 'logit'"),
+    ("lens", ("provenance", "lens"), {"kind": ["linear"]}, "the 'kind' of its lens is ['linear']"),
+    ("lens", ("provenance", "lens"), LENS | {"source": "x" * 5000}, "expected is a text of at most 4096"),
+    ("lens", ("provenance", "lens"), LENS | {"digest": 7}, "the 'digest' of its lens is 7"),
+    ("lens", ("provenance", "lens"), LENS | {"layers": [-2]}, "the 'layers' of its lens is [-2]"),
+    ("lens", ("provenance", "lens"), LENS | {"layers": [0, 0]}, "expected is a list of different whole numbers"),
+    ("lens", ("provenance", "lens"), LENS | {"layers": [True]}, "the 'layers' of its lens is [True]"),
+    ("lens", ("provenance", "lens"), LENS | {"first_position": -1}, "the 'first_position' of its lens is -1"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": {}}, "the quality of its lens has no 'layers'"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"kl": [1.0]}}, "lists of different lengths, expected is 2 each"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"kl": [1.0, -0.5]}}, "the 'kl' of its lens's quality"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"kl": [1.0, math.nan]}}, "the 'kl' of its lens's quality"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"logit_kl": [1, 10**400]}}, "the 'logit_kl' of its lens's quality"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"agreement": [0.5, 1.5]}}, "the 'agreement' of its lens's quality"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"refit_kl": [[1.0]]}}, "lists of different lengths"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"refit_kl": 7}}, "the 'refit_kl' of its lens's quality"),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"text": None}}, "the 'text' of its lens's quality"),
     ("lens", ("certificate", "max_kl"), 10**400, "max_kl of the certificate"),
     ("lens", ("certificate", "changed_layers"), [10**6], "changed_layers of the certificate"),
 ]  # fmt: skip
@@ -198,6 +218,10 @@ ODD = [
     ("lens", ("sites", 0), [0, "embed", None]),
     ("lens", ("provenance", "later"), {"a": [None, 1.5, "b"]}),
     ("lens", ("provenance", "revision"), "main"),
+    ("lens", ("provenance", "lens"), {}),
+    ("lens", ("provenance", "lens"), LENS | {"later": 1}),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"refit_kl": [[1.1, 0.6], [0.9, 0.4]], "later": 1}}),
+    ("attribution_component", ("provenance", "lens"), LENS | {"quality": None}),
     ("generation", ("responses",), []),  # one step, as `on_step` gets it
     ("generation", ("responses", 0, 1), "interrupted"),
     ("generation", ("provenance", "timings", "tokens_per_second"), None),

@@ -62,7 +62,7 @@ def read_back(field: str) -> str:
 
 
 def numbers_of(row: dict[str, str]) -> list[str]:
-    texts = re.compile(r"top\d+|target\d*|input|component|part|source_text|against|mark")
+    texts = re.compile(r"top\d+|target\d*|input|component|part|source_text|against|mark|lens.*")
     return [value for name, value in row.items() if value and not texts.fullmatch(name)]
 
 

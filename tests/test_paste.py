@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import types
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ import pytest
 import strict_local
 import tiny
 import torch
+from agreement import distributions
+from lenses import lens_of_kind, random_lens
 from loopback import KEY, hub_at
 from nnsight.intervention.backends.remote import RemoteError
 from slow import others_slow
@@ -24,12 +27,14 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 import lens_recipes as lr
+from lens_recipes.lenses.lens import Lens
 from lens_recipes.models import smollm2 as smollm2_wheel
 from lens_recipes.models.loading.checkpoint_kind import is_multimodal
 from lens_recipes.recipes.paste.expressions import layers_expression, module_expression
 from lens_recipes.recipes.paste.loading import GGUF_OF_SMOLLM2, HUB_ID_OF_SMOLLM2
 from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.norm import Norm, identify_norm
+from lens_recipes.trace.transport import Affine
 
 pytest_plugins = ["loopback"]
 
@@ -74,6 +79,59 @@ def test_only_some_layers(zoo, tmp_path):
     found = pasted.execute(pasted.script("top-k", "tiny/bloom", layers=[2, 0]), tmp_path)
     assert list(found["LAYERS"]) == [0, 2]
     pasted.CHECKS["top-k"](found, zoo[1]["tiny/bloom"])
+
+
+# -- with a lens -------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tuned", "jacobian"])
+def test_a_script_reads_with_a_lens(zoo, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = zoo[1]["tiny/gemma2"]
+    lens = lens_of_kind(model, kind)
+    lens.save("lens.safetensors")
+    text = lr.paste("first-lens", "tiny/gemma2", lens="lens.safetensors")
+    found = pasted.execute(text, tmp_path)
+    run = partial(lr.logit_lens, model, pasted.PROMPT, positions=-1, lens=lens)
+    logprobs = distributions(run)[:, 0]
+    pasted.likeliest([[int(token)] for _, token in found["lens"]], logprobs)
+    strict_local.install(monkeypatch, "lens_recipes", "jaxtyping")
+    text = lr.paste("first-lens", "tiny/gemma2", lens="lens.safetensors", remote=True)
+    (tmp_path / "there").mkdir()  # nnsight reads a script of one name once
+    there = pasted.execute(pasted.rehearsed(text), tmp_path / "there")
+    pasted.likeliest([[int(token)] for _, token in there["lens"]], logprobs)
+
+
+def test_a_script_with_a_lens_is_short_and_formatted(zoo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lens_of_kind(zoo[1]["tiny/gemma2"], "tuned").save("lens.safetensors")
+    text = lr.paste("first-lens", "tiny/gemma2", lens="lens.safetensors")
+    (tmp_path / "script.py").write_text(text)
+    ruff = Path(sys.executable).with_name("ruff")
+    command = [ruff, "format", "--isolated", "--line-length=100", "--check", "--diff", "script.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    code = re.sub(r'""".*?"""', "", text, flags=re.DOTALL)
+    lines = [line for line in code.splitlines() if line.strip() and line.strip()[0] != "#"]
+    assert len(lines) <= 44
+
+
+def test_a_lens_that_a_script_cannot_read_is_refused(zoo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = zoo[1]["tiny/gemma2"]
+    random_lens(model, layers=[1, 2]).save("lens.safetensors")
+    text = lr.paste("first-lens", "tiny/gemma2", lens="lens.safetensors")
+    assert "LAYERS = range(1, 4)" in text
+    with pytest.raises(ValueError, match=r"has no transport for layers \[0\]"):
+        lr.paste("first-lens", "tiny/gemma2", lens="lens.safetensors", layers=[0, 1])
+    with pytest.raises(ValueError, match="top-k takes no lens: first-lens does"):
+        lr.paste("top-k", "tiny/gemma2", lens="lens.safetensors")
+    with pytest.raises(ValueError, match=r'save\("lens.safetensors"\)'):
+        lr.paste("first-lens", "tiny/gemma2", lens="lens.pt")
+    wider = Lens("linear", {0: Affine(torch.eye(7))})
+    wider.save("wide.safetensors")
+    with pytest.raises(lr.LensError, match="fitted on another model"):
+        lr.paste("first-lens", "tiny/gemma2", lens="wide.safetensors")
 
 
 # -- the script proves itself ------------------------------------------

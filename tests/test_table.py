@@ -257,7 +257,8 @@ def test_tsv_ends_with_the_ids_of_its_texts_and_what_can_be_read(results, kind):
     header = text.split("\n")[0].split("\t")
     n_targets = result.target_ids.shape[1]
     ids = ["input_id", "top1_id", "top2_id", *(f"target{n + 1}_id" for n in range(n_targets))]
-    assert header[-len(ids) - 2 :] == ["mark", *ids, "readable"]
+    lens = ["lens", "lens_source", "lens_digest"]
+    assert header[-len(ids) - 6 :] == ["mark", *ids, "readable", "fitted", *lens]
     rows = iter(records(text))
     for one in result:
         for t in range(len(one.tokens)) if kind == "vectors" else [-1]:
@@ -269,6 +270,7 @@ def test_tsv_ends_with_the_ids_of_its_texts_and_what_can_be_read(results, kind):
                 shown = [int(row[f"target{n + 1}_id"]) for n in range(n_targets)]
                 assert shown == one.target_ids[0].tolist()
                 assert row["readable"] == str(int(one.readable[s, t]))
+                assert [row[name] for name in ("fitted", *lens)] == ["1", "logit", "", ""]
 
 
 def test_json_has_the_rows_of_tsv_with_texts_and_numbers_as_they_are(results):

@@ -278,8 +278,9 @@ class AttributionArrays:
 
     def __repr__(self) -> str:
         model = one_line(str(self.provenance.get("model", "?")))
+        lens = "" if self.lens.is_logit else f", {self.lens.name}"
         warning = f"; {self.mark}" if self.mark else ""
-        return f"Attribution({model}, by {self.unit}: {self.size}{warning})"
+        return f"Attribution({model}{lens}, by {self.unit}: {self.size}{warning})"
 
 
 class Location(NamedTuple):

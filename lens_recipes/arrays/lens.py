@@ -20,7 +20,7 @@ from lens_recipes.arrays.axes import (
     prompt_number,
 )
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
-from lens_recipes.arrays.sites import layer_series
+from lens_recipes.arrays.sites import are_vectors, layer_series
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.caller import argument, say
@@ -275,6 +275,17 @@ class LensArrays:
         return used_lens(self.provenance)
 
     @property
+    def fitted(self) -> NDArray[np.bool_]:
+        """Return which tokens stand where the lens was fitted, `[token]`.
+
+        A Jacobian lens is fitted on no token before position 16: what it says there is a guess. All
+        are True with the logit lens, and of vectors, which have no position.
+        """
+        if are_vectors(self.sites):
+            return np.ones(len(self.tokens), dtype=bool)
+        return self.tokens.position >= self.lens.first_position
+
+    @property
     def output_site(self) -> int:
         """Return the index of the site that is the model's own output; −1 if it was not read."""
         return find_output(self.sites, self.kl_to_final)
@@ -342,5 +353,6 @@ class LensArrays:
 
     def __repr__(self) -> str:
         model = one_line(str(self.provenance.get("model", "?")))
+        lens = "" if self.lens.is_logit else f", {self.lens.name}"
         warning = f"; {self.mark}" if self.mark else ""
-        return f"LensResult({model}: {self.size}{warning})"
+        return f"LensResult({model}{lens}: {self.size}{warning})"

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     Cdn,
     Html,
     JsonPath,
+    LensSource,
     ModelName,
     NoSpecialTokens,
     Offline,
@@ -78,6 +80,7 @@ def attribute_command(
     offline: Offline = False,
     json_path: JsonPath = None,
     no_special_tokens: NoSpecialTokens = False,
+    lens: LensSource = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -96,8 +99,9 @@ def attribute_command(
 
     from lens_recipes import attribution
 
+    language_model = load_model(model, remote, dtype)
     result = attribution(
-        load_model(model, remote, dtype),
+        language_model,
         prompts,
         target,
         against=against,
@@ -105,6 +109,7 @@ def attribute_command(
         at_layer=at_layer,
         positions=chosen_positions,
         add_special_tokens=not no_special_tokens,
+        lens=named_lens(lens, language_model),
     )
     write_json(result, json_path)
     if json_path != STDOUT:

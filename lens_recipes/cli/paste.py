@@ -27,6 +27,13 @@ def paste_command(
         str,
         typer.Option(help='Layers that it decodes: "all", or for example -1, 0,3,-1 or 2:5.'),
     ] = "all",
+    lens: Annotated[
+        Path | None,
+        typer.Option(
+            "--lens",
+            help="For first-lens: the .safetensors file of a lens, with which the script reads.",
+        ),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write the script to this file, not to stdout."),
@@ -39,7 +46,7 @@ def paste_command(
 
     from lens_recipes import paste
 
-    script = paste(recipe.value, model, remote=remote, layers=chosen_layers)
+    script = paste(recipe.value, model, remote=remote, layers=chosen_layers, lens=lens)
     if file is None:
         write_for_programs(script)
     else:
@@ -57,6 +64,8 @@ Examples:
   lens-recipes paste first-lens --model Qwen/Qwen3-8B > lens.py
 
   lens-recipes paste attribution --model google/gemma-2-2b --output parts.py
+
+  lens-recipes paste first-lens --model smollm2 --lens lens.safetensors
 
   lens-recipes paste remote --model meta-llama/Llama-3.1-70B --layers 40:
 

@@ -56,6 +56,7 @@ def attribution_frame(result: AttributionArrays) -> Any:
             "target_id": target_ids,
             "against": [_against_text(result, against_id) for against_id in against_ids],
             "value": result.values[part_indices, token_indices, target_indices],
+            **_lens_of(result),
         }
     )
 
@@ -152,7 +153,15 @@ def _lens_columns(result: LensArrays, predicted: Predicted) -> dict[str, Any]:
         "logprob": logprobs,
         "prob": np.exp(logprobs),
         "rank": predicted.ranks[site_indices, token_indices],
+        "fitted": result.fitted[token_indices],
+        **_lens_of(result),
     }
+
+
+def _lens_of(result: LensArrays | AttributionArrays) -> dict[str, str]:
+    """Return the columns that say with which lens a result was read."""
+    lens = result.lens
+    return {"lens": lens.kind, "lens_source": lens.source, "lens_digest": lens.digest}
 
 
 # -- rows of an attribution --------------------------------------------

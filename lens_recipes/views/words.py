@@ -6,7 +6,7 @@ Whatever two views say is said here once, and therefore in the same words.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,7 +157,11 @@ def after_token(
 
 
 def about_token(
-    result: LensArrays | AttributionArrays, token_index: int | None, show: ShowText = visible_token
+    result: LensArrays | AttributionArrays,
+    token_index: int | None,
+    show: ShowText = visible_token,
+    *,
+    with_lens: bool = True,
 ) -> str:
     """Return what stands beside a prompt above its table.
 
@@ -168,8 +172,8 @@ def about_token(
         return "no token of it was read"
     place = after_token(result, token_index, show)
     if isinstance(result, AttributionArrays):
-        return f"{place}, in logits"
-    return place
+        place += ", in logits"
+    return place + lens_beside(result) if with_lens else place
 
 
 def part_name(result: AttributionArrays, part: Part, show: ShowText = visible_token) -> str:
@@ -200,6 +204,38 @@ def ending(result: LensArrays) -> str:
     """
     written = int(result.tokens.generated.sum())
     return f"{quantity(written, 'token')}, finish: {result.responses[0].finish}"
+
+
+def lens_title(result: LensArrays) -> str:
+    """Return the lens as a title begins with it: "Logit lens", "Jacobian lens"."""
+    name = result.lens.name
+    return name[:1].upper() + name[1:]
+
+
+def lens_beside(result: LensArrays | AttributionArrays) -> str:
+    """Return what stands beside the model's name: the lens, or nothing for the logit lens.
+
+    Example: ", linear lens".
+    """
+    return "" if result.lens.is_logit else f", {result.lens.name}"
+
+
+def lens_names(results: Sequence[LensArrays]) -> list[str]:
+    """Return a name for the lens of each result, no two of them the same.
+
+    Lenses of one kind are told apart by where they came from, then by their digests, then by
+    numbers.
+    """
+    lenses = [result.lens for result in results]
+    candidates = (
+        [lens.name for lens in lenses],
+        [f"{lens.name} ({lens.source})" if lens.source else lens.name for lens in lenses],
+        [lens.named for lens in lenses],
+    )
+    for names in candidates:
+        if len(set(names)) == len(names):
+            return names
+    return [f"{lens.name} {number}" for number, lens in enumerate(lenses, start=1)]
 
 
 def certificate_line(result: LensArrays | AttributionArrays) -> str:

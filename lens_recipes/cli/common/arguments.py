@@ -13,6 +13,7 @@ OPTIONS = {
     "heads": "--heads",
     "kind": "--kind",
     "layers": "--layers",
+    "lens": "--lens",
     "max_new_tokens": "--max-new-tokens",
     "metric": "--metric",
     "of": "--of",

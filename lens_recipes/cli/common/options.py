@@ -70,6 +70,25 @@ Png = Annotated[
     typer.Option("--png", help="Write a picture here, in .png or .svg; a browser draws it."),
 ]
 
+LensSource = Annotated[
+    str | None,
+    typer.Option(
+        "--lens",
+        help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, a hub id, '
+        'or "linear", fitted on the model\'s own text once; default: the logit lens.',
+    ),
+]
+
+LensSources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lens",
+        help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, a hub id, '
+        '"linear", fitted on the model\'s own text once, or "logit", the default; repeat the '
+        "option to see several side by side.",
+    ),
+]
+
 Cdn = Annotated[
     bool,
     typer.Option(

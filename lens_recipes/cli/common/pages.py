@@ -6,6 +6,7 @@ with the figures of its steps, of an attribution its figure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def write_views(
     figure: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     cdn: bool = False,
+    beside: Sequence[Any] = (),
 ) -> None:
     """Write the page and the picture that were asked for, and note what a figure leaves out.
 
@@ -33,9 +35,12 @@ def write_views(
         figure: None for the page. Else it holds nothing but the figure with these options.
         options: Of the picture.
         cdn: Whether a page of one figure fetches plotly.js when it is opened.
+        beside: Results of the same prompts under other lenses, for the page alone.
     """
     drawn: dict[str, Any] | None = None  # the options of a figure
-    if html is not None and write_page(result, html, prompt=prompt, figure=figure, cdn=cdn):
+    if html is not None and write_page(
+        result, html, prompt=prompt, figure=figure, cdn=cdn, beside=beside
+    ):
         drawn = figure or {}
     if png is not None:
         drawn = options or {}
@@ -51,6 +56,7 @@ def write_page(
     prompt: int | None = None,
     figure: dict[str, Any] | None = None,
     cdn: bool = False,
+    beside: Sequence[Any] = (),
 ) -> bool:
     """Write a page as `write_views`, and return whether it is one figure or one prompt."""
     import lens_recipes as lr
@@ -61,7 +67,7 @@ def write_page(
     if result.tokens.generated.any():
         lr.write_generation(result, path, prompt=prompt or 0)
         return True
-    lr.report(result, path, prompts=None if prompt is None else [prompt])
+    lr.report(result, path, prompts=None if prompt is None else [prompt], beside=beside or None)
     return False
 
 

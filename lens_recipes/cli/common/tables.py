@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -45,12 +45,17 @@ def print_table(
         write_for_programs(shown + "\n")
 
 
-def print_doubts(result: Any, table_format: TableFormat | None = None) -> None:
-    """Print why a reader should distrust a result, below its table.
+def print_doubts(
+    result: Any, table_format: TableFormat | None = None, beside: Sequence[Any] = ()
+) -> None:
+    """Print why a reader should distrust a result, and those beside it, below its table.
 
     What programs read stays as it is: beside it, the lines go to stderr.
     """
-    lines = [f"distrust: {doubt}" for doubt in doubts_beside_table(result)]
+    lines = []
+    for each in (result, *beside):
+        lines += [f"distrust: {doubt}" for doubt in doubts_beside_table(each)]
+    lines = list(dict.fromkeys(lines))
     if not lines:
         return
     if table_format in (None, TableFormat.text):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     AllLayers,
@@ -16,6 +17,7 @@ from lens_recipes.cli.common.options import (
     Components,
     FollowedTokens,
     JsonPath,
+    LensSource,
     ModelName,
     NoSpecialTokens,
     Offline,
@@ -113,6 +115,7 @@ def generate_command(
     offline: Offline = False,
     json_path: JsonPath = None,
     no_special_tokens: NoSpecialTokens = False,
+    lens: LensSource = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -159,6 +162,7 @@ def generate_command(
             **plan.options,
             targets=target,
             components=parse_names(components),
+            lens=named_lens(lens, language_model),
             add_special_tokens=not no_special_tokens,
             top_k=max(MIN_TOP_K, n_shown),
             on_step=stream,

@@ -11,6 +11,7 @@ import typer
 
 from lens_recipes.arrays.metrics import METRICS
 from lens_recipes.arrays.metrics.followed import ROLES
+from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     Cdn,
@@ -19,6 +20,7 @@ from lens_recipes.cli.common.options import (
     FollowedTokens,
     Html,
     JsonPath,
+    LensSources,
     ModelName,
     NoSpecialTokens,
     Offline,
@@ -126,6 +128,7 @@ def logit_lens_command(
         bool, typer.Option("--raw", help="Read the stream without the final norm.")
     ] = False,
     no_special_tokens: NoSpecialTokens = False,
+    lens: LensSources = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -144,6 +147,8 @@ def logit_lens_command(
     if page is not None:
         check_page(page, "--report")
     check_format(table_format, json_path)
+    lenses: list[str | None] = [*lens] if lens else [None]
+    check_lenses(lenses, table_format, json_path, html, metric)
     asked = read_prompts(prompts, prompt_file, target)
     check_metric(metric, of, asked)
     chosen_positions = parse_indices(positions, "--positions")
@@ -159,18 +164,23 @@ def logit_lens_command(
     inputs: list[Any] = list(asked.prompts)
     if chat:
         inputs = [as_chat(prompt) for prompt in asked.prompts]
-    result = logit_lens(
-        language_model,
-        inputs,
-        targets=asked.targets if asked.lines else target,
-        top_k=show_top,
-        apply_norm=not raw,
-        positions=chosen_positions,
-        add_special_tokens=not no_special_tokens,
-        layers=chosen_layers,
-        heads=chosen_heads,
-        components=chosen_components,
-    )
+    results = []
+    for source in lenses:
+        result = logit_lens(
+            language_model,
+            inputs,
+            targets=asked.targets if asked.lines else target,
+            top_k=show_top,
+            apply_norm=not raw,
+            positions=chosen_positions,
+            add_special_tokens=not no_special_tokens,
+            layers=chosen_layers,
+            heads=chosen_heads,
+            components=chosen_components,
+            lens=named_lens(source, language_model),
+        )
+        results.append(result)
+    result, *beside = results
     write_json(result, json_path)
     if json_path != STDOUT:
         from lens_recipes.arrays.batch.outcomes import is_batch
@@ -179,16 +189,17 @@ def logit_lens_command(
         # a row each, which has room for one.
         is_text = table_format in (None, TableFormat.text, TableFormat.markdown)
         has_layers = len(chosen_components) == 1 and not (is_text and is_batch(result))
-        print_table(result, table_format, show_top=show_top if has_layers else None)
-        print_doubts(result, table_format)
+        n_shown = show_top if has_layers and not beside else None
+        print_table(result, table_format, show_top=n_shown, beside=beside or None)
+        print_doubts(result, table_format, beside=beside)
     if not chat:
         warning = space_warning(result, tokenizer, asked.prompts, asked.targets)
         if warning:
             print(escape_terminal(f"warning: {warning}"), file=sys.stderr)
     figure = figure_options(metric, of)
-    write_views(result, html, png, figure=figure, options=figure, cdn=cdn)
+    write_views(result, html, png, figure=figure, options=figure, cdn=cdn, beside=beside)
     if page is not None:
-        write_page(result, page)
+        write_page(result, page, beside=beside)
     note_written([html, png, json_path, page])
 
 
@@ -220,6 +231,34 @@ def read_prompts(prompts: list[str] | None, file: Path | None, target: list[str]
     lines = read_prompt_file(file, needs_targets=not shared)
     targets = [shared or line.targets for line in lines]
     return Asked([line.prompt for line in lines], targets, lines)
+
+
+def check_lenses(
+    lenses: list[str | None],
+    table_format: TableFormat | None,
+    json_path: str | None,
+    html: Path | None,
+    metric: Metric | None,
+) -> None:
+    """Refuse what can show one lens alone, where there are several."""
+    if len(lenses) < 2:
+        return
+    if json_path is not None:
+        raise typer.BadParameter(
+            "a file holds the result of one lens: give --lens once, or leave --json out.",
+            param_hint="--json",
+        )
+    if table_format not in (None, TableFormat.text, TableFormat.markdown):
+        raise typer.BadParameter(
+            "several lenses stand side by side in text and markdown: give --lens once.",
+            param_hint="--format",
+        )
+    if html is not None and metric is not None:
+        raise typer.BadParameter(
+            "with it, --html is the heatmap of one lens: leave --metric out for the page that "
+            "switches between lenses, or give --lens once.",
+            param_hint="--metric",
+        )
 
 
 def check_file_targets(asked: Asked, file: Path | None, tokenizer: Any) -> None:
@@ -280,6 +319,9 @@ Examples:
   lens-recipes logit-lens --prompts facts.jsonl --positions -1 --format tsv > facts.tsv
 
   lens-recipes logit-lens "Name three colours." --chat --png lens.png
+
+  lens-recipes logit-lens "The capital of France is" --lens logit --lens lens.safetensors \
+--report lenses.html
 
   lens-recipes logit-lens --positions -1 -- "-5 + 5 ="
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from lens_recipes.models.load import SMOLLM2, checkpoint, skeleton
 from lens_recipes.models.loading.checkpoint_kind import is_multimodal
 from lens_recipes.models.loading.reading import refuse_code_of_tokenizer
+from lens_recipes.models.weights.origin import versions
 from lens_recipes.recipes.paste.expressions import joined_words, layers_expression
 from lens_recipes.recipes.paste.functions import (
     attribution_code,
@@ -33,8 +34,8 @@ from lens_recipes.recipes.paste.loading import (
 )
 from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.source import ModelSource
+from lens_recipes.recipes.paste.transport import chosen_lens, lens_code, refuse_missing_layers
 from lens_recipes.recipes.paste.writes import BlockWrites
-from lens_recipes.run.provenance import versions
 from lens_recipes.run.request.sites import pick_layers
 
 
@@ -44,6 +45,7 @@ def paste(
     *,
     remote: bool = False,
     layers: Any = None,
+    lens: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False,
 ) -> str:
     """Write a short script with this model's own module paths, norm, softcap and scales.
@@ -60,6 +62,8 @@ def paste(
         layers: Which layers the script decodes: None for all, an int, a slice, a list; negative
             from the end. The last layer is always read for the proof, and `components` reads all
             of them for its sum; `attribution` takes none.
+        lens: For `first-lens`, the `.safetensors` file of a lens of this model, which the script
+            then reads with.
         trust_remote_code: Whether Python code that comes with the checkpoint may run, here and in
             the script, which says so. Without it, a model that needs such code is refused.
 
@@ -69,8 +73,9 @@ def paste(
 
     Raises:
         ValueError: There is no such recipe or layer, a server is asked for a folder, or an
-            attribution for some layers.
-        LensError: The model cannot be read, or its blocks are no sums; the message says why.
+            attribution for some layers; or the recipe takes no lens, or the lens lacks a layer.
+        LensError: The model or the lens cannot be read, the lens is of another model, or the blocks
+            are no sums; the message says why.
 
     Example:
         >>> print(paste("first-lens", "Qwen/Qwen3-8B"))
@@ -89,11 +94,20 @@ def paste(
     # The script will read the tokenizer too, and there transformers would ask.
     refuse_code_of_tokenizer(folder, {"trust_remote_code": trust_remote_code})
     chosen_layers = pick_layers(layers, source.anatomy)
+    with_lens = None
+    if lens is not None:
+        its_lens = chosen_lens(lens, recipe, source.model)
+        if layers is None:
+            chosen_layers = [*its_lens.layers, source.anatomy.last_layer]
+            chosen_layers = [layer for layer in chosen_layers if layer in source.anatomy.layers]
+        refuse_missing_layers(its_lens, chosen_layers, source.anatomy)
+        with_lens = lens_code(its_lens, os.fsdecode(lens), source.anatomy)
     template = _environment().get_template(f"{recipe}.py.j2")
     text = template.render(
         source=source,
         writes=BlockWrites(source),
         loading=_loading(name, source, is_remote, trust_remote_code),
+        lens=with_lens,
         family=plain_words(source.anatomy.family),
         version=plain_words(versions()["lens-recipes"]),
         layers=layers_expression(chosen_layers),

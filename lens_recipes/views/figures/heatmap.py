@@ -15,11 +15,11 @@ from lens_recipes.views.figures.base.cells import hover_token
 from lens_recipes.views.figures.base.grid import SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
 from lens_recipes.views.figures.base.style import LEGEND, check_result_kind
-from lens_recipes.views.figures.base.token_axis import Columns
+from lens_recipes.views.figures.base.token_axis import Columns, mark_unfitted
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.prompts.map import default_component, prompt_map
+from lens_recipes.views.words import lens_title
 
-TITLE = "Logit lens"
 LEGEND_LINE = 22  # pixels
 
 DEFAULT_METRICS = {"tokens": "prob", "prompts": "rank"}
@@ -43,9 +43,10 @@ def heatmap(
     """Draw layers × tokens, coloured by one metric, with each layer's top-1 token in its cell.
 
     The row on top is the model's own output. An outline surrounds the cells whose top-1 is already
-    the model's answer. Grey cells cannot be read with this lens (`result.readable`). Beyond 60
-    tokens the words leave the cells. Beyond 120 the figure shows the last 60, above an overview of
-    all in which a reader moves the window.
+    the model's answer. Grey cells cannot be read with this lens (`result.readable`). A † stands
+    before a token at whose position the lens was never fitted (`result.fitted`). Beyond 60 tokens
+    the words leave the cells. Beyond 120 the figure shows the last 60, above an overview of all in
+    which a reader moves the window.
 
     With `kind="prompts"` it draws prompts × layers instead, after one token of each prompt: where
     many prompts come to their targets, or to the model's answers. The answers stand on the right.
@@ -98,9 +99,9 @@ def heatmap(
         return prompt_map(result, view, position)
     single = result[prompt]
     if are_vectors(single.sites):
-        return SiteMap(single, view, _vector_columns(single)).figure(TITLE)
+        return SiteMap(single, view, _vector_columns(single)).figure(lens_title(single))
     site_map = SiteMap(single, view, _token_columns(single), with_output=True)
-    figure = site_map.figure(TITLE)
+    figure = site_map.figure(lens_title(single))
     _outline_answers(figure, site_map)
     return figure
 
@@ -109,7 +110,7 @@ def _token_columns(single: LensArrays) -> Columns:
     """Return a column for each token of a prompt."""
     return Columns(
         range(len(single.tokens)),
-        single.tokens.text,
+        mark_unfitted(single, single.tokens.text),
         single.tokens.position.tolist(),
         "input token (a cell shows what is predicted to come after it)",
         partial(_describe_place, single),

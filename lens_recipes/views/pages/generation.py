@@ -32,6 +32,7 @@ from lens_recipes.views.pages.html import (
     page,
 )
 from lens_recipes.views.summaries.lens import lens_summary
+from lens_recipes.views.summaries.transfer import lens_line
 
 INDEX = "index.html"
 
@@ -67,9 +68,10 @@ def write_generation(result: LensArrays, path: str | os.PathLike[str], *, prompt
         >>> write_generation(result, "capital.html")
     """
     single, steps = written_steps(result, prompt)
+    lens = "lens" if single.lens.is_logit else single.lens.name
     model_name = single.provenance.get("model", "the model")
     pages = GenerationPages(
-        title=f"The lens while {model_name} writes",
+        title=f"The {lens} while {model_name} writes",
         steps=steps,
         facts=fact_list([*generation_facts(single, steps), *more_facts(result[prompt])]),
         heatmap=embedded_figure(generation_heatmap(single), "heatmap"),
@@ -178,6 +180,9 @@ def generation_facts(single: LensArrays, steps: list[Step]) -> list[Fact]:
     certificate = [str(single.certificate or single.provenance.get("certificate", "none"))]
     if single.mark:
         certificate.append(single.mark)
+    meaning = lens_line(single)
+    if meaning:
+        certificate.append(meaning)
     return [
         Fact("prompt", single.prompts[0]),
         Fact("response", response.text),

@@ -18,7 +18,8 @@ from lens_recipes.views.figures.base.unreadable import GREY, GREY_INK
 from lens_recipes.views.pages.html import template
 from lens_recipes.views.summaries.attribution import attribution_summary
 from lens_recipes.views.summaries.lens import lens_summary
-from lens_recipes.views.summaries.trust import CANNOT, unreadable_sentence
+from lens_recipes.views.summaries.transfer import lens_line
+from lens_recipes.views.summaries.trust import cannot, unfitted_sentence, unreadable_sentence
 from lens_recipes.views.words import (
     after_token,
     certificate_line,
@@ -59,6 +60,7 @@ def fill_template(
         mark=sentence(result.mark),
         summary=escape_terminal(summary),
         certificate=sentence(certificate),
+        lens=sentence(lens_line(result)),
         map=token_map,
         chart=chart,
     )
@@ -93,7 +95,8 @@ class MapRow(NamedTuple):
 class TokenMap(NamedTuple):
     """The top tokens of some sites and tokens.
 
-    `extent` says how many of how many are shown, `trust` which layers cannot be read.
+    `extent` says how many of how many are shown, `trust` which layers cannot be read, and
+    `unfitted` which tokens stand where the lens was never fitted.
     """
 
     of_vectors: bool
@@ -101,6 +104,7 @@ class TokenMap(NamedTuple):
     rows: list[MapRow]
     extent: str
     trust: str
+    unfitted: str
 
 
 def token_map(result: LensArrays) -> TokenMap | None:
@@ -134,7 +138,8 @@ def token_map(result: LensArrays) -> TokenMap | None:
         rows.append(MapRow(name, single.sites[site].component == "resid_post", cells))
     columns = [visible_token(single.tokens.text[token]) for token in tokens]
     trust = unreadable_sentence(single, list(tokens))
-    return TokenMap(vectors, columns, rows, ", ".join(extent), trust)
+    unfitted = unfitted_sentence(single, list(tokens))
+    return TokenMap(vectors, columns, rows, ", ".join(extent), trust, unfitted)
 
 
 def map_cell(single: LensArrays, site: int, token: int) -> Cell:
@@ -148,7 +153,7 @@ def map_cell(single: LensArrays, site: int, token: int) -> Cell:
     is_readable = bool(single.readable[site, token])
     if not is_readable:
         background, ink = GREY, GREY_INK
-        hover.append(CANNOT)
+        hover.append(cannot(single))
     return Cell(
         word=visible_token(single.text(token_ids[0])),
         hover=", ".join(hover),

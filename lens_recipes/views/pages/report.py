@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,9 +28,9 @@ from lens_recipes.views.pages.report_data import (
     tokens_of,
 )
 from lens_recipes.views.pages.report_fields import PageData
+from lens_recipes.views.pages.report_lenses import lens_notes, lenses_on_page
 from lens_recipes.views.summaries.lens import lens_summary
-from lens_recipes.views.summaries.trust import unreadable_sentence
-from lens_recipes.views.words import prompt_end
+from lens_recipes.views.words import lens_beside, lens_names, prompt_end, quantity
 
 MAX_BYTES = 12_000_000
 
@@ -43,6 +43,7 @@ def report(
     result: LensArrays,
     path: str | os.PathLike[str],
     *,
+    beside: LensArrays | Iterable[LensArrays] | None = None,
     prompts: int | Iterable[int] | None = None,
     title: str | None = None,
     max_bytes: int = MAX_BYTES,
@@ -57,9 +58,15 @@ def report(
     token. There are sliders, a search, the same numbers as a table, and the certificate. The
     address of the page holds the view: a link reopens it.
 
+    With results of the same prompts that were read with other lenses (`beside`) the page has a
+    switch between the lenses, the difference of any two of them in every cell, and for each
+    position the tokens by the layer at which each lens first has them as its top-1.
+
     Args:
         result: Any lens result.
         path: Where to, a name in .html.
+        beside: One result or several of the same tokens, read with other lenses. Layers that not
+            all of them have are left out.
         prompts: Which prompts, one or several. None: from the first on as many as the page has room
             for.
         title: Replaces the page's own.
@@ -67,40 +74,49 @@ def report(
             this is exceeded, the most likely ones last.
 
     Raises:
-        ValueError: no such prompt, or prompts that need more than `max_bytes`.
+        ValueError: no such prompt, prompts that need more than `max_bytes`, or results `beside` of
+            other tokens or targets.
         LensError: the path cannot be written.
 
     Example:
         >>> result = logit_lens(load("smollm2"), "The capital of France is", targets=" Paris")
         >>> report(result, "report.html")
+        >>> report(result, "lenses.html", beside=logit_lens(model, prompt, lens="lens.safetensors"))
     """
     if not isinstance(result, LensArrays):
         raise ValueError(f"a report is about a lens result; received {type(result).__name__}.")
     if not str(path).lower().endswith((".html", ".htm")):
         raise ValueError(f"a report is an .html file; received {str(path)!r}.")
-    summary = lens_summary(result)
-    facts = provenance_facts(result)
+    results = lenses_on_page(result, beside)
+    n_left_out = len(result.sites) - len(results[0].sites)
+    result = results[0]
+    summary = "\n\n".join(lens_summary(each) for each in results)
+    facts = provenance_facts(results)
     fixed_texts = [summary, *result.prompts[:PROMPTS_IN_FULL], *(fact.text for fact in facts)]
     fixed_bytes = sum(len(escape_page_text(text).encode()) for text in fixed_texts)
-    batch = batch_section(result)
-    if batch is not None:
-        fixed_bytes += batch.n_bytes
+    batches = [batch for batch in map(batch_section, results) if batch is not None]
+    fixed_bytes += sum(batch.n_bytes for batch in batches)
+    all_tokens = list(range(len(result.tokens)))
+    fixed_bytes += sum(note.n_bytes for note in lens_notes(results, all_tokens))
     room = max_bytes - len(get_plotlyjs().encode()) - fixed_bytes - OWN_BYTES
-    fitted = fit_data(result, prompts, room)
+    fitted = fit_data(results, prompts, room)
     if title is None:
         title = default_title(result, fitted.prompts)
+    if n_left_out > 0:
+        fitted.left_out.append(f"{quantity(n_left_out, 'site')} that not every lens was read at")
     all_facts = [*prompt_facts(result, fitted.prompts), *facts]
     page = script_page(
         "report.html.j2",
         "report.js",
         title=page_text(str(title)),
         model=page_text(str(result.provenance.get("model", "model"))),
-        verdict=verdict(result),
-        mark=page_text(result.mark) if result.mark else "",
-        trust=unreadable_sentence(result, tokens_of(result, fitted.prompts).tolist()),
+        lens="" if len(results) > 1 else lens_beside(result),
+        verdict=common_verdict(results),
+        mark=common_mark(results),
+        notes=lens_notes(results, tokens_of(result, fitted.prompts).tolist()),
         left_out="; ".join(fitted.left_out),
         summary=page_text(summary),
-        batch=None if batch is None or len(fitted.prompts) == 1 else batch.only(fitted.prompts),
+        batches=[batch.only(fitted.prompts) for batch in batches if len(fitted.prompts) > 1],
         facts=[(page_text(fact.name), page_text(fact.text)) for fact in all_facts],
         data=fitted.data,
     )
@@ -129,8 +145,33 @@ def prompt_facts(result: LensArrays, prompts: list[int]) -> list[Fact]:
     return facts
 
 
-def provenance_facts(result: LensArrays) -> list[Fact]:
-    """Return where the result is from, and its certificate."""
+def common_verdict(results: Sequence[LensArrays]) -> str:
+    """Return the verdict of all certificates; where they differ, each with the name of its lens."""
+    verdicts = [verdict(each) for each in results]
+    if len(set(verdicts)) == 1:
+        return verdicts[0]
+    named = zip(lens_names(results), verdicts, strict=True)
+    return ", ".join(f"{name} {words}" for name, words in named)
+
+
+def common_mark(results: Sequence[LensArrays]) -> Markup | str:
+    """Return what the page must say beside the numbers; empty when nothing is wrong."""
+    marks = dict.fromkeys(each.mark for each in results if each.mark)
+    return page_text("; ".join(marks)) if marks else ""
+
+
+def provenance_facts(results: Sequence[LensArrays]) -> list[Fact]:
+    """Return where the results are from, and their certificates: of each lens after the other."""
+    facts = []
+    for name, result in zip(lens_names(results), results, strict=True):
+        if len(results) > 1:
+            facts.append(Fact("read with", name))
+        facts += facts_of(result)
+    return facts
+
+
+def facts_of(result: LensArrays) -> list[Fact]:
+    """Return where one result is from, and its certificate."""
     values = dict(result.provenance)
     values["certificate"] = str(result.certificate or values.get("certificate", "none"))
     facts = []
@@ -154,14 +195,17 @@ class FittedData(NamedTuple):
     left_out: list[str]
 
 
-def fit_data(result: LensArrays, prompts: int | Iterable[int] | None, room: int) -> FittedData:
+def fit_data(
+    results: Sequence[LensArrays], prompts: int | Iterable[int] | None, room: int
+) -> FittedData:
     """Return the data that the script reads, in at most `room` bytes.
 
     Raises:
         ValueError: there is no such prompt, or the prompts that are named have no room.
     """
-    chosen = choose_prompts(result, prompts, room)
-    data = page_data(result, chosen)
+    result = results[0]
+    chosen = choose_prompts(results, prompts, room)
+    data = page_data(results, chosen)
     size = len(as_json(data).encode())
     while size > room:
         if prompts is not None or len(chosen) == 1:
@@ -176,24 +220,29 @@ def fit_data(result: LensArrays, prompts: int | Iterable[int] | None, room: int)
             )
         in_proportion = max(1, len(chosen) * room // size)
         chosen = chosen[: min(len(chosen) - 1, in_proportion)]
-        data = page_data(result, chosen)
+        data = page_data(results, chosen)
         size = len(as_json(data).encode())
     left_out = []
     if len(chosen) < len(result):
         left_out.append(f"{len(chosen)} of {len(result)} prompts are on this page")
-    n_tracked = result.tracked_ids.shape[1]
-    n_added = add_tracked_tokens(data, result, chosen, room - size)
-    if n_added < n_tracked:
+    n_tracked = max(each.tracked_ids.shape[1] for each in results)
+    n_lacking = add_tracked_tokens(data, results, chosen, room - size)
+    if n_lacking > 0:
         left_out.append(
-            f"of the {n_tracked} tracked tokens of a position the {n_added} most likely"
+            f"of the {n_tracked} tracked tokens of a position the {n_tracked - n_lacking} most "
+            "likely"
         )
     return FittedData(chosen, as_json(data), left_out)
 
 
-def choose_prompts(result: LensArrays, prompts: int | Iterable[int] | None, room: int) -> list[int]:
+def choose_prompts(
+    results: Sequence[LensArrays], prompts: int | Iterable[int] | None, room: int
+) -> list[int]:
     """Return the prompts that are named, or from the first on as many as could have room."""
+    result = results[0]
     if prompts is None:
-        sizes = np.bincount(result.tokens.prompt, minlength=len(result)) * token_bytes(result)
+        bytes_each = sum(token_bytes(each) for each in results)
+        sizes = np.bincount(result.tokens.prompt, minlength=len(result)) * bytes_each
         n_prompts = int((sizes.cumsum() <= room).sum())
         return list(range(max(1, n_prompts)))
     named = named_prompts(result, prompts)

@@ -18,7 +18,7 @@ from lens_recipes.views.figures.base.color import color_axis
 from lens_recipes.views.figures.base.contrast import hexadecimal
 from lens_recipes.views.figures.base.unreadable import GREY
 from lens_recipes.views.pages.html import page_text
-from lens_recipes.views.summaries.trust import CANNOT
+from lens_recipes.views.summaries.trust import cannot
 from lens_recipes.views.tables.lens.batch.table import Show, batch_table
 from lens_recipes.views.tables.selection import select
 
@@ -102,7 +102,7 @@ def batch_section(result: LensArrays) -> BatchSection | None:
     rank_heading = page_text(f"rank of {name}, {first} to {last}")
     notes = [note for note in table.notes if not note.startswith(ONE_PROMPT_NOTE)]
     if not result.readable[series].all():
-        notes.append(f"grey: {CANNOT}")
+        notes.append(f"grey: {cannot(result)}")
     return BatchSection(headings, rank_heading, rows, [page_text(note) for note in notes])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from plotly.colors import get_colorscale
 
 from lens_recipes.arrays.lens import AXES, LensArrays
 from lens_recipes.arrays.metrics import (
+    DIVERGING,
     METRICS,
     fixed_range,
     metric_values,
@@ -25,19 +27,21 @@ from lens_recipes.arrays.sites import (
     main_component,
     site_label,
 )
-from lens_recipes.arrays.text import visible_token
+from lens_recipes.arrays.text import legible_line, visible_token
 from lens_recipes.views.figures.base.color import rank_bar
 from lens_recipes.views.figures.base.contrast import contrast_colors_along
 from lens_recipes.views.figures.base.style import COLORS, DASHES, MARKERS
 from lens_recipes.views.pages.report_fields import (
     PackedArray,
     PageData,
+    PageDifference,
+    PageLens,
     PageMetric,
     PagePrompt,
     PageSite,
     PageTokens,
 )
-from lens_recipes.views.words import prompt_end, whole_text
+from lens_recipes.views.words import lens_names, prompt_end, whole_text
 
 TOKEN_WIDTH = 40  # characters
 
@@ -58,9 +62,15 @@ ARRAYS = (
 )
 
 
-def page_data(result: LensArrays, prompts: list[int]) -> PageData:
-    """Return what a page of some prompts needs, without the tracked tokens."""
-    page_ids = ids_on_page(result, prompts)
+def page_data(results: Sequence[LensArrays], prompts: list[int]) -> PageData:
+    """Return what a page of some prompts needs, without the tracked tokens.
+
+    Args:
+        results: Of the same tokens and sites, one for each lens.
+        prompts: Those on the page.
+    """
+    result = results[0]
+    page_ids = ids_on_page(results, prompts)
     shown_components = [component for component in components(result.sites) if component != "embed"]
     shown_components = shown_components or ["embed"]
     main = main_component(result.sites) or first_ordered(shown_components)
@@ -76,28 +86,45 @@ def page_data(result: LensArrays, prompts: list[int]) -> PageData:
         prompts=page_prompts(result, prompts, page_ids),
         tokens=page_tokens(result, prompts, page_ids),
         ids=page_ids,
-        texts=[visible_token(result.text(token_id), TOKEN_WIDTH) for token_id in page_ids],
+        texts=[visible_token(text_of(results, token_id), TOKEN_WIDTH) for token_id in page_ids],
         metrics=page_metrics(result),
         rank_ticks=rank_bar(vocab_size(result)),
         colors=COLORS,
         dashes=DASHES,
         markers=MARKERS,
-        arrays=page_arrays(result, prompts, page_ids),
+        difference=PageDifference(DIVERGING, contrast_colors_along(DIVERGING)),
+        lenses=[
+            PageLens(legible_line(name), page_arrays(one, prompts, page_ids))
+            for name, one in zip(lens_names(results), results, strict=True)
+        ],
     )
 
 
-def add_tracked_tokens(data: PageData, result: LensArrays, prompts: list[int], room: int) -> int:
+def add_tracked_tokens(
+    data: PageData, results: Sequence[LensArrays], prompts: list[int], room: int
+) -> int:
     """Add the tracked tokens that have room, of each position the most likely ones.
 
     Args:
         data: The data of the page, to which the arrays are added.
-        result: Any lens result.
+        results: One for each lens.
         prompts: Those on the page.
         room: In bytes.
 
     Returns:
-        How many tracked tokens a position has on the page.
+        How many tracked tokens a position lacks on the page, of the lens that lacks most.
     """
+    most_lacking = 0
+    for lens, result in zip(data.lenses, results, strict=True):
+        n_added = _add_tracked(lens, data.ids, result, prompts, room // len(results))
+        most_lacking = max(most_lacking, result.tracked_ids.shape[1] - n_added)
+    return most_lacking
+
+
+def _add_tracked(
+    lens: PageLens, page_ids: list[int], result: LensArrays, prompts: list[int], room: int
+) -> int:
+    """Add the tracked tokens of one lens, and return how many of each position."""
     tokens = tokens_of(result, prompts)
     tracked_ids, logprobs = result.tracked_ids[tokens], result.tracked_logprobs[:, tokens]
     column_bytes = (len(result.sites) + 1) * max(1, len(tokens)) * 16 / 3  # in base64
@@ -108,8 +135,8 @@ def add_tracked_tokens(data: PageData, result: LensArrays, prompts: list[int], r
         order = np.argsort(-highest, axis=-1)[:, :n_added]
         tracked_ids = np.take_along_axis(tracked_ids, order, axis=1)
         logprobs = np.take_along_axis(logprobs, order[None], axis=2)
-    data.arrays["tracked"] = pack(indices_of(tracked_ids, data.ids))
-    data.arrays["tracked_logprobs"] = pack(logprobs)
+    lens.arrays["tracked"] = pack(indices_of(tracked_ids, page_ids))
+    lens.arrays["tracked_logprobs"] = pack(logprobs)
     return n_added
 
 
@@ -119,6 +146,14 @@ def token_bytes(result: LensArrays) -> int:
     n_arrays = 6 + len(cell_metrics(result))  # [site, token], of 4 bytes each
     numbers = len(result.sites) * (8 * top_k + 8 * n_targets + 4 * n_arrays)
     return math.ceil(numbers * 4 / 3)
+
+
+def text_of(results: Sequence[LensArrays], token_id: int) -> str:
+    """Return the text of an id in the first result that knows it."""
+    for result in results:
+        if token_id in result.texts:
+            return result.texts[token_id]
+    return results[0].text(token_id)
 
 
 # -- the parts ---------------------------------------------------------
@@ -182,6 +217,7 @@ def page_metrics(result: LensArrays) -> dict[str, PageMetric]:
             range=fixed_range(metric_name, vocab_size(result)),
             logarithmic=metric.logarithmic,
             two_sided=metric.two_sided,
+            low_is_better=metric.better == "low",
         )
     return page
 
@@ -202,6 +238,7 @@ def page_arrays(
         token_axis = AXES[array_name].index("token")
         arrays[array_name] = pack(getattr(result, array_name).take(tokens, token_axis))
     arrays["readable"] = pack(result.readable[:, tokens].astype(np.int32))
+    arrays["fitted"] = pack(result.fitted[tokens].astype(np.int32))
     for metric_name in cell_metrics(result):
         values, _ = metric_values(result, metric_name)
         arrays[metric_name] = pack(values[:, tokens])
@@ -218,16 +255,18 @@ def tokens_of(result: LensArrays, prompts: list[int]) -> NDArray[np.intp]:
     return np.concatenate([np.flatnonzero(result.tokens.prompt == prompt) for prompt in prompts])
 
 
-def ids_on_page(result: LensArrays, prompts: list[int]) -> list[int]:
+def ids_on_page(results: Sequence[LensArrays], prompts: list[int]) -> list[int]:
     """Return the ids of all tokens that the page of some prompts names, ascending."""
-    tokens = tokens_of(result, prompts)
-    arrays = (
-        result.top_ids[:, tokens],
-        result.final_ids[tokens],
-        result.tokens.next_id[tokens],
-        result.target_ids[prompts],
-        result.tracked_ids[tokens],
-    )
+    tokens = tokens_of(results[0], prompts)
+    arrays = []
+    for result in results:
+        arrays += [
+            result.top_ids[:, tokens],
+            result.final_ids[tokens],
+            result.tokens.next_id[tokens],
+            result.target_ids[prompts],
+            result.tracked_ids[tokens],
+        ]
     token_ids = np.unique(np.concatenate([array.ravel() for array in arrays]))
     return token_ids[token_ids >= 0].tolist()
 

@@ -47,6 +47,7 @@ class PageMetric:
     range: tuple[float | None, float | None]
     logarithmic: bool
     two_sided: bool
+    low_is_better: bool
 
 
 @dataclass
@@ -59,6 +60,22 @@ class PackedArray:
 
 
 @dataclass
+class PageLens:
+    """What one lens says: its name, and the arrays of its result."""
+
+    name: str
+    arrays: dict[str, PackedArray]
+
+
+@dataclass
+class PageDifference:
+    """The colours of a difference of two lenses, and of the words on them."""
+
+    colors: Any
+    inks: tuple[str, ...]
+
+
+@dataclass
 class PageData:
     """All that the script reads.
 
@@ -67,8 +84,8 @@ class PageData:
         along: The sites along which a token is followed, layer after layer; empty without an order.
         answers: Whether the model answers at each token; vectors have no answers.
         output_site: The site that is the model's own output, −1 for none.
-        ids: The tokens that the page names. In `prompts`, `tokens` and `arrays` a token is its
-            index in this list, −1 for none.
+        ids: The tokens that the page names. In `prompts`, `tokens` and the arrays of `lenses` a
+            token is its index in this list, −1 for none.
     """
 
     sites: list[PageSite]
@@ -87,4 +104,5 @@ class PageData:
     colors: Any
     dashes: Any
     markers: Any
-    arrays: dict[str, PackedArray]
+    difference: PageDifference
+    lenses: list[PageLens]

@@ -27,7 +27,15 @@ from lens_recipes.views.summaries.outline import (
     prompt_lines,
     sample_doubts,
 )
-from lens_recipes.views.words import after_token, mean_in_words, part_label, part_name, signed
+from lens_recipes.views.summaries.transfer import lens_line, transfer_doubts
+from lens_recipes.views.words import (
+    after_token,
+    lens_beside,
+    mean_in_words,
+    part_label,
+    part_name,
+    signed,
+)
 
 PARTS_NAMED = 3  # of those that help a target, and of those that hurt it
 
@@ -47,11 +55,15 @@ class Sum(NamedTuple):
 def attribution_summary(result: AttributionArrays) -> str:
     """Return the text of `Attribution.summary`."""
     model = result.provenance.get("model", "model")
-    headline = f"{model}: logits by {result.unit} after layer {result.at_layer}; {result.size}"
+    headline = (
+        f"{model}{lens_beside(result)}: logits by {result.unit} after layer {result.at_layer}; "
+        f"{result.size}"
+    )
     lines = prompt_lines(result, _describe_prompt)
     if len(result) > PROMPTS_APART and is_parts_batch(result):
         lines = _describe_batch(result)
-    return outline(headline, lines, attribution_doubts(result))
+    measured = filter(None, [lens_line(result)])
+    return outline(headline, [*lines, *measured], attribution_doubts(result))
 
 
 MOST = 0.5  # of the absolute values of all parts
@@ -61,6 +73,7 @@ def attribution_doubts(result: AttributionArrays) -> Iterator[str]:
     """Yield the reasons to distrust an attribution, the gravest first."""
     yield from certificate_doubts(result)
     yield from sample_doubts(result)
+    yield from transfer_doubts(result)
     yield DIRECT_ONLY
 
 

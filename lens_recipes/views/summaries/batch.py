@@ -10,7 +10,7 @@ from lens_recipes.arrays.batch.outcomes import Outcome, chosen_tokens, default_o
 from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import main_component, site_label
-from lens_recipes.views.summaries.trust import BEFORE_CANNOT
+from lens_recipes.views.summaries.trust import before_cannot
 from lens_recipes.views.words import percentage, probability
 
 LAYERS_NAMED = 5  # whose ranks are said
@@ -66,7 +66,8 @@ def _describe_start(result: LensArrays, rows: list[Outcome], what: str) -> Itera
     n_undated = sum(not row.is_dated for row in started)
     if n_undated > 0:
         sentence += (
-            f"; in {n_undated} of the {len(started)} it was first read there, as {BEFORE_CANNOT}"
+            f"; in {n_undated} of the {len(started)} it was first read there, as "
+            f"{before_cannot(result)}"
         )
     yield sentence
 

@@ -10,6 +10,7 @@ from lens_recipes.arrays.batch.outcomes import chosen_tokens
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import PARTS, are_vectors, components
 from lens_recipes.views.summaries.outline import certificate_doubts, sample_doubts
+from lens_recipes.views.summaries.transfer import transfer_doubts
 from lens_recipes.views.summaries.trust import WHY, unreadable_sentence
 
 
@@ -19,11 +20,13 @@ def lens_doubts(result: LensArrays) -> Iterator[str]:
     if not result.normed:
         yield result.mark
     if are_vectors(result.sites):
+        yield from transfer_doubts(result)
         return
     yield from _generation_doubts(result)
     yield from sample_doubts(result)
     yield from _part_doubts(result)
     yield from _trust_doubts(result)
+    yield from transfer_doubts(result)
 
 
 def _generation_doubts(result: LensArrays) -> Iterator[str]:

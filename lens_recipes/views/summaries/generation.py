@@ -8,7 +8,7 @@ from lens_recipes.arrays.generation import Step, quartiles, statistics, steps
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import site_label
 from lens_recipes.views.summaries.ranks import describe_ranks
-from lens_recipes.views.summaries.trust import BEFORE_CANNOT
+from lens_recipes.views.summaries.trust import before_cannot
 from lens_recipes.views.words import ending, percentage, probability
 
 STEPS_NAMED = 5
@@ -62,7 +62,7 @@ def _describe_settling(result: LensArrays, all_steps: list[Step]) -> Iterator[st
     n_undated = sum(not step.is_dated for step in settled_steps)
     if n_undated > 0:
         share = percentage(n_undated, len(settled_steps))
-        yield f"  {share} may have settled earlier: {BEFORE_CANNOT}"
+        yield f"  {share} may have settled earlier: {before_cannot(result)}"
 
 
 def _describe_other_choices(all_steps: list[Step]) -> Iterator[str]:

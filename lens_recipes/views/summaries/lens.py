@@ -16,8 +16,9 @@ from lens_recipes.views.summaries.doubts import lens_doubts
 from lens_recipes.views.summaries.generation import describe_generation
 from lens_recipes.views.summaries.outline import PROMPTS_APART, outline, prompt_lines
 from lens_recipes.views.summaries.ranks import describe_ranks
+from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.summaries.trust import FIRST_READABLE, dating, first_readable
-from lens_recipes.views.words import probability
+from lens_recipes.views.words import lens_beside, probability
 
 EACH_PROMPT = "each prompt: print(result), result.outcomes(), result[i].summary()"
 
@@ -30,14 +31,16 @@ SITES_NAMED = 5
 
 def lens_summary(result: LensArrays) -> str:
     """Return the text of `LensResult.summary`."""
-    headline = f"{result.provenance.get('model', 'model')}: {result.size}"
+    model = result.provenance.get("model", "model")
+    headline = f"{model}{lens_beside(result)}: {result.size}"
     if are_vectors(result.sites):
         lines = _describe_vectors(result)
     elif len(result) > PROMPTS_APART and is_batch(result):
         lines = itertools.chain(describe_batch(result), [say(python=EACH_PROMPT, shell=SHOW_ONE)])
     else:
         lines = prompt_lines(result, _describe_prompt)
-    return outline(headline, lines, lens_doubts(result))
+    measured = filter(None, [lens_line(result)])
+    return outline(headline, itertools.chain(lines, measured), lens_doubts(result))
 
 
 def _describe_prompt(result: LensArrays, number: int) -> Iterator[str]:

@@ -16,13 +16,31 @@ from lens_recipes.arrays.generation import known_from, known_start, starts_there
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import UNORDERED, main_component, site_label
 
-CANNOT = "cannot be read with this lens"
-BEFORE_CANNOT = f"the layers before {CANNOT}"
+UNFITTED_MARK = "†"  # before a token at whose position the lens was never fitted
 FIRST_READABLE = "the first layer that can be read"
 WHY = "it is worse than a uniform guess there"
 
 
-def unreadable_sentence(result: LensArrays, tokens: Sequence[int] | None = None) -> str:
+def cannot(result: LensArrays, *, by_name: bool = False) -> str:
+    """Return that something cannot be read, such as "cannot be read with this lens".
+
+    A lens other than the logit lens is named: "cannot be read with this linear lens". Where several
+    lenses stand side by side, each is: `by_name` gives "cannot be read with the logit lens".
+    """
+    if by_name:
+        return f"cannot be read with the {result.lens.name}"
+    name = "lens" if result.lens.is_logit else result.lens.name
+    return f"cannot be read with this {name}"
+
+
+def before_cannot(result: LensArrays) -> str:
+    """Return "the layers before cannot be read with this lens"."""
+    return f"the layers before {cannot(result)}"
+
+
+def unreadable_sentence(
+    result: LensArrays, tokens: Sequence[int] | None = None, *, by_name: bool = False
+) -> str:
     """Return which layers cannot be read, in plain words; empty where all can.
 
     Examples: "layers 0–23 cannot be read with this lens", "after most tokens, layers 0–22 cannot be
@@ -31,17 +49,43 @@ def unreadable_sentence(result: LensArrays, tokens: Sequence[int] | None = None)
     Args:
         result: Any lens result.
         tokens: Indices of the tokens that are shown; None for all.
+        by_name: As for `cannot`.
     """
+    cannot_be_read = cannot(result, by_name=by_name)
     readable = result.readable if tokens is None else result.readable[:, list(tokens)]
     if readable.all():
         return ""
     n_tokens = readable.shape[1]
     is_unreadable = 2 * readable.sum(1) < n_tokens  # after most of the tokens
     if not is_unreadable.any():
-        return f"{(~readable).sum():,} of {readable.size:,} cells {CANNOT}"
+        return f"{(~readable).sum():,} of {readable.size:,} cells {cannot_be_read}"
     place = _name_sites(result, is_unreadable)
     is_always_so = not readable[is_unreadable].any()
-    return f"{place} {CANNOT}" if is_always_so else f"after most tokens, {place} {CANNOT}"
+    sentence = f"{place} {cannot_be_read}"
+    return sentence if is_always_so else f"after most tokens, {sentence}"
+
+
+def unfitted_sentence(result: LensArrays, tokens: Sequence[int] | None = None) -> str:
+    """Return which tokens stand where the lens was never fitted; empty where none does.
+
+    Example: "5 of 6 tokens stand before position 16, where this Jacobian lens was never fitted".
+
+    Args:
+        result: Any lens result.
+        tokens: Indices of the tokens that are shown; None for all.
+    """
+    fitted = result.fitted if tokens is None else result.fitted[list(tokens)]
+    if fitted.all():
+        return ""
+    n_unfitted = int((~fitted).sum())
+    if len(fitted) == 1:
+        which = "the token stands"
+    elif n_unfitted == len(fitted):
+        which = f"all {len(fitted)} tokens stand"
+    else:
+        which = f"{n_unfitted} of {len(fitted)} tokens stand"
+    lens = result.lens
+    return f"{which} before position {lens.first_position}, where this {lens.name} was never fitted"
 
 
 def _name_sites(result: LensArrays, chosen: NDArray[np.bool_]) -> str:

@@ -13,9 +13,12 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.batch.outcomes import is_batch
 from lens_recipes.arrays.batch.parts import is_parts_batch
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.metrics.seen import check_same_tokens
 from lens_recipes.arrays.sites import (
     Important,
+    are_vectors,
     components,
+    main_component,
     selected_sites,
     thinned_sites,
     token_index,
@@ -47,6 +50,7 @@ class Selection:
         site_indices: Which sites have a row; empty for an attribution.
         site_count: How many sites there are without a stride.
         site_noun: What a note calls the sites: "layers" or "sites".
+        beside: Results of the same tokens, read with other lenses, that stand beside this one.
     """
 
     prompts: list[int]
@@ -57,6 +61,7 @@ class Selection:
     site_indices: list[int] = field(default_factory=list)
     site_count: int = 0
     site_noun: str = "sites"
+    beside: tuple[LensArrays, ...] = ()
 
     @property
     def prompts_note(self) -> str:
@@ -98,6 +103,7 @@ def select(
     component: str | None = None,
     stride: int | None = None,
     max_prompts: int | None = None,
+    beside: LensArrays | Iterable[LensArrays] | None = None,
 ) -> Selection:
     """Return what the arguments of `table` select of a result.
 
@@ -112,6 +118,8 @@ def select(
             f"{argument('max_prompts', max_prompts)} must be a whole number from 1, or None."
         )
     if isinstance(result, AttributionArrays):
+        if beside is not None:
+            raise ValueError("beside= is about lens results: an attribution stands alone.")
         _refuse_site_options({"sites": sites, "component": component, "stride": stride})
         has_means = len(result) > PROMPTS_SHOWN and is_parts_batch(result)
         as_batch = prompt is None and max_prompts is None and has_means
@@ -120,12 +128,16 @@ def select(
             shown = len(prompts)
         show_top = show_top or PARTS_SHOWN
         return Selection(prompts, position, show_top, max_prompts=shown, is_batch=as_batch)
-    asks_for_layers = any(option is not None for option in (show_top, sites, component, stride))
+    others = _check_beside(result, beside)
+    layer_options = (show_top, sites, component, stride, beside)
+    asks_for_layers = any(option is not None for option in layer_options)
     as_batch = prompt is None and not asks_for_layers and is_batch(result)
     if max_prompts is None:
         max_prompts = len(prompts)
         if prompt is None:
             max_prompts = BATCH_ROWS if as_batch else PROMPTS_SHOWN
+    if others and component is None and sites is None:
+        component = main_component(result.sites)  # lenses stand side by side, not components
     before_stride = selected_sites(result.sites, sites, component)
     after_stride = thinned_sites(
         result.sites, before_stride, stride, named=sites is not None, layers_only=True
@@ -142,7 +154,34 @@ def select(
         site_indices=after_stride,
         site_count=len(before_stride),
         site_noun="layers" if components(shown_sites) == ["resid_post"] else "sites",
+        beside=others,
     )
+
+
+def _check_beside(
+    result: LensArrays, beside: LensArrays | Iterable[LensArrays] | None
+) -> tuple[LensArrays, ...]:
+    """Return the results that stand beside another one.
+
+    Raises:
+        ValueError: one of them is no lens result, of other tokens or targets, or there are vectors.
+    """
+    if beside is None:
+        return ()
+    others = (beside,) if isinstance(beside, LensArrays) else tuple(beside)
+    for other in others:
+        if not isinstance(other, LensArrays):
+            raise ValueError(
+                f"beside= takes lens results of the same prompts; received {type(other).__name__}."
+            )
+        if are_vectors(result.sites) or are_vectors(other.sites):
+            raise ValueError("beside= is about layers, and vectors have none.")
+        check_same_tokens(result, other)
+        if result.target_ids.tolist() != other.target_ids.tolist():
+            raise ValueError(
+                "beside= takes results with the same targets: pass the same targets= to each."
+            )
+    return others
 
 
 def next_prompts(number: int) -> str:

@@ -37,6 +37,7 @@ def table(
     component: str | None = None,
     stride: int | None = None,
     max_prompts: int | None = None,
+    beside: LensArrays | Iterable[LensArrays] | None = None,
     format: str = "text",
     width: int | None = None,
 ) -> str:
@@ -68,6 +69,9 @@ def table(
             so; "tsv" and "json" have the columns `site` and `sites`: which one of how many.
         max_prompts: How many of the prompts a text shows at most; None for 40 rows of the table of
             all, or for three layer by layer. "tsv" and "json" have all.
+        beside: One result or several of the same tokens, read with other lenses: the table then has
+            a column for each lens, with its top-1 at each layer, KL and the ranks of the targets.
+            Below it stands which lens sees which token earlier. For "text" and "markdown".
         format: "text"; "markdown", pipe tables for GitHub; "tsv", one table with a header, in
             full precision; or "json", a list of its rows as objects. In "tsv", a text that a
             spreadsheet would compute, as it begins with = + - or @, has an apostrophe before it.
@@ -85,10 +89,18 @@ def table(
 
     Example:
         >>> print(table(result, width=80))
+        >>> print(table(result, beside=logit_lens(model, prompt, lens=lens)))
         >>> Path("lens.md").write_text(table(result, format="markdown", stride=4))
     """
     _check_format(format, width)
-    selection = select(result, prompt, position, show_top, sites, component, stride, max_prompts)
+    if beside is not None and format not in ("text", "markdown"):
+        raise ValueError(
+            f"beside= goes with text and markdown, not with {argument('format', format)}: there, "
+            "make a table of each result; the column `lens` tells their rows apart."
+        )
+    selection = select(
+        result, prompt, position, show_top, sites, component, stride, max_prompts, beside
+    )
     if width is not None:  # only a text has one
         return PrintedText(text_table(result, selection, width))
     return PrintedText(FORMATS[format](result, selection))

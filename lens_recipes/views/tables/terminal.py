@@ -9,6 +9,7 @@ from rich.text import Text
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.tables.attribution.over_prompts import print_over_prompts
 from lens_recipes.views.tables.attribution.parts import print_parts
 from lens_recipes.views.tables.grids import (
@@ -19,6 +20,7 @@ from lens_recipes.views.tables.grids import (
     truncate,
 )
 from lens_recipes.views.tables.lens.batch.text import print_batch
+from lens_recipes.views.tables.lens.lenses import lens_rows, print_lenses, print_seen
 from lens_recipes.views.tables.lens.predictions import print_predictions, print_vectors
 from lens_recipes.views.tables.selection import Selection, selected_token
 from lens_recipes.views.words import about_token, certificate_line, prompt_end
@@ -42,7 +44,8 @@ def print_table(
     result: LensArrays | AttributionArrays, console: Console, selection: Selection
 ) -> None:
     """Print a table as wide as the console, with colours where it has them."""
-    print_warning(result, console)
+    for each in (result, *selection.beside):
+        print_warning(each, console)
     if isinstance(result, LensArrays) and are_vectors(result.sites):
         print_vectors(result, console, selection.show_top)
     elif not selection.is_batch:
@@ -52,6 +55,8 @@ def print_table(
     else:
         print_batch(result, console, selection)
     print_certificate(result, console)
+    for other in selection.beside:
+        print_certificate(other, console, beside=result)
 
 
 def _print_prompts(
@@ -61,26 +66,34 @@ def _print_prompts(
     for line, number in enumerate(selection.shown_prompts):
         if line > 0:
             console.print()
-        _print_prompt(result[number], console, selection)
+        _print_prompt(result, number, console, selection)
     if selection.prompts_note:
         console.print(Text(f"\n{selection.prompts_note}"))
 
 
 def _print_prompt(
-    result: LensArrays | AttributionArrays, console: Console, selection: Selection
+    whole: LensArrays | AttributionArrays, number: int, console: Console, selection: Selection
 ) -> None:
     """Print the heading and the grids of one prompt."""
+    result = whole[number]
     token_index = selected_token(result, selection)
-    _print_heading(console, result.prompts[0], about_token(result, token_index))
+    subject = about_token(result, token_index, with_lens=not selection.beside)
+    _print_heading(console, result.prompts[0], subject)
     if token_index is None:
         return
+    results: list[LensArrays] = []
     if isinstance(result, AttributionArrays):
         print_parts(result, console, token_index, selection.show_top)
+    elif selection.beside:
+        results = [result, *(other[number] for other in selection.beside)]
+        print_lenses(results, console, lens_rows(results, selection.site_indices, token_index))
     else:
         site_indices = selection.site_indices
         print_predictions(result, console, token_index, selection.show_top, site_indices)
     if selection.sites_note:
         print_note(console, selection.sites_note)
+    if results:
+        print_seen(results, console, token_index)
 
 
 def _print_heading(console: Console, prompt: str, subject: str) -> None:
@@ -101,9 +114,21 @@ def print_warning(result: LensArrays | AttributionArrays, console: Console) -> N
         console.print(Text(result.mark, style=ALARM_STYLE))
 
 
-def print_certificate(result: LensArrays | AttributionArrays, console: Console) -> None:
-    """Print the certificate, if there is one, below the numbers that it is about."""
-    if result.certificate is None:
-        return
-    style = "dim" if result.certificate.passed else ALARM_STYLE
-    console.print(Text(certificate_line(result), style=style))
+def print_certificate(
+    result: LensArrays | AttributionArrays,
+    console: Console,
+    *,
+    beside: LensArrays | AttributionArrays | None = None,
+) -> None:
+    """Print the certificate, if there is one, below the numbers that it is about.
+
+    Below it stands what a fitted lens means: the certificate is about its wiring. The same
+    certificate as that of the result `beside` is not printed again.
+    """
+    is_new = beside is None or result.certificate != beside.certificate
+    if result.certificate is not None and is_new:
+        style = "dim" if result.certificate.passed else ALARM_STYLE
+        console.print(Text(certificate_line(result), style=style))
+    meaning = lens_line(result)
+    if meaning:
+        console.print(Text(meaning, style="dim"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
+from lens_recipes.views.summaries.trust import UNFITTED_MARK
 from lens_recipes.views.words import format_value, minus, probability
 
 WORD_LETTERS = 10  # of a token in a cell
@@ -59,12 +61,19 @@ class CellText:
     def describe_site(self, site_index: int, token: int, value: float) -> list[str]:
         """Return the lines about one site after one token."""
         lines = [f"{escape_plotly(self.value_label)}: {minus(format_value(value, self.metric))}"]
+        if not self._fitted[token]:
+            lines.insert(0, f"{UNFITTED_MARK} a position where this lens was never fitted")
         if not self.full:
             return [*lines, self._describe_rank(site_index, token, 0)]
         lines.append("")
         for rank in range(self.single.top_ids.shape[-1]):
             lines.append(self._describe_rank(site_index, token, rank))
         return [*lines, "", self._describe_distribution(site_index, token)]
+
+    @cached_property
+    def _fitted(self) -> list[bool]:
+        """Which tokens stand where the lens was fitted, `[token]`."""
+        return self.single.fitted.tolist()
 
     def _describe_rank(self, site_index: int, token: int, rank: int) -> str:
         """Return the token that a site ranks at some place, numbered from 1."""

@@ -116,3 +116,9 @@ def rank_bar(vocab: int) -> dict[str, Any]:
     """Return the ticks of a colour bar of ranks, on which the top rank is uppermost."""
     heights, labels = rank_ticks(vocab)
     return {"tickvals": [-height for height in heights], "ticktext": labels}
+
+
+def faint(color: str) -> str:
+    """Return a colour "#rrggbb" through which another one can be seen."""
+    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.2)"

@@ -104,6 +104,7 @@ class SiteMap:
             self._count_note(),
             prompt=self._prompt((width - margin_left) // LETTER_WIDTH),
             warning=self._warning(),
+            tokens=self.columns.tokens,
         )
         margin_top = title_height(title) + TITLE_GAP
         height += margin_top - TITLE_SPACE

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence
+from lens_recipes.views.words import lens_beside
 
 FONT = {"family": "Inter, Helvetica, Arial, sans-serif", "size": 12}
 
@@ -61,6 +64,7 @@ def figure_title(
     *notes: str,
     prompt: str = "",
     warning: str = "",
+    tokens: Sequence[int] | None = None,
     height: int | None = None,
 ) -> dict[str, Any]:
     """Return a figure's title, with lines below it that say where the numbers come from.
@@ -71,6 +75,7 @@ def figure_title(
         notes: More for the line of the model and its certificate; empty ones are left out.
         prompt: What the figure is about, a line of its own; empty for none.
         warning: What cannot be believed, a line of its own; empty for none.
+        tokens: Indices of the tokens that the figure shows; None for all.
         height: As for `title_layout`.
     """
     lines = [provenance_line(result, *notes)]
@@ -78,6 +83,9 @@ def figure_title(
         lines.insert(0, quoted(prompt))
     if warning:
         lines.append(f"<b>{escape_plotly(warning)}</b>")
+    unfitted = unfitted_sentence(result, tokens)
+    if unfitted:
+        lines.append(f"<b>{UNFITTED_MARK} {unfitted}</b>")
     return title_layout(text, "<br>".join(lines), height)
 
 
@@ -110,8 +118,12 @@ def at_the_top(title: dict[str, Any], height: int) -> dict[str, Any]:
 
 
 def provenance_line(result: LensArrays | AttributionArrays, *notes: str) -> str:
-    """Return the model, the verdict of its certificate, the notes, and the result's warning."""
-    parts = [escape_plotly(str(result.provenance.get("model", "model")))]
+    """Return the model, the lens unless it is the logit lens, the certificate's verdict, the notes.
+
+    The result's warning comes last.
+    """
+    model = str(result.provenance.get("model", "model"))
+    parts = [escape_plotly(model) + lens_beside(result)]
     proof = verdict(result)
     if proof != "not certified":  # the mark says that
         parts.append(proof)

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import plotly_safe
 from lens_recipes.views.figures.base.cells import WORD_LETTERS
+from lens_recipes.views.summaries.trust import UNFITTED_MARK
 
 MAX_UPRIGHT = 24  # labels stand upright up to this number of columns, and are turned beyond it
 LABEL_WIDTH = 15  # pixels that a turned label takes, and a column without words
@@ -80,6 +82,14 @@ class Columns(NamedTuple):
         n_columns = len(self.tokens)
         first = n_columns - WINDOW_COLUMNS if self.need_overview else 0
         return [first - 0.5 - border, n_columns - 0.5 + border]
+
+
+def mark_unfitted(single: LensArrays, texts: Sequence[str]) -> list[str]:
+    """Return the texts of all tokens of one prompt, marked where the lens was never fitted."""
+    marked = []
+    for text, is_fitted in zip(texts, single.fitted, strict=True):
+        marked.append(text if is_fitted else f"{UNFITTED_MARK}{text}")
+    return marked
 
 
 def token_ticks(

@@ -53,7 +53,12 @@ def unreadable_cells(
 
 
 def add_bands(
-    figure: go.Figure, layers: Sequence[int], readable: NDArray[np.bool_], row: int | None = None
+    figure: go.Figure,
+    layers: Sequence[int],
+    readable: NDArray[np.bool_],
+    row: int | None = None,
+    *,
+    cannot: str = "cannot be read with this lens",
 ) -> None:
     """Hatch the layers that cannot be read, behind the lines of a figure.
 
@@ -62,6 +67,7 @@ def add_bands(
         layers: Of the axis.
         readable: Of each of them.
         row: Of which subplot, from 1; None for the only one.
+        cannot: What the legend says of them.
     """
     chosen = [layer for layer, is_readable in zip(layers, readable, strict=True) if not is_readable]
     if not chosen:
@@ -84,7 +90,7 @@ def add_bands(
             "pattern": {"shape": "/", "fgcolor": HATCH, "bgcolor": BAND, "size": 7},
         },
         hoverinfo="skip",
-        name="hatched: cannot be read with this lens",
+        name=f"hatched: {cannot}",
         legendrank=2000,  # last
         showlegend=row is None,
     )

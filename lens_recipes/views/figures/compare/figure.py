@@ -28,6 +28,7 @@ from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.compare.pairs import Array, Comparison, Side, pair_results
 from lens_recipes.views.figures.compare.panels import COLOR_BAR_WIDTH, NAME_HEIGHT, Panels
 from lens_recipes.views.figures.compare.words import difference_title, hover_texts, source_lines
+from lens_recipes.views.words import lens_names
 
 
 def compare(
@@ -42,7 +43,7 @@ def compare(
     stride: int | None = None,
     component: str | None = None,
     colors: str | None = None,
-    names: tuple[str, str] = ("A", "B"),
+    names: tuple[str, str] | None = None,
     title: str | None = None,
     show_all: bool = False,
 ) -> go.Figure:
@@ -64,7 +65,7 @@ def compare(
         stride: Show every n-th layer, counted from the last. None: about 40 rows.
         component: None for all that both have, or only the rows of this one.
         colors: Another of plotly's colour scales for A and B, as for `heatmap`.
-        names: What to call the two.
+        names: What to call the two. None for "A" and "B", or for their lenses where these differ.
         title: Replaces the figure's own.
         show_all: Give what cannot be read its colour, too.
 
@@ -74,12 +75,15 @@ def compare(
 
     Example:
         >>> compare(base, tuned, metric="kl", names=("base", "tuned")).show()
+        >>> compare(logit_lens(model, prompt), logit_lens(model, prompt, lens=lens)).show()
         >>> compare(result, result, prompt_b=1, align="position", metric="rank", of="final").show()
     """
     check_result_kind(LensArrays, a, b)
     if prompt_b is None:
         prompt_b = prompt
     singles = (a[prompt], b[prompt_b])
+    if names is None:
+        names = _default_names(singles)
     view = View(
         metric=metric,
         of=of,
@@ -96,6 +100,15 @@ def compare(
     _set_layout(figure, comparison, rows, panels, view)
     _set_axes(figure, comparison, rows, panels)
     return figure
+
+
+def _default_names(singles: tuple[LensArrays, LensArrays]) -> tuple[str, str]:
+    """Return the names of two lenses, or "A" and "B" where both were read with the same lens."""
+    first, second = (single.lens for single in singles)
+    if (first.kind, first.digest) == (second.kind, second.digest):
+        return "A", "B"
+    first_name, second_name = lens_names(singles)
+    return first_name, second_name
 
 
 def _arrange_panels(comparison: Comparison, rows: list[int]) -> Panels:

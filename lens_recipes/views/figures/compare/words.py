@@ -10,7 +10,7 @@ from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, hover_prediction, hover_token
 from lens_recipes.views.figures.base.style import provenance_line, quoted
 from lens_recipes.views.figures.compare.pairs import Comparison, Side, describe_sites
-from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence, unreadable_sentence
 from lens_recipes.views.words import format_value, minus, prompt_end
 
 
@@ -44,6 +44,8 @@ def source_lines(comparison: Comparison, rows: list[int], component: str | None)
     prompts = [side.single.prompts[0] for side in comparison.sides]
     if prompts[0] == prompts[1]:
         lines.insert(0, quoted(prompt_end(prompts[0], 100)))
+    if comparison.first.single.lens != comparison.second.single.lens:
+        lines.append(_agreement_line(comparison))
     for side in comparison.sides:
         line = _only_here_line(comparison, side, component)
         if line:
@@ -51,6 +53,10 @@ def source_lines(comparison: Comparison, rows: list[int], component: str | None)
     for side in comparison.sides:
         if not side.readable.all():
             lines.append(f"<b>grey in {side.label}: {unreadable_sentence(side.single)}</b>")
+    for side in comparison.sides:
+        unfitted = unfitted_sentence(side.single)
+        if unfitted:
+            lines.append(f"<b>{UNFITTED_MARK} {side.label}: {unfitted}</b>")
     n_sites = len(comparison.sites)
     if len(rows) < n_sites:
         lines.append(f"{len(rows)} of {n_sites} common sites")
@@ -66,6 +72,26 @@ def _source_line(comparison: Comparison, side: Side) -> str:
     if any(other.single.prompts[0] != prompt for other in comparison.sides):
         notes.append(quoted(prompt_end(prompt, 50)))
     return f"{side.label}: {provenance_line(side.single, *notes)}"
+
+
+def _agreement_line(comparison: Comparison) -> str:
+    """Return in how many cells two lenses have the same top-1, and how often it is the answer.
+
+    Example: "same top-1 in 41 of 150 cells; it is the model's answer in 32 (logit lens), 78 (linear
+    lens)".
+    """
+    tops = []
+    answers = []
+    for side in comparison.sides:
+        top_ids = side.single.top_ids[side.site_indices, :, 0]
+        is_answer = (top_ids == side.single.final_ids) & side.single.readable[side.site_indices]
+        tops.append(top_ids)
+        answers.append(f"{is_answer.sum():,} ({side.label})")
+    same = int((tops[0] == tops[1]).sum())
+    return (
+        f"same top-1 in {same:,} of {tops[0].size:,} cells; readable, and the model's answer, in "
+        f"{', '.join(answers)}"
+    )
 
 
 def _only_here_line(comparison: Comparison, side: Side, component: str | None) -> str:

@@ -82,8 +82,9 @@ def generation_heatmap(
         title=title,
         show_all=show_all,
     )
+    lens = "lens" if single.lens.is_logit else single.lens.name
     site_map = SiteMap(single, view, _columns(single, steps, settled))
-    figure = site_map.figure("The lens while the model writes")
+    figure = site_map.figure(f"The {lens} while the model writes")
 
     n_rows = len(site_map.rows)
     top_edge = n_rows + 2 * BORDER - 0.5

@@ -231,9 +231,13 @@ class StepViews:
         if warning:
             warning = f"grey: {warning}"
         if self._title is None:
-            return figure_title(self.single, description, context, warning=warning)
+            return figure_title(
+                self.single, description, context, warning=warning, tokens=[step.token]
+            )
         title = escape_plotly(self._title)
-        return figure_title(self.single, title, description, context, warning=warning)
+        return figure_title(
+            self.single, title, description, context, warning=warning, tokens=[step.token]
+        )
 
     def _nothing_annotation(self, *, visible: bool) -> dict[str, Any]:
         """Return the sentence that stands in place of the cells where there are none."""

@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, vocab_size
 from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.views.figures.base.color import faint
 from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     COLORS,
@@ -198,14 +199,8 @@ def _panel_traces(panel: Panel, layers: list[int], color: str) -> list[go.Scatte
         return [line]
     edge = {"x": layers, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     lower_edge = go.Scatter(y=lower, **edge)
-    upper_edge = go.Scatter(y=upper, fill="tonexty", fillcolor=_faint(color), **edge)
+    upper_edge = go.Scatter(y=upper, fill="tonexty", fillcolor=faint(color), **edge)
     return [lower_edge, upper_edge, line]
-
-
-def _faint(color: str) -> str:
-    """Return a colour "#rrggbb" through which another one can be seen."""
-    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.2)"
 
 
 # -- words -------------------------------------------------------------

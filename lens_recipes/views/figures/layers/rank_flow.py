@@ -25,7 +25,7 @@ from lens_recipes.views.figures.base.style import (
 from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, after_token_label, find_series
 from lens_recipes.views.figures.layers.rank_names import name_new_tops, name_width
-from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.summaries.trust import cannot, unreadable_sentence
 from lens_recipes.views.words import probability, prompt_end
 
 MAX_RANKS = len(COLORS)
@@ -136,6 +136,7 @@ def rank_flow(
         "above: each new top-1",
         prompt=prompt_end(single.prompts[0], 110),
         warning=warning,
+        tokens=[token],
     )
     margin_above = title_height(title_texts) + top_names.height
     height = margin_above + MARGIN_BELOW + 46 * max(n_ranks, 3)
@@ -163,7 +164,7 @@ def rank_flow(
         tickvals=list(range(n_ranks)),
         zeroline=False,
     )
-    add_bands(figure, layers, readable)
+    add_bands(figure, layers, readable, cannot=cannot(single))
     return figure
 
 

@@ -131,6 +131,7 @@ def top_tokens(
         _subtitle(tracked),
         prompt=prompt_end(single.prompts[0], 90),
         warning=warning,
+        tokens=[token],
     )
     margin_above = title_height(title_texts) + TITLE_GAP
     height = margin_above + _cells_height(len(tracked.token_ids)) + MARGIN_BELOW

@@ -37,6 +37,7 @@ from lens_recipes.views.figures.layers.track_groups import (
     choose_prompts,
     make_groups,
 )
+from lens_recipes.views.summaries.trust import cannot
 from lens_recipes.views.words import format_value, probability, prompt_end
 
 MIN_HEIGHT = 460  # pixels
@@ -131,7 +132,8 @@ def trajectory(
     if metric == "prob":
         _take_decades(figure, vocab_size(result))
     if not show_all:
-        add_bands(figure, series.layers, _readable_layers(groups, series))
+        readable = _readable_layers(groups, series)
+        add_bands(figure, series.layers, readable, cannot=cannot(result))
     return figure
 
 

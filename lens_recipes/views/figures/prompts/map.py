@@ -29,7 +29,7 @@ from lens_recipes.views.figures.base.unreadable import GREY
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.prompts.rows import PromptRows
 from lens_recipes.views.summaries.trust import unreadable_sentence
-from lens_recipes.views.words import quantity
+from lens_recipes.views.words import lens_title, quantity
 
 COLUMN_WIDTH, ROW_HEIGHT = 22, 24  # pixels; many rows are lower
 MIN_MAP_WIDTH, MIN_MAP_HEIGHT, MAX_MAP_HEIGHT = 420, 160, 1500  # pixels
@@ -100,15 +100,15 @@ def default_component(result: LensArrays, sites: Any, component: str | None) -> 
 
 def _title(rows: PromptRows, position: int) -> dict[str, Any]:
     """Return the title, which tokens the map is about, and which layers cannot be read."""
-    text = rows.view.title_or(f"Logit lens: {escape_plotly(rows.value_label)}")
+    text = rows.view.title_or(f"{lens_title(rows.result)}: {escape_plotly(rows.value_label)}")
     which = "the last token" if position == -1 else f"token {position} of those"
     each = "each of " if len(rows.rows) > 1 else ""
     place = f"after {which} read of {each}{quantity(len(rows.rows), 'prompt')}"
     warning = ""
+    tokens = [row.token for row in rows.rows]
     if not rows.readable.all():
-        tokens = [row.token for row in rows.rows]
         warning = f"grey: {unreadable_sentence(rows.result, tokens)}"
-    return figure_title(rows.result, text, place, warning=warning)
+    return figure_title(rows.result, text, place, warning=warning, tokens=tokens)
 
 
 # -- cells -------------------------------------------------------------

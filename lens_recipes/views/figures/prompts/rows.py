@@ -16,7 +16,7 @@ from lens_recipes.arrays.sites import UNORDERED, components, site_label
 from lens_recipes.arrays.text import escape_plotly, plotly_safe
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, CellText
 from lens_recipes.views.figures.base.view import View
-from lens_recipes.views.summaries.trust import CANNOT
+from lens_recipes.views.summaries.trust import cannot
 from lens_recipes.views.words import after_token, prompt_end
 
 PROMPT_LETTERS = 44
@@ -155,7 +155,7 @@ class PromptRows:
                 site_name = escape_plotly(site_label(self.result.sites[site]))
                 lines = [f"<b>{site_name}</b>, prompt {row.number}", place]
                 if not readable[column]:
-                    lines.append(f"{CANNOT}:")
+                    lines.append(f"{cannot(self.result)}:")
                 lines += cell_text.describe_site(site, row.token, float(row.values[column]))
                 row_texts.append("<br>".join(lines))
             hover.append(row_texts)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lens_recipes.views.files.schema.checks import Sizes, is_count, is_number, read_dict
+from lens_recipes.views.files.schema.used_lens import check_used_lens
 
 MAX_QUANTITY = 1e15  # seconds, tokens or tokens per second: beyond what any run takes
 
@@ -69,6 +70,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "generation": (is_object, "a JSON object"),
     "timings": (are_timings, "a JSON object of numbers from 0, or null where nothing was measured"),
     "jobs": (is_object, "a JSON object"),
+    "lens": (is_object, "a JSON object"),
 }
 
 
@@ -80,4 +82,6 @@ def read_provenance(stored: Any, sizes: Sizes) -> dict[str, Any]:
         is_valid, expected = CHECKS[name]
         if not is_valid(value):
             raise ValueError(f"its {name!r} is {value!r:.80}, expected is {expected}")
+    if "lens" in stored:
+        check_used_lens(stored["lens"])
     return stored

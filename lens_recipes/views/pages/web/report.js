@@ -16,7 +16,15 @@ function unpack({ type, shape, base64 }) {
   return { shape, values: new kinds[type](bytes.buffer) };
 }
 
-const arrays = Object.fromEntries(Object.entries(data.arrays).map(([name, packed]) => [name, unpack(packed)]));
+const unpackAll = (packed) => Object.fromEntries(Object.entries(packed).map(([name, array]) => [name, unpack(array)]));
+const lenses = data.lenses.map(({ name, arrays }) => ({ name, arrays: unpackAll(arrays) }));
+let arrays = lenses[0].arrays; // of the lens that is shown
+
+function under(lens, read) { // what is read of the arrays of another lens
+  const shown = arrays;
+  arrays = lenses[lens].arrays;
+  try { return read(); } finally { arrays = shown; }
+}
 
 function at(name, ...index) {
   const { shape, values } = arrays[name];
@@ -24,7 +32,7 @@ function at(name, ...index) {
 }
 
 const size = (name, axis) => arrays[name].shape[axis];
-const K = size("top", 2);
+const kept = () => size("top", 2); // top tokens of a cell
 
 // log p and rank of what `of` names, after one token, at one site; rank -1 where it is not known
 const named = {
@@ -63,11 +71,29 @@ function outputValue(metric, of, t) {
 }
 
 // Whether a cell says more of the model's output than a uniform guess.
-const isReadable = (site, t) => site < 0 || at("readable", site, t) === 1;
-const isGrey = (site, t) => !state.all && !isReadable(site, t);
+const canRead = (site, t) => site < 0 || at("readable", site, t) === 1;
+const isReadable = (site, t) => canRead(site, t) && (state.minus < 0 || under(state.minus, () => canRead(site, t)));
+const isGrey = (site, t) => !state.all && !isReadable(site, t); // on the map, which may show a difference
+const isDim = (site, t) => !state.all && !canRead(site, t);
 
-const cellValue = (row, t) =>
+const lensValue = (row, t) =>
   row.site < 0 ? outputValue(state.metric, state.of, t) : value(state.metric, state.of, row.site, t);
+
+// Of two lenses the difference; ranks are subtracted as log10(rank + 1).
+function cellValue(row, t) {
+  if (state.minus < 0) return lensValue(row, t);
+  const scale = data.metrics[state.metric].logarithmic ? (n) => Math.log10(n + 1) : (n) => n;
+  return scale(lensValue(row, t)) - scale(under(state.minus, () => lensValue(row, t)));
+}
+
+// How the numbers of the cells are coloured; a difference is blue where the lens that is shown is better.
+function look() {
+  const metric = data.metrics[state.metric];
+  if (state.minus < 0) return metric;
+  const { colors, inks } = data.difference;
+  const turned = metric.low_is_better ? { colors: colors.map(([part, color]) => [1 - part, color]).reverse(), inks: [...inks].reverse() } : { colors, inks };
+  return { ...metric, ...turned, range: [null, null], logarithmic: false, two_sided: true };
+}
 
 // What one token has along the layers: null where the result does not follow it at this position.
 function logprobsOf(t, id) {
@@ -107,8 +133,16 @@ function probability(logprob) {
 function metricLabel() {
   const metric = data.metrics[state.metric];
   const option = [...$("of").options].find((o) => o.value === state.of);
-  return ["top", "token", "pair"].includes(metric.about) && option ? `${metric.label} of ${option.text}` : metric.label;
+  const words = ["top", "token", "pair"].includes(metric.about) && option ? `${metric.label} of ${option.text}` : metric.label;
+  if (state.minus < 0) return lenses.length > 1 ? `${lenses[state.lens].name}: ${words}` : words;
+  const scaled = metric.logarithmic ? `log10(${words} + 1)` : words;
+  return `${scaled}: ${lenses[state.lens].name} − ${lenses[state.minus].name}`;
 }
+
+const formatCell = (number) => {
+  if (state.minus < 0) return formatNumber(state.metric, number);
+  return Number.isNaN(number) ? "–" : `${number > 0 ? "+" : ""}${Number(number.toPrecision(3))}`;
+};
 
 function element(tag, words, attributes = {}) {
   const node = document.createElement(tag);
@@ -125,8 +159,9 @@ function refillKeepingFocus(place, nodes) { // the keyboard stays where it was
 
 // -- state --------------------------------------------------------------------------------------------------
 
+// lens, minus: index into the lenses; minus is what is subtracted, -1 nothing
 // token: index into all tokens of the page, none at first; site: -1 is the model's output; pins: {token, id}
-const state = { prompt: 0, component: data.main, metric: "prob", of: "top", site: -1, token: -1, find: "", pins: [], lines: "logprob", all: false };
+const state = { lens: 0, minus: -1, prompt: 0, component: data.main, metric: "prob", of: "top", site: -1, token: -1, find: "", pins: [], lines: "logprob", all: false };
 
 const prompt = () => data.prompts[state.prompt];
 const tokens = () => Array.from({ length: prompt().stop - prompt().start }, (_, i) => prompt().start + i);
@@ -158,6 +193,9 @@ const metrics = () => Object.keys(data.metrics).filter((name) =>
 
 function makeValid() { // whatever was asked for, become something that this result has
   const validIndex = (number, n) => (Number.isInteger(number) && number >= 0 && number < n ? number : 0);
+  state.lens = validIndex(state.lens, lenses.length);
+  if (!(Number.isInteger(state.minus) && state.minus >= 0 && state.minus < lenses.length) || state.minus === state.lens) state.minus = -1;
+  arrays = lenses[state.lens].arrays;
   state.prompt = validIndex(state.prompt, data.prompts.length);
   if (!data.components.includes(state.component)) state.component = data.main;
   if (!metrics().includes(state.metric)) state.metric = metrics()[0];
@@ -180,7 +218,7 @@ function toHash() {
 function fromHash() {
   const query = new URLSearchParams(location.hash.slice(1));
   for (const name of ["component", "metric", "of", "find", "lines"]) if (query.has(name)) state[name] = query.get(name);
-  for (const name of ["prompt", "site", "token"]) if (query.has(name)) state[name] = Number(query.get(name));
+  for (const name of ["lens", "minus", "prompt", "site", "token"]) if (query.has(name)) state[name] = Number(query.get(name));
   state.all = query.get("all") === "true";
   const pins = (query.get("pins") ?? "").split(",").filter(Boolean).map((pin) => pin.split(":").map(Number));
   state.pins = pins.map(([token, id]) => ({ token, id })).filter((pin) => Number.isInteger(pin.token) && Number.isInteger(pin.id));
@@ -243,7 +281,7 @@ function answerRuns(shown, columns) {
 }
 
 function colouredValues(z) {
-  const { range, logarithmic, two_sided } = data.metrics[state.metric];
+  const { range, logarithmic, two_sided } = look();
   const shown = logarithmic ? z.map((line) => line.map((n) => -Math.log10(n + 1))) : z;
   const finite = shown.flat().filter(Number.isFinite), none = finite.length === 0;
   const [least, most] = [Math.min, Math.max].map((end) => finite.reduce((a, b) => end(a, b), finite[0] ?? 0));
@@ -268,7 +306,7 @@ function heatmap() {
   const axis = { fixedrange: true, showgrid: false, zeroline: false, ticks: "", showticklabels: false };
   const grey = shown.map((row) => columns.map((t) => isGrey(row.site, t)));
   const colour = colouredValues(shown.map((row, y) => columns.map((t, x) => (grey[y][x] ? NaN : cellValue(row, t)))));
-  const { colors } = data.metrics[state.metric];
+  const { colors } = look();
   const trace = { type: "heatmap", ...colour, colorscale: colors, hoverinfo: "none", xgap: gap, ygap: gap, showscale: false };
   const unreadable = {
     type: "heatmap", z: grey.map((line) => line.map((is) => (is ? 1 : null))), zmin: 0, zmax: 1, hoverinfo: "skip", hoverongaps: false,
@@ -301,7 +339,7 @@ function names(shown) {
 
 function headers(columns) {
   const upright = columns.length <= UPRIGHT, step = Math.ceil(LETTERS / box.wide), nodes = columns.map((t, x) => {
-    const word = element("bdi", truncate(data.tokens.text[t], 14));
+    const word = element("bdi", (at("fitted", t) ? "" : "†") + truncate(data.tokens.text[t], 14));
     word.style.left = `${box.left + (x + 0.5) * box.wide}px`;
     word.style.maxWidth = upright ? `${box.wide}px` : "";
     word.hidden = x % step !== 0;
@@ -312,7 +350,7 @@ function headers(columns) {
 }
 
 function words(shown, columns, { z, zmin, zmax }) {
-  const { inks } = data.metrics[state.metric], room = Math.max(3, Math.floor(box.wide / 7.5));
+  const { inks } = look(), room = Math.max(3, Math.floor(box.wide / 7.5));
   $("words").replaceChildren(...shown.flatMap((row, y) => columns.map((t, x) => {
     const part = (z[y][x] - zmin) / (zmax - zmin), fill = isGrey(row.site, t) ? css("--soft") : z[y][x] === null ? css("--ink") : inks[Math.round(part * (inks.length - 1))];
     const node = document.createElementNS("http://www.w3.org/2000/svg", "text");
@@ -334,7 +372,7 @@ function frames(shown, columns) {
 
 // The colours and what they stand for.
 function legend({ zmin, zmax, none }) {
-  const { colors, logarithmic } = data.metrics[state.metric];
+  const { colors, logarithmic } = look();
   const even = [0, 0.25, 0.5, 0.75, 1].map((part) => zmin + part * (zmax - zmin));
   const at = logarithmic ? data.rank_ticks.tickvals : even;
   const words = logarithmic ? data.rank_ticks.ticktext : even.map((n) => String(Number(n.toPrecision(3))));
@@ -364,12 +402,12 @@ function describeCell(row, t) {
   const then = next[t] < 0 ? "" : generated[t] ? `, where ${text(next[t])} was written` : `, before ${text(next[t])}`;
   const where = data.answers ? `after ${read[t]} (position ${position[t]})${then}` : read[t];
   const trust = isReadable(row.site, t) ? "" : ". The lens cannot be read here: it is worse than a uniform guess";
-  return `${row.place}, ${where}: ${metricLabel()} ${formatNumber(state.metric, cellValue(row, t))}${trust}`;
+  return `${row.place}, ${where}: ${metricLabel()} ${formatCell(cellValue(row, t))}${trust}`;
 }
 
 function predictions(site, t) {
   if (site < 0) return [[at("final", t), at("model_logprobs", t)]];
-  return Array.from({ length: K }, (_, k) => [at("top", site, t, k), at("top_logprobs", site, t, k)]);
+  return Array.from({ length: kept() }, (_, k) => [at("top", site, t, k), at("top_logprobs", site, t, k)]);
 }
 
 function cell() {
@@ -395,7 +433,7 @@ function drawPosition() {
   const t = state.token, body = document.createDocumentFragment();
   for (const row of rows().reverse()) {
     const line = element("tr", null, row.site === state.site ? { class: "here" } : {});
-    if (isGrey(row.site, t)) line.classList.add("unreadable");
+    if (isDim(row.site, t)) line.classList.add("unreadable");
     line.append(element("th", row.label, { scope: "row" }));
     predictions(row.site, t).forEach(([id, logprob]) => {
       const cellNode = element("td", null, { "data-site": row.site, "data-id": id });
@@ -406,6 +444,46 @@ function drawPosition() {
     body.append(line);
   }
   $("every").tBodies[0].replaceChildren(body);
+}
+
+// -- which lens sees a token earlier --------------------------------------------------------------------------
+
+// Where the lens that is read has a token as its top-1 first: the layer, and whether the layer before could be read.
+function firstSeen(t, id) {
+  const i = data.along.findIndex((s) => canRead(s, t) && at("top", s, t, 0) === id);
+  return i < 0 ? null : { layer: data.sites[data.along[i]].layer, dated: i === 0 || canRead(data.along[i - 1], t) };
+}
+
+// The tokens that lenses have as their top-1 at different layers, far apart before near.
+function seenEarlier(t) {
+  const tops = lenses.flatMap((_, lens) => under(lens, () => data.along.filter((s) => canRead(s, t)).map((s) => at("top", s, t, 0))));
+  const followed = [...prompt().targets, at("final", t), data.tokens.next[t]];
+  const role = (id) => (followed.includes(id) ? followed.indexOf(id) : followed.length);
+  const rows = [...new Set(tops)].map((id) => {
+    const places = lenses.map((_, lens) => under(lens, () => firstSeen(t, id)));
+    const layers = places.filter(Boolean).map(({ layer }) => layer);
+    return { id, places, first: Math.min(...layers), apart: layers.length < places.length ? null : Math.max(...layers) - Math.min(...layers) };
+  });
+  const both = (row) => row.apart !== null;
+  return rows.filter(({ apart }) => apart !== 0).sort((a, b) =>
+    both(b) - both(a) || (both(a) ? b.apart - a.apart || role(a.id) - role(b.id) : role(a.id) - role(b.id) || a.first - b.first));
+}
+
+function earlier() {
+  $("seen").hidden = lenses.length < 2 || !data.along.length;
+  if ($("seen").hidden) return;
+  const head = element("tr", null), body = document.createDocumentFragment();
+  head.append(element("th", "token", { scope: "col" }), ...lenses.map(({ name }) => element("th", name, { scope: "col" })));
+  for (const { id, places } of seenEarlier(state.token)) {
+    const line = element("tr", null), name = element("th", null, { scope: "row" }), button = element("button", null, { type: "button" });
+    button.append(element("bdi", truncate(text(id), 24)));
+    button.onclick = (event) => pin(state.token, id, event.shiftKey);
+    name.append(button);
+    line.append(name, ...places.map((place) => element("td", !place ? "never" : `${place.layer}${place.dated ? "" : " ?"}`)));
+    body.append(line);
+  }
+  $("earlier").tHead.replaceChildren(head);
+  $("earlier").tBodies[0].replaceChildren(body);
 }
 
 // -- lines --------------------------------------------------------------------------------------------------
@@ -433,7 +511,7 @@ function lines() {
   // Behind the lines, the layers that cannot be read at the position of the first pin.
   const bands = [];
   if (state.pins.length) data.along.forEach((s, i) => {
-    if (!isGrey(s, state.pins[0].token)) return;
+    if (!isDim(s, state.pins[0].token)) return;
     const [x0, x1] = [layers[i] - 0.5, layers[i] + 0.5];
     if (bands.length && bands.at(-1).x1 === x0) bands.at(-1).x1 = x1;
     else bands.push({ type: "rect", layer: "below", yref: "paper", y0: 0, y1: 1, x0, x1, fillcolor: css("--grey"), line: { width: 0 } });
@@ -459,7 +537,7 @@ function table() {
     line.append(element("th", row.label, { scope: "row" }));
     for (const t of columns) {
       const attributes = isGrey(row.site, t) ? { class: "unreadable" } : {};
-      line.append(element("td", formatNumber(state.metric, cellValue(row, t)), attributes));
+      line.append(element("td", formatCell(cellValue(row, t)), attributes));
     }
     body.append(line);
   }
@@ -525,11 +603,17 @@ function options(select, pairs, chosen) {
   select.closest("label").hidden = pairs.length < 2;
 }
 
-const NUMBERS = ["prompt", "component", "metric", "of", "all"]; // what the map and the table are about
+const NUMBERS = ["lens", "minus", "prompt", "component", "metric", "of", "all"]; // what the map and the table are about
 
 function draw(changed) { // of nothing, all
   const touched = (names) => !changed.length || changed.some((name) => names.includes(name));
   $("tip").hidden = true;
+  if (touched(["lens", "minus"])) {
+    const names = lenses.map(({ name }, lens) => [lens, name]);
+    options($("lens"), names, state.lens);
+    options($("minus"), [[-1, "nothing"], ...names.filter(([lens]) => lens !== state.lens)], state.minus);
+    for (const part of document.querySelectorAll("[data-lens]")) part.hidden = Number(part.dataset.lens) !== state.lens;
+  }
   if (touched(NUMBERS)) {
     options($("metric"), metrics().map((name) => [name, data.metrics[name].label]), state.metric);
     options($("of"), choices(state.metric), state.of);
@@ -538,7 +622,7 @@ function draw(changed) { // of nothing, all
     heatmap();
     table();
   }
-  if (touched(["pins", "lines", "prompt", "all"])) {
+  if (touched(["lens", "minus", "pins", "lines", "prompt", "all"])) {
     options($("scale"), [["logprob", "log-probability"], ["prob", "probability"]], state.lines);
     lines();
   }
@@ -549,11 +633,13 @@ function draw(changed) { // of nothing, all
   if ($("search").value !== state.find) $("search").value = state.find;
   cell();
   drawPosition();
+  earlier();
   search();
 }
 
 for (const [id, name] of [["metric", "metric"], ["of", "of"], ["component", "component"], ["scale", "lines"]])
   $(id).onchange = () => go({ [name]: $(id).value });
+for (const name of ["lens", "minus"]) $(name).onchange = () => go({ [name]: Number($(name).value) });
 $("prompt").onchange = () => go({ prompt: Number($("prompt").value) });
 $("layer").oninput = () => go({ site: rows()[Number($("layer").value)].site });
 $("position").oninput = () => go({ token: tokens()[Number($("position").value)] });
@@ -590,7 +676,14 @@ function listen() {
       line.append(element("bdi", text(id)), ` ${probability(logprob)}`);
       return line;
     });
-    tip.replaceChildren(element("bdi", describeCell(row, t)), ...tops);
+    const others = lenses.flatMap(({ name }, lens) => {
+      if (lens === state.lens) return [];
+      const [[id, logprob]] = under(lens, () => predictions(row.site, t));
+      const line = element("div", `${name}: `);
+      line.append(element("bdi", text(id)), ` ${probability(logprob)}`);
+      return [line];
+    });
+    tip.replaceChildren(element("bdi", describeCell(row, t)), ...tops, ...others);
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 300)}px`;
     tip.style.top = `${Math.min(event.clientY + 14, innerHeight - 40 - 20 * tops.length)}px`;
     tip.hidden = false;
@@ -598,7 +691,7 @@ function listen() {
   map.on("plotly_unhover", () => { tip.hidden = true; });
 }
 
-$("all").closest("label").hidden = !arrays.readable.values.includes(0);
+$("all").closest("label").hidden = !lenses.some((lens) => lens.arrays.readable.values.includes(0));
 for (const part of document.querySelectorAll(".layers")) part.hidden = !data.along.length;
 for (const part of document.querySelectorAll(".answers")) part.hidden = !data.answers;
 let resized;

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from lens_recipes.arrays.generation import Statistics, quartiles, settling, statistics
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.views.summaries.trust import BEFORE_CANNOT
+from lens_recipes.views.summaries.trust import before_cannot
 from lens_recipes.views.tables.grids import empty_grid
 from lens_recipes.views.words import percentage
 
@@ -83,7 +83,7 @@ def _add_settling(pairs: Table, result: LensArrays, stats: Statistics) -> None:
     pairs.add_row("first choice settled at layer", settled_layers)
     if stats.undated > 0:
         undated = percentage(stats.undated, settled_count)
-        pairs.add_row(f"… or earlier: {BEFORE_CANNOT}", undated)
+        pairs.add_row(f"… or earlier: {before_cannot(result)}", undated)
     pairs.add_row("… only at the last layer read", percentage(stats.last, stats.tokens))
     if settled_count < stats.tokens:
         not_settled = percentage(stats.tokens - settled_count, stats.tokens)

@@ -13,7 +13,7 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.caller import say
 from lens_recipes.views.groups import side_by_side
-from lens_recipes.views.summaries.trust import BEFORE_CANNOT
+from lens_recipes.views.summaries.trust import before_cannot
 from lens_recipes.views.tables.grids import empty_grid, print_note, print_title
 from lens_recipes.views.tables.lens.predictions import print_predictions
 from lens_recipes.views.tables.lens.rows import UNREADABLE_MARK
@@ -54,7 +54,7 @@ def print_steps(result: LensArrays, console: Console, max_steps: int = MAX_STEPS
         grid.add_row(*_step_cells(result, step, sampled))
     console.print(grid)
     if not all(step.is_dated for step in shown_steps):
-        print_note(console, f"{UNREADABLE_MARK}: first read there, {BEFORE_CANNOT}")
+        print_note(console, f"{UNREADABLE_MARK}: first read there, {before_cannot(result)}")
     left_out = len(all_steps) - len(shown_steps)
     if left_out > 0:
         rest = say(python="result.to_frame()", shell="--all-layers shows all")

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.views.groups import side_by_side, stream_of
-from lens_recipes.views.summaries.trust import unreadable_sentence
+from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence, unreadable_sentence
 from lens_recipes.views.tables.lens.grid import print_grid
 from lens_recipes.views.tables.lens.rows import (
     UNREADABLE_MARK,
@@ -46,6 +46,9 @@ def print_predictions(
     sentence = unreadable_sentence(result, [token_index])
     if sentence:
         console.print(Text(f"{sentence} (marked {UNREADABLE_MARK})", style="bold"))
+    unfitted = unfitted_sentence(result, [token_index])
+    if unfitted:
+        console.print(Text(f"{UNFITTED_MARK} {unfitted}", style="bold"))
     components = side_by_side(result.sites[site_index] for site_index in site_indices)
     with_own_row = site_indices
     if len(components) > 1:

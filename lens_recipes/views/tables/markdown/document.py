@@ -11,6 +11,7 @@ from lens_recipes.arrays.batch.parts import common_target_name
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.readings import SiteReading, shown_metrics
+from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.tables.attribution.over_prompts import (
     HEADINGS,
     batch_heading,
@@ -19,7 +20,14 @@ from lens_recipes.views.tables.attribution.over_prompts import (
 )
 from lens_recipes.views.tables.attribution.parts import target_rows
 from lens_recipes.views.tables.lens.batch.table import Show, batch_table
-from lens_recipes.views.tables.lens.rows import Row, site_rows, vector_rows, vectors_note
+from lens_recipes.views.tables.lens.lenses import LensRow, lens_rows, seen_table, trust_lines
+from lens_recipes.views.tables.lens.rows import (
+    UNREADABLE_MARK,
+    Row,
+    site_rows,
+    vector_rows,
+    vectors_note,
+)
 from lens_recipes.views.tables.markdown.syntax import (
     Column,
     escape_sentence,
@@ -29,7 +37,13 @@ from lens_recipes.views.tables.markdown.syntax import (
     token_code,
 )
 from lens_recipes.views.tables.selection import Selection, selected_token
-from lens_recipes.views.words import about_token, certificate_line, probability, prompt_end
+from lens_recipes.views.words import (
+    about_token,
+    certificate_line,
+    lens_names,
+    probability,
+    prompt_end,
+)
 
 
 def markdown_table(result: LensArrays | AttributionArrays, selection: Selection) -> str:
@@ -46,13 +60,15 @@ def _blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Ite
         yield vectors_note(result)
     elif not selection.is_batch:
         for number in selection.shown_prompts:
-            yield from _prompt_blocks(result[number], selection)
+            yield from _prompt_blocks(result, number, selection)
     elif isinstance(result, AttributionArrays):
         yield from _mean_blocks(result, selection)
     else:
         yield from _batch_blocks(result, selection)
     yield selection.prompts_note
     yield escape_sentence(certificate_line(result))
+    for each in (result, *selection.beside):
+        yield escape_sentence(lens_line(each))
 
 
 def _batch_blocks(result: LensArrays, selection: Selection) -> Iterator[str]:
@@ -77,19 +93,61 @@ def _mean_blocks(result: AttributionArrays, selection: Selection) -> Iterator[st
         yield escape_sentence(note)
 
 
-def _prompt_blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Iterator[str]:
+def _prompt_blocks(
+    whole: LensArrays | AttributionArrays, number: int, selection: Selection
+) -> Iterator[str]:
     """Yield the heading and the tables of one prompt."""
+    result = whole[number]
     token_index = selected_token(result, selection)
     prompt = text_code(prompt_end(result.prompts[0]))
-    yield f"### {prompt}, {about_token(result, token_index, token_code)}"
+    subject = about_token(result, token_index, token_code, with_lens=not selection.beside)
+    yield f"### {prompt}, {subject}"
     if token_index is None:
         return
-    if isinstance(result, LensArrays):
+    results: list[LensArrays] = []
+    if selection.beside and isinstance(result, LensArrays):
+        results = [result, *(other[number] for other in selection.beside)]
+        yield from _lens_blocks(results, lens_rows(results, selection.site_indices, token_index))
+    elif isinstance(result, LensArrays):
         yield _site_table(result, token_index, selection)
     else:
         for target_index in range(result.target_ids.shape[1]):
             yield _part_table(result, token_index, target_index, selection.show_top)
     yield selection.sites_note
+    if results:
+        yield from _seen_blocks(results, token_index)
+
+
+def _lens_blocks(results: list[LensArrays], rows: list[LensRow]) -> Iterator[str]:
+    """Yield what several lenses read after one token, and which of them sees a token earlier."""
+    names = lens_names(results)
+    token_index = rows[0].readings[0].token_index
+    for line in trust_lines(results, token_index):
+        yield f"**{escape_sentence(line)}**"
+    columns = [Column("layer", numeric=True)]
+    for name in names:
+        columns += [Column(escape_sentence(name), numeric=False), Column("p", numeric=True)]
+        columns += _target_columns(results[0])
+    lines = []
+    for row in rows:
+        cells = [label_code(row.label)]
+        for reading in row.readings:
+            token, number = _prediction_cells(reading, 1)
+            mark = "" if reading.is_readable else f" {UNREADABLE_MARK}"
+            cells += [token, f"{number}{mark}", *_rank_cells(reading)]
+        lines.append(cells)
+    yield pipe_table(columns, lines)
+
+
+def _seen_blocks(results: list[LensArrays], token_index: int) -> Iterator[str]:
+    """Yield from which layer on each lens has a token as its top-1, where the lenses differ."""
+    seen = seen_table(results, token_index, token_code)
+    if seen is None:
+        return
+    seen_columns = [Column(seen.headings[0], numeric=False)]
+    seen_columns += [Column(escape_sentence(name), numeric=True) for name in seen.headings[1:]]
+    yield pipe_table(seen_columns, seen.rows)
+    yield escape_sentence(seen.note)
 
 
 def _site_table(result: LensArrays, token_index: int, selection: Selection) -> str:

@@ -27,6 +27,8 @@ VALUE_HEADER = ["value", "total", "logit", "capped_logit", "error"]
 
 PART_ID_HEADER = ["input_id", "target_id", "against_id"]
 
+LENS_HEADER = ["lens", "lens_source", "lens_digest"]  # with which a result was read
+
 
 class TokenText(str):
     """The text of a token or of several, as it is: each format writes it in its own way."""
@@ -45,7 +47,7 @@ def columns(result: LensArrays | AttributionArrays, selection: Selection) -> Col
         header = _site_header(selection.show_top, result.target_ids.shape[1])
         return Columns(header, _site_rows(result, selection))
     header = [*TOKEN_HEADER, "target", "against", *PART_HEADER, *VALUE_HEADER, "mark"]
-    return Columns([*header, *PART_ID_HEADER], _part_rows(result, selection))
+    return Columns([*header, *PART_ID_HEADER, *LENS_HEADER], _part_rows(result, selection))
 
 
 def _token_fields(result: LensArrays | AttributionArrays, token_index: int) -> list[Any]:
@@ -58,6 +60,12 @@ def _input_id(result: LensArrays | AttributionArrays, token_index: int) -> int |
     """Return the id of the token that a row is after; None for a vector, which has none."""
     token_id = int(result.tokens.id[token_index])
     return token_id if token_id >= 0 else None
+
+
+def _lens_fields(result: LensArrays | AttributionArrays) -> list[str]:
+    """Return the lens that a result was read with: its kind, where it came from, its digest."""
+    lens = result.lens
+    return [lens.kind, lens.source, lens.digest]
 
 
 # -- lens results ------------------------------------------------------
@@ -74,20 +82,29 @@ def _site_header(show_top: int, target_count: int) -> list[str]:
     header += ["mark", "input_id"]
     header += [f"top{number}_id" for number in range(1, show_top + 1)]
     header += [f"target{number}_id" for number in range(1, target_count + 1)]
-    return [*header, "readable"]
+    return [*header, "readable", "fitted", *LENS_HEADER]
 
 
 def _site_rows(result: LensArrays, selection: Selection) -> Iterator[list[Any]]:
     """Yield a row for each selected site, after the selected token of each prompt."""
     for number in selection.prompts:
         prompt_result = result[number]
+        fitted = prompt_result.fitted
         for token_index in _token_indices(prompt_result, selection):
             token_fields = _token_fields(prompt_result, token_index)
             for site_index in selection.site_indices:
                 reading = SiteReading(prompt_result, site_index, token_index)
                 site_fields = _site_fields(reading, selection.show_top)
                 id_fields = _site_id_fields(reading, selection.show_top)
-                yield [number, *token_fields, *site_fields, result.mark, *id_fields]
+                yield [
+                    number,
+                    *token_fields,
+                    *site_fields,
+                    result.mark,
+                    *id_fields,
+                    bool(fitted[token_index]),
+                    *_lens_fields(result),
+                ]
 
 
 def _token_indices(result: LensArrays, selection: Selection) -> list[int]:
@@ -146,7 +163,14 @@ def _part_rows(result: AttributionArrays, selection: Selection) -> Iterator[list
                     int(prompt_result.target_ids[0, target_index]),
                     against_id if against_id >= 0 else None,
                 ]
-                yield [number, *token_fields, *part_fields, result.mark, *id_fields]
+                yield [
+                    number,
+                    *token_fields,
+                    *part_fields,
+                    result.mark,
+                    *id_fields,
+                    *_lens_fields(result),
+                ]
 
 
 def _part_fields(

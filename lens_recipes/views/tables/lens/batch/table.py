@@ -11,12 +11,10 @@ from lens_recipes.arrays.generation import settling
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import main_component, site_label
 from lens_recipes.caller import SHOW_ONE, say
-from lens_recipes.views.summaries.trust import BEFORE_CANNOT, first_readable
+from lens_recipes.views.summaries.trust import before_cannot, first_readable, unfitted_sentence
 from lens_recipes.views.tables.lens.rows import UNREADABLE_MARK
 from lens_recipes.views.tables.selection import Selection
 from lens_recipes.views.words import ShowText, after_token, probability, prompt_end
-
-FIRST_READ_NOTE = f"{UNREADABLE_MARK}: first read there, {BEFORE_CANNOT}"
 
 ANSWER_P = "answer's probability"  # the name of a column
 
@@ -171,5 +169,8 @@ def _notes(result: LensArrays, all_rows: list[Outcome], rows: list[Outcome]) -> 
         if last_site != result.output_site:
             yield f"rank and p are those of {site_label(result.sites[last_site])}, the last read"
     if any(not row.is_dated for row in rows):
-        yield FIRST_READ_NOTE
+        yield f"{UNREADABLE_MARK}: first read there, {before_cannot(result)}"
+    unfitted = unfitted_sentence(result, [row.token for row in rows])
+    if unfitted:
+        yield unfitted
     yield say(python="one prompt layer by layer: prompt=0", shell=SHOW_ONE)

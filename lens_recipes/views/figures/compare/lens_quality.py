@@ -1,0 +1,356 @@
+"""`lens_quality_figure()`: how far lenses can be believed, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from lens_recipes.arrays.text import escape_plotly
+from lens_recipes.arrays.used_lens import EMBEDDING, LensQuality
+from lens_recipes.views.figures.base.color import faint
+from lens_recipes.views.figures.base.figure import Figure
+from lens_recipes.views.figures.base.style import (
+    COLORS,
+    DASHES,
+    FONT,
+    HOVER_TEMPLATE,
+    LEGEND,
+    MARKERS,
+    at_the_top,
+    title_height,
+    title_layout,
+)
+from lens_recipes.views.words import prompt_end
+
+PANEL_HEIGHT = 230  # pixels
+PANEL_GAP = 34  # pixels
+LEGEND_HEIGHT = 30  # pixels below the title
+MARGIN_BELOW = 60  # pixels
+TICKS = 16  # layers with a label, at most
+NAME_LETTERS = 60
+
+LOGIT_COLOR = "#666666"
+LOGIT_DASHES = ("dash", "dot", "dashdot", "longdash")
+
+
+class Measured(NamedTuple):
+    """A lens, and what was measured of it."""
+
+    name: str
+    quality: LensQuality
+
+
+class Line(NamedTuple):
+    """What both panels draw of one lens.
+
+    Attributes:
+        name: What the legend calls it.
+        layers: Numbers of blocks; `EMBEDDING` is the stream before block 0.
+        kl: In nats, `[layer]`.
+        agreement: Shares, `[layer]`.
+        refit_kl: Of fits on halves of the text, `[fit, layer]`; without rows for none.
+        look: Colour and dash of the line.
+        marker: Of its points.
+    """
+
+    name: str
+    layers: list[int]
+    kl: NDArray[np.float64]
+    agreement: NDArray[np.float64]
+    refit_kl: NDArray[np.float64]
+    look: dict[str, Any]
+    marker: dict[str, Any]
+
+
+def lens_quality_figure(
+    *lenses: Any, names: Sequence[str] | None = None, title: str | None = None
+) -> go.Figure:
+    """Draw how far lenses can be believed at each layer: KL to the output, and top-1 agreement.
+
+    Each lens has a line, and so has the logit lens on the same held-out tokens. A band spans two
+    fits of a lens on halves of its text: how far a refit would move it. The axis of KL is
+    logarithmic.
+
+    Args:
+        lenses: What was measured: lenses, what `lens_quality` returns, or results that were read
+            with such lenses.
+        names: What to call them. None for the kind of each.
+        title: Replaces the figure's own.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: a lens that was not measured, none at all, or not a name for each.
+
+    Example:
+        >>> lens = load_lens("lens.safetensors")
+        >>> lens_quality_figure(lens, load_lens("other.safetensors"), names=["A", "B"]).show()
+    """
+    measured = _name_all([_measured(lens) for lens in lenses], names)
+    lines = [*_logit_lines(measured), *_lens_lines(measured)]
+    height = 2 * PANEL_HEIGHT + PANEL_GAP
+    figure = make_subplots(
+        2, 1, figure=Figure(), shared_xaxes=True, vertical_spacing=PANEL_GAP / height
+    )
+    for line in lines:
+        figure.add_traces(_kl_traces(line), rows=1, cols=1)
+        figure.add_trace(_agreement_trace(line), row=2, col=1)
+    if title is None:
+        title = "How well lenses transfer"
+        if len(measured) == 1:
+            title = f"How well the {escape_plotly(measured[0].name)} transfers"
+    else:
+        title = escape_plotly(title)
+    title_texts = title_layout(title, "<br>".join(_subtitle(measured)))
+    margin_above = title_height(title_texts) + LEGEND_HEIGHT
+    height += margin_above + MARGIN_BELOW
+    figure.update_layout(
+        template="plotly_white",
+        title=at_the_top(title_texts, height),
+        width=980,
+        height=height,
+        margin={"l": 80, "r": 30, "t": margin_above, "b": MARGIN_BELOW},
+        font=FONT,
+        legend=LEGEND,
+        hoverlabel={"align": "left"},
+    )
+    figure.update_yaxes(row=1, col=1, **_kl_axis(lines))
+    figure.update_yaxes(
+        row=2,
+        col=1,
+        title_text="top-1 as the model",
+        title_standoff=8,
+        tickformat=".0%",
+        range=[-0.02, 1.02],
+    )
+    figure.update_xaxes(**_layer_axis(lines))
+    figure.update_xaxes(title_text="layer", row=2, col=1)
+    return figure
+
+
+# -- what is drawn -----------------------------------------------------
+
+
+def _measured(lens: Any) -> Measured:
+    """Return what was measured of a lens.
+
+    Raises:
+        TypeError: it is no lens, no measurement and no result.
+        ValueError: it was not measured.
+    """
+    if isinstance(lens, LensQuality):
+        return Measured("lens", lens)
+    used = getattr(lens, "lens", lens)  # of a result, the lens that it was read with
+    if not hasattr(used, "quality") or not hasattr(used, "name"):
+        raise TypeError(
+            f"received {type(lens).__name__}, expected a lens, what lens_quality() returns, or a "
+            "result that was read with a lens."
+        )
+    if getattr(used, "is_logit", False):
+        raise ValueError(
+            "the logit lens was not fitted, so nothing was measured of it: its line is beside that "
+            "of every other lens. Pass a lens, or a result that was read with one."
+        )
+    if used.quality is None:
+        raise ValueError(
+            f"this {used.name} was not measured: run lens_quality(lens, model, texts), and pass "
+            "what it returns."
+        )
+    return Measured(used.name, used.quality)
+
+
+def _name_all(measured: list[Measured], names: Sequence[str] | None) -> list[Measured]:
+    """Return the lenses under different names: the caller's, or their kinds, numbered.
+
+    Raises:
+        ValueError: there are no lenses, or not a name for each.
+    """
+    if not measured:
+        raise ValueError("there is nothing to draw: pass a lens, or what lens_quality() returns.")
+    if names is not None:
+        wanted = [names] if isinstance(names, str) else list(names)
+        if len(wanted) != len(measured) or len(set(wanted)) != len(wanted):
+            raise ValueError(
+                f"names={names!r} must be {len(measured)} different texts, one for each lens."
+            )
+        return [
+            Measured(str(name), each.quality) for name, each in zip(wanted, measured, strict=True)
+        ]
+    kinds = [each.name for each in measured]
+    named = []
+    for number, each in enumerate(measured):
+        name = each.name
+        if kinds.count(name) > 1:
+            name = f"{name} {kinds[: number + 1].count(name)}"
+        named.append(Measured(name, each.quality))
+    return named
+
+
+def _lens_lines(measured: list[Measured]) -> list[Line]:
+    """Return a line for each lens."""
+    lines = []
+    for number, (name, quality) in enumerate(measured):
+        look = {
+            "color": COLORS[number % len(COLORS)],
+            "width": 2,
+            "dash": DASHES[number // len(COLORS) % len(DASHES)],
+        }
+        marker = {"size": 6, "symbol": MARKERS[number % len(MARKERS)]}
+        lines.append(
+            Line(
+                name,
+                quality.layers,
+                np.array(quality.kl, dtype=np.float64),
+                np.array(quality.agreement, dtype=np.float64),
+                np.array(quality.refit_kl, dtype=np.float64).reshape(-1, len(quality.layers)),
+                look,
+                marker,
+            )
+        )
+    return lines
+
+
+def _logit_lines(measured: list[Measured]) -> list[Line]:
+    """Return a line of the logit lens for each text that lenses were measured on."""
+    lines: list[Line] = []
+    seen = []
+    for _, quality in measured:
+        numbers = (quality.layers, quality.logit_kl, quality.logit_agreement)
+        if numbers in seen:
+            continue
+        seen.append(numbers)
+        name = "logit lens" if len(seen) == 1 else f"logit lens {len(seen)}"
+        dash = LOGIT_DASHES[(len(seen) - 1) % len(LOGIT_DASHES)]
+        lines.append(
+            Line(
+                name,
+                quality.layers,
+                np.array(quality.logit_kl, dtype=np.float64),
+                np.array(quality.logit_agreement, dtype=np.float64),
+                np.empty((0, len(quality.layers))),
+                {"color": LOGIT_COLOR, "width": 2, "dash": dash},
+                {"size": 4, "symbol": "circle-open"},
+            )
+        )
+    return lines
+
+
+# -- traces and axes ---------------------------------------------------
+
+
+def _kl_traces(line: Line) -> list[go.Scatter]:
+    """Return the line of KL, above the band between the lowest and the highest refit."""
+    drawn = _scatter(line, _on_logarithmic_axis(line.kl), showlegend=True)
+    if len(line.refit_kl) < 2:
+        return [drawn]
+    lowest, highest = line.refit_kl.min(axis=0), line.refit_kl.max(axis=0)
+    edge = {
+        "x": line.layers,
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": line.name,
+    }
+    lower_edge = go.Scatter(y=_on_logarithmic_axis(lowest), **edge)
+    upper_edge = go.Scatter(
+        y=_on_logarithmic_axis(highest), fill="tonexty", fillcolor=faint(line.look["color"]), **edge
+    )
+    return [lower_edge, upper_edge, drawn]
+
+
+def _agreement_trace(line: Line) -> go.Scatter:
+    """Return the line of top-1 agreement."""
+    return _scatter(line, line.agreement, showlegend=False)
+
+
+def _scatter(line: Line, values: NDArray[np.float64], *, showlegend: bool) -> go.Scatter:
+    """Return a line with a point for each layer, which says all that is known there."""
+    return go.Scatter(
+        x=line.layers,
+        y=values,
+        name=escape_plotly(prompt_end(line.name, NAME_LETTERS)),
+        legendgroup=line.name,
+        showlegend=showlegend,
+        mode="lines+markers",
+        line=line.look,
+        marker=line.marker,
+        cliponaxis=False,
+        customdata=_hover(line),
+        hovertemplate=HOVER_TEMPLATE,
+    )
+
+
+def _on_logarithmic_axis(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values for a logarithmic axis, where a distance of 0 has no place: NaN, a gap."""
+    return np.where(values > 0, values, np.nan)
+
+
+def _hover(line: Line) -> list[str]:
+    """Return what the point of each layer says."""
+    hover = []
+    name = escape_plotly(prompt_end(line.name, NAME_LETTERS))
+    for row, layer in enumerate(line.layers):
+        place = "the embedding" if layer == EMBEDDING else f"layer {layer}"
+        text = (
+            f"<b>{place}</b>, {name}<br>KL to the output {line.kl[row]:.3g} nats"
+            f"<br>top-1 as the model {line.agreement[row]:.1%}"
+        )
+        if len(line.refit_kl) > 0:
+            refits = ", ".join(f"{kl:.3g}" for kl in line.refit_kl[:, row])
+            text += f"<br>KL of fits on halves of the text {refits}"
+        hover.append(text)
+    return hover
+
+
+def _kl_axis(lines: list[Line]) -> dict[str, Any]:
+    """Return the axis of KL, as long as all numbers need, with labels at 1, 2 and 5 of a decade."""
+    numbers = np.concatenate([np.append(line.kl, line.refit_kl) for line in lines])
+    positive = numbers[numbers > 0]
+    low, high = 0.1, 10.0
+    if positive.size > 0:
+        low, high = float(positive.min()), float(positive.max())
+    ticks = []
+    for decade in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+        ticks += [float(f"{digit}e{decade}") for digit in (1, 2, 5)]
+    return {
+        "type": "log",
+        "range": [math.log10(low) - 0.05, math.log10(high) + 0.05],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" for tick in ticks],
+        "title_text": "KL to the output (nats)",
+        "title_standoff": 8,
+    }
+
+
+def _layer_axis(lines: list[Line]) -> dict[str, Any]:
+    """Return the axis of layers, on which the embedding is called by its name."""
+    layers = sorted({layer for line in lines for layer in line.layers})
+    step = 1 + (layers[-1] - layers[0]) // TICKS
+    shown = [layer for layer in layers if layer == EMBEDDING or layer % step == 0]
+    if EMBEDDING in shown and step > 1 and 0 in shown:
+        shown.remove(0)  # its label would stand upon that of the embedding
+    labels = ["embed" if layer == EMBEDDING else str(layer) for layer in shown]
+    return {
+        "tickvals": shown,
+        "ticktext": labels,
+        "range": [layers[0] - 0.5, layers[-1] + 0.5],
+        "zeroline": False,
+    }
+
+
+# -- words -------------------------------------------------------------
+
+
+def _subtitle(measured: Iterable[Measured]) -> list[str]:
+    """Return on what the lenses were measured, and what a band is."""
+    texts = dict.fromkeys(quality.measured_on for _, quality in measured)
+    lines = [f"mean over {escape_plotly('; '.join(texts))}"]
+    if any(len(quality.refit_kl) > 1 for _, quality in measured):
+        lines.append("band: fits on halves of the text")
+    return lines

@@ -1,0 +1,106 @@
+"""The lenses of a report: one result for each, of the same tokens and sites, and their notes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from lens_recipes.arrays.lens import AXES, LensArrays
+from lens_recipes.arrays.metrics.seen import check_same_tokens
+from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.views.pages.html import page_text
+from lens_recipes.views.summaries.transfer import lens_line
+from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence, unreadable_sentence
+
+
+class LensNote(NamedTuple):
+    """What the page says of a lens: what cannot be read, where it was never fitted, its meaning.
+
+    Each is safe as HTML, and empty where there is nothing to say.
+    """
+
+    trust: Markup
+    unfitted: Markup
+    meaning: Markup
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes it takes on the page, at most."""
+        return sum(len(text.encode()) for text in self) + 400
+
+
+def lenses_on_page(
+    result: LensArrays, beside: LensArrays | Iterable[LensArrays] | None
+) -> list[LensArrays]:
+    """Return a result for each lens of a page, all of them with the sites that all have.
+
+    Raises:
+        ValueError: something else than lens results, of other tokens or targets, vectors beside
+            others, or no site in common.
+    """
+    if beside is None:
+        return [result]
+    others = [beside] if isinstance(beside, LensArrays) else list(beside)
+    for other in others:
+        if not isinstance(other, LensArrays):
+            raise ValueError(
+                f"beside= takes lens results of the same prompts; received {type(other).__name__}."
+            )
+        if are_vectors(result.sites) or are_vectors(other.sites):
+            raise ValueError("beside= is about layers, and vectors have none.")
+        check_same_tokens(result, other)
+        if result.target_ids.tolist() != other.target_ids.tolist():
+            raise ValueError(
+                "beside= takes results with the same targets: pass the same targets= to each."
+            )
+    common = [site for site in result.sites if all(site in other.sites for other in others)]
+    if not common:
+        raise ValueError(
+            "there is no layer that all results have: read the same layers= with each lens."
+        )
+    return [
+        at_sites(each, [each.sites.index(site) for site in common]) for each in (result, *others)
+    ]
+
+
+def at_sites(result: LensArrays, site_indices: list[int]) -> LensArrays:
+    """Return a result with some of its sites."""
+    if site_indices == list(range(len(result.sites))):
+        return result
+    arrays = {}
+    for array_name, axes in AXES.items():
+        if "site" in axes:
+            axis = axes.index("site")
+            arrays[array_name] = getattr(result, array_name).take(site_indices, axis)
+    sites = [result.sites[index] for index in site_indices]
+    return dataclasses.replace(result, sites=sites, **arrays)
+
+
+def lens_notes(results: Sequence[LensArrays], tokens: list[int]) -> list[LensNote]:
+    """Return what the page says of each lens.
+
+    Args:
+        results: One for each lens.
+        tokens: Indices of the tokens on the page.
+    """
+    notes = []
+    for result in results:
+        trust = unreadable_sentence(result, tokens)
+        unfitted = unfitted_sentence(result, tokens)
+        meaning = lens_line(result)
+        notes.append(
+            LensNote(
+                _safe(trust),
+                _safe(f"{UNFITTED_MARK} {unfitted}" if unfitted else ""),
+                _safe(meaning),
+            )
+        )
+    return notes
+
+
+def _safe(text: str) -> Markup:
+    """Return a text as HTML; an empty one stays empty."""
+    return page_text(text) if text else Markup("")
