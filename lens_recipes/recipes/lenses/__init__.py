@@ -1,0 +1,1 @@
+"""Recipes that fit lenses, and measure what they are worth."""

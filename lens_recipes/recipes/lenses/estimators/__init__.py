@@ -1,0 +1,1 @@
+"""How the transports of each kind of lens are estimated."""

@@ -1,0 +1,1 @@
+"""What a fit of a lens computes where the model runs."""
