@@ -26,6 +26,7 @@ WIDTH = 100  # columns of the commands' help
 GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
     "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
+    "Lenses": ["load_lens", "Lens"],
     "What they return": [
         "LensResult",
         "Tokens",

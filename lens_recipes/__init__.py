@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.sites import Important as Important
     from lens_recipes.errors import LensError as LensError
     from lens_recipes.errors import RemoteLensError as RemoteLensError
+    from lens_recipes.lenses.lens import Lens as Lens
+    from lens_recipes.lenses.load import load_lens as load_lens
     from lens_recipes.models.lens_head import lens_head as lens_head
     from lens_recipes.models.load import load as load
     from lens_recipes.models.structure.anatomy import anatomy as anatomy
@@ -82,6 +84,8 @@ _PUBLIC_NAMES = {
     "arrays.metrics": ["logit_diff", "metric_values"],
     "arrays.sites": ["Important"],
     "errors": ["LensError", "RemoteLensError"],
+    "lenses.lens": ["Lens"],
+    "lenses.load": ["load_lens"],
     "models.lens_head": ["lens_head"],
     "models.load": ["load"],
     "models.structure.anatomy": ["anatomy"],

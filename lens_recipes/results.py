@@ -33,7 +33,7 @@ class SavedResult:
         """
         files.save(self, path)
 
-    def verify(self, model: Any, *, remote: bool | str | None = None) -> Self:
+    def verify(self, model: Any, *, remote: bool | str | None = None, lens: Any = None) -> Self:
         """Run this again on a model, and return it with the certificate of that run.
 
         What a file holds is a claim: its certificate says "as saved". This proves it.
@@ -41,13 +41,14 @@ class SavedResult:
         Args:
             model: What `load()` returns: the model that the result is said to be of.
             remote: Where it runs, as for `logit_lens`.
+            lens: The lens that it was read with, where it cannot be loaded from where it was then.
 
         Raises:
             LensError: the model says something else; the message names the first number that
                 differs by more than rounding. Or the result keeps too little to run it again.
         """
         # The public function: it runs recipes, which are built upon results.
-        return importlib.import_module("lens_recipes").verify(self, model, remote=remote)
+        return importlib.import_module("lens_recipes").verify(self, model, remote=remote, lens=lens)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

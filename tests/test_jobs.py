@@ -20,6 +20,7 @@ import tiny
 import torch
 import zstandard
 from agreement import assert_same_as
+from lenses import random_lens
 from loopback import KEY, REPO, Loopback, as_result, reports, says
 from nnsight.intervention.backends.remote import RemoteError
 from nnsight.schema.response import ResponseModel, Status
@@ -1118,3 +1119,35 @@ def test_the_answer_of_a_server_is_read_as_json():
     """As NDIF sends it to those who ask by an id: a pickled answer comes only over a websocket, which is not used."""
     said = ResponseModel(id="a", status=Status.COMPLETED, data="http://h/x")
     assert ResponseModel.model_validate_json(said.model_dump_json()) == said
+
+
+# -- lenses ------------------------------------------------------------
+
+
+def test_a_job_goes_on_with_its_lens(client, server, llama, tmp_path):
+    random_lens(llama).save(tmp_path / "lens.safetensors")
+    lens = tmp_path / "lens.safetensors"
+    path = tmp_path / "a.job"
+    there = lr.submit(lr.logit_lens, client, PROMPTS, lens=lens, path=path).result()
+    again = lr.Job.load(path, client).result()
+    here = lr.logit_lens(llama, PROMPTS, lens=lr.load_lens(lens))
+    np.testing.assert_allclose(there.top_logprobs, here.top_logprobs, atol=2e-3)
+    assert there.lens == again.lens == here.lens
+    assert str(tmp_path) not in json.dumps(there.provenance)
+
+
+def test_a_job_whose_lens_was_changed_is_not_resumed(client, server, llama, tmp_path):
+    random_lens(llama).save(tmp_path / "lens.safetensors")
+    path = tmp_path / "a.job"
+    lr.submit(lr.logit_lens, client, PROMPTS, lens=tmp_path / "lens.safetensors", path=path)
+    random_lens(llama, seed=1).save(tmp_path / "lens.safetensors")
+    with pytest.raises(lr.LensError, match="is not the one of this run: its digest is"):
+        lr.Job.load(path, client)
+    (tmp_path / "lens.safetensors").unlink()
+    with pytest.raises(lr.LensError, match="is not there: pass it"):
+        lr.Job.load(path, client)
+
+
+def test_a_lens_in_memory_cannot_outlive_its_process(client, llama, tmp_path):
+    with pytest.raises(lr.LensError, match="in memory alone"):
+        lr.submit(lr.logit_lens, client, PROMPTS, lens=random_lens(llama), path=tmp_path / "a.job")

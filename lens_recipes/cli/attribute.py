@@ -12,6 +12,7 @@ from lens_recipes.cli.common.options import (
     Cdn,
     Html,
     JsonPath,
+    LensSource,
     ModelName,
     NoSpecialTokens,
     Offline,
@@ -78,6 +79,7 @@ def attribute_command(
     offline: Offline = False,
     json_path: JsonPath = None,
     no_special_tokens: NoSpecialTokens = False,
+    lens: LensSource = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -105,6 +107,7 @@ def attribute_command(
         at_layer=at_layer,
         positions=chosen_positions,
         add_special_tokens=not no_special_tokens,
+        lens=lens,
     )
     write_json(result, json_path)
     if json_path != STDOUT:

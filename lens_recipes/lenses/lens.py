@@ -4,51 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
+from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
 from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES, LensQuality, UsedLens
+from lens_recipes.lenses.files.content import LensContent
+from lens_recipes.lenses.files.writing import write_lens
+from lens_recipes.lenses.record import LensRecord
 from lens_recipes.trace.transport import Affine
-
-
-@dataclass(frozen=True)
-class LensRecord:
-    """What a lens was fitted on, and how. Whatever a file does not say is None or empty.
-
-    Attributes:
-        model, revision: The model's hub id or folder name, and the commit of its weights.
-        n_layers: How many blocks the model has.
-        unembedding: Digest of the model's unembedding, as `unembedding_digest` makes it.
-        tokenizer: Digest of its tokenizer, as `tokenizer_digest` makes it.
-        starts_with_bos: Whether each text began with the token for the beginning of a text.
-        first_position: Positions before this one were never fitted.
-        target_layer: The block whose output the lens maps to; the last one in every lens that can
-            be read.
-        text: What text it was fitted on, in words.
-        n_prompts, n_tokens: How much of it.
-        versions: Of the packages that fitted it.
-        seed: Of the fit.
-        settings: What else the fit was asked for, and what it chose, such as the ridge.
-    """
-
-    model: str | None = None
-    revision: str | None = None
-    n_layers: int | None = None
-    unembedding: str | None = None
-    tokenizer: str | None = None
-    starts_with_bos: bool | None = None
-    first_position: int = 0
-    target_layer: int | None = None
-    text: str = ""
-    n_prompts: int | None = None
-    n_tokens: int | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    seed: int | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +31,17 @@ class Lens:
         quality: How well it transfers, measured on text that it was not fitted on; None where that
             was not measured.
         source: Where it came from: a path, a hub id, or "fitted here".
+        location: The path that it can be loaded from again; empty where it is in memory alone.
         sums: What a fit added up, from which fits on other texts can be merged; None where the
             sums were not kept.
     """
 
     kind: str
     transports: Mapping[int, Affine]
-    record: LensRecord = LensRecord()
+    record: LensRecord = field(default_factory=LensRecord)
     quality: LensQuality | None = None
     source: str = "fitted here"
+    location: str = field(default="", repr=False)
     sums: Mapping[str, Tensor] | None = field(default=None, repr=False)
 
     @property
@@ -102,6 +72,11 @@ class Lens:
                 hashed.update(number_bytes(bias))
         return hashed.hexdigest()[:16]
 
+    def to(self, device: torch.device) -> Lens:
+        """Return this lens with its numbers on a device."""
+        moved = {layer: transport.to(device) for layer, transport in self.transports.items()}
+        return replace(self, transports=moved)
+
     def used(self) -> UsedLens:
         """Return what a result that was read with it says of it."""
         return UsedLens(
@@ -112,6 +87,46 @@ class Lens:
             first_position=self.record.first_position,
             quality=self.quality,
         )
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        sums: bool = False,
+        dtype: torch.dtype | None = None,
+        model: Envoy | None = None,
+    ) -> None:
+        """Write the lens to a file: complete or not at all.
+
+        Args:
+            path: The file, or for "tuned" the folder.
+            format: None for our own format, one `.safetensors` file with all that is known of the
+                lens. "jacobian" for what the reference implementation of Jacobian lenses and
+                TransformerLens read; it has no place for biases, nor for the stream before block 0.
+                "tuned" for a folder that the package tuned-lens reads; streams without a transport
+                get one of zeros there, which reads as the logit lens.
+            sums: Whether to keep what the fit added up as well, so that it can be merged with
+                others. Only in our own format.
+            dtype: Of the numbers of a "jacobian" file; None for float16, as the reference writes.
+            model: For "tuned", the model that the lens is of: tuned-lens compares its unembedding.
+
+        Raises:
+            LensError: the format cannot hold this lens, or the file cannot be written.
+            ValueError: an unknown format, an option that it does not have, or a name in our own
+                format that does not end in `.safetensors`.
+
+        Example:
+            >>> lens.save("lens.safetensors")
+            >>> lens.save("lens.pt", format="jacobian")
+        """
+        if sums and self.sums is None:
+            raise ValueError(
+                "this lens has no sums to save: they are there when it was fitted here, or merged"
+            )
+        content = LensContent(self.kind, self.transports, self.record, self.quality, self.digest)
+        kept = self.sums if sums else None
+        write_lens(path, content, format=format, sums=kept, dtype=dtype, model=model)
 
 
 def number_bytes(numbers: Tensor) -> bytes:

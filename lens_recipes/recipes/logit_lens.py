@@ -31,6 +31,7 @@ from lens_recipes.run.assemble import (
 )
 from lens_recipes.run.batches import make_batches
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
 from lens_recipes.run.request.sites import component_names
@@ -159,6 +160,7 @@ def logit_lens(
     track: str | int | None = "top1",
     top_k: int = 5,
     apply_norm: bool = True,
+    lens: Any = None,
     add_special_tokens: bool = True,
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
@@ -189,6 +191,10 @@ def logit_lens(
             at some site of that position, at most 32), an int n (the final layer's top n), or None.
         top_k: How many of the most likely tokens to keep.
         apply_norm: False reads the raw stream, without the final norm; the result is marked so.
+        lens: None for the logit lens; what `load_lens` or `fit_lens` returns, the path of a lens's
+            file, or a hub id, for a lens with a transport of its own at each layer. With
+            `layers=None`, layers that it lacks are passed over. What a module adds is taken through
+            the linear part of its layer's transport; the last layer is read as it is.
         add_special_tokens: As in the tokenizer (BOS for models that want one).
         max_bytes: Bound on the memory for logits, here or on the server.
         remote: None as the model was loaded, True or an address for an NDIF server, False for here.
@@ -218,7 +224,8 @@ def logit_lens(
         add_special_tokens=add_special_tokens,
     )
     check_numbers(top_k, track, max_bytes, request.anatomy.vocab_size)
-    sites, reads = request.sites(layers, components, heads, apply_norm)
+    chosen_lens = resolve_lens(lens, model)
+    sites, reads = request.sites(layers, components, heads, apply_norm, lens=chosen_lens)
     options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, max_bytes)
     batches, token_prompts = make_batches(request, max_bytes)
     n_requested = len(request.target_ids[0]) + 1
@@ -235,7 +242,12 @@ def logit_lens(
         batches=batches,
         schemas=schemas,
         finish=partial(finish, sites, token_prompts, strict),
-        arguments={"prompts": request.recorded_prompts, "components": components},
+        arguments={
+            "prompts": request.recorded_prompts,
+            "components": components,
+            "lens": recorded_lens(chosen_lens),
+        },
+        about=lens_provenance(chosen_lens),
         local={"weight": None if request.remote else plain_head(model, request.anatomy)},
     )
 

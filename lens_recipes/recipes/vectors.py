@@ -19,15 +19,25 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
 from lens_recipes.arrays.axes import Site, Tokens
+from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.models.lens_head import plain_head
+from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.models.tokens.vocabulary import token_texts
 from lens_recipes.models.weights.offload import input_device
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import lens_result
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.lenses import (
+    layer_list,
+    lens_provenance,
+    recorded_lens,
+    resolve_lens,
+    transport_after,
+)
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import as_list, check_numbers
+from lens_recipes.run.request.sites import pick_layers
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import lens_schema
 from lens_recipes.trace.batch import BatchSize
@@ -36,6 +46,7 @@ from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, first_of
 from lens_recipes.trace.plan import SiteRead
 from lens_recipes.trace.readout.readout import ReadoutOptions, readout
+from lens_recipes.trace.transport import IDENTITY, Affine, Transport
 
 NO_RUN = "vectors are decoded without a run, so there are no logits of the model to compare with"
 
@@ -61,7 +72,7 @@ def read_vectors(
     no_logits = torch.zeros(1, 1, plan.vocab_size, dtype=torch.float32, device="cpu")
     first = torch.zeros(n_vectors, dtype=torch.long, device="cpu")
     rows: list[Rows] = [partial(rows_like, batch.vectors, like)]
-    reads = [SiteRead(0, apply_norm=plan.apply_norm)]
+    reads = [SiteRead(0, apply_norm=plan.apply_norm, transport=plan.transport)]
     return readout(rows, reads, head, no_logits, (first, first), batch.requested_ids, plan.options)
 
 
@@ -80,6 +91,7 @@ class VectorPlan(NamedTuple):
         vocab_size: How many tokens the model has.
         last_block: Where it is.
         one_token: A prompt to run, `[1, 1]`.
+        transport: From the vectors to the stream before the final norm.
     """
 
     head_operations: list[Operation]
@@ -88,6 +100,7 @@ class VectorPlan(NamedTuple):
     vocab_size: int
     last_block: str
     one_token: Int[Tensor, "1 1"]
+    transport: Transport = IDENTITY
 
     @property
     def max_bytes(self) -> int:
@@ -129,6 +142,9 @@ def decode_vectors(
     targets: Any = None,
     top_k: int = 5,
     apply_norm: bool = True,
+    lens: Any = None,
+    layer: int | None = None,
+    with_bias: bool = False,
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
 ) -> RecipeRun[LensResult]:
@@ -149,6 +165,10 @@ def decode_vectors(
         top_k: How many of the most likely tokens to keep.
         apply_norm: False leaves out the final norm: then logits are linear in the vector, and its
             size counts.
+        lens: As for `logit_lens`: what the vectors say if they stand after block `layer`.
+        layer: After which block the vectors stand, for a lens; negative from the end.
+        with_bias: Whether the lens's bias is added. False for directions, which are parts of a
+            stream; True for whole streams, such as cached activations, whose size then counts.
         max_bytes: Bound on the memory for logits, here or on the server.
         remote: As for `logit_lens`.
 
@@ -173,6 +193,8 @@ def decode_vectors(
     check_numbers(top_k, None, max_bytes, vocab_size)
     rows = vector_rows(vectors, request.anatomy.d_model, dtype_of(model))
     labels = vector_names(names, len(rows))
+    chosen_lens = resolve_lens(lens, model)
+    transport = vector_transport(chosen_lens, layer, with_bias, request.anatomy)
     options = ReadoutOptions(n_sites=1, top_k=top_k, track=None, max_tracked=1, max_bytes=max_bytes)
     plan = VectorPlan(
         head_operations=request.head_operations,
@@ -181,6 +203,7 @@ def decode_vectors(
         vocab_size=vocab_size,
         last_block=request.anatomy.block(request.anatomy.last_layer),
         one_token=torch.tensor([request.anatomy.plain_ids[:1]], device="cpu"),
+        transport=transport,
     )
     target_ids = request.target_ids[0]
     batch = VectorBatch(rows, torch.tensor([target_ids] * len(rows), device="cpu"))
@@ -191,7 +214,12 @@ def decode_vectors(
         batches=[batch],
         schemas=[lens_schema(options, [], 0, len(rows), len(target_ids))],
         finish=partial(finish, labels),
-        arguments={"vectors": rows.tolist(), "names": labels},
+        arguments={
+            "vectors": rows.tolist(),
+            "names": labels,
+            "lens": recorded_lens(chosen_lens),
+        },
+        about=lens_provenance(chosen_lens),
         run_here=run_here,
     )
 
@@ -248,6 +276,39 @@ def finish(labels: list[str], run: RecipeRun[LensResult], batches: list[Arrays])
 
 
 # -- arguments ---------------------------------------------------------
+
+
+def vector_transport(
+    lens: Lens | None, layer: int | None, with_bias: bool, anatomy: Anatomy
+) -> Transport:
+    """Return the map from the vectors to the stream before the final norm.
+
+    Raises:
+        ValueError: a lens without a layer, a layer or a bias without a lens, or a layer for which
+            the lens has no transport.
+    """
+    if lens is None:
+        if layer is not None or with_bias:
+            raise ValueError(
+                "layer and with_bias belong to a lens: without one, vectors are read as they are. "
+                "Pass lens=, too, or leave them out."
+            )
+        return IDENTITY
+    if layer is None:
+        raise ValueError(
+            f"a {lens.name} has another transport at each layer: pass layer=, the block after "
+            f"which the vectors stand. It has {layer_list(lens, anatomy)}."
+        )
+    (chosen,) = pick_layers(layer, anatomy)
+    transport = transport_after(chosen, lens, anatomy)
+    if transport is None:
+        raise ValueError(
+            f"the {lens.name} {lens.source!r} has no transport for layer {chosen}: accepted are "
+            f"{layer_list(lens, anatomy)}."
+        )
+    if isinstance(transport, Affine) and not with_bias:
+        return transport.without_bias()
+    return transport
 
 
 def vector_rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector d_model"]:

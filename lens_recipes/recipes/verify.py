@@ -10,6 +10,7 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.arrays.agreement import find_difference
 from lens_recipes.arrays.axes import Response
 from lens_recipes.errors import LensError
+from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import tokenizer_of
 from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.tokens.vocabulary import prompt_text
@@ -18,6 +19,7 @@ from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.results import Attribution, LensResult
 from lens_recipes.run.provenance import restore_arguments
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded
+from lens_recipes.run.request.lenses import resolve_lens
 
 Result = TypeVar("Result", LensResult, Attribution)
 
@@ -28,7 +30,9 @@ LENS_ARGUMENTS = ("layers", "components", "heads", "track", "apply_norm")
 TIED = 8
 
 
-def verify(result: Result, model: Envoy, *, remote: bool | str | None = None) -> Result:
+def verify(
+    result: Result, model: Envoy, *, remote: bool | str | None = None, lens: Any = None
+) -> Result:
     """Run a result again on a model, and return it with the certificate of that run.
 
     What a file holds is a claim: its certificate says "as saved". The prompts are kept as token
@@ -40,6 +44,8 @@ def verify(result: Result, model: Envoy, *, remote: bool | str | None = None) ->
         result: A lens result or an attribution.
         model: What `load()` returns: the model that the result is said to be of.
         remote: Where it runs, as for `logit_lens`.
+        lens: The lens that it was read with, where it cannot be loaded from where it was then; None
+            loads it from there.
 
     Raises:
         LensError: the model says something else; the message names the first number that differs
@@ -56,7 +62,7 @@ def verify(result: Result, model: Envoy, *, remote: bool | str | None = None) ->
             "version), so it cannot be run again: run the recipe anew."
         )
     try:
-        again = run_again(result, model, remote)
+        again = run_again(result, model, remote, lens_again(result, model, lens))
     except (KeyError, TypeError, ValueError) as error:
         raise LensError(
             f"this result cannot be run again on this model: {error} It is of another model, or "
@@ -71,16 +77,39 @@ def verify(result: Result, model: Envoy, *, remote: bool | str | None = None) ->
     return dataclasses.replace(result, certificate=again.certificate)
 
 
+def lens_again(result: LensResult | Attribution, model: Envoy, given: Any) -> Lens | None:
+    """Return the lens that a result was read with.
+
+    Raises:
+        ValueError: it cannot be loaded, or is another one.
+    """
+    recorded = result.provenance["arguments"].get("lens")
+    if recorded is None:
+        return None
+    if given is None:
+        return resolve_lens(recorded, model)
+    lens = resolve_lens(given, model)
+    digest = "none: it is the logit lens" if lens is None else lens.digest
+    if lens is None or digest != recorded["digest"]:
+        raise ValueError(
+            f"the lens that was passed has the digest {digest}, and the result was read with "
+            f"{recorded['digest']}."
+        )
+    return lens
+
+
 def run_again(
-    result: LensResult | Attribution, model: Envoy, remote: bool | str | None
+    result: LensResult | Attribution, model: Envoy, remote: bool | str | None, lens: Lens | None
 ) -> LensResult | Attribution:
     """Return the same of what the model says now."""
     if isinstance(result, Attribution):
-        return attribution_again(result, model, remote)
-    return lens_again(result, model, remote)
+        return attribution_again(result, model, remote, lens)
+    return readout_again(result, model, remote, lens)
 
 
-def attribution_again(result: Attribution, model: Envoy, remote: bool | str | None) -> Attribution:
+def attribution_again(
+    result: Attribution, model: Envoy, remote: bool | str | None, lens: Lens | None
+) -> Attribution:
     """Return the attribution of the same targets at the same tokens."""
     against: Any = result.against or None
     if (result.against_ids >= 0).all():
@@ -92,12 +121,15 @@ def attribution_again(result: Attribution, model: Envoy, remote: bool | str | No
         against=against,
         unit=result.unit,
         at_layer=result.at_layer,
+        lens=lens,
         positions=positions_of(result),
         remote=remote,
     )
 
 
-def lens_again(result: LensResult, model: Envoy, remote: bool | str | None) -> LensResult:
+def readout_again(
+    result: LensResult, model: Envoy, remote: bool | str | None, lens: Lens | None
+) -> LensResult:
     """Return the lens of the same sites at the same tokens.
 
     Of a generation, the prompts are read with what was written after them.
@@ -114,6 +146,7 @@ def lens_again(result: LensResult, model: Envoy, remote: bool | str | None) -> L
         # More than it holds: another order of additions may change which tied token is its last.
         top_k=min(result.top_ids.shape[-1] + TIED, anatomy(model).vocab_size),
         remote=remote,
+        lens=lens,
         **arguments,
     )
     return as_generation(again, result, tokenizer_of(model)) if is_generation else again

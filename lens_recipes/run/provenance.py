@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +10,9 @@ import torch
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.models.handle import running_dtype
+from lens_recipes.models.weights.origin import model_name, model_revision, versions
 
 SLICED_ARGUMENTS = ("layers", "positions", "heads")  # where "2:5" in JSON is a slice
-PACKAGES = ("lens-recipes", "nnsight", "torch", "transformers")  # that a result depends on
 
 
 def provenance(
@@ -31,15 +27,10 @@ def provenance(
 
     A local checkpoint is named by its folder alone: a result tells nothing of the machine.
     """
-    module = model._module
-    config = getattr(module, "config", None)
-    architecture = type(module).__name__
-    name = getattr(model, "repo_id", None) or getattr(config, "_name_or_path", "") or architecture
-    revision = getattr(model, "revision", None) or getattr(config, "_commit_hash", None)
     return {
-        "model": shown_name(name),
-        "revision": revision,
-        "architecture": architecture,
+        "model": model_name(model),
+        "revision": model_revision(model),
+        "architecture": type(model._module).__name__,
         "dtype": str(running_dtype(model)).removeprefix("torch."),
         "vocab_size": vocab_size,
         "recipe": recipe,
@@ -48,23 +39,6 @@ def provenance(
         "versions": versions(),
         "seconds": round(seconds, 3),
     }
-
-
-def shown_name(name: str) -> str:
-    """Return a hub id as it is, and of a local checkpoint the folder alone."""
-    is_folder = os.sep in name and Path(name).exists()
-    return Path(name).name if is_folder else name
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
-    return {package: _version(package) for package in PACKAGES}
-
-
-@functools.cache
-def _version(package: str) -> str:
-    """Return the version of a package, looked up once: that reads its files."""
-    return importlib.metadata.version(package)
 
 
 def to_json(value: Any) -> Any:

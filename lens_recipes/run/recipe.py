@@ -22,6 +22,9 @@ R = TypeVar("R")
 # Arguments that are younger than the format of a job's file, which does not hold them: there, the
 # prompts are token ids.
 LATER_ARGUMENTS = {"generate_lens": ("add_special_tokens",)}
+# Arguments that are younger than some saved jobs and results, which are then as they were without
+# them: at these values they are not recorded.
+YOUNGER_ARGUMENTS = {"lens": None, "layer": None, "with_bias": False}
 NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
 
 
@@ -72,11 +75,21 @@ def record_arguments(prepare: Callable[P, RecipeRun[R]]) -> Callable[P, RecipeRu
         run = prepare(**arguments)  # type: ignore[call-arg]
         left_out = (*NOT_RECORDED, *LATER_ARGUMENTS.get(prepare.__name__, ()))
         recorded = {name: value for name, value in arguments.items() if name not in left_out}
-        run.arguments = recorded | run.arguments
+        run.arguments = without_younger_defaults(recorded | run.arguments)
         run.recipe = prepare.__name__
         return run
 
     return prepare_recorded
+
+
+def without_younger_defaults(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments without younger ones that nobody has asked for."""
+    asked = {}
+    for name, value in arguments.items():
+        is_default = name in YOUNGER_ARGUMENTS and value == YOUNGER_ARGUMENTS[name]
+        if not is_default:
+            asked[name] = value
+    return asked
 
 
 def perform(run: RecipeRun[R]) -> R:

@@ -46,6 +46,7 @@ class RecipeRun(Generic[R]):
         arguments: By which the same run can be prepared again elsewhere, as JSON can hold them. A
             recipe gives those that it has understood otherwise than they were written; `@recipe`
             adds the others.
+        about: What else a result's provenance says.
         local: Further arguments of the traced function that do not travel.
         context: Entered around all batches that run in this process.
         run_here: What runs all batches in this process, if it is not `run_locally`.
@@ -59,6 +60,7 @@ class RecipeRun(Generic[R]):
     schemas: list[Schema]
     finish: Callable[[RecipeRun[R], list[Arrays]], R]
     arguments: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     run_here: Callable[[RecipeRun[R]], list[Arrays]] | None = None
@@ -87,7 +89,9 @@ class RecipeRun(Generic[R]):
         """
         asked = {}
         for argument, value in self.arguments.items():
-            if argument not in NOT_IN_IDENTITY:
+            if argument == "lens":
+                asked[argument] = value["digest"]
+            elif argument not in NOT_IN_IDENTITY:
                 asked[argument] = to_json(value)
         model_name = getattr(self.model, "repo_id", None)
         run = json.dumps([model_name, self.recipe, asked], default=str, sort_keys=True)
@@ -97,9 +101,11 @@ class RecipeRun(Generic[R]):
         """Return where a result of this run comes from, as JSON can hold it."""
         arguments = {}
         for argument, value in self.arguments.items():
-            if argument not in NOT_IN_IDENTITY:
+            if argument == "lens":
+                arguments[argument] = {name: value[name] for name in ("source", "digest")}
+            elif argument not in NOT_IN_IDENTITY:
                 arguments[argument] = value
-        return provenance(
+        record = provenance(
             self.model,
             self.recipe,
             arguments,
@@ -107,6 +113,7 @@ class RecipeRun(Generic[R]):
             self.remote,
             self.request.seconds,
         )
+        return record | self.about
 
 
 def digest(value: Any) -> str:

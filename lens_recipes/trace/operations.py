@@ -8,7 +8,7 @@ torch.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -126,7 +126,13 @@ class WithVector:
         return f"{self.name} by weights"
 
 
-Operation = ModuleCall | Elementwise | CastTo | KeepColumns | WithVector
+class OtherOperation(Protocol):
+    """Anything else that is done to a vector."""
+
+    def apply(self, model: Any, x: Tensor) -> Tensor: ...
+
+
+Operation = ModuleCall | Elementwise | CastTo | KeepColumns | WithVector | OtherOperation
 
 
 def replay(model: Any, operations: Sequence[Operation], x: Tensor) -> Tensor:

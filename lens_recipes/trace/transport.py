@@ -7,11 +7,13 @@ The identity makes a lens the logit lens. An affine map makes it a linear lens (
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from lens_recipes.trace.operations import without_autocast
 
 
 class Transport(Protocol):
@@ -57,13 +59,33 @@ class Affine(NamedTuple):
         """Map vectors of a site to the stream before the final norm, in their own dtype."""
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         rows = hidden.to(dtype)
-        moved = rows @ self.weight.to(hidden.device, dtype).T
+        with without_autocast(hidden.device):
+            moved = rows @ self.weight.to(hidden.device, dtype).T
         if self.is_residual:
             moved = moved + rows
         if self.bias is not None:
             moved = moved + self.bias.to(hidden.device, dtype)
         return moved.to(hidden.dtype)
 
+    def to(self, device: torch.device) -> Affine:
+        """Return this map with its numbers on a device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return Affine(self.weight.to(device), bias, self.is_residual)
+
     def without_bias(self) -> Affine:
         """Return the linear part: what the map does to a part of a vector."""
         return self._replace(bias=None)
+
+
+class TransportCall(NamedTuple):
+    """A transport as the first operation on the way from a site to the logits."""
+
+    transport: Transport
+
+    def apply(self, model: Any, x: Tensor) -> Tensor:
+        """Return what the transport makes of `x`; no module of the model takes part."""
+        return self.transport.transform_hidden(x)
+
+    def __str__(self) -> str:
+        """Return what it is."""
+        return "transport"

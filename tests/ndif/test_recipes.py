@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from agreement import assert_same_as
+from lenses import FORMS, lens_of_kind
 
 import lens_recipes as lr
 from lens_recipes.arrays.lens import AXES
@@ -257,4 +258,26 @@ def test_vectors(both, here):
     vectors = torch.cat([rows, -rows[:1]])
     there, run_here = both("smollm2", lr.decode_vectors, vectors, names, targets=[" Paris"])
     assert there.tokens.text == names
+    assert_same_lens(there, run_here)
+
+
+# -- lenses with transports --------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_lens_travels_with_every_recipe(both, here, kind):
+    lens = lens_of_kind(here("tiny"), kind)
+    there, run_here = both(
+        "tiny", lr.logit_lens, PROMPTS[:2], components=["resid_post", "attn_out"], lens=lens
+    )
+    assert there.lens == lens.used()
+    assert_same_lens(there, run_here)
+    there, run_here = both(
+        "tiny", lr.generate_lens, FRANCE, max_new_tokens=3, do_sample=False, lens=lens
+    )
+    assert_same_lens(there, run_here)
+    there, run_here = both("tiny", lr.attribution, FRANCE, [" Paris"], at_layer=1, lens=lens)
+    assert_same_attribution(there, run_here())
+    vectors = torch.randn(2, lens.d_model, generator=torch.Generator().manual_seed(0))
+    there, run_here = both("tiny", lr.decode_vectors, vectors, lens=lens, layer=0)
     assert_same_lens(there, run_here)

@@ -11,6 +11,7 @@ OPTIONS = {
     "format": "--format",
     "heads": "--heads",
     "layers": "--layers",
+    "lens": "--lens",
     "max_new_tokens": "--max-new-tokens",
     "metric": "--metric",
     "of": "--of",

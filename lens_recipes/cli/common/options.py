@@ -70,6 +70,15 @@ Png = Annotated[
     typer.Option("--png", help="Write a picture here, in .png or .svg; a browser draws it."),
 ]
 
+LensSource = Annotated[
+    str | None,
+    typer.Option(
+        "--lens",
+        help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, or a hub '
+        "id; default: the logit lens.",
+    ),
+]
+
 Cdn = Annotated[
     bool,
     typer.Option(

@@ -16,6 +16,7 @@ from lens_recipes.cli.common.options import (
     Components,
     FollowedTokens,
     JsonPath,
+    LensSource,
     ModelName,
     NoSpecialTokens,
     Offline,
@@ -113,6 +114,7 @@ def generate_command(
     offline: Offline = False,
     json_path: JsonPath = None,
     no_special_tokens: NoSpecialTokens = False,
+    lens: LensSource = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -159,6 +161,7 @@ def generate_command(
             **plan.options,
             targets=target,
             components=parse_names(components),
+            lens=lens,
             add_special_tokens=not no_special_tokens,
             top_k=max(MIN_TOP_K, n_shown),
             on_step=stream,

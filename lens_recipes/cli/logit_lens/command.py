@@ -19,6 +19,7 @@ from lens_recipes.cli.common.options import (
     FollowedTokens,
     Html,
     JsonPath,
+    LensSource,
     ModelName,
     NoSpecialTokens,
     Offline,
@@ -126,6 +127,7 @@ def logit_lens_command(
         bool, typer.Option("--raw", help="Read the stream without the final norm.")
     ] = False,
     no_special_tokens: NoSpecialTokens = False,
+    lens: LensSource = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -170,6 +172,7 @@ def logit_lens_command(
         layers=chosen_layers,
         heads=chosen_heads,
         components=chosen_components,
+        lens=lens,
     )
     write_json(result, json_path)
     if json_path != STDOUT:

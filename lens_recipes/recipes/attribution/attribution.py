@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.caller import advised, argument
 from lens_recipes.errors import LensError
+from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import AttentionConfig, attention_configs
 from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
@@ -37,6 +38,13 @@ from lens_recipes.results import Attribution
 from lens_recipes.run.assemble import certificate_of, packed_tokens
 from lens_recipes.run.batches import make_batches
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.lenses import (
+    layer_list,
+    lens_provenance,
+    recorded_lens,
+    resolve_lens,
+    transport_after,
+)
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_numbers
 from lens_recipes.run.request.sites import heads_of, refuse_scattered, refuse_unreadable
@@ -51,6 +59,7 @@ from lens_recipes.trace.attribution.decompose import (
 from lens_recipes.trace.batch import LensBatch, split_inputs
 from lens_recipes.trace.collect import collect
 from lens_recipes.trace.operations import KeepColumns, model_logits
+from lens_recipes.trace.transport import IDENTITY, Transport
 
 
 def trace_attribution(
@@ -101,6 +110,7 @@ def attribution(
     unit: str = "layer",
     at_layer: int | None = None,
     positions: Any = -1,
+    lens: Any = None,
     add_special_tokens: bool = True,
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
@@ -125,6 +135,8 @@ def attribution(
             head, the rest by component), or "token" (each head by the token that it reads).
         at_layer: Explain the lens's logit after this block instead of the model's own.
         positions: As for `logit_lens`; −1 explains what is predicted after the last token.
+        lens: As for `logit_lens`, with `at_layer`: the logit of that lens is explained. What its
+            bias adds is part of the constant.
         add_special_tokens, max_bytes, remote, strict: As for `logit_lens`. `unit="token"` runs with
             eager attention, which is switched back afterwards, and not on a server.
 
@@ -160,6 +172,7 @@ def attribution(
     anatomy = request.anatomy
     layer = anatomy.last_layer if at_layer is None else layer_index(at_layer, anatomy.n_layers)
     check_numbers(1, None, max_bytes, anatomy.vocab_size)
+    chosen_lens = resolve_lens(lens, model)
     refuse_scattered(anatomy)
     shows_weights = unit == "token" and not request.remote
     context = partial(eager_attention, model) if shows_weights else contextlib.nullcontext
@@ -183,6 +196,7 @@ def attribution(
         has_mean=held_against.has_mean,
         max_bytes=max_bytes,
         links=reads.links,
+        transport=explained_transport(chosen_lens, at_layer, layer, anatomy),
     )
     longest = max(len(token_ids) for token_ids in request.token_ids)
     explanation = Explanation(blocks, unit, layer, held_against, longest, token_prompts, strict)
@@ -200,7 +214,8 @@ def attribution(
         batches=batches,
         schemas=schemas,
         finish=partial(finish, explanation),
-        arguments={"prompts": request.recorded_prompts},
+        arguments={"prompts": request.recorded_prompts, "lens": recorded_lens(chosen_lens)},
+        about=lens_provenance(chosen_lens),
         local={"weight": None if request.remote else target_weight(model, anatomy)},
         context=context,
     )
@@ -363,6 +378,30 @@ def layer_index(at_layer: Any, n_layers: int) -> int:
             f"{n_layers - 1}."
         )
     return int(at_layer) % n_layers
+
+
+def explained_transport(
+    lens: Lens | None, at_layer: Any, layer: int, anatomy: Anatomy
+) -> Transport:
+    """Return the map from the stream that is explained to the one before the final norm.
+
+    Raises:
+        ValueError: a lens without a layer, or a layer for which it has no transport.
+    """
+    if lens is None:
+        return IDENTITY
+    if at_layer is None:
+        raise ValueError(
+            f"a {lens.name} has another logit at each layer: say which is to be explained, by "
+            f"{advised('at_layer', lens.layers[-1])} for one. Without a lens, the model's own is."
+        )
+    transport = transport_after(layer, lens, anatomy)
+    if transport is None:
+        raise ValueError(
+            f"the {lens.name} {lens.source!r} has no transport for layer {layer}: accepted are "
+            f"{layer_list(lens, anatomy)}."
+        )
+    return transport
 
 
 def readable_blocks(blocks: list[Block], unit: str, family: str, remote: bool) -> list[Block]:

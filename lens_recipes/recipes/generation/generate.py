@@ -33,6 +33,7 @@ from lens_recipes.recipes.generation.transcript import (
 from lens_recipes.results import LensResult
 from lens_recipes.run.progress import progress, tokens_of
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
 from lens_recipes.run.request.sites import component_names
@@ -99,6 +100,7 @@ def generate_lens(
     track: str | int | None = "top1",
     top_k: int = 5,
     include_prompt: bool = False,
+    lens: Any = None,
     add_special_tokens: bool = True,
     on_step: Callable[[LensResult], Any] | None = None,
     remote: bool | str | None = None,
@@ -127,6 +129,7 @@ def generate_lens(
         stop: Strings that end the text; they are part of it.
         layers, components, targets, track, top_k: As for `logit_lens`.
         include_prompt: Also read all tokens of the prompt, in the same run.
+        lens: As for `logit_lens`.
         add_special_tokens: As for `logit_lens`.
         on_step: Called after each step with the result of that one token, for each prompt that is
             still running, its number in `provenance["prompt"]` (on a server after all has arrived,
@@ -177,7 +180,8 @@ def generate_lens(
         stop=stop,
     )
     check_room(request.token_ids, settings.max_new_tokens, request.anatomy.n_positions)
-    sites, reads = request.sites(layers, components, has_cache=True)
+    chosen_lens = resolve_lens(lens, model)
+    sites, reads = request.sites(layers, components, has_cache=True, lens=chosen_lens)
     options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, MAX_BYTES)
     anatomy = request.anatomy
     plan = GenerationPlan(
@@ -214,7 +218,9 @@ def generate_lens(
             "prompts": request.recorded_prompts,
             "components": components,
             "generation_config": config_as_dict(generation_config),
+            "lens": recorded_lens(chosen_lens),
         },
+        about=lens_provenance(chosen_lens),
         run_here=generation.run_here,
     )
 

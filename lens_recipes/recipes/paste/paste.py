@@ -16,6 +16,7 @@ from markupsafe import Markup
 from lens_recipes.models.load import SMOLLM2, checkpoint, skeleton
 from lens_recipes.models.loading.checkpoint_kind import is_multimodal
 from lens_recipes.models.loading.reading import refuse_code_of_tokenizer
+from lens_recipes.models.weights.origin import versions
 from lens_recipes.recipes.paste.expressions import joined_words, layers_expression
 from lens_recipes.recipes.paste.functions import (
     attribution_code,
@@ -34,7 +35,6 @@ from lens_recipes.recipes.paste.loading import (
 from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.source import ModelSource
 from lens_recipes.recipes.paste.writes import BlockWrites
-from lens_recipes.run.provenance import versions
 from lens_recipes.run.request.sites import pick_layers
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import PARTS
+from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.structure.parts import Anatomy, Block, HookPoint
+from lens_recipes.run.request.lenses import sites_with_transports, transport_of
 from lens_recipes.run.request.sites import heads_of, pick_layers, pick_sites
 from lens_recipes.trace.plan import (
     HeadSplit,
@@ -37,28 +39,37 @@ def plan_sites(
     heads: Any = None,
     apply_norm: bool = True,
     readers: LinkReaders = LinkReaders.any,
+    lens: Lens | None = None,
 ) -> tuple[list[Site], ReadPlan]:
     """Return the sites that were asked for, and the plan to read them and the certificate's.
 
-    Each stream after a block is compared with what the model goes on with.
+    Each stream after a block is compared with what the model goes on with. With `layers=None`,
+    sites for which the lens has no transport are passed over.
 
     Raises:
-        ValueError, LensError: as `pick_sites`.
+        ValueError, LensError: as `pick_sites` and `sites_with_transports`.
     """
     last = Site(anatomy.last_layer)
+    any_layer = layers is None
     if components == ["resid_post"] and heads is None:
-        chosen = pick_layers(layers, anatomy)
-        sites = [Site(layer) for layer in chosen]
-        read_layers = chosen if anatomy.last_layer in chosen else [*chosen, anatomy.last_layer]
+        chosen = [Site(layer) for layer in pick_layers(layers, anatomy)]
+        sites = sites_with_transports(chosen, lens, anatomy, any_layer=any_layer)
+        read_layers = [site.layer for site in with_site(sites, last) if site.layer is not None]
         steps = stream_steps(read_layers, anatomy, readers)
         slots = {site: slot for slot, site in enumerate(with_site(sites, last))}
         blocks = []
     else:
         blocks = find_blocks()
-        sites = pick_sites(components, heads, layers, blocks, anatomy)
+        asked = pick_sites(components, heads, layers, blocks, anatomy)
+        sites = sites_with_transports(asked, lens, anatomy, any_layer=any_layer)
         slots = slots_of(with_site(sites, last))
         steps = site_steps(slots, blocks, anatomy, readers)
-    reads = [site_read(site, slots, blocks, anatomy.family, apply_norm) for site in sites]
+    reads = []
+    for site in sites:
+        read = site_read(site, slots, blocks, anatomy.family, apply_norm)
+        transport = transport_of(site, lens, anatomy)
+        assert transport is not None  # `sites_with_transports` has seen to it
+        reads.append(read._replace(transport=transport))
     if not is_certificate_read(reads[-1], slots[last]):
         reads.append(SiteRead(slots[last]))
     layers_after = {}

@@ -9,6 +9,7 @@ from typing import Any
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Inputs, Site
+from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import (
     context_length,
     exclusive,
@@ -22,7 +23,7 @@ from lens_recipes.models.structure.anatomy import anatomy_of
 from lens_recipes.models.structure.block.blocks import blocks_of
 from lens_recipes.models.structure.known import known_model
 from lens_recipes.models.structure.parts import Block
-from lens_recipes.models.weights.offload import refuse_uncallable
+from lens_recipes.models.weights.offload import input_device, refuse_uncallable
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
 from lens_recipes.run.request.prompts import encode, refuse_empty, warn_of_two_beginnings
 from lens_recipes.run.request.read_plan import LinkReaders, plan_sites
@@ -176,11 +177,16 @@ class Request:
         heads: Any = None,
         apply_norm: bool = True,
         has_cache: bool = False,
+        lens: Lens | None = None,
     ) -> tuple[list[Site], ReadPlan]:
-        """Return the sites that were asked for, and the plan to read them.
+        """Return the sites that were asked for, and the plan to read them with a lens.
 
         Raises:
             ValueError, LensError: as `plan_sites`.
         """
         readers = self.link_readers(has_cache=has_cache)
-        return plan_sites(self.anatomy, self.blocks, layers, components, heads, apply_norm, readers)
+        if lens is not None and not self.remote:
+            lens = lens.to(input_device(self.model._module))
+        return plan_sites(
+            self.anatomy, self.blocks, layers, components, heads, apply_norm, readers, lens
+        )

@@ -49,6 +49,7 @@ from lens_recipes.trace.operations import (
 )
 from lens_recipes.trace.plan import ReadStep, StreamLinks
 from lens_recipes.trace.readout.readout import logit_errors
+from lens_recipes.trace.transport import IDENTITY, Transport, TransportCall
 
 
 class AttributionPlan(NamedTuple):
@@ -64,6 +65,7 @@ class AttributionPlan(NamedTuple):
         has_mean: Whether the mean over the vocabulary is asked for beside the ids.
         max_bytes: Bound on what is held at once besides.
         links: Which streams are compared with what the model goes on with.
+        transport: From the stream that is explained to the one before the final norm.
     """
 
     steps: list[ReadStep]
@@ -75,6 +77,14 @@ class AttributionPlan(NamedTuple):
     has_mean: bool
     max_bytes: int
     links: StreamLinks
+    transport: Transport = IDENTITY
+
+    @property
+    def explained_operations(self) -> list[Operation]:
+        """The way from the stream that is explained to its logits."""
+        if self.transport is IDENTITY:
+            return self.head_operations
+        return [TransportCall(self.transport), *self.head_operations]
 
     def batch_size(self, batch: LensBatch) -> BatchSize:
         """Return what makes a batch large."""
@@ -126,7 +136,7 @@ def decompose(
         `values` [part, token, column]; `constant`, `logit`, `capped_logit` [token, column], all on
         the CPU.
     """
-    head = split_at_unembedding(plan.head_operations)
+    head = split_at_unembedding(plan.explained_operations)
     stream, column_ids = explained.stream, explained.ids
     mean = mean_row(weight) if plan.has_mean and weight is not None else None
     rows_at_once = rows_in_budget(model, plan, head, explained, weight)
@@ -292,7 +302,8 @@ def certificate_arrays(
             own = to_float32(final_logits[rows, columns]).cpu()
             called = own
             if explained.stream is not last_stream:
-                called = called_logits(model, operations, explained.stream[tokens])
+                way = plan.explained_operations
+                called = called_logits(model, way, explained.stream[tokens])
             token_ids = explained.ids[tokens].cpu()
             picked = pick_columns(called, token_ids, plan.has_mean)
             difference = (picked - capped_logit[tokens]).abs().amax(-1)

@@ -24,6 +24,7 @@ from lens_recipes.trace.operations import (
     autocast_dtype,
     is_norm_call,
 )
+from lens_recipes.trace.transport import TransportCall
 
 
 class FrozenNorm(NamedTuple):
@@ -136,6 +137,8 @@ def apply_affine(
             rows = call_on_rows(model, operation.call, rows.to(operation.dtype))
         elif isinstance(operation, ModuleCall):
             rows = call_on_rows(model, operation, rows)
+        elif isinstance(operation, TransportCall):
+            rows = operation.apply(model, to_float32(rows))  # not rounded as the stream is
         else:
             rows = operation.apply(model, rows)
     return rows

@@ -17,7 +17,8 @@ from typing import Any
 from filelock import FileLock
 
 from lens_recipes.errors import LensError
-from lens_recipes.run.provenance import restore_arguments, to_json, versions
+from lens_recipes.models.weights.origin import versions
+from lens_recipes.run.provenance import restore_arguments, to_json
 from lens_recipes.run.registry import RECIPES
 from lens_recipes.run.remote.jobs.events import Event, check_type, event_from_json
 from lens_recipes.run.remote.wire import model_key, remote_env
@@ -124,10 +125,16 @@ def job_header(run: RecipeRun[Any], host: str, chunks: list[range]) -> JobHeader
     """Return the header of a run's file.
 
     Raises:
-        LensError: another process could not find the model.
+        LensError: another process could not find the model, or the lens.
     """
     if not getattr(run.model, "repo_id", None):
         raise LensError("this model has no hub id, by which another process could find it.")
+    lens = run.arguments.get("lens")
+    if lens is not None and not lens["location"]:
+        raise LensError(
+            "the lens of this job is in memory alone, where another process could not find it: "
+            "lens.save(path), and pass lens=path."
+        )
     return JobHeader(
         recipe=run.recipe,
         model=run.model.repo_id,

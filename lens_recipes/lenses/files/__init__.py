@@ -1,0 +1,1 @@
+"""The files of lenses: our own, and those of other tools. None of them runs code."""
