@@ -8,7 +8,7 @@ import torch
 
 import lens_recipes as lr
 from lens_recipes.recipes.lenses.estimators.jacobian import (
-    JacobianEstimator,
+    JacobianSums,
     jacobian_transports,
     prompt_jacobians,
 )
@@ -111,8 +111,8 @@ def test_it_is_the_mean_over_sources_of_the_sum_over_later_targets(
 def test_one_row_each_gives_the_same_as_a_batch_of_gradients(family):
     model = double(family)
     ids = random_ids(20)
-    batched = JacobianEstimator(model, rows_at_once=32)
-    repeated = JacobianEstimator(model, rows_at_once=5)
+    batched = JacobianSums(model, rows_at_once=32)
+    repeated = JacobianSums(model, rows_at_once=5)
     repeated.is_batched = False
     torch.testing.assert_close(repeated.of_prompt(ids), batched.of_prompt(ids), rtol=0, atol=1e-10)
     assert batched.is_batched
@@ -121,7 +121,7 @@ def test_one_row_each_gives_the_same_as_a_batch_of_gradients(family):
 def test_the_past_runs_once_where_a_model_can_go_on_from_its_cache():
     ids = random_ids(22)
     for family, uses_cache in [("llama", True), ("falcon", True), ("mamba", False)]:
-        estimator = JacobianEstimator(tiny.shared(family))
+        estimator = JacobianSums(tiny.shared(family))
         estimator.of_prompt(ids)
         assert estimator.uses_cache is uses_cache
 
@@ -145,7 +145,7 @@ def test_an_operation_without_a_rule_for_batches_is_no_hindrance():
     mlp = model._module.model.layers[2].mlp
     forward = mlp.forward
     mlp.forward = lambda x: RefusesABatch.apply(forward(x))
-    estimator = JacobianEstimator(model)
+    estimator = JacobianSums(model)
     torch.testing.assert_close(estimator.of_prompt(ids), plain, rtol=0, atol=1e-10)
     assert not estimator.is_batched
 
@@ -178,7 +178,7 @@ def test_a_stream_that_no_gradient_reaches_is_named():
 def test_short_prompts_do_not_count_and_long_ones_are_cut():
     model = tiny.shared("gpt2")
     short, longer = random_ids(17), random_ids(30)
-    estimator = JacobianEstimator(model, longest_prompt=20)
+    estimator = JacobianSums(model, longest_prompt=20)
     with pytest.raises(lr.LensError, match="at least 18 tokens"):
         estimator.transports()
     assert estimator.add([short, longer, short]) == 1
@@ -191,7 +191,7 @@ def test_short_prompts_do_not_count_and_long_ones_are_cut():
 def test_prompts_weigh_the_same_and_sums_go_on_and_add_up():
     model = tiny.shared("gpt2")
     rows = [random_ids(length, seed=length) for length in (18, 25, 31)]
-    whole = JacobianEstimator(model)
+    whole = JacobianSums(model)
     whole.add(rows)
     mean = torch.stack([prompt_jacobians(model, row) for row in rows]).mean(0)
     transports = whole.transports()
@@ -200,7 +200,7 @@ def test_prompts_weigh_the_same_and_sums_go_on_and_add_up():
         torch.testing.assert_close(transports[layer].weight, mean[number])
         assert transports[layer].bias is None
 
-    first, resumed, other = (JacobianEstimator(model) for _ in range(3))
+    first, resumed, other = (JacobianSums(model) for _ in range(3))
     first.add(rows[:2])
     resumed.load(first.sums())
     resumed.add(rows[2:])
@@ -213,7 +213,7 @@ def test_prompts_weigh_the_same_and_sums_go_on_and_add_up():
     again = jacobian_transports(merged["jacobian"], int(merged["n_prompts"]), whole.layers)
     torch.testing.assert_close(again[1].weight, transports[1].weight)
     with pytest.raises(lr.LensError, match="go on with the model and the layers of that fit"):
-        JacobianEstimator(model, [1]).load(first.sums())
+        JacobianSums(model, [1]).load(first.sums())
 
 
 def test_memory_does_not_change_the_result():
@@ -246,10 +246,10 @@ def test_weights_and_settings_are_left_as_they_were():
 def test_layers_that_are_not_there_are_refused():
     model = tiny.shared("gpt2")
     with pytest.raises(lr.LensError, match="has the layers 0 to 2"):
-        JacobianEstimator(model, [5])
+        JacobianSums(model, [5])
     with pytest.raises(lr.LensError, match="needs no transport"):
-        JacobianEstimator(model, [3])
+        JacobianSums(model, [3])
     training = lr.load(tiny.FAMILIES["gpt2"]())
     training._module.train()
     with pytest.raises(lr.LensError, match="training mode"):
-        JacobianEstimator(training)
+        JacobianSums(training)

@@ -48,13 +48,13 @@ MAX_BYTES = 2**28  # of the gradients that exist at once
 CACHE_OPTIONS = ("cache", "past_key_values")  # what a model's forward calls its cache
 
 
-class JacobianEstimator:
+class JacobianSums:
     """Add up the Jacobians of prompts, and make transports of their mean.
 
     Example:
-        >>> estimator = JacobianEstimator(model)
-        >>> estimator.add(rows_of_ids)
-        >>> lens = Lens("jacobian", estimator.transports())
+        >>> jacobians = JacobianSums(model)
+        >>> jacobians.add(rows_of_ids)
+        >>> lens = Lens("jacobian", jacobians.transports())
     """
 
     def __init__(
@@ -126,12 +126,12 @@ class JacobianEstimator:
         """Return what was added up, from which fits on other prompts can be merged by addition.
 
         Returns:
-            `jacobian [layer, d_out, d_in]`, `n_prompts` and `n_tokens`.
+            `jacobian [layer, d_out, d_in]`, `n_prompts [1]` and `n_tokens [1]`.
         """
         return {
             "jacobian": self.total,
-            "n_prompts": torch.tensor(self.n_prompts),
-            "n_tokens": torch.tensor(self.n_tokens),
+            "n_prompts": torch.tensor([self.n_prompts]),
+            "n_tokens": torch.tensor([self.n_tokens]),
         }
 
     def load(self, sums: Mapping[str, Tensor]) -> None:
@@ -385,12 +385,12 @@ def prompt_jacobians(
         model: What `load()` returns.
         token_ids: Of the prompt.
         layers: Of the streams; None for all but the last.
-        settings: As `JacobianEstimator` takes them.
+        settings: As `JacobianSums` takes them.
 
     Raises:
-        LensError: as `JacobianEstimator`.
+        LensError: as `JacobianSums`.
     """
-    return JacobianEstimator(model, layers, **settings).of_prompt(token_ids)
+    return JacobianSums(model, layers, **settings).of_prompt(token_ids)
 
 
 def jacobian_transports(
