@@ -26,7 +26,7 @@ WIDTH = 100  # columns of the commands' help
 GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
     "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
-    "Lenses": ["fit_lens", "load_lens", "lens_quality", "Lens", "LensQuality"],
+    "Lenses": ["fit_lens", "load_lens", "lens_quality", "Lens"],
     "What they return": [
         "LensResult",
         "Tokens",
@@ -39,7 +39,6 @@ GROUPS: dict[str, list[str]] = {
         "PartOverPrompts",
         "Certificate",
         "UsedLens",
-        "LensQuality",
     ],
     "Reading a result": [
         "logit_diff",

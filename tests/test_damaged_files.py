@@ -221,6 +221,7 @@ ODD = [
     ("lens", ("provenance", "lens"), {}),
     ("lens", ("provenance", "lens"), LENS | {"later": 1}),
     ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"refit_kl": [[1.1, 0.6], [0.9, 0.4]], "later": 1}}),
+    ("lens", ("provenance", "lens"), LENS | {"quality": QUALITY | {"kl": [1e-8, -1e-8]}}),
     ("attribution_component", ("provenance", "lens"), LENS | {"quality": None}),
     ("generation", ("responses",), []),  # one step, as `on_step` gets it
     ("generation", ("responses", 0, 1), "interrupted"),

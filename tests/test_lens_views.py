@@ -127,6 +127,9 @@ def test_every_view_of_a_generation_names_the_lens(llama, lens, tmp_path):
     for name, view in views.items():
         assert "linear lens" in view(result, tmp_path), name
         assert "linear lens" not in view(plain, tmp_path), name
+    position = int(result.tokens.position[-1])
+    labels = lr.generation_heatmap(used(result, first_position=position)).layout.xaxis.ticktext
+    assert [label.startswith("†") for label in labels] == [True, True, False]
 
 
 @pytest.mark.parametrize("unit", ["component", "head", "token"])
@@ -243,6 +246,27 @@ def test_the_stream_before_a_block_is_the_one_after_the_block_before(llama, lens
     assert "no nearer" not in before_first.summary()
 
 
+def test_of_vectors_it_is_the_layer_that_they_are_read_as(llama, lens):
+    vectors = np.ones((1, lr.anatomy(llama).d_model), dtype=np.float32)
+    layer = lens.quality.layers[2]
+    result = lr.decode_vectors(llama, vectors, lens=lens, layer=layer)
+    there = lens.quality.at([layer])
+    assert f"KL to the output {there.kl[0]:.2g} nats at layer {layer}" in lens_line(result)
+    assert lens_line(result) in str(result)
+    worse = dataclasses.replace(lens, quality=quality(llama, worse=(layer,)))
+    result = lr.decode_vectors(llama, vectors, lens=worse, layer=layer)
+    assert f"at layer {layer} the linear lens is measured to be no nearer" in result.summary()
+
+
+def test_the_last_layer_needs_no_lens(llama, lens):
+    last = lr.logit_lens(llama, "some words", layers=[lr.anatomy(llama).layers[-1]], lens=lens)
+    assert "the last layer is read as it is" in lens_line(last)
+    unmeasured = dataclasses.replace(lens, quality=lens.quality.at(lens.layers[:1]))
+    read = lr.logit_lens(llama, "some words", layers=[lens.layers[2]], lens=unmeasured)
+    assert "not measured at what was read" in lens_line(read)
+    assert f"at layer {lens.layers[2]} the linear lens was not measured" in read.summary()
+
+
 def test_a_lens_that_was_not_measured_is_distrusted(jacobian, logit):
     text = jacobian.summary()
     assert "was not measured on this model: run lens_quality(lens, model, texts)" in text
@@ -296,7 +320,7 @@ def test_the_table_of_a_measurement_has_its_numbers(llama):
     assert [row.split()[0] for row in rows] == ["embed", "0", "1", "2"]
     assert [float(row.split()[1]) for row in rows] == pytest.approx(measured.kl, abs=1e-3)
     assert [row.endswith("worse") for row in rows] == (~measured.is_better).tolist()
-    assert "256 held-out tokens of some text" in str(measured)
+    assert "256 tokens of some text" in str(measured)
 
 
 def test_at_keeps_the_numbers_of_each_layer(llama):
@@ -465,6 +489,9 @@ def test_a_comparison_of_two_lenses_names_them(logit, linear, jacobian):
     assert "lens.safetensors" in title
     assert "other.safetensors" in title
     assert "† Jacobian lens: 3 of" in lr.caption(lr.compare(linear, jacobian))
+    figure = lr.compare(linear, jacobian)
+    assert not any("†" in label for label in figure.layout.xaxis.ticktext)
+    assert [label.startswith("†") for label in figure.layout.xaxis2.ticktext].count(True) == 3
 
 
 def table_rows(text):

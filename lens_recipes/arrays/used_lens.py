@@ -98,9 +98,11 @@ class LensQuality:
 
     @property
     def measured_on(self) -> str:
-        """On what it was measured, such as "256 held-out tokens of WikiText"."""
-        tokens = counted(self.n_tokens, "held-out token") if self.n_tokens else "held-out text"
-        return f"{tokens} of {_end_of(self.text)}" if self.text else tokens
+        """On what it was measured, such as "256 tokens of WikiText", or "256 held-out tokens"."""
+        if not self.text:
+            return counted(self.n_tokens, "held-out token") if self.n_tokens else "held-out text"
+        text = _end_of(self.text)
+        return f"{counted(self.n_tokens, 'token')} of {text}" if self.n_tokens else text
 
     @property
     def verdict(self) -> str:

@@ -145,9 +145,13 @@ class Lens:
             raise ValueError(
                 "this lens has no sums to save: they are there when it was fitted here, or merged"
             )
-        content = LensContent(self.kind, self.transports, self.record, self.quality, self.digest)
         kept = self.sums if sums else None
-        write_lens(path, content, format=format, sums=kept, dtype=dtype, model=model)
+        write_lens(path, self.content, format=format, sums=kept, dtype=dtype, model=model)
+
+    @property
+    def content(self) -> LensContent:
+        """What a file holds of it, beside its sums."""
+        return LensContent(self.kind, self.transports, self.record, self.quality, self.digest)
 
 
 def number_bytes(numbers: Tensor) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lens_recipes.caller import say
+from lens_recipes.lenses.files.own import SUFFIX, read_sums
 from lens_recipes.lenses.solve.solution import ROWS
 from lens_recipes.lenses.solve.solve import MERGED_KINDS, solve
 
@@ -35,7 +37,7 @@ def merged_parts(lenses: Sequence[Any]) -> dict[str, Any]:
     Raises:
         ValueError: they cannot be merged, or were fitted on the same text.
     """
-    lenses = list(lenses)
+    lenses = [with_sums(lens) for lens in lenses]
     if not lenses:
         raise ValueError("received no lenses to merge: pass at least one.")
     check_mergeable(lenses)
@@ -60,6 +62,13 @@ def merged_parts(lenses: Sequence[Any]) -> dict[str, Any]:
         "source": f"{len(lenses)} fits merged",
         "sums": sums,
     }
+
+
+def with_sums(lens: Any) -> Any:
+    """Return a lens with its sums, which are read of its file only now."""
+    if lens.sums is not None or not lens.location.endswith(SUFFIX):
+        return lens
+    return replace(lens, sums=read_sums(Path(lens.location)) or None)
 
 
 def check_mergeable(lenses: Sequence[Any]) -> None:

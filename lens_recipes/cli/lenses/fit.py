@@ -16,7 +16,7 @@ from lens_recipes.cli.common.options import (
     parse_indices,
 )
 from lens_recipes.cli.common.outputs import check_writable, note_written, write_for_programs
-from lens_recipes.cli.lenses.quality import quality_table
+from lens_recipes.terminal import escape_terminal
 
 
 class Kind(StrEnum):
@@ -99,7 +99,7 @@ def fit_command(
         return
     lens = lr.fit_lens(loaded, texts, path=output, **options)
     if lens.quality is not None:
-        write_for_programs(quality_table(lens.quality, lens.name))
+        write_for_programs(f"{escape_terminal(str(lens.quality))}\n")
     note_written([output])
 
 

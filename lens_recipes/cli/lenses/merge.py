@@ -22,11 +22,9 @@ def merge_command(
     """Merge fits on disjoint texts, such as the shards of one, into the fit on all of them."""
     check_lens_file(output)
 
-    from lens_recipes.lenses.lens import Lens
-    from lens_recipes.recipes.lenses.state import load_fit, write_fit
+    from lens_recipes import Lens, load_lens
 
-    lens = Lens.merge([load_fit(file) for file in files])
-    write_fit(output, lens)
+    Lens.merge([load_lens(file) for file in files]).save(output, sums=True)
     note_written([output])
 
 

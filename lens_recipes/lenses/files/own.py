@@ -3,8 +3,9 @@
     transports.12.weight, transports.12.bias     of the stream after block 12
     sums.…                                       what a fit added up, where it was kept
 
-The metadata of the file has one entry, "lens": JSON with the version of the format, the kind, the
-record, the quality, the digest, and which transports are residual.
+The metadata of the file has the entry "lens": JSON with the version of the format, the kind, the
+record, the quality, the digest, and which transports are residual. A fit adds the entry "fit", by
+which it goes on; while it is not finished, its file has no lens.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import struct
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -42,8 +43,9 @@ from lens_recipes.trace.transport import Affine
 from lens_recipes.views.files import atomic_file
 from lens_recipes.views.files.plain_file import open_plain_file
 
+SUFFIX = ".safetensors"
 FORMAT, VERSION = "lens-recipes lens", 1
-ENTRY = "lens"
+ENTRY, FIT = "lens", "fit"
 TRANSPORTS, SUMS = "transports.", "sums."
 
 HEADER_START = struct.Struct("<Q")  # how long the header is, at the start of the file
@@ -52,13 +54,19 @@ MAX_HEADER_BYTES = 2**24
 # -- writing -----------------------------------------------------------
 
 
-def write_own(path: Path, content: LensContent, sums: Mapping[str, Tensor] | None) -> None:
+def write_own(
+    path: Path,
+    content: LensContent,
+    sums: Mapping[str, Tensor] | None,
+    fit: Mapping[str, Any] | None = None,
+) -> None:
     """Write a lens: complete or not at all.
 
     Args:
         path: The file.
         content: The lens, with the digest of its numbers.
         sums: What its fit added up, or None to leave it out.
+        fit: What the fit says of itself, or None for nothing.
 
     Raises:
         LensError: the file cannot be written.
@@ -82,8 +90,27 @@ def write_own(path: Path, content: LensContent, sums: Mapping[str, Tensor] | Non
             tensors[f"{TRANSPORTS}{layer}.bias"] = _alone(transport.bias)
     for name, total in (sums or {}).items():
         tensors[f"{SUMS}{name}"] = _alone(total)
+    entries = {ENTRY: json.dumps(metadata, allow_nan=False)}
+    if fit is not None:
+        entries[FIT] = json.dumps(fit, allow_nan=False)
     with atomic_file(path) as scratch:
-        save_file(tensors, scratch, {ENTRY: json.dumps(metadata, allow_nan=False)})
+        save_file(tensors, scratch, entries)
+
+
+def write_unfinished(path: Path, fit: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write how far a fit has come: complete or not at all.
+
+    Args:
+        path: The file.
+        fit: What the fit says of itself.
+        tensors: What it has so far, by names of its own.
+
+    Raises:
+        LensError: the file cannot be written.
+    """
+    alone = {name: _alone(value) for name, value in tensors.items()}
+    with atomic_file(path) as scratch:
+        save_file(alone, scratch, {FIT: json.dumps(fit, allow_nan=False)})
 
 
 def _alone(numbers: Tensor) -> Tensor:
@@ -132,6 +159,41 @@ def read_sums(path: Path) -> dict[str, Tensor]:
     return sums
 
 
+class FitContent(NamedTuple):
+    """What the file of a fit holds beside its lens.
+
+    Attributes:
+        fit: What the fit says of itself.
+        tensors: Sums and samples of a fit that is not finished; else empty.
+        is_finished: Whether there is a lens.
+    """
+
+    fit: dict[str, Any]
+    tensors: dict[str, Tensor]
+    is_finished: bool
+
+
+def read_fit(path: Path) -> FitContent:
+    """Return how far the fit in a file has come.
+
+    Raises:
+        LensError: it is no plain file.
+        OSError, ValueError: it is no fit, or not whole.
+    """
+    with _opened(path) as file:
+        entries = file.metadata() or {}
+        if FIT not in entries:
+            raise ValueError("it says nothing of a fit")
+        fit = read_json(entries[FIT], "what it says of its fit")
+        if not isinstance(fit, dict):
+            raise ValueError("what it says of its fit is no JSON object")
+        tensors = {}
+        if ENTRY not in entries:
+            for name in file.keys():  # noqa: SIM118 - it is no dict
+                tensors[name] = file.get_tensor(name).clone()
+        return FitContent(fit, tensors, ENTRY in entries)
+
+
 class _opened:
     """A file of safetensors, opened: `with _opened(path) as file`."""
 
@@ -157,6 +219,8 @@ def _metadata(file: Any) -> dict[str, Any]:
     """Return what the file says of its lens."""
     text = (file.metadata() or {}).get(ENTRY)
     if text is None:
+        if FIT in (file.metadata() or {}):
+            raise ValueError("it holds a fit that is not finished: go on with it first")
         raise ValueError("it holds tensors, but no lens of this package")
     metadata = read_json(text, "what it says of its lens")
     if metadata.get("format") != FORMAT:

@@ -14,10 +14,9 @@ from lens_recipes.errors import LensError
 from lens_recipes.lenses.digests import tuned_lens_hash
 from lens_recipes.lenses.files.content import LensContent
 from lens_recipes.lenses.files.jacobian import write_jacobian
-from lens_recipes.lenses.files.own import write_own
+from lens_recipes.lenses.files.own import SUFFIX, write_own
 from lens_recipes.lenses.files.tuned import write_tuned
 
-SUFFIX = ".safetensors"
 FORMATS = ("jacobian", "tuned")
 
 

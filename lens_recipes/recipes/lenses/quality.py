@@ -22,6 +22,7 @@ from lens_recipes.recipes.logit_lens import LensPlan, trace_lens
 from lens_recipes.run.assemble import certificate_of
 from lens_recipes.run.batches import make_batches
 from lens_recipes.run.recipe import perform, recipe
+from lens_recipes.run.request.lenses import recorded_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import CERTIFICATE, lens_schema
@@ -106,7 +107,11 @@ def lens_quality(
     chosen = tokens_to_read(rows, lens.record.first_position, tokens)
     run = measuring(model, layers, [lens.transports], chosen, remote=remote, max_bytes=max_bytes)
     run.finish = partial(finish, layers, words)
-    run.arguments = {"lens": lens.digest, "texts": digest_of(rows), "tokens": tokens}
+    run.arguments = {
+        "lens": recorded_lens(lens),
+        "texts": digest_of(rows),
+        "tokens": tokens,
+    }
     return run
 
 

@@ -13,23 +13,19 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lens_recipes.arrays.used_lens import LensQuality
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
-from lens_recipes.lenses.lens import Lens, LensRecord
-from lens_recipes.trace.transport import Affine
-from lens_recipes.views.files.atomic import atomic_file
+from lens_recipes.lenses.files.own import SUMS, read_fit, write_own, write_unfinished
+from lens_recipes.lenses.lens import Lens
+from lens_recipes.lenses.load import load_lens, load_sums
 
-LENS_FORMAT = {"format": "lens-recipes lens", "version": 1}
 FIT_VERSION = 1
 SAVED_EVERY_S = 60.0  # a fit that takes less is saved when it is done
 SAMPLES = "samples"
@@ -111,12 +107,11 @@ class FitState:
         """
         if self.path is None:
             return
-        fit = {"version": FIT_VERSION, "identity": self.identity, "n_done": self.n_done}
-        tensors = {f"sums.{name}": value for name, value in self.sums.items()}
+        tensors = {f"{SUMS}{name}": value for name, value in self.sums.items()}
         if self.samples is not None:
             tensors[SAMPLES] = self.samples
         with uninterrupted():
-            write_tensors(self.path, tensors, {"fit": fit})
+            write_unfinished(self.path, self.description, tensors)
         self.saved_at = time.monotonic()
 
     def finish(self, lens: Lens) -> None:
@@ -129,10 +124,14 @@ class FitState:
         self.sums = dict(lens.sums or {})
         if self.path is None:
             return
-        fit = {"version": FIT_VERSION, "identity": self.identity, "n_done": self.n_done}
         self.samples = None  # they have served, and anyone can write them again
         with uninterrupted():
-            write_fit(self.path, lens, {"fit": fit})
+            write_own(self.path, lens.content, lens.sums, self.description)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the file says of the fit."""
+        return {"version": FIT_VERSION, "identity": self.identity, "n_done": self.n_done}
 
     def _load(self, path: Path) -> None:
         """Take over what a file holds.
@@ -140,18 +139,27 @@ class FitState:
         Raises:
             LensError: the file is that of another fit, or of none.
         """
-        metadata, tensors = read_tensors(path, "fit")
-        fit = metadata["fit"]
+        try:
+            content = read_fit(path)
+        except (ValueError, OSError) as error:
+            raise not_a_fit(path, str(error)) from None
+        fit = content.fit
         if fit.get("version") != FIT_VERSION:
             raise not_a_fit(path, f"its version is {fit.get('version')!r}")
-        if not tensors:  # it was only begun
+        if not content.tensors and not content.is_finished:  # it was only begun
             return
         self._check_identity(path, fit.get("identity"))
-        self.n_done = int(fit["n_done"])
-        self.samples = tensors.get(SAMPLES)
-        self.sums = sums_among(tensors)
-        if "lens" in metadata:
-            self.lens = read_lens(metadata["lens"], tensors, str(path))
+        if content.is_finished:
+            self.lens = replace(load_lens(path), sums=load_sums(path))
+            return
+        n_done = fit.get("n_done")
+        if type(n_done) is not int or n_done < 0:
+            raise not_a_fit(path, f"it has added up {n_done!r} batches")
+        self.n_done = n_done
+        self.samples = content.tensors.get(SAMPLES)
+        for name, value in content.tensors.items():
+            if name.startswith(SUMS):
+                self.sums[name.removeprefix(SUMS)] = value
 
     def _check_identity(self, path: Path, identity: Any) -> None:
         """Raise LensError if a file is about something else."""
@@ -171,116 +179,11 @@ class FitState:
         )
 
 
-# -- files -------------------------------------------------------------
-
-
-def load_fit(path: str | os.PathLike[str]) -> Lens:
-    """Return the lens of a finished fit, with its sums.
-
-    Raises:
-        LensError: the file holds none.
-    """
-    path = Path(path)
-    metadata, tensors = read_tensors(path, None)
-    if "lens" not in metadata:
-        raise LensError(
-            f"{str(path)!r} holds a fit that is not finished, and no lens: go on with it first."
-        )
-    return read_lens(metadata["lens"], tensors, str(path))
-
-
-def write_fit(
-    path: str | os.PathLike[str], lens: Lens, more: Mapping[str, Any] | None = None
-) -> None:
-    """Write a lens with its sums, whole or not at all, in the layout of saved lenses.
-
-    Args:
-        path: The file.
-        lens: The lens.
-        more: What else the file says, by name, as JSON can hold it.
-
-    Raises:
-        LensError: it cannot be written.
-    """
-    tensors = {f"sums.{name}": value for name, value in (lens.sums or {}).items()}
-    for layer, transport in lens.transports.items():
-        tensors[f"transports.{layer}.weight"] = transport.weight
-        if transport.bias is not None:
-            tensors[f"transports.{layer}.bias"] = transport.bias
-    description = {
-        **LENS_FORMAT,
-        "kind": lens.kind,
-        "digest": lens.digest,
-        "residual": [layer for layer, each in lens.transports.items() if each.is_residual],
-        "record": asdict(lens.record),
-        "quality": None if lens.quality is None else lens.quality.to_json(),
-    }
-    write_tensors(Path(path), tensors, {"lens": description, **(more or {})})
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a file of safetensors, whole or not at all."""
-    whole = {name: value.contiguous() for name, value in tensors.items()}
-    texts = {name: json.dumps(value) for name, value in metadata.items()}
-    with atomic_file(path) as scratch:
-        save_file(whole, scratch, texts)
-
-
-def read_tensors(path: Path, needed: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a file says, and its tensors.
-
-    Args:
-        path: The file.
-        needed: What it must say something of; None for a fit or a lens.
-
-    Raises:
-        LensError: it is no such file.
-    """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            texts = file.metadata() or {}
-            metadata = {name: json.loads(texts[name]) for name in ("fit", "lens") if name in texts}
-            if not metadata or needed not in (None, *metadata):
-                raise ValueError("it says nothing of a fit")
-            # Copied: what is mapped from a file changes with the file.
-            return metadata, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise not_a_fit(path, f"{type(error).__name__}: {error}") from None
-
-
 def not_a_fit(path: Path, reason: str) -> LensError:
     """Return the error for a file that is none of a fit."""
     return LensError(
         f"{str(path)!r} is no file of a fit ({reason}). "
         + say(python="Name another path.", shell="Name another file.")
-    )
-
-
-def sums_among(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the sums of a fit, by their own names."""
-    sums = {}
-    for name, value in tensors.items():
-        if name.startswith("sums."):
-            sums[name.removeprefix("sums.")] = value
-    return sums
-
-
-def read_lens(description: dict[str, Any], tensors: Mapping[str, Tensor], path: str) -> Lens:
-    """Return the lens that `write_fit` wrote."""
-    transports = {}
-    for name, weight in tensors.items():
-        if name.startswith("transports.") and name.endswith(".weight"):
-            layer = int(name.split(".")[1])
-            bias = tensors.get(f"transports.{layer}.bias")
-            transports[layer] = Affine(weight, bias, layer in description["residual"])
-    quality = description["quality"]
-    return Lens(
-        kind=description["kind"],
-        transports=dict(sorted(transports.items())),
-        record=LensRecord(**description["record"]),
-        quality=LensQuality(**quality) if quality else None,
-        source=path,
-        sums=sums_among(tensors),
     )
 
 

@@ -15,7 +15,7 @@ from lens_recipes.views.figures.base.cells import hover_token
 from lens_recipes.views.figures.base.grid import SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, find_runs, outline_traces
 from lens_recipes.views.figures.base.style import LEGEND, check_result_kind
-from lens_recipes.views.figures.base.token_axis import Columns, mark_unfitted
+from lens_recipes.views.figures.base.token_axis import Columns, token_names
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.prompts.map import default_component, prompt_map
 from lens_recipes.views.words import lens_title
@@ -110,7 +110,7 @@ def _token_columns(single: LensArrays) -> Columns:
     """Return a column for each token of a prompt."""
     return Columns(
         range(len(single.tokens)),
-        mark_unfitted(single, single.tokens.text),
+        token_names(single),
         single.tokens.position.tolist(),
         "input token (a cell shows what is predicted to come after it)",
         partial(_describe_place, single),

@@ -12,7 +12,7 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
-from lens_recipes.arrays.used_lens import EMBEDDING, LensQuality, streams_in_words
+from lens_recipes.arrays.used_lens import EMBEDDING, streams_in_words
 from lens_recipes.caller import say
 from lens_recipes.views.summaries.trust import unfitted_sentence
 
@@ -38,30 +38,29 @@ def lens_line(result: LensArrays | AttributionArrays) -> str:
     lens = result.lens
     if lens.is_logit:
         return ""
-    quality = measured_there(result)
-    if quality is None:
+    if not any(stream in lens.layers for stream in streams_read(result)):
+        return f"{lens.named}: not used, as the last layer is read as it is"
+    if lens.quality is None:
         return f"{lens.named}: {NOT_MEASURED}"
+    quality = lens.quality.at(streams_read(result))
+    if not quality.layers:
+        return f"{lens.named}: not measured at what was read"
     return f"{lens.named}: measured on {quality.measured_on}: {quality.verdict}"
-
-
-def measured_there(result: LensArrays | AttributionArrays) -> LensQuality | None:
-    """Return what was measured at the streams that the result reads; None where nothing was."""
-    quality = result.lens.quality
-    if quality is None:
-        return None
-    there = quality.at(streams_read(result))
-    return there if there.layers else None
 
 
 def streams_read(result: LensArrays | AttributionArrays) -> list[int]:
     """Return the streams whose transport a result was read with, in the order of the model.
 
-    A part of a block is read as the stream after that block is.
+    A part of a block is read as the stream after that block is. Vectors are read as the stream
+    that `decode_vectors(layer=)` named; as any of the lens's where that is not known.
     """
     if isinstance(result, AttributionArrays):
         return [result.at_layer]
-    streams = {_stream(site) for site in result.sites if site.component != "vector"}
-    return sorted(streams)
+    if are_vectors(result.sites):
+        layer = result.provenance.get("arguments", {}).get("layer")
+        is_known = type(layer) is int and layer >= 0  # −1 counts from the end there
+        return [layer] if is_known else result.lens.layers
+    return sorted({_stream(site) for site in result.sites})
 
 
 def _stream(site: Site) -> int:
@@ -93,8 +92,6 @@ def _measured_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
             python="run lens_quality(lens, model, texts)",
             shell="in Python, lens_quality(lens, model, texts) does",
         )
-        return
-    if isinstance(result, LensArrays) and are_vectors(result.sites):
         return
     read = [stream for stream in streams_read(result) if stream in lens.layers]
     unmeasured = [stream for stream in read if stream not in lens.quality.layers]

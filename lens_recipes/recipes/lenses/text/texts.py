@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lens_recipes.arrays.text import counted
 from lens_recipes.caller import argument, parameter, say
 from lens_recipes.recipes.lenses.text.rows import Row, distinct, make_row
 from lens_recipes.run.request.prompts import is_token_id, shortened, text_ids
@@ -61,7 +62,7 @@ def read_texts(texts: Any, column: str | None) -> Texts:
             "lists of token ids, the rows of a data set, the path of a file, or None for what the "
             "model itself writes."
         )
-    words = f"{len(texts)} texts" if isinstance(texts, Sized) else "texts"
+    words = counted(len(texts), "text") if isinstance(texts, Sized) else "texts"
     return Texts(entries(texts, column), words)
 
 

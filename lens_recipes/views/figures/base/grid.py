@@ -105,6 +105,7 @@ class SiteMap:
             prompt=self._prompt((width - margin_left) // LETTER_WIDTH),
             warning=self._warning(),
             tokens=self.columns.tokens,
+            has_marks=True,
         )
         margin_top = title_height(title) + TITLE_GAP
         height += margin_top - TITLE_SPACE

@@ -65,6 +65,7 @@ def figure_title(
     prompt: str = "",
     warning: str = "",
     tokens: Sequence[int] | None = None,
+    has_marks: bool = False,
     height: int | None = None,
 ) -> dict[str, Any]:
     """Return a figure's title, with lines below it that say where the numbers come from.
@@ -76,6 +77,7 @@ def figure_title(
         prompt: What the figure is about, a line of its own; empty for none.
         warning: What cannot be believed, a line of its own; empty for none.
         tokens: Indices of the tokens that the figure shows; None for all.
+        has_marks: Whether the figure marks tokens at whose position the lens was never fitted.
         height: As for `title_layout`.
     """
     lines = [provenance_line(result, *notes)]
@@ -85,7 +87,7 @@ def figure_title(
         lines.append(f"<b>{escape_plotly(warning)}</b>")
     unfitted = unfitted_sentence(result, tokens)
     if unfitted:
-        lines.append(f"<b>{UNFITTED_MARK} {unfitted}</b>")
+        lines.append(f"<b>{UNFITTED_MARK} {unfitted}</b>" if has_marks else f"<b>{unfitted}</b>")
     return title_layout(text, "<br>".join(lines), height)
 
 

@@ -84,12 +84,15 @@ class Columns(NamedTuple):
         return [first - 0.5 - border, n_columns - 0.5 + border]
 
 
-def mark_unfitted(single: LensArrays, texts: Sequence[str]) -> list[str]:
-    """Return the texts of all tokens of one prompt, marked where the lens was never fitted."""
-    marked = []
-    for text, is_fitted in zip(texts, single.fitted, strict=True):
-        marked.append(text if is_fitted else f"{UNFITTED_MARK}{text}")
-    return marked
+def mark_unfitted(text: str, *, is_fitted: bool) -> str:
+    """Return the name of a column, marked where the lens was never fitted on its position."""
+    return text if is_fitted else f"{UNFITTED_MARK}{text}"
+
+
+def token_names(single: LensArrays) -> list[str]:
+    """Return the names of the columns of one prompt's tokens."""
+    pairs = zip(single.tokens.text, single.fitted.tolist(), strict=True)
+    return [mark_unfitted(text, is_fitted=is_fitted) for text, is_fitted in pairs]
 
 
 def token_ticks(

@@ -22,7 +22,7 @@ from lens_recipes.views.figures.base.style import (
     check_result_kind,
     title_layout,
 )
-from lens_recipes.views.figures.base.token_axis import token_ticks
+from lens_recipes.views.figures.base.token_axis import token_names, token_ticks
 from lens_recipes.views.figures.base.unreadable import GREY
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.compare.pairs import Array, Comparison, Side, pair_results
@@ -254,8 +254,9 @@ def _columns(comparison: Comparison) -> list[list[tuple[str, ...]]]:
     """Return the texts of the columns of each panel; the third shows both where they differ."""
     first_texts, second_texts = (side.single.tokens.text for side in comparison.sides)
     pairs = zip(first_texts, second_texts, strict=True)
+    first_names, second_names = (token_names(side.single) for side in comparison.sides)
     return [
-        [(text,) for text in first_texts],
-        [(text,) for text in second_texts],
+        [(name,) for name in first_names],
+        [(name,) for name in second_names],
         [tuple(dict.fromkeys(pair)) for pair in pairs],
     ]

@@ -21,7 +21,7 @@ from lens_recipes.views.figures.base.cells import hover_token
 from lens_recipes.views.figures.base.grid import SiteMap, make_room
 from lens_recipes.views.figures.base.outline import BORDER, CellRun, outline_traces
 from lens_recipes.views.figures.base.style import COLORS, HOVER_TEMPLATE, LEGEND
-from lens_recipes.views.figures.base.token_axis import Columns
+from lens_recipes.views.figures.base.token_axis import Columns, mark_unfitted
 from lens_recipes.views.figures.base.view import View
 from lens_recipes.views.figures.generation.written import describe_choice, written_steps
 from lens_recipes.views.words import probability
@@ -138,6 +138,8 @@ def _settled_sites(single: LensArrays, component: str | None) -> dict[int, int]:
 def _columns(single: LensArrays, steps: list[Step], settled: dict[int, int]) -> Columns:
     """Return a column for each written token, numbered from 1."""
     step_by_token = {step.token: step for step in steps}
+    fitted = single.fitted
+    texts = [mark_unfitted(step.wrote, is_fitted=bool(fitted[step.token])) for step in steps]
 
     def describe(site_index: int, token: int) -> list[str]:
         """Return the first lines of a cell's hover."""
@@ -145,7 +147,7 @@ def _columns(single: LensArrays, steps: list[Step], settled: dict[int, int]) -> 
 
     return Columns(
         list(step_by_token),
-        [step.wrote for step in steps],
+        texts,
         list(range(1, len(steps) + 1)),
         "written token (a cell shows what that layer would have written there)",
         describe,

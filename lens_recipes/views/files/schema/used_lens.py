@@ -11,6 +11,7 @@ from typing import Any
 
 from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES
 from lens_recipes.views.files.schema.checks import is_count, is_layer, is_number
+from lens_recipes.views.files.schema.numbers import ROUNDING
 
 MAX_TEXT = 4096  # characters of a path, a digest, or the name of a text
 MAX_NATS = 1e6  # far more than any two distributions are apart
@@ -38,21 +39,21 @@ def _is_embedding(value: Any) -> bool:
 
 
 def are_distances(value: Any) -> bool:
-    """Tell whether a value is a list of distances, in nats."""
-    return _are_numbers(value, MAX_NATS)
+    """Tell whether a value is a list of distances, in nats; rounding may make 0 negative."""
+    return _are_numbers(value, -ROUNDING, MAX_NATS)
 
 
 def are_shares(value: Any) -> bool:
     """Tell whether a value is a list of numbers from 0 to 1."""
-    return _are_numbers(value, 1.0)
+    return _are_numbers(value, 0.0, 1.0)
 
 
-def _are_numbers(value: Any, most: float) -> bool:
-    """Tell whether a value is a list of finite numbers from 0 to `most`."""
+def _are_numbers(value: Any, least: float, most: float) -> bool:
+    """Tell whether a value is a list of finite numbers from `least` to `most`."""
     if not isinstance(value, list):
         return False
     return all(
-        is_number(number) and math.isfinite(number) and 0 <= number <= most for number in value
+        is_number(number) and math.isfinite(number) and least <= number <= most for number in value
     )
 
 
