@@ -26,7 +26,12 @@ NDIF       := .venv-ndif
 NDIF_PINS  := tests/ndif/requirements.txt tests/ndif/constraints.txt
 NDIF_READY := $(NDIF)/.ready-$(shell { cat $(NDIF_PINS); $(PYTHON) -V; } | sha256sum | cut -c1-16)
 
-.PHONY: demo gallery test test-full test-oldest test-ndif clean
+# Other tools that write and read lenses, likewise.
+PEERS       := .venv-peers
+PEERS_PINS  := tests/peers/requirements.txt tests/peers/requirements-alone.txt tests/peers/constraints.txt
+PEERS_READY := $(PEERS)/.ready-$(shell { cat $(PEERS_PINS); $(PYTHON) -V; } | sha256sum | cut -c1-16)
+
+.PHONY: demo gallery test test-full test-oldest test-ndif test-peers clean
 
 $(FOR_DEMO): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): one to three minutes, once"
@@ -92,5 +97,18 @@ $(NDIF_READY):
 test-ndif: $(FOR_TEST) $(NDIF_READY)
 	tests/ndif/run
 
+# The peers go without this package: they read and write files, and a process of this package compares.
+$(PEERS_READY):
+	@echo "installing other tools that read lenses into $(PEERS): one to three minutes, once"
+	rm -rf $(PEERS)
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python $(PIP) -c tests/peers/constraints.txt torch
+	$(PEERS)/bin/python $(PIP) -c tests/peers/constraints.txt -r tests/peers/requirements.txt
+	$(PEERS)/bin/python $(PIP) --no-deps -r tests/peers/requirements-alone.txt
+	touch $@
+
+test-peers: $(FOR_TEST) $(PEERS_READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/peers
+
 clean:
-	rm -rf $(VENV) $(OLDEST) $(NDIF) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(NDIF) $(PEERS) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

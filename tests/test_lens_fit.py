@@ -19,13 +19,18 @@ from tiny import FAMILIES, shared
 
 import lens_recipes as lr
 from lens_recipes.lenses.solve.linear import RIDGES, lowest, solve_linear
+from lens_recipes.lenses.solve.solution import Solution
 from lens_recipes.recipes.lenses import fit as fitting
+from lens_recipes.recipes.lenses import prepare as preparing
 from lens_recipes.recipes.lenses import state
-from lens_recipes.recipes.lenses.estimators import linear
+from lens_recipes.recipes.lenses.estimators import kinds, linear
+from lens_recipes.recipes.lenses.estimators.estimator import Estimator
+from lens_recipes.recipes.lenses.estimators.jacobian import JacobianSums
 from lens_recipes.recipes.lenses.text import texts as reading
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, make_row, split_rows
 from lens_recipes.recipes.lenses.text.samples import ending_tokens, write_rows
 from lens_recipes.recipes.lenses.text.texts import begins_with_bos, rows_of_texts
+from lens_recipes.run.recipe import perform
 from lens_recipes.trace.fit.streams import ProductSums
 from lens_recipes.trace.transport import Affine
 
@@ -328,7 +333,8 @@ sys.path.insert(0, {tests!r})
 import tiny
 import lens_recipes as lr
 from lens_recipes.recipes.lenses import state
-from lens_recipes.recipes.lenses.estimators import linear
+from lens_recipes.recipes.lenses.estimators import kinds, linear
+from lens_recipes.recipes.lenses.estimators.estimator import Estimator
 
 linear.BATCH_TOKENS = 60
 state.SAVED_EVERY_S = 0.0
@@ -579,7 +585,9 @@ def test_what_cannot_be_fitted_is_said_in_a_sentence(tmp_path, llama):
         ({"shard": "3/16"}, "two whole numbers i and n"),
         ({"layers": [9]}, "9"),
         ({"layers": [3]}, "leaves nothing to fit"),
-        ({"width": 5}, 'kind="linear" has no setting width'),
+        ({"width": 5}, 'kind="linear" has no setting width; accepted are: none'),
+        ({"kind": "tuned", "width": 5}, "accepted are: steps, tokens_per_step"),
+        ({"kind": "jacobian", "layers": ["embed"]}, "no transport of the stream before block 0"),
     ]
     for options, words in cases:
         with pytest.raises(ValueError, match=words):
@@ -672,3 +680,120 @@ def test_an_estimate_says_how_long_a_fit_takes(llama):
     assert of_texts.tokens == pytest.approx(1_000, rel=0.2)
     assert of_texts.bytes_back > 4 * 4 * 2 * 32 * 32
     assert lr.estimate(lr.logit_lens, llama, TEXT).seconds is None
+
+
+def test_a_fit_can_be_submitted_as_a_run(llama, monkeypatch):
+    """What `submit` sends and finishes is the same lens: all batches as one run."""
+    texts = [f"{number}. {TEXT}" for number in range(40)]
+    run = lr.fit_lens.prepare(llama, texts, tokens=10_000, remote="local")
+    there = perform(run)
+    assert there.digest == lr.fit_lens(llama, texts, tokens=10_000, remote="local").digest
+    assert there.quality is not None
+    with pytest.raises(lr.LensError, match="call fit_lens"):
+        perform(lr.fit_lens.prepare(llama, tokens=200))
+
+
+# -- another kind ------------------------------------------------------
+
+
+class Scaled(Estimator):
+    """A kind that multiplies each stream by one number, as an example of what a kind is."""
+
+    kind = "tuned"
+    first_position = 2
+
+    def batches(self, rows):
+        return list(rows)
+
+    def n_tokens(self, batch):
+        return len(batch.ids)
+
+    def sums_of(self, batch):
+        with torch.no_grad():
+            found = streams_of(self.task.request.model, [batch.ids.tolist()])
+        last = found[self.task.request.anatomy.last_layer]
+        return {
+            "xy": torch.stack([(found[layer] * last).sum() for layer in self.task.layers]),
+            "xx": torch.stack([(found[layer] ** 2).sum() for layer in self.task.layers]),
+        }
+
+    def run(self, batches):
+        raise NotImplementedError
+
+    def seconds(self, batches):
+        return 0.0
+
+    def solution(self, sums, rows):
+        assert len(rows.fitted) > 10
+        factors = (sums["a.xy"] + sums["b.xy"]) / (sums["a.xx"] + sums["b.xx"])
+        transports = {}
+        for layer, factor in zip(self.task.layers, factors, strict=True):
+            transports[layer] = Affine(torch.eye(32) * float(factor))
+        return Solution(transports, [], {"steps": 1})
+
+
+def test_another_kind_of_lens_plugs_in(monkeypatch, tmp_path, llama):
+    monkeypatch.setitem(preparing.ESTIMATORS, "tuned", Scaled)
+    path = tmp_path / "lens.safetensors"
+    lens = lr.fit_lens(shared("llama"), ROWS, kind="tuned", tokens=10_000, path=path)
+    assert lens.name == "tuned lens"
+    assert lens.record.first_position == 2
+    assert lens.record.settings["steps"] == 1
+    assert lens.quality.refit_kl == []
+    again = lr.fit_lens(shared("llama"), ROWS, kind="tuned", tokens=10_000, path=path)
+    assert again.digest == lens.digest
+    monkeypatch.undo()
+    with pytest.raises(lr.LensError, match="needs gradients, which a server does not give"):
+        lr.fit_lens(llama, ROWS, kind="tuned", remote="local")
+
+
+def test_a_jacobian_lens_is_fitted_merged_and_gone_on_with(interrupting, tmp_path, monkeypatch):
+    model = shared("llama")
+    rows = tiny.random_ids(24, 24, seed=3).tolist()
+    options = {"texts": rows, "kind": "jacobian", "tokens": 10_000}
+    whole = lr.fit_lens(model, **options)
+    assert whole.layers == [0, 1, 2]
+    assert whole.record.first_position == 16
+    assert whole.name == "Jacobian lens"
+    fitted = [row.ids.tolist() for row in split_rows([make_row(ids) for ids in rows]).fitted]
+    expected = sum(JacobianSums(model).of_prompt(ids) for ids in fitted) / len(fitted)
+    for index, layer in enumerate(whole.layers):
+        torch.testing.assert_close(whole.transports[layer].weight, expected[index])
+        assert whole.transports[layer].bias is None
+    shards = [lr.fit_lens(model, **options, shard=(n, 2), quality_tokens=0) for n in (1, 2)]
+    # A whole text holds a row out even where chance holds out none.
+    n_rows = sum(len(shard.sums["rows"]) for shard in shards)
+    assert n_rows - len(fitted) in (0, 1)
+    if n_rows == len(fitted):
+        merged = lr.Lens.merge(shards)
+        for layer in whole.layers:
+            torch.testing.assert_close(
+                merged.transports[layer].weight, whole.transports[layer].weight
+            )
+    done = []
+    original = kinds.JacobianEstimator.sums_of
+
+    def interrupted(self, batch):
+        if len(done) == 3:
+            signal.raise_signal(signal.SIGINT)
+        done.append(batch)
+        return original(self, batch)
+
+    path = tmp_path / "lens.safetensors"
+    monkeypatch.setattr(kinds.JacobianEstimator, "sums_of", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="go on"):
+        lr.fit_lens(model, **options, path=path)
+    monkeypatch.setattr(kinds.JacobianEstimator, "sums_of", original)
+    assert lr.fit_lens(model, **options, path=path).digest == whole.digest
+
+
+def test_a_tuned_lens_begins_with_the_linear_one_and_is_nearer():
+    model = shared("llama")
+    linear_lens = lr.fit_lens(model, ROWS, tokens=10_000)
+    tuned = lr.fit_lens(model, ROWS, kind="tuned", tokens=10_000, steps=8, tokens_per_step=128)
+    assert tuned.layers == linear_lens.layers
+    assert tuned.record.settings["steps"] == 8
+    assert tuned.record.settings["ridge"] == linear_lens.record.settings["ridge"]
+    assert np.mean(tuned.quality.kl) < np.mean(linear_lens.quality.kl)
+    with pytest.raises(ValueError, match="received a tuned lens"):
+        lr.Lens.merge([tuned])

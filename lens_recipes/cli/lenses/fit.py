@@ -23,6 +23,8 @@ class Kind(StrEnum):
     """A kind of lens that is fitted."""
 
     linear = "linear"
+    tuned = "tuned"
+    jacobian = "jacobian"
 
 
 def fit_command(
@@ -51,7 +53,12 @@ def fit_command(
     column: Annotated[
         str | None, typer.Option(help="Of JSON: the entry that is the text; default: text.")
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Fit on about so many tokens.")] = 20_000,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Fit on about so many tokens; default: 20000, of a Jacobian lens 12800."
+        ),
+    ] = None,
     layers: Annotated[
         str,
         typer.Option(help='Layers that get a transport: "all", or for example 0,3,-2 or 2:5.'),

@@ -8,6 +8,7 @@ the ridge is the one with which each half of the text predicts the other best.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -78,9 +79,9 @@ def solve_linear(sums: Sums, layers: Sequence[int], device: str | torch.device =
         if len(halves) == len(HALVES):
             whole = moments_of(added(*(of_stream(half, index) for half in halves)), 0, device)
             scale = whole.mean_eigenvalue
-            chosen = choose_ridge(moments, scale, chosen)
-            for half, half_moments in enumerate(moments):
-                apart[half][layer] = ridge_fit(half_moments, RIDGES[chosen] * scale).transport()
+            chosen, fits = choose_ridge(moments, scale, chosen)
+            for half, fitted in enumerate(fits):
+                apart[half][layer] = fitted.transport()
         else:
             (whole,) = moments
             scale = whole.mean_eigenvalue
@@ -135,8 +136,15 @@ def squared_error(fitted: Fitted, moments: Moments) -> float:
     return float(error + moments.weight * (offset @ offset)) / max(moments.yy, 1e-30)
 
 
-def choose_ridge(halves: Sequence[Moments], scale: float, start: int) -> int:
-    """Return the index of the ridge with which each half predicts the other best.
+class Choice(NamedTuple):
+    """The place of a ridge among `RIDGES`, and what each half comes to with it."""
+
+    place: int
+    fits: tuple[Fitted, Fitted]
+
+
+def choose_ridge(halves: Sequence[Moments], scale: float, start: int) -> Choice:
+    """Return the ridge with which each half predicts the other best.
 
     Args:
         halves: The moments of two texts.
@@ -145,14 +153,16 @@ def choose_ridge(halves: Sequence[Moments], scale: float, start: int) -> int:
         start: Where to begin to look.
     """
     first, second = halves
+    fits: dict[int, tuple[Fitted, Fitted]] = {}
 
     def error(index: int) -> float:
         ridge = RIDGES[index] * scale
-        crossed = squared_error(ridge_fit(first, ridge), second)
-        crossed += squared_error(ridge_fit(second, ridge), first)
-        return crossed if crossed == crossed else float("inf")  # of NaN
+        fits[index] = ridge_fit(first, ridge), ridge_fit(second, ridge)
+        crossed = squared_error(fits[index][0], second) + squared_error(fits[index][1], first)
+        return crossed if math.isfinite(crossed) else math.inf
 
-    return lowest(error, start, len(RIDGES))
+    index = lowest(error, start, len(RIDGES))
+    return Choice(index, fits[index])
 
 
 def lowest(error: Callable[[int], float], start: int, length: int) -> int:

@@ -18,7 +18,7 @@ from lens_recipes.trace.transport import IDENTITY
 TRIED_STEPS = 4  # of a text that is written
 TRIED_TOKENS = 8  # that are decoded at all layers
 LENSES = 4  # the logit lens, the lens and its two halves
-SOLUTIONS = 9  # of each layer: some ridges for two halves, and the whole
+SOLUTIONS = 7  # of each layer: some ridges for two halves, and the whole
 
 
 def seconds_of_fit(fit: Fit, rows: RowSets, batches: list[Any]) -> float:

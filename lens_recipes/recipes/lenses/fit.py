@@ -48,7 +48,7 @@ def fit_lens(
     *,
     kind: str = "linear",
     layers: Any = None,
-    tokens: int = 20_000,
+    tokens: int | None = None,
     path: str | os.PathLike[str] | None = None,
     column: str | None = None,
     shard: tuple[int, int] | None = None,
@@ -68,11 +68,14 @@ def fit_lens(
             with JSON in each line; or None for text that the model itself writes, from nothing and
             at temperature 1, which takes about twice as long as the fit. Each row of at most 128
             tokens is read by itself, once.
-        kind: "linear", "jacobian" or "tuned".
+        kind: "linear": least squares, from forward passes alone. "tuned": trained from the linear
+            lens to say what the model says. "jacobian": the mean Jacobian, from as many backward
+            passes a row as the stream is wide. Only "linear" runs on a server.
         layers: None for all but the last, and the stream before block 0; or numbers of blocks in
             the forms that all recipes take. A list may also name "embed".
-        tokens: Read at least so many, if there are so many. A linear lens needs about twenty times
-            the width of the model.
+        tokens: Read at least so many, if there are so many; None for 20,000, and for a Jacobian
+            lens 12,800, a hundred rows. A linear lens needs about twenty times the width of the
+            model.
         path: A file that holds what was added up, so that the fit can be stopped (Ctrl-C, or by
             force) and goes on when it is called again with the same arguments. At the end it holds
             the lens. A fit that is finished there is not made again.
@@ -83,7 +86,7 @@ def fit_lens(
         seed: Of the model's own text, and of whatever a kind draws.
         quality_tokens: How many held-out tokens measure the lens; 0 for none.
         remote: None as the model was loaded, True or an address for an NDIF server, False for here.
-        **settings: Further settings of a kind.
+        **settings: Further settings of a kind: of "tuned" `steps` and `tokens_per_step`.
 
     Returns:
         A `Lens`, with its quality and its sums.
@@ -164,6 +167,8 @@ def add_up(fit: Fit, rows: RowSets, state: FitState) -> None:
             sums = fit.estimator.sums_of(batch)
             refuse_infinite(sums)
             state.add({f"{half}.{name}": value for name, value in sums.items()})
+    if fit.estimator.trains:
+        state.save()
 
 
 def all_batches(fit: Fit, rows: RowSets) -> list[HalfBatch]:

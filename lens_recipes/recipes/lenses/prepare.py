@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.caller import argument, say
 from lens_recipes.errors import LensError
-from lens_recipes.lenses.lens import LensRecord
+from lens_recipes.lenses.belongs import model_record
+from lens_recipes.lenses.record import LensRecord
 from lens_recipes.models.handle import context_length, on_meta, refuse_training
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
-from lens_recipes.recipes.lenses.estimators.linear import LinearEstimator
+from lens_recipes.recipes.lenses.estimators.kinds import ESTIMATORS
 from lens_recipes.recipes.lenses.streams import pick_streams
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, Shard, digest_of, take_tokens
 from lens_recipes.recipes.lenses.text.texts import begins_with_bos, read_texts, rows_of_texts
@@ -22,7 +24,6 @@ from lens_recipes.run.provenance import provenance
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_ids
 
-ESTIMATORS: dict[str, type[Estimator]] = {"linear": LinearEstimator}
 OWN_TEXT = "text that the model wrote"
 QUALITY_TOKENS = 128  # that measure a fitted lens and its two halves, layer by layer
 
@@ -71,7 +72,7 @@ def prepare_fit(
     *,
     kind: str = "linear",
     layers: Any = None,
-    tokens: int = 20_000,
+    tokens: int | None = None,
     path: str | os.PathLike[str] | None = None,
     column: str | None = None,
     shard: tuple[int, int] | None = None,
@@ -85,7 +86,10 @@ def prepare_fit(
     Raises:
         ValueError, LensError: as `fit_lens`.
     """
-    check_arguments(kind, tokens, quality_tokens, seed)
+    check_kind(kind)
+    if tokens is None:
+        tokens = ESTIMATORS[kind].default_tokens
+    check_numbers(tokens, quality_tokens, seed)
     part = as_shard(shard)
     request = Request(model, remote=remote)
     refuse_training(model, request.remote)
@@ -97,7 +101,8 @@ def prepare_fit(
                 shell="Fit --kind linear there, or leave --remote out.",
             )
         )
-    streams = pick_streams(request, layers)
+    reads_embedding = ESTIMATORS[kind].reads_embedding
+    streams = pick_streams(request, layers, with_embedding=reads_embedding)
     task = FitTask(request, streams, seed, settings)
     estimator = ESTIMATORS[kind](task)
     row_length = longest_row(request)
@@ -116,18 +121,17 @@ def prepare_fit(
         check_rows(rows, request)
         text_mark = digest_of(rows)
     facts = provenance(model, "fit_lens", {}, request.anatomy.vocab_size, request.remote, 0.0)
-    record = LensRecord(
+    chosen: dict[str, Any] = {"tokens": tokens, "dtype": facts["dtype"], **settings}
+    if part is not None:
+        chosen["shard"] = list(part)
+    record = replace(
+        model_record(model),
         model=facts["model"],
-        revision=facts["revision"],
-        n_layers=request.anatomy.n_layers,
         starts_with_bos=with_bos,
         first_position=estimator.first_position,
-        target_layer=request.anatomy.last_layer,
         text=words,
-        versions=facts["versions"],
         seed=seed,
-        settings={"tokens": tokens, "dtype": facts["dtype"], **settings}
-        | ({} if part is None else {"shard": list(part)}),
+        settings=chosen,
     )
     identity = {
         "kind": kind,
@@ -161,14 +165,22 @@ def longest_row(request: Request) -> int:
     return min([ROW_LENGTH, *(bound for bound in bounds if bound is not None)])
 
 
-def check_arguments(kind: Any, tokens: Any, quality_tokens: Any, seed: Any) -> None:
-    """Refuse what no fit can use.
+def check_kind(kind: Any) -> None:
+    """Refuse a kind of lens that is not fitted.
+
+    Raises:
+        ValueError: names those that are.
+    """
+    if kind not in ESTIMATORS:
+        raise ValueError(f"{argument('kind', kind)} must be one of {', '.join(ESTIMATORS)}.")
+
+
+def check_numbers(tokens: Any, quality_tokens: Any, seed: Any) -> None:
+    """Refuse numbers that no fit can use.
 
     Raises:
         ValueError: names the argument and what it may be.
     """
-    if kind not in ESTIMATORS:
-        raise ValueError(f"{argument('kind', kind)} must be one of {', '.join(ESTIMATORS)}.")
     for name, value, least in (("tokens", tokens, 1), ("quality_tokens", quality_tokens, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{argument(name, value)} must be a whole number from {least}.")

@@ -35,13 +35,14 @@ def stream_steps(request: Request, streams: Sequence[int]) -> list[ReadStep]:
     return steps
 
 
-def pick_streams(request: Request, layers: Any) -> list[int]:
+def pick_streams(request: Request, layers: Any, *, with_embedding: bool = True) -> list[int]:
     """Return the streams that a lens is fitted of, ascending.
 
     Args:
         request: The model.
         layers: None for all, the one before block 0 included; or numbers of blocks, negative from
             the end, in the forms that all recipes take; a list may also name "embed".
+        with_embedding: False for a kind of lens that has no transport of the stream before block 0.
 
     Raises:
         ValueError: a layer that this model does not have; or none but the last, whose stream is the
@@ -49,12 +50,18 @@ def pick_streams(request: Request, layers: Any) -> list[int]:
     """
     last = request.anatomy.last_layer
     if layers is None:
-        return [EMBEDDING, *(layer for layer in request.anatomy.layers if layer != last)]
+        embedding = [EMBEDDING] if with_embedding else []
+        return embedding + [layer for layer in request.anatomy.layers if layer != last]
     streams: list[int] = []
     named = layers
     if isinstance(layers, str):
         named = [layers]
     if isinstance(named, list | tuple):
+        if EMBED in named and not with_embedding:
+            raise ValueError(
+                f"{argument('layers', layers)}: this kind of lens has no transport of the stream "
+                "before block 0. Name layers alone."
+            )
         if EMBED in named:
             streams.append(EMBEDDING)
         named = [layer for layer in named if layer != EMBED]

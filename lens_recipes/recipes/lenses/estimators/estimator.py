@@ -45,11 +45,19 @@ class Estimator(ABC):
         kind: The kind of lens.
         runs_remotely: Whether it runs on a server, which gives no gradients.
         first_position: Positions before this one are not fitted.
+        reads_embedding: Whether the stream before block 0 gets a transport, too.
+        default_tokens: On how much text it is fitted where the caller does not say.
+        accepts: Names of the settings that it takes.
+        trains: Whether more than a closed form comes after the sums, so that they are saved first.
     """
 
     kind: ClassVar[str]
     runs_remotely: ClassVar[bool] = False
     first_position: ClassVar[int] = 0
+    reads_embedding: ClassVar[bool] = True
+    default_tokens: ClassVar[int] = 20_000
+    accepts: ClassVar[tuple[str, ...]] = ()
+    trains: ClassVar[bool] = False
 
     def __init__(self, task: FitTask) -> None:
         """Keep what is to be fitted.
@@ -58,9 +66,12 @@ class Estimator(ABC):
             ValueError: a setting that this kind does not have.
         """
         self.task = task
-        if task.settings:
-            unknown = ", ".join(task.settings)
-            raise ValueError(f'kind="{self.kind}" has no setting {unknown}: leave it out.')
+        unknown = [name for name in task.settings if name not in self.accepts]
+        if unknown:
+            accepted = ", ".join(self.accepts) or "none"
+            raise ValueError(
+                f'kind="{self.kind}" has no setting {", ".join(unknown)}; accepted are: {accepted}.'
+            )
 
     @abstractmethod
     def batches(self, rows: Sequence[Row]) -> list[Any]:
