@@ -121,9 +121,11 @@ def test_one_row_each_gives_the_same_as_a_batch_of_gradients(family):
 def test_the_past_runs_once_where_a_model_can_go_on_from_its_cache():
     ids = random_ids(22)
     for family, uses_cache in [("llama", True), ("falcon", True), ("mamba", False)]:
-        estimator = JacobianSums(tiny.shared(family))
-        estimator.of_prompt(ids)
-        assert estimator.uses_cache is uses_cache
+        with_tokenizer = lr.load(tiny.FAMILIES[family](), tokenizer=tiny.tiny_tokenizer())
+        for model in (tiny.shared(family), with_tokenizer):
+            estimator = JacobianSums(model)
+            estimator.of_prompt(ids)
+            assert estimator.uses_cache is uses_cache
 
 
 class RefusesABatch(torch.autograd.Function):

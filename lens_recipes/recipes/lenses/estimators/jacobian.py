@@ -321,6 +321,8 @@ def read_streams(
     """
     last_layer = parts.last_layer
     options = dict(cached or {})
+    if cached:
+        options.update(places_after(cached, ids, parts))
     if not options and "use_cache" in parts.forward_options:
         options["use_cache"] = False
     with model.trace(input_ids=ids, **options) as tracer:
@@ -340,6 +342,23 @@ def read_streams(
                     block.output = copy
         tracer.stop()
     return streams
+
+
+def places_after(cached: Mapping[str, Any], ids: Tensor, parts: Anatomy) -> dict[str, Any]:
+    """Return the options that say where tokens stand that go on from a cache.
+
+    Else a mask is made of these tokens alone, and with it positions from 0.
+    """
+    cache = next(cached[option] for option in CACHE_OPTIONS if option in cached)
+    n_before = cache.get_seq_length()
+    n_rows, n_tokens = ids.shape
+    options: dict[str, Any] = {}
+    if "attention_mask" in parts.forward_options:
+        options["attention_mask"] = ids.new_ones(n_rows, n_before + n_tokens)
+    if "position_ids" in parts.forward_options:
+        positions = torch.arange(n_before, n_before + n_tokens, device=ids.device)
+        options["position_ids"] = positions.expand(n_rows, -1)
+    return options
 
 
 def is_close(one: Tensor, other: Tensor) -> bool:

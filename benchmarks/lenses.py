@@ -1,0 +1,193 @@
+"""What are the lenses worth on SmolLM2, and what do they cost?
+
+    python benchmarks/lenses.py                   # everything; about a quarter of an hour on two cores
+    python benchmarks/lenses.py quality           # KL to the model's output per layer, on text that nothing was fitted on
+    python benchmarks/lenses.py read linear       # a read with a lens beside one without; the fit beside its passes
+    python benchmarks/lenses.py jacobian          # our fit beside TransformerLens's (make test-peers installs it)
+
+Every pair is measured in one run, with the same threads, one after the other.
+
+What profiling found (SmolLM2-135M, float32). The Jacobian fit is a backward pass for each of the 576 dimensions of
+the final stream, bound by its products: cotangents in batches of 8, 32 or 96, by `is_grads_batched` or in rows of
+their own, with eager or fused attention, all cost the same. So what is gained is what is left out: the head, the last
+token, and the 16 positions before the first source, which run once without gradients and are then a cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from side_by_side import side_by_side
+
+import lens_recipes as lr
+from lens_recipes.models import smollm2
+from lens_recipes.recipes.lenses.estimators.jacobian import JacobianSums
+from lens_recipes.recipes.lenses.estimators.tuned import train_tuned
+from lens_recipes.trace.transport import Affine
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / ".venv-peers" / "bin" / "python"
+TOKENS = 12_800  # of the model's own text that the linear lens is fitted on
+JACOBIAN_PROMPTS = 2  # of 64 tokens: enough to see what such a lens does, and a minute
+HELD_OUT = 380  # tokens of English
+
+
+def english(tokenizer, n_rows: int, n_tokens: int) -> list[list[int]]:
+    """Rows of English prose from Python's own manual, each after the token for the beginning of a text."""
+    import pydoc_data.topics
+
+    topics = pydoc_data.topics.topics
+    words = " ".join(topics[name] for name in sorted(topics))
+    ids = tokenizer(words[: 40 * n_rows * n_tokens]).input_ids
+    width = n_tokens - 1
+    starts = range(0, n_rows * width, width)
+    return [[tokenizer.bos_token_id, *ids[start : start + width]] for start in starts]
+
+
+# -- quality -----------------------------------------------------------
+
+
+def own_samples(model, n_tokens: int) -> list[list[int]]:
+    """Rows of 128 tokens that the model writes by itself."""
+    module = model._module
+    n_rows = -(-n_tokens // 128)
+    begin = torch.full((n_rows, 1), model.tokenizer.bos_token_id)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        rows = module.generate(
+            begin,
+            attention_mask=torch.ones_like(begin),
+            max_new_tokens=127,
+            min_new_tokens=127,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+        )
+    return rows.tolist()
+
+
+def fitted(model, rows: list[list[int]]) -> dict[str, lr.Lens]:
+    """The lenses of the table, each fitted here."""
+    lenses = {}
+    started = time.perf_counter()
+    lenses["linear"] = lr.fit_lens(model, rows, kind="linear")
+    print(f"linear: {time.perf_counter() - started:.0f} s, {TOKENS} tokens")
+    started = time.perf_counter()
+    tuned = train_tuned(model, rows, lenses["linear"].transports)
+    lenses["tuned"] = lr.Lens("tuned", tuned.transports)
+    print(f"tuned: {time.perf_counter() - started:.0f} s more, {tuned.n_tokens} tokens")
+    started = time.perf_counter()
+    sums = JacobianSums(model)
+    sums.add([row[:64] for row in rows[:JACOBIAN_PROMPTS]])
+    lenses["jacobian"] = lr.Lens("jacobian", sums.transports())
+    print(f"jacobian: {time.perf_counter() - started:.0f} s, {JACOBIAN_PROMPTS} prompts")
+    return lenses
+
+
+def quality(model) -> None:
+    """Print KL(model ‖ lens) in nats of every layer and lens, on text that nothing was fitted on."""
+    lenses = fitted(model, own_samples(model, TOKENS))
+    held_out = english(model.tokenizer, 1, HELD_OUT)
+    columns = {"logit": lr.logit_lens(model, held_out).kl_to_final.mean(-1)}
+    for name, lens in lenses.items():
+        columns[name] = lr.logit_lens(model, held_out, lens=lens).kl_to_final.mean(-1)
+    print("layer " + "".join(f"{name:>10}" for name in columns))
+    for layer in range(len(columns["logit"])):
+        print(f"{layer:>5} " + "".join(f"{column[layer]:>10.3f}" for column in columns.values()))
+    means = {name: column[:-1].mean() for name, column in columns.items()}
+    print(" mean " + "".join(f"{mean:>10.3f}" for mean in means.values()))
+    below = columns["linear"][:24].mean() / columns["logit"][:24].mean()
+    n_better = int((columns["tuned"][:-1] < columns["linear"][:-1]).sum())
+    print(f"linear below layer 24: {below:.2f} × the logit lens")
+    print(f"tuned is better than linear in {n_better} of {len(columns['logit']) - 1} layers")
+
+
+# -- cost --------------------------------------------------------------
+
+
+def read(model) -> None:
+    """Print what a read costs with a lens, beside one without."""
+    width = lr.anatomy(model).d_model
+    generator = torch.Generator().manual_seed(0)
+    transports = {}
+    for layer in lr.anatomy(model).layers[:-1]:
+        noise = torch.randn(width, width, generator=generator)
+        transports[layer] = Affine(torch.eye(width) + 0.01 * noise, torch.zeros(width))
+    lens = lr.Lens("linear", transports)
+    prompts = english(model.tokenizer, 4, 32)
+    cases: dict[str, Callable[[], object]] = {
+        "without": lambda: lr.logit_lens(model, prompts),
+        "with": lambda: lr.logit_lens(model, prompts, lens=lens),
+    }
+    ratios = side_by_side(cases, 5, floor="without")["ratio_to_floor"]
+    print(f"a read with a lens: {ratios['with']:.2f} × one without")
+
+
+def linear(model) -> None:
+    """Print what the linear fit costs, beside its forward passes alone."""
+    rows = english(model.tokenizer, 32, 128)
+    module = model._module.model
+
+    def passes() -> None:
+        with torch.no_grad():
+            for start in range(0, len(rows), 16):
+                module(torch.tensor(rows[start : start + 16]), use_cache=False)
+
+    cases: dict[str, Callable[[], object]] = {
+        "passes": passes,
+        "fit": lambda: lr.fit_lens(model, rows, kind="linear", quality_tokens=0),
+    }
+    ratios = side_by_side(cases, 2, floor="passes")["ratio_to_floor"]
+    print(f"the linear fit: {ratios['fit']:.2f} × its forward passes")
+
+
+def jacobian(model) -> None:
+    """Print what a Jacobian fit of one prompt costs, beside TransformerLens's, and how far the two are apart."""
+    prompts = english(model.tokenizer, 1, 64)
+    started = time.perf_counter()
+    sums = JacobianSums(model)
+    sums.add(prompts)
+    ours = time.perf_counter() - started
+    print(f"Jacobian, 64 tokens: {ours:.1f} s")
+    if not PEERS.exists():
+        print("no TransformerLens: make test-peers installs it")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        task, answer = Path(folder, "task.pt"), Path(folder, "answer.pt")
+        torch.save({"smollm2": {"model": str(smollm2.folder()), "prompts": prompts}}, task)
+        script = ROOT / "tests" / "peers" / "side_of_transformer_lens.py"
+        subprocess.run([PEERS, script, task, answer], check=True, capture_output=True)
+        theirs = torch.load(answer, weights_only=True)["smollm2"]
+    print(f"TransformerLens: {theirs['seconds']:.1f} s; ours {ours / theirs['seconds']:.2f} ×")
+    largest = 0.0
+    for layer, transport in sums.transports().items():
+        scale = theirs["jacobians"][layer].abs().max()
+        error = (transport.weight - theirs["jacobians"][layer]).abs().max() / scale
+        largest = max(largest, float(error))
+    print(f"largest difference: {largest:.1e} of a layer's largest number")
+
+
+PARTS = {"quality": quality, "read": read, "linear": linear, "jacobian": jacobian}
+
+
+def main() -> None:
+    """Print the parts asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    chosen = parser.parse_args().parts or list(PARTS)
+    model = lr.load("smollm2")
+    for part in chosen:
+        PARTS[part](model)
+
+
+if __name__ == "__main__":
+    main()
