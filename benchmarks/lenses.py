@@ -29,86 +29,81 @@ from side_by_side import side_by_side
 import lens_recipes as lr
 from lens_recipes.models import smollm2
 from lens_recipes.recipes.lenses.estimators.jacobian import JacobianSums
-from lens_recipes.recipes.lenses.estimators.tuned import train_tuned
+from lens_recipes.recipes.lenses.text.samples import own_rows
 from lens_recipes.trace.transport import Affine
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
-TOKENS = 12_800  # of the model's own text that the linear lens is fitted on
-JACOBIAN_PROMPTS = 2  # of 64 tokens: enough to see what such a lens does, and a minute
+TOKENS = 20_000  # of the model's own text that linear and tuned lens are fitted on
+JACOBIAN_PROMPTS, JACOBIAN_TOKENS = 6, 64  # enough to see what such a lens does, in minutes
 HELD_OUT = 380  # tokens of English
 
 
 def english(tokenizer, n_rows: int, n_tokens: int) -> list[list[int]]:
-    """Rows of English prose from Python's own manual, each after the token for the beginning of a text."""
+    """Rows of English prose from Python's own manual, read as prompts are: after BOS where the tokenizer has one."""
     import pydoc_data.topics
 
     topics = pydoc_data.topics.topics
     words = " ".join(topics[name] for name in sorted(topics))
     ids = tokenizer(words[: 40 * n_rows * n_tokens]).input_ids
-    width = n_tokens - 1
-    starts = range(0, n_rows * width, width)
-    return [[tokenizer.bos_token_id, *ids[start : start + width]] for start in starts]
+    begins = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    bos = [tokenizer.bos_token_id] * begins
+    width = n_tokens - len(bos)
+    return [[*bos, *ids[start : start + width]] for start in range(0, n_rows * width, width)]
 
 
 # -- quality -----------------------------------------------------------
 
 
-def own_samples(model, n_tokens: int) -> list[list[int]]:
-    """Rows of 128 tokens that the model writes by itself."""
-    module = model._module
-    n_rows = -(-n_tokens // 128)
-    begin = torch.full((n_rows, 1), model.tokenizer.bos_token_id)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        rows = module.generate(
-            begin,
-            attention_mask=torch.ones_like(begin),
-            max_new_tokens=127,
-            min_new_tokens=127,
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-        )
-    return rows.tolist()
-
-
 def fitted(model, rows: list[list[int]]) -> dict[str, lr.Lens]:
     """The lenses of the table, each fitted here."""
+    prompts = [row[:JACOBIAN_TOKENS] for row in rows[:JACOBIAN_PROMPTS]]
+    texts = {"linear": rows, "tuned": rows, "jacobian": prompts}
     lenses = {}
-    started = time.perf_counter()
-    lenses["linear"] = lr.fit_lens(model, rows, kind="linear")
-    print(f"linear: {time.perf_counter() - started:.0f} s, {TOKENS} tokens")
-    started = time.perf_counter()
-    tuned = train_tuned(model, rows, lenses["linear"].transports)
-    lenses["tuned"] = lr.Lens("tuned", tuned.transports)
-    print(f"tuned: {time.perf_counter() - started:.0f} s more, {tuned.n_tokens} tokens")
-    started = time.perf_counter()
-    sums = JacobianSums(model)
-    sums.add([row[:64] for row in rows[:JACOBIAN_PROMPTS]])
-    lenses["jacobian"] = lr.Lens("jacobian", sums.transports())
-    print(f"jacobian: {time.perf_counter() - started:.0f} s, {JACOBIAN_PROMPTS} prompts")
+    for kind, text in texts.items():
+        started = time.perf_counter()
+        lenses[kind] = lr.fit_lens(model, text, kind=kind, tokens=TOKENS, quality_tokens=0)
+        seconds = time.perf_counter() - started
+        record = lenses[kind].record
+        print(
+            f"{kind}: {seconds:.0f} s, {record.n_tokens} tokens in {record.n_prompts} rows",
+            flush=True,
+        )
     return lenses
 
 
 def quality(model) -> None:
     """Print KL(model ‖ lens) in nats of every layer and lens, on text that nothing was fitted on."""
-    lenses = fitted(model, own_samples(model, TOKENS))
+    started = time.perf_counter()
+    rows = [row.ids.tolist() for row in own_rows(model, -(-TOKENS // 127), 128, seed=0)]
+    print(
+        f"{sum(map(len, rows))} tokens written in {time.perf_counter() - started:.0f} s", flush=True
+    )
+    lenses = fitted(model, rows)
     held_out = english(model.tokenizer, 1, HELD_OUT)
-    columns = {"logit": lr.logit_lens(model, held_out).kl_to_final.mean(-1)}
+    results = {"logit": lr.logit_lens(model, held_out)}
     for name, lens in lenses.items():
-        columns[name] = lr.logit_lens(model, held_out, lens=lens).kl_to_final.mean(-1)
-    print("layer " + "".join(f"{name:>10}" for name in columns))
+        results[name] = lr.logit_lens(model, held_out, lens=lens)
+    columns = {name: result.kl_to_final.mean(-1) for name, result in results.items()}
+    agreement = {}
+    for name, result in results.items():
+        agreement[name] = (result.top_ids[..., 0] == result.final_ids).mean(-1)
+    print("KL to the model's output in nats, and how often top-1 is the model's")
+    print("layer " + "".join(f"{name:>16}" for name in columns))
     for layer in range(len(columns["logit"])):
-        print(f"{layer:>5} " + "".join(f"{column[layer]:>10.3f}" for column in columns.values()))
+        cells = [
+            f"{columns[name][layer]:>10.3f} {agreement[name][layer]:>4.0%} " for name in columns
+        ]
+        print(f"{layer:>5} " + "".join(cells))
     means = {name: column[:-1].mean() for name, column in columns.items()}
-    print(" mean " + "".join(f"{mean:>10.3f}" for mean in means.values()))
+    print(" mean " + "".join(f"{mean:>10.3f}      " for mean in means.values()))
     below = columns["linear"][:24].mean() / columns["logit"][:24].mean()
-    n_better = int((columns["tuned"][:-1] < columns["linear"][:-1]).sum())
+    n_inner = len(columns["logit"]) - 1
     print(f"linear below layer 24: {below:.2f} × the logit lens")
-    print(f"tuned is better than linear in {n_better} of {len(columns['logit']) - 1} layers")
+    for name, other in (("linear", "logit"), ("tuned", "linear")):
+        n_better = int((columns[name][:-1] < columns[other][:-1]).sum())
+        print(f"{name} is better than {other} in {n_better} of {n_inner} layers")
 
 
 # -- cost --------------------------------------------------------------

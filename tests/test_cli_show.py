@@ -213,7 +213,7 @@ def test_a_page_of_a_lens_result_is_its_report(
     )
     result, path, more = reported[0]
     np.testing.assert_array_equal(result.top_ids, results["lens"].top_ids)
-    assert (path, more) == (page, {"prompts": prompts})
+    assert (path, more) == (page, {"prompts": prompts, "beside": None})
 
 
 @pytest.mark.parametrize(
