@@ -183,6 +183,20 @@ def test_vectors_are_directions_or_whole_streams():
     assert np.abs(once.target_logprobs - whole.target_logprobs).max() > 0.1
 
 
+def test_whole_streams_far_from_the_fit_are_named(llama):
+    rows = tiny.random_ids(batch=60, length=20, seed=0).tolist()
+    lens = lr.fit_lens(llama, rows, quality_tokens=0)
+    vector = streams_of(llama, "resid_post", 1)[:1]
+    near = lr.decode_vectors(llama, vector, lens=lens, layer=1, with_bias=True)
+    assert "far_off" not in near.provenance
+    both = torch.cat([vector, 100 * vector])
+    far = lr.decode_vectors(llama, both, ["near", "far"], lens=lens, layer=1, with_bias=True)
+    assert far.provenance["far_off"] == [1]
+    assert "far: over four times as long" in far.summary()
+    direction = lr.decode_vectors(llama, both, lens=lens, layer=1)
+    assert "far_off" not in direction.provenance
+
+
 @pytest.mark.parametrize("family", ["gpt2", "cohere"])
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_strict_server_reads_the_same(family, kind, monkeypatch):

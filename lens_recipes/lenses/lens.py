@@ -98,6 +98,10 @@ class Lens:
         """
         return Lens(**merged_parts(lenses))
 
+    def with_quality(self, quality: LensQuality) -> Lens:
+        """Return this lens with what `lens_quality` has measured, which its results then say."""
+        return replace(self, quality=quality)
+
     def used(self) -> UsedLens:
         """Return what a result that was read with it says of it: nothing of this machine."""
         return UsedLens(

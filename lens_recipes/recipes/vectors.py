@@ -48,6 +48,7 @@ from lens_recipes.trace.plan import SiteRead
 from lens_recipes.trace.readout.readout import ReadoutOptions, readout
 from lens_recipes.trace.transport import IDENTITY, Affine, Transport
 
+FAR = 4  # times as long, or as short, as the streams that a lens was fitted on
 NO_RUN = "vectors are decoded without a run, so there are no logits of the model to compare with"
 
 
@@ -168,7 +169,9 @@ def decode_vectors(
         lens: As for `logit_lens`: what the vectors say if they stand after block `layer`.
         layer: After which block the vectors stand, for a lens; negative from the end.
         with_bias: Whether the lens's bias is added. False for directions, which are parts of a
-            stream; True for whole streams, such as cached activations, whose size then counts.
+            stream; True for whole streams, such as cached activations, whose size then counts: of
+            those that are over four times as long or short as what the lens was fitted on,
+            `summary()` says so.
         max_bytes: Bound on the memory for logits, here or on the server.
         remote: As for `logit_lens`.
 
@@ -219,7 +222,8 @@ def decode_vectors(
             "names": labels,
             "lens": recorded_lens(chosen_lens),
         },
-        about=lens_provenance(chosen_lens),
+        about=lens_provenance(chosen_lens)
+        | far_off(rows, chosen_lens, layer, with_bias, request.anatomy),
         run_here=run_here,
     )
 
@@ -309,6 +313,29 @@ def vector_transport(
     if isinstance(transport, Affine) and not with_bias:
         return transport.without_bias()
     return transport
+
+
+def far_off(
+    rows: Float[Tensor, "vector d_model"],
+    lens: Lens | None,
+    layer: int | None,
+    with_bias: bool,
+    anatomy: Anatomy,
+) -> dict[str, list[int]]:
+    """Return which whole streams are far from those that a lens was fitted on, by their length.
+
+    Nothing of directions, whose length does not count, and where the fit did not keep it.
+    """
+    if lens is None or not with_bias:
+        return {}
+    (chosen,) = pick_layers(layer, anatomy)
+    size = lens.record.settings.get("sizes", {}).get(str(chosen))
+    if not isinstance(size, float) or not size > 0:
+        return {}
+    ratios = rows.float().norm(dim=-1) / size
+    is_far = (ratios > FAR) | (ratios < 1 / FAR)
+    far = is_far.nonzero()[:, 0].tolist()
+    return {"far_off": far} if far else {}
 
 
 def vector_rows(vectors: Any, width: int, dtype: torch.dtype) -> Float[Tensor, "vector d_model"]:

@@ -45,6 +45,12 @@ class Moments(NamedTuple):
         """The mean eigenvalue of `xx`."""
         return float(self.xx.diagonal().mean())
 
+    @property
+    def size(self) -> float:
+        """How long a vector of the stream is: the root of the mean of |x|²."""
+        spread = float(self.xx.diagonal().sum()) / self.weight
+        return math.sqrt(spread + float(self.x @ self.x))
+
 
 class Fitted(NamedTuple):
     """An affine map y ≈ x K + b."""
@@ -66,12 +72,12 @@ def solve_linear(sums: Sums, layers: Sequence[int], device: str | torch.device =
         device: Where to compute, in float64.
 
     Returns:
-        The maps of all text and of each half, and the ridge of each layer, as a share of the mean
-        eigenvalue.
+        The maps of all text and of each half; of each layer the ridge, as a share of the mean
+        eigenvalue, and how long its vectors are.
     """
     halves = [half_of(sums, half) for half in HALVES]
     halves = [half for half in halves if half]
-    transports, ridges = {}, {}
+    transports, ridges, sizes = {}, {}, {}
     apart: list[dict[int, Affine]] = [{} for _ in halves]
     chosen = FIRST_TRIED
     for index, layer in enumerate(layers):
@@ -87,9 +93,10 @@ def solve_linear(sums: Sums, layers: Sequence[int], device: str | torch.device =
             scale = whole.mean_eigenvalue
         transports[layer] = ridge_fit(whole, RIDGES[chosen] * scale).transport()
         ridges[str(layer)] = RIDGES[chosen]
+        sizes[str(layer)] = whole.size
     if len(halves) < len(HALVES):
         apart = []
-    return Solution(transports, apart, {"ridge": ridges})
+    return Solution(transports, apart, {"ridge": ridges, "sizes": sizes})
 
 
 def of_stream(sums: Sums, index: int) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.arrays.text import visible_token
 from lens_recipes.arrays.used_lens import EMBEDDING, streams_in_words
 from lens_recipes.caller import say
 from lens_recipes.views.summaries.trust import unfitted_sentence
@@ -80,8 +81,21 @@ def transfer_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
         unfitted = unfitted_sentence(result)
         if unfitted:
             yield unfitted
+        yield from _far_off_doubts(result)
     if lens.kind in DISPOSED:
         yield DISPOSED[lens.kind]
+
+
+def _far_off_doubts(result: LensArrays) -> Iterator[str]:
+    """Yield which vectors are far from what the lens was fitted on."""
+    far = [number for number in result.provenance.get("far_off", []) if number < len(result.tokens)]
+    if far:
+        names = ", ".join(visible_token(result.tokens.text[number]) for number in far[:5])
+        others = f" and {len(far) - 5} more" if len(far) > 5 else ""
+        yield (
+            f"{names}{others}: over four times as long, or as short, as the streams that the "
+            f"{result.lens.name} was fitted on, so what it says of them is a guess"
+        )
 
 
 def _measured_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
@@ -89,7 +103,7 @@ def _measured_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
     lens = result.lens
     if lens.quality is None:
         yield f"{lens.name}: {NOT_MEASURED}: " + say(
-            python="run lens_quality(lens, model, texts)",
+            python="run lens_quality(lens, model, texts), and read with lens.with_quality(it)",
             shell="in Python, lens_quality(lens, model, texts) does",
         )
         return

@@ -67,6 +67,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "certificate": (is_text, "a text"),
     "prompt": (is_count, "a whole number from 0"),
     "not_begun": (are_counts, "a list of whole numbers from 0"),
+    "far_off": (are_counts, "a list of whole numbers from 0"),
     "generation": (is_object, "a JSON object"),
     "timings": (are_timings, "a JSON object of numbers from 0, or null where nothing was measured"),
     "jobs": (is_object, "a JSON object"),
