@@ -1,0 +1,152 @@
+"""What a careless or hostile user makes of lenses: a sentence, and no number that is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import tiny
+import torch
+from lenses import random_lens
+
+import lens_recipes as lr
+from lens_recipes.lenses.lens import Lens
+from lens_recipes.trace.transport import Affine
+
+IDS = tiny.random_ids(batch=1, length=7, seed=5)
+
+
+def changed(lens: Lens, change) -> Lens:
+    """A lens whose every transport is changed."""
+    return dataclasses.replace(
+        lens, transports={layer: change(each) for layer, each in lens.transports.items()}
+    )
+
+
+# -- lenses that were made up ------------------------------------------
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_lens_with_numbers_that_are_not_finite_reads_nothing_and_is_not_saved(number, tmp_path):
+    model = tiny.shared("llama")
+    lens = changed(random_lens(model), lambda each: each._replace(weight=each.weight * number))
+    with pytest.raises(lr.LensError, match="NaN or infinite"):
+        lr.logit_lens(model, IDS, lens=lens)
+    with pytest.raises(lr.LensError, match="NaN or infinite"):
+        lens.save(tmp_path / "lens.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_transport_makes_too_large_is_refused_and_has_no_rank():
+    model = tiny.shared("llama")
+    lens = changed(random_lens(model), lambda each: Affine(torch.full_like(each.weight, 3e38)))
+    with pytest.raises(lr.LensError, match=r"resid_post of layer 0, position 0 of prompt 0.*dtype"):
+        lr.logit_lens(model, IDS, targets=[7], lens=lens)
+
+
+MADE_UP = {
+    "dtype": lambda each: each._replace(weight=each.weight.long()),
+    "complex": lambda each: each._replace(weight=each.weight.to(torch.complex64)),
+    "no matrix": lambda each: each._replace(weight=each.weight[0]),
+    "narrow bias": lambda each: each._replace(bias=each.bias[:5]),
+    "bias with two axes": lambda each: each._replace(bias=each.bias[None]),
+    "numpy": lambda each: each._replace(weight=each.weight.numpy()),
+    "sparse": lambda each: each._replace(weight=each.weight.to_sparse()),
+    "meta": lambda each: each._replace(weight=each.weight.to("meta")),
+    "tuple": lambda each: (each.weight, each.bias),
+    "nothing": lambda each: None,
+}
+
+
+@pytest.mark.parametrize("name", MADE_UP)
+def test_transports_that_are_none_are_refused_where_the_lens_is_made(name):
+    lens = random_lens(tiny.shared("llama"))
+    with pytest.raises(ValueError, match="of layer -1 is "):
+        changed(lens, MADE_UP[name])
+
+
+@pytest.mark.parametrize("layer", [-2, "0", True, 0.0])
+def test_layers_are_numbers_of_streams(layer):
+    affine = Affine(torch.eye(32))
+    with pytest.raises(ValueError, match="a transport"):
+        Lens("linear", {layer: affine})
+
+
+@pytest.mark.parametrize("transports", [None, {}, []])
+def test_a_lens_has_transports(transports):
+    with pytest.raises(ValueError, match="at least one"):
+        Lens("linear", transports)
+
+
+def test_the_kind_of_a_lens_is_known():
+    for kind in ("logit", "foo", None):
+        with pytest.raises(ValueError, match="lenses are linear"):
+            Lens(kind, {0: Affine(torch.eye(32))})
+
+
+# -- what names a lens -------------------------------------------------
+
+
+def test_an_empty_name_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    model = tiny.shared("llama")
+    random_lens(model).save(tmp_path / "lens.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="empty name"):
+        lr.logit_lens(model, IDS, lens="")
+
+
+def test_what_is_no_lens_is_shown_in_few_words():
+    model = tiny.shared("llama")
+    with pytest.raises(ValueError, match="is no lens") as raised:
+        lr.logit_lens(model, IDS, lens=random_lens(model).transports)
+    assert len(str(raised.value)) < 400
+
+
+# -- texts -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reader():
+    """A model that reads strings."""
+    return lr.load(
+        tiny.llama(vocab_size=tiny.STRING_VOCAB, num_hidden_layers=2),
+        tokenizer=tiny.tiny_tokenizer(),
+    )
+
+
+@pytest.mark.parametrize(
+    "texts", [["\ud800 half a surrogate"], [[10**30, 5]]], ids=["surrogate", "huge id"]
+)
+def test_texts_that_no_tokenizer_has_are_refused_in_words(reader, texts):
+    with pytest.raises(ValueError, match=r"no text that can be tokenised|is no token id"):
+        lr.fit_lens(reader, texts, tokens=100)
+
+
+def test_json_lines_in_another_encoding_are_refused_in_words(reader, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_bytes(b'{"text": "abc \xff"}\n')
+    with pytest.raises(ValueError, match=r"texts.jsonl' is no text in UTF-8"):
+        lr.fit_lens(reader, path, tokens=100)
+
+
+def test_a_mark_of_the_byte_order_is_no_text(reader, tmp_path):
+    lines = [json.dumps({"text": f"the cat sat on the mat {number}"}) for number in range(40)]
+    plain, marked = tmp_path / "plain.jsonl", tmp_path / "marked.jsonl"
+    plain.write_text("\n".join(lines), encoding="utf-8")
+    marked.write_text("\n".join(lines), encoding="utf-8-sig")
+    options = {"tokens": 300, "quality_tokens": 0, "layers": [0]}
+    assert lr.fit_lens(reader, plain, **options).digest == (
+        lr.fit_lens(reader, marked, **options).digest
+    )
+
+
+def test_a_file_of_one_endless_line_is_read_in_blocks(tmp_path):
+    from lens_recipes.recipes.lenses.text.texts import BLOCK_CHARACTERS, text_blocks
+
+    path = tmp_path / "text.txt"
+    text = "a" * (5 * BLOCK_CHARACTERS) + "\nthe end"
+    path.write_text(text)
+    blocks = list(text_blocks(path))
+    assert "".join(blocks) == text
+    assert max(map(len, blocks)) <= 2 * BLOCK_CHARACTERS
