@@ -150,3 +150,108 @@ def test_a_file_of_one_endless_line_is_read_in_blocks(tmp_path):
     blocks = list(text_blocks(path))
     assert "".join(blocks) == text
     assert max(map(len, blocks)) <= 2 * BLOCK_CHARACTERS
+
+
+# -- arguments of a fit ------------------------------------------------
+
+ROWS = tiny.random_ids(40, 30, seed=3).tolist()
+SMALL = {"tokens": 900, "quality_tokens": 0, "layers": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": []},
+        {"kind": "tuned", "steps": 0},
+        {"kind": "tuned", "steps": -1},
+        {"kind": "tuned", "steps": 1.5},
+        {"kind": "tuned", "tokens_per_step": 0},
+        {"path": "lens.pt"},
+        {"path": ""},
+        {"path": b"lens.safetensors"},
+        {"path": 3},
+        {"path": "a\0b.safetensors"},
+    ],
+    ids=str,
+)
+def test_arguments_that_no_fit_can_use_are_refused_before_anything_is_computed(options, tmp_path):
+    name = next(reversed(options))
+    with pytest.raises(ValueError, match=rf"^{name}=.*must"):
+        lr.fit_lens(tiny.shared("llama"), ROWS, **{**SMALL, **options})
+
+
+def test_a_name_that_is_too_long_for_a_file_is_refused_in_words(tmp_path):
+    with pytest.raises(lr.LensError, match="cannot write"):
+        lr.fit_lens(
+            tiny.shared("llama"), ROWS, path=tmp_path / ("x" * 300 + ".safetensors"), **SMALL
+        )
+
+
+def test_a_site_that_a_lens_lacks_is_named_once():
+    model = tiny.shared("llama")
+    lens = random_lens(model, layers=[0])
+    with pytest.raises(ValueError, match=r"for head_out of layer 1\."):
+        lr.logit_lens(model, IDS, layers=1, components="head_out", lens=lens)
+
+
+# -- merging -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shards():
+    """Fits on the two halves of a text."""
+    model = tiny.shared("llama")
+    return [lr.fit_lens(model, ROWS, shard=(number, 2), **SMALL) for number in (1, 2)]
+
+
+def with_sum(lens: Lens, name: str, change) -> Lens:
+    """A lens one of whose sums is changed, or left out."""
+    sums = dict(lens.sums)
+    sums[name] = change(sums[name])
+    if sums[name] is None:
+        del sums[name]
+    return dataclasses.replace(lens, sums=sums)
+
+
+DAMAGES = {
+    "other shape": lambda value: value[:, :3],
+    "not finite": lambda value: value * float("nan"),
+    "left out": lambda value: None,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_sums_are_not_merged(shards, name):
+    first, second = shards
+    with pytest.raises(ValueError, match="damaged"):
+        Lens.merge([with_sum(first, "a.xx", DAMAGES[name]), second])
+    with pytest.raises(ValueError, match="damaged"):
+        Lens.merge([first, with_sum(second, "b.xy", DAMAGES[name])])
+
+
+def test_a_fit_of_which_only_the_rows_are_known_is_not_merged(shards):
+    first, second = shards
+    bare = dataclasses.replace(first, sums={"rows": first.sums["rows"]})
+    with pytest.raises(ValueError, match="does not hold what its fit added up"):
+        Lens.merge([bare, second])
+
+
+def test_what_is_merged_are_lenses(shards):
+    assert Lens.merge(shards[0]).digest == shards[0].digest  # one lens is its own merge
+    for wrong in ("lens.safetensors", ["lens.safetensors"], [shards[0], None], 3):
+        with pytest.raises(ValueError, match="among the lenses to merge"):
+            Lens.merge(wrong)
+
+
+def test_sums_of_a_file_that_was_changed_since_are_not_those_of_the_lens(shards, tmp_path):
+    first, second = shards
+    path, other = tmp_path / "first.safetensors", tmp_path / "other.safetensors"
+    first.save(path, sums=True)
+    second.save(other, sums=True)
+    loaded = lr.load_lens(path)
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="another lens is in"):
+        Lens.merge([loaded, lr.load_lens(other)])
+    path.unlink()
+    with pytest.raises(ValueError, match="cannot be read any more"):
+        Lens.merge([loaded, lr.load_lens(other)])

@@ -143,16 +143,22 @@ def read_own(path: Path) -> LensContent:
         )
 
 
-def read_sums(path: Path) -> dict[str, Tensor]:
+def read_sums(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     """Return what the fit of the lens in a file added up; nothing where that was not kept.
+
+    Args:
+        path: The file.
+        digest: Of the lens that must be in it; None for any.
 
     Raises:
         LensError: it is no plain file.
-        OSError, ValueError: it is no lens, or not whole.
+        OSError, ValueError: it is no lens, or not whole, or another one.
     """
     sums = {}
     with _opened(path) as file:
-        _metadata(file)
+        found = _digest(_metadata(file))
+        if digest is not None and found != digest:
+            raise ValueError(f"another lens is in {str(path)!r} now")
         for name in file.keys():  # noqa: SIM118 - it is no dict
             if name.startswith(SUMS):
                 sums[name.removeprefix(SUMS)] = file.get_tensor(name).clone()

@@ -160,8 +160,9 @@ def sites_with_transports(
     if any_layer and having:
         return having
     assert lens is not None  # the logit lens reads any site
-    names = ", ".join(f"{site.component} of layer {site.layer}" for site in lacking[:5])
-    others = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    all_names = list(dict.fromkeys(f"{each.component} of layer {each.layer}" for each in lacking))
+    names = ", ".join(all_names[:5])
+    others = f" and {len(all_names) - 5} more" if len(all_names) > 5 else ""
     raise ValueError(
         f"the {lens.name} {lens.source!r} has no transport for {names}{others}. It reads the "
         f"stream after layers {layer_list(lens, anatomy)} and what those layers add."
