@@ -255,3 +255,41 @@ def test_sums_of_a_file_that_was_changed_since_are_not_those_of_the_lens(shards,
     path.unlink()
     with pytest.raises(ValueError, match="cannot be read any more"):
         Lens.merge([loaded, lr.load_lens(other)])
+
+
+def test_a_merge_of_many_texts_can_be_saved_and_loaded(shards, tmp_path):
+    named = []
+    for number, lens in enumerate(shards):
+        record = dataclasses.replace(lens.record, text=f"{number}" + "shard " * 150)
+        named.append(dataclasses.replace(lens, record=record))
+    merged = Lens.merge(named)
+    merged.save(tmp_path / "lens.safetensors")
+    assert lr.load_lens(tmp_path / "lens.safetensors").record == merged.record
+
+
+def test_a_lens_is_not_saved_so_that_it_cannot_be_loaded(shards, tmp_path):
+    record = dataclasses.replace(shards[0].record, model="m" * 2000)
+    with pytest.raises(ValueError, match="cannot be saved"):
+        dataclasses.replace(shards[0], record=record).save(tmp_path / "lens.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+# -- quality -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_a_result_of_a_lens_with_distances_that_are_not_finite_is_loaded_again(suffix, tmp_path):
+    model = tiny.shared("llama")
+    distances = [float("inf"), float("nan"), 1.0]
+    quality = lr.LensQuality(
+        [0, 1, 2], distances, [0.5] * 3, distances, [0.5] * 3, [distances, distances], 8, "text"
+    )
+    lens = dataclasses.replace(random_lens(model), quality=quality)
+    result = lr.logit_lens(model, IDS, lens=lens)
+    path = tmp_path / f"result.{suffix}"
+    result.save(path)
+    loaded = lr.LensResult.load(path)
+    assert repr(loaded.lens) == repr(result.lens)
+    assert loaded.summary() == result.summary()
+    lr.lens_quality_figure(lens).to_json()
+    lr.report(loaded, tmp_path / "report.html")

@@ -17,6 +17,8 @@ from lens_recipes.lenses.files.own import SUFFIX, read_sums
 from lens_recipes.lenses.solve.solution import HALVES, ROWS, half_of
 from lens_recipes.lenses.solve.solve import MERGED_KINDS, solve
 
+TEXT_LETTERS = 500  # of the names of all texts together
+
 # What must be the same of all fits: a word for it, and where their records have it.
 SAME = {
     "model": "the model",
@@ -50,7 +52,7 @@ def merged_parts(lenses: Sequence[Any]) -> dict[str, Any]:
     settings.pop("shard", None)
     record = replace(
         first.record,
-        text=" + ".join(dict.fromkeys(lens.record.text for lens in lenses if lens.record.text)),
+        text=merged_text([lens.record.text for lens in lenses]),
         n_prompts=total(lens.record.n_prompts for lens in lenses),
         n_tokens=total(lens.record.n_tokens for lens in lenses),
         seed=first.record.seed if len({lens.record.seed for lens in lenses}) == 1 else None,
@@ -64,6 +66,16 @@ def merged_parts(lenses: Sequence[Any]) -> dict[str, Any]:
         "source": f"{len(lenses)} fits merged",
         "sums": sums,
     }
+
+
+def merged_text(texts: Sequence[str]) -> str:
+    """Return what several texts are together, in no more words than a record has room for.
+
+    >>> merged_text(["a.txt", "b.txt", "a.txt", ""])
+    'a.txt + b.txt'
+    """
+    together = " + ".join(dict.fromkeys(text for text in texts if text))
+    return together if len(together) <= TEXT_LETTERS else f"{together[:TEXT_LETTERS]}… and others"
 
 
 def as_lenses(lenses: Any) -> list[Any]:
@@ -146,7 +158,7 @@ def halves_of(sums: Any) -> list[dict[str, Tensor]]:
 
 
 def check_alike(lens: Any, first: Any) -> None:
-    """Raise ValueError unless the sums of a fit are whole, finite and of the shapes of another's."""
+    """Raise ValueError unless the sums of a fit are whole, finite and shaped as those of another."""
     expected = {name: value.shape for name, value in halves_of(first.sums)[0].items()}
     for own in halves_of(lens.sums):
         is_finite = all(bool(torch.isfinite(value).all()) for value in own.values())

@@ -70,7 +70,7 @@ def write_own(
 
     Raises:
         LensError: the file cannot be written.
-        ValueError: the record holds what JSON cannot.
+        ValueError: the record holds what JSON cannot, or what no reader takes.
     """
     record = asdict(content.record)
     check_json(record, "the record")
@@ -83,6 +83,7 @@ def write_own(
         "record": record,
         "quality": write_quality(content.quality),
     }
+    check_readable(metadata)
     tensors: dict[str, Tensor] = {}
     for layer, transport in content.transports.items():
         tensors[f"{TRANSPORTS}{layer}.weight"] = _alone(transport.weight)
@@ -95,6 +96,18 @@ def write_own(
         entries[FIT] = json.dumps(fit, allow_nan=False)
     with atomic_file(path) as scratch:
         save_file(tensors, scratch, entries)
+
+
+def check_readable(metadata: Mapping[str, Any]) -> None:
+    """Raise a ValueError if what a file is to say of its lens could not be read again."""
+    try:
+        stored = read_json(json.dumps(metadata, allow_nan=False), "what it says of its lens")
+        read_record(stored["record"])
+        read_quality(stored["quality"])
+    except ValueError as error:
+        raise ValueError(
+            f"this lens cannot be saved, because no file can say this: {error}"
+        ) from None
 
 
 def write_unfinished(path: Path, fit: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
