@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -69,7 +70,8 @@ class LensQuality:
         """
         if len(self.refit_kl) < 2:
             return np.zeros(len(self.layers), dtype=bool)
-        distance = np.ptp(np.array(self.refit_kl), axis=0)
+        with np.errstate(invalid="ignore"):  # between two infinities
+            distance = np.ptp(np.array(self.refit_kl), axis=0)
         return (distance > MUCH * np.array(self.kl)) & (distance > MUCH_NATS)
 
     def at(self, layers: Iterable[int]) -> LensQuality:
@@ -232,8 +234,17 @@ class UsedLens:
         """Return what `to_json` gave; keys of a later version are left out."""
         values = _known_fields(cls, stored)
         if values.get("quality") is not None:
-            values["quality"] = LensQuality(**_known_fields(LensQuality, values["quality"]))
+            quality = _known_fields(LensQuality, values["quality"])
+            for name in ("kl", "logit_kl"):
+                quality[name] = _distances(quality[name])
+            quality["refit_kl"] = [_distances(half) for half in quality.get("refit_kl", [])]
+            values["quality"] = LensQuality(**quality)
         return cls(**values)
+
+
+def _distances(stored: list[Any]) -> list[float]:
+    """Return distances as a file or a run has them: null is NaN, and an infinity a text."""
+    return [math.nan if distance is None else float(distance) for distance in stored]
 
 
 def _known_fields(dataclass_type: type[Any], stored: dict[str, Any]) -> dict[str, Any]:

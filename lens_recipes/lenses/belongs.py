@@ -22,8 +22,9 @@ from lens_recipes.models.weights.origin import model_name, model_revision, versi
 def check_belongs(lens: Lens, model: Envoy) -> None:
     """Refuse a lens that cannot belong to a model.
 
-    Compared are the width, the layers, the unembedding and the tokenizer. What is not known of the
-    lens or of the model is passed over: a lens that passes may still be of another revision.
+    Its numbers must be finite. Compared are the width, the layers, the unembedding and the
+    tokenizer. What is not known of the lens or of the model is passed over: a lens that passes may
+    still be of another revision.
 
     Raises:
         LensError: the lens is of another model, or the model cannot be read.
@@ -31,6 +32,11 @@ def check_belongs(lens: Lens, model: Envoy) -> None:
     parts = anatomy(model)
     _check_width(lens, parts)
     _check_layers(lens, parts)
+    if lens.not_finite:
+        raise LensError(
+            f"{_named(lens)} holds NaN or infinite numbers at layers {lens.not_finite}: nothing "
+            "can be read with it. Fit it again, or get its file again."
+        )
     record = lens.record
     if record.unembedding is not None:
         found = unembedding_digest(model)

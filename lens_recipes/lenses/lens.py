@@ -13,6 +13,8 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
 from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES, LensQuality, UsedLens
+from lens_recipes.errors import LensError
+from lens_recipes.lenses.files.checks import check_made_up, is_finite
 from lens_recipes.lenses.files.content import LensContent
 from lens_recipes.lenses.files.writing import write_lens
 from lens_recipes.lenses.merge import merged_parts
@@ -46,6 +48,14 @@ class Lens:
     location: str = field(default="", repr=False)
     sums: Mapping[str, Tensor] | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse what is no lens, whoever made it up.
+
+        Raises:
+            ValueError: an unknown kind, or transports that are none, by their shapes and dtypes.
+        """
+        check_made_up(self.kind, self.transports)
+
     @property
     def name(self) -> str:
         """What this kind of lens is called."""
@@ -61,6 +71,11 @@ class Lens:
         """How wide its vectors are."""
         first = next(iter(self.transports.values()))
         return int(first.weight.shape[1])
+
+    @functools.cached_property
+    def not_finite(self) -> list[int]:
+        """The streams whose transport holds NaN or infinite numbers, ascending."""
+        return [layer for layer in self.layers if not is_finite(self.transports[layer])]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -137,7 +152,8 @@ class Lens:
             model: For "tuned", the model that the lens is of: tuned-lens compares its unembedding.
 
         Raises:
-            LensError: the format cannot hold this lens, or the file cannot be written.
+            LensError: the format cannot hold this lens, its numbers are not finite, or the file
+                cannot be written.
             ValueError: an unknown format, an option that it does not have, or a name in our own
                 format that does not end in `.safetensors`.
 
@@ -145,6 +161,11 @@ class Lens:
             >>> lens.save("lens.safetensors")
             >>> lens.save("lens.pt", format="jacobian")
         """
+        if self.not_finite:
+            raise LensError(
+                f"the transports of layers {self.not_finite} hold NaN or infinite numbers, which "
+                "no reader takes: nothing is saved."
+            )
         if sums and self.sums is None:
             raise ValueError(
                 "this lens has no sums to save: they are there when it was fitted here, or merged"

@@ -101,6 +101,8 @@ def _load(source: Any, model: Envoy | None, file: str | None, revision: str | No
             f"load_lens() received {type(source).__name__}; it takes a path, a hub id or a Lens"
         )
     name = os.fspath(source)
+    if name == "":
+        raise ValueError(f"received an empty name of a lens. {ACCEPTED}, or a hub id (owner/name).")
     if name.startswith(ADDRESS_START):
         name, file_there, revision_there = parse_address(name)
         return _load_from_hub(name, model, file or file_there, revision or revision_there)

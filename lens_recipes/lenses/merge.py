@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 from lens_recipes.caller import say
+from lens_recipes.errors import LensError
 from lens_recipes.lenses.files.own import SUFFIX, read_sums
-from lens_recipes.lenses.solve.solution import ROWS
+from lens_recipes.lenses.solve.solution import HALVES, ROWS, half_of
 from lens_recipes.lenses.solve.solve import MERGED_KINDS, solve
+
+TEXT_LETTERS = 500  # of the names of all texts together
 
 # What must be the same of all fits: a word for it, and where their records have it.
 SAME = {
@@ -37,7 +41,7 @@ def merged_parts(lenses: Sequence[Any]) -> dict[str, Any]:
     Raises:
         ValueError: they cannot be merged, or were fitted on the same text.
     """
-    lenses = [with_sums(lens) for lens in lenses]
+    lenses = [with_sums(lens) for lens in as_lenses(lenses)]
     if not lenses:
         raise ValueError("received no lenses to merge: pass at least one.")
     check_mergeable(lenses)
@@ -48,7 +52,7 @@ def merged_parts(lenses: Sequence[Any]) -> dict[str, Any]:
     settings.pop("shard", None)
     record = replace(
         first.record,
-        text=" + ".join(dict.fromkeys(lens.record.text for lens in lenses if lens.record.text)),
+        text=merged_text([lens.record.text for lens in lenses]),
         n_prompts=total(lens.record.n_prompts for lens in lenses),
         n_tokens=total(lens.record.n_tokens for lens in lenses),
         seed=first.record.seed if len({lens.record.seed for lens in lenses}) == 1 else None,
@@ -64,11 +68,52 @@ def merged_parts(lenses: Sequence[Any]) -> dict[str, Any]:
     }
 
 
+def merged_text(texts: Sequence[str]) -> str:
+    """Return what several texts are together, in no more words than a record has room for.
+
+    >>> merged_text(["a.txt", "b.txt", "a.txt", ""])
+    'a.txt + b.txt'
+    """
+    together = " + ".join(dict.fromkeys(text for text in texts if text))
+    return together if len(together) <= TEXT_LETTERS else f"{together[:TEXT_LETTERS]}… and others"
+
+
+def as_lenses(lenses: Any) -> list[Any]:
+    """Return the lenses that are to be merged as a list.
+
+    Raises:
+        ValueError: something among them is none.
+    """
+    single = [lenses] if is_path(lenses) or not isinstance(lenses, Iterable) else list(lenses)
+    for lens in single:
+        if not hasattr(lens, "sums"):
+            raise ValueError(
+                f"received {type(lens).__name__} among the lenses to merge: pass a list of what "
+                "fit_lens() and load_lens() return."
+            )
+    return single
+
+
+def is_path(value: Any) -> bool:
+    """Return whether something names a file, though it could be gone through as well."""
+    return isinstance(value, str | bytes | os.PathLike)
+
+
 def with_sums(lens: Any) -> Any:
-    """Return a lens with its sums, which are read of its file only now."""
+    """Return a lens with its sums, which are read of its file only now.
+
+    Raises:
+        ValueError: the file is no longer there, or is another one now.
+    """
     if lens.sums is not None or not lens.location.endswith(SUFFIX):
         return lens
-    return replace(lens, sums=read_sums(Path(lens.location)) or None)
+    try:
+        sums = read_sums(Path(lens.location), lens.digest)
+    except (LensError, OSError, ValueError) as error:
+        raise ValueError(
+            f"what the fit of {lens.source!r} added up cannot be read any more: {error}."
+        ) from error
+    return replace(lens, sums=sums or None)
 
 
 def check_mergeable(lenses: Sequence[Any]) -> None:
@@ -80,7 +125,7 @@ def check_mergeable(lenses: Sequence[Any]) -> None:
                 f"received a {lens.name}; fits of kind {' and '.join(MERGED_KINDS)} can be merged, "
                 "because all that they are made of are sums over their texts."
             )
-        if not lens.sums or ROWS not in lens.sums:
+        if not lens.sums or ROWS not in lens.sums or not halves_of(lens.sums):
             raise ValueError(
                 f"{lens.source!r} does not hold what its fit added up, so it cannot be merged. "
                 + say(
@@ -97,6 +142,7 @@ def check_mergeable(lenses: Sequence[Any]) -> None:
                 f"received lenses of different streams: {first.source!r} has {first.layers} of "
                 f"width {first.d_model}, {lens.source!r} has {lens.layers} of width {lens.d_model}."
             )
+        check_alike(lens, first)
         for name, words in SAME.items():
             ours, theirs = getattr(first.record, name), getattr(lens.record, name)
             if ours is not None and theirs is not None and ours != theirs:
@@ -104,6 +150,23 @@ def check_mergeable(lenses: Sequence[Any]) -> None:
                     f"{words} differs: {ours!r} in {first.source!r}, {theirs!r} in "
                     f"{lens.source!r}. Only fits of one model can be merged."
                 )
+
+
+def halves_of(sums: Any) -> list[dict[str, Tensor]]:
+    """Return what was added up of each half of the text that a fit has."""
+    return [own for own in (half_of(sums, half) for half in HALVES) if own]
+
+
+def check_alike(lens: Any, first: Any) -> None:
+    """Raise ValueError unless the sums of a fit are whole, finite and shaped as those of another."""
+    expected = {name: value.shape for name, value in halves_of(first.sums)[0].items()}
+    for own in halves_of(lens.sums):
+        is_finite = all(bool(torch.isfinite(value).all()) for value in own.values())
+        if not is_finite or {name: value.shape for name, value in own.items()} != expected:
+            raise ValueError(
+                f"what the fit of {lens.source!r} added up is damaged, or of another kind of fit: "
+                "fit it again."
+            )
 
 
 def summed(all_sums: Sequence[Any]) -> dict[str, Tensor]:

@@ -12,6 +12,9 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.arrays.axes import Inputs, Response, Site, Tokens
 from lens_recipes.arrays.certificate import Certificate, is_link_rounding
 from lens_recipes.arrays.lens import output_entropy
+from lens_recipes.arrays.used_lens import LENS_NAMES
+from lens_recipes.caller import say
+from lens_recipes.errors import LensError
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.results import LensResult
 from lens_recipes.run.request.request import Request
@@ -155,6 +158,7 @@ def lens_result(
 
     The requested ids of each token are its targets, then the next id, then the model's answer.
     """
+    refuse_overflow(numbers["logsumexp"], sites, tokens, provenance)
     logprobs, ranks = numbers["wanted_logprobs"], numbers["wanted_ranks"]
     model_entropy = numbers.get("final_entropy")
     if model_entropy is None:  # in what comes of a job that an earlier version sent
@@ -187,4 +191,30 @@ def lens_result(
         provenance=provenance,
         responses=responses or [],
         inputs=inputs or [],
+    )
+
+
+def refuse_overflow(
+    logsumexp: np.ndarray, sites: list[Site], tokens: Tokens, provenance: dict[str, Any]
+) -> None:
+    """Raise a LensError where a transport made numbers that are NaN or infinite.
+
+    No rank and no top token could be told from a real one there.
+
+    Args:
+        logsumexp: Of the logits of each readout, `[site, token]`.
+        sites, tokens: What its axes are.
+        provenance: Of the run, which says with which lens it read.
+    """
+    broken = ~np.isfinite(logsumexp)
+    if "lens" not in provenance or not broken.any():
+        return
+    row, token = np.argwhere(broken)[0]
+    site = sites[row]
+    raise LensError(
+        f"the {LENS_NAMES[provenance['lens']['kind']]} makes numbers that are NaN or infinite of "
+        f"{broken.sum()} of {broken.size} vectors; the first is {site.component} of layer "
+        f"{site.layer}, position {tokens.position[token]} of prompt {tokens.prompt[token]}. Half "
+        "precision is the usual cause, as float16 ends at 65,504: load the model with "
+        + say(python='dtype="float32".', shell="--dtype float32.")
     )

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lens_recipes.arrays.used_lens import EMBEDDING
+from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES
 from lens_recipes.trace.transport import Affine
 from lens_recipes.views.files import check_depth, parse_object
 
+KINDS = tuple(kind for kind in LENS_NAMES if kind != "logit")  # the logit lens has no transports
 MAX_LAYERS = 10_000  # far more blocks than a model has
 MAX_WIDTH = 2**20  # far wider than a stream is
 MAX_COUNT = 2**62
@@ -148,6 +149,71 @@ def check_shape(shape: Iterable[int], expected: tuple[int, ...], name: str) -> N
     """Raise a ValueError if a tensor has another shape."""
     if tuple(shape) != expected:
         raise ValueError(f"{name} has the shape {list(shape)}, expected is {list(expected)}")
+
+
+def is_finite(transport: Affine) -> bool:
+    """Return whether every number of a transport is finite."""
+    weight, bias, _ = transport
+    if bias is not None and not bool(torch.isfinite(bias).all()):
+        return False
+    return bool(torch.isfinite(weight).all())
+
+
+def check_made_up(kind: Any, transports: Any) -> None:
+    """Raise a ValueError unless these are the kind and the transports of a lens.
+
+    Files are checked as they are read; a lens may also be made up in Python.
+    """
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"kind is {shown(kind)}; lenses are {', '.join(KINDS)}.")
+    if not isinstance(transports, Mapping) or not transports:
+        raise ValueError(
+            f"transports is {shown(transports)}; a lens has a mapping with an Affine for each "
+            "layer, and at least one."
+        )
+    for layer, transport in transports.items():
+        if type(layer) is not int:
+            raise ValueError(f"a transport is for the layer {shown(layer)}: name it by an int.")
+        read_layer(layer)
+        _check_affine(layer, transport)
+
+
+def _check_affine(layer: int, transport: Any) -> None:
+    """Raise a ValueError unless this is an affine map of vectors."""
+    if not isinstance(transport, Affine):
+        raise ValueError(
+            f"the transport of layer {layer} is {shown(transport)}, expected is an Affine."
+        )
+    weight, bias, _ = transport
+    if not _is_matrix(weight, 2):
+        raise ValueError(
+            f"the weight of layer {layer} is {_shape_in_words(weight)}, expected is a dense "
+            "matrix of floating numbers, [d_out, d_in]."
+        )
+    if bias is None:
+        return
+    if not _is_matrix(bias, 1) or bias.shape[0] != weight.shape[0]:
+        raise ValueError(
+            f"the bias of layer {layer} is {_shape_in_words(bias)}, expected are "
+            f"{weight.shape[0]} floating numbers."
+        )
+
+
+def _is_matrix(numbers: Any, n_axes: int) -> bool:
+    """Return whether something is a dense tensor of floats, here, with so many axes."""
+    if not isinstance(numbers, Tensor) or numbers.ndim != n_axes:
+        return False
+    is_here = numbers.layout == torch.strided and not numbers.is_meta
+    return is_here and numbers.dtype in FLOATS
+
+
+def _shape_in_words(numbers: Any) -> str:
+    """Return what something is: of a tensor its shape and dtype."""
+    if not isinstance(numbers, Tensor):
+        return shown(numbers)
+    layout = "" if numbers.layout == torch.strided else f" ({numbers.layout})"
+    where = " on the device meta" if numbers.is_meta else ""
+    return f"a tensor {list(numbers.shape)} of {numbers.dtype}{layout}{where}"
 
 
 def is_identity(transport: Affine) -> bool:

@@ -70,7 +70,7 @@ def write_own(
 
     Raises:
         LensError: the file cannot be written.
-        ValueError: the record holds what JSON cannot.
+        ValueError: the record holds what JSON cannot, or what no reader takes.
     """
     record = asdict(content.record)
     check_json(record, "the record")
@@ -83,6 +83,7 @@ def write_own(
         "record": record,
         "quality": write_quality(content.quality),
     }
+    check_readable(metadata)
     tensors: dict[str, Tensor] = {}
     for layer, transport in content.transports.items():
         tensors[f"{TRANSPORTS}{layer}.weight"] = _alone(transport.weight)
@@ -95,6 +96,18 @@ def write_own(
         entries[FIT] = json.dumps(fit, allow_nan=False)
     with atomic_file(path) as scratch:
         save_file(tensors, scratch, entries)
+
+
+def check_readable(metadata: Mapping[str, Any]) -> None:
+    """Raise a ValueError if what a file is to say of its lens could not be read again."""
+    try:
+        stored = read_json(json.dumps(metadata, allow_nan=False), "what it says of its lens")
+        read_record(stored["record"])
+        read_quality(stored["quality"])
+    except ValueError as error:
+        raise ValueError(
+            f"this lens cannot be saved, because no file can say this: {error}"
+        ) from None
 
 
 def write_unfinished(path: Path, fit: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -143,16 +156,22 @@ def read_own(path: Path) -> LensContent:
         )
 
 
-def read_sums(path: Path) -> dict[str, Tensor]:
+def read_sums(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     """Return what the fit of the lens in a file added up; nothing where that was not kept.
+
+    Args:
+        path: The file.
+        digest: Of the lens that must be in it; None for any.
 
     Raises:
         LensError: it is no plain file.
-        OSError, ValueError: it is no lens, or not whole.
+        OSError, ValueError: it is no lens, or not whole, or another one.
     """
     sums = {}
     with _opened(path) as file:
-        _metadata(file)
+        found = _digest(_metadata(file))
+        if digest is not None and found != digest:
+            raise ValueError(f"another lens is in {str(path)!r} now")
         for name in file.keys():  # noqa: SIM118 - it is no dict
             if name.startswith(SUMS):
                 sums[name.removeprefix(SUMS)] = file.get_tensor(name).clone()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
-from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES, LensQuality
+from lens_recipes.arrays.used_lens import EMBEDDING, LensQuality
 from lens_recipes.lenses.files.checks import (
+    KINDS,
     MAX_LAYERS,
     MAX_TEXT,
     read_count,
@@ -18,7 +19,6 @@ from lens_recipes.lenses.files.checks import (
 from lens_recipes.lenses.record import LensRecord
 from lens_recipes.views.files.strict_json import from_json, to_json
 
-KINDS = tuple(kind for kind in LENS_NAMES if kind != "logit")
 COLUMNS = ("kl", "agreement", "logit_kl", "logit_agreement")
 MAX_VERSIONS = 100
 MAX_REFITS = 100

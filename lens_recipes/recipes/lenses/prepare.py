@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnsight.intervention.envoy import Envoy
@@ -13,6 +14,7 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.caller import argument, say
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.belongs import model_record
+from lens_recipes.lenses.files.own import SUFFIX
 from lens_recipes.lenses.record import LensRecord
 from lens_recipes.models.handle import context_length, on_meta, refuse_training
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
@@ -52,7 +54,7 @@ class Fit(NamedTuple):
     row_length: int
     record: LensRecord
     identity: dict[str, Any]
-    path: str | os.PathLike[str] | None
+    path: Path | None
     n_measured: int
 
     @property
@@ -91,6 +93,7 @@ def prepare_fit(
         tokens = ESTIMATORS[kind].default_tokens
     check_numbers(tokens, quality_tokens, seed)
     part = as_shard(shard)
+    path = as_path(path)
     request = Request(model, remote=remote)
     refuse_training(model, request.remote)
     if request.remote and not ESTIMATORS[kind].runs_remotely:
@@ -171,7 +174,7 @@ def check_kind(kind: Any) -> None:
     Raises:
         ValueError: names those that are.
     """
-    if kind not in ESTIMATORS:
+    if not isinstance(kind, str) or kind not in ESTIMATORS:
         raise ValueError(f"{argument('kind', kind)} must be one of {', '.join(ESTIMATORS)}.")
 
 
@@ -186,6 +189,22 @@ def check_numbers(tokens: Any, quality_tokens: Any, seed: Any) -> None:
             raise ValueError(f"{argument(name, value)} must be a whole number from {least}.")
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise ValueError(f"{argument('seed', seed)} must be a whole number from 0 to 2³¹ − 1.")
+
+
+def as_path(path: Any) -> Path | None:
+    """Return where a fit is kept.
+
+    Raises:
+        ValueError: no file of a lens is called so.
+    """
+    if path is None:
+        return None
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(name, str) or "\0" in name or not name.endswith(SUFFIX):
+        raise ValueError(
+            f"{argument('path', path)} must name a file that ends in {SUFFIX}, as lenses do."
+        )
+    return Path(path).expanduser()
 
 
 def as_shard(shard: Any) -> Shard | None:

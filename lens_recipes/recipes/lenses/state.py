@@ -71,7 +71,7 @@ class FitState:
         self.sums: dict[str, Tensor] = {}
         self.lens: Lens | None = None
         self.saved_at = time.monotonic()
-        if self.path is not None and self.path.exists():
+        if self.path is not None and os.path.exists(self.path):  # a name too long is not there
             self._load(self.path)
         else:
             self.save()  # so that a path that cannot be written is found out now

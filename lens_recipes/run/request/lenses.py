@@ -21,12 +21,13 @@ from typing import Any
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import PARTS
 from lens_recipes.arrays.used_lens import EMBEDDING
-from lens_recipes.caller import argument
+from lens_recipes.caller import parameter
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.belongs import check_belongs
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.lenses.load import load_lens
 from lens_recipes.models.structure.parts import Anatomy
+from lens_recipes.run.request.prompts import shortened
 from lens_recipes.trace.transport import IDENTITY, Affine, Transport
 
 LOGIT_LENS = "logit"  # what asks for the lens without transports, as None does
@@ -54,7 +55,8 @@ def resolve_lens(lens: Any, model: Any) -> Lens | None:
     if isinstance(lens, Mapping) and {"source", "digest"} <= lens.keys():
         return load_recorded(lens, model)
     raise ValueError(
-        f'{argument("lens", lens)} is no lens: accepted are None or "logit" for the logit lens, '
+        f"{parameter('lens')} is {shortened(lens)}, which is no lens: accepted are None or "
+        '"logit" for the logit lens, '
         "what load_lens() and fit_lens() return, the path of a lens's file, or a hub id."
     )
 
@@ -158,8 +160,9 @@ def sites_with_transports(
     if any_layer and having:
         return having
     assert lens is not None  # the logit lens reads any site
-    names = ", ".join(f"{site.component} of layer {site.layer}" for site in lacking[:5])
-    others = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    all_names = list(dict.fromkeys(f"{each.component} of layer {each.layer}" for each in lacking))
+    names = ", ".join(all_names[:5])
+    others = f" and {len(all_names) - 5} more" if len(all_names) > 5 else ""
     raise ValueError(
         f"the {lens.name} {lens.source!r} has no transport for {names}{others}. It reads the "
         f"stream after layers {layer_list(lens, anatomy)} and what those layers add."

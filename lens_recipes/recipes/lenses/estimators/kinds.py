@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lens_recipes.caller import argument
 from lens_recipes.lenses.solve.solution import Solution
 from lens_recipes.lenses.solve.solve import solve
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
@@ -84,6 +85,17 @@ class TunedEstimator(LinearEstimator):
     first_position = FIRST_TRAINED
     accepts = ("steps", "tokens_per_step")
     trains = True
+
+    def __init__(self, task: FitTask) -> None:
+        """Keep what is to be fitted.
+
+        Raises:
+            ValueError: a setting that this kind does not have, or a number that is none.
+        """
+        super().__init__(task)
+        for name, value in task.settings.items():
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{argument(name, value)} must be a whole number from 1.")
 
     def seconds(self, batches: list[Any]) -> float:
         """Return how long the passes take, and the training: two products of the head a stream."""

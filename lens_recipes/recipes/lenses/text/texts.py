@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from lens_recipes.run.request.prompts import is_token_id, shortened, text_ids
 BLOCK_CHARACTERS = 2**18  # of a text file that are read at a time
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 DEFAULT_COLUMN = "text"
+MAX_ID = 2**31 - 1
+ENCODING = "utf-8-sig"  # a mark of the byte order is no text
 
 
 class Texts(NamedTuple):
@@ -46,7 +49,7 @@ def read_texts(texts: Any, column: str | None) -> Texts:
         ValueError: it is none of these.
     """
     if isinstance(texts, str | os.PathLike):
-        path = Path(texts)
+        path = Path(texts).expanduser()
         if not is_file(path):
             raise ValueError(
                 f"received {shortened(str(texts))} as {parameter('texts')}, and there is no such "
@@ -75,20 +78,34 @@ def is_file(path: Path) -> bool:
 
 
 def text_blocks(path: Path) -> Iterator[str]:
-    """Yield a text file in blocks of whole lines.
+    """Yield a text file in blocks of whole lines; a line that is longer than a block is cut.
 
     Raises:
         ValueError: it is no text.
     """
+    with opened_text(path) as file:
+        while True:
+            block = file.read(BLOCK_CHARACTERS)
+            if not block:
+                return
+            yield block + file.readline(BLOCK_CHARACTERS)
+
+
+@contextmanager
+def opened_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file.
+
+    Raises:
+        ValueError: it cannot be read, or is no text.
+    """
     try:
-        with path.open(encoding="utf-8") as file:
-            while True:
-                lines = file.readlines(BLOCK_CHARACTERS)
-                if not lines:
-                    return
-                yield "".join(lines)
+        with path.open(encoding=ENCODING) as file:
+            yield file
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} is no text in UTF-8: {error.reason}.") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"{str(path)!r} cannot be read: {reason}.") from None
 
 
 def json_lines(path: Path) -> Iterator[Any]:
@@ -97,7 +114,7 @@ def json_lines(path: Path) -> Iterator[Any]:
     Raises:
         ValueError: a line is no JSON.
     """
-    with path.open(encoding="utf-8") as file:
+    with opened_text(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -171,8 +188,11 @@ def ids_of(text: str, tokenizer: Any) -> list[int]:
     """
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return text_ids(text, tokenizer, add_special_tokens=False)
-    # It would say that a text is longer than the model's context; it is cut into rows.
-    return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+    try:
+        # It would say that a text is longer than the model's context; it is cut into rows.
+        return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+    except (TypeError, UnicodeError) as error:  # half of a surrogate pair
+        raise ValueError(f"{shortened(text)} is no text that can be tokenised: {error}") from error
 
 
 def needed(tokenizer: Any | None) -> Any:
@@ -202,7 +222,11 @@ def as_ids(text: Any) -> list[int]:
             f"received {shortened(text)} among the texts; accepted are strings and lists of token "
             "ids."
         )
-    return [int(token) for token in text]
+    ids = [int(token) for token in text]
+    beyond = [token for token in ids if abs(token) > MAX_ID]
+    if beyond:
+        raise ValueError(f"received {shortened(beyond[0])} among the texts, which is no token id.")
+    return ids
 
 
 def begins_with_bos(tokenizer: Any | None) -> bool:

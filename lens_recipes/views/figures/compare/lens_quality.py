@@ -287,8 +287,8 @@ def _scatter(line: Line, values: NDArray[np.float64], *, showlegend: bool) -> go
 
 
 def _on_logarithmic_axis(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values for a logarithmic axis, where a distance of 0 has no place: NaN, a gap."""
-    return np.where(values > 0, values, np.nan)
+    """Return values for a logarithmic axis; 0 and an infinity have no place on it: NaN, a gap."""
+    return np.where((values > 0) & np.isfinite(values), values, np.nan)
 
 
 def _hover(line: Line) -> list[str]:
@@ -311,7 +311,7 @@ def _hover(line: Line) -> list[str]:
 def _kl_axis(lines: list[Line]) -> dict[str, Any]:
     """Return the axis of KL, as long as all numbers need, with labels at 1, 2 and 5 of a decade."""
     numbers = np.concatenate([np.append(line.kl, line.refit_kl) for line in lines])
-    positive = numbers[numbers > 0]
+    positive = numbers[(numbers > 0) & np.isfinite(numbers)]
     low, high = 0.1, 10.0
     if positive.size > 0:
         low, high = float(positive.min()), float(positive.max())

@@ -16,6 +16,7 @@ from lens_recipes.views.files.schema.numbers import ROUNDING
 MAX_TEXT = 4096  # characters of a path, a digest, or the name of a text
 MAX_NATS = 1e6  # far more than any two distributions are apart
 MAX_REFITS = 16
+SPECIAL = (None, "Infinity")  # how a file says NaN and an infinity
 ALL_FIELDS = ("layers", "kl", "agreement", "logit_kl", "logit_agreement")  # of what was measured
 
 
@@ -39,8 +40,13 @@ def _is_embedding(value: Any) -> bool:
 
 
 def are_distances(value: Any) -> bool:
-    """Tell whether a value is a list of distances, in nats; rounding may make 0 negative."""
-    return _are_numbers(value, -ROUNDING, MAX_NATS)
+    """Tell whether a value is a list of distances, in nats; rounding may make 0 negative.
+
+    A distance may be infinite, where a lens rules out what the model says, or not be known.
+    """
+    if not isinstance(value, list):
+        return False
+    return _are_numbers([each for each in value if each not in SPECIAL], -ROUNDING, MAX_NATS)
 
 
 def are_shares(value: Any) -> bool:
@@ -76,7 +82,7 @@ Checks = dict[str, tuple[Callable[[Any], bool], str]]
 
 KINDS = ", ".join(map(repr, LENS_NAMES))
 STREAMS = "a list of different whole numbers from -1"
-DISTANCES = f"a list of numbers from 0 to {MAX_NATS:g}"
+DISTANCES = f'a list of numbers from 0 to {MAX_NATS:g}, null or "Infinity"'
 SHARES = "a list of numbers from 0 to 1"
 SHORT_TEXT = f"a text of at most {MAX_TEXT} characters"
 COUNT = "a whole number from 0"
