@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import EXIT_STATUS, AllLayers, Html, Png
 from lens_recipes.cli.common.outputs import (
     check_distinct,
@@ -73,6 +74,10 @@ def show_command(
             help="First run it again on this model, and refuse what the model does not say.",
         ),
     ] = None,
+    lens: Annotated[
+        str | None,
+        typer.Option(help='With --verify: the lens it was read with, a file or "linear".'),
+    ] = None,
     html: Html = None,
     png: Png = None,
     kind: Annotated[
@@ -105,7 +110,9 @@ def show_command(
 
     result = load_result(file)
     if verify is not None:
-        result = verified(result, verify)
+        result = verified(result, verify, lens)
+    elif lens is not None:
+        raise typer.BadParameter("it is for --verify MODEL.", param_hint="--lens")
     is_attribution = isinstance(result, Attribution)
     if prompt is not None:
         prompt = prompt_index(prompt, len(result))
@@ -158,11 +165,12 @@ def check_picture_options(
         find_metric(metric)
 
 
-def verified(result: Any, model: str) -> Any:
+def verified(result: Any, model: str, lens: str | None) -> Any:
     """Return the result with a certificate of now, if the model still says what it holds."""
     import lens_recipes as lr
 
-    return result.verify(lr.load(model))
+    loaded = lr.load(model)
+    return result.verify(loaded, lens=named_lens(lens, loaded))
 
 
 def prompt_index(prompt: int, n_prompts: int) -> int:

@@ -23,7 +23,7 @@ from lens_recipes.models.weights.origin import shown_name
 from lens_recipes.trace.transport import Affine
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Lens:
     """A set of transports from streams to the final stream before the norm.
 
@@ -55,6 +55,11 @@ class Lens:
             ValueError: an unknown kind, or transports that are none, by their shapes and dtypes.
         """
         check_made_up(self.kind, self.transports)
+
+    def __repr__(self) -> str:
+        """Return what it is in a line, without its numbers."""
+        of = f" of {self.record.model}" if self.record.model else ""
+        return f"<{self.name}{of}: {len(self.layers)} streams, {self.source}, {self.digest}>"
 
     @property
     def name(self) -> str:
@@ -98,8 +103,9 @@ class Lens:
     def merge(lenses: Sequence[Lens]) -> Lens:
         """Return the lens that a fit on the texts of all these lenses would have given.
 
-        It is exact, up to the rounding of sums in float64. How well it transfers is not known
-        before `lens_quality` has measured it.
+        It is exact, up to the rounding of the sums, which come in float32 from each batch and are
+        added up in float64. How well it transfers is not known before `lens_quality` has measured
+        it: `merged.with_quality(lens_quality(merged, model))`.
 
         Args:
             lenses: Fits of one kind ("linear" or "jacobian") on disjoint texts, of one model and

@@ -62,7 +62,11 @@ def verify(
             "version), so it cannot be run again: run the recipe anew."
         )
     try:
-        again = run_again(result, model, remote, lens_again(result, model, lens))
+        its_lens = lens_again(result, model, lens)
+    except ValueError as error:
+        raise LensError(f"this result cannot be run again: {error}") from error
+    try:
+        again = run_again(result, model, remote, its_lens)
     except (KeyError, TypeError, ValueError) as error:
         raise LensError(
             f"this result cannot be run again on this model: {error} It is of another model, or "

@@ -55,6 +55,7 @@ class RecipeRun(Generic[R]):
             where that is not known.
         as_sent: What gives the same run as it would be sent to a server, where its arguments cannot
             be read a second time; None to prepare it again by them.
+        runs_remotely: Whether it can run on a server.
     """
 
     request: Request
@@ -71,6 +72,7 @@ class RecipeRun(Generic[R]):
     recipe: str = ""
     seconds_here: Callable[[], float] | None = None
     as_sent: Callable[[], RecipeRun[R]] | None = None
+    runs_remotely: bool = True
 
     @property
     def model(self) -> Envoy:

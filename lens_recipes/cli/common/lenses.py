@@ -32,17 +32,25 @@ def own_lens(model: Any) -> Any:
     Raises:
         LensError: it cannot be fitted or kept.
     """
-    from lens_recipes import fit_lens
+    from lens_recipes import fit_lens, load_lens
+    from lens_recipes.models.loading.kept_folder import refuse_foreign
+    from lens_recipes.recipes.lenses.text.samples import refuse_elsewhere
 
     path = place_of_own_lens(model)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        print(
-            f"fitting a linear lens on {OWN_TOKENS:,} tokens that the model writes itself; it is "
-            f"kept as {path.name}",
-            file=sys.stderr,
-        )
-    return fit_lens(model, tokens=OWN_TOKENS, path=path)
+    if path.exists():
+        return load_lens(path, model)
+    refuse_elsewhere(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_foreign(path.parent)
+    print(
+        f"fitting a linear lens on {OWN_TOKENS:,} tokens that the model writes itself; it is "
+        f"kept as {path.name}",
+        file=sys.stderr,
+    )
+    fit = path.with_name(f"fit-{path.name}")  # goes on after Ctrl-C
+    fit_lens(model, tokens=OWN_TOKENS, path=fit).save(path)  # without its sums
+    fit.unlink()
+    return load_lens(path, model)
 
 
 def place_of_own_lens(model: Any) -> Path:

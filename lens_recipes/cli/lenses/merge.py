@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from lens_recipes.cli.common.options import EXIT_STATUS
-from lens_recipes.cli.common.outputs import note_written
+from lens_recipes.cli.common.outputs import note_written, write_for_programs
 from lens_recipes.cli.lenses.fit import check_lens_file
+from lens_recipes.terminal import escape_terminal
 
 
 def merge_command(
@@ -18,13 +19,24 @@ def merge_command(
         typer.Argument(metavar="FILE...", help="What lens-recipes fit wrote, on disjoint texts."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The lens, in .safetensors.")],
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Measure the lens on this model, on text that the model writes."
+        ),
+    ] = None,
 ) -> None:
     """Merge fits on disjoint texts, such as the shards of one, into the fit on all of them."""
     check_lens_file(output)
 
-    from lens_recipes import Lens, load_lens
+    from lens_recipes import Lens, lens_quality, load, load_lens
 
-    Lens.merge([load_lens(file) for file in files]).save(output, sums=True)
+    lens = Lens.merge([load_lens(file) for file in files])
+    if measure is not None:
+        model = load(measure)
+        lens = lens.with_quality(lens_quality(lens, model))
+        write_for_programs(f"{escape_terminal(str(lens.quality))}\n")
+    lens.save(output, sums=True)
     note_written([output])
 
 
@@ -33,8 +45,8 @@ Example:
 
   lens-recipes merge part-1.safetensors part-2.safetensors part-3.safetensors -o lens.safetensors
 
-It is exactly the fit on all texts, and can be merged again. No model is needed; how well the lens
-transfers is measured in Python: lens_quality(lens, model).
+It is exactly the fit on all texts, and can be merged again. No model is needed, unless the lens is
+to be measured: --measure MODEL.
 
 {EXIT_STATUS}
 """

@@ -73,7 +73,8 @@ def solve_linear(sums: Sums, layers: Sequence[int], device: str | torch.device =
 
     Returns:
         The maps of all text and of each half; of each layer the ridge, as a share of the mean
-        eigenvalue, and how long its vectors are.
+        eigenvalue (None where there was one half alone, which cannot choose it), and how long its
+        vectors are.
     """
     halves = [half_of(sums, half) for half in HALVES]
     halves = [half for half in halves if half]
@@ -92,7 +93,7 @@ def solve_linear(sums: Sums, layers: Sequence[int], device: str | torch.device =
             (whole,) = moments
             scale = whole.mean_eigenvalue
         transports[layer] = ridge_fit(whole, RIDGES[chosen] * scale).transport()
-        ridges[str(layer)] = RIDGES[chosen]
+        ridges[str(layer)] = RIDGES[chosen] if len(halves) == len(HALVES) else None
         sizes[str(layer)] = whole.size
     if len(halves) < len(HALVES):
         apart = []

@@ -129,12 +129,22 @@ def carry_out(fit: Fit) -> Lens:
         return state.lens
     try:
         rows = split_rows(fit.rows or written_rows(fit, state), is_whole=fit.is_whole)
+        refuse_empty(fit, rows)
         add_up(fit, rows, state)
         lens = finished_lens(fit, rows, state)
         state.finish(lens)
     except KeyboardInterrupt:
         raise interrupted(state) from None
     return lens
+
+
+def refuse_empty(fit: Fit, rows: RowSets) -> None:
+    """Raise LensError if no row is left to fit on."""
+    if not rows.fitted:
+        raise LensError(
+            f"none of the {len(rows.held_out)} rows of this part of the text is fitted on: they "
+            "measure the lens. " + say(python="Pass more text.", shell="Give more text.")
+        )
 
 
 def interrupted(state: FitState) -> KeyboardInterrupt:
@@ -255,11 +265,13 @@ def prepare_run_of_fit(*args: Any, **kwargs: Any) -> RecipeRun[Lens]:
 def run_of_fit(fit: Fit) -> RecipeRun[Lens]:
     """Return all forward passes of a fit as one run."""
     rows = split_rows(stand_ins(fit) if fit.writes else fit.rows, is_whole=fit.is_whole)
+    refuse_empty(fit, rows)
     batches = all_batches(fit, rows)
     run = fit.estimator.run([batch for _, batch in batches])
     run.finish = partial(finish, fit, rows, [half for half, _ in batches])
     run.seconds_here = partial(seconds_of_fit, fit, rows, [batch for _, batch in batches])
     run.as_sent = partial(as_sent, fit)
+    run.runs_remotely = fit.estimator.runs_remotely
     run.arguments = {**fit.identity, "texts": [row.ids.tolist() for row in fit.rows]}
     return run
 

@@ -120,8 +120,10 @@ def prepare_fit(
         read = read_texts(texts, column)
         words = read.words
         found = rows_of_texts(read.items, request.tokenizer, row_length, with_bos)
-        rows = take_tokens((row for row in found if row.is_in(part)), tokens)
-        check_rows(rows, request)
+        least = estimator.shortest_row
+        usable = (row for row in found if row.is_in(part) and len(row.ids) >= least)
+        rows = take_tokens(usable, tokens)
+        check_rows(rows, request, max(2, least))
         text_mark = digest_of(rows)
     facts = provenance(model, "fit_lens", {}, request.anatomy.vocab_size, request.remote, 0.0)
     chosen: dict[str, Any] = {"tokens": tokens, "dtype": facts["dtype"], **settings}
@@ -225,15 +227,21 @@ def as_shard(shard: Any) -> Shard | None:
     return Shard(*numbers)
 
 
-def check_rows(rows: list[Row], request: Request) -> None:
+def check_rows(rows: list[Row], request: Request, least: int) -> None:
     """Refuse texts without tokens, and ids that the model does not have.
+
+    Args:
+        rows: Those that can be fitted on.
+        request: The model.
+        least: How many tokens a text must have.
 
     Raises:
         ValueError: names what is wrong.
     """
     if sum(len(row.ids) for row in rows) < 2:
         raise ValueError(
-            "received no text to fit a lens on: pass at least one text of some length."
+            "received no text to fit a lens on: pass at least one of "
+            f"{least} tokens or more, after those that are there twice were left out."
         )
     n_embeddings = request.anatomy.n_embeddings
     for row in rows:

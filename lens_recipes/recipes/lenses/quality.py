@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.recipes.lenses.streams import stream_steps
-from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, digest_of, take_tokens
+from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, digest_of
 from lens_recipes.recipes.lenses.text.samples import own_rows
 from lens_recipes.recipes.lenses.text.texts import begins_with_bos, read_texts, rows_of_texts
 from lens_recipes.recipes.logit_lens import LensPlan, trace_lens
@@ -102,7 +102,7 @@ def lens_quality(
         found = rows_of_texts(
             read.items, request.tokenizer, ROW_LENGTH, begins_with_bos(request.tokenizer)
         )
-        rows = take_tokens(found, tokens + lens.record.first_position)
+        rows = rows_with_tokens(found, lens.record.first_position, tokens)
         words = read.words
     chosen = tokens_to_read(rows, lens.record.first_position, tokens)
     run = measuring(model, layers, [lens.transports], chosen, remote=remote, max_bytes=max_bytes)
@@ -138,10 +138,26 @@ def layers_of(lens: Lens, request: Request) -> list[int]:
     return layers
 
 
-def tokens_to_read(rows: Sequence[Row], first_position: int, n_tokens: int) -> TokensToRead:
-    """Return which tokens of some rows are read: as many of each, and none that was not fitted.
+def rows_with_tokens(rows: Iterable[Row], first_position: int, n_tokens: int) -> list[Row]:
+    """Return the first rows that have so many tokens to read, or all that there are."""
+    first = max(1, first_position)
+    taken = []
+    missing = n_tokens
+    for row in rows:
+        n_readable = len(row.ids) - first
+        if n_readable > 0:
+            taken.append(row)
+            missing -= n_readable
+        if missing <= 0:
+            break
+    return taken
 
-    The first token of a row has nothing before it, and is left out.
+
+def tokens_to_read(rows: Sequence[Row], first_position: int, n_tokens: int) -> TokensToRead:
+    """Return which tokens of some rows are read: about as many of each, spread over its length.
+
+    Those that were not fitted are left out, and the first token of a row, which has nothing before
+    it.
 
     Raises:
         ValueError: the rows are too short.
@@ -151,12 +167,15 @@ def tokens_to_read(rows: Sequence[Row], first_position: int, n_tokens: int) -> T
     token_ids, positions = [], []
     missing = n_tokens
     for number, row in enumerate(long_enough):
-        share = -(-missing // (len(long_enough) - number))
-        stop = min(len(row.ids), first + share)
-        if stop > first:
-            token_ids.append(row.ids[:stop].tolist())
-            positions.append(list(range(first, stop)))
-            missing -= stop - first
+        n_rows_left = len(long_enough) - number
+        n_readable = len(row.ids) - first
+        share = min(n_readable, -(-missing // n_rows_left))
+        if share < 1:
+            continue
+        spread = [first + (2 * place + 1) * n_readable // (2 * share) for place in range(share)]
+        token_ids.append(row.ids[: spread[-1] + 1].tolist())
+        positions.append(spread)
+        missing -= share
     if not positions:
         raise ValueError(
             f"there is no text to measure the lens on: it needs a text of at least {first + 1} "

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
+from nnsight.intervention.envoy import Envoy
+
 from lens_recipes.errors import RemoteLensError
 from lens_recipes.models.handle import exclusive
 from lens_recipes.run.progress import duration
@@ -33,7 +35,7 @@ class RemoteEstimate:
     Attributes:
         recipe, model: The recipe's name, and the model's.
         jobs, batches: How many jobs are sent, and how many forward passes (or generations) they
-            make.
+            make. No job is sent of what runs here alone, and nothing is up, back or there.
         tokens: How many tokens run through the model, those to be written included.
         bytes_up: How much is sent: the code, and the token ids.
         bytes_back: How much comes back, compressed; of a generation as if no text ended early.
@@ -57,6 +59,8 @@ class RemoteEstimate:
         batches = _counted(self.batches, "batch", "batches")
         tokens = _counted(self.tokens, "token", "tokens")
         here = "" if self.seconds is None else f"; here about {duration(self.seconds)}"
+        if not self.jobs:
+            return f"{self.recipe} on {self.model}: {batches}, {tokens}; it runs here alone{here}"
         return (
             f"{self.recipe} on {self.model}: {jobs} ({batches}, {tokens}), "
             f"{format_bytes(self.bytes_up)} up, about {format_bytes(self.bytes_back)} back, "
@@ -87,6 +91,18 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
     seconds = None
     if not run.remote and run.seconds_here is not None:
         seconds = run.seconds_here()
+    if not run.runs_remotely:
+        return RemoteEstimate(
+            recipe=run.recipe,
+            model=name_in_estimate(run.model),
+            jobs=0,
+            batches=len(run.batches),
+            tokens=sum(batch_tokens(run, batch) for batch in run.batches),
+            bytes_up=0,
+            bytes_back=0,
+            server_bytes=0,
+            seconds=seconds,
+        )
     if not run.remote and run.as_sent is not None:
         run = run.as_sent()
     elif not run.remote:
@@ -98,7 +114,7 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
         bytes_up = sum(len(serialize_job(run, batches)) for batches in jobs)
     return RemoteEstimate(
         recipe=run.recipe,
-        model=getattr(run.model, "repo_id", None) or type(run.model._module).__name__,
+        model=name_in_estimate(run.model),
         jobs=len(jobs),
         batches=len(run.batches),
         tokens=sum(batch_tokens(run, batch) for batch in run.batches),
@@ -107,6 +123,11 @@ def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Remot
         server_bytes=server_bytes(run),
         seconds=seconds,
     )
+
+
+def name_in_estimate(model: Envoy) -> str:
+    """Return a model's hub id, or its class."""
+    return getattr(model, "repo_id", None) or type(model._module).__name__
 
 
 def check_limits(run: RecipeRun[Any], n_jobs: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.sites import PARTS
 from lens_recipes.arrays.used_lens import EMBEDDING
-from lens_recipes.caller import parameter
+from lens_recipes.caller import parameter, say
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.belongs import check_belongs
 from lens_recipes.lenses.lens import Lens
@@ -71,8 +71,12 @@ def load_recorded(recorded: Mapping[str, Any], model: Any) -> Lens:
     path = recorded.get("location") or source
     if not isinstance(path, str) or not os.path.lexists(path):  # no file asks a hub for another one
         raise ValueError(
-            f"the lens of this run ({source!r}) is not there: pass it, lens=load_lens(path). One "
-            "that was fitted is there if it was saved, lens.save(path), and read with that path."
+            f"the lens of this run ({source!r}) is not there: "
+            + say(
+                python="pass it, lens=load_lens(path). One that was fitted is there if it was "
+                "saved, lens.save(path), and read with that path.",
+                shell="name its file, --lens FILE.",
+            )
         )
     try:
         lens = load_lens(path, model)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.arrays.sites import PARTS, are_vectors
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.arrays.used_lens import EMBEDDING, streams_in_words
 from lens_recipes.caller import say
@@ -46,7 +46,17 @@ def lens_line(result: LensArrays | AttributionArrays) -> str:
     quality = lens.quality.at(streams_read(result))
     if not quality.layers:
         return f"{lens.named}: not measured at what was read"
-    return f"{lens.named}: measured on {quality.measured_on}: {quality.verdict}"
+    measured = f"{lens.named}: measured on {quality.measured_on}: {quality.verdict}"
+    if has_parts(result):
+        return f"{measured}; that is of streams, and not of what blocks add"
+    return measured
+
+
+def has_parts(result: LensArrays | AttributionArrays) -> bool:
+    """Return whether a lens result reads what blocks add."""
+    if isinstance(result, AttributionArrays):
+        return False
+    return any(site.component in PARTS for site in result.sites)
 
 
 def streams_read(result: LensArrays | AttributionArrays) -> list[int]:
@@ -81,6 +91,11 @@ def transfer_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
         unfitted = unfitted_sentence(result)
         if unfitted:
             yield unfitted
+        if any(site.component == "resid_mid" for site in result.sites):
+            yield (
+                f"resid_mid is read with the {lens.name} of the end of its layer, which is an "
+                "approximation: the MLP has yet to write"
+            )
         yield from _far_off_doubts(result)
     if lens.kind in DISPOSED:
         yield DISPOSED[lens.kind]

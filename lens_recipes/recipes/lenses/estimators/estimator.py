@@ -73,6 +73,11 @@ class Estimator(ABC):
                 f'kind="{self.kind}" has no setting {", ".join(unknown)}; accepted are: {accepted}.'
             )
 
+    @property
+    def shortest_row(self) -> int:
+        """How many tokens a row must have for anything to be fitted on it."""
+        return 1
+
     @abstractmethod
     def batches(self, rows: Sequence[Row]) -> list[Any]:
         """Return rows of one half of the text as batches."""

@@ -16,6 +16,7 @@ cache like this runs the whole prompt.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -161,8 +162,29 @@ class JacobianSums:
 
     # -- one prompt ----------------------------------------------------
 
-    def of_prompt(self, token_ids: Sequence[int]) -> Float[Tensor, "layer d_out d_in"]:
+    def seconds_of_prompt(self, token_ids: Sequence[int]) -> float:
+        """Return about how long the Jacobians of one prompt take: some dimensions are tried."""
+        d_model = self.parts.d_model
+        some = min(self._rows(torch.zeros(1, len(token_ids))), d_model)
+        for _ in range(2):  # finds out how this model is to be run, and warms up
+            self.of_prompt(token_ids, some)
+        started = time.perf_counter()
+        self.of_prompt(token_ids, some)
+        between = time.perf_counter()
+        self.of_prompt(token_ids, min(2 * some, d_model))
+        first, second = between - started, time.perf_counter() - between
+        more = max(0.0, second - first)  # that as many dimensions take again
+        return first + more * (d_model / some - 1)
+
+    def of_prompt(
+        self, token_ids: Sequence[int], n_dimensions: int | None = None
+    ) -> Float[Tensor, "layer d_out d_in"]:
         """Return the Jacobians of one prompt: the mean over sources, the sum over targets.
+
+        Args:
+            token_ids: Of the prompt.
+            n_dimensions: How many dimensions of the final stream are pulled back, the first ones;
+                the others stay zero. None for all.
 
         Raises:
             LensError: the prompt has no source, or no gradient reaches a stream.
@@ -179,16 +201,16 @@ class JacobianSums:
             prefix = self._prefix(ids)
             if self.is_batched:
                 try:
-                    return self._pull(ids, prefix)
+                    return self._pull(ids, prefix, n_dimensions)
                 except torch.OutOfMemoryError:
                     raise
                 except (RuntimeError, NotImplementedError):
                     self.is_batched = False
-            return self._pull(ids, prefix)
+            return self._pull(ids, prefix, n_dimensions)
 
-    def _pull(self, ids: Tensor, prefix: int) -> Tensor:
+    def _pull(self, ids: Tensor, prefix: int, n_dimensions: int | None) -> Tensor:
         """Return the Jacobians of one prompt, of which `prefix` tokens run without gradients."""
-        d_model = self.parts.d_model
+        d_model = self.parts.d_model if n_dimensions is None else n_dimensions
         n_rows = 1 if self.is_batched else min(self._rows(ids), d_model)
         run = self._run(ids, prefix, n_rows)
         width = self._rows(ids)

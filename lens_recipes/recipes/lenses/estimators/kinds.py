@@ -46,9 +46,14 @@ class JacobianEstimator(Estimator):
         self.jacobians = JacobianSums(task.request.model, task.layers)
         self.passes = LinearEstimator(task)  # for an estimate: the same passes without gradients
 
+    @property
+    def shortest_row(self) -> int:
+        """How many tokens a prompt must have: a source, and the last token, which is none."""
+        return FIRST_POSITION + 2
+
     def batches(self, rows: Sequence[Row]) -> list[Prompt]:
-        """Return the rows that have a position that counts, each by itself."""
-        return [Prompt(row) for row in rows if self.jacobians.is_long_enough(row.ids.tolist())]
+        """Return the rows, each by itself."""
+        return [Prompt(row) for row in rows]
 
     def n_tokens(self, batch: Prompt) -> int:
         """Return how many tokens a prompt has."""
@@ -68,9 +73,10 @@ class JacobianEstimator(Estimator):
         return self.passes.run(self.passes.batches([batch.row for batch in batches]))
 
     def seconds(self, batches: list[Prompt]) -> float:
-        """Return about how long all backward passes take: one for each dimension of the stream."""
-        forward = self.passes.seconds(self.passes.batches([batch.row for batch in batches]))
-        return forward * self.task.request.anatomy.d_model
+        """Return about how long the Jacobians of all prompts take: those of one are begun."""
+        tried = batches[0].row.ids.tolist()
+        per_token = self.jacobians.seconds_of_prompt(tried) / len(tried)
+        return per_token * sum(self.n_tokens(batch) for batch in batches)
 
     def solution(self, sums: Mapping[str, Tensor], rows: RowSets) -> Solution:
         """Return the mean of the Jacobians of all prompts."""

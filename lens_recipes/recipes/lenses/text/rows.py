@@ -110,6 +110,8 @@ def split_rows(rows: list[Row], *, is_whole: bool = True) -> RowSets:
     held_out = [row for row in rows if row.is_held_out]
     if not held_out and is_whole and len(rows) > 3:
         held_out = [min(rows, key=lambda row: row.key)]
+    if len(held_out) == len(rows):  # one short text is better fitted than measured
+        held_out = []
     held_keys = {row.key for row in held_out}
     fitted = [row for row in rows if row.key not in held_keys]
     return RowSets(
