@@ -293,3 +293,100 @@ def test_a_result_of_a_lens_with_distances_that_are_not_finite_is_loaded_again(s
     assert loaded.summary() == result.summary()
     lr.lens_quality_figure(lens).to_json()
     lr.report(loaded, tmp_path / "report.html")
+
+
+def test_a_measurement_on_a_few_tokens_is_distrusted():
+    few = lr.LensQuality([0], [0.1], [1.0], [5.0], [0.0], [], 6, "a text")
+    many = dataclasses.replace(few, n_tokens=256)
+    assert "6 tokens only" in few.summary()
+    assert "only" not in many.summary()
+    model = tiny.shared("llama")
+    lens = dataclasses.replace(random_lens(model), quality=few)
+    assert "measured on 6 tokens only" in lr.logit_lens(model, IDS, layers=0, lens=lens).summary()
+
+
+@pytest.mark.parametrize(
+    "options", [{"tokens": 0}, {"tokens": 1.5}, {"tokens": True}, {"seed": -1}], ids=str
+)
+def test_numbers_that_measure_nothing_are_refused(options):
+    model = tiny.shared("llama")
+    (name,) = options
+    with pytest.raises(ValueError, match=rf"^{name}=.*must be a whole number"):
+        lr.lens_quality(random_lens(model), model, **options)
+
+
+def test_quality_takes_the_path_of_a_lens_and_nothing_that_is_none(tmp_path):
+    model = tiny.shared("llama")
+    lens = random_lens(model)
+    path = tmp_path / "lens.safetensors"
+    lens.save(path)
+    assert lr.lens_quality(path, model, ROWS, tokens=40).kl == (
+        lr.lens_quality(lens, model, ROWS, tokens=40).kl
+    )
+    for wrong in (None, "logit", 3, {}):
+        with pytest.raises(ValueError, match="no lens to measure"):
+            lr.lens_quality(wrong, model, ROWS)
+    broken = changed(lens, lambda each: each._replace(weight=each.weight * float("nan")))
+    with pytest.raises(lr.LensError, match="NaN"):
+        lr.lens_quality(broken, model, ROWS)
+
+
+@pytest.mark.parametrize("layer", [[1, 2], "embed", True, 1.0])
+def test_vectors_stand_after_one_layer(layer):
+    model = tiny.shared("llama")
+    with pytest.raises(ValueError, match=r"^layer=.*must be one layer"):
+        lr.decode_vectors(model, torch.ones(1, 32), lens=random_lens(model), layer=layer)
+
+
+# -- results beside each other -----------------------------------------
+
+
+def test_a_lens_in_the_place_of_a_result_is_named(tmp_path):
+    model = tiny.shared("llama")
+    lens = random_lens(model)
+    result = lr.logit_lens(model, IDS)
+    for wrong in (lens, "result.json", 3, [lens]):
+        with pytest.raises(ValueError, match="beside= takes lens results"):
+            lr.table(result, beside=wrong)
+        with pytest.raises(ValueError, match="beside= takes lens results"):
+            lr.report(result, tmp_path / "report.html", beside=wrong)
+        with pytest.raises(TypeError, match="expected LensResult"):
+            lr.seen_earlier(result, wrong)
+
+
+def test_results_of_two_models_do_not_stand_beside_each_other():
+    ours = lr.logit_lens(tiny.shared("llama"), IDS)
+    theirs = lr.logit_lens(tiny.shared("gpt2"), IDS)
+    with pytest.raises(ValueError, match="of different models"):
+        lr.table(ours, beside=theirs)
+    with pytest.raises(ValueError, match="of different models"):
+        lr.seen_earlier(ours, theirs)
+
+
+# -- saving ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, "float32"], ids=str)
+def test_a_lens_is_not_saved_in_numbers_that_are_none(dtype, tmp_path):
+    lens = random_lens(tiny.shared("llama"), kind="jacobian", bias=False)
+    with pytest.raises(ValueError, match="dtype="):
+        lens.save(tmp_path / "lens.pt", format="jacobian", dtype=dtype)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_home_folder_is_meant_wherever_a_lens_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    lens = random_lens(tiny.shared("llama"))
+    lens.save("~/lens.safetensors")
+    assert lr.load_lens("~/lens.safetensors").digest == lens.digest
+    lr.fit_lens(tiny.shared("llama"), ROWS, path="~/fit.safetensors", **SMALL)
+    assert (tmp_path / "fit.safetensors").exists()
+    with pytest.raises(lr.LensError, match="no file or folder"):
+        lr.load_lens("~nobody-of-this-name/lens.safetensors")
+
+
+@pytest.mark.parametrize("path", [3, None, b"lens.safetensors"], ids=str)
+def test_a_lens_is_saved_to_a_path(path):
+    with pytest.raises(ValueError, match="saved to a path"):
+        random_lens(tiny.shared("llama")).save(path)

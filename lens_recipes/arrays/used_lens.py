@@ -20,6 +20,8 @@ EMBEDDING = -1  # in place of a layer: the stream before block 0
 MUCH = 0.25
 MUCH_NATS = 0.05
 
+FEW_TOKENS = 32  # of fewer a mean says little: single tokens are nats apart
+
 SOURCE_LETTERS = 60  # of where a lens came from, and of the name of a text, in a sentence
 
 # What each kind of lens is called.
@@ -135,6 +137,11 @@ class LensQuality:
             name: What the lens is called, such as "linear lens".
         """
         doubts = []
+        if 0 < self.n_tokens < FEW_TOKENS and self.layers:
+            doubts.append(
+                f"the {name} was measured on {counted(self.n_tokens, 'token')} only, which says "
+                f"little: at least {FEW_TOKENS} are needed"
+            )
         layers = np.array(self.layers)
         worse = layers[~self.is_better].tolist()
         if worse:

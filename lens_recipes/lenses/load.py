@@ -106,7 +106,7 @@ def _load(source: Any, model: Envoy | None, file: str | None, revision: str | No
     if name.startswith(ADDRESS_START):
         name, file_there, revision_there = parse_address(name)
         return _load_from_hub(name, model, file or file_there, revision or revision_there)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(name))
     if os.path.lexists(path):
         if revision is not None:
             raise ValueError("revision= is of a repository of the hub, and this is a path")

@@ -158,7 +158,7 @@ def halves_of(sums: Any) -> list[dict[str, Tensor]]:
 
 
 def check_alike(lens: Any, first: Any) -> None:
-    """Raise ValueError unless the sums of a fit are whole, finite and shaped as another's."""
+    """Raise ValueError unless sums are whole, finite and shaped as those of another fit."""
     expected = {name: value.shape for name, value in halves_of(first.sums)[0].items()}
     for own in halves_of(lens.sums):
         is_finite = all(bool(torch.isfinite(value).all()) for value in own.values())

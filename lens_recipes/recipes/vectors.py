@@ -19,6 +19,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
 from lens_recipes.arrays.axes import Site, Tokens
+from lens_recipes.caller import argument
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.models.lens_head import plain_head
@@ -302,6 +303,11 @@ def vector_transport(
         raise ValueError(
             f"a {lens.name} has another transport at each layer: pass layer=, the block after "
             f"which the vectors stand. It has {layer_list(lens, anatomy)}."
+        )
+    if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
+        raise ValueError(
+            f"{argument('layer', layer)} must be one layer, a whole number: the block after which "
+            "the vectors stand."
         )
     (chosen,) = pick_layers(layer, anatomy)
     transport = transport_after(chosen, lens, anatomy)

@@ -144,6 +144,9 @@ def seen_by(
     """Return where each of several lenses first sees each token. See `seen_earlier`."""
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise ValueError(f"top={top!r} must be a whole number from 1.")
+    for result in results:
+        if not isinstance(result, LensArrays):
+            raise TypeError(f"received {type(result).__name__}, expected LensResult.")
     singles = [result[prompt] for result in results]
     for single in singles[1:]:
         check_same_tokens(singles[0], single)
@@ -163,11 +166,18 @@ def seen_by(
 
 
 def check_same_tokens(first: LensArrays, second: LensArrays) -> None:
-    """Check that two results were read after the same tokens.
+    """Check that two results were read after the same tokens of a model.
 
     Raises:
         ValueError: they were not.
     """
+    for name in ("architecture", "vocab_size"):
+        ours, theirs = first.provenance.get(name), second.provenance.get(name)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise ValueError(
+                f"the two results are of different models ({name} {ours} and {theirs}), whose "
+                "layers and tokens do not go together: read one model with both lenses."
+            )
     same_positions = first.tokens.position.tolist() == second.tokens.position.tolist()
     if not same_positions or first.tokens.id.tolist() != second.tokens.id.tolist():
         raise ValueError(

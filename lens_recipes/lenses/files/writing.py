@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.digests import tuned_lens_hash
+from lens_recipes.lenses.files.checks import FLOATS
 from lens_recipes.lenses.files.content import LensContent
 from lens_recipes.lenses.files.jacobian import write_jacobian
 from lens_recipes.lenses.files.own import SUFFIX, write_own
@@ -34,7 +35,9 @@ def write_lens(
     Raises:
         LensError, ValueError: as `Lens.save`.
     """
-    path = Path(path)
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"a lens is saved to a path; received {type(path).__name__}")
+    path = Path(os.path.expanduser(path))
     if format is not None and format not in FORMATS:
         raise ValueError(
             f"format={format!r} is unknown. Accepted: None (our own), "
@@ -44,6 +47,8 @@ def write_lens(
         raise ValueError(f"a file of the format {format!r} has no place for sums: leave out sums")
     if format != "jacobian" and dtype is not None:
         raise ValueError("dtype= is for format='jacobian'; other files keep the numbers' own")
+    if dtype is not None and dtype not in FLOATS:
+        raise ValueError(f"dtype={dtype!r} is none of {', '.join(map(str, FLOATS))}")
     if not content.transports:
         raise LensError("the lens has no transports, so there is nothing to save.")
     if format == "jacobian":

@@ -206,7 +206,7 @@ def as_path(path: Any) -> Path | None:
         raise ValueError(
             f"{argument('path', path)} must name a file that ends in {SUFFIX}, as lenses do."
         )
-    return Path(path).expanduser()
+    return Path(os.path.expanduser(name))
 
 
 def as_shard(shard: Any) -> Shard | None:

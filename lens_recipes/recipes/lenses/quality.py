@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,8 +11,10 @@ import numpy as np
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.used_lens import EMBEDDING, LensQuality
+from lens_recipes.caller import argument, parameter
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.lens import Lens
+from lens_recipes.lenses.load import load_lens
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.recipes.lenses.streams import stream_steps
@@ -22,7 +25,8 @@ from lens_recipes.recipes.logit_lens import LensPlan, trace_lens
 from lens_recipes.run.assemble import certificate_of
 from lens_recipes.run.batches import make_batches
 from lens_recipes.run.recipe import perform, recipe
-from lens_recipes.run.request.lenses import recorded_lens
+from lens_recipes.run.request.lenses import LOGIT_LENS, recorded_lens
+from lens_recipes.run.request.prompts import shortened
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import CERTIFICATE, lens_schema
@@ -53,7 +57,7 @@ class TokensToRead(NamedTuple):
     narrow_options="Measure fewer --tokens",
 )
 def lens_quality(
-    lens: Lens,
+    lens: Lens | str | os.PathLike[str],
     model: Envoy,
     texts: Any = None,
     *,
@@ -69,7 +73,7 @@ def lens_quality(
     a wrong forward pass: such a lens is no better than the logit lens.
 
     Args:
-        lens: What `fit_lens` or `load_lens` returns.
+        lens: What `fit_lens` or `load_lens` returns, or a path or a hub id for `load_lens`.
         model: What `load()` returns.
         texts: What `fit_lens` takes; it should be text that the lens was not fitted on. None for
             what the model writes by itself, with this seed.
@@ -92,6 +96,8 @@ def lens_quality(
         >>> print(quality.kl, quality.logit_kl)
     """
     request = Request(model, remote=remote)
+    lens = as_lens(lens)
+    check_numbers(tokens, seed)
     layers = layers_of(lens, request)
     if texts is None:
         n_rows = -(-tokens // (SAMPLE_LENGTH - 1))
@@ -113,6 +119,40 @@ def lens_quality(
         "tokens": tokens,
     }
     return run
+
+
+def as_lens(lens: Any) -> Lens:
+    """Return the lens that is to be measured, whether or not it belongs to the model.
+
+    Raises:
+        ValueError: it is none.
+        LensError: it cannot be loaded, or its numbers are not finite.
+    """
+    if isinstance(lens, str | os.PathLike) and lens != LOGIT_LENS:
+        lens = load_lens(lens)
+    if not isinstance(lens, Lens):
+        raise ValueError(
+            f"{parameter('lens')} is {shortened(lens)}, which is no lens to measure: pass what "
+            "load_lens() or fit_lens() returns. The logit lens is measured beside it."
+        )
+    if lens.not_finite:
+        raise LensError(
+            f"the {lens.name} {lens.source!r} holds NaN or infinite numbers at layers "
+            f"{lens.not_finite}: nothing can be measured."
+        )
+    return lens
+
+
+def check_numbers(tokens: Any, seed: Any) -> None:
+    """Refuse numbers that nothing can be measured with.
+
+    Raises:
+        ValueError: names the argument and what it may be.
+    """
+    if type(tokens) is not int or tokens < 1:
+        raise ValueError(f"{argument('tokens', tokens)} must be a whole number from 1.")
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise ValueError(f"{argument('seed', seed)} must be a whole number from 0 to 2³¹ − 1.")
 
 
 def layers_of(lens: Lens, request: Request) -> list[int]:

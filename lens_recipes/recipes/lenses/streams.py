@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lens_recipes.arrays.used_lens import EMBEDDING
-from lens_recipes.caller import argument
+from lens_recipes.caller import argument, say
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.sites import pick_layers
 from lens_recipes.trace.plan import ReadStep
@@ -70,6 +70,7 @@ def pick_streams(request: Request, layers: Any, *, with_embedding: bool = True) 
     if not streams:
         raise ValueError(
             f"{argument('layers', layers)} leaves nothing to fit: the stream after the last block, "
-            f"{last}, is the final one already. Name earlier layers, or None for all."
+            f"{last}, is the final one already. Name earlier layers, or "
+            + say(python="None for all.", shell="all.")
         )
     return streams

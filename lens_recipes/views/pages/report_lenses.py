@@ -43,7 +43,8 @@ def lenses_on_page(
     """
     if beside is None:
         return [result]
-    others = [beside] if isinstance(beside, LensArrays) else list(beside)
+    is_one = isinstance(beside, LensArrays) or not isinstance(beside, Iterable)
+    others = [beside] if is_one else list(beside)
     for other in others:
         if not isinstance(other, LensArrays):
             raise ValueError(

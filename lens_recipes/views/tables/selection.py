@@ -168,7 +168,8 @@ def _check_beside(
     """
     if beside is None:
         return ()
-    others = (beside,) if isinstance(beside, LensArrays) else tuple(beside)
+    is_one = isinstance(beside, LensArrays) or not isinstance(beside, Iterable)
+    others = (beside,) if is_one else tuple(beside)
     for other in others:
         if not isinstance(other, LensArrays):
             raise ValueError(

@@ -49,7 +49,7 @@ def read_texts(texts: Any, column: str | None) -> Texts:
         ValueError: it is none of these.
     """
     if isinstance(texts, str | os.PathLike):
-        path = Path(texts).expanduser()
+        path = Path(os.path.expanduser(texts))
         if not is_file(path):
             raise ValueError(
                 f"received {shortened(str(texts))} as {parameter('texts')}, and there is no such "
