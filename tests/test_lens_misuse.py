@@ -390,3 +390,54 @@ def test_the_home_folder_is_meant_wherever_a_lens_is_named(tmp_path, monkeypatch
 def test_a_lens_is_saved_to_a_path(path):
     with pytest.raises(ValueError, match="saved to a path"):
         random_lens(tiny.shared("llama")).save(path)
+
+
+# -- lenses that change ------------------------------------------------
+
+
+def test_a_lens_that_was_changed_in_place_is_another_one():
+    model = tiny.shared("llama")
+    lens = random_lens(model)
+    before = lr.logit_lens(model, IDS, lens=lens).lens.digest
+    lens.transports[0].weight.mul_(2)
+    after = lr.logit_lens(model, IDS, lens=lens).lens.digest
+    assert after != before
+    assert after == dataclasses.replace(lens).digest
+    lens.transports[0].bias[0] = float("nan")
+    with pytest.raises(lr.LensError, match=r"at layers \[0\]"):
+        lr.logit_lens(model, IDS, lens=lens)
+
+
+def test_transports_that_are_put_in_later_are_checked_as_well():
+    model = tiny.shared("llama")
+    transports = {0: Affine(torch.eye(32))}
+    lens = Lens("linear", transports)
+    transports[1] = "nothing"
+    assert lens.layers == [0]
+    lens.transports[1] = "nothing"
+    with pytest.raises(ValueError, match="layer 1 is 'nothing'"):
+        lr.logit_lens(model, IDS, lens=lens)
+
+
+# -- in a shell --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["attribute", "5 6 7", "--target", "8", "--at-layer", "1"],
+        ["generate", "5 6 7", "--max-new-tokens", "1"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_with_one_lens_refuse_a_second_one(cli, command):
+    status, _, err = cli(tiny.shared("llama"))(*command, "--lens", "a", "--lens", "b")
+    assert status == 2
+    assert "give it once" in err
+
+
+def test_what_to_do_is_said_in_the_words_of_a_shell(cli, reader, tmp_path):
+    out = str(tmp_path / "lens.safetensors")
+    status, _, err = cli(reader)("fit", "-o", out, "--layers", "-1")
+    assert status == 2
+    assert "earlier layers, or all." in err

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lens_recipes.cli.common.lenses import named_lens
+from lens_recipes.cli.common.lenses import named_lens, only_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     Cdn,
@@ -85,6 +85,7 @@ def attribute_command(
     remote: Remote = False,
 ) -> None:
     """Split a token's logit into what each layer, component, head or source token adds to it."""
+    source = only_lens(lens)
     check_outputs(html, json_path)
     check_picture(png)
     check_distinct({"--html": html, "--png": png, "--json": json_path})
@@ -109,7 +110,7 @@ def attribute_command(
         at_layer=at_layer,
         positions=chosen_positions,
         add_special_tokens=not no_special_tokens,
-        lens=named_lens(lens, language_model),
+        lens=named_lens(source, language_model),
     )
     write_json(result, json_path)
     if json_path != STDOUT:

@@ -11,7 +11,7 @@ from lens_recipes.lenses.digests import (
     tuned_lens_hash,
     unembedding_digest,
 )
-from lens_recipes.lenses.files.checks import is_identity
+from lens_recipes.lenses.files.checks import check_made_up, is_identity
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.lenses.record import LensRecord
 from lens_recipes.models.structure.anatomy import anatomy
@@ -29,6 +29,7 @@ def check_belongs(lens: Lens, model: Envoy) -> None:
     Raises:
         LensError: the lens is of another model, or the model cannot be read.
     """
+    check_made_up(lens.kind, lens.transports)  # again: a transport may have been replaced since
     parts = anatomy(model)
     _check_width(lens, parts)
     _check_layers(lens, parts)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from nnsight.intervention.envoy import Envoy
@@ -21,6 +21,8 @@ from lens_recipes.lenses.merge import merged_parts
 from lens_recipes.lenses.record import LensRecord
 from lens_recipes.models.weights.origin import shown_name
 from lens_recipes.trace.transport import Affine
+
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,6 +57,7 @@ class Lens:
             ValueError: an unknown kind, or transports that are none, by their shapes and dtypes.
         """
         check_made_up(self.kind, self.transports)
+        object.__setattr__(self, "transports", dict(self.transports))
 
     def __repr__(self) -> str:
         """Return what it is in a line, without its numbers."""
@@ -77,14 +80,22 @@ class Lens:
         first = next(iter(self.transports.values()))
         return int(first.weight.shape[1])
 
-    @functools.cached_property
+    @property
     def not_finite(self) -> list[int]:
         """The streams whose transport holds NaN or infinite numbers, ascending."""
-        return [layer for layer in self.layers if not is_finite(self.transports[layer])]
+        return self._told_of_numbers("not_finite", self._find_not_finite)
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
         """What tells the numbers of this lens from those of any other."""
+        return self._told_of_numbers("digest", self._make_digest)
+
+    def _find_not_finite(self) -> list[int]:
+        """Return the streams whose transport holds NaN or infinite numbers, ascending."""
+        return [layer for layer in self.layers if not is_finite(self.transports[layer])]
+
+    def _make_digest(self) -> str:
+        """Return the digest of the numbers."""
         hashed = hashlib.sha256(self.kind.encode())
         for layer in self.layers:
             weight, bias, is_residual = self.transports[layer]
@@ -93,6 +104,15 @@ class Lens:
             if bias is not None:
                 hashed.update(number_bytes(bias))
         return hashed.hexdigest()[:16]
+
+    def _told_of_numbers(self, name: str, tell: Callable[[], Told]) -> Told:
+        """Return what is told of all numbers; again only where one was changed in place since."""
+        mark = [version_of(each) for layer in self.layers for each in self.transports[layer][:2]]
+        known = self.__dict__.get(f"_{name}")
+        if known is None or known[0] != mark:
+            known = mark, tell()
+            self.__dict__[f"_{name}"] = known
+        return known[1]
 
     def to(self, device: torch.device) -> Lens:
         """Return this lens with its numbers on a device."""
@@ -183,6 +203,13 @@ class Lens:
     def content(self) -> LensContent:
         """What a file holds of it, beside its sums."""
         return LensContent(self.kind, self.transports, self.record, self.quality, self.digest)
+
+
+def version_of(numbers: Tensor | None) -> tuple[int, int]:
+    """Return what is another where numbers are others, or were changed in place."""
+    if numbers is None or numbers.is_inference():  # which is not changed outside inference mode
+        return id(numbers), 0
+    return id(numbers), numbers._version
 
 
 def number_bytes(numbers: Tensor) -> bytes:

@@ -7,8 +7,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import typer
+
 OWN = "linear"  # asks for the lens that is fitted on the model's own text and kept
 OWN_TOKENS = 12_000  # about twenty times as many as SmolLM2 is wide, written in a minute
+
+
+def only_lens(sources: list[str] | None) -> str | None:
+    """Return the one lens of a command that reads with one.
+
+    Raises:
+        typer.BadParameter: there are several.
+    """
+    if not sources:
+        return None
+    if len(sources) > 1:
+        raise typer.BadParameter(
+            "this command reads with one lens: give it once. logit-lens shows several side by "
+            "side.",
+            param_hint="--lens",
+        )
+    return sources[0]
 
 
 def named_lens(source: str | None, model: Any) -> Any:

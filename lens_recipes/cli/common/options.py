@@ -71,7 +71,7 @@ Png = Annotated[
 ]
 
 LensSource = Annotated[
-    str | None,
+    list[str] | None,  # of which `only_lens` takes one: the last would win without a word
     typer.Option(
         "--lens",
         help='Read with this lens: a file that "lens-recipes fit" or another tool wrote, a hub id, '

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lens_recipes.cli.common.lenses import named_lens
+from lens_recipes.cli.common.lenses import named_lens, only_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     AllLayers,
@@ -120,6 +120,7 @@ def generate_command(
     remote: Remote = False,
 ) -> None:
     """Let the model write, and show at which layer each token was decided."""
+    source = only_lens(lens)
     check_outputs(html, json_path, folder=True)
     check_picture(png)
     check_distinct({"--html": html, "--png": png, "--json": json_path})
@@ -162,7 +163,7 @@ def generate_command(
             **plan.options,
             targets=target,
             components=parse_names(components),
-            lens=named_lens(lens, language_model),
+            lens=named_lens(source, language_model),
             add_special_tokens=not no_special_tokens,
             top_k=max(MIN_TOP_K, n_shown),
             on_step=stream,

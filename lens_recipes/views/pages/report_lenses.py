@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -43,8 +43,9 @@ def lenses_on_page(
     """
     if beside is None:
         return [result]
-    is_one = isinstance(beside, LensArrays) or not isinstance(beside, Iterable)
-    others = [beside] if is_one else list(beside)
+    others: list[Any] = [beside]
+    if isinstance(beside, Iterable) and not isinstance(beside, LensArrays):
+        others = list(beside)
     for other in others:
         if not isinstance(other, LensArrays):
             raise ValueError(

@@ -168,8 +168,9 @@ def _check_beside(
     """
     if beside is None:
         return ()
-    is_one = isinstance(beside, LensArrays) or not isinstance(beside, Iterable)
-    others = (beside,) if is_one else tuple(beside)
+    others: tuple[Any, ...] = (beside,)
+    if isinstance(beside, Iterable) and not isinstance(beside, LensArrays):
+        others = tuple(beside)
     for other in others:
         if not isinstance(other, LensArrays):
             raise ValueError(
