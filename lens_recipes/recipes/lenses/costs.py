@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from lens_recipes.lenses.solve.linear import Moments, ridge_fit
+from lens_recipes.recipes.lenses.estimators.estimator import seconds_of
 from lens_recipes.recipes.lenses.prepare import Fit
 from lens_recipes.recipes.lenses.quality import measure, tokens_to_read
 from lens_recipes.recipes.lenses.text.rows import Row, RowSets
@@ -60,14 +59,6 @@ def seconds_of_measuring(fit: Fit, rows: RowSets) -> float:
     as_it_is = dict.fromkeys(layers, IDENTITY)
     passes = seconds_of(lambda: measure(model, layers, [as_it_is], chosen, "", remote=False))
     return passes * n_tokens / TRIED_TOKENS * LENSES / 2
-
-
-def seconds_of(work: Callable[[], Any]) -> float:
-    """Return how long something takes that has been done before."""
-    work()
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def stand_ins(fit: Fit) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from lens_recipes.lenses.solve.linear import solve_linear
 from lens_recipes.lenses.solve.solution import Solution
 from lens_recipes.models.handle import dtype_of, exclusive
-from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
+from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask, seconds_of
 from lens_recipes.recipes.lenses.streams import stream_steps
 from lens_recipes.recipes.lenses.text.rows import Row, RowSets
 from lens_recipes.run.recipe import perform
@@ -24,7 +23,7 @@ from lens_recipes.trace.fit.streams import FitBatch, FitPlan, add_streams
 PASS_TOKENS = 2048  # of one forward pass: enough to keep a processor busy
 PASS_BYTES = 512 * 2**20  # of the streams that are kept during one
 BATCH_TOKENS = 4096  # of which sums come together here; on a server it is a whole job
-TRIED_TOKENS = 256  # for an estimate of time
+TRIED_TOKENS = 512  # for an estimate of time
 
 
 class BatchSums:
@@ -153,16 +152,14 @@ class LinearEstimator(Estimator):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def seconds(self, batches: list[FitBatch]) -> float:
-        """Return how long the batches may take in this process: one small pass is tried, twice."""
+        """Return how long the batches may take in this process: one small pass is tried."""
         tried = batches[0].passes[0]
         ids = tried["input_ids"]
         n_rows = max(1, TRIED_TOKENS // ids.shape[1])
         small = FitBatch([{**tried, "input_ids": ids[:n_rows]}])
-        with exclusive(self.task.request.model):
-            add_streams(self.task.request.model, self.plan, small)
-            started = time.perf_counter()
-            add_streams(self.task.request.model, self.plan, small)
-        per_token = (time.perf_counter() - started) / small.n_tokens
+        model = self.task.request.model
+        with exclusive(model):
+            per_token = seconds_of(lambda: add_streams(model, self.plan, small)) / small.n_tokens
         return per_token * sum(batch.n_tokens for batch in batches)
 
     # -- the lens ------------------------------------------------------
