@@ -30,6 +30,7 @@ from lens_recipes.views.pages.report_data import (
 from lens_recipes.views.pages.report_fields import PageData
 from lens_recipes.views.pages.report_lenses import lens_notes, lenses_on_page
 from lens_recipes.views.summaries.lens import lens_summary
+from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.words import lens_beside, lens_names, prompt_end, quantity
 
 MAX_BYTES = 12_000_000
@@ -174,6 +175,8 @@ def facts_of(result: LensArrays) -> list[Fact]:
     """Return where one result is from, and its certificate."""
     values = dict(result.provenance)
     values["certificate"] = str(result.certificate or values.get("certificate", "none"))
+    if not result.lens.is_logit:
+        values["lens"] = f"{lens_line(result)}\n\n{result.lens.quality or ''}".strip()
     facts = []
     for fact_name, value in values.items():
         if value is None:
