@@ -25,7 +25,7 @@ from lens_recipes.recipes.lenses import prepare as preparing
 from lens_recipes.recipes.lenses import state
 from lens_recipes.recipes.lenses.estimators import kinds, linear
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator
-from lens_recipes.recipes.lenses.estimators.jacobian import JacobianSums
+from lens_recipes.recipes.lenses.estimators.jacobian import PromptJacobians
 from lens_recipes.recipes.lenses.text import texts as reading
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, make_row, split_rows
 from lens_recipes.recipes.lenses.text.samples import ending_tokens, write_rows
@@ -756,7 +756,8 @@ def test_a_jacobian_lens_is_fitted_merged_and_gone_on_with(interrupting, tmp_pat
     assert whole.record.first_position == 16
     assert whole.name == "Jacobian lens"
     fitted = [row.ids.tolist() for row in split_rows([make_row(ids) for ids in rows]).fitted]
-    expected = sum(JacobianSums(model).of_prompt(ids) for ids in fitted) / len(fitted)
+    jacobians = PromptJacobians(model, [0, 1, 2])
+    expected = sum(jacobians.of_prompt(ids) for ids in fitted) / len(fitted)
     for index, layer in enumerate(whole.layers):
         torch.testing.assert_close(whole.transports[layer].weight, expected[index])
         assert whole.transports[layer].bias is None

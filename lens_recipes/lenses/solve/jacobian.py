@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from lens_recipes.lenses.solve.solution import HALVES, Solution, Sums, Transports, added, half_of
 from lens_recipes.trace.transport import Affine
 
+FIRST_POSITION = 16  # of a prompt: as in the reference, earlier ones are no sources and no targets
+
 
 def solve_jacobian(sums: Sums, layers: Sequence[int]) -> Solution:
     """Return the mean Jacobian of each layer, all prompts weighted equally.

@@ -16,7 +16,7 @@ from lens_recipes.errors import LensError
 from lens_recipes.lenses.belongs import model_record
 from lens_recipes.lenses.files.own import SUFFIX
 from lens_recipes.lenses.record import LensRecord
-from lens_recipes.models.handle import context_length, on_meta, refuse_training
+from lens_recipes.models.handle import context_length, on_meta, refuse_training, resolve_remote
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
 from lens_recipes.recipes.lenses.estimators.kinds import ESTIMATORS
 from lens_recipes.recipes.lenses.streams import pick_streams
@@ -94,8 +94,8 @@ def prepare_fit(
     check_numbers(tokens, quality_tokens, seed)
     part = as_shard(shard)
     path = as_path(path)
+    refuse_training(model, resolve_remote(model, remote))  # before anything runs: dropout misleads
     request = Request(model, remote=remote)
-    refuse_training(model, request.remote)
     if request.remote and not ESTIMATORS[kind].runs_remotely:
         raise LensError(
             f"a {kind} lens needs gradients, which a server does not give. "

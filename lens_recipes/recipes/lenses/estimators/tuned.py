@@ -49,7 +49,7 @@ LEARNING_RATE = (
 MOMENTUM = 0.8
 VALIDATION_TOKENS = 256
 VALIDATION_SHARE = 8  # one row in so many is not trained on
-FIRST_POSITION = 1  # the first token's streams are like those of no other token
+FIRST_TRAINED = 1  # the first token's streams are like those of no other token
 MAX_BYTES = 2**29  # of logits that exist at once
 LOGITS_AT_ONCE = 4  # arrays [row, vocabulary] that exist at once
 
@@ -101,7 +101,7 @@ def train_tuned(
     learning_rate: float = LEARNING_RATE,
     momentum: float = MOMENTUM,
     validation_tokens: int = VALIDATION_TOKENS,
-    first_position: int = FIRST_POSITION,
+    first_position: int = FIRST_TRAINED,
     max_bytes: int = MAX_BYTES,
     on_step: Callable[[int, int], Any] | None = None,
 ) -> TunedTraining:
