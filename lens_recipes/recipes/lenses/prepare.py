@@ -14,6 +14,7 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.caller import argument, say
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.belongs import model_record
+from lens_recipes.lenses.digests import starts_with_bos
 from lens_recipes.lenses.files.own import SUFFIX
 from lens_recipes.lenses.record import LensRecord
 from lens_recipes.models.handle import context_length, on_meta, refuse_training, resolve_remote
@@ -21,7 +22,7 @@ from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
 from lens_recipes.recipes.lenses.estimators.kinds import ESTIMATORS
 from lens_recipes.recipes.lenses.streams import pick_streams
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, Shard, digest_of, take_tokens
-from lens_recipes.recipes.lenses.text.texts import begins_with_bos, read_texts, rows_of_texts
+from lens_recipes.recipes.lenses.text.texts import read_texts, rows_of_texts
 from lens_recipes.run.provenance import provenance
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_ids
@@ -109,7 +110,7 @@ def prepare_fit(
     task = FitTask(request, streams, seed, settings)
     estimator = ESTIMATORS[kind](task)
     row_length = longest_row(request)
-    with_bos = begins_with_bos(request.tokenizer)
+    with_bos = bool(starts_with_bos(model))
     rows: list[Row] = []
     n_rows = 0
     if texts is None:

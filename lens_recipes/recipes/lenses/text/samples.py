@@ -18,9 +18,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
+from lens_recipes.lenses.digests import starts_with_bos
 from lens_recipes.models.handle import exclusive, on_meta, text_config, tokenizer_of
 from lens_recipes.recipes.lenses.text.rows import Row, distinct, make_row
-from lens_recipes.recipes.lenses.text.texts import begins_with_bos
 
 ROWS_AT_ONCE = 64  # that are written side by side: more gains nothing on a processor
 
@@ -99,7 +99,7 @@ def rows_as_read(model: Envoy, written: Int[Tensor, "row position"]) -> list[Row
     A lens that was fitted with it is no better on texts without it, nor the other way round
     (SmolLM2), but for the first position, which a text without BOS has, too.
     """
-    if not begins_with_bos(tokenizer_of(model)):
+    if not starts_with_bos(model):
         written = written[:, 1:]
     return list(distinct(make_row(row) for row in written))
 
