@@ -22,12 +22,12 @@ from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
 from lens_recipes.recipes.lenses.estimators.kinds import ESTIMATORS
 from lens_recipes.recipes.lenses.streams import pick_streams
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, Shard, digest_of, take_tokens
+from lens_recipes.recipes.lenses.text.samples import OWN_TEXT, check_seed
 from lens_recipes.recipes.lenses.text.texts import read_texts, rows_of_texts
 from lens_recipes.run.provenance import provenance
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_ids
 
-OWN_TEXT = "text that the model wrote"
 QUALITY_TOKENS = 128  # that measure a fitted lens and its two halves, layer by layer
 
 
@@ -190,8 +190,7 @@ def check_numbers(tokens: Any, quality_tokens: Any, seed: Any) -> None:
     for name, value, least in (("tokens", tokens, 1), ("quality_tokens", quality_tokens, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{argument(name, value)} must be a whole number from {least}.")
-    if type(seed) is not int or not 0 <= seed < 2**31:
-        raise ValueError(f"{argument('seed', seed)} must be a whole number from 0 to 2³¹ − 1.")
+    check_seed(seed)
 
 
 def as_path(path: Any) -> Path | None:

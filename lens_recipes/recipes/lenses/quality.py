@@ -20,7 +20,7 @@ from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.recipes.lenses.streams import read_steps
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, digest_of
-from lens_recipes.recipes.lenses.text.samples import own_rows
+from lens_recipes.recipes.lenses.text.samples import OWN_TEXT, check_seed, own_rows
 from lens_recipes.recipes.lenses.text.texts import read_texts, rows_of_texts
 from lens_recipes.recipes.logit_lens import LensPlan, trace_lens
 from lens_recipes.run.assemble import certificate_of
@@ -103,7 +103,7 @@ def lens_quality(
     if texts is None:
         n_rows = -(-tokens // (SAMPLE_LENGTH - 1))
         rows = own_rows(model, n_rows, SAMPLE_LENGTH, seed)
-        words = "text that the model wrote"
+        words = OWN_TEXT
     else:
         read = read_texts(texts, column)
         with_bos = bool(starts_with_bos(model))
@@ -151,8 +151,7 @@ def check_numbers(tokens: Any, seed: Any) -> None:
     """
     if type(tokens) is not int or tokens < 1:
         raise ValueError(f"{argument('tokens', tokens)} must be a whole number from 1.")
-    if type(seed) is not int or not 0 <= seed < 2**31:
-        raise ValueError(f"{argument('seed', seed)} must be a whole number from 0 to 2³¹ − 1.")
+    check_seed(seed)
 
 
 def layers_of(lens: Lens, request: Request) -> list[int]:

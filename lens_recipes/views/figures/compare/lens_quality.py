@@ -196,7 +196,10 @@ def _kl_axis(lines: list[Line]) -> dict[str, Any]:
 
 def _layer_axis(lines: list[Line]) -> dict[str, Any]:
     """Return the axis of layers, on which the embedding is called by its name."""
-    layers = sorted({layer for line in lines for layer in line.layers})
+    all_layers: set[int] = set()
+    for line in lines:
+        all_layers.update(line.layers)
+    layers = sorted(all_layers)
     step = 1 + (layers[-1] - layers[0]) // TICKS
     shown = [layer for layer in layers if layer == EMBEDDING or layer % step == 0]
     if EMBEDDING in shown and step > 1 and 0 in shown:
