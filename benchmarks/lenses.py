@@ -28,7 +28,6 @@ from side_by_side import side_by_side
 
 import lens_recipes as lr
 from lens_recipes.models import smollm2
-from lens_recipes.recipes.lenses.estimators.jacobian import JacobianSums
 from lens_recipes.recipes.lenses.text.samples import own_rows
 from lens_recipes.trace.transport import Affine
 
@@ -149,8 +148,7 @@ def jacobian(model) -> None:
     """Print what a Jacobian fit of one prompt costs, beside TransformerLens's, and how far the two are apart."""
     prompts = english(model.tokenizer, 1, 64)
     started = time.perf_counter()
-    sums = JacobianSums(model)
-    sums.add(prompts)
+    lens = lr.fit_lens(model, prompts, kind="jacobian", quality_tokens=0)
     ours = time.perf_counter() - started
     print(f"Jacobian, 64 tokens: {ours:.1f} s")
     if not PEERS.exists():
@@ -164,7 +162,7 @@ def jacobian(model) -> None:
         theirs = torch.load(answer, weights_only=True)["smollm2"]
     print(f"TransformerLens: {theirs['seconds']:.1f} s; ours {ours / theirs['seconds']:.2f} ×")
     largest = 0.0
-    for layer, transport in sums.transports().items():
+    for layer, transport in lens.transports.items():
         scale = theirs["jacobians"][layer].abs().max()
         error = (transport.weight - theirs["jacobians"][layer]).abs().max() / scale
         largest = max(largest, float(error))

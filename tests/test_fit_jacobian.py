@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import lens_recipes as lr
-from lens_recipes.recipes.lenses.estimators.jacobian import (
-    JacobianSums,
-    jacobian_transports,
-    prompt_jacobians,
-)
+from lens_recipes.lenses.solve.jacobian import solve_jacobian
+from lens_recipes.recipes.lenses.estimators.jacobian import PromptJacobians
 from lens_recipes.trace.operations import first_of
 
 FAMILIES = ["gpt2", "gpt_neox", "llama", "gemma2", "falcon", "cohere", "doge", "rwkv", "mamba"]
@@ -44,6 +42,16 @@ def double(family):
 
 def random_ids(length, seed=0):
     return tiny.random_ids(1, length, seed).tolist()[0]
+
+
+def estimator_of(model, **settings):
+    """The estimator of all layers that a fit has."""
+    return PromptJacobians(model, lr.anatomy(model).layers[:-1], **settings)
+
+
+def jacobians_of(model, ids, **settings):
+    """The Jacobians of one prompt, `[layer, d_out, d_in]`."""
+    return estimator_of(model, **settings).of_prompt(ids)
 
 
 def every_derivative(model, ids, layers):
@@ -101,7 +109,7 @@ def test_it_is_the_mean_over_sources_of_the_sum_over_later_targets(
     model = double(family)
     ids = random_ids(length)
     layers = list(lr.anatomy(model).layers[:-1])
-    found = prompt_jacobians(model, ids, first_position=first)
+    found = jacobians_of(model, ids, first_position=first)
     assert found.dtype == torch.float64
     true = expected(model, ids, layers, first)
     assert (found - true).abs().max() <= 1e-8 * max(1, true.abs().max())
@@ -111,8 +119,8 @@ def test_it_is_the_mean_over_sources_of_the_sum_over_later_targets(
 def test_one_row_each_gives_the_same_as_a_batch_of_gradients(family):
     model = double(family)
     ids = random_ids(20)
-    batched = JacobianSums(model, rows_at_once=32)
-    repeated = JacobianSums(model, rows_at_once=5)
+    batched = estimator_of(model, dimensions_at_once=32)
+    repeated = estimator_of(model, dimensions_at_once=5)
     repeated.is_batched = False
     torch.testing.assert_close(repeated.of_prompt(ids), batched.of_prompt(ids), rtol=0, atol=1e-10)
     assert batched.is_batched
@@ -123,9 +131,9 @@ def test_the_past_runs_once_where_a_model_can_go_on_from_its_cache():
     for family, uses_cache in [("llama", True), ("falcon", True), ("mamba", False)]:
         with_tokenizer = lr.load(tiny.FAMILIES[family](), tokenizer=tiny.tiny_tokenizer())
         for model in (tiny.shared(family), with_tokenizer):
-            estimator = JacobianSums(model)
+            estimator = estimator_of(model)
             estimator.of_prompt(ids)
-            assert estimator.uses_cache is uses_cache
+            assert estimator.graph.uses_cache is uses_cache
 
 
 class RefusesABatch(torch.autograd.Function):
@@ -143,11 +151,11 @@ class RefusesABatch(torch.autograd.Function):
 def test_an_operation_without_a_rule_for_batches_is_no_hindrance():
     model = double("llama")
     ids = random_ids(20)
-    plain = prompt_jacobians(model, ids)
+    plain = jacobians_of(model, ids)
     mlp = model._module.model.layers[2].mlp
     forward = mlp.forward
     mlp.forward = lambda x: RefusesABatch.apply(forward(x))
-    estimator = JacobianSums(model)
+    estimator = estimator_of(model)
     torch.testing.assert_close(estimator.of_prompt(ids), plain, rtol=0, atol=1e-10)
     assert not estimator.is_batched
 
@@ -162,7 +170,7 @@ def test_a_stream_that_a_block_changes_in_place_is_the_one_before_the_change():
             return forward(scale(hidden, 1.5), *more, **options)
 
         block.forward = scaled
-    torch.testing.assert_close(prompt_jacobians(changing, ids), prompt_jacobians(plain, ids))
+    torch.testing.assert_close(jacobians_of(changing, ids), jacobians_of(plain, ids))
 
 
 def test_a_stream_that_no_gradient_reaches_is_named():
@@ -171,61 +179,45 @@ def test_a_stream_that_no_gradient_reaches_is_named():
     forward = block.forward
     block.forward = lambda hidden, *more, **options: forward(hidden.detach(), *more, **options)
     with pytest.raises(lr.LensError, match=r"no gradient reaches the stream after layer 0"):
-        prompt_jacobians(model, random_ids(20))
+        jacobians_of(model, random_ids(20))
     block.forward = lambda hidden, *more, **options: forward(hidden, *more, **options).detach()
     with pytest.raises(lr.LensError, match=r'kind="linear"'):
-        prompt_jacobians(model, random_ids(20))
+        jacobians_of(model, random_ids(20))
 
 
-def test_short_prompts_do_not_count_and_long_ones_are_cut():
+def test_a_prompt_without_a_source_is_refused():
     model = tiny.shared("gpt2")
-    short, longer = random_ids(17), random_ids(30)
-    estimator = JacobianSums(model, longest_prompt=20)
-    with pytest.raises(lr.LensError, match="at least 18 tokens"):
-        estimator.transports()
-    assert estimator.add([short, longer, short]) == 1
-    assert (estimator.n_prompts, estimator.n_tokens) == (1, 20)
-    torch.testing.assert_close(estimator.total, prompt_jacobians(model, longer[:20]))
     with pytest.raises(lr.LensError, match="17 tokens has no position that counts"):
-        estimator.of_prompt(short)
+        jacobians_of(model, random_ids(17))
+    assert jacobians_of(model, random_ids(18)).abs().sum() > 0
 
 
-def test_prompts_weigh_the_same_and_sums_go_on_and_add_up():
+def test_prompts_weigh_the_same_whatever_half_they_are_in():
     model = tiny.shared("gpt2")
     rows = [random_ids(length, seed=length) for length in (18, 25, 31)]
-    whole = JacobianSums(model)
-    whole.add(rows)
-    mean = torch.stack([prompt_jacobians(model, row) for row in rows]).mean(0)
-    transports = whole.transports()
-    assert list(transports) == whole.layers == [0, 1, 2]
-    for number, layer in enumerate(whole.layers):
-        torch.testing.assert_close(transports[layer].weight, mean[number])
-        assert transports[layer].bias is None
-
-    first, resumed, other = (JacobianSums(model) for _ in range(3))
-    first.add(rows[:2])
-    resumed.load(first.sums())
-    resumed.add(rows[2:])
-    torch.testing.assert_close(resumed.total, whole.total, rtol=0, atol=0)
-    assert (resumed.n_prompts, resumed.n_tokens) == (3, whole.n_tokens)
-    assert first.n_prompts == 2  # what was loaded is a copy
-
-    other.add(rows[2:])
-    merged = {name: first.sums()[name] + other.sums()[name] for name in first.sums()}
-    again = jacobian_transports(merged["jacobian"], int(merged["n_prompts"]), whole.layers)
-    torch.testing.assert_close(again[1].weight, transports[1].weight)
-    with pytest.raises(lr.LensError, match="go on with the model and the layers of that fit"):
-        JacobianSums(model, [1]).load(first.sums())
+    jacobians = [jacobians_of(model, row).double() for row in rows]
+    sums = {
+        "a.jacobian": jacobians[0] + jacobians[1],
+        "a.n_prompts": torch.tensor([2]),
+        "b.jacobian": jacobians[2],
+        "b.n_prompts": torch.tensor([1]),
+    }
+    solution = solve_jacobian(sums, [0, 1, 2])
+    assert list(solution.transports) == [0, 1, 2]
+    mean = torch.stack(jacobians).mean(0).float()
+    for layer, transport in solution.transports.items():
+        torch.testing.assert_close(transport.weight, mean[layer])
+        assert transport.bias is None
+    torch.testing.assert_close(solution.halves[1][2].weight, jacobians[2][2].float())
 
 
 def test_memory_does_not_change_the_result():
     model = tiny.shared("llama")
     ids = random_ids(20)
-    one = prompt_jacobians(model, ids, max_bytes=1)
-    torch.testing.assert_close(one, prompt_jacobians(model, ids))
-    torch.testing.assert_close(
-        prompt_jacobians(model, ids, [1]), one[1:2]
-    )  # a layer alone is the same
+    one = jacobians_of(model, ids, max_bytes=1)
+    torch.testing.assert_close(one, jacobians_of(model, ids))
+    alone = PromptJacobians(model, [1]).of_prompt(ids)
+    torch.testing.assert_close(alone, one[1:2])
 
 
 def test_weights_and_settings_are_left_as_they_were():
@@ -235,9 +227,9 @@ def test_weights_and_settings_are_left_as_they_were():
         weight.requires_grad_(number % 2 == 0)
     ids = random_ids(20)
     with torch.inference_mode():
-        inside = prompt_jacobians(model, ids)
+        inside = jacobians_of(model, ids)
     with torch.no_grad():
-        outside = prompt_jacobians(model, ids)
+        outside = jacobians_of(model, ids)
         assert not torch.is_grad_enabled()
     torch.testing.assert_close(inside.clone(), outside)
     for number, weight in enumerate(weights.values()):
@@ -245,13 +237,19 @@ def test_weights_and_settings_are_left_as_they_were():
         assert weight.grad is None
 
 
-def test_layers_that_are_not_there_are_refused():
+def test_what_has_no_jacobian_lens_is_refused():
+    rows = [random_ids(20, seed=number) for number in range(8)]
     model = tiny.shared("gpt2")
-    with pytest.raises(lr.LensError, match="has the layers 0 to 2"):
-        JacobianSums(model, [5])
-    with pytest.raises(lr.LensError, match="needs no transport"):
-        JacobianSums(model, [3])
+    with pytest.raises(ValueError, match="5"):
+        lr.fit_lens(model, rows, kind="jacobian", layers=[5])
+    with pytest.raises(ValueError, match="leaves nothing to fit"):
+        lr.fit_lens(model, rows, kind="jacobian", layers=[3])
     training = lr.load(tiny.FAMILIES["gpt2"]())
     training._module.train()
     with pytest.raises(lr.LensError, match="training mode"):
-        JacobianSums(training)
+        lr.fit_lens(training, rows, kind="jacobian")
+    one_block = GPT2LMHeadModel(
+        GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=64, n_positions=32)
+    )
+    with pytest.raises(lr.LensError, match="only one block"):
+        lr.fit_lens(lr.load(one_block.eval()), rows, kind="jacobian")

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 
 import lens_recipes as lr
 from lens_recipes.arrays.used_lens import LensQuality
-from lens_recipes.lenses.files import torch_file
-from lens_recipes.lenses.files.pickled import StoredTensor, read_pickle
+from lens_recipes.lenses.files.torch_save import torch_file
+from lens_recipes.lenses.files.torch_save.pickled import StoredTensor, read_pickle
 from lens_recipes.lenses.lens import Lens, LensRecord
 from lens_recipes.lenses.load import load_sums
 from lens_recipes.trace.transport import Affine

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import torch
 from tiny import FAMILIES, shared
 
 import lens_recipes as lr
+from lens_recipes.lenses.digests import starts_with_bos
 from lens_recipes.lenses.solve.linear import RIDGES, lowest, solve_linear
 from lens_recipes.lenses.solve.solution import Solution
 from lens_recipes.recipes.lenses import fit as fitting
@@ -25,11 +27,11 @@ from lens_recipes.recipes.lenses import prepare as preparing
 from lens_recipes.recipes.lenses import state
 from lens_recipes.recipes.lenses.estimators import kinds, linear
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator
-from lens_recipes.recipes.lenses.estimators.jacobian import JacobianSums
+from lens_recipes.recipes.lenses.estimators.jacobian import PromptJacobians
 from lens_recipes.recipes.lenses.text import texts as reading
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, make_row, split_rows
 from lens_recipes.recipes.lenses.text.samples import ending_tokens, write_rows
-from lens_recipes.recipes.lenses.text.texts import begins_with_bos, rows_of_texts
+from lens_recipes.recipes.lenses.text.texts import rows_of_texts
 from lens_recipes.run.recipe import perform
 from lens_recipes.trace.fit.streams import ProductSums
 from lens_recipes.trace.transport import Affine
@@ -553,7 +555,7 @@ def test_rows_begin_with_bos_where_the_tokenizer_begins_texts_so():
             ids = [10 + ord(letter) % 50 for letter in text]
             return type("Encoding", (), {"input_ids": [1, *ids] if add_special_tokens else ids})
 
-    assert begins_with_bos(Adding())
+    assert starts_with_bos(SimpleNamespace(tokenizer=Adding()))
     rows = list(rows_of_texts(["abcdefghij"], Adding(), 4, starts_with_bos=True))
     assert [len(row.ids) for row in rows] == [4, 4, 4, 2]
     assert all(int(row.ids[0]) == 1 for row in rows)
@@ -756,7 +758,8 @@ def test_a_jacobian_lens_is_fitted_merged_and_gone_on_with(interrupting, tmp_pat
     assert whole.record.first_position == 16
     assert whole.name == "Jacobian lens"
     fitted = [row.ids.tolist() for row in split_rows([make_row(ids) for ids in rows]).fitted]
-    expected = sum(JacobianSums(model).of_prompt(ids) for ids in fitted) / len(fitted)
+    jacobians = PromptJacobians(model, [0, 1, 2])
+    expected = sum(jacobians.of_prompt(ids) for ids in fitted) / len(fitted)
     for index, layer in enumerate(whole.layers):
         torch.testing.assert_close(whole.transports[layer].weight, expected[index])
         assert whole.transports[layer].bias is None

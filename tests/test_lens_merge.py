@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
 import pytest
 import tiny
@@ -10,7 +11,8 @@ import torch
 from tiny import FAMILIES, shared
 
 import lens_recipes as lr
-from lens_recipes.lenses.solve.solution import added, half_of
+from lens_recipes.lenses import merge as merging
+from lens_recipes.lenses.solve.solution import add_sums, half_of
 from lens_recipes.trace.transport import Affine
 
 ROWS = tiny.random_ids(96, 20, seed=3).tolist()
@@ -56,6 +58,27 @@ def test_a_merged_lens_can_be_merged_on():
     assert stepwise.digest == at_once.digest
 
 
+def test_shards_are_read_one_by_one(tmp_path, monkeypatch):
+    """The sums of a shard are let go before those of the next but one are read."""
+    paths = [tmp_path / f"{number}.safetensors" for number in (1, 2, 3, 4)]
+    for number, path in enumerate(paths, 1):
+        fitted(shard=(number, 4), path=path)
+    read = merging.read_sums
+    kept, alive = [], []
+
+    def watched(path, digest):
+        sums = read(path, digest)
+        kept.append(weakref.ref(sums["a.xx"]))
+        alive.append(sum(reference() is not None for reference in kept))
+        return sums
+
+    monkeypatch.setattr(merging, "read_sums", watched)
+    merged = lr.Lens.merge(lr.load_lens(path) for path in paths)
+    assert max(alive) <= 2
+    again = lr.Lens.merge([lr.load_lens(path) for path in paths])
+    assert again.digest == merged.digest
+
+
 def test_text_that_is_in_two_fits_is_refused():
     first = fitted(shard=(1, 2))
     with pytest.raises(ValueError, match="would count twice"):
@@ -88,7 +111,8 @@ def test_jacobians_are_weighted_by_their_prompts():
                 torch.randn(2, 4, 4, generator=generator).double() * n_prompts
             )
             sums[f"{half}.n_prompts"] = torch.tensor([n_prompts])
-        both = added(half_of(sums, "a"), half_of(sums, "b"))
+        both = half_of(sums, "a")
+        add_sums(both, half_of(sums, "b"))
         transports = {
             layer: Affine((both["jacobian"][layer] / (2 * n_prompts)).float()) for layer in (0, 1)
         }

@@ -130,8 +130,8 @@ def _vocabulary_digest(tokenizer: Any) -> str:
 
 def _ids_before(tokenizer: Any) -> list[int]:
     """Return the tokens that are put before a text."""
-    whole = list(tokenizer(SAMPLE)["input_ids"])
-    bare = list(tokenizer(SAMPLE, add_special_tokens=False)["input_ids"])
+    whole = list(tokenizer(SAMPLE).input_ids)
+    bare = list(tokenizer(SAMPLE, add_special_tokens=False).input_ids)
     n_before = 0
     while n_before < len(whole) and whole[n_before : n_before + len(bare)] != bare:
         n_before += 1

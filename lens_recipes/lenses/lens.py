@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -120,7 +120,7 @@ class Lens:
         return replace(self, transports=moved)
 
     @staticmethod
-    def merge(lenses: Sequence[Lens]) -> Lens:
+    def merge(lenses: Iterable[Lens]) -> Lens:
         """Return the lens that a fit on the texts of all these lenses would have given.
 
         It is exact, up to the rounding of the sums, which come in float32 from each batch and are
@@ -129,7 +129,8 @@ class Lens:
 
         Args:
             lenses: Fits of one kind ("linear" or "jacobian") on disjoint texts, of one model and
-                the same layers, each with its `sums`.
+                the same layers, each with its `sums`. An iterator that loads one after another
+                keeps memory small.
 
         Raises:
             ValueError: they cannot be merged, or some text is in two of them.

@@ -31,7 +31,7 @@ def merge_command(
 
     from lens_recipes import Lens, lens_quality, load, load_lens
 
-    lens = Lens.merge([load_lens(file) for file in files])
+    lens = Lens.merge(load_lens(file) for file in files)
     if measure is not None:
         model = load(measure)
         lens = lens.with_quality(lens_quality(lens, model))

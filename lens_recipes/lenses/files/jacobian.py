@@ -31,13 +31,13 @@ from lens_recipes.lenses.files.checks import (
 )
 from lens_recipes.lenses.files.config_file import read_config
 from lens_recipes.lenses.files.content import LensContent
-from lens_recipes.lenses.files.pickled import StoredTensor
-from lens_recipes.lenses.files.torch_file import TorchFile, write_torch
+from lens_recipes.lenses.files.torch_save.pickled import StoredTensor
+from lens_recipes.lenses.files.torch_save.torch_file import TorchFile, write_torch
 from lens_recipes.lenses.record import LensRecord
+from lens_recipes.lenses.solve.jacobian import FIRST_POSITION
 from lens_recipes.trace.transport import Affine
 from lens_recipes.views.files import atomic_file
 
-FIRST_POSITION = 16  # what the reference leaves out at the start of each text
 NOTES = ("metadata", "provenance")  # where TransformerLens and Neuronpedia say more
 
 # Under which names a note says what our record has.

@@ -28,8 +28,8 @@ from lens_recipes.lenses.files.checks import (
 )
 from lens_recipes.lenses.files.config_file import read_config
 from lens_recipes.lenses.files.content import LensContent
-from lens_recipes.lenses.files.pickled import StoredTensor
-from lens_recipes.lenses.files.torch_file import TorchFile, write_torch
+from lens_recipes.lenses.files.torch_save.pickled import StoredTensor
+from lens_recipes.lenses.files.torch_save.torch_file import TorchFile, write_torch
 from lens_recipes.lenses.record import LensRecord
 from lens_recipes.trace.transport import Affine
 from lens_recipes.views.files import atomic_file, write_text

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lens_recipes.lenses.solve.solution import HALVES, Solution, Sums, Transports, added, half_of
+from torch import Tensor
+
+from lens_recipes.lenses.solve.solution import (
+    HALVES,
+    Solution,
+    Sums,
+    Transports,
+    add_sums,
+    halves_of,
+)
 from lens_recipes.trace.transport import Affine
+
+FIRST_POSITION = 16  # of a prompt: as in the reference, earlier ones are no sources and no targets
 
 
 def solve_jacobian(sums: Sums, layers: Sequence[int]) -> Solution:
@@ -15,12 +26,13 @@ def solve_jacobian(sums: Sums, layers: Sequence[int]) -> Solution:
         sums: Of each half `jacobian [layer, d_out, d_in]` and `n_prompts [1]`.
         layers: Which stream each of them starts from.
     """
-    halves = [half_of(sums, half) for half in HALVES]
-    present = [half for half in halves if half]
-    both: dict = {}
-    for half in present:
-        both = added(both, half)
-    apart = [means(half, layers) for half in present] if len(present) == len(HALVES) else []
+    halves = halves_of(sums)
+    both: dict[str, Tensor] = {}
+    for half in halves:
+        add_sums(both, half)
+    apart: list[Transports] = []
+    if len(halves) == len(HALVES):
+        apart = [means(half, layers) for half in halves]
     return Solution(means(both, layers), apart, {})
 
 

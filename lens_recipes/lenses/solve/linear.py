@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lens_recipes.lenses.solve.solution import HALVES, Solution, Sums, added, half_of
+from lens_recipes.lenses.solve.solution import HALVES, Solution, Sums, add_sums, halves_of
 from lens_recipes.trace.transport import Affine
 
 # Ridges that are tried, as shares of the mean eigenvalue of Σ w x xᵀ over all text.
@@ -76,15 +76,16 @@ def solve_linear(sums: Sums, layers: Sequence[int], device: str | torch.device =
         eigenvalue (None where there was one half alone, which cannot choose it), and how long its
         vectors are.
     """
-    halves = [half_of(sums, half) for half in HALVES]
-    halves = [half for half in halves if half]
+    halves = halves_of(sums)
     transports, ridges, sizes = {}, {}, {}
     apart: list[dict[int, Affine]] = [{} for _ in halves]
     chosen = FIRST_TRIED
     for index, layer in enumerate(layers):
         moments = [moments_of(half, index, device) for half in halves]
         if len(halves) == len(HALVES):
-            whole = moments_of(added(*(of_stream(half, index) for half in halves)), 0, device)
+            both = of_stream(halves[0], index)
+            add_sums(both, of_stream(halves[1], index))
+            whole = moments_of(both, 0, device)
             scale = whole.mean_eigenvalue
             chosen, fits = choose_ridge(moments, scale, chosen)
             for half, fitted in enumerate(fits):

@@ -40,9 +40,16 @@ def half_of(sums: Sums, half: str) -> dict[str, Tensor]:
     return own
 
 
-def added(left: Sums, right: Sums) -> dict[str, Tensor]:
-    """Return the sums of two texts together, name by name."""
-    total = dict(left)
-    for name, value in right.items():
-        total[name] = total[name] + value if name in total else value
-    return total
+def halves_of(sums: Sums) -> list[dict[str, Tensor]]:
+    """Return the sums of each half that there is."""
+    halves = [half_of(sums, half) for half in HALVES]
+    return [half for half in halves if half]
+
+
+def add_sums(total: dict[str, Tensor], more: Sums) -> None:
+    """Add the sums of one more text, name by name. No tensor is changed."""
+    for name, value in more.items():
+        if name in total:
+            total[name] = total[name] + value
+        else:
+            total[name] = value

@@ -14,19 +14,20 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.caller import argument, say
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.belongs import model_record
+from lens_recipes.lenses.digests import starts_with_bos
 from lens_recipes.lenses.files.own import SUFFIX
 from lens_recipes.lenses.record import LensRecord
-from lens_recipes.models.handle import context_length, on_meta, refuse_training
+from lens_recipes.models.handle import context_length, on_meta, refuse_training, resolve_remote
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
 from lens_recipes.recipes.lenses.estimators.kinds import ESTIMATORS
 from lens_recipes.recipes.lenses.streams import pick_streams
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, Shard, digest_of, take_tokens
-from lens_recipes.recipes.lenses.text.texts import begins_with_bos, read_texts, rows_of_texts
+from lens_recipes.recipes.lenses.text.samples import OWN_TEXT, check_seed
+from lens_recipes.recipes.lenses.text.texts import read_texts, rows_of_texts
 from lens_recipes.run.provenance import provenance
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_ids
 
-OWN_TEXT = "text that the model wrote"
 QUALITY_TOKENS = 128  # that measure a fitted lens and its two halves, layer by layer
 
 
@@ -94,8 +95,8 @@ def prepare_fit(
     check_numbers(tokens, quality_tokens, seed)
     part = as_shard(shard)
     path = as_path(path)
+    refuse_training(model, resolve_remote(model, remote))  # before anything runs: dropout misleads
     request = Request(model, remote=remote)
-    refuse_training(model, request.remote)
     if request.remote and not ESTIMATORS[kind].runs_remotely:
         raise LensError(
             f"a {kind} lens needs gradients, which a server does not give. "
@@ -109,7 +110,7 @@ def prepare_fit(
     task = FitTask(request, streams, seed, settings)
     estimator = ESTIMATORS[kind](task)
     row_length = longest_row(request)
-    with_bos = begins_with_bos(request.tokenizer)
+    with_bos = bool(starts_with_bos(model))
     rows: list[Row] = []
     n_rows = 0
     if texts is None:
@@ -189,8 +190,7 @@ def check_numbers(tokens: Any, quality_tokens: Any, seed: Any) -> None:
     for name, value, least in (("tokens", tokens, 1), ("quality_tokens", quality_tokens, 0)):
         if type(value) is not int or value < least:
             raise ValueError(f"{argument(name, value)} must be a whole number from {least}.")
-    if type(seed) is not int or not 0 <= seed < 2**31:
-        raise ValueError(f"{argument('seed', seed)} must be a whole number from 0 to 2³¹ − 1.")
+    check_seed(seed)
 
 
 def as_path(path: Any) -> Path | None:

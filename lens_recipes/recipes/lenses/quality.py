@@ -13,14 +13,15 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.arrays.used_lens import EMBEDDING, LensQuality
 from lens_recipes.caller import argument, parameter
 from lens_recipes.errors import LensError
+from lens_recipes.lenses.digests import starts_with_bos
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.lenses.load import load_lens
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.models.weights.quantised import cause_in_quantisation
-from lens_recipes.recipes.lenses.streams import stream_steps
+from lens_recipes.recipes.lenses.streams import read_steps
 from lens_recipes.recipes.lenses.text.rows import ROW_LENGTH, Row, digest_of
-from lens_recipes.recipes.lenses.text.samples import own_rows
-from lens_recipes.recipes.lenses.text.texts import begins_with_bos, read_texts, rows_of_texts
+from lens_recipes.recipes.lenses.text.samples import OWN_TEXT, check_seed, own_rows
+from lens_recipes.recipes.lenses.text.texts import read_texts, rows_of_texts
 from lens_recipes.recipes.logit_lens import LensPlan, trace_lens
 from lens_recipes.run.assemble import certificate_of
 from lens_recipes.run.batches import make_batches
@@ -102,12 +103,11 @@ def lens_quality(
     if texts is None:
         n_rows = -(-tokens // (SAMPLE_LENGTH - 1))
         rows = own_rows(model, n_rows, SAMPLE_LENGTH, seed)
-        words = "text that the model wrote"
+        words = OWN_TEXT
     else:
         read = read_texts(texts, column)
-        found = rows_of_texts(
-            read.items, request.tokenizer, ROW_LENGTH, begins_with_bos(request.tokenizer)
-        )
+        with_bos = bool(starts_with_bos(model))
+        found = rows_of_texts(read.items, request.tokenizer, ROW_LENGTH, with_bos)
         rows = rows_with_tokens(found, lens.record.first_position, tokens)
         words = read.words
     chosen = tokens_to_read(rows, lens.record.first_position, tokens)
@@ -151,8 +151,7 @@ def check_numbers(tokens: Any, seed: Any) -> None:
     """
     if type(tokens) is not int or tokens < 1:
         raise ValueError(f"{argument('tokens', tokens)} must be a whole number from 1.")
-    if type(seed) is not int or not 0 <= seed < 2**31:
-        raise ValueError(f"{argument('seed', seed)} must be a whole number from 0 to 2³¹ − 1.")
+    check_seed(seed)
 
 
 def layers_of(lens: Lens, request: Request) -> list[int]:
@@ -266,7 +265,7 @@ def measuring(
     Its `finish` is that of the caller.
     """
     request = Request(model, chosen.token_ids, positions=chosen.positions, remote=remote)
-    steps = stream_steps(request, [*layers, request.anatomy.last_layer])
+    steps = read_steps(request, [*layers, request.anatomy.last_layer])
     reads = []
     for slot, layer in enumerate(layers):
         reads.append(SiteRead(slot))

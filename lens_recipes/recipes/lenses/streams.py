@@ -14,7 +14,7 @@ from lens_recipes.trace.plan import ReadStep
 EMBED = "embed"  # what a caller calls the stream before block 0
 
 
-def stream_steps(request: Request, streams: Sequence[int]) -> list[ReadStep]:
+def read_steps(request: Request, streams: Sequence[int]) -> list[ReadStep]:
     """Return how streams are read, ascending, each into a slot of its own.
 
     Args:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from lens_recipes.arrays.lens import AXES, LensArrays
-from lens_recipes.arrays.metrics.seen import check_same_tokens
-from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.pages.html import page_text
 from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence, unreadable_sentence
+from lens_recipes.views.tables.selection import results_beside
 
 
 class LensNote(NamedTuple):
@@ -41,31 +40,21 @@ def lenses_on_page(
         ValueError: something else than lens results, of other tokens or targets, vectors beside
             others, or no site in common.
     """
-    if beside is None:
+    others = results_beside(result, beside)
+    if not others:
         return [result]
-    others: list[Any] = [beside]
-    if isinstance(beside, Iterable) and not isinstance(beside, LensArrays):
-        others = list(beside)
+    common = list(result.sites)
     for other in others:
-        if not isinstance(other, LensArrays):
-            raise ValueError(
-                f"beside= takes lens results of the same prompts; received {type(other).__name__}."
-            )
-        if are_vectors(result.sites) or are_vectors(other.sites):
-            raise ValueError("beside= is about layers, and vectors have none.")
-        check_same_tokens(result, other)
-        if result.target_ids.tolist() != other.target_ids.tolist():
-            raise ValueError(
-                "beside= takes results with the same targets: pass the same targets= to each."
-            )
-    common = [site for site in result.sites if all(site in other.sites for other in others)]
+        common = [site for site in common if site in other.sites]
     if not common:
         raise ValueError(
             "there is no layer that all results have: read the same layers= with each lens."
         )
-    return [
-        at_sites(each, [each.sites.index(site) for site in common]) for each in (result, *others)
-    ]
+    shown = []
+    for each in (result, *others):
+        site_indices = [each.sites.index(site) for site in common]
+        shown.append(at_sites(each, site_indices))
+    return shown
 
 
 def at_sites(result: LensArrays, site_indices: list[int]) -> LensArrays:

@@ -128,7 +128,7 @@ def select(
             shown = len(prompts)
         show_top = show_top or PARTS_SHOWN
         return Selection(prompts, position, show_top, max_prompts=shown, is_batch=as_batch)
-    others = _check_beside(result, beside)
+    others = results_beside(result, beside)
     layer_options = (show_top, sites, component, stride, beside)
     asks_for_layers = any(option is not None for option in layer_options)
     as_batch = prompt is None and not asks_for_layers and is_batch(result)
@@ -158,7 +158,7 @@ def select(
     )
 
 
-def _check_beside(
+def results_beside(
     result: LensArrays, beside: LensArrays | Iterable[LensArrays] | None
 ) -> tuple[LensArrays, ...]:
     """Return the results that stand beside another one.

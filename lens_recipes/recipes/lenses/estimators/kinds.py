@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from lens_recipes.caller import argument
+from lens_recipes.errors import LensError
+from lens_recipes.lenses.solve.jacobian import FIRST_POSITION
 from lens_recipes.lenses.solve.solution import Solution
 from lens_recipes.lenses.solve.solve import solve
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
-from lens_recipes.recipes.lenses.estimators.jacobian import FIRST_POSITION, JacobianSums
+from lens_recipes.recipes.lenses.estimators.jacobian import PromptJacobians
 from lens_recipes.recipes.lenses.estimators.linear import LinearEstimator
-from lens_recipes.recipes.lenses.estimators.tuned import FIRST_POSITION as FIRST_TRAINED
 from lens_recipes.recipes.lenses.estimators.tuned import (
+    FIRST_TRAINED,
     STEPS,
     TOKENS_PER_STEP,
     train_tuned,
@@ -41,9 +43,20 @@ class JacobianEstimator(Estimator):
     default_tokens = 12_800  # a hundred prompts
 
     def __init__(self, task: FitTask) -> None:
-        """Plan what is pulled back."""
+        """Plan what is pulled back.
+
+        Raises:
+            ValueError: a setting; this kind has none.
+            LensError: the model has one block, whose stream is the final one.
+        """
         super().__init__(task)
-        self.jacobians = JacobianSums(task.request.model, task.layers)
+        if not task.layers:
+            raise LensError(
+                f"{task.request.anatomy.family}: this model has only one block, and the stream "
+                "after the last block is the final one already, so there is nothing to fit. Fit "
+                'kind="linear", which also has the stream before block 0.'
+            )
+        self.jacobians = PromptJacobians(task.request.model, task.layers)
         self.passes = LinearEstimator(task)  # for an estimate: the same passes without gradients
 
     @property
@@ -63,7 +76,7 @@ class JacobianEstimator(Estimator):
         """Return the Jacobians of one prompt."""
         ids = batch.row.ids.tolist()
         return {
-            "jacobian": self.jacobians.of_prompt(ids).cpu(),
+            "jacobian": self.jacobians.of_prompt(ids),
             "n_prompts": torch.tensor([1]),
             "n_tokens": torch.tensor([len(ids)]),
         }

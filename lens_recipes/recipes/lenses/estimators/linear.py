@@ -12,7 +12,7 @@ from lens_recipes.lenses.solve.linear import solve_linear
 from lens_recipes.lenses.solve.solution import Solution
 from lens_recipes.models.handle import dtype_of, exclusive
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask, seconds_of
-from lens_recipes.recipes.lenses.streams import stream_steps
+from lens_recipes.recipes.lenses.streams import read_steps
 from lens_recipes.recipes.lenses.text.rows import Row, RowSets
 from lens_recipes.run.recipe import perform
 from lens_recipes.run.remote.http.settings import remote_settings
@@ -50,7 +50,7 @@ class LinearEstimator(Estimator):
         super().__init__(task)
         request = task.request
         final = request.anatomy.last_layer
-        self.plan = FitPlan(stream_steps(request, [*task.layers, final]))
+        self.plan = FitPlan(read_steps(request, [*task.layers, final]))
 
     # -- batches -------------------------------------------------------
 

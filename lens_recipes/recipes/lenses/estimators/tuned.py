@@ -22,14 +22,13 @@ from jaxtyping import Float
 from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
-from lens_recipes.arrays.used_lens import EMBEDDING
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import dtype_of, exclusive, refuse_training
 from lens_recipes.models.lens_head import lens_head
-from lens_recipes.models.structure.anatomy import anatomy
-from lens_recipes.models.structure.block.blocks import residual_blocks
-from lens_recipes.models.structure.parts import Anatomy, HookPoint
 from lens_recipes.models.weights.frozen import frozen_weights
+from lens_recipes.recipes.lenses.streams import read_steps
+from lens_recipes.run.request.request import Request
+from lens_recipes.trace.fit.streams import read_streams
 from lens_recipes.trace.fit.tuned import (
     StreamTraining,
     chunks,
@@ -38,18 +37,15 @@ from lens_recipes.trace.fit.tuned import (
     kl_gradient,
 )
 from lens_recipes.trace.lens_head import LensHead
-from lens_recipes.trace.operations import first_of, replay
 from lens_recipes.trace.transport import Affine
 
 STEPS = 16
 TOKENS_PER_STEP = 256
-LEARNING_RATE = (
-    0.035  # times the relative error of the start: how far the first step moves a vector
-)
+LEARNING_RATE = 0.035  # how far the first step moves a vector, times the start's relative error
 MOMENTUM = 0.8
 VALIDATION_TOKENS = 256
 VALIDATION_SHARE = 8  # one row in so many is not trained on
-FIRST_POSITION = 1  # the first token's streams are like those of no other token
+FIRST_TRAINED = 1  # the first token's streams are like those of no other token
 MAX_BYTES = 2**29  # of logits that exist at once
 LOGITS_AT_ONCE = 4  # arrays [row, vocabulary] that exist at once
 
@@ -101,7 +97,7 @@ def train_tuned(
     learning_rate: float = LEARNING_RATE,
     momentum: float = MOMENTUM,
     validation_tokens: int = VALIDATION_TOKENS,
-    first_position: int = FIRST_POSITION,
+    first_position: int = FIRST_TRAINED,
     max_bytes: int = MAX_BYTES,
     on_step: Callable[[int, int], Any] | None = None,
 ) -> TunedTraining:
@@ -133,17 +129,17 @@ def train_tuned(
         >>> lens = Lens("tuned", tuned.transports)
     """
     refuse_training(model, False)
-    parts = anatomy(model)
-    streams = sorted(start)
+    request = Request(model, remote=False)
+    read = TokenReader(request, sorted(start), first_position)
     generator = torch.Generator().manual_seed(seed)
     n_trained = steps * tokens_per_step
-    training_rows, validation_rows = split_rows(rows, first_position, generator)
+    training_rows, validation_rows = split_for_validation(rows, first_position, generator)
     head = lens_head(model, remote=False)
     with exclusive(model), frozen_weights(model._module):
-        read = TokenReader(model, parts, streams, first_position)
         training = read.tokens(training_rows, n_trained, generator)
         validation = read.tokens(validation_rows, validation_tokens, generator)
-        trainer = Trainer(head, dtype_of(model), parts.vocab_size, max_bytes, training, validation)
+        vocab_size = request.anatomy.vocab_size
+        trainer = Trainer(head, dtype_of(model), vocab_size, max_bytes, training, validation)
         trainer.begin(start, learning_rate, momentum)
         for step in range(steps):
             which = step_tokens(len(training), step, tokens_per_step, generator)
@@ -159,7 +155,7 @@ def train_tuned(
 # -- tokens ------------------------------------------------------------
 
 
-def split_rows(
+def split_for_validation(
     rows: Sequence[Sequence[int]], first_position: int, generator: torch.Generator
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Return the rows to train on and those to validate on, both in random order.
@@ -191,17 +187,20 @@ def step_tokens(n_tokens: int, step: int, n_at_once: int, generator: torch.Gener
 class TokenReader:
     """Read streams of rows in forward passes."""
 
-    def __init__(
-        self, model: Envoy, parts: Anatomy, streams: Sequence[int], first_position: int
-    ) -> None:
-        """Find where each stream is read."""
-        self.model = model
+    def __init__(self, request: Request, streams: Sequence[int], first_position: int) -> None:
+        """Find where each stream is read.
+
+        Args:
+            request: The model.
+            streams: Ascending; `EMBEDDING` (−1) is the one before block 0.
+            first_position: Of the tokens that are kept.
+        """
+        self.model = request.model
         self.streams = list(streams)
         self.first_position = first_position
-        self.points = [stream_point(model, parts, stream) for stream in streams]
-        self.points.append(stream_point(model, parts, parts.last_layer))
+        self.steps = read_steps(request, [*streams, request.anatomy.last_layer])
         self.options: dict[str, Any] = {}
-        if "use_cache" in parts.forward_options:
+        if "use_cache" in request.anatomy.forward_options:
             self.options["use_cache"] = False
 
     def tokens(
@@ -228,27 +227,12 @@ class TokenReader:
 
     def _row(self, row: Sequence[int]) -> list[Float[Tensor, "token d_model"]]:
         """Return the streams of one row, and the final one last."""
-        model, points = self.model, self.points
+        model, steps = self.model, self.steps
         ids = torch.tensor([list(row)], device=model.device)
         with torch.no_grad(), model.trace(input_ids=ids, **self.options) as tracer:
-            streams = nnsight.save([])
-            for point in points:
-                module = model.get(point.path)
-                value = first_of(module.input if point.side == "in" else module.output)
-                streams.append(replay(model, point.operations, value.clone()))
+            streams = nnsight.save(read_streams(model, steps))
             tracer.stop()
-        kept = []
-        for stream in streams:
-            by_token = stream.reshape(-1, stream.shape[-1])
-            kept.append(by_token[self.first_position :])
-        return kept
-
-
-def stream_point(model: Envoy, parts: Anatomy, stream: int) -> HookPoint:
-    """Return where a stream is read."""
-    if stream == EMBEDDING:
-        return residual_blocks(model)[parts.layers[0]].resid_pre
-    return HookPoint(0, "out", parts.block(stream))
+        return [stream[self.first_position :] for stream in streams]
 
 
 # -- training ----------------------------------------------------------
@@ -300,15 +284,15 @@ class Trainer:
 
     def step(self, which: Tensor, rate: float) -> None:
         """Take one step of every stream on these tokens."""
-        n_chunks = list(chunks(len(which), self.rows_at_once))
+        parts = list(chunks(len(which), self.rows_at_once))
         final = self.training.final[which.to(self.training.final.device)]
-        probabilities = [head_probabilities(self.head, final[chunk]) for chunk in n_chunks]
+        probabilities = [head_probabilities(self.head, final[part]) for part in parts]
 
         def gradient(moved: Tensor) -> Tensor:
-            of_chunks = []
-            for chunk, own in zip(n_chunks, probabilities, strict=True):
-                of_chunks.append(kl_gradient(self.head, moved[chunk], own, self.dtype))
-            return torch.cat(of_chunks)
+            gradients = []
+            for part, own in zip(parts, probabilities, strict=True):
+                gradients.append(kl_gradient(self.head, moved[part], own, self.dtype))
+            return torch.cat(gradients)
 
         for stream, training in self.streams.items():
             rows = self.training.at(stream, which.to(self.training.streams[stream].device))

@@ -16,12 +16,13 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from lens_recipes.caller import say
+from lens_recipes.caller import argument, say
 from lens_recipes.errors import LensError
+from lens_recipes.lenses.digests import starts_with_bos
 from lens_recipes.models.handle import exclusive, on_meta, text_config, tokenizer_of
 from lens_recipes.recipes.lenses.text.rows import Row, distinct, make_row
-from lens_recipes.recipes.lenses.text.texts import begins_with_bos
 
+OWN_TEXT = "text that the model wrote"  # what records call it
 ROWS_AT_ONCE = 64  # that are written side by side: more gains nothing on a processor
 
 
@@ -85,6 +86,16 @@ def write_rows(model: Envoy, n_rows: int, length: int, seed: int) -> Int[Tensor,
     return written.cpu()
 
 
+def check_seed(seed: Any) -> None:
+    """Refuse what is no seed of a text.
+
+    Raises:
+        ValueError: says what is one.
+    """
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise ValueError(f"{argument('seed', seed)} must be a whole number from 0 to 2³¹ − 1.")
+
+
 def own_rows(model: Envoy, n_rows: int, length: int, seed: int) -> list[Row]:
     """Return rows that the model writes, as a tokenizer would give them; see `write_rows`."""
     refuse_elsewhere(model)
@@ -99,7 +110,7 @@ def rows_as_read(model: Envoy, written: Int[Tensor, "row position"]) -> list[Row
     A lens that was fitted with it is no better on texts without it, nor the other way round
     (SmolLM2), but for the first position, which a text without BOS has, too.
     """
-    if not begins_with_bos(tokenizer_of(model)):
+    if not starts_with_bos(model):
         written = written[:, 1:]
     return list(distinct(make_row(row) for row in written))
 

@@ -227,11 +227,3 @@ def as_ids(text: Any) -> list[int]:
     if beyond:
         raise ValueError(f"received {shortened(beyond[0])} among the texts, which is no token id.")
     return ids
-
-
-def begins_with_bos(tokenizer: Any | None) -> bool:
-    """Return whether a tokenizer puts BOS before a text by itself."""
-    bos = getattr(tokenizer, "bos_token_id", None)
-    if tokenizer is None or bos is None:
-        return False
-    return text_ids("a", tokenizer, add_special_tokens=True)[:1] == [bos]

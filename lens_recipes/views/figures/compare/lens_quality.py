@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,19 +12,24 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from lens_recipes.arrays.text import escape_plotly
-from lens_recipes.arrays.used_lens import EMBEDDING, LensQuality
+from lens_recipes.arrays.used_lens import EMBEDDING
 from lens_recipes.views.figures.base.color import faint
 from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
-    COLORS,
-    DASHES,
     FONT,
     HOVER_TEMPLATE,
     LEGEND,
-    MARKERS,
     at_the_top,
     title_height,
     title_layout,
+)
+from lens_recipes.views.figures.compare.lens_lines import (
+    Line,
+    Measured,
+    lens_lines,
+    logit_lines,
+    measured_lens,
+    name_all,
 )
 from lens_recipes.views.words import prompt_end
 
@@ -34,38 +39,6 @@ LEGEND_HEIGHT = 30  # pixels below the title
 MARGIN_BELOW = 60  # pixels
 TICKS = 16  # layers with a label, at most
 NAME_LETTERS = 60
-
-LOGIT_COLOR = "#666666"
-LOGIT_DASHES = ("dash", "dot", "dashdot", "longdash")
-
-
-class Measured(NamedTuple):
-    """A lens, and what was measured of it."""
-
-    name: str
-    quality: LensQuality
-
-
-class Line(NamedTuple):
-    """What both panels draw of one lens.
-
-    Attributes:
-        name: What the legend calls it.
-        layers: Numbers of blocks; `EMBEDDING` is the stream before block 0.
-        kl: In nats, `[layer]`.
-        agreement: Shares, `[layer]`.
-        refit_kl: Of fits on halves of the text, `[fit, layer]`; without rows for none.
-        look: Colour and dash of the line.
-        marker: Of its points.
-    """
-
-    name: str
-    layers: list[int]
-    kl: NDArray[np.float64]
-    agreement: NDArray[np.float64]
-    refit_kl: NDArray[np.float64]
-    look: dict[str, Any]
-    marker: dict[str, Any]
 
 
 def lens_quality_figure(
@@ -91,8 +64,8 @@ def lens_quality_figure(
         >>> lens = load_lens("lens.safetensors")
         >>> lens_quality_figure(lens, load_lens("other.safetensors"), names=["A", "B"]).show()
     """
-    measured = _name_all([_measured(lens) for lens in lenses], names)
-    lines = [*_logit_lines(measured), *_lens_lines(measured)]
+    measured = name_all([measured_lens(lens) for lens in lenses], names)
+    lines = [*logit_lines(measured), *lens_lines(measured)]
     height = 2 * PANEL_HEIGHT + PANEL_GAP
     figure = make_subplots(
         2, 1, figure=Figure(), shared_xaxes=True, vertical_spacing=PANEL_GAP / height
@@ -131,113 +104,6 @@ def lens_quality_figure(
     figure.update_xaxes(**_layer_axis(lines))
     figure.update_xaxes(title_text="layer", row=2, col=1)
     return figure
-
-
-# -- what is drawn -----------------------------------------------------
-
-
-def _measured(lens: Any) -> Measured:
-    """Return what was measured of a lens.
-
-    Raises:
-        TypeError: it is no lens, no measurement and no result.
-        ValueError: it was not measured.
-    """
-    if isinstance(lens, LensQuality):
-        return Measured("lens", lens)
-    used = getattr(lens, "lens", lens)  # of a result, the lens that it was read with
-    if not hasattr(used, "quality") or not hasattr(used, "name"):
-        raise TypeError(
-            f"received {type(lens).__name__}, expected a lens, what lens_quality() returns, or a "
-            "result that was read with a lens."
-        )
-    if getattr(used, "is_logit", False):
-        raise ValueError(
-            "the logit lens was not fitted, so nothing was measured of it: its line is beside that "
-            "of every other lens. Pass a lens, or a result that was read with one."
-        )
-    if used.quality is None:
-        raise ValueError(
-            f"this {used.name} was not measured: run lens_quality(lens, model, texts), and pass "
-            "what it returns."
-        )
-    return Measured(used.name, used.quality)
-
-
-def _name_all(measured: list[Measured], names: Sequence[str] | None) -> list[Measured]:
-    """Return the lenses under different names: the caller's, or their kinds, numbered.
-
-    Raises:
-        ValueError: there are no lenses, or not a name for each.
-    """
-    if not measured:
-        raise ValueError("there is nothing to draw: pass a lens, or what lens_quality() returns.")
-    if names is not None:
-        wanted = [names] if isinstance(names, str) else list(names)
-        if len(wanted) != len(measured) or len(set(wanted)) != len(wanted):
-            raise ValueError(
-                f"names={names!r} must be {len(measured)} different texts, one for each lens."
-            )
-        return [
-            Measured(str(name), each.quality) for name, each in zip(wanted, measured, strict=True)
-        ]
-    kinds = [each.name for each in measured]
-    named = []
-    for number, each in enumerate(measured):
-        name = each.name
-        if kinds.count(name) > 1:
-            name = f"{name} {kinds[: number + 1].count(name)}"
-        named.append(Measured(name, each.quality))
-    return named
-
-
-def _lens_lines(measured: list[Measured]) -> list[Line]:
-    """Return a line for each lens."""
-    lines = []
-    for number, (name, quality) in enumerate(measured):
-        look = {
-            "color": COLORS[number % len(COLORS)],
-            "width": 2,
-            "dash": DASHES[number // len(COLORS) % len(DASHES)],
-        }
-        marker = {"size": 6, "symbol": MARKERS[number % len(MARKERS)]}
-        lines.append(
-            Line(
-                name,
-                quality.layers,
-                np.array(quality.kl, dtype=np.float64),
-                np.array(quality.agreement, dtype=np.float64),
-                np.array(quality.refit_kl, dtype=np.float64).reshape(-1, len(quality.layers)),
-                look,
-                marker,
-            )
-        )
-    return lines
-
-
-def _logit_lines(measured: list[Measured]) -> list[Line]:
-    """Return a line of the logit lens for each text that lenses were measured on."""
-    lines: list[Line] = []
-    seen = []
-    for _, quality in measured:
-        numbers = (quality.layers, quality.logit_kl, quality.logit_agreement)
-        if numbers in seen:
-            continue
-        seen.append(numbers)
-        name = "logit lens" if len(seen) == 1 else f"logit lens {len(seen)}"
-        dash = LOGIT_DASHES[(len(seen) - 1) % len(LOGIT_DASHES)]
-        lines.append(
-            Line(
-                name,
-                quality.layers,
-                np.array(quality.logit_kl, dtype=np.float64),
-                np.array(quality.logit_agreement, dtype=np.float64),
-                np.empty((0, len(quality.layers))),
-                {"color": LOGIT_COLOR, "width": 2, "dash": dash},
-                {"size": 4, "symbol": "circle-open"},
-            )
-        )
-    return lines
 
 
 # -- traces and axes ---------------------------------------------------
@@ -330,7 +196,10 @@ def _kl_axis(lines: list[Line]) -> dict[str, Any]:
 
 def _layer_axis(lines: list[Line]) -> dict[str, Any]:
     """Return the axis of layers, on which the embedding is called by its name."""
-    layers = sorted({layer for line in lines for layer in line.layers})
+    all_layers: set[int] = set()
+    for line in lines:
+        all_layers.update(line.layers)
+    layers = sorted(all_layers)
     step = 1 + (layers[-1] - layers[0]) // TICKS
     shown = [layer for layer in layers if layer == EMBEDDING or layer % step == 0]
     if EMBEDDING in shown and step > 1 and 0 in shown:

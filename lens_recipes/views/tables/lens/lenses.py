@@ -139,13 +139,15 @@ def seen_table(
         return None
     headings = [FIRST_SEEN, *lens_names(results)]
     lines = []
+    is_dated = True
     for row in rows[:TOKENS_NAMED]:
         lines.append([show(row.text, TOKEN_WIDTH), *(place.short for place in row.places)])
+        is_dated = is_dated and all(place.is_dated for place in row.places)
     notes = []
     left_out = len(rows) - TOKENS_NAMED
     if left_out > 0:
         notes.append(f"and {quantity(left_out, 'more token')}")
-    if any(not place.is_dated for row in rows[:TOKENS_NAMED] for place in row.places):
+    if not is_dated:
         notes.append(f"{UNREADABLE_MARK}: or earlier, the layer before cannot be read")
     return SeenTable(headings, lines, "; ".join(notes))
 

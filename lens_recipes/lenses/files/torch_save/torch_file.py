@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lens_recipes.lenses.files.checks import check_fits
-from lens_recipes.lenses.files.pickled import MAX_PICKLE_BYTES, StoredTensor, read_pickle
+from lens_recipes.lenses.files.torch_save.pickled import MAX_PICKLE_BYTES, StoredTensor, read_pickle
 
 # Most that is read at once: the directory of a zip file, too, which is read as a whole. That of a
 # lens has some 100 bytes for each tensor.
