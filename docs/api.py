@@ -261,6 +261,8 @@ def _members(kind: type) -> list[str]:
             call = name
         elif isinstance(member, classmethod):
             call = name + _signature(member.__func__, is_bound=True)
+        elif isinstance(member, staticmethod):
+            call = name + _signature(member.__func__)
         else:
             call = name + _signature(member, is_bound=True)
         docstring = _parsed(member)
@@ -274,7 +276,7 @@ def _members(kind: type) -> list[str]:
 
 
 def _is_member(value: Any) -> bool:
-    return isinstance(value, property | classmethod) or inspect.isfunction(value)
+    return isinstance(value, property | classmethod | staticmethod) or inspect.isfunction(value)
 
 
 # -- the commands ------------------------------------------------------

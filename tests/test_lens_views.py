@@ -151,7 +151,7 @@ def test_every_view_of_an_attribution_names_the_lens(llama, lens, unit, tmp_path
         assert "linear lens" in view(result, tmp_path), name
         assert "linear lens" not in view(plain, tmp_path), name
     measured = lens.quality.kl[lens.quality.layers.index(layer)]
-    assert f"KL to the output {measured:.2g} nats at layer {layer}" in result.summary()
+    assert f"mean KL to the output {measured:.2g} nats at layer {layer}" in result.summary()
 
 
 def test_programs_get_the_source_and_the_digest(linear, jacobian, lens, tmp_path):
@@ -212,7 +212,7 @@ def test_the_line_below_the_certificate_is_about_the_layers_that_were_read(llama
     there = lens.quality.at(layers[1:-1])
     line = lens_line(read)
     assert line.startswith(f"linear lens (lens.safetensors, {lens.digest[:8]}…): measured on 256 ")
-    assert f"KL to the output {there.kl[0]:.2g} nats at layer {layers[1]}" in line
+    assert f"mean KL to the output {there.kl[0]:.2g} nats at layer {layers[1]}" in line
     assert f"better than the logit lens at all {len(there.layers)} layers" in line
     text = str(read)
     assert text.index("certified") < text.index(line)  # what it means is no part of the proof
@@ -251,7 +251,7 @@ def test_of_vectors_it_is_the_layer_that_they_are_read_as(llama, lens):
     layer = lens.quality.layers[2]
     result = lr.decode_vectors(llama, vectors, lens=lens, layer=layer)
     there = lens.quality.at([layer])
-    assert f"KL to the output {there.kl[0]:.2g} nats at layer {layer}" in lens_line(result)
+    assert f"mean KL to the output {there.kl[0]:.2g} nats at layer {layer}" in lens_line(result)
     assert lens_line(result) in str(result)
     worse = dataclasses.replace(lens, quality=quality(llama, worse=(layer,)))
     result = lr.decode_vectors(llama, vectors, lens=worse, layer=layer)

@@ -105,12 +105,12 @@ def number_ranges(numbers: Collection[int]) -> list[str]:
     return ranges
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun.
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """Return a count with its noun, which for several is `nouns`, or ends with an s.
 
-    >>> counted(1, "token"), counted(3, "token")
-    ('1 token', '3 tokens')
+    >>> counted(1, "token"), counted(3, "token"), counted(2, "batch", "batches")
+    ('1 token', '3 tokens', '2 batches')
     """
     if count == 1:
         return f"1 {noun}"
-    return f"{count} {noun}s"
+    return f"{count} {nouns or noun + 's'}"

@@ -112,8 +112,8 @@ class LensQuality:
     def verdict(self) -> str:
         """How it compares with the logit lens, and how far it is from the output at both ends.
 
-        Example: "better than the logit lens at all 27 layers; KL to the output 2.8 nats at layer 0,
-        0.4 at layer 26".
+        Example: "better than the logit lens at all 27 layers; mean KL to the output 2.8 nats at
+        layer 0, 0.4 at layer 26".
         """
         n_layers, n_better = len(self.layers), int(self.is_better.sum())
         if n_layers == 0:
@@ -125,7 +125,7 @@ class LensQuality:
         else:
             better = f"better than the logit lens at all {n_layers} layers"
         first, last = (streams_in_words([self.layers[end]]) for end in (0, -1))
-        distance = f"KL to the output {self.kl[0]:.2g} nats at {first}"
+        distance = f"mean KL to the output {self.kl[0]:.2g} nats at {first}"
         if n_layers > 1:
             distance += f", {self.kl[-1]:.2g} at {last}"
         return f"{better}; {distance}"

@@ -78,13 +78,18 @@ class Affine(NamedTuple):
 
 
 class TransportCall(NamedTuple):
-    """A transport as the first operation on the way from a site to the logits."""
+    """A transport as the first operation on the way from a site to the logits.
+
+    The product is made in float64 where there is such: parts of a stream are to sum, and what a
+    fitted map makes of them may cancel to a thousandth of their size.
+    """
 
     transport: Transport
 
     def apply(self, model: Any, x: Tensor) -> Tensor:
         """Return what the transport makes of `x`; no module of the model takes part."""
-        return self.transport.transform_hidden(x)
+        exact = x if x.device.type == "mps" else x.double()
+        return self.transport.transform_hidden(exact).to(x.dtype)
 
     def __str__(self) -> str:
         """Return what it is."""

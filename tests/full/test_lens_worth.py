@@ -54,6 +54,22 @@ def test_a_tuned_lens_is_nearer_than_a_linear_one(smollm2, held_out):
     assert (kinds["tuned"] < kinds["linear"]).sum() >= len(LAYERS) - 1
 
 
+@pytest.mark.parametrize("layer", [5, 20, 25])
+def test_a_logit_of_a_lens_is_the_sum_of_many_parts(smollm2, linear, layer):
+    """A fitted map magnifies rounding, which once made a sum of heads look wrong."""
+    who = lr.attribution(
+        smollm2,
+        "The capital of Italy is",
+        " Rome",
+        against=" Paris",
+        unit="head",
+        at_layer=layer,
+        lens=linear,
+    )
+    assert who.certificate.passed
+    np.testing.assert_allclose(who.total, who.logit, atol=1e-3)
+
+
 def test_a_refit_moves_the_lens_as_far_as_it_says(smollm2, linear, held_out):
     """Another seed writes another text."""
     other = lr.fit_lens(smollm2, tokens=TOKENS, layers=[12, 24], seed=1, quality_tokens=0)

@@ -32,12 +32,12 @@ def merge_command(
     from lens_recipes import Lens, lens_quality, load, load_lens
 
     lens = Lens.merge(load_lens(file) for file in files)
-    if measure is not None:
-        model = load(measure)
-        lens = lens.with_quality(lens_quality(lens, model))
-        write_for_programs(f"{escape_terminal(str(lens.quality))}\n")
     lens.save(output, sums=True)
     note_written([output])
+    if measure is not None:
+        measured = lens.with_quality(lens_quality(lens, load(measure)))
+        measured.save(output, sums=True)
+        write_for_programs(f"{escape_terminal(str(measured.quality))}\n")
 
 
 MERGE_EXAMPLES = f"""

@@ -264,7 +264,7 @@ def finish(
     error = np.abs(total - logit)
     certificate = replace(
         certificate_of(numbers, request.model, run.plan.links),
-        max_sum_error=largest_relative(error, values, logit),
+        max_sum_error=largest_relative(error, values, logit, has_lens="lens" in run.about),
     )
     if explanation.strict:
         certificate.check(partial(cause_in_quantisation, request.model))
@@ -352,9 +352,16 @@ def check_mean(logits: np.ndarray, n_targets: int, held_against: Contrast) -> No
         )
 
 
-def largest_relative(error: np.ndarray, values: np.ndarray, logit: np.ndarray) -> float:
-    """Return the largest error of a sum, relative to its largest part or the logit."""
-    largest = np.maximum(np.abs(values).max(0), np.abs(logit))
+def largest_relative(
+    error: np.ndarray, values: np.ndarray, logit: np.ndarray, *, has_lens: bool
+) -> float:
+    """Return the largest error of a sum, relative to its largest part or the logit.
+
+    With a lens it is relative to the sum of all absolute values: a fitted map magnifies how the
+    model rounds its stream, as it magnifies parts that cancel.
+    """
+    sizes = np.abs(values)
+    largest = np.maximum(sizes.sum(0) if has_lens else sizes.max(0), np.abs(logit))
     return float((error / np.maximum(largest, 1e-30)).max())
 
 

@@ -155,8 +155,9 @@ def interrupted(state: FitState) -> KeyboardInterrupt:
             + say(python="With path= it goes on from there.", shell="")
         )
     state.save()
+    kept = f"{str(state.path)!r} holds {state.progress}"
     return KeyboardInterrupt(
-        f"the fit was interrupted; {str(state.path)!r} holds what was done so far. "
+        f"the fit was interrupted; {kept}. "
         + say(
             python="Call fit_lens again with the same arguments to go on.",
             shell="Run the command again to go on.",

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lens_recipes.arrays.text import counted
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.files.own import SUMS, read_fit, write_own, write_unfinished
@@ -127,6 +128,15 @@ class FitState:
         self.samples = None  # they have served, and anyone can write them again
         with uninterrupted():
             write_own(self.path, lens.content, lens.sums, self.description)
+
+    @property
+    def progress(self) -> str:
+        """How far the fit has come, in words."""
+        if self.n_done:
+            return f"the sums of {counted(self.n_done, 'batch', 'batches')}"
+        if self.samples is not None:
+            return f"{counted(len(self.samples), 'row')} that the model has written"
+        return "nothing of it yet"
 
     @property
     def description(self) -> dict[str, Any]:

@@ -58,14 +58,15 @@ class RemoteEstimate:
         jobs = _counted(self.jobs, "job", "jobs")
         batches = _counted(self.batches, "batch", "batches")
         tokens = _counted(self.tokens, "token", "tokens")
-        here = "" if self.seconds is None else f"; here about {duration(self.seconds)}"
+        here = "" if self.seconds is None else f"here about {duration(self.seconds)}"
         if not self.jobs:
-            return f"{self.recipe} on {self.model}: {batches}, {tokens}; it runs here alone{here}"
+            ran = f"{batches}, {tokens}, which run here alone"
+            return f"{self.recipe} on {self.model}: {ran}{here and ': ' + here}"
+        before = f"{here}; on a server " if here else ""
         return (
-            f"{self.recipe} on {self.model}: {jobs} ({batches}, {tokens}), "
+            f"{self.recipe} on {self.model}: {before}{jobs} ({batches}, {tokens}), "
             f"{format_bytes(self.bytes_up)} up, about {format_bytes(self.bytes_back)} back, "
             f"at most {format_bytes(self.server_bytes)} of memory there beside the weights"
-            f"{here}"
         )
 
 

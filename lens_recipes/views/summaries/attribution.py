@@ -74,7 +74,21 @@ def attribution_doubts(result: AttributionArrays) -> Iterator[str]:
     yield from certificate_doubts(result)
     yield from sample_doubts(result)
     yield from transfer_doubts(result)
+    yield from _bias_doubts(result)
     yield DIRECT_ONLY
+
+
+def _bias_doubts(result: AttributionArrays) -> Iterator[str]:
+    """Yield that much of a lens's logit is its own bias: what usually follows, whatever is read."""
+    is_bias = np.array([part.component == "bias" for part in result.parts])
+    if result.lens.is_logit or not is_bias.any():
+        return
+    bias = np.abs(result.values[is_bias].sum(0))
+    if (bias > MOST * np.abs(result.total)).any():
+        yield (
+            f"more than half of a total is the bias of the {result.lens.name}, which says the same "
+            "whatever the prompt is"
+        )
 
 
 # -- many prompts ------------------------------------------------------

@@ -34,7 +34,8 @@ def lens_line(result: LensArrays | AttributionArrays) -> str:
     It stands below the certificate, and is empty for the logit lens.
 
     Example: "linear lens (lens.safetensors, 3f2a91c0…): measured on 256 held-out tokens: better
-    than the logit lens at all 27 layers; KL to the output 2.8 nats at layer 0, 0.4 at layer 26".
+    than the logit lens at all 27 layers; mean KL to the output 2.8 nats at layer 0, 0.4 at layer
+    26".
     """
     lens = result.lens
     if lens.is_logit:
