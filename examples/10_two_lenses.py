@@ -1,8 +1,7 @@
 """From which layer on is the answer there? The logit lens beside a linear lens, over several facts.
 
-The linear lens is fitted on text that the model writes itself: half a minute, kept in out/. The
-control asks for the answer of another country: a lens that only knew what usually follows "The
-capital of" would rank that one as early.
+The linear lens is fitted on text that the model writes itself, once. Another country's capital is
+the control: a lens that only knew what usually follows "The capital of" would rank it as early.
 
     python examples/10_two_lenses.py [MODEL]
 """
@@ -31,7 +30,7 @@ def main(model: str = "smollm2") -> None:
     lens = lr.fit_lens(loaded, tokens=6_000, path=path)
     print(lens.quality.summary())
     prompts = [f"The capital of {country} is" for country in CAPITALS]
-    answers = list(CAPITALS.values())
+    answers = [*CAPITALS.values()]
     targets = [[answer, answers[number - 1]] for number, answer in enumerate(answers)]
     logit = lr.logit_lens(loaded, prompts, targets=targets, positions=-1)
     linear = lr.logit_lens(loaded, prompts, targets=targets, positions=-1, lens=lens)
@@ -40,8 +39,7 @@ def main(model: str = "smollm2") -> None:
     for site, ranks in zip(logit.sites, zip(*columns, strict=True), strict=True):
         print("layer {:2}        {:14.0f} {:9.0f} {:17.0f} {:9.0f}".format(site.layer, *ranks))
     lr.report(logit, "out/two_lenses.html", beside=linear)
-    print("\nLook for the layers where the answer is ahead of another country's under each lens.")
-    print("In out/two_lenses.html a switch shows both, cell by cell.")
+    print("\nLook where the answer is ahead of another's. out/two_lenses.html shows both lenses.")
 
 
 if __name__ == "__main__":

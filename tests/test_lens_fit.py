@@ -406,7 +406,7 @@ def test_ctrl_c_keeps_what_was_added_up(interrupting, tmp_path):
     model = shared("llama")
     whole = lr.fit_lens(model, ROWS, tokens=10_000)
     calls = interrupting(after=2)
-    with pytest.raises(KeyboardInterrupt, match=r"lens\.safetensors' holds what was done so far"):
+    with pytest.raises(KeyboardInterrupt, match=r"lens\.safetensors' holds the sums of 2 batches"):
         lr.fit_lens(model, ROWS, tokens=10_000, path=path)
     assert len(calls) == 2
     assert (

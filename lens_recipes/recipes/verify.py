@@ -87,7 +87,8 @@ def lens_again(result: LensResult | Attribution, model: Envoy, given: Any) -> Le
     Raises:
         ValueError: it cannot be loaded, or is another one.
     """
-    recorded = result.provenance["arguments"].get("lens")
+    arguments = result.provenance.get("arguments")
+    recorded = arguments.get("lens") if isinstance(arguments, dict) else None
     if recorded is None:
         return None
     if given is None:
