@@ -28,12 +28,12 @@ def main(model: str = "smollm2") -> None:
     path = Path("out") / "two_lenses.safetensors"
     path.parent.mkdir(exist_ok=True)
     lens = lr.fit_lens(loaded, tokens=6_000, path=path)
-    print(lens.quality.summary())
     prompts = [f"The capital of {country} is" for country in CAPITALS]
     answers = [*CAPITALS.values()]
     targets = [[answer, answers[number - 1]] for number, answer in enumerate(answers)]
     logit = lr.logit_lens(loaded, prompts, targets=targets, positions=-1)
     linear = lr.logit_lens(loaded, prompts, targets=targets, positions=-1, lens=lens)
+    print(lens.quality.summary(), linear.certificate, sep="\n")
     columns = [median_rank(result, target) for result in (logit, linear) for target in (0, 1)]
     print("median rank     logit: answer   another    linear: answer   another")
     for site, ranks in zip(logit.sites, zip(*columns, strict=True), strict=True):
