@@ -1136,6 +1136,14 @@ def test_a_job_goes_on_with_its_lens(client, server, llama, tmp_path):
     assert str(tmp_path) not in json.dumps(there.provenance)
 
 
+def test_a_job_goes_on_with_a_lens_that_was_fitted_into_a_file(client, server, llama, tmp_path):
+    rows = tiny.random_ids(batch=40, length=20, seed=0).tolist()
+    lens = lr.fit_lens(llama, rows, path=tmp_path / "fit.safetensors", quality_tokens=0)
+    path = tmp_path / "a.job"
+    there = lr.submit(lr.logit_lens, client, PROMPTS, lens=lens, path=path).result()
+    assert lr.Job.load(path, client).result().lens == there.lens
+
+
 def test_a_job_whose_lens_was_changed_is_not_resumed(client, server, llama, tmp_path):
     random_lens(llama).save(tmp_path / "lens.safetensors")
     path = tmp_path / "a.job"

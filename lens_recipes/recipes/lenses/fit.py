@@ -226,6 +226,7 @@ def finished_lens(fit: Fit, rows: RowSets, state: FitState) -> Lens:
         record=record,
         quality=measured_quality(fit, rows, solution),
         source="fitted here" if state.path is None else str(state.path),
+        location="" if state.path is None else str(state.path.absolute()),
         sums={**state.sums, ROWS: keys_of(rows.fitted)},
     )
 
