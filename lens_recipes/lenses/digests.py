@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from nnsight.intervention.envoy import Envoy
@@ -22,6 +23,8 @@ CAST_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 SAMPLE = "a"  # a text, to see what a tokenizer puts before it
 ROWS_AT_ONCE = 2**12
+
+Answer = TypeVar("Answer")
 
 # What a tokenizer of one's own raises that has no such method, or another one.
 UNASKABLE = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)
@@ -87,15 +90,7 @@ def tokenizer_digest(model: Envoy) -> str | None:
 
     None where there is no tokenizer, or one that does not say.
     """
-    tokenizer = tokenizer_of(model)
-    if tokenizer is None:
-        return None
-    try:
-        vocabulary = _vocabulary_digest(tokenizer)
-        first = _ids_before(tokenizer)
-    except UNASKABLE:
-        return None
-    return hashlib.sha256(json.dumps([vocabulary, first]).encode()).hexdigest()[:16]
+    return _asked(model, _tokenizer_digest)
 
 
 def starts_with_bos(model: Envoy) -> bool | None:
@@ -103,15 +98,30 @@ def starts_with_bos(model: Envoy) -> bool | None:
 
     None where there is no tokenizer, or one that does not say.
     """
+    return _asked(model, _puts_bos)
+
+
+def _asked(model: Envoy, ask: Callable[[Any], Answer]) -> Answer | None:
+    """Return what a model's tokenizer says; None without one, or where it does not say."""
     tokenizer = tokenizer_of(model)
     if tokenizer is None:
         return None
     try:
-        first = _ids_before(tokenizer)
+        return ask(tokenizer)
     except UNASKABLE:
         return None
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """Return a digest of the vocabulary and of the tokens that are put before a text."""
+    answers = [_vocabulary_digest(tokenizer), _ids_before(tokenizer)]
+    return hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
+
+
+def _puts_bos(tokenizer: Any) -> bool:
+    """Return whether the token for the beginning is put before a text."""
     bos = getattr(tokenizer, "bos_token_id", None)
-    return bos is not None and first[:1] == [bos]
+    return bos is not None and _ids_before(tokenizer)[:1] == [bos]
 
 
 def _vocabulary_digest(tokenizer: Any) -> str:

@@ -114,11 +114,6 @@ class Lens:
             self.__dict__[f"_{name}"] = known
         return known[1]
 
-    def to(self, device: torch.device) -> Lens:
-        """Return this lens with its numbers on a device."""
-        moved = {layer: transport.to(device) for layer, transport in self.transports.items()}
-        return replace(self, transports=moved)
-
     @staticmethod
     def merge(lenses: Iterable[Lens]) -> Lens:
         """Return the lens that a fit on the texts of all these lenses would have given.

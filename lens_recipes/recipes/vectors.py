@@ -34,7 +34,7 @@ from lens_recipes.run.request.lenses import (
     lens_provenance,
     recorded_lens,
     resolve_lens,
-    transport_after,
+    transport_of_layer,
 )
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import as_list, check_numbers
@@ -310,12 +310,7 @@ def vector_transport(
             "the vectors stand."
         )
     (chosen,) = pick_layers(layer, anatomy)
-    transport = transport_after(chosen, lens, anatomy)
-    if transport is None:
-        raise ValueError(
-            f"the {lens.name} {lens.source!r} has no transport for layer {chosen}: accepted are "
-            f"{layer_list(lens, anatomy)}."
-        )
+    transport = transport_of_layer(chosen, lens, anatomy)
     if isinstance(transport, Affine) and not with_bias:
         return transport.without_bias()
     return transport

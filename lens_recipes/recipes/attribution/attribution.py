@@ -39,11 +39,10 @@ from lens_recipes.run.assemble import certificate_of, packed_tokens
 from lens_recipes.run.batches import make_batches
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.lenses import (
-    layer_list,
     lens_provenance,
     recorded_lens,
     resolve_lens,
-    transport_after,
+    transport_of_layer,
 )
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_numbers
@@ -402,13 +401,7 @@ def explained_transport(
             f"a {lens.name} has another logit at each layer: say which is to be explained, by "
             f"{advised('at_layer', lens.layers[-1])} for one. Without a lens, the model's own is."
         )
-    transport = transport_after(layer, lens, anatomy)
-    if transport is None:
-        raise ValueError(
-            f"the {lens.name} {lens.source!r} has no transport for layer {layer}: accepted are "
-            f"{layer_list(lens, anatomy)}."
-        )
-    return transport
+    return transport_of_layer(layer, lens, anatomy)
 
 
 def readable_blocks(blocks: list[Block], unit: str, family: str, remote: bool) -> list[Block]:

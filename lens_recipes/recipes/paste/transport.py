@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from nnsight.intervention.envoy import Envoy
 
+from lens_recipes.lenses.files.own import SUFFIX
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.lenses.load import load_lens
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.recipes.paste.literals import Code, literal
 
-SUFFIX = ".safetensors"  # of our own files, which a script reads in two lines
 RECIPE = "first-lens"  # the one that takes a lens
 
 

@@ -127,6 +127,21 @@ def transport_after(stream: int | None, lens: Lens, anatomy: Anatomy) -> Transpo
     return lens.transports.get(stream)
 
 
+def transport_of_layer(layer: int, lens: Lens, anatomy: Anatomy) -> Transport:
+    """Return the transport of the stream after the one block that was named.
+
+    Raises:
+        ValueError: the lens has none.
+    """
+    transport = transport_after(layer, lens, anatomy)
+    if transport is None:
+        raise ValueError(
+            f"the {lens.name} {lens.source!r} has no transport for layer {layer}: accepted are "
+            f"{layer_list(lens, anatomy)}."
+        )
+    return transport
+
+
 def stream_before(layer: int, anatomy: Anatomy) -> int | None:
     """Return after which block the stream before a layer is; `EMBEDDING` before the first.
 

@@ -36,6 +36,7 @@ from lens_recipes.run.request.selection import (
 )
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import ReadPlan
+from lens_recipes.trace.transport import Affine
 
 NO_PROMPTS = object()  # in place of prompts, for a recipe that runs none
 
@@ -185,8 +186,15 @@ class Request:
             ValueError, LensError: as `plan_sites`.
         """
         readers = self.link_readers(has_cache=has_cache)
-        if lens is not None and not self.remote:
-            lens = lens.to(input_device(self.model._module))
-        return plan_sites(
+        sites, plan = plan_sites(
             self.anatomy, self.blocks, layers, components, heads, apply_norm, readers, lens
         )
+        if lens is None or self.remote:
+            return sites, plan
+        device = input_device(self.model._module)
+        reads = []
+        for read in plan.sites:
+            if isinstance(read.transport, Affine):
+                read = read._replace(transport=read.transport.to(device))
+            reads.append(read)
+        return sites, plan._replace(sites=reads)

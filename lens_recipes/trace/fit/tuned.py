@@ -5,7 +5,7 @@ Everything here is torch alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -181,6 +181,12 @@ class StreamTraining:
     def moved(self, rows: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
         """Return vectors, moved as far as it is trained."""
         inputs, _ = self.whitening.apply(rows)
+        return self.moved_from(rows, inputs)
+
+    def moved_from(
+        self, rows: Float[Tensor, "token d_model"], inputs: Float[Tensor, "token d_model_1"]
+    ) -> Float[Tensor, "token d_model"]:
+        """Return vectors, moved as far as it is trained, from what whitening makes of them."""
         return self.start(rows) + self.size * inputs @ self.correction.T
 
     def step(
@@ -197,8 +203,7 @@ class StreamTraining:
             rate: What the learning rate is multiplied by in this step.
         """
         inputs, weights = self.whitening.apply(rows)
-        moved = self.start(rows) + self.size * inputs @ self.correction.T
-        of_moved = weights * gradient(moved)
+        of_moved = weights * gradient(self.moved_from(rows, inputs))
         of_correction = of_moved.T @ inputs
         self.mean_gradient = self.momentum * self.mean_gradient + of_correction
         step = orthogonalised(self.mean_gradient)
@@ -209,9 +214,3 @@ class StreamTraining:
         weight = self.size * self.correction[:, :-1] @ self.whitening.matrix
         bias = self.size * self.correction[:, -1] - weight @ self.whitening.mean
         return weight, bias
-
-
-def chunks(n_rows: int, n_at_once: int) -> Iterator[slice]:
-    """Yield slices of at most so many rows."""
-    for first in range(0, n_rows, n_at_once):
-        yield slice(first, min(first + n_at_once, n_rows))

@@ -60,6 +60,7 @@ class Estimator(ABC):
         reads_embedding: Whether the stream before block 0 gets a transport, too.
         default_tokens: On how much text it is fitted where the caller does not say.
         accepts: Names of the settings that it takes.
+        solves: Whether its closed form takes solving, and not a mean alone.
         trains: Whether more than a closed form comes after the sums, so that they are saved first.
     """
 
@@ -69,6 +70,7 @@ class Estimator(ABC):
     reads_embedding: ClassVar[bool] = True
     default_tokens: ClassVar[int] = 20_000
     accepts: ClassVar[tuple[str, ...]] = ()
+    solves: ClassVar[bool] = False
     trains: ClassVar[bool] = False
 
     def __init__(self, task: FitTask) -> None:

@@ -44,6 +44,7 @@ class LinearEstimator(Estimator):
 
     kind = "linear"
     runs_remotely = True
+    solves = True
 
     def __init__(self, task: FitTask) -> None:
         """Plan what is read."""

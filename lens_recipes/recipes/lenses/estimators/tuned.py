@@ -31,12 +31,12 @@ from lens_recipes.run.request.request import Request
 from lens_recipes.trace.fit.streams import read_streams
 from lens_recipes.trace.fit.tuned import (
     StreamTraining,
-    chunks,
     head_probabilities,
     kl_divergences,
     kl_gradient,
 )
 from lens_recipes.trace.lens_head import LensHead
+from lens_recipes.trace.operations import slices
 from lens_recipes.trace.transport import Affine
 
 STEPS = 16
@@ -284,7 +284,7 @@ class Trainer:
 
     def step(self, which: Tensor, rate: float) -> None:
         """Take one step of every stream on these tokens."""
-        parts = list(chunks(len(which), self.rows_at_once))
+        parts = list(slices(len(which), self.rows_at_once))
         final = self.training.final[which.to(self.training.final.device)]
         probabilities = [head_probabilities(self.head, final[part]) for part in parts]
 
@@ -301,7 +301,7 @@ class Trainer:
     def validate(self) -> dict[int, float]:
         """Return the mean KL(model ‖ lens) of each stream on the tokens to validate on, in nats."""
         totals = dict.fromkeys(self.streams, 0.0)
-        for chunk in chunks(len(self.validation), self.rows_at_once):
+        for chunk in slices(len(self.validation), self.rows_at_once):
             own = head_probabilities(self.head, self.validation.final[chunk])
             for stream, training in self.streams.items():
                 moved = training.moved(self.validation.at(stream, chunk))

@@ -28,6 +28,7 @@ LEGEND = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bot
 # A hover shows the text of its cell or point, without the name of the trace beside it.
 HOVER_TEMPLATE = "%{customdata}<extra></extra>"
 
+MARGIN_BELOW = 60  # pixels below panels
 TITLE_BASELINE = 38  # pixels from the upper edge
 SUBTITLE_LINE = 17  # pixels of each line below a title
 
@@ -39,6 +40,27 @@ FIGURE_NAMES = {
     LensArrays: "heatmap, trajectory, top_tokens, rank_flow, layer_profile and compare",
     AttributionArrays: "attribution_bars, head_grid and source_map",
 }
+
+
+def panels_layout(title_texts: dict[str, Any], panels_height: int, space: int) -> dict[str, Any]:
+    """Return the layout of panels that stand one below the other, with a title above them.
+
+    Args:
+        title_texts: The title, without its place.
+        panels_height: Pixels of all panels.
+        space: Pixels between the title and the first panel.
+    """
+    margin_above = title_height(title_texts) + space
+    height = panels_height + margin_above + MARGIN_BELOW
+    return {
+        "template": "plotly_white",
+        "title": at_the_top(title_texts, height),
+        "width": 980,
+        "height": height,
+        "margin": {"l": 80, "r": 30, "t": margin_above, "b": MARGIN_BELOW},
+        "font": FONT,
+        "hoverlabel": {"align": "left"},
+    }
 
 
 def check_result_kind(expected: type, *results: Any) -> None:

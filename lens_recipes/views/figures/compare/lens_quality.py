@@ -16,11 +16,9 @@ from lens_recipes.arrays.used_lens import EMBEDDING
 from lens_recipes.views.figures.base.color import faint
 from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
-    FONT,
     HOVER_TEMPLATE,
     LEGEND,
-    at_the_top,
-    title_height,
+    panels_layout,
     title_layout,
 )
 from lens_recipes.views.figures.compare.lens_lines import (
@@ -36,7 +34,6 @@ from lens_recipes.views.words import prompt_end
 PANEL_HEIGHT = 230  # pixels
 PANEL_GAP = 34  # pixels
 LEGEND_HEIGHT = 30  # pixels below the title
-MARGIN_BELOW = 60  # pixels
 TICKS = 16  # layers with a label, at most
 NAME_LETTERS = 60
 
@@ -80,17 +77,9 @@ def lens_quality_figure(
     else:
         title = escape_plotly(title)
     title_texts = title_layout(title, "<br>".join(_subtitle(measured)))
-    margin_above = title_height(title_texts) + LEGEND_HEIGHT
-    height += margin_above + MARGIN_BELOW
     figure.update_layout(
-        template="plotly_white",
-        title=at_the_top(title_texts, height),
-        width=980,
-        height=height,
-        margin={"l": 80, "r": 30, "t": margin_above, "b": MARGIN_BELOW},
-        font=FONT,
+        panels_layout(title_texts, height, LEGEND_HEIGHT),
         legend=LEGEND,
-        hoverlabel={"align": "left"},
     )
     figure.update_yaxes(row=1, col=1, **_kl_axis(lines))
     figure.update_yaxes(

@@ -14,11 +14,9 @@ from lens_recipes.views.figures.base.color import faint
 from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     COLORS,
-    FONT,
     HOVER_TEMPLATE,
-    at_the_top,
     figure_title,
-    title_height,
+    panels_layout,
 )
 from lens_recipes.views.figures.base.unreadable import add_bands
 from lens_recipes.views.figures.layers.axes import LayerSeries, find_series
@@ -36,7 +34,6 @@ OVER = ("token", "prompt")
 PANEL_HEIGHT = 170  # pixels
 PANEL_GAP = 34  # pixels
 TITLE_GAP = 26  # pixels below the title, for what stands above the first panel
-MARGIN_BELOW = 60  # pixels
 
 
 def layer_profile(
@@ -123,18 +120,10 @@ def layer_profile(
         prompt=prompt_end(result.prompts[0], 110) if len(result) == 1 else "",
         warning=warning,
     )
-    margin_above = title_height(title_texts) + TITLE_GAP
-    height += margin_above + MARGIN_BELOW
     figure.update_layout(
-        template="plotly_white",
-        title=at_the_top(title_texts, height),
-        width=980,
-        height=height,
-        margin={"l": 80, "r": 30, "t": margin_above, "b": MARGIN_BELOW},
-        font=FONT,
+        panels_layout(title_texts, height, TITLE_GAP),
         showlegend=False,
         hovermode="x",
-        hoverlabel={"align": "left"},
     )
     figure.update_xaxes(range=[series.layers[0] - 0.5, series.layers[-1] + 0.5], **series.axis())
     figure.update_xaxes(title_text=series.title, row=len(drawn), col=1)
