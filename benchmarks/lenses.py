@@ -127,8 +127,8 @@ def read(model) -> None:
 
 
 def linear(model) -> None:
-    """Print what the linear fit costs, beside its forward passes alone."""
-    rows = english(model.tokenizer, 32, 128)
+    """Print what the linear fit of as much text as `fit_lens` takes costs, beside its forward passes alone."""
+    rows = english(model.tokenizer, TOKENS // 128, 128)
     module = model._module.model
 
     def passes() -> None:
@@ -138,7 +138,7 @@ def linear(model) -> None:
 
     cases: dict[str, Callable[[], object]] = {
         "passes": passes,
-        "fit": lambda: lr.fit_lens(model, rows, kind="linear", quality_tokens=0),
+        "fit": lambda: lr.fit_lens(model, rows, kind="linear", tokens=TOKENS, quality_tokens=0),
     }
     ratios = side_by_side(cases, 2, floor="passes")["ratio_to_floor"]
     print(f"the linear fit: {ratios['fit']:.2f} × its forward passes")
