@@ -26,6 +26,7 @@ WIDTH = 100  # columns of the commands' help
 GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
     "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
+    "Edits": ["ablate", "patch", "steer", "swap", "Edit"],
     "Lenses": ["fit_lens", "load_lens", "lens_quality", "Lens", "LensQuality"],
     "What they return": [
         "LensResult",

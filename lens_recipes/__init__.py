@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.batch.outcomes import Outcome as Outcome
     from lens_recipes.arrays.batch.parts import PartOverPrompts as PartOverPrompts
     from lens_recipes.arrays.certificate import Certificate as Certificate
+    from lens_recipes.arrays.edits.edit import Edit as Edit
+    from lens_recipes.arrays.edits.kinds import ablate as ablate
+    from lens_recipes.arrays.edits.kinds import patch as patch
+    from lens_recipes.arrays.edits.kinds import steer as steer
+    from lens_recipes.arrays.edits.kinds import swap as swap
     from lens_recipes.arrays.generation import Settled as Settled
     from lens_recipes.arrays.generation import settled_layers as settled_layers
     from lens_recipes.arrays.metrics import logit_diff as logit_diff
@@ -90,6 +95,8 @@ _PUBLIC_NAMES = {
     "arrays.batch.outcomes": ["Outcome"],
     "arrays.batch.parts": ["PartOverPrompts"],
     "arrays.certificate": ["Certificate"],
+    "arrays.edits.edit": ["Edit"],
+    "arrays.edits.kinds": ["ablate", "patch", "steer", "swap"],
     "arrays.generation": ["Settled", "settled_layers"],
     "arrays.metrics": ["logit_diff", "metric_values"],
     "arrays.metrics.seen": ["SeenAt", "SeenEarlier", "seen_earlier"],

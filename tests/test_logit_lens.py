@@ -25,7 +25,7 @@ from lens_recipes.models.structure.known import known_model
 from lens_recipes.recipes import logit_lens as _logit_lens
 from lens_recipes.run import batches
 from lens_recipes.run.request.request import Request
-from lens_recipes.trace import collect, operations
+from lens_recipes.trace import operations, read_step
 from lens_recipes.trace.lens_head import LensHead
 
 FRANCE = "The capital of France is"
@@ -436,7 +436,7 @@ def test_batch_row_0_in_place_of_every_row_is_refused(monkeypatch):
         return operations.first_of(output)[:1].expand_as(operations.first_of(output))
 
     model = lr.load(tiny.llama())
-    monkeypatch.setattr(collect, "first_of", row_0)
+    monkeypatch.setattr(read_step, "first_of", row_0)
     assert lr.logit_lens(
         model, [7, 8, 9]
     ).certificate.passed  # right for one prompt, so two must show it
@@ -448,8 +448,8 @@ def test_columns_that_are_off_by_one_are_refused(monkeypatch):
     """What forgetting the padding would do."""
     make_batches = _logit_lens.make_batches
 
-    def shifted(*args):
-        batches, token_prompts = make_batches(*args)
+    def shifted(*args, **options):
+        batches, token_prompts = make_batches(*args, **options)
         places = batches[0].places
         shifted_places = places._replace(columns=(places.columns - 1).clamp(min=0))
         return [batches[0]._replace(places=shifted_places)], token_prompts

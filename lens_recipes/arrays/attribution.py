@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Axes, Inputs, Part, Tokens, fields_of_prompt, prompt_number
 from lens_recipes.arrays.certificate import Certificate
+from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.terminal import one_line
@@ -257,6 +259,11 @@ class AttributionArrays:
     def lens(self) -> UsedLens:
         """The lens whose logit is explained."""
         return used_lens(self.provenance)
+
+    @property
+    def edits(self) -> list[Edit]:
+        """The changes that were made while the model ran, in the order in which they were made."""
+        return [edit_from_json(fields) for fields in self.provenance.get("edits", [])]
 
     @property
     def mark(self) -> str:

@@ -80,6 +80,10 @@ class Certificate:
     `changed_layers` something stands between, such as a hook; the lens then reads what the model
     goes on with. After `unlinked_layers` that cannot be read, so nothing was compared.
 
+    Where the run was edited, `max_edit_error` is how far the edited vectors are from what was
+    asked, relative to the largest number of each: where they were set, and where the model goes on
+    with them.
+
     `as_saved` tells that all of this is what a file says, which anyone can write: it was not
     checked against a model here. `result.verify(model)` does that.
     """
@@ -99,6 +103,7 @@ class Certificate:
     max_link_layer: int | None = None
     changed_layers: tuple[int, ...] = ()
     unlinked_layers: tuple[int, ...] = ()
+    max_edit_error: float | None = None
     as_saved: bool = field(default=False, compare=False, repr=False)
 
     @property
@@ -109,7 +114,12 @@ class Certificate:
     @property
     def passed(self) -> bool:
         """Return whether the lens is wired right, and the parts add up. (A NaN anywhere fails.)"""
-        return self._logits_agree and self.additive
+        return self._logits_agree and self.additive and self.edits_hold
+
+    @property
+    def edits_hold(self) -> bool:
+        """Return whether edits have put there what was asked, as far as rounding lets them."""
+        return _is_rounding(self.max_edit_error, BLOCK, self.dtype)
 
     @property
     def additive(self) -> bool:
@@ -142,7 +152,7 @@ class Certificate:
             f"{verdict}: last-layer lens vs the model's own logits on {self.tokens} token{plural}: "
             f"largest difference {self.max_logit_error:.2g} (tolerance {self.tolerance:.2g}), "
             f"KL {self.max_kl:.2g} nats, same top-1 {self.top1_agreement:.1%} "
-            f"({self.dtype}); {self._links_in_words}; {self._sums_in_words}"
+            f"({self.dtype}); {self._links_in_words}; {self._sums_in_words}{self._edits_in_words}"
         )
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -178,6 +188,13 @@ class Certificate:
             return "sums of parts: not read"
         return f"sums of parts, largest relative error: {', '.join(measured)}"
 
+    @property
+    def _edits_in_words(self) -> str:
+        """Say how well the edits hold, where there are any."""
+        if self.max_edit_error is None:
+            return ""
+        return f"; edited, largest error of an edit {self.max_edit_error:.1g}"
+
     def check(self, find_cause: Callable[[], str | None] | None = None) -> None:
         """Raise a LensError with the numbers and the likely cause unless `passed`.
 
@@ -188,7 +205,13 @@ class Certificate:
         if self.passed:
             return
         known_cause = None if find_cause is None else find_cause()
-        if self._logits_agree:
+        if not self.edits_hold:
+            doubted = "The edits do not hold what was asked, so what follows from them"
+            cause = (
+                "another hook writes to the same module, or the numbers asked for leave the range "
+                "of the model's dtype"
+            )
+        elif self._logits_agree:
             doubted = "Its parts"
             cause = known_cause or self._cause_of_wrong_sums()
         else:

@@ -20,6 +20,8 @@ from lens_recipes.arrays.axes import (
     prompt_number,
 )
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
+from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.arrays.sites import are_vectors, layer_series
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.arrays.used_lens import UsedLens, used_lens
@@ -273,6 +275,11 @@ class LensArrays:
     def lens(self) -> UsedLens:
         """The lens that this was read with."""
         return used_lens(self.provenance)
+
+    @property
+    def edits(self) -> list[Edit]:
+        """The changes that were made while the model ran, in the order in which they were made."""
+        return [edit_from_json(fields) for fields in self.provenance.get("edits", [])]
 
     @property
     def fitted(self) -> NDArray[np.bool_]:

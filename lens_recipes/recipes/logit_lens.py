@@ -30,7 +30,14 @@ from lens_recipes.run.assemble import (
     packed_tokens,
 )
 from lens_recipes.run.batches import make_batches
+from lens_recipes.run.edit_batches import EditBatches
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.edits.planned import plan_edits
+from lens_recipes.run.request.edits.resolve import (
+    edits_provenance,
+    recorded_edits,
+    resolve_edits,
+)
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
@@ -39,6 +46,8 @@ from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import lens_schema
 from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size, split_inputs
 from lens_recipes.trace.collect import collect, site_rows
+from lens_recipes.trace.edits.apply import EditPass
+from lens_recipes.trace.edits.sources import read_sources
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, model_logits
 from lens_recipes.trace.plan import ReadPlan
@@ -76,17 +85,18 @@ def plain_logit_lens(model: Envoy, prompts: Sequence[str | Tensor]) -> list[Tens
 
 
 def trace_lens(
-    model: Any, plan: LensPlan, batch: LensBatch, weight: Any = None
+    model: Any, plan: LensPlan, batch: LensBatch, weight: Any = None, kept_means: Any = None
 ) -> dict[str, Tensor]:
     """Run one batch in one trace, and read the lens at every site.
 
-    All of it happens where the model is.
+    All of it happens where the model is. What edits copy comes from runs of their own, before.
 
     stream [token, d_model] ─► transport ─► final norm ─► unembedding ─► softcap ─► numbers
     """
+    sources = read_sources(model, batch.edits, kept_means)
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
         with torch.no_grad(), model.trace(**batch.inputs):
-            numbers = nnsight.save(read_lens(model, plan, batch, weight))
+            numbers = nnsight.save(read_lens(model, plan, batch, weight, sources))
     else:
         prompts, options = split_inputs(batch.inputs)
         with torch.no_grad(), model.trace(**options) as tracer:
@@ -94,16 +104,23 @@ def trace_lens(
                 with tracer.invoke(**prompt):
                     pass  # only its rows: all are read together below
             with tracer.invoke():  # sees all prompts, padded on the left
-                numbers = nnsight.save(read_lens(model, plan, batch, weight))
+                numbers = nnsight.save(read_lens(model, plan, batch, weight, sources))
     return numbers
 
 
-def read_lens(model: Any, plan: LensPlan, batch: LensBatch, weight: Any) -> dict[str, Tensor]:
+def read_lens(
+    model: Any, plan: LensPlan, batch: LensBatch, weight: Any, sources: dict[int, Tensor]
+) -> dict[str, Tensor]:
     """Collect the stream at every site as the model runs, and reduce its logits to small arrays."""
     head = LensHead(model, plan.head_operations, weight)
     reads, options = plan.reads, plan.options
+    edits = None
+    if batch.edits is not None:
+        edits = EditPass(
+            model, batch.edits, sources, plan.head_operations, weight, options.max_bytes
+        )
     vectors, sum_errors = collect(
-        model, reads.steps, batch.places, reads.n_slots, options.max_bytes
+        model, reads.steps, batch.places, reads.n_slots, options.max_bytes, edits
     )
     rows = site_rows(model, vectors, reads.sites)
     final_logits = model_logits(model.output)
@@ -161,6 +178,7 @@ def logit_lens(
     top_k: int = 5,
     apply_norm: bool = True,
     lens: Any = None,
+    edits: Any = None,
     add_special_tokens: bool = True,
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
@@ -195,6 +213,8 @@ def logit_lens(
             file, or a hub id, for a lens with a transport of its own at each layer. With
             `layers=None`, layers that it lacks are passed over. What a module adds is taken through
             the linear part of its layer's transport; the last layer is read as it is.
+        edits: Changes made while the model runs: what `ablate`, `patch`, `steer` and `swap` return,
+            one or several. The result is that of the edited run, certified against its logits.
         add_special_tokens: As in the tokenizer (BOS for models that want one).
         max_bytes: Bound on the memory for logits, here or on the server.
         remote: None as the model was loaded, True or an address for an NDIF server, False for here.
@@ -225,9 +245,14 @@ def logit_lens(
     )
     check_numbers(top_k, track, max_bytes, request.anatomy.vocab_size)
     chosen_lens = resolve_lens(lens, model)
-    sites, reads = request.sites(layers, components, heads, apply_norm, lens=chosen_lens)
+    chosen_edits = resolve_edits(edits, model)
+    planned = plan_edits(chosen_edits, request.blocks, request.anatomy)
+    sites, reads = request.sites(
+        layers, components, heads, apply_norm, lens=chosen_lens, edits=planned
+    )
+    edits_of_batch = EditBatches(request, planned).of_batch if planned else None
     options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, max_bytes)
-    batches, token_prompts = make_batches(request, max_bytes)
+    batches, token_prompts = make_batches(request, max_bytes, edits=edits_of_batch)
     n_requested = len(request.target_ids[0]) + 1
     schemas = []
     for batch in batches:
@@ -235,6 +260,11 @@ def logit_lens(
         schemas.append(
             lens_schema(options, sites, len(reads.links.compared), n_tokens, n_requested)
         )
+    local: dict[str, Any] = {
+        "weight": None if request.remote else plain_head(model, request.anatomy)
+    }
+    if planned:
+        local["kept_means"] = {}
     return RecipeRun(
         request=request,
         traced=trace_lens,
@@ -246,9 +276,10 @@ def logit_lens(
             "prompts": request.recorded_prompts,
             "components": components,
             "lens": recorded_lens(chosen_lens),
+            "edits": recorded_edits(chosen_edits),
         },
-        about=lens_provenance(chosen_lens),
-        local={"weight": None if request.remote else plain_head(model, request.anatomy)},
+        about=lens_provenance(chosen_lens) | edits_provenance(chosen_edits),
+        local=local,
     )
 
 

@@ -66,6 +66,8 @@ def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: StreamLi
     for name in SUM_CHECKS:
         if name in numbers:
             sum_errors[f"max_{name}_error"] = float(numbers[name].max())
+    if "edit" in numbers:
+        sum_errors["max_edit_error"] = float(numbers["edit"].max())
     dtype = coarser_dtype(dtype_of(model), float(numbers["eps"].max()))
     return Certificate(
         max_logit_error=float(numbers["error"].max()),

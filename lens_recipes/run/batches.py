@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import next_ids
 from lens_recipes.trace.batch import LensBatch, TokenPlaces
+from lens_recipes.trace.edits.plan import BatchEdits
 from lens_recipes.trace.operations import model_logits
 
 MAX_TOKENS = 2048  # in one batch, padding included: enough to keep a processor busy
@@ -59,6 +60,7 @@ def make_batches(
     *,
     requested_ids: list[list[int]] | None = None,
     may_pad: bool = True,
+    edits: Callable[[list[int], list[int]], BatchEdits] | None = None,
 ) -> PromptBatches:
     """Return batches of similar length, each under a token budget and a budget for its logits.
 
@@ -71,6 +73,8 @@ def make_batches(
         requested_ids: The ids that are followed for each prompt, `[prompt][requested]`; None for
             the targets.
         may_pad: False for batches of one length.
+        edits: From the prompts of a batch, and the padding before each, to what is done to it; None
+            for nothing.
     """
     model, anatomy = request.model, request.anatomy
     if requested_ids is None:
@@ -98,6 +102,10 @@ def make_batches(
         positions = [request.positions[prompt] for prompt in group]
         requested = [requested_ids[prompt] for prompt in group]
         batch = one_batch(model, anatomy, token_ids, positions, requested)
+        if edits is not None:
+            width = max(map(len, token_ids))
+            padding = [width - len(prompt_ids) for prompt_ids in token_ids]
+            batch = batch._replace(edits=edits(group, padding))
         batches.append(with_extra_inputs(batch, request.extra_inputs[group[0]]))
         for prompt in group:
             token_prompts += [prompt] * len(request.positions[prompt])

@@ -111,7 +111,7 @@ class RecipeRun(Generic[R]):
         for argument, value in self.arguments.items():
             if argument == "lens":
                 arguments[argument] = {name: value[name] for name in ("source", "digest")}
-            elif argument not in NOT_IN_IDENTITY:
+            elif argument not in (*NOT_IN_IDENTITY, "edits"):  # they have a place of their own
                 arguments[argument] = value
         record = provenance(
             self.model,

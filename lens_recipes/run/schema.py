@@ -114,7 +114,7 @@ def shape_fits(actual: tuple[int, ...], expected: Shape, lengths: dict[int, int]
     return True
 
 
-CHECKS = dict.fromkeys(("block", "total", "head"), "float32")
+CHECKS = dict.fromkeys(("block", "total", "head", "edit"), "float32")
 CERTIFICATE = {
     **dict.fromkeys(("error", "scale", "eps", "kl_last"), "float32"),
     "agrees": "bool",

@@ -60,6 +60,7 @@ class LensBatch(NamedTuple):
             and last the id that comes next in the prompt; −1 for none.
         one_invoke_each: Whether each prompt gets a `tracer.invoke` of its own, which takes a
             tokenizer.
+        edits: What is done to it (a `BatchEdits`); None for nothing.
     """
 
     inputs: dict[str, Any]
@@ -67,9 +68,13 @@ class LensBatch(NamedTuple):
     logit_columns: Int[Tensor, " token"]
     requested_ids: Int[Tensor, "token requested"]
     one_invoke_each: bool
+    edits: Any = None
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this batch from another. The names are those of saved jobs."""
+        """Return what tells this batch from another. The names are those of saved jobs.
+
+        Its edits are among the arguments of the run.
+        """
         return {
             "inputs": self.inputs,
             "where": self.places,

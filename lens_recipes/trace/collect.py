@@ -1,11 +1,12 @@
 """Read what a plan names from the running model, and check it against the model itself.
 
-What blocks write must sum to the stream, and the stream must be what the model goes on with.
+What blocks write must sum to the stream, and the stream must be what the model goes on with. Edits
+are made on the way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,16 +14,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lens_recipes.trace.attribution.freeze import frozen_norm, head_writes, one_head, to_float32
+from lens_recipes.trace.attribution.freeze import one_head, to_float32
 from lens_recipes.trace.batch import TokenPlaces
-from lens_recipes.trace.operations import ModuleCall, first_of, replay, slices
-from lens_recipes.trace.plan import HeadSplit, ReadStep, SiteRead, StreamScales
+from lens_recipes.trace.edits.apply import EditPass
+from lens_recipes.trace.edits.checks import EditChecks
+from lens_recipes.trace.plan import EditStep, ReadStep, SiteRead
+from lens_recipes.trace.read_step import read
+from lens_recipes.trace.sum_check import SumCheck
 
 Rows = Tensor | Callable[[slice], Tensor]  # [token, d_model], or what makes the rows of some tokens
 
 
 def collect(
-    model: Any, steps: list[ReadStep], places: TokenPlaces, n_slots: int, max_bytes: int
+    model: Any,
+    steps: Sequence[ReadStep | EditStep],
+    places: TokenPlaces,
+    n_slots: int,
+    max_bytes: int,
+    edits: EditPass | None = None,
 ) -> tuple[list[Any], dict[str, Float[Tensor, " token"]]]:
     """Read tensors of a running model, each at the tokens asked for.
 
@@ -32,17 +41,30 @@ def collect(
         places: Of the tokens.
         n_slots: How many vectors the steps fill.
         max_bytes: Bound on what the check of the heads holds at once.
+        edits: Makes the edits that are among the steps.
 
     Returns:
         The vectors `[token, width]`, and the largest relative errors `[token]` of what was checked:
-        "block", "total" and "head"; and "link" `[link, token]`, how far each stream is from what
-        the model goes on with. Both sides of a check are read; nothing here is the difference of
+        "block", "total" and "head"; "link" `[link, token]`, how far each stream is from what
+        the model goes on with; and "edit", how far the edits of each token's prompt are from what
+        was asked. Both sides of a check are read; nothing here is the difference of
         two streams.
     """
     vectors: list[Any] = [None] * n_slots
     check = SumCheck(model, max_bytes)
+    edit_checks = None if edits is None else EditChecks(edits, max_bytes)
     link_errors: list[Tensor | None] = []
     for step in steps:
+        if isinstance(step, EditStep):
+            if edits is not None:
+                make_edit(vectors, step, edits, places)
+            if step.is_stream:
+                check.begin_again()
+            continue
+        if step.at is not None:
+            if edit_checks is not None:
+                edit_checks.follow(step)
+            continue
         value = read(model, step, places)
         if step.role == "next":
             link_errors.append(follow_link(vectors, step, value))
@@ -57,24 +79,20 @@ def collect(
         for link, error in enumerate(link_errors):
             if error is not None:
                 errors["link"][link] = error
+    if edit_checks is not None:
+        errors["edit"] = edit_checks.row_errors()[places.rows]
     return vectors, errors
 
 
-def read(model: Any, step: ReadStep, places: TokenPlaces) -> Tensor:
-    """Read one tensor at the tokens asked for; "values" are read whole.
-
-    The value is a copy: some models write on into their own tensors.
-    """
-    module = model.get(step.module)
-    output = module.input if step.side == "in" else module.output
-    if step.role == "attention":
-        weights = output[step.output] if isinstance(output, (tuple, list)) else output
-        return weights[places.rows, :, places.columns]
-    value = first_of(output)
-    if step.role == "values":
-        return value.clone()
-    value = value.reshape(places.n_rows, -1, value.shape[-1])[places.rows, places.columns]
-    return replay(model, step.operations, value)
+def make_edit(vectors: list[Any], step: EditStep, edits: EditPass, places: TokenPlaces) -> None:
+    """Make an edit, and add what it has changed at the tokens that are read to a vector."""
+    difference = edits.follow(step)
+    if not step.slots:
+        return
+    if difference is None:
+        difference = torch.zeros(0)
+    for slot in step.slots:
+        add_to_slot(vectors, slot, edits.at_tokens(step, difference, places))
 
 
 def add_to_slot(vectors: list[Any], slot: int, value: Tensor) -> None:
@@ -109,137 +127,6 @@ def follow_link(
     else:
         vectors[slot] = torch.where(is_equal, given, taken / step.factor)
     return difference.abs().amax(-1) / size
-
-
-class RunningSum:
-    """A sum of what blocks write, and the same sum of absolute values, `[token, d_model]`."""
-
-    def __init__(self, start: Tensor, size: Tensor) -> None:
-        """Begin with a stream and its absolute values."""
-        self.value = start
-        self.size = size
-
-    def add(self, write: Tensor) -> None:
-        """Add what a module wrote."""
-        self.value = self.value + write.to(self.value.device)
-        self.size = self.size + write.abs().to(self.size.device)
-
-    def scale(self, model: Any, operations: Any, device: torch.device) -> None:
-        """Do to the sum what the model does to the stream."""
-        self.value = self.value.to(device)
-        self.size = self.size.to(device)
-        for operation in operations:
-            # Zero shows what the operation adds, which may be of the other sign.
-            constant = operation.apply(model, torch.zeros_like(self.size))
-            self.size = (operation.apply(model, self.size) - constant).abs() + constant.abs()
-            self.value = operation.apply(model, self.value)
-
-    def norm(self, model: Any, call: ModuleCall, stream: Tensor) -> None:
-        """Norm the sum as the model norms the stream, which has its dtype and its device."""
-        before = self.value.to(stream)
-        after = call.apply(model, before.unsqueeze(0))[0]
-        gain, bias, centred = frozen_norm(model, call, before, after)
-        size = self.size.to(gain.device)
-        if centred:
-            size = size + size.mean(-1, keepdim=True)
-        self.size = size * gain.abs() + bias.abs()
-        self.value = to_float32(after)
-
-    def error(self, stream: Tensor) -> Float[Tensor, " token"]:
-        """Return the largest relative error of the sum against a stream that was read."""
-        return relative_error(self.value, stream, self.size + to_float32(stream).abs())
-
-
-class SumCheck:
-    """Compares the sum of what was written with the stream that was read.
-
-    "block" begins anew at each block; "total" goes on from the first block to the last.
-
-    Attributes:
-        errors: The largest relative error of each token so far, by name, on the CPU.
-    """
-
-    def __init__(self, model: Any, max_bytes: int) -> None:
-        """Begin before anything was read."""
-        self.model = model
-        self.max_bytes = max_bytes
-        self.errors: dict[str, Tensor] = {}
-        self.block: RunningSum | None = None
-        self.total: RunningSum | None = None
-        self.pending_heads: list[tuple[HeadSplit, Tensor]] = []
-
-    def follow(self, step: ReadStep, value: Tensor) -> None:
-        """Take one more value that was read."""
-        if step.role == "heads" and step.heads is not None:
-            self.pending_heads.append((step.heads, value))
-        elif step.role == "before" and step.scales is not None:
-            self.begin_block(value, step.scales)
-        elif self.block is None or self.total is None:
-            return
-        elif step.role == "write":
-            write = to_float32(value)
-            self.block.add(write)
-            self.total.add(write)
-            if step.has_heads and self.pending_heads:
-                self.compare_heads(*self.pending_heads.pop(), value)
-        elif step.role in ("after", "norm"):
-            self.note("block", self.block.error(value))
-            self.note("total", self.total.error(value))
-            if step.role == "norm" and step.scales is not None:
-                self.pass_norm(value, step.scales)
-
-    def begin_block(self, stream: Tensor, scales: StreamScales) -> None:
-        """Begin the sum of a block at the stream before it."""
-        start = to_float32(stream)
-        self.block = RunningSum(start, start.abs())
-        if self.total is None:
-            self.total = RunningSum(start, start.abs())
-        else:
-            self.total.scale(self.model, scales.between, start.device)
-        self.block.scale(self.model, scales.within, start.device)
-        self.total.scale(self.model, scales.within, start.device)
-
-    def pass_norm(self, stream: Tensor, scales: StreamScales) -> None:
-        """Do to the sums what a norm, and the scales after it, do to the stream."""
-        (call,) = scales.between
-        for running_sum in (self.block, self.total):
-            assert running_sum is not None  # `follow` has seen to it
-            running_sum.norm(self.model, call, stream)
-            running_sum.scale(self.model, scales.within, running_sum.value.device)
-
-    def compare_heads(self, split: HeadSplit, heads: Tensor, write: Tensor) -> None:
-        """Compare the shares of all heads, and the bias, with what attention really wrote."""
-        widest = max(heads.shape[-1], write.shape[-1])
-        tokens_at_once = self.max_bytes // (16 * (len(split.columns) + 1) * widest)
-        sums, sizes = [], []
-        for tokens in slices(len(heads), tokens_at_once):
-            shares, bias = head_writes(self.model, split.columns, split.operations, heads, tokens)
-            sums.append(shares.sum(0) + bias)
-            sizes.append(largest(shares).amax(0))
-        size = torch.maximum(torch.cat(sizes), largest(write))[:, None]
-        self.note("head", relative_error(torch.cat(sums), write, size))
-
-    def note(self, name: str, error: Float[Tensor, " token"]) -> None:
-        """Keep the largest error of each token; a NaN stays."""
-        if name in self.errors:
-            error = torch.maximum(self.errors[name], error)
-        self.errors[name] = error
-
-
-def relative_error(expected: Tensor, actual: Tensor, scale: Tensor) -> Float[Tensor, " token"]:
-    """Return the largest relative error of each token, number by number, on the CPU.
-
-    Beside a massive activation, a whole missing part would be lost in the size of the vector.
-    """
-    difference = (expected - to_float32(actual).to(expected.device)).abs()
-    floor = 1e-6 * scale.amax(-1, keepdim=True)
-    size = (scale + floor).to(expected.device).clamp(min=1e-30)
-    return (difference / size).amax(-1).cpu()
-
-
-def largest(vectors: Float[Tensor, "*head token d_model"]) -> Float[Tensor, "*head token"]:
-    """Return the largest absolute value of each vector."""
-    return to_float32(vectors).abs().amax(-1)
 
 
 def site_rows(model: Any, vectors: list[Any], reads: list[SiteRead]) -> list[Rows]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lens_recipes.trace.transport import IDENTITY, Transport
@@ -56,6 +57,8 @@ class ReadStep(NamedTuple):
         has_heads: Whether a "write" is the sum of the heads that were read last.
         output: Which output of the module holds the weights of "attention".
         factor: Of "next": by which the model multiplied the block's output before.
+        at: Where it proves an edit: the layer, at whose edited tokens it is read; else None, and it
+            is read at the tokens asked for.
     """
 
     role: str
@@ -68,6 +71,35 @@ class ReadStep(NamedTuple):
     has_heads: bool = False
     output: int = 0
     factor: float = 1.0
+    at: int | None = None
+
+
+class EditStep(NamedTuple):
+    """One tensor of the running model that is edited.
+
+    Attributes:
+        role: "edit", or "hold": keep the tensor for an edit of the stream that comes later, which
+            is made by what is added to it.
+        site: Which of the batch's edits it is.
+        layer: The layer that it is in.
+        side: "in" or "out": what the module takes, or what it gives.
+        module: The module's path.
+        operations: What the model does to the tensor before it is what is edited. An edit is taken
+            back through them.
+        columns: Those of one head; None for all.
+        is_stream: Whether the stream itself is edited, and not what is added to it.
+        slots: The vectors that the change of the stream is added to.
+    """
+
+    role: str
+    site: int
+    layer: int
+    side: str
+    module: str
+    operations: tuple[Any, ...] = ()
+    columns: tuple[int, ...] | None = None
+    is_stream: bool = False
+    slots: tuple[int, ...] = ()
 
 
 class SiteRead(NamedTuple):
@@ -104,14 +136,14 @@ class ReadPlan(NamedTuple):
     """Everything that a lens reads of a model.
 
     Attributes:
-        steps: In the order in which the model runs.
+        steps: In the order in which the model runs, edits among them.
         n_slots: How many vectors they fill.
         sites: The reads that a result shows, and last the certificate's: the last layer through the
             final norm. Where the last site is read in that way, it is both.
         links: Which streams are compared with what the model goes on with.
     """
 
-    steps: list[ReadStep]
+    steps: Sequence[ReadStep | EditStep]
     n_slots: int
     sites: list[SiteRead]
     links: StreamLinks

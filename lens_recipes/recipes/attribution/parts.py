@@ -14,7 +14,7 @@ import numpy as np
 
 from lens_recipes.arrays.axes import Part
 from lens_recipes.models.structure.parts import Anatomy, Block
-from lens_recipes.run.request.read_plan import LinkReaders, block_steps, link_steps, links_of
+from lens_recipes.run.request.read_plan import LinkReaders, Step, block_steps, link_steps, links_of
 from lens_recipes.run.request.sites import heads_of
 from lens_recipes.trace.attribution.parts import (
     HeadParts,
@@ -40,7 +40,7 @@ class PartPlan(NamedTuple):
         links: Which streams are compared with what the model goes on with.
     """
 
-    steps: list[ReadStep]
+    steps: list[Step]
     parts: list[LogitParts]
     n_slots: int
     explained_slot: int
@@ -60,7 +60,7 @@ def plan_parts(blocks: list[Block], unit: str, anatomy: Anatomy, readers: LinkRe
     """
     slots = itertools.count()
     embed_slot = next(slots)
-    steps: list[ReadStep] = []
+    steps: list[Step] = []
     norm_slots = [[next(slots) for _ in block.norms] for block in blocks]
     later_of = LaterOperations(blocks, norm_slots)
     parts: list[LogitParts] = [WholePart(later_of.layer(-1), embed_slot)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnsight.intervention.envoy import Envoy
@@ -24,6 +24,7 @@ from lens_recipes.models.structure.block.blocks import blocks_of
 from lens_recipes.models.structure.known import known_model
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.weights.offload import input_device, refuse_uncallable
+from lens_recipes.run.request.edits.planned import PlannedEdit
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
 from lens_recipes.run.request.prompts import encode, refuse_empty, warn_of_two_beginnings
 from lens_recipes.run.request.read_plan import LinkReaders, plan_sites
@@ -179,15 +180,18 @@ class Request:
         apply_norm: bool = True,
         has_cache: bool = False,
         lens: Lens | None = None,
+        edits: Sequence[PlannedEdit] = (),
     ) -> tuple[list[Site], ReadPlan]:
         """Return the sites that were asked for, and the plan to read them with a lens.
+
+        Edits are among its steps.
 
         Raises:
             ValueError, LensError: as `plan_sites`.
         """
         readers = self.link_readers(has_cache=has_cache)
         sites, plan = plan_sites(
-            self.anatomy, self.blocks, layers, components, heads, apply_norm, readers, lens
+            self.anatomy, self.blocks, layers, components, heads, apply_norm, readers, lens, edits
         )
         if lens is None or self.remote:
             return sites, plan

@@ -7,6 +7,7 @@ alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ from lens_recipes.trace.operations import (
     slices,
     split_at_unembedding,
 )
-from lens_recipes.trace.plan import ReadStep, StreamLinks
+from lens_recipes.trace.plan import EditStep, ReadStep, StreamLinks
 from lens_recipes.trace.readout.readout import logit_errors
 from lens_recipes.trace.transport import IDENTITY, Transport, TransportCall
 
@@ -68,7 +69,7 @@ class AttributionPlan(NamedTuple):
         transport: From the stream that is explained to the one before the final norm.
     """
 
-    steps: list[ReadStep]
+    steps: Sequence[ReadStep | EditStep]
     n_slots: int
     parts: list[LogitParts]
     explained_slot: int

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 PADDING = {"tracked_ids": -1, "tracked_logprobs": float("nan")}  # of the arrays of uneven width
-CERTIFICATE_ARRAYS = ("error", "scale", "eps", "kl_last", "agrees", "block", "total", "head")
+CERTIFICATE_ARRAYS = (
+    "error",
+    "scale",
+    "eps",
+    "kl_last",
+    "agrees",
+    "block",
+    "total",
+    "head",
+    "edit",
+)
 GENERATION_ARRAYS = (
     "row",
     "prompt",

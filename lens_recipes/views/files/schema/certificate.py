@@ -90,7 +90,7 @@ def write_certificate(certificate: Certificate | None) -> dict[str, Any] | None:
     """Return what the file holds for a certificate.
 
     In an optional field null says "not measured", so a NaN there is written as a word. Where no
-    links were compared, nothing is said of them, as in files that are older than links.
+    links were compared, or nothing was edited, nothing is said of that, as in files that are older.
     """
     if certificate is None:
         return None
@@ -98,6 +98,9 @@ def write_certificate(certificate: Certificate | None) -> dict[str, Any] | None:
     del stored["as_saved"]
     for field in stored_fields():
         if certificate.links is None and field.name in LINK_FIELDS:
+            del stored[field.name]
+            continue
+        if field.name == "max_edit_error" and certificate.max_edit_error is None:
             del stored[field.name]
             continue
         value = stored[field.name]

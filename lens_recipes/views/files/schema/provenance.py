@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.views.files.schema.checks import Sizes, is_count, is_number, read_dict
 from lens_recipes.views.files.schema.used_lens import check_used_lens
 
@@ -53,6 +54,18 @@ def are_timings(value: Any) -> bool:
     return all(quantity is None or is_quantity(quantity) for quantity in value.values())
 
 
+def are_edits(value: Any) -> bool:
+    """Tell whether a value is a list of edits."""
+    if not isinstance(value, list):
+        return False
+    try:
+        for fields in value:
+            str(edit_from_json(fields))
+    except ValueError:
+        return False
+    return True
+
+
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (is_text, "a text"),
     "revision": (is_text_or_nothing, "a text or null"),
@@ -72,6 +85,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "timings": (are_timings, "a JSON object of numbers from 0, or null where nothing was measured"),
     "jobs": (is_object, "a JSON object"),
     "lens": (is_object, "a JSON object"),
+    "edits": (are_edits, "a list of edits"),
 }
 
 

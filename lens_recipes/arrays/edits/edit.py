@@ -1,0 +1,183 @@
+"""`Edit`: what all edits have in common, and how they are written into a file and read from it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lens_recipes.terminal import show_lines
+
+WHEN = ("prompt", "written", "both")
+
+# Where an edit can be made: the stream before, within and after a block, what attention and MLP
+# (and in some models other modules) add to it, one head's share of attention, and the embedding.
+EDITABLE = (
+    "embed",
+    "resid_pre",
+    "attn_out",
+    "mixer_out",
+    "head_out",
+    "resid_mid",
+    "mlp_out",
+    "other_out",
+    "resid_post",
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Edit:
+    """A change made to the stream at some sites and positions while a model runs.
+
+    Attributes:
+        layer: One layer or several, negative from the end; None for all (for "embed": none).
+        component: What is changed there: "resid_pre", "resid_mid", "resid_post", "attn_out",
+            "mlp_out", "mixer_out", "other_out", "head_out" or "embed".
+        head: Of "head_out": one head or several; None for all of the layer.
+        positions: Which tokens of each prompt, in the forms of `logit_lens`; None for all.
+        when: In generation: "prompt" for the prompt's tokens, "written" for those that the model
+            writes, or "both".
+    """
+
+    layer: Any = None
+    component: str = "resid_post"
+    head: Any = None
+    positions: Any = None
+    when: str = "prompt"
+
+    kind: ClassVar[str] = "edit"
+
+    def __post_init__(self) -> None:
+        """Check what needs no model.
+
+        Raises:
+            ValueError: names what was received and what is accepted.
+        """
+        if self.component not in EDITABLE:
+            raise ValueError(
+                f"component={self.component!r} cannot be edited: accepted are "
+                f"{', '.join(map(repr, EDITABLE))}."
+            )
+        if self.when not in WHEN:
+            raise ValueError(
+                f"when={self.when!r} is unknown: accepted are {', '.join(map(repr, WHEN))}."
+            )
+        if self.head is not None and self.component != "head_out":
+            raise ValueError(
+                f'head={self.head!r} needs component="head_out"; received '
+                f"component={self.component!r}."
+            )
+        if self.component == "embed" and self.layer is not None:
+            raise ValueError(
+                f'layer={self.layer!r} cannot go with component="embed", which comes before all '
+                "layers: leave it out."
+            )
+
+    @property
+    def where(self) -> str:
+        """Return the place in words: "L23H4", "resid_post of layer 12", "embed"."""
+        if self.component == "embed":
+            return "embed"
+        if isinstance(self.layer, int) and isinstance(self.head, int):
+            return f"L{self.layer}H{self.head}"
+        layers = "every layer" if self.layer is None else f"layer {_in_words(self.layer)}"
+        if self.component != "head_out":
+            return f"{self.component} of {layers}"
+        heads = "all heads" if self.head is None else f"head {_in_words(self.head)}"
+        return f"{heads} of {layers}"
+
+    @property
+    def at(self) -> str:
+        """Return the positions in words, with a space before them; nothing where it is all."""
+        words = "" if self.positions is None else f" at position {_in_words(self.positions)}"
+        return words if self.when == "prompt" else f"{words} ({self.when})"
+
+    @property
+    def what(self) -> str:
+        """Return what is done, in words that a place follows."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.where}{self.at}"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Show the sentence in a notebook."""
+        show_lines(printer, str(self))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the edit as JSON can hold it, but for its lens; `edit_from_json` reads it."""
+        fields: dict[str, Any] = {"kind": self.kind}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "lens" and not _is_default(field, value):
+                fields[field.name] = as_json(value)
+        return fields
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Tell whether a field has the value that it has when nobody gives one."""
+    if isinstance(value, np.ndarray):
+        return False
+    return type(value) is type(field.default) and bool(value == field.default)
+
+
+def as_json(value: Any) -> Any:
+    """Return a field of an edit as JSON can hold it: vectors as the bytes of their float32."""
+    if hasattr(value, "detach"):  # a tensor
+        value = value.detach().cpu().float().numpy()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        if np.issubdtype(value.dtype, np.integer):
+            return value.tolist()
+        numbers = np.ascontiguousarray(value, dtype="<f4")
+        return {
+            "float32": base64.b64encode(numbers.tobytes()).decode(),
+            "shape": list(numbers.shape),
+        }
+    if isinstance(value, slice):
+        return {"slice": [value.start, value.stop, value.step]}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """Return a field of an edit as `as_json` wrote it.
+
+    Raises:
+        ValueError: a vector whose bytes are not those of its shape.
+    """
+    if isinstance(value, Mapping) and value.keys() == {"float32", "shape"}:
+        numbers = np.frombuffer(base64.b64decode(value["float32"], validate=True), dtype="<f4")
+        return numbers.reshape(value["shape"])
+    if isinstance(value, Mapping) and value.keys() == {"slice"}:
+        return slice(*value["slice"])
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    return value
+
+
+def _in_words(selection: Any) -> str:
+    """Return layers, heads or positions in words: "3", "3, 5", "3 to 7"."""
+    if isinstance(selection, slice):
+        start = 0 if selection.start is None else selection.start
+        stop = "the end" if selection.stop is None else str(selection.stop - 1)
+        words = f"{start} to {stop}"
+        return words if selection.step in (None, 1) else f"{words} by {selection.step}"
+    if isinstance(selection, range):
+        selection = list(selection)
+    if not isinstance(selection, list | tuple | np.ndarray):
+        return str(selection)
+    items = list(selection)
+    are_numbers = all(isinstance(item, int | np.integer) for item in items)
+    if are_numbers and len(items) > 2 and items == list(range(items[0], items[-1] + 1)):
+        return f"{items[0]} to {items[-1]}"
+    names = [_in_words(item) for item in items]
+    if len(names) > 6:
+        return f"{', '.join(names[:5])} and {len(names) - 5} more"
+    return ", ".join(names)

@@ -1,0 +1,431 @@
+"""Turn planned edits into what each batch needs: which tokens, what change, which other runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap, is_token_pair
+from lens_recipes.caller import advised
+from lens_recipes.run.batches import one_batch
+from lens_recipes.run.reference_text import REFERENCE_TEXTS
+from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
+from lens_recipes.run.request.lenses import transport_of
+from lens_recipes.run.request.prompts import encode, shortened
+from lens_recipes.run.request.request import Request
+from lens_recipes.run.request.selection import pick_positions, target_id
+from lens_recipes.trace.batch import TokenPlaces
+from lens_recipes.trace.edits.changes import AddDirection, CopySource, SetTo, SwapCoordinates
+from lens_recipes.trace.edits.directions import TokenDirection
+from lens_recipes.trace.edits.plan import (
+    BatchEdits,
+    LayerEdits,
+    SiteEdit,
+    SourceBatch,
+    SourceRead,
+)
+
+MAX_SOURCE_TOKENS = 2048  # in one forward pass over sources
+
+
+class SourceTokens(NamedTuple):
+    """What an edit copies: token after token, of which prompts.
+
+    Attributes:
+        prompts: Ids of each source, `[source][position]`.
+        positions: Which tokens of each are taken, `[source][token]`.
+    """
+
+    prompts: list[list[int]]
+    positions: list[list[int]]
+
+
+class EditBatches:
+    """The edits of one request, batch by batch."""
+
+    def __init__(self, request: Request, planned: Sequence[PlannedEdit]) -> None:
+        """Check the edits against the prompts.
+
+        Args:
+            request: The prompts.
+            planned: The edits, each at one site.
+
+        Raises:
+            ValueError: positions or sources that do not fit the prompts, or two edits that set the
+                same site.
+        """
+        self.request = request
+        self.planned = planned
+        self.positions: dict[int, list[list[int]]] = {}
+        self.sources: dict[int, SourceTokens] = {}
+        self.means: dict[int, list[list[int]]] = {}
+        for item in planned:
+            self.read_edit(item.edit)
+        refuse_conflicts(planned, self.positions)
+        self.changes = [self.change_of(item) for item in planned]
+        self.mean_batches = self.batches_of_means()
+
+    # -- what the edits name -------------------------------------------
+
+    def read_edit(self, edit: Edit) -> None:
+        """Read the positions and the sources of an edit, once.
+
+        Raises:
+            ValueError: they do not fit the prompts.
+        """
+        if id(edit) in self.positions:
+            return
+        token_ids = self.request.token_ids
+        positions = pick_positions(edit.positions, token_ids)
+        self.positions[id(edit)] = positions
+        if isinstance(edit, Patch):
+            self.sources[id(edit)] = self.patch_sources(edit, positions)
+        elif isinstance(edit, Swap) and edit.clamp:
+            self.sources[id(edit)] = SourceTokens(token_ids, positions)
+        elif isinstance(edit, Ablation) and is_named(edit.to, "resample"):
+            self.sources[id(edit)] = self.other_prompts(edit, positions)
+        elif isinstance(edit, Ablation) and is_named(edit.to, "mean"):
+            self.means[id(edit)] = self.mean_prompts(edit)
+
+    def encoded(self, prompts: Any) -> list[list[int]]:
+        """Return prompts as ids."""
+        return encode(prompts, self.request.tokenizer, add_special_tokens=True)
+
+    def patch_sources(self, edit: Patch, positions: list[list[int]]) -> SourceTokens:
+        """Return the sources of a patch, one for each prompt.
+
+        Raises:
+            ValueError: no such prompt, or positions that the source does not have.
+        """
+        token_ids = self.request.token_ids
+        if isinstance(edit.source, int | np.integer) and not isinstance(edit.source, bool):
+            if not -len(token_ids) <= edit.source < len(token_ids):
+                raise ValueError(
+                    f"patch from prompt {edit.source}: there are prompts 0 to {len(token_ids) - 1}."
+                )
+            sources = [token_ids[edit.source]]
+        else:
+            sources = self.encoded(edit.source)
+        if len(sources) == 1:
+            sources = sources * len(token_ids)
+        if len(sources) != len(token_ids):
+            raise ValueError(
+                f"patch has {len(sources)} sources for {len(token_ids)} prompts: accepted are one "
+                "for all, or one for each."
+            )
+        if edit.source_positions is None:
+            taken = self.same_positions(edit, positions, sources)
+        else:
+            taken = pick_positions(edit.source_positions, sources)
+        for prompt, (source, target) in enumerate(zip(taken, positions, strict=True)):
+            if len(source) != len(target):
+                raise ValueError(
+                    f"patch of prompt {prompt}: {len(source)} source positions for "
+                    f"{len(target)} positions. Name as many of both."
+                )
+        return SourceTokens(sources, taken)
+
+    def same_positions(
+        self, edit: Edit, positions: list[list[int]], sources: list[list[int]]
+    ) -> list[list[int]]:
+        """Return the positions of the prompts as those of their sources.
+
+        Raises:
+            ValueError: a source of another length, where all positions are meant or one is counted
+                from the end, or one that has no such token.
+        """
+        token_ids = self.request.token_ids
+        for prompt, source in enumerate(sources):
+            if edit.positions is None and len(source) != len(token_ids[prompt]):
+                raise ValueError(
+                    f"{edit.kind} of prompt {prompt}: the source has {len(source)} tokens, the "
+                    f"prompt {len(token_ids[prompt])}. Name the positions, and those of a patch's "
+                    "source (source_positions)."
+                )
+        return pick_positions(edit.positions, sources)
+
+    def other_prompts(self, edit: Ablation, positions: list[list[int]]) -> SourceTokens:
+        """Return what an ablation resamples from: the prompt after each, or those of `over`.
+
+        Raises:
+            ValueError: there is no other prompt.
+        """
+        token_ids = self.request.token_ids
+        if edit.over is None:
+            if len(token_ids) < 2:
+                raise ValueError(
+                    'to="resample" takes what another prompt has: pass several prompts, or over= '
+                    "with prompts to take it from."
+                )
+            sources = [*token_ids[1:], token_ids[0]]
+        else:
+            others = self.encoded(edit.over)
+            sources = [others[prompt % len(others)] for prompt in range(len(token_ids))]
+        return SourceTokens(sources, self.same_positions(edit, positions, sources))
+
+    def mean_prompts(self, edit: Ablation) -> list[list[int]]:
+        """Return the prompts whose mean takes a site's place.
+
+        Raises:
+            ValueError: a model without a tokenizer cannot read the text of the package.
+        """
+        if edit.over is not None:
+            return self.encoded(edit.over)
+        if self.request.tokenizer is None:
+            raise ValueError(
+                f"{advised('to', 'mean')} takes the mean over a short English text, which needs a "
+                "tokenizer: pass over= with prompts as ids."
+            )
+        texts = self.encoded(list(REFERENCE_TEXTS))
+        shortest = min(map(len, texts))
+        return [token_ids[:shortest] for token_ids in texts]  # of one length: one forward pass
+
+    # -- what is done --------------------------------------------------
+
+    def change_of(self, item: PlannedEdit) -> Any:
+        """Return what is done at a site, as a value that travels.
+
+        Raises:
+            ValueError: a vector of another width, or a token or a lens that does not fit.
+        """
+        edit = item.edit
+        if isinstance(edit, Patch):
+            return CopySource()
+        if isinstance(edit, Ablation):
+            if is_named(edit.to, "zero"):
+                return SetTo(torch.zeros(1, 1))
+            if isinstance(edit.to, str):
+                return CopySource()
+            return SetTo(self.vector(edit.to, item, "to")[None])
+        if isinstance(edit, Swap):
+            a = self.token_direction(edit.a, None, item)
+            b = self.token_direction(edit.b, None, item)
+            if a.token == b.token:
+                raise ValueError(f"swap: {edit.a!r} and {edit.b!r} are the same token, {a.token}.")
+            return SwapCoordinates(a, b, edit.clamp)
+        assert isinstance(edit, Steering)
+        direction = edit.direction
+        if isinstance(direction, str | int | np.integer) or is_token_pair(direction):
+            token, minus = direction if is_token_pair(direction) else (direction, None)
+            return AddDirection(
+                self.token_direction(token, minus, item), edit.scale, edit.normalize
+            )
+        return AddDirection(self.vector(direction, item, "direction"), edit.scale, edit.normalize)
+
+    def vector(self, given: Any, item: PlannedEdit, name: str) -> Tensor:
+        """Return a vector in float32, `[width]`.
+
+        Raises:
+            ValueError: no numbers, or of another width than the site.
+        """
+        width = self.request.anatomy.d_model if item.columns is None else len(item.columns)
+        try:
+            vector = torch.as_tensor(given).detach().cpu().to(torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"{name}={shortened(given)} is neither a token nor a vector."
+            ) from None
+        if vector.shape != (width,):
+            raise ValueError(
+                f"{name} is of the shape {list(vector.shape)}; {item.site.component} of layer "
+                f"{item.site.layer} takes a vector [{width}]."
+            )
+        if not vector.isfinite().all():
+            raise ValueError(f"{name} has numbers that are NaN or infinite.")
+        return vector
+
+    def token_direction(self, token: Any, minus: Any, item: PlannedEdit) -> TokenDirection:
+        """Return the direction of a token at a site.
+
+        Raises:
+            ValueError: no single token, or a lens that does not read the site.
+        """
+        edit = item.edit
+        assert isinstance(edit, Steering | Swap)
+        transport = transport_of(item.site, edit.lens, self.request.anatomy)
+        if transport is None:
+            raise ValueError(
+                f"the {edit.lens.name} {edit.lens.source!r} has no transport for "
+                f"{item.site.component} of layer {item.site.layer}, so no direction there: its "
+                f"layers are {edit.lens.layers}."
+            )
+        vocab_size, tokenizer = self.request.anatomy.vocab_size, self.request.tokenizer
+        number = target_id(token, tokenizer, vocab_size)
+        other = -1 if minus is None else target_id(minus, tokenizer, vocab_size)
+        if number == other:
+            raise ValueError(f"{token!r} minus {minus!r} is no direction: they are one token.")
+        return TokenDirection(number, other, transport)
+
+    # -- batches -------------------------------------------------------
+
+    def of_batch(self, prompts: list[int], padding: list[int]) -> BatchEdits:
+        """Return what is done to one batch.
+
+        Args:
+            prompts: The prompt of each row.
+            padding: How many columns are padding before each row.
+        """
+        sites = []
+        for item, change in zip(self.planned, self.changes, strict=True):
+            rows, columns = [], []
+            for row, prompt in enumerate(prompts):
+                for position in self.positions[id(item.edit)][prompt]:
+                    rows.append(row)
+                    columns.append(padding[row] + position)
+            sites.append(SiteEdit(as_index(rows), as_index(columns), change, item.edit.when))
+        return BatchEdits(
+            sites=sites,
+            sources=self.source_batches(prompts),
+            means=self.mean_batches,
+            padding=as_index(padding),
+            layers=layer_edits(self.planned, sites, len(prompts)),
+        )
+
+    def source_batches(self, prompts: list[int]) -> list[SourceBatch]:
+        """Return the runs from which the edits of a batch copy, each prompt once."""
+        reads: list[PlannedRead] = []
+        for number, item in enumerate(self.planned):
+            tokens = self.sources.get(id(item.edit))
+            if tokens is None:
+                continue
+            entry = 0
+            for prompt in prompts:
+                for position in tokens.positions[prompt]:
+                    source = tuple(tokens.prompts[prompt])
+                    reads.append(PlannedRead(source, number, position, entry))
+                    entry += 1
+        return self.batches_of(reads)
+
+    def batches_of_means(self) -> list[SourceBatch]:
+        """Return the runs over whose tokens means are taken.
+
+        The first token of a prompt is left out: in many models it is unlike all others (Sun et al.
+        2024, "Massive Activations in Large Language Models").
+        """
+        reads: list[PlannedRead] = []
+        for number, item in enumerate(self.planned):
+            for token_ids in self.means.get(id(item.edit), []):
+                for position in range(min(1, len(token_ids) - 1), len(token_ids)):
+                    reads.append(PlannedRead(tuple(token_ids), number, position, None))
+        return self.batches_of(reads)
+
+    def batches_of(self, reads: list[PlannedRead]) -> list[SourceBatch]:
+        """Return forward passes over prompts of one length each, without padding."""
+        by_length: dict[int, list[tuple[int, ...]]] = {}
+        for source in dict.fromkeys(read.source for read in reads):
+            by_length.setdefault(len(source), []).append(source)
+        batches = []
+        for length, sources in by_length.items():
+            at_once = max(1, MAX_SOURCE_TOKENS // length)
+            for start in range(0, len(sources), at_once):
+                some = sources[start : start + at_once]
+                batches.append(self.source_batch(some, reads))
+        return batches
+
+    def source_batch(self, sources: list[tuple[int, ...]], reads: list[PlannedRead]) -> SourceBatch:
+        """Return one forward pass over some sources, and what is read of it."""
+        row_of = {source: row for row, source in enumerate(sources)}
+        found: dict[int, list[PlannedRead]] = {}
+        for read in reads:
+            if read.source in row_of:
+                found.setdefault(read.site, []).append(read)
+        in_order = sorted(found, key=lambda site: self.order_of_source(self.planned[site]))
+        source_reads = []
+        for site in in_order:
+            item, of_site = self.planned[site], found[site]
+            numbers = [read.entry for read in of_site if read.entry is not None]
+            entries = as_index(numbers) if numbers else None
+            source_reads.append(
+                SourceRead(
+                    site=site,
+                    side=item.source.side,
+                    module=item.source.path,
+                    operations=item.source.operations,
+                    columns=item.columns,
+                    rows=as_index([row_of[read.source] for read in of_site]),
+                    token_columns=as_index([read.position for read in of_site]),
+                    entries=entries,
+                )
+            )
+        last = [[-1]] * len(sources)
+        nothing: list[list[int]] = [[]] * len(sources)
+        token_ids = [list(source) for source in sources]
+        batch = one_batch(self.request.model, self.request.anatomy, token_ids, last, nothing)
+        return SourceBatch(batch.inputs, len(sources), source_reads)
+
+    @staticmethod
+    def order_of_source(item: PlannedEdit) -> tuple[int, bool, int]:
+        """Return when a source is read as the model runs; after a block comes after all in it."""
+        assert item.site.layer is not None
+        return (item.site.layer, item.site.component == "resid_post", item.source.time)
+
+
+class PlannedRead(NamedTuple):
+    """One token of a source that an edit takes.
+
+    Attributes:
+        source: The ids of the source.
+        site: Which edit takes it.
+        position: Which token of the source.
+        entry: For which of the edited tokens; None for a mean.
+    """
+
+    source: tuple[int, ...]
+    site: int
+    position: int
+    entry: int | None
+
+
+def layer_edits(
+    planned: Sequence[PlannedEdit], sites: list[SiteEdit], n_rows: int
+) -> dict[int, LayerEdits]:
+    """Return the edits of each layer, and the tokens that any of them changes."""
+    places: dict[int, set[tuple[int, int]]] = {}
+    numbers: dict[int, list[int]] = {}
+    for number, (item, edit) in enumerate(zip(planned, sites, strict=True)):
+        layer = item.site.layer
+        assert layer is not None
+        numbers.setdefault(layer, []).append(number)
+        if edit.when != "written":
+            pairs = zip(edit.rows.tolist(), edit.columns.tolist(), strict=True)
+            places.setdefault(layer, set()).update(pairs)
+    layers = {}
+    for layer, of_layer in numbers.items():
+        entries = sorted(places.get(layer, set()))
+        rows = as_index([row for row, _ in entries])
+        columns = as_index([column for _, column in entries])
+        layers[layer] = LayerEdits(of_layer, TokenPlaces(n_rows, rows, columns))
+    return layers
+
+
+def refuse_conflicts(planned: Sequence[PlannedEdit], positions: dict[int, list[list[int]]]) -> None:
+    """Raise ValueError if two edits set the same tokens of one site."""
+    setting = [item for item in planned if is_setting(item.edit)]
+    for index, first in enumerate(setting):
+        for second in setting[index + 1 :]:
+            if first.site != second.site:
+                continue
+            pairs = zip(positions[id(first.edit)], positions[id(second.edit)], strict=True)
+            for prompt, (one, other) in enumerate(pairs):
+                shared = sorted(set(one) & set(other))
+                if shared:
+                    raise ValueError(
+                        f"two edits set {first.site.component} of layer {first.site.layer} at "
+                        f"position {shared[0]} of prompt {prompt}: {first.edit}; {second.edit}. "
+                        "Leave one out."
+                    )
+
+
+def as_index(numbers: Sequence[int]) -> Tensor:
+    """Return whole numbers as an index, on the CPU."""
+    return torch.tensor(list(numbers), dtype=torch.long, device="cpu")
+
+
+def is_named(value: Any, name: str) -> bool:
+    """Tell whether an argument that may be a vector is this word."""
+    return isinstance(value, str) and value == name

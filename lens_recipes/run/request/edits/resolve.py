@@ -1,0 +1,80 @@
+"""Read the argument `edits=`, and turn lenses and tokens in it into what a trace takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.arrays.edits.kinds import Steering, Swap, edit_from_json
+from lens_recipes.run.request.lenses import recorded_lens, resolve_lens
+from lens_recipes.run.request.prompts import shortened
+
+
+def resolve_edits(edits: Any, model: Any) -> list[Edit]:
+    """Return the edits that a recipe is to make, each with its lens loaded.
+
+    Args:
+        edits: None, one edit or several, or what a job's file recorded of them.
+        model: The model that the lenses must belong to.
+
+    Raises:
+        ValueError: something that is no edit.
+        LensError: a lens that cannot be read, or cannot belong to the model.
+    """
+    if edits is None:
+        return []
+    given = [edits] if isinstance(edits, Edit | Mapping) else edits
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise ValueError(not_edits(edits))
+    resolved = []
+    for item in given:
+        edit = edit_from_json(item) if isinstance(item, Mapping) else item
+        if not isinstance(edit, Edit):
+            raise ValueError(not_edits(item))
+        if isinstance(edit, Steering | Swap):
+            edit = replace(edit, lens=resolve_lens(edit.lens, model))
+        resolved.append(edit)
+    return sorted(resolved, key=order_of)
+
+
+def not_edits(received: Any) -> str:
+    """Return the message about an argument that is no edit."""
+    return (
+        f"edits={shortened(received)} is no edit: accepted are what ablate(), patch(), steer() and "
+        "swap() return, one or a list of them."
+    )
+
+
+def order_of(edit: Edit) -> tuple[int, str]:
+    """Return what puts edits in order.
+
+    What is added is added to what was set, whatever the order of the list.
+    """
+    return (1 if isinstance(edit, Steering) else 0, str(edit.to_json()))
+
+
+def recorded_edits(edits: list[Edit]) -> list[dict[str, Any]] | None:
+    """Return edits as the arguments of a run hold them, from which they can be made again."""
+    if not edits:
+        return None
+    recorded = []
+    for edit in edits:
+        fields = edit.to_json()
+        if isinstance(edit, Steering | Swap) and edit.lens is not None:
+            fields["lens"] = recorded_lens(edit.lens)
+        recorded.append(fields)
+    return recorded
+
+
+def edits_provenance(edits: list[Edit]) -> dict[str, Any]:
+    """Return what a result's provenance says of the edits; nothing for none."""
+    recorded = []
+    for edit in edits:
+        fields = edit.to_json()
+        if isinstance(edit, Steering | Swap) and edit.lens is not None:
+            used = edit.lens.used()
+            fields["lens"] = {"source": used.source, "digest": used.digest}
+        recorded.append(fields)
+    return {"edits": recorded} if recorded else {}

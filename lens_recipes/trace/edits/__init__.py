@@ -1,0 +1,1 @@
+"""Change the stream while the model runs, where it runs, and prove that the change was made."""

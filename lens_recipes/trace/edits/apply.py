@@ -1,0 +1,249 @@
+"""`EditPass`: make the edits of one batch as the model runs, and measure that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lens_recipes.trace.attribution.freeze import to_float32
+from lens_recipes.trace.batch import TokenPlaces
+from lens_recipes.trace.edits.changes import EditContext
+from lens_recipes.trace.edits.directions import Directions
+from lens_recipes.trace.edits.plan import BatchEdits
+from lens_recipes.trace.operations import (
+    CastTo,
+    Elementwise,
+    Operation,
+    WithVector,
+    first_of,
+    replay,
+)
+from lens_recipes.trace.plan import EditStep
+
+
+class EditPass:
+    """Makes the edits of one batch in one trace.
+
+    Attributes:
+        step: Which forward pass of a generation runs; 0 for the one over the prompts.
+        set_streams: The stream as the edits of a layer left it, `[row, column, d_model]`, until the
+            model goes on with it.
+        row_errors: How far what is there is from what was asked, at most, relative, `[row]`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        edits: BatchEdits,
+        sources: dict[int, Tensor],
+        head_operations: Sequence[Operation],
+        weight: Any,
+        max_bytes: int,
+    ) -> None:
+        """Begin before the model runs.
+
+        Args:
+            model: The nnsight model.
+            edits: Of the batch.
+            sources: What `read_sources` read for them.
+            head_operations: What the model does between its last block and its logits.
+            weight: Of a plain local unembedding, or None.
+            max_bytes: Bound on the memory for logits.
+        """
+        self.model = model
+        self.edits = edits
+        self.sources = sources
+        self.head_operations = head_operations
+        self.weight = weight
+        self.max_bytes = max_bytes
+        self.n_rows = len(edits.padding)
+        self.step = 0
+        self.row_errors = torch.zeros(self.n_rows, dtype=torch.float32, device="cpu")
+        self.set_streams: dict[int, Tensor] = {}
+        self._held: dict[int, Tensor] = {}
+        self._units: dict[int, Tensor] = {}
+        self._directions: Directions | None = None
+
+    # -- where ---------------------------------------------------------
+
+    def is_active(self, site: int) -> bool:
+        """Tell whether an edit acts in the forward pass that runs."""
+        when = self.edits.sites[site].when
+        return when in (("prompt", "both") if self.step == 0 else ("written", "both"))
+
+    def places_of(self, site: int) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
+        """Return rows and columns of the tokens that an edit changes in this forward pass.
+
+        After the prompt that is the one new token of every row.
+        """
+        edit = self.edits.sites[site]
+        if self.step == 0:
+            return edit.rows, edit.columns
+        rows = torch.arange(self.n_rows, device="cpu")
+        return rows, torch.full_like(rows, -1)
+
+    def places_at(self, layer: int) -> TokenPlaces | None:
+        """Return the tokens of a layer that edits change in this forward pass; None for none."""
+        edits = self.edits.layers[layer]
+        if not any(self.is_active(site) for site in edits.sites):
+            return None
+        if self.step == 0:
+            return edits.places
+        rows = torch.arange(self.n_rows, device="cpu")
+        return TokenPlaces(self.n_rows, rows, torch.full_like(rows, -1))
+
+    def at_tokens(
+        self, step: EditStep, difference: Tensor, places: TokenPlaces
+    ) -> Float[Tensor, "token d_model"]:
+        """Return what an edit has added at the tokens that are read: nothing at most of them."""
+        rows, columns = self.places_of(step.site)
+        entry_of = {}
+        for entry, place in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+            entry_of[place] = entry
+        added = difference.new_zeros(len(places.rows), difference.shape[-1])
+        tokens = zip(places.rows.tolist(), places.columns.tolist(), strict=True)
+        for token, place in enumerate(tokens):
+            if place in entry_of:
+                added[token] = difference[entry_of[place]]
+        return added
+
+    # -- the edit ------------------------------------------------------
+
+    def follow(self, step: EditStep) -> Float[Tensor, "entry d_model"] | None:
+        """Take one step: keep a tensor, or edit it. Return what an edit has added, else None."""
+        if not self.is_active(step.site):
+            return None
+        module = self.model.get(step.module)
+        output = module.input if step.side == "in" else module.output
+        tensor = first_of(output)
+        grid = tensor.reshape(self.n_rows, -1, tensor.shape[-1])
+        rows, columns = (place.to(grid.device) for place in self.places_of(step.site))
+        raw = grid[rows, columns]
+        if step.columns is not None:
+            raw = raw[:, list(step.columns)]
+        value = replay(self.model, step.operations, raw)
+        if step.role == "hold":
+            self.units(step, grid)
+            held = self._held.get(step.site)
+            self._held[step.site] = value if held is None else held + value.to(held.device)
+            return None
+        changed_raw, difference = self.changed(step, grid, raw, value)
+        edited = grid.clone()
+        if step.columns is None:
+            edited[rows, columns] = changed_raw
+        else:
+            head_columns = torch.tensor(step.columns, device=grid.device)
+            edited[rows[:, None], columns[:, None], head_columns] = changed_raw
+        put_back(module, step.side, output, edited.reshape(tensor.shape))
+        if step.is_stream:
+            self.set_streams[step.layer] = edited
+        return difference
+
+    def changed(
+        self, step: EditStep, grid: Tensor, raw: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what is to stand in the module's tensor, and by how much the site changes.
+
+        Args:
+            step: The edit.
+            grid: The whole tensor, `[row, column, width]`.
+            raw: What the module has at the edited tokens, `[entry, width]`.
+            value: The same, as it is added to the stream.
+        """
+        edit = self.edits.sites[step.site]
+        held = self._held.pop(step.site, None)
+        current = to_float32(value if held is None else value + held.to(value.device))
+        context = EditContext(
+            self.directions(grid), self.units(step, grid), self.sources.get(step.site)
+        )
+        asked = edit.change.apply(current, context)
+        is_kept = asked == current
+        difference = torch.where(is_kept, 0.0, asked - current)
+        wanted = asked if held is None else to_float32(value) + difference
+        new_raw = undone(step.operations, wanted).to(raw.dtype)
+        # What is not changed keeps its bits, whatever scales lie between.
+        new_raw = torch.where(is_kept, raw, new_raw)
+        there = to_float32(replay(self.model, step.operations, new_raw))
+        self.note(self.places_of(step.site)[0], relative_error(there, wanted))
+        return new_raw, difference
+
+    def directions(self, grid: Tensor) -> Directions:
+        """Return what finds the directions of tokens."""
+        if self._directions is None:
+            self._directions = Directions(
+                self.model, self.head_operations, self.weight, grid, self.max_bytes
+            )
+        return self._directions
+
+    def units(self, step: EditStep, grid: Tensor) -> Float[Tensor, " entry"]:
+        """Return the median norm of the site's vectors in each entry's prompt.
+
+        While a text is written, it is that of its prompt. In the middle of a block it is that of
+        the stream before the block.
+        """
+        rows = self.places_of(step.site)[0].to(grid.device)
+        if not getattr(self.edits.sites[step.site].change, "in_units", False):
+            return torch.ones(len(rows), device=grid.device)
+        if step.site not in self._units:
+            vectors = replay(self.model, step.operations, grid)
+            norms = to_float32(vectors).norm(dim=-1)
+            columns = torch.arange(norms.shape[1], device=norms.device)
+            is_padding = columns[None] < self.edits.padding.to(norms.device)[:, None]
+            medians = norms.masked_fill(is_padding, float("nan")).nanmedian(-1).values
+            self._units[step.site] = medians
+        return self._units[step.site][rows]
+
+    # -- the proof -----------------------------------------------------
+
+    def note(self, rows: Int[Tensor, " entry"], errors: Float[Tensor, " entry"]) -> None:
+        """Keep the largest error of each row; a NaN stays."""
+        for row, error in zip(rows.tolist(), errors.tolist(), strict=True):
+            largest = torch.maximum(self.row_errors[row], torch.tensor(error))
+            self.row_errors[row] = largest
+
+
+def put_back(module: Any, side: str, output: Any, tensor: Tensor) -> None:
+    """Let the model go on with another tensor; what a module gives beside it stays."""
+    if side == "in":
+        module.input = tensor
+    elif isinstance(output, tuple):
+        module.output = (tensor, *output[1:])
+    elif isinstance(output, list):
+        module.output = [tensor, *output[1:]]
+    else:
+        module.output = tensor
+
+
+UNDOING = {"mul": "div", "div": "mul", "add": "sub", "sub": "add"}
+
+
+def can_be_undone(operations: Sequence[Operation]) -> bool:
+    """Tell whether an edit can be taken back through operations: scales, sums and casts."""
+    for operation in operations:
+        is_known = isinstance(operation, Elementwise | WithVector) and operation.name in UNDOING
+        if not is_known and not isinstance(operation, CastTo):
+            return False
+    return True
+
+
+def undone(operations: Sequence[Operation], value: Tensor) -> Tensor:
+    """Return what operations make into `value`."""
+    for operation in reversed(operations):
+        if isinstance(operation, Elementwise):
+            value = getattr(torch, UNDOING[operation.name])(value, operation.numbers[0])
+        elif isinstance(operation, WithVector):
+            value = getattr(torch, UNDOING[operation.name])(
+                value, operation.vector.to(value.device)
+            )
+    return value
+
+
+def relative_error(actual: Tensor, asked: Tensor) -> Float[Tensor, " entry"]:
+    """Return how far vectors are from those asked for, relative to their largest number."""
+    difference = (to_float32(actual) - to_float32(asked).to(actual.device)).abs().amax(-1)
+    size = to_float32(asked).abs().amax(-1).clamp(min=1e-30).to(actual.device)
+    return (difference / size).cpu()

@@ -1,0 +1,120 @@
+"""From what is at a site to what an edit puts there: set, copy, add a direction, swap.
+
+Each is a named tuple of plain values with a method `apply`, and travels to a server.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lens_recipes.trace.edits.directions import Directions
+
+
+class EditContext(NamedTuple):
+    """What a change may look at.
+
+    Attributes:
+        directions: Turns a `TokenDirection` into a vector.
+        units: The median norm of the site's vectors in each entry's prompt, `[entry]`.
+        source: What was read of another run, `[entry, width]` or `[1, width]`; None for nothing.
+    """
+
+    directions: Directions
+    units: Float[Tensor, " entry"]
+    source: Tensor | None
+
+
+class SetTo(NamedTuple):
+    """A site is set to given vectors, `[entry, width]` or `[1, width]`."""
+
+    values: Float[Tensor, "entry width"]
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        return self.values.to(current.device).expand_as(current)
+
+
+class CopySource(NamedTuple):
+    """A site is set to what was there in another run, or to the mean of that."""
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        assert context.source is not None  # the plan reads it
+        return context.source.to(current.device).expand_as(current)
+
+
+class KeepAsIs(NamedTuple):
+    """Nothing is changed: what is there is written back."""
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        return current
+
+
+class AddDirection(NamedTuple):
+    """A vector is added.
+
+    Attributes:
+        direction: `[width]`, or a token's.
+        scale: How much of it.
+        in_units: Whether the vector has the norm 1, and `scale` is in units of the median norm of
+            the prompt's own vectors.
+    """
+
+    direction: Any
+    scale: float
+    in_units: bool
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        vector = context.directions.vector(self.direction).to(current.device)
+        amount = self.scale * torch.ones_like(current[:, :1])
+        if self.in_units:
+            vector = unit(vector)
+            amount = amount * context.units.to(current.device)[:, None]
+        return current + amount * vector
+
+
+class SwapCoordinates(NamedTuple):
+    """The coordinates in the plane of two directions are exchanged.
+
+    Attributes:
+        a, b: The directions, `[width]`, or a token's.
+        is_clamped: Whether the coordinates are those of the clean run, `EditContext.source`.
+    """
+
+    a: Any
+    b: Any
+    is_clamped: bool
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        directions = [unit(context.directions.vector(each)) for each in (self.a, self.b)]
+        plane = torch.stack(directions).to(current.device, torch.float64)  # [2, width]
+        to_coordinates = torch.linalg.pinv(plane)  # [width, 2]
+        coordinates = current.double() @ to_coordinates
+        wanted = coordinates
+        if self.is_clamped:
+            assert context.source is not None  # the plan reads it
+            wanted = context.source.to(current.device).double() @ to_coordinates
+        moved = (wanted.flip(-1) - coordinates) @ plane
+        return current + moved.to(current.dtype)
+
+
+def unit(vector: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
+    """Return a vector of the norm 1 in the same direction."""
+    return vector / vector.norm().clamp(min=1e-30)

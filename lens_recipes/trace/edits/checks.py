@@ -1,0 +1,66 @@
+"""Prove that edits took effect: the model goes on with what they put there."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lens_recipes.trace.attribution.freeze import to_float32
+from lens_recipes.trace.batch import TokenPlaces
+from lens_recipes.trace.edits.apply import EditPass, relative_error
+from lens_recipes.trace.plan import ReadStep
+from lens_recipes.trace.read_step import read
+from lens_recipes.trace.sum_check import SumCheck
+
+
+class EditChecks:
+    """Reads, at the edited tokens, what the model made of the edits of each layer.
+
+    The stream before the block, and what the block was made to add, must sum to the stream after
+    it; and a stream that was set must be the one that the model goes on with.
+    """
+
+    def __init__(self, edits: EditPass, max_bytes: int) -> None:
+        """Begin before the model runs.
+
+        Args:
+            edits: What makes the edits.
+            max_bytes: Bound on what a check holds at once.
+        """
+        self.edits = edits
+        self.max_bytes = max_bytes
+        self.sums: dict[int, SumCheck] = {}
+
+    def follow(self, step: ReadStep) -> None:
+        """Take one more step that proves the edits of a layer."""
+        assert step.at is not None
+        places = self.edits.places_at(step.at)
+        if places is None:
+            return
+        value = read(self.edits.model, step, places)
+        if step.role == "next":
+            self.compare_stream(step, value, places)
+            return
+        if step.at not in self.sums:
+            self.sums[step.at] = SumCheck(self.edits.model, self.max_bytes)
+        self.sums[step.at].follow(step, value)
+
+    def compare_stream(self, step: ReadStep, taken: Tensor, places: TokenPlaces) -> None:
+        """Compare the stream that edits have set with the one that the model goes on with."""
+        assert step.at is not None
+        grid = self.edits.set_streams.pop(step.at, None)
+        if grid is None:
+            return
+        expected = grid[places.rows.to(grid.device), places.columns.to(grid.device)]
+        if step.factor != 1:
+            expected = to_float32(expected) * step.factor
+        self.edits.note(places.rows, relative_error(taken, expected))
+
+    def row_errors(self) -> Float[Tensor, " row"]:
+        """Return the largest relative error of each row."""
+        for layer, check in self.sums.items():
+            places = self.edits.places_at(layer)
+            error = check.errors.get("block")
+            if places is not None and error is not None:
+                self.edits.note(places.rows, error)
+        return self.edits.row_errors.clone()

@@ -1,0 +1,65 @@
+"""Edits: an edited run is that of the same model with hooks, and proves itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import lens_recipes as lr
+
+IDS = tiny.random_ids(batch=2, length=7, seed=5).tolist()
+FAMILIES = ["llama", "gpt2", "gemma2", "granite", "falcon", "mamba"]
+
+
+def hooked_logits(model, rows, edit_block):
+    """Logits after the last token of each row, with a hook that edits the stream after block 1."""
+    module = model._module
+    block = module.get_submodule(lr.anatomy(model).block(1))
+
+    def hook(_module, _args, output):
+        stream = (output if torch.is_tensor(output) else output[0]).clone()
+        edit_block(stream)
+        return stream if torch.is_tensor(output) else (stream, *output[1:])
+
+    handle = block.register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            return module(input_ids=torch.tensor(rows)).logits[:, -1]
+    finally:
+        handle.remove()
+
+
+def own_logprobs(result):
+    """What the model itself gave to every target after the last token, `[prompt, target]`."""
+    return result.target_logprobs[-1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stream_that_is_ablated_is_that_of_a_hook(family):
+    model = tiny.shared(family)
+    vocab = list(range(lr.anatomy(model).vocab_size))
+
+    def zero(stream):
+        stream[:, 2] = 0
+
+    expected = hooked_logits(model, IDS, zero).log_softmax(-1)
+    result = lr.logit_lens(
+        model, IDS, positions=-1, targets=vocab, edits=lr.ablate(layer=1, positions=2)
+    )
+    np.testing.assert_allclose(own_logprobs(result), expected, atol=2e-5)
+    assert result.certificate.passed
+    assert result.certificate.max_edit_error == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_patching_the_whole_stream_gives_the_run_of_the_source(family):
+    model = tiny.shared(family)
+    vocab = list(range(lr.anatomy(model).vocab_size))
+    target, source = IDS
+    plain = lr.logit_lens(model, source, positions=-1, targets=vocab)
+    patched = lr.logit_lens(
+        model, target, positions=-1, targets=vocab, edits=lr.patch(source, layer=1)
+    )
+    np.testing.assert_allclose(own_logprobs(patched), own_logprobs(plain), atol=2e-5)
