@@ -82,7 +82,11 @@ class Certificate:
 
     Where the run was edited, `max_edit_error` is how far the edited vectors are from what was
     asked, relative to the largest number of each: where they were set, and where the model goes on
-    with them.
+    with them. With a few tokens of their own, the model was also asked what edits at these sites
+    do: `edit_identity_error` is how far any stream moves where what is there is written back, and
+    `edit_cone_error` how far one moves outside the causal cone of a change (earlier tokens, earlier
+    layers, other prompts), infinite where a change goes nowhere. `worst_edit` is the site of the
+    largest of these errors.
 
     `as_saved` tells that all of this is what a file says, which anyone can write: it was not
     checked against a model here. `result.verify(model)` does that.
@@ -104,6 +108,9 @@ class Certificate:
     changed_layers: tuple[int, ...] = ()
     unlinked_layers: tuple[int, ...] = ()
     max_edit_error: float | None = None
+    edit_identity_error: float | None = None
+    edit_cone_error: float | None = None
+    worst_edit: str | None = None
     as_saved: bool = field(default=False, compare=False, repr=False)
 
     @property
@@ -118,8 +125,12 @@ class Certificate:
 
     @property
     def edits_hold(self) -> bool:
-        """Return whether edits have put there what was asked, as far as rounding lets them."""
-        return _is_rounding(self.max_edit_error, BLOCK, self.dtype)
+        """Return whether edits did what was asked and nothing else, but for rounding."""
+        return (
+            _is_rounding(self.max_edit_error, BLOCK, self.dtype)
+            and _is_rounding(self.edit_identity_error, BLOCK, self.dtype)
+            and _is_rounding(self.edit_cone_error, BLOCK, self.dtype)
+        )
 
     @property
     def additive(self) -> bool:
@@ -193,7 +204,13 @@ class Certificate:
         """Say how well the edits hold, where there are any."""
         if self.max_edit_error is None:
             return ""
-        return f"; edited, largest error of an edit {self.max_edit_error:.1g}"
+        words = f"; edited, largest error of an edit {self.max_edit_error:.1g}"
+        if self.edit_identity_error is None or self.edit_cone_error is None:
+            return words
+        return (
+            f"{words}, of writing back what is there {self.edit_identity_error:.1g}, outside the "
+            f"causal cone {self.edit_cone_error:.1g}"
+        )
 
     def check(self, find_cause: Callable[[], str | None] | None = None) -> None:
         """Raise a LensError with the numbers and the likely cause unless `passed`.
@@ -206,11 +223,7 @@ class Certificate:
             return
         known_cause = None if find_cause is None else find_cause()
         if not self.edits_hold:
-            doubted = "The edits do not hold what was asked, so what follows from them"
-            cause = (
-                "another hook writes to the same module, or the numbers asked for leave the range "
-                "of the model's dtype"
-            )
+            doubted, cause = self._doubt_of_edits()
         elif self._logits_agree:
             doubted = "Its parts"
             cause = known_cause or self._cause_of_wrong_sums()
@@ -225,6 +238,33 @@ class Certificate:
                 python=" strict=False keeps the result, marked as not certified.",
                 shell="",
             )
+        )
+
+    def _doubt_of_edits(self) -> tuple[str, str]:
+        """Say what edits did not do, and name the likely cause."""
+        where = "" if self.worst_edit is None else f" at {self.worst_edit}"
+        if not _is_rounding(self.edit_identity_error, BLOCK, self.dtype):
+            return (
+                f"Writing back what is there{where} changes this model, so what follows from edits",
+                "the model does not give the same numbers twice, or a hook sees what is written "
+                "there",
+            )
+        if self.edit_cone_error == math.inf:
+            return (
+                f"A change{where} goes nowhere: this model does not go on with what is put there, "
+                "so what follows from edits",
+                "a module takes its input from elsewhere, or all weights after that site are zero",
+            )
+        if not _is_rounding(self.edit_cone_error, BLOCK, self.dtype):
+            return (
+                f"A change{where} moves earlier tokens, earlier layers or other prompts of this "
+                "model, so what follows from edits",
+                "this model mixes tokens or prompts otherwise than causal attention does",
+            )
+        return (
+            f"The edits{where} do not hold what was asked, so what follows from them",
+            "another hook writes to the same module, the model does not go on with what is put "
+            "there, or the numbers asked for leave the range of its dtype",
         )
 
     def _cause_of_wrong_sums(self) -> str:

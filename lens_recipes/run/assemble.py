@@ -11,6 +11,7 @@ from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Inputs, Response, Site, Tokens
 from lens_recipes.arrays.certificate import Certificate, is_link_rounding
+from lens_recipes.arrays.edits.site_code import site_of_code
 from lens_recipes.arrays.lens import output_entropy
 from lens_recipes.arrays.used_lens import LENS_NAMES
 from lens_recipes.caller import say
@@ -66,8 +67,6 @@ def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: StreamLi
     for name in SUM_CHECKS:
         if name in numbers:
             sum_errors[f"max_{name}_error"] = float(numbers[name].max())
-    if "edit" in numbers:
-        sum_errors["max_edit_error"] = float(numbers["edit"].max())
     dtype = coarser_dtype(dtype_of(model), float(numbers["eps"].max()))
     return Certificate(
         max_logit_error=float(numbers["error"].max()),
@@ -77,8 +76,30 @@ def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: StreamLi
         tokens=len(numbers["error"]),
         dtype=dtype,
         **sum_errors,
+        **edit_fields(numbers),
         **link_fields(numbers.get("link"), links, dtype),
     )
+
+
+def edit_fields(numbers: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return what a certificate says of the edits, from the arrays of `EditChecks.errors`."""
+    if "edit" not in numbers:
+        return {}
+    worst = int(numbers["edit"].argmax())  # of NaN too
+    fields: dict[str, Any] = {"max_edit_error": float(numbers["edit"][worst])}
+    code = float(numbers["edit_site"][worst])
+    # Of a run on a server, the first batch alone has asked the model.
+    asked = numbers["edit_identity"] != -1
+    if asked.any():
+        fields["edit_identity_error"] = float(numbers["edit_identity"][asked].max())
+        fields["edit_cone_error"] = float(numbers["edit_cone"][asked].max())
+        largest = max(fields["edit_identity_error"], fields["edit_cone_error"])
+        if not largest <= fields["max_edit_error"]:
+            code = float(numbers["edit_worst"][asked][0])
+    site = site_of_code(code)
+    if site is not None:
+        fields["worst_edit"] = str(site)
+    return fields
 
 
 def link_fields(link_errors: np.ndarray | None, links: StreamLinks, dtype: str) -> dict[str, Any]:

@@ -11,20 +11,21 @@ from torch import Tensor
 
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap, is_token_pair
+from lens_recipes.arrays.edits.site_code import site_code
 from lens_recipes.caller import advised
 from lens_recipes.run.batches import one_batch
+from lens_recipes.run.edit_probe import EditProofs
 from lens_recipes.run.reference_text import REFERENCE_TEXTS
+from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
 from lens_recipes.run.request.lenses import transport_of
 from lens_recipes.run.request.prompts import encode, shortened
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import pick_positions, target_id
-from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.edits.changes import AddDirection, CopySource, SetTo, SwapCoordinates
 from lens_recipes.trace.edits.directions import TokenDirection
 from lens_recipes.trace.edits.plan import (
     BatchEdits,
-    LayerEdits,
     SiteEdit,
     SourceBatch,
     SourceRead,
@@ -69,6 +70,8 @@ class EditBatches:
         refuse_conflicts(planned, self.positions)
         self.changes = [self.change_of(item) for item in planned]
         self.mean_batches = self.batches_of_means()
+        self.proofs = EditProofs(request, planned)
+        self.unasked = self.proofs.probes
 
     # -- what the edits name -------------------------------------------
 
@@ -277,13 +280,24 @@ class EditBatches:
                 for position in self.positions[id(item.edit)][prompt]:
                     rows.append(row)
                     columns.append(padding[row] + position)
-            sites.append(SiteEdit(as_index(rows), as_index(columns), change, item.edit.when))
+            sites.append(
+                SiteEdit(
+                    as_index(rows),
+                    as_index(columns),
+                    change,
+                    item.edit.when,
+                    site_code(item.site),
+                )
+            )
+        probes, self.unasked = self.unasked, []  # the first batch asks
         return BatchEdits(
             sites=sites,
             sources=self.source_batches(prompts),
             means=self.mean_batches,
             padding=as_index(padding),
             layers=layer_edits(self.planned, sites, len(prompts)),
+            probes=probes,
+            proof=self.proofs.known,
         )
 
     def source_batches(self, prompts: list[int]) -> list[SourceBatch]:
@@ -381,28 +395,6 @@ class PlannedRead(NamedTuple):
     entry: int | None
 
 
-def layer_edits(
-    planned: Sequence[PlannedEdit], sites: list[SiteEdit], n_rows: int
-) -> dict[int, LayerEdits]:
-    """Return the edits of each layer, and the tokens that any of them changes."""
-    places: dict[int, set[tuple[int, int]]] = {}
-    numbers: dict[int, list[int]] = {}
-    for number, (item, edit) in enumerate(zip(planned, sites, strict=True)):
-        layer = item.site.layer
-        assert layer is not None
-        numbers.setdefault(layer, []).append(number)
-        if edit.when != "written":
-            pairs = zip(edit.rows.tolist(), edit.columns.tolist(), strict=True)
-            places.setdefault(layer, set()).update(pairs)
-    layers = {}
-    for layer, of_layer in numbers.items():
-        entries = sorted(places.get(layer, set()))
-        rows = as_index([row for row, _ in entries])
-        columns = as_index([column for _, column in entries])
-        layers[layer] = LayerEdits(of_layer, TokenPlaces(n_rows, rows, columns))
-    return layers
-
-
 def refuse_conflicts(planned: Sequence[PlannedEdit], positions: dict[int, list[list[int]]]) -> None:
     """Raise ValueError if two edits set the same tokens of one site."""
     setting = [item for item in planned if is_setting(item.edit)]
@@ -419,11 +411,6 @@ def refuse_conflicts(planned: Sequence[PlannedEdit], positions: dict[int, list[l
                         f"position {shared[0]} of prompt {prompt}: {first.edit}; {second.edit}. "
                         "Leave one out."
                     )
-
-
-def as_index(numbers: Sequence[int]) -> Tensor:
-    """Return whole numbers as an index, on the CPU."""
-    return torch.tensor(list(numbers), dtype=torch.long, device="cpu")
 
 
 def is_named(value: Any, name: str) -> bool:

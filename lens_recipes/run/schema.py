@@ -114,7 +114,8 @@ def shape_fits(actual: tuple[int, ...], expected: Shape, lengths: dict[int, int]
     return True
 
 
-CHECKS = dict.fromkeys(("block", "total", "head", "edit"), "float32")
+EDIT_CHECKS = ("edit", "edit_site", "edit_identity", "edit_cone", "edit_worst")
+CHECKS = dict.fromkeys(("block", "total", "head", *EDIT_CHECKS), "float32")
 CERTIFICATE = {
     **dict.fromkeys(("error", "scale", "eps", "kl_last"), "float32"),
     "agrees": "bool",

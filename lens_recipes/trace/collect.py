@@ -46,8 +46,9 @@ def collect(
     Returns:
         The vectors `[token, width]`, and the largest relative errors `[token]` of what was checked:
         "block", "total" and "head"; "link" `[link, token]`, how far each stream is from what
-        the model goes on with; and "edit", how far the edits of each token's prompt are from what
-        was asked. Both sides of a check are read; nothing here is the difference of
+        the model goes on with; and what `EditChecks.errors` says of the edits, among it "edit", how
+        far those of each token's prompt are from what was asked. Both sides of a check are read;
+        nothing here is the difference of
         two streams.
     """
     vectors: list[Any] = [None] * n_slots
@@ -80,7 +81,7 @@ def collect(
             if error is not None:
                 errors["link"][link] = error
     if edit_checks is not None:
-        errors["edit"] = edit_checks.row_errors()[places.rows]
+        errors |= edit_checks.errors(places.rows)
     return vectors, errors
 
 

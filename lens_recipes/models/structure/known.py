@@ -11,6 +11,7 @@ from torch import nn
 
 from lens_recipes.models.structure.fingerprint import fingerprint
 from lens_recipes.models.structure.parts import Anatomy, Block
+from lens_recipes.trace.edits.probe import SiteProof
 
 
 @dataclass
@@ -24,6 +25,7 @@ class KnownModel:
             there are weights to be read.
         pads_harmlessly: Whether a prompt padded on the left gives what it gives alone.
         writes_on_harmlessly: Whether what is written after it is that, too.
+        edit_proofs: What it says of each site that was edited, by the site's number.
     """
 
     fingerprint: int
@@ -31,6 +33,7 @@ class KnownModel:
     blocks: dict[tuple[str, ...], list[Block]] = field(default_factory=dict)
     pads_harmlessly: bool | None = None
     writes_on_harmlessly: bool | None = None
+    edit_proofs: dict[float, SiteProof] = field(default_factory=dict)
 
 
 # What was found out about each model, as it is now last, and as it was before: a hook that is put

@@ -13,7 +13,7 @@ from lens_recipes.trace.attribution.freeze import to_float32
 from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.edits.changes import EditContext
 from lens_recipes.trace.edits.directions import Directions
-from lens_recipes.trace.edits.plan import BatchEdits
+from lens_recipes.trace.edits.plan import PROOF, BatchEdits
 from lens_recipes.trace.operations import (
     CastTo,
     Elementwise,
@@ -68,7 +68,10 @@ class EditPass:
         step: Which forward pass of a generation runs; 0 for the one over the prompts.
         set_streams: The stream as the edits of a layer left it, `[row, column, d_model]`, until the
             model goes on with it.
+        set_by: Which edit has set each of these last.
         row_errors: How far what is there is from what was asked, at most, relative, `[row]`.
+        row_codes: The number of the site where that is, `[row]`; −1 for none.
+        proof: What the model says of the edited sites: an `EditProof` as a tensor, or None.
     """
 
     def __init__(
@@ -99,7 +102,10 @@ class EditPass:
         self.n_rows = len(edits.padding)
         self.step = 0
         self.row_errors = torch.zeros(self.n_rows, dtype=torch.float32, device="cpu")
+        self.row_codes = torch.full((self.n_rows,), -1.0, dtype=torch.float32, device="cpu")
+        self.proof = sources.get(PROOF)
         self.set_streams: dict[int, Tensor] = {}
+        self.set_by: dict[int, int] = {}
         self._held: dict[int, Tensor] = {}
         self._unsettled: dict[int, MadeStream] = {}
         self._units: dict[int, Tensor] = {}
@@ -181,6 +187,7 @@ class EditPass:
         put_back(module, step.side, output, edited.reshape(tensor.shape))
         if step.is_stream:
             self.set_streams[step.layer] = edited
+            self.set_by[step.layer] = step.site
         return difference
 
     def changed(
@@ -217,7 +224,7 @@ class EditPass:
             self._unsettled[step.site] = made
             return new_raw, difference
         there = to_float32(replay(self.model, step.operations, new_raw))
-        self.note(self.places_of(step.site)[0], relative_error(there, wanted))
+        self.note(step.site, self.places_of(step.site)[0], relative_error(there, wanted))
         return new_raw, difference
 
     def settled(self, step: EditStep, grid: Tensor) -> Tensor:
@@ -231,7 +238,7 @@ class EditPass:
         there, asked = grid[rows, columns], made.asked.to(grid.device)
         size = torch.maximum(largest(asked), made.size.to(grid.device))
         error = largest(to_float32(there) - asked) / size.clamp(min=1e-30)
-        self.note(made.rows, error.cpu())
+        self.note(step.site, made.rows, error.cpu())
         edited = grid.clone()
         is_kept = made.is_kept.to(grid.device)
         edited[rows, columns] = torch.where(is_kept, there, asked.to(grid.dtype))
@@ -265,11 +272,12 @@ class EditPass:
 
     # -- the proof -----------------------------------------------------
 
-    def note(self, rows: Int[Tensor, " entry"], errors: Float[Tensor, " entry"]) -> None:
-        """Keep the largest error of each row; a NaN stays."""
+    def note(self, site: int, rows: Int[Tensor, " entry"], errors: Float[Tensor, " entry"]) -> None:
+        """Keep the largest error of each row, and which edit has it; a NaN stays."""
         for row, error in zip(rows.tolist(), errors.tolist(), strict=True):
-            largest = torch.maximum(self.row_errors[row], torch.tensor(error))
-            self.row_errors[row] = largest
+            if not error <= float(self.row_errors[row]):
+                self.row_errors[row] = torch.maximum(self.row_errors[row], torch.tensor(error))
+                self.row_codes[row] = self.edits.sites[site].code
 
 
 def put_back(module: Any, side: str, output: Any, tensor: Tensor) -> None:

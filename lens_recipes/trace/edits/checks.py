@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import to_float32
@@ -54,13 +55,26 @@ class EditChecks:
         expected = grid[places.rows.to(grid.device), places.columns.to(grid.device)]
         if step.factor != 1:
             expected = to_float32(expected) * step.factor
-        self.edits.note(places.rows, relative_error(taken, expected))
+        site = self.edits.set_by[step.at]
+        self.edits.note(site, places.rows, relative_error(taken, expected))
 
-    def row_errors(self) -> Float[Tensor, " row"]:
-        """Return the largest relative error of each row."""
+    def errors(self, rows: Int[Tensor, " token"]) -> dict[str, Float[Tensor, " token"]]:
+        """Return what the certificate says of the edits, for tokens in these rows.
+
+        Returns:
+            "edit": the largest relative error of each token's row, and "edit_site": the number of
+            the site where that is. "edit_identity", "edit_cone" and "edit_worst" are those of an
+            `EditProof`; −1 where the model was not asked.
+        """
         for layer, check in self.sums.items():
             places = self.edits.places_at(layer)
             error = check.errors.get("block")
             if places is not None and error is not None:
-                self.edits.note(places.rows, error)
-        return self.edits.row_errors.clone()
+                self.edits.note(self.edits.edits.layers[layer].sites[0], places.rows, error)
+        proof = self.edits.proof
+        if proof is None:
+            proof = torch.full((3,), -1.0, dtype=torch.float32, device="cpu")
+        errors = {"edit": self.edits.row_errors[rows], "edit_site": self.edits.row_codes[rows]}
+        for name, value in zip(("edit_identity", "edit_cone", "edit_worst"), proof, strict=True):
+            errors[name] = value.repeat(len(rows))
+        return errors

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
 
 from lens_recipes.trace.batch import TokenPlaces
+
+PROOF = -1  # the key of what a model says of edited sites, among what edits take from other runs
 
 
 class SiteEdit(NamedTuple):
@@ -17,12 +20,14 @@ class SiteEdit(NamedTuple):
         rows, columns: Of the edited tokens, `[entry]`.
         change: From what is there to what is to be there (`changes.py`).
         when: In generation: "prompt", "written" or "both".
+        code: The number of the site (`site_code`).
     """
 
     rows: Int[Tensor, " entry"]
     columns: Int[Tensor, " entry"]
     change: Any
     when: str
+    code: float = -1.0
 
 
 class SourceRead(NamedTuple):
@@ -80,6 +85,8 @@ class BatchEdits(NamedTuple):
         means: The runs over whose tokens means are taken; the same for all batches.
         padding: How many columns are padding before each row, `[row]`.
         layers: The edits by layer, which is the `at` of the steps that check them.
+        probes: What asks the model to prove the sites (each an `EditProbe`), where it is not known.
+        proof: What the model has said of them (an `EditProof`); None for nothing.
     """
 
     sites: list[SiteEdit]
@@ -87,3 +94,5 @@ class BatchEdits(NamedTuple):
     means: list[SourceBatch]
     padding: Int[Tensor, " row"]
     layers: dict[int, LayerEdits]
+    probes: Sequence[Any] = ()
+    proof: Any = None

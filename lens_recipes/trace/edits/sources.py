@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import to_float32
-from lens_recipes.trace.edits.plan import BatchEdits, SourceBatch, SourceRead
+from lens_recipes.trace.edits.plan import PROOF, BatchEdits, SourceBatch, SourceRead
+from lens_recipes.trace.edits.probe import SiteProof, ask_model, worst_of
 from lens_recipes.trace.operations import first_of, replay
 
 
@@ -18,7 +19,8 @@ def read_sources(
 ) -> dict[int, Tensor]:
     """Return what edits take from other runs: of each site `[entry, width]`, a mean `[1, width]`.
 
-    Each batch of sources is one forward pass of its own.
+    Under `PROOF` is what the model says of the edited sites, which is asked here if nobody has
+    asked it. Each batch of sources is one forward pass of its own.
 
     Args:
         model: The nnsight model.
@@ -27,10 +29,18 @@ def read_sources(
     """
     if edits is None:
         return {}
+    proof = edits.proof
+    if edits.probes:
+        proofs: dict[float, SiteProof] = {}
+        for probe in edits.probes:
+            proofs.update(ask_model(model, probe))
+        proof = worst_of(proofs)
     means = {} if kept_means is None else kept_means
     if not means:
         means.update(read_means(model, edits.means))
     values: dict[int, Tensor] = {}
+    if proof is not None:
+        values[PROOF] = torch.tensor(proof, dtype=torch.float32, device="cpu")
     for source in edits.sources:
         for read, found in zip(source.reads, run_source(model, source), strict=True):
             assert read.entries is not None

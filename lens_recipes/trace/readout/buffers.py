@@ -21,6 +21,10 @@ CERTIFICATE_ARRAYS = (
     "total",
     "head",
     "edit",
+    "edit_site",
+    "edit_identity",
+    "edit_cone",
+    "edit_worst",
 )
 GENERATION_ARRAYS = (
     "row",

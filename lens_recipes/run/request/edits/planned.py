@@ -67,13 +67,22 @@ def plan_edits(
     planned: list[PlannedEdit] = []
     for edit in edits:
         for site in edited_sites(edit, find_blocks, anatomy):
-            number = len(planned)
-            if site.component == "resid_post":
-                planned.append(stream_after(edit, site, number, anatomy))
-                continue
-            block = find_blocks()[site.layer]  # type: ignore[index]
-            planned.append(within_block(edit, site, number, block, anatomy))
+            planned.append(plan_site(edit, site, len(planned), find_blocks, anatomy))
     return planned
+
+
+def plan_site(
+    edit: Edit, site: Site, number: int, find_blocks: Callable[[], list[Block]], anatomy: Anatomy
+) -> PlannedEdit:
+    """Return one edit at one site, under a number.
+
+    Raises:
+        LensError: it cannot be edited; the message says why.
+    """
+    if site.component == "resid_post":
+        return stream_after(edit, site, number, anatomy)
+    block = find_blocks()[site.layer]  # type: ignore[index]
+    return within_block(edit, site, number, block, anatomy)
 
 
 def edited_sites(

@@ -18,6 +18,7 @@ from lens_recipes.views.files.schema.checks import (
 )
 from lens_recipes.views.files.strict_json import from_json
 
+EDIT_FIELDS = ("max_edit_error", "edit_identity_error", "edit_cone_error", "worst_edit")
 LINK_FIELDS = ("links", "max_link_error", "max_link_layer", "changed_layers", "unlinked_layers")
 
 
@@ -46,6 +47,14 @@ def is_dtype(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]{2,30}", value) is not None
 
 
+def is_site_name(value: Any) -> bool:
+    """Tell whether a value is the name of a site that can be edited."""
+    return (
+        isinstance(value, str)
+        and re.fullmatch(r"embed|\d{1,6}(\.[a-z_]{3,20}){0,1}(\.\d{1,6})?", value) is not None
+    )
+
+
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "max_abs_logit": is_scale,
     "top1_agreement": is_share,
@@ -55,6 +64,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "max_link_layer": is_layer,
     "changed_layers": are_layers,
     "unlinked_layers": are_layers,
+    "worst_edit": is_site_name,
 }
 
 
@@ -100,7 +110,7 @@ def write_certificate(certificate: Certificate | None) -> dict[str, Any] | None:
         if certificate.links is None and field.name in LINK_FIELDS:
             del stored[field.name]
             continue
-        if field.name == "max_edit_error" and certificate.max_edit_error is None:
+        if certificate.max_edit_error is None and field.name in EDIT_FIELDS:
             del stored[field.name]
             continue
         value = stored[field.name]
