@@ -36,6 +36,7 @@ from lens_recipes.run.request.edits.planned import plan_edits
 from lens_recipes.run.request.edits.resolve import (
     edits_provenance,
     recorded_edits,
+    refuse_written,
     resolve_edits,
 )
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
@@ -85,7 +86,7 @@ def plain_logit_lens(model: Envoy, prompts: Sequence[str | Tensor]) -> list[Tens
 
 
 def trace_lens(
-    model: Any, plan: LensPlan, batch: LensBatch, weight: Any = None, kept_means: Any = None
+    model: Any, plan: LensPlan, batch: LensBatch, weight: Any = None
 ) -> dict[str, Tensor]:
     """Run one batch in one trace, and read the lens at every site.
 
@@ -93,7 +94,7 @@ def trace_lens(
 
     stream [token, d_model] ─► transport ─► final norm ─► unembedding ─► softcap ─► numbers
     """
-    sources = read_sources(model, batch.edits, kept_means)
+    sources = read_sources(model, batch.edits)
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
         with torch.no_grad(), model.trace(**batch.inputs):
             numbers = nnsight.save(read_lens(model, plan, batch, weight, sources))
@@ -150,9 +151,12 @@ class LensPlan(NamedTuple):
     def batch_size(self, batch: LensBatch) -> BatchSize:
         """Return what makes a batch large."""
         n_tokens = len(batch.places.rows)
-        return forward_size(batch.inputs, n_tokens)._replace(
+        size = forward_size(batch.inputs, n_tokens)._replace(
             vectors=self.reads.n_slots, logit_rows=n_tokens * len(self.reads.sites)
         )
+        if batch.edits is None:
+            return size
+        return size._replace(all_tokens=size.rows * size.columns + batch.edits.more_tokens)
 
     def batch_identity(self, batch: LensBatch) -> dict[str, Any]:
         """Return what tells a batch from another."""
@@ -246,6 +250,7 @@ def logit_lens(
     check_numbers(top_k, track, max_bytes, request.anatomy.vocab_size)
     chosen_lens = resolve_lens(lens, model)
     chosen_edits = resolve_edits(edits, model)
+    refuse_written(chosen_edits)
     planned = plan_edits(chosen_edits, request.blocks, request.anatomy)
     sites, reads = request.sites(
         layers, components, heads, apply_norm, lens=chosen_lens, edits=planned
@@ -260,11 +265,6 @@ def logit_lens(
         schemas.append(
             lens_schema(options, sites, len(reads.links.compared), n_tokens, n_requested)
         )
-    local: dict[str, Any] = {
-        "weight": None if request.remote else plain_head(model, request.anatomy)
-    }
-    if planned:
-        local["kept_means"] = {}
     return RecipeRun(
         request=request,
         traced=trace_lens,
@@ -279,7 +279,7 @@ def logit_lens(
             "edits": recorded_edits(chosen_edits),
         },
         about=lens_provenance(chosen_lens) | edits_provenance(chosen_edits),
-        local=local,
+        local={"weight": None if request.remote else plain_head(model, request.anatomy)},
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap, is_token_pair
 from lens_recipes.arrays.edits.site_code import site_code
@@ -19,9 +20,9 @@ from lens_recipes.run.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
 from lens_recipes.run.request.lenses import transport_of
-from lens_recipes.run.request.prompts import encode, shortened
+from lens_recipes.run.request.prompts import encode, refuse_empty, shortened
 from lens_recipes.run.request.request import Request
-from lens_recipes.run.request.selection import pick_positions, target_id
+from lens_recipes.run.request.selection import check_ids, pick_positions, target_id
 from lens_recipes.trace.edits.changes import AddDirection, CopySource, SetTo, SwapCoordinates
 from lens_recipes.trace.edits.directions import TokenDirection
 from lens_recipes.trace.edits.plan import (
@@ -32,6 +33,7 @@ from lens_recipes.trace.edits.plan import (
 )
 
 MAX_SOURCE_TOKENS = 2048  # in one forward pass over sources
+RUNS_OF_A_PROBE = 3
 
 
 class SourceTokens(NamedTuple):
@@ -72,6 +74,8 @@ class EditBatches:
         self.mean_batches = self.batches_of_means()
         self.proofs = EditProofs(request, planned)
         self.unasked = self.proofs.probes
+        self.kept_means: dict[int, Tensor] = {}
+        self.batches_made = 0
 
     # -- what the edits name -------------------------------------------
 
@@ -89,15 +93,41 @@ class EditBatches:
         if isinstance(edit, Patch):
             self.sources[id(edit)] = self.patch_sources(edit, positions)
         elif isinstance(edit, Swap) and edit.clamp:
+            self.refuse_extra_inputs("swap with clamp=True")
             self.sources[id(edit)] = SourceTokens(token_ids, positions)
         elif isinstance(edit, Ablation) and is_named(edit.to, "resample"):
             self.sources[id(edit)] = self.other_prompts(edit, positions)
         elif isinstance(edit, Ablation) and is_named(edit.to, "mean"):
             self.means[id(edit)] = self.mean_prompts(edit)
 
-    def encoded(self, prompts: Any) -> list[list[int]]:
-        """Return prompts as ids."""
-        return encode(prompts, self.request.tokenizer, add_special_tokens=True)
+    def encoded(self, prompts: Any, name: str) -> list[list[int]]:
+        """Return prompts as ids, as those of the request are.
+
+        Args:
+            prompts: From which something is copied.
+            name: What they are, for messages.
+
+        Raises:
+            ValueError: they are no prompts, or not of this model.
+        """
+        request = self.request
+        try:
+            token_ids = encode(
+                prompts, request.tokenizer, add_special_tokens=request.add_special_tokens
+            )
+            refuse_empty(token_ids)
+            check_ids(token_ids, request.anatomy.n_embeddings, request.anatomy.n_positions)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        return token_ids
+
+    def refuse_extra_inputs(self, name: str) -> None:
+        """Raise ValueError if what is copied from prompts of the call would be read otherwise."""
+        if any(self.request.extra_inputs):
+            raise ValueError(
+                f"{name} copies from a run of the prompts themselves, which are given position "
+                "ids, token types or a mask beside their ids: accepted are prompts of ids alone."
+            )
 
     def patch_sources(self, edit: Patch, positions: list[list[int]]) -> SourceTokens:
         """Return the sources of a patch, one for each prompt.
@@ -111,9 +141,10 @@ class EditBatches:
                 raise ValueError(
                     f"patch from prompt {edit.source}: there are prompts 0 to {len(token_ids) - 1}."
                 )
+            self.refuse_extra_inputs("patch")
             sources = [token_ids[edit.source]]
         else:
-            sources = self.encoded(edit.source)
+            sources = self.encoded(edit.source, "the source of a patch")
         if len(sources) == 1:
             sources = sources * len(token_ids)
         if len(sources) != len(token_ids):
@@ -165,9 +196,10 @@ class EditBatches:
                     'to="resample" takes what another prompt has: pass several prompts, or over= '
                     "with prompts to take it from."
                 )
+            self.refuse_extra_inputs('to="resample"')
             sources = [*token_ids[1:], token_ids[0]]
         else:
-            others = self.encoded(edit.over)
+            others = self.encoded(edit.over, "over")
             sources = [others[prompt % len(others)] for prompt in range(len(token_ids))]
         return SourceTokens(sources, self.same_positions(edit, positions, sources))
 
@@ -178,13 +210,13 @@ class EditBatches:
             ValueError: a model without a tokenizer cannot read the text of the package.
         """
         if edit.over is not None:
-            return self.encoded(edit.over)
+            return self.encoded(edit.over, "over")
         if self.request.tokenizer is None:
             raise ValueError(
                 f"{advised('to', 'mean')} takes the mean over a short English text, which needs a "
                 "tokenizer: pass over= with prompts as ids."
             )
-        texts = self.encoded(list(REFERENCE_TEXTS))
+        texts = self.encoded(list(REFERENCE_TEXTS), "the text of the package")
         shortest = min(map(len, texts))
         return [token_ids[:shortest] for token_ids in texts]  # of one length: one forward pass
 
@@ -290,14 +322,22 @@ class EditBatches:
                 )
             )
         probes, self.unasked = self.unasked, []  # the first batch asks
+        sources = self.source_batches(prompts)
+        runs = [source.inputs for source in sources]
+        if not self.batches_made:  # and takes the means
+            runs += [source.inputs for source in self.mean_batches]
+        runs += [probe.inputs for probe in probes for _ in range(RUNS_OF_A_PROBE)]
+        self.batches_made += 1
         return BatchEdits(
             sites=sites,
-            sources=self.source_batches(prompts),
+            sources=sources,
             means=self.mean_batches,
             padding=as_index(padding),
             layers=layer_edits(self.planned, sites, len(prompts)),
             probes=probes,
             proof=self.proofs.known,
+            kept_means=self.kept_means,
+            more_tokens=sum(inputs["input_ids"].numel() for inputs in runs),
         )
 
     def source_batches(self, prompts: list[int]) -> list[SourceBatch]:
@@ -400,7 +440,7 @@ def refuse_conflicts(planned: Sequence[PlannedEdit], positions: dict[int, list[l
     setting = [item for item in planned if is_setting(item.edit)]
     for index, first in enumerate(setting):
         for second in setting[index + 1 :]:
-            if first.site != second.site:
+            if place_of(first) != place_of(second):
                 continue
             pairs = zip(positions[id(first.edit)], positions[id(second.edit)], strict=True)
             for prompt, (one, other) in enumerate(pairs):
@@ -411,6 +451,13 @@ def refuse_conflicts(planned: Sequence[PlannedEdit], positions: dict[int, list[l
                         f"position {shared[0]} of prompt {prompt}: {first.edit}; {second.edit}. "
                         "Leave one out."
                     )
+
+
+def place_of(item: PlannedEdit) -> Site:
+    """Return the site of an edit; the embedding is the stream before the first layer."""
+    if item.site.component == "embed":
+        return item.site._replace(component="resid_pre")
+    return item.site
 
 
 def is_named(value: Any, name: str) -> bool:

@@ -99,6 +99,8 @@ class RecipeRun(Generic[R]):
         for argument, value in self.arguments.items():
             if argument == "lens":
                 asked[argument] = value["digest"]
+            elif argument == "edits":
+                asked[argument] = [without_place(edit) for edit in to_json(value)]
             elif argument not in NOT_IN_IDENTITY:
                 asked[argument] = to_json(value)
         model_name = getattr(self.model, "repo_id", None)
@@ -122,6 +124,13 @@ class RecipeRun(Generic[R]):
             self.request.seconds,
         )
         return record | self.about
+
+
+def without_place(edit: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded edit whose lens, if it has one, is known by its digest alone."""
+    if "lens" not in edit:
+        return edit
+    return {**edit, "lens": edit["lens"]["digest"]}
 
 
 def digest(value: Any) -> str:

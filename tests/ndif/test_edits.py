@@ -84,8 +84,3 @@ def test_a_job_with_edits_goes_on_in_another_process(server, client, here, tmp_p
     there = lr.Job.load(path, model).result()
     local = lr.logit_lens(here("tiny"), PROMPTS, edits=edits, positions=-1)
     np.testing.assert_allclose(there.entropy, local.entropy, atol=1e-4)
-
-
-def test_a_bent_head_is_refused_in_the_words_of_this_package(server, client):
-    with pytest.raises(ValueError, match="width|shape"):
-        lr.logit_lens(client(server, "tiny"), PROMPTS, edits=lr.steer(np.ones(7), layer=1))

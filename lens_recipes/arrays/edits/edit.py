@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -52,17 +52,21 @@ class Edit:
     kind: ClassVar[str] = "edit"
 
     def __post_init__(self) -> None:
-        """Check what needs no model.
+        """Check what needs no model, and keep what can be read once as a list.
 
         Raises:
             ValueError: names what was received and what is accepted.
         """
-        if self.component not in EDITABLE:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Iterator):
+                object.__setattr__(self, field.name, list(value))
+        if not isinstance(self.component, str) or self.component not in EDITABLE:
             raise ValueError(
                 f"component={self.component!r} cannot be edited: accepted are "
                 f"{', '.join(map(repr, EDITABLE))}."
             )
-        if self.when not in WHEN:
+        if not isinstance(self.when, str) or self.when not in WHEN:
             raise ValueError(
                 f"when={self.when!r} is unknown: accepted are {', '.join(map(repr, WHEN))}."
             )
@@ -128,7 +132,8 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
 def as_json(value: Any) -> Any:
     """Return a field of an edit as JSON can hold it: vectors as the bytes of their float32."""
     if hasattr(value, "detach"):  # a tensor
-        value = value.detach().cpu().float().numpy()
+        value = value.detach().cpu()
+        value = value.float().numpy() if value.is_floating_point() else value.numpy()
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -141,7 +146,9 @@ def as_json(value: Any) -> Any:
         }
     if isinstance(value, slice):
         return {"slice": [value.start, value.stop, value.step]}
-    if isinstance(value, list | tuple):
+    if isinstance(value, Mapping):  # a turn of a chat
+        return {name: as_json(item) for name, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return [as_json(item) for item in value]
     return value
 
@@ -154,7 +161,7 @@ def from_json(value: Any) -> Any:
     """
     if isinstance(value, Mapping) and value.keys() == {"float32", "shape"}:
         numbers = np.frombuffer(base64.b64decode(value["float32"], validate=True), dtype="<f4")
-        return numbers.reshape(value["shape"])
+        return numbers.reshape(value["shape"]).copy()  # torch takes no array of bytes as its own
     if isinstance(value, Mapping) and value.keys() == {"slice"}:
         return slice(*value["slice"])
     if isinstance(value, list):

@@ -99,6 +99,33 @@ class Steering(Edit):
 
     kind: ClassVar[str] = "steer"
 
+    def __post_init__(self) -> None:
+        """Check what needs no model.
+
+        Raises:
+            ValueError: names what was received and what is accepted.
+        """
+        super().__post_init__()
+        scale: Any = self.scale
+        if isinstance(scale, np.generic | np.ndarray) or hasattr(scale, "detach"):
+            scale = scale.item() if np.ndim(scale) == 0 else None
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise ValueError(f"scale={self.scale!r} must be a number.")
+        if not np.isfinite(scale):
+            raise ValueError(f"scale={self.scale!r} must be finite.")
+        object.__setattr__(self, "scale", float(scale))
+        refuse_no_flag("normalize", self.normalize)
+        is_token = isinstance(self.direction, str | int | np.integer)
+        if not self.normalize and (is_token or is_token_pair(self.direction)):
+            raise ValueError(
+                "normalize=False needs a vector: the direction of a token has no length of its own."
+            )
+        if self.component == "head_out":
+            raise ValueError(
+                'steer cannot go with component="head_out": steer "attn_out", to which a head '
+                "adds, or ablate the head to a vector."
+            )
+
     @property
     def what(self) -> str:
         """Return what is done, in words that a place follows."""
@@ -123,11 +150,36 @@ class Swap(Edit):
 
     kind: ClassVar[str] = "swap"
 
+    def __post_init__(self) -> None:
+        """Check what needs no model.
+
+        Raises:
+            ValueError: names what was received and what is accepted.
+        """
+        super().__post_init__()
+        if not self.component.startswith(("resid_", "embed")):
+            raise ValueError(
+                f"component={self.component!r} cannot be swapped: the coordinates are those of the "
+                'stream, "resid_pre", "resid_mid", "resid_post" or "embed".'
+            )
+        for name, token in (("a", self.a), ("b", self.b)):
+            if isinstance(token, bool) or not isinstance(token, str | int | np.integer):
+                raise ValueError(f"{name}={token!r} must be a token, as a string or an id.")
+        if self.a == self.b:
+            raise ValueError(f"a and b are the same token, {self.a!r}: there is nothing to swap.")
+        refuse_no_flag("clamp", self.clamp)
+
     @property
     def what(self) -> str:
         """Return what is done, in words that a place follows."""
         live = "" if self.clamp else " (live)"
         return f"swap {self.a!r} and {self.b!r}{live} in"
+
+
+def refuse_no_flag(name: str, value: Any) -> None:
+    """Raise ValueError if an argument is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} must be True or False.")
 
 
 def direction_name(direction: Any) -> str:
@@ -281,26 +333,13 @@ def steer(
     Example:
         >>> logit_lens(model, prompt, edits=[steer((" Rome", " Paris"), layer=20, scale=0.3)])
     """
-    if isinstance(scale, bool) or not isinstance(scale, int | float | np.number):
-        raise ValueError(f"scale={scale!r} must be a number.")
-    if not np.isfinite(scale):
-        raise ValueError(f"scale={scale!r} must be finite.")
-    if not normalize and (isinstance(direction, str | int) or is_token_pair(direction)):
-        raise ValueError(
-            "normalize=False needs a vector: the direction of a token has no length of its own."
-        )
-    if component == "head_out":
-        raise ValueError(
-            'steer cannot go with component="head_out": steer "attn_out", to which a head adds, or '
-            "ablate the head to a vector."
-        )
     return Steering(
         layer=layer,
         component=component,
         positions=positions,
         when=when,
         direction=direction,
-        scale=float(scale),
+        scale=scale,
         lens=lens,
         normalize=normalize,
     )
@@ -337,13 +376,6 @@ def swap(
     Example:
         >>> logit_lens(model, prompt, edits=[swap(" France", " Italy", layers=range(8, 20))])
     """
-    if not component.startswith(("resid_", "embed")):
-        raise ValueError(
-            f"component={component!r} cannot be swapped: the coordinates are those of the stream, "
-            '"resid_pre", "resid_mid", "resid_post" or "embed".'
-        )
-    if a == b:
-        raise ValueError(f"a and b are the same token, {a!r}: there is nothing to swap.")
     return Swap(
         layer=layers,
         component=component,

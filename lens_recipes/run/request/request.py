@@ -52,6 +52,7 @@ class Request:
         known: What was found out about the model as it is now.
         anatomy: Where it keeps its parts.
         tokenizer: The model's, or None.
+        add_special_tokens: Whether the tokenizer's own special tokens are added to texts.
         token_ids: `[prompt][position]`; empty for a recipe without prompts.
         extra_inputs: What else the model is given beside each prompt's ids, by name, `[position]`:
             position ids, token types or a mask with a hole, which a `BatchEncoding` may have.
@@ -92,6 +93,7 @@ class Request:
         if has_prompts:
             refuse_training(model, self.remote)
         self.tokenizer = tokenizer_of(model)
+        self.add_special_tokens = add_special_tokens
         self.token_ids: list[list[int]] = []
         self.extra_inputs: list[dict[str, list[int]]] = []
         with exclusive(model):  # a fast tokenizer is for one thread at a time, too

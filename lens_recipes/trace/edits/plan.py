@@ -87,6 +87,8 @@ class BatchEdits(NamedTuple):
         layers: The edits by layer, which is the `at` of the steps that check them.
         probes: What asks the model to prove the sites (each an `EditProbe`), where it is not known.
         proof: What the model has said of them (an `EditProof`); None for nothing.
+        kept_means: The means once they were taken: one object of all batches.
+        more_tokens: How many tokens run through the model beside those of the batch.
     """
 
     sites: list[SiteEdit]
@@ -96,3 +98,5 @@ class BatchEdits(NamedTuple):
     layers: dict[int, LayerEdits]
     probes: Sequence[Any] = ()
     proof: Any = None
+    kept_means: dict[int, Tensor] | None = None
+    more_tokens: int = 0

@@ -35,7 +35,9 @@ def read_sources(
         for probe in edits.probes:
             proofs.update(ask_model(model, probe))
         proof = worst_of(proofs)
-    means = {} if kept_means is None else kept_means
+    means = kept_means if kept_means is not None else edits.kept_means
+    if means is None:
+        means = {}
     if not means:
         means.update(read_means(model, edits.means))
     values: dict[int, Tensor] = {}

@@ -39,6 +39,16 @@ def resolve_edits(edits: Any, model: Any) -> list[Edit]:
     return sorted(resolved, key=order_of)
 
 
+def refuse_written(edits: list[Edit]) -> None:
+    """Raise ValueError if an edit acts on written tokens alone, where none are written."""
+    for edit in edits:
+        if edit.when == "written":
+            raise ValueError(
+                f'when="written" acts on the tokens that generate_lens writes, and here are none: '
+                f'{edit}. Accepted are when="prompt" and when="both".'
+            )
+
+
 def not_edits(received: Any) -> str:
     """Return the message about an argument that is no edit."""
     return (
