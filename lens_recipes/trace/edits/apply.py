@@ -212,13 +212,15 @@ class EditPass:
         )
         asked = edit.change.apply(current, context)
         is_kept = asked == current
-        difference = torch.where(is_kept, 0.0, asked - current)
-        wanted = asked if held is None else to_float32(value) + difference
+        wanted = asked
+        if held is not None:
+            wanted = to_float32(value) + torch.where(is_kept, 0.0, asked - current)
         new_raw = undone(step.operations, wanted).to(raw.dtype)
         # What is not changed keeps its bits, whatever scales lie between.
         new_raw = torch.where(is_kept, raw, new_raw)
         there = to_float32(replay(self.model, step.operations, new_raw))
         self.note(self.places_of(step.site)[0], relative_error(there, wanted))
+        difference = torch.where(is_kept, 0.0, there - to_float32(value))
         return new_raw, difference
 
     def directions(self, grid: Tensor) -> Directions:
