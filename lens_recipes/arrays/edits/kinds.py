@@ -311,6 +311,10 @@ def steer(
         raise ValueError(f"scale={scale!r} must be a number.")
     if not np.isfinite(scale):
         raise ValueError(f"scale={scale!r} must be finite.")
+    if not normalize and (isinstance(direction, str | int) or is_token_pair(direction)):
+        raise ValueError(
+            "normalize=False needs a vector: the direction of a token has no length of its own."
+        )
     if component == "head_out":
         raise ValueError(
             'steer cannot go with component="head_out": steer "attn_out", to which a head adds, or '

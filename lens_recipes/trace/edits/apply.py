@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +23,42 @@ from lens_recipes.trace.operations import (
     replay,
 )
 from lens_recipes.trace.plan import EditStep
+
+
+class MadeStream(NamedTuple):
+    """A stream that was made by what is added to it.
+
+    Attributes:
+        layer: The block's number.
+        rows, columns: Of the tokens, `[entry]`.
+        asked: What it is to be, `[entry, d_model]`.
+        is_kept: Where that is what it was, `[entry, d_model]`.
+        size: The largest number of what it was added to, `[entry]`.
+    """
+
+    layer: int
+    rows: Int[Tensor, " entry"]
+    columns: Int[Tensor, " entry"]
+    asked: Float[Tensor, "entry d_model"]
+    is_kept: Tensor
+    size: Float[Tensor, " entry"]
+
+    def without(self, other: MadeStream) -> MadeStream:
+        """Return what is left of it where another edit has made the same tokens anew."""
+        places = zip(other.rows.tolist(), other.columns.tolist(), strict=True)
+        made_anew = set(places)
+        left = []
+        for entry, place in enumerate(zip(self.rows.tolist(), self.columns.tolist(), strict=True)):
+            if place not in made_anew:
+                left.append(entry)
+        return MadeStream(
+            self.layer,
+            self.rows[left],
+            self.columns[left],
+            self.asked[left],
+            self.is_kept[left],
+            self.size[left],
+        )
 
 
 class EditPass:
@@ -72,6 +108,7 @@ class EditPass:
         self.row_errors = torch.zeros(self.n_rows, dtype=torch.float32, device="cpu")
         self.set_streams: dict[int, Tensor] = {}
         self._held: dict[int, Tensor] = {}
+        self._unsettled: dict[int, MadeStream] = {}
         self._units: dict[int, Tensor] = {}
         self._directions: Directions | None = None
 
@@ -171,6 +208,9 @@ class EditPass:
         if not is_active:
             self.units(step, grid)
             return None
+        if step.role == "settle":
+            put_back(module, step.side, output, self.settled(step, grid).reshape(tensor.shape))
+            return None
         rows, columns = (place.to(grid.device) for place in self.places_of(step.site))
         raw = grid[rows, columns]
         if step.columns is not None:
@@ -212,16 +252,40 @@ class EditPass:
         )
         asked = edit.change.apply(current, context)
         is_kept = asked == current
-        wanted = asked
-        if held is not None:
-            wanted = to_float32(value) + torch.where(is_kept, 0.0, asked - current)
+        # Of the stream in the middle of a block, what is missing from it is added.
+        wanted = asked if held is None else asked - to_float32(held).to(asked.device)
         new_raw = undone(step.operations, wanted).to(raw.dtype)
         # What is not changed keeps its bits, whatever scales lie between.
         new_raw = torch.where(is_kept, raw, new_raw)
         there = to_float32(replay(self.model, step.operations, new_raw))
-        self.note(self.places_of(step.site)[0], relative_error(there, wanted))
         difference = torch.where(is_kept, 0.0, there - to_float32(value))
+        if held is not None:
+            rows, columns = self.places_of(step.site)
+            made = MadeStream(step.layer, rows, columns, asked, is_kept, largest(held))
+            for site, earlier in self._unsettled.items():
+                if earlier.layer == step.layer:
+                    self._unsettled[site] = earlier.without(made)
+            self._unsettled[step.site] = made
+            return new_raw, difference
+        self.note(self.places_of(step.site)[0], relative_error(there, wanted))
         return new_raw, difference
+
+    def settled(self, step: EditStep, grid: Tensor) -> Tensor:
+        """Return the stream with what was asked for, and measure how far from it the model's is.
+
+        The sum that the model makes of what it adds is rounded. Where a stream is set to nearly
+        nothing, a norm after it would show no more than that.
+        """
+        made = self._unsettled.pop(step.site)
+        rows, columns = made.rows.to(grid.device), made.columns.to(grid.device)
+        there, asked = grid[rows, columns], made.asked.to(grid.device)
+        size = torch.maximum(largest(asked), made.size.to(grid.device))
+        error = largest(to_float32(there) - asked) / size.clamp(min=1e-30)
+        self.note(made.rows, error.cpu())
+        edited = grid.clone()
+        is_kept = made.is_kept.to(grid.device)
+        edited[rows, columns] = torch.where(is_kept, there, asked.to(grid.dtype))
+        return edited
 
     def directions(self, grid: Tensor) -> Directions:
         """Return what finds the directions of tokens."""
@@ -292,6 +356,11 @@ def undone(operations: Sequence[Operation], value: Tensor) -> Tensor:
                 value, operation.vector.to(value.device)
             )
     return value
+
+
+def largest(vectors: Float[Tensor, "entry width"]) -> Float[Tensor, " entry"]:
+    """Return the largest absolute number of each vector."""
+    return to_float32(vectors).abs().amax(-1)
 
 
 def relative_error(actual: Tensor, asked: Tensor) -> Float[Tensor, " entry"]:

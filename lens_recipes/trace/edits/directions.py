@@ -16,7 +16,10 @@ from torch import Tensor
 from lens_recipes.trace.attribution.freeze import apply_affine, freeze_norm
 from lens_recipes.trace.attribution.target_logits import TargetLogits, Weight, target_rows
 from lens_recipes.trace.operations import Operation, slices, split_at_unembedding, without_autocast
+from lens_recipes.trace.pack import OWN_ERROR
 from lens_recipes.trace.transport import Affine, Transport
+
+BENT = 0.02  # of the sum of its terms: more than rounding in half precision can be
 
 
 class TokenDirection(NamedTuple):
@@ -94,12 +97,33 @@ class Directions:
             vectors = basis[some].unsqueeze(1)  # [vector, 1, width]
             logits = logit_of.linear(apply_affine(self.model, frozen, vectors))
             gradient.append((logits - constant)[:, 0, 0].float())
-        return torch.cat(gradient)
+        found = torch.cat(gradient)
+        far = 4 * stream.unsqueeze(0)
+        there = logit_of.linear(apply_affine(self.model, frozen, far)) - constant
+        refuse_bent(found, far[0, 0].float(), there[0, 0, 0].float())
+        return found
 
     def n_logits(self, normed: Tensor) -> int:
         """Return how many logits the unembedding gives."""
         first = self.head.linear[0].apply(self.model, normed.unsqueeze(0))
         return int(first.shape[-1])
+
+
+def refuse_bent(
+    gradient: Float[Tensor, " d_model"], vector: Float[Tensor, " d_model"], logit: Float[Tensor, ""]
+) -> None:
+    """Refuse a direction along which the logit does not rise evenly.
+
+    Raises:
+        ValueError: at `vector` the logit is not what the gradient says.
+    """
+    terms = gradient * vector.to(gradient.device)
+    if (terms.sum() - logit.to(gradient.device)).abs() <= BENT * terms.abs().sum():
+        return
+    raise ValueError(
+        f"{OWN_ERROR}a token has no direction in the stream of this model: there is an activation "
+        "between the stream and the logits. Pass a vector instead of a token."
+    )
 
 
 def pulled_back(

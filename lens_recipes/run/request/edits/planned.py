@@ -155,31 +155,31 @@ def within_block(
 def middle_of_block(edit: Edit, site: Site, number: int, block: Block, family: str) -> PlannedEdit:
     """Return an edit of the stream between attention and MLP.
 
-    No module gives that stream alone: it is edited by what is added last before it.
+    Where a module gives that stream alone, it is edited there. Elsewhere it is edited by what is
+    added last before it; what takes it is then given the very numbers that were asked for.
 
     Raises:
-        LensError: the stream passes through norms, or what comes before cannot be told.
+        LensError: the stream passes through norms or is scaled within the block, or what comes
+            before cannot be told.
     """
     layer = site.layer
     assert layer is not None  # `pick_sites` has seen to it
-    assert block.resid_mid is not None
+    middle = block.resid_mid
+    assert middle is not None
     before = [write for write in block.writes if write.component in WRITES_BEFORE_MIDDLE]
-    if block.norms or not before:
+    if block.norms or block.residual_scale or not before:
         raise LensError(
             f"{family}: resid_mid of layer {layer} cannot be edited, as the stream passes through "
-            "norms on its way to it. Edit attn_out or resid_post."
+            "norms or is scaled on its way to it. Edit attn_out or resid_post."
         )
+    if middle.side == "out":
+        refuse_operations(middle.operations, site, family)
+        only = EditStep("edit", number, layer, "out", middle.path, middle.operations)
+        return PlannedEdit(edit, site, [TimedStep(middle.time, 1, only)], middle, None)
     last = before[-1].point
     refuse_operations(last.operations, site, family)
     stream = block.resid_pre
-    hold = EditStep(
-        "hold",
-        number,
-        layer,
-        stream.side,
-        stream.path,
-        (*stream.operations, *block.residual_scale),
-    )
+    hold = EditStep("hold", number, layer, stream.side, stream.path, stream.operations)
     steps = [TimedStep(stream.time, 1, hold)]
     for write in before[:-1]:
         point = write.point
@@ -187,7 +187,9 @@ def middle_of_block(edit: Edit, site: Site, number: int, block: Block, family: s
         steps.append(TimedStep(point.time, 1, held))
     step = EditStep("edit", number, layer, last.side, last.path, last.operations)
     steps.append(TimedStep(last.time, 1, step))
-    return PlannedEdit(edit, site, steps, block.resid_mid, None)
+    settle = EditStep("settle", number, layer, "in", middle.path)
+    steps.append(TimedStep(middle.time, 1, settle))
+    return PlannedEdit(edit, site, steps, middle, None)
 
 
 def refuse_operations(operations: tuple[Operation, ...], site: Site, family: str) -> None:
