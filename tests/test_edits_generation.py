@@ -172,6 +172,43 @@ def test_a_head_that_is_ablated_while_a_text_is_written(family, when):
     )
 
 
+PLACES = {"attn_out": "self_attn", "resid_mid": "self_attn", "mlp_out": "mlp"}
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("component", PLACES)
+def test_a_vector_is_added_within_a_block_while_a_text_is_written(component, when):
+    model = with_tokenizer("llama")
+    target = getattr(block(model, 1), PLACES[component])
+    vector = torch.randn(lr.anatomy(model).d_model, generator=torch.Generator().manual_seed(3))
+
+    def add(rows, columns, _step):
+        rows[columns] += vector
+
+    edit = lr.steer(vector, layer=1, component=component, normalize=False, when=when)
+    assert_as_hooked(
+        generated(model, edit), model, lambda passes: passes.edit_output(target, add, when)
+    )
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("component", ["embed", "resid_pre"])
+def test_the_stream_before_a_block_is_changed_while_a_text_is_written(component, when):
+    model = with_tokenizer("llama")
+    target = block(model, 0)
+    layer = {} if component == "embed" else {"layer": 0}
+
+    def to_ones(rows, columns, _step):
+        rows[columns] = 1
+
+    edit = lr.ablate(
+        component=component, to=torch.ones(lr.anatomy(model).d_model), when=when, **layer
+    )
+    assert_as_hooked(
+        generated(model, edit), model, lambda passes: passes.edit_input(target, to_ones, when)
+    )
+
+
 @pytest.mark.parametrize("when", ["prompt", "both"])
 def test_positions_are_those_of_each_prompt_and_written_tokens_are_all(when):
     model = with_tokenizer("llama")
