@@ -76,9 +76,8 @@ def check_server(model: Any, plan: GenerationPlan, batch: GenerationBatch) -> No
     if plan.reads_before_a_block and runs_apart(model):
         raise ValueError(
             f"{OWN_ERROR}this server runs your code apart from its model and gives it copies of "
-            "what is read, also "
-            "of the cache beside this model's stream before a block. Read resid_post alone while "
-            "it writes."
+            "what is read, also of the cache beside this model's stream before a block. Read and "
+            "edit resid_post alone while it writes."
         )
     if batch.seed is not None and runs_apart(model):
         raise ValueError(
