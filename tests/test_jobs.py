@@ -83,6 +83,23 @@ RECIPES = {
         max_new_tokens=3,
         generation_config={"sequence_bias": {(260,): 9.0}},
     ),
+    "edited text": partial(
+        lr.generate_lens,
+        prompts=PROMPTS,
+        max_new_tokens=3,
+        do_sample=False,
+        edits=[
+            lr.steer((260, 261), layer=1, scale=0.5),
+            lr.ablate(layer=2, component="mlp_out", to="mean", over=[[5, 6, 7]], when="written"),
+        ],
+    ),
+    "edited parts": partial(
+        lr.attribution,
+        prompts=PROMPTS,
+        targets=260,
+        unit="head",
+        edits=[lr.patch(0, layer=1, positions=0), lr.ablate(component="embed", positions=1)],
+    ),
     "vectors": partial(lr.decode_vectors, vectors=VECTORS, names=["a", "b", "c"], targets=[260]),
     "raw vector": partial(lr.decode_vectors, vectors=VECTORS[0], apply_norm=False),
 }

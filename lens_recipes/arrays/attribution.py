@@ -157,7 +157,8 @@ class AttributionArrays:
         """Return what each layer adds, `[layer]`, and which layers those are.
 
         With a component it is only that component's share of each layer. All layers, the embedding
-        and the biases of the model's head (the `parts` "embed" and "bias") sum to the logit.
+        and the biases of the model's head (the `parts` "embed" and "bias") sum to the logit. What
+        edits have added to the stream is no layer's: it is `by_layer("edit")`.
 
         Raises:
             ValueError: no such component, prompt, position or target.
@@ -173,7 +174,7 @@ class AttributionArrays:
             if part.layer is None:
                 continue
             if component is None:
-                is_counted = part.component != "embed"
+                is_counted = part.component not in ("embed", "edit")
             else:
                 is_counted = part.component == component
             if is_counted:

@@ -27,6 +27,7 @@ class Part(NamedTuple):
     - "attn_out", "mlp_out", "mixer_out", "other_out", "head_out": what one component adds
     - "attn_bias": what the output projection and a post-norm add by themselves
     - "value_bias": what a head writes because of the bias of its values, not because of a token
+    - "edit": what the caller's edits of a layer added to the stream, which no part of the model did
     - "bias": what the final norm and the unembedding add by themselves
 
     `source` is the position of the token that a head read from (`unit="token"`).

@@ -442,6 +442,13 @@ def refuse_conflicts(planned: Sequence[PlannedEdit], positions: dict[int, list[l
         for second in setting[index + 1 :]:
             if place_of(first) != place_of(second):
                 continue
+            if "prompt" not in (first.edit.when, second.edit.when):
+                raise ValueError(
+                    f"two edits set {first.site.component} of layer {first.site.layer} at every "
+                    f"token that is written: {first.edit}; {second.edit}. Leave one out."
+                )
+            if "written" in (first.edit.when, second.edit.when):
+                continue
             pairs = zip(positions[id(first.edit)], positions[id(second.edit)], strict=True)
             for prompt, (one, other) in enumerate(pairs):
                 shared = sorted(set(one) & set(other))

@@ -70,6 +70,11 @@ class Edit:
             raise ValueError(
                 f"when={self.when!r} is unknown: accepted are {', '.join(map(repr, WHEN))}."
             )
+        if self.when == "written" and self.positions is not None:
+            raise ValueError(
+                f"positions={self.positions!r} are those of a prompt, and cannot go with "
+                'when="written", which edits every token that the model writes: leave one out.'
+            )
         if self.head is not None and self.component != "head_out":
             raise ValueError(
                 f'head={self.head!r} needs component="head_out"; received '
@@ -79,6 +84,13 @@ class Edit:
             raise ValueError(
                 f'layer={self.layer!r} cannot go with component="embed", which comes before all '
                 "layers: leave it out."
+            )
+
+    def refuse_written(self, why: str) -> None:
+        """Raise ValueError if the edit is to act on written tokens, and say why it cannot."""
+        if self.when != "prompt":
+            raise ValueError(
+                f'when={self.when!r} is not possible: {why}. Leave it out, or pass when="prompt".'
             )
 
     @property

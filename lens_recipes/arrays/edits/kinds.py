@@ -44,6 +44,8 @@ class Ablation(Edit):
             isinstance(self.to, str) and self.to in ("mean", "resample")
         ):
             raise ValueError('over= needs to="mean" or to="resample".')
+        if isinstance(self.to, str) and self.to == "resample":
+            self.refuse_written('to="resample" takes what another prompt has at the same position')
 
     @property
     def what(self) -> str:
@@ -66,6 +68,15 @@ class Patch(Edit):
     source_positions: Any = None
 
     kind: ClassVar[str] = "patch"
+
+    def __post_init__(self) -> None:
+        """Check what needs no model.
+
+        Raises:
+            ValueError: names what was received and what is accepted.
+        """
+        super().__post_init__()
+        self.refuse_written("a patch takes what its source has, which is a prompt")
 
     @property
     def what(self) -> str:
@@ -168,6 +179,11 @@ class Swap(Edit):
         if self.a == self.b:
             raise ValueError(f"a and b are the same token, {self.a!r}: there is nothing to swap.")
         refuse_no_flag("clamp", self.clamp)
+        if self.clamp:
+            self.refuse_written(
+                "the coordinates are clamped to those of a clean run over the prompt; a live swap "
+                "(clamp=False) can act on what is written"
+            )
 
     @property
     def what(self) -> str:
@@ -245,7 +261,8 @@ def ablate(
         positions: Which tokens of each prompt, in the forms of `logit_lens`; None for all.
         over: Prompts for "mean" and "resample". None: a short text that comes with the package, or
             the other prompts of the same call.
-        when: In generation: "prompt", "written" or "both".
+        when: In generation: "prompt", "written" (every token that the model writes, as it goes
+            through the model) or "both"; with "resample" the prompt alone.
 
     Raises:
         ValueError: an argument that no model could take.
@@ -282,7 +299,7 @@ def patch(
             same call. It is run without edits.
         layer, component, head, positions: As for `ablate`.
         source_positions: Which tokens of the source, as many as `positions` names; None for the
-            same ones.
+            same ones. In generation they are tokens of the prompt, too.
 
     Raises:
         ValueError: an argument that no model could take.
@@ -325,7 +342,8 @@ def steer(
         lens: The lens under which a token has a direction: None for the logit lens, or as for
             `logit_lens`.
         normalize: False adds `scale` times the vector as it is.
-        when: In generation: "prompt", "written" or "both".
+        when: In generation: "prompt", "written" (every token that the model writes, as it goes
+            through the model) or "both". The unit of `scale` is always that of the prompt.
 
     Raises:
         ValueError: an argument that no model could take.
@@ -354,6 +372,7 @@ def swap(
     lens: Any = None,
     clamp: bool = True,
     component: str = "resid_post",
+    when: str = "prompt",
 ) -> Swap:
     """Return the edit that exchanges the coordinates of two tokens' directions in the stream.
 
@@ -369,6 +388,7 @@ def swap(
         clamp: True sets the coordinates to the exchanged ones of the clean run, which runs beside.
             False exchanges those that are there, which over a band of layers undoes itself.
         component: A place of the stream.
+        when: In generation: "prompt"; without `clamp` also "written" or "both".
 
     Raises:
         ValueError: an argument that no model could take.
@@ -380,6 +400,7 @@ def swap(
         layer=layers,
         component=component,
         positions=positions,
+        when=when,
         a=a,
         b=b,
         lens=lens,

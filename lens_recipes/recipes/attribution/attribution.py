@@ -27,6 +27,7 @@ from lens_recipes.models.handle import AttentionConfig, attention_configs
 from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
+from lens_recipes.recipes.attribution.edit_parts import edit_layers
 from lens_recipes.recipes.attribution.parts import (
     count_parts,
     name_parts,
@@ -37,7 +38,14 @@ from lens_recipes.recipes.attribution.targets import Contrast, contrast
 from lens_recipes.results import Attribution
 from lens_recipes.run.assemble import certificate_of, packed_tokens
 from lens_recipes.run.batches import make_batches
+from lens_recipes.run.edit_batches import EditBatches
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.edits.planned import plan_edits
+from lens_recipes.run.request.edits.resolve import (
+    edits_provenance,
+    recorded_edits,
+    resolve_edits,
+)
 from lens_recipes.run.request.lenses import (
     lens_provenance,
     recorded_lens,
@@ -57,21 +65,26 @@ from lens_recipes.trace.attribution.decompose import (
 )
 from lens_recipes.trace.batch import LensBatch, split_inputs
 from lens_recipes.trace.collect import collect
+from lens_recipes.trace.edits.apply import EditPass
+from lens_recipes.trace.edits.sources import read_sources
 from lens_recipes.trace.operations import KeepColumns, model_logits
 from lens_recipes.trace.transport import IDENTITY, Transport
 
 
 def trace_attribution(
-    model: Any, plan: AttributionPlan, batch: LensBatch, weight: Any = None
+    model: Any, plan: AttributionPlan, batch: LensBatch, weight: Any = None, kept_means: Any = None
 ) -> dict[str, Tensor]:
     """Run one batch in one trace, and split the logits where the model is.
+
+    What edits copy comes from runs of their own, before.
 
     parts of the stream ─► what is done to the stream later ─► frozen final norm ─► rows of the
     unembedding ─► shares
     """
+    sources = read_sources(model, batch.edits, kept_means)
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
         with torch.no_grad(), model.trace(**batch.inputs):
-            numbers = nnsight.save(split_logits(model, plan, batch, weight))
+            numbers = nnsight.save(split_logits(model, plan, batch, weight, sources))
     else:
         prompts, options = split_inputs(batch.inputs)
         with torch.no_grad(), model.trace(**options) as tracer:
@@ -79,15 +92,20 @@ def trace_attribution(
                 with tracer.invoke(**prompt):
                     pass  # only its rows: all are read together below
             with tracer.invoke():  # sees all prompts, padded on the left
-                numbers = nnsight.save(split_logits(model, plan, batch, weight))
+                numbers = nnsight.save(split_logits(model, plan, batch, weight, sources))
     return numbers
 
 
 def split_logits(
-    model: Any, plan: AttributionPlan, batch: LensBatch, weight: Any
+    model: Any, plan: AttributionPlan, batch: LensBatch, weight: Any, sources: dict[int, Tensor]
 ) -> dict[str, Tensor]:
     """Collect the parts as the model runs, and take them to their shares of the targets' logits."""
-    vectors, sum_errors = collect(model, plan.steps, batch.places, plan.n_slots, plan.max_bytes)
+    edits = None
+    if batch.edits is not None:
+        edits = EditPass(model, batch.edits, sources, plan.head_operations, weight, plan.max_bytes)
+    vectors, sum_errors = collect(
+        model, plan.steps, batch.places, plan.n_slots, plan.max_bytes, edits
+    )
     token_ids = batch.requested_ids[:, :-1]  # the last is the next id of the prompt
     explained = ExplainedTokens(vectors, vectors[plan.explained_slot], token_ids, batch)
     numbers = decompose(model, plan, explained, weight)
@@ -110,6 +128,7 @@ def attribution(
     at_layer: int | None = None,
     positions: Any = -1,
     lens: Any = None,
+    edits: Any = None,
     add_special_tokens: bool = True,
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
@@ -136,6 +155,10 @@ def attribution(
         positions: As for `logit_lens`; −1 explains what is predicted after the last token.
         lens: As for `logit_lens`, with `at_layer`: the logit of that lens is explained. What its
             bias adds is part of the constant.
+        edits: As for `logit_lens`: the logit of the edited run is split. An edit of what a module
+            or a head adds changes that part. One of the stream is a part of its own, "edit", one
+            for each layer; so is one of "attn_out" where that is split into heads, and one of a
+            head where that is split by source.
         add_special_tokens, max_bytes, remote, strict: As for `logit_lens`. `unit="token"` runs with
             eager attention, which is switched back afterwards, and not on a server.
 
@@ -177,14 +200,19 @@ def attribution(
     context = partial(eager_attention, model) if shows_weights else contextlib.nullcontext
     with context():
         all_blocks = request.blocks()
+    chosen_edits = resolve_edits(edits, model)
+    planned = plan_edits(chosen_edits, lambda: all_blocks, anatomy)
+    edits_of_batch = EditBatches(request, planned).of_batch if planned else None
+    edited = edit_layers(planned, unit, layer)
     blocks = readable_blocks(all_blocks[: layer + 1], unit, anatomy.family, bool(request.remote))
     batches, token_prompts = make_batches(
         request,
         max_bytes,
         requested_ids=held_against.columns(request.target_ids),
         may_pad=unit != "token",
+        edits=edits_of_batch,
     )
-    reads = plan_parts(blocks, unit, anatomy, request.link_readers())
+    reads = plan_parts(all_blocks, layer, unit, anatomy, request.link_readers(), planned)
     plan = AttributionPlan(
         steps=reads.steps,
         n_slots=reads.n_slots,
@@ -198,14 +226,19 @@ def attribution(
         transport=explained_transport(chosen_lens, at_layer, layer, anatomy),
     )
     longest = max(len(token_ids) for token_ids in request.token_ids)
-    explanation = Explanation(blocks, unit, layer, held_against, longest, token_prompts, strict)
+    explanation = Explanation(
+        blocks, unit, layer, held_against, longest, token_prompts, strict, edited
+    )
     n_columns = len(held_against.columns(request.target_ids)[0]) + held_against.has_mean
     schemas = []
     for batch in batches:
         n_tokens = len(batch.places.rows)
         n_sources = batch.inputs["input_ids"].shape[1]
-        n_parts = count_parts(blocks, unit, n_sources)
+        n_parts = count_parts(blocks, unit, n_sources, edited)
         schemas.append(attribution_schema(n_parts, len(reads.links.compared), n_tokens, n_columns))
+    local: dict[str, Any] = {"weight": None if request.remote else target_weight(model, anatomy)}
+    if planned:
+        local["kept_means"] = {}
     return RecipeRun(
         request=request,
         traced=trace_attribution,
@@ -213,9 +246,13 @@ def attribution(
         batches=batches,
         schemas=schemas,
         finish=partial(finish, explanation),
-        arguments={"prompts": request.recorded_prompts, "lens": recorded_lens(chosen_lens)},
-        about=lens_provenance(chosen_lens),
-        local={"weight": None if request.remote else target_weight(model, anatomy)},
+        arguments={
+            "prompts": request.recorded_prompts,
+            "lens": recorded_lens(chosen_lens),
+            "edits": recorded_edits(chosen_edits),
+        },
+        about=lens_provenance(chosen_lens) | edits_provenance(chosen_edits),
+        local=local,
         context=context,
     )
 
@@ -232,6 +269,7 @@ class Explanation:
         longest: How many tokens the longest prompt has.
         token_prompts: The prompt of each token, all batches end to end.
         strict: Whether a certificate that failed is an error.
+        edited: The layers in which edits are a part.
     """
 
     blocks: list[Block]
@@ -241,6 +279,7 @@ class Explanation:
     longest: int
     token_prompts: list[int]
     strict: bool
+    edited: list[int]
 
 
 def finish(
@@ -277,7 +316,7 @@ def finish(
     return Attribution(
         unit=unit,
         at_layer=explanation.layer,
-        parts=name_parts(explanation.blocks, unit, explanation.longest),
+        parts=name_parts(explanation.blocks, unit, explanation.longest, explanation.edited),
         tokens=packed_tokens(request, texts),
         prompts=[prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids],
         sources=sources,
@@ -309,7 +348,13 @@ def in_prompt_order(explanation: Explanation, batches: list[Arrays]) -> Arrays:
     for batch in batches:
         batch_values = batch.pop("values")
         values.append(
-            widen_sources(batch_values, explanation.blocks, explanation.unit, explanation.longest)
+            widen_sources(
+                batch_values,
+                explanation.blocks,
+                explanation.unit,
+                explanation.longest,
+                explanation.edited,
+            )
         )
     joined = {}
     for array_name in batches[0]:

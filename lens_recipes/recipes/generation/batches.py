@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from lens_recipes.recipes.generation.padding import can_write_padded
 from lens_recipes.recipes.generation.sampling import GenerationSettings
 from lens_recipes.run.batches import MAX_TOKENS, group_prompts, left_padded, rope_bounds
 from lens_recipes.run.request.request import Request
+from lens_recipes.trace.edits.plan import BatchEdits
 from lens_recipes.trace.generation.plan import GenerationBatch
 
 MAX_CACHED = 8 * MAX_TOKENS  # tokens of a batch in the cache, those to come included
@@ -27,7 +29,11 @@ class PromptGroup(NamedTuple):
 
 
 def make_generation_batches(
-    request: Request, settings: GenerationSettings, include_prompt: bool, max_bytes: int
+    request: Request,
+    settings: GenerationSettings,
+    include_prompt: bool,
+    max_bytes: int,
+    edits: Callable[[list[int], list[int]], BatchEdits] | None = None,
 ) -> list[PromptGroup]:
     """Return the batches of a request.
 
@@ -36,12 +42,17 @@ def make_generation_batches(
         settings: How the model is to generate.
         include_prompt: Whether all tokens of the prompts are read, not only the last.
         max_bytes: Bound on the logits of one step.
+        edits: From the prompts of a batch, and the padding before each, to what is done to it; None
+            for nothing.
     """
     groups = []
     for number, prompts in enumerate(prompt_groups(request, settings, include_prompt, max_bytes)):
         # Each batch has a seed of its own, or all would be sampled with the same numbers.
         seed = None if settings.seed is None else settings.seed + number
-        groups.append(PromptGroup(prompts, one_batch(request, prompts, include_prompt, seed)))
+        batch = one_batch(request, prompts, include_prompt, seed)
+        if edits is not None:
+            batch = batch._replace(edits=edits(prompts, batch.padding.tolist()))
+        groups.append(PromptGroup(prompts, batch))
     return groups
 
 

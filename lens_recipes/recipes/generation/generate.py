@@ -16,6 +16,7 @@ from torch import nn
 from transformers import GenerationConfig
 
 from lens_recipes.arrays.axes import Site
+from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.recipes.generation.batches import (
     PromptGroup,
@@ -31,8 +32,15 @@ from lens_recipes.recipes.generation.transcript import (
     trim_finished_rows,
 )
 from lens_recipes.results import LensResult
+from lens_recipes.run.edit_batches import EditBatches
 from lens_recipes.run.progress import progress, tokens_of
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.edits.planned import plan_edits
+from lens_recipes.run.request.edits.resolve import (
+    edits_provenance,
+    recorded_edits,
+    resolve_edits,
+)
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
@@ -40,6 +48,7 @@ from lens_recipes.run.request.sites import component_names
 from lens_recipes.run.run import RecipeRun
 from lens_recipes.run.schema import generation_schema
 from lens_recipes.trace.batch import split_inputs
+from lens_recipes.trace.edits.sources import read_sources
 from lens_recipes.trace.generation.loop import RecordedLoop
 from lens_recipes.trace.generation.plan import GenerationBatch, GenerationPlan
 from lens_recipes.trace.generation.recorder import GenerationRecorder
@@ -50,13 +59,18 @@ MAX_BYTES = 256 * 2**20  # bound on the memory for the logits of one step
 
 
 def trace_generation(
-    model: Envoy, plan: GenerationPlan, batch: GenerationBatch, recorder: GenerationRecorder
+    model: Envoy,
+    plan: GenerationPlan,
+    batch: GenerationBatch,
+    recorder: GenerationRecorder,
+    kept_means: dict[int, torch.Tensor] | None = None,
 ) -> None:
     """Run one batch in one trace of `generate`, and read the lens at each step.
 
-    step ─► collect the sites ─► the model samples a token ─► the recorder turns what was read into
-    numbers
+    step ─► edits are made, sites are collected ─► the model samples a token ─► the recorder turns
+    what was read into numbers. What edits copy comes from runs of their own, before.
     """
+    recorder.begin_edits(read_sources(model, batch.edits, kept_means))
     decoder = decoder_module(model)
     generate = {**plan.generate, "custom_generate": RecordedLoop(recorder).run}
     all_logits = logits_of_whole_prompt(decoder._module, batch)
@@ -101,6 +115,7 @@ def generate_lens(
     top_k: int = 5,
     include_prompt: bool = False,
     lens: Any = None,
+    edits: Any = None,
     add_special_tokens: bool = True,
     on_step: Callable[[LensResult], Any] | None = None,
     remote: bool | str | None = None,
@@ -130,6 +145,9 @@ def generate_lens(
         layers, components, targets, track, top_k: As for `logit_lens`.
         include_prompt: Also read all tokens of the prompt, in the same run.
         lens: As for `logit_lens`.
+        edits: As for `logit_lens`; `when` of an edit says whether it acts on the prompt's tokens,
+            on those that the model writes as they go through it, or on both. What edits copy is
+            read before, once for each batch.
         add_special_tokens: As for `logit_lens`.
         on_step: Called after each step with the result of that one token, for each prompt that is
             still running, its number in `provenance["prompt"]` (on a server after all has arrived,
@@ -181,7 +199,13 @@ def generate_lens(
     )
     check_room(request.token_ids, settings.max_new_tokens, request.anatomy.n_positions)
     chosen_lens = resolve_lens(lens, model)
-    sites, reads = request.sites(layers, components, has_cache=True, lens=chosen_lens)
+    chosen_edits = resolve_edits(edits, model, writes=True)
+    refuse_unread(chosen_edits, settings.max_new_tokens)
+    planned = plan_edits(chosen_edits, request.blocks, request.anatomy)
+    edits_of_batch = EditBatches(request, planned).of_batch if planned else None
+    sites, reads = request.sites(
+        layers, components, has_cache=True, lens=chosen_lens, edits=planned
+    )
     options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, MAX_BYTES)
     anatomy = request.anatomy
     plan = GenerationPlan(
@@ -195,7 +219,7 @@ def generate_lens(
         keeps_scores=settings.changes_scores,
         blocks=[anatomy.block(layer) for layer in anatomy.layers],
     )
-    groups = make_generation_batches(request, settings, include_prompt, MAX_BYTES)
+    groups = make_generation_batches(request, settings, include_prompt, MAX_BYTES, edits_of_batch)
     schemas = []
     for group in groups:
         n_rows, n_targets = group.batch.target_ids.shape
@@ -219,8 +243,9 @@ def generate_lens(
             "components": components,
             "generation_config": config_as_dict(generation_config),
             "lens": recorded_lens(chosen_lens),
+            "edits": recorded_edits(chosen_edits),
         },
-        about=lens_provenance(chosen_lens),
+        about=lens_provenance(chosen_lens) | edits_provenance(chosen_edits),
         run_here=generation.run_here,
     )
 
@@ -233,6 +258,20 @@ def refuse_extra_inputs(request: Request) -> None:
             f"the encoding has {', '.join(sorted(names))}, which say nothing of the tokens that "
             "the model is to write: pass the ids alone, without masked tokens among them."
         )
+
+
+def refuse_unread(edits: list[Edit], max_new_tokens: int) -> None:
+    """Raise ValueError for edits of written tokens where none of them goes through the model.
+
+    The last token of a text is written, and not read.
+    """
+    for edit in edits:
+        if edit.when == "written" and max_new_tokens == 1:
+            raise ValueError(
+                f"{edit}: the one token that max_new_tokens=1 asks for never goes through the "
+                'model, so an edit with when="written" would change nothing. Write more tokens, or '
+                'edit with when="prompt".'
+            )
 
 
 def check_room(token_ids: list[list[int]], new_tokens: int, context: int | None) -> None:
@@ -282,6 +321,7 @@ class Generation:
         self.groups = groups
         self.on_step = on_step
         self.written: list[GeneratedBatch] = []
+        self.kept_means: dict[int, torch.Tensor] = {}
 
     def assembler(self, run: RecipeRun[LensResult]) -> GenerationAssembler:
         """Return what makes results of arrays."""
@@ -338,7 +378,7 @@ class Generation:
         recorder = GenerationRecorder(run.model, run.plan, group.batch, weight, on_step)
         interrupted = False
         try:
-            trace_generation(run.model, run.plan, group.batch, recorder)
+            trace_generation(run.model, run.plan, group.batch, recorder, self.kept_means)
         except KeyboardInterrupt:
             interrupted = True
         return GeneratedBatch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -73,6 +73,38 @@ class WholePart(NamedTuple):
         yield to_float32(reads.vectors[self.slot][reads.tokens]).unsqueeze(0)
 
 
+class EditedHead(NamedTuple):
+    """What an edit has changed of one head, where the head is split into parts that it leaves.
+
+    Attributes:
+        later: What is done to the stream after this part was added.
+        slot: Which vector is the change, `[token, d_head]`.
+        heads_slot: Which vector holds all heads side by side, as the edit left them.
+        split: How the head reaches the stream, as a split with one head.
+    """
+
+    later: list[LaterOperation]
+    slot: int
+    heads_slot: int
+    split: HeadSplit
+
+    @property
+    def rows_per_token(self) -> int:
+        """How many vectors of a token are made at once."""
+        return 1
+
+    def rows(self, model: Any, reads: PartReads) -> Iterator[Float[Tensor, "part token d_model"]]:
+        """Yield the vectors of this part."""
+        heads = reads.vectors[self.heads_slot][reads.tokens]
+        change = reads.vectors[self.slot][reads.tokens].to(heads.device)
+        frozen, _ = freeze_norm(model, self.split.operations, heads)
+        scale = bfloat16_scale(heads)
+        inputs = heads.new_zeros(2, *heads.shape)  # the second is of no head
+        inputs[0][:, self.split.columns[0]] = (change * scale).to(heads.dtype)
+        added = to_float32(apply_affine(model, frozen, inputs))
+        yield (added[:1] - added[1:]) / scale
+
+
 class SummedParts(NamedTuple):
     """One part that is the sum of several, as where a layer norms the stream between two writes.
 
@@ -80,7 +112,7 @@ class SummedParts(NamedTuple):
         parts: What is summed.
     """
 
-    parts: list[WholePart]
+    parts: Sequence[WholePart | EditedHead]
 
     @property
     def rows_per_token(self) -> int:
@@ -167,7 +199,7 @@ class SourceParts(NamedTuple):
         yield projection
 
 
-LogitParts = WholePart | SummedParts | HeadParts | SourceParts
+LogitParts = WholePart | EditedHead | SummedParts | HeadParts | SourceParts
 
 
 def value_bias(model: Any, module: str, width: int, like: Tensor) -> Float[Tensor, " inner"]:

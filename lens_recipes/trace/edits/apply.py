@@ -66,6 +66,10 @@ class EditPass:
 
     Attributes:
         step: Which forward pass of a generation runs; 0 for the one over the prompts.
+        first_column: Where in the text the columns begin that run in it: with a cache, that is the
+            newest.
+        n_prompt_columns, n_columns: How many columns the prompts have, padding included, and the
+            text so far; only in a generation.
         set_streams: The stream as the edits of a layer left it, `[row, column, d_model]`, until the
             model goes on with it.
         set_by: Which edit has set each of these last.
@@ -101,6 +105,9 @@ class EditPass:
         self.max_bytes = max_bytes
         self.n_rows = len(edits.padding)
         self.step = 0
+        self.first_column = 0
+        self.n_prompt_columns = 0
+        self.n_columns = 0
         self.row_errors = torch.zeros(self.n_rows, dtype=torch.float32, device="cpu")
         self.row_codes = torch.full((self.n_rows,), -1.0, dtype=torch.float32, device="cpu")
         self.proof = sources.get(PROOF)
@@ -113,31 +120,68 @@ class EditPass:
 
     # -- where ---------------------------------------------------------
 
+    def begin_step(self, step: int, n_columns: int) -> None:
+        """Go on to a forward pass of a generation.
+
+        Args:
+            step: Which one; 0 is that over the prompts.
+            n_columns: How many columns run in it: one with a cache, the whole text without.
+        """
+        self.step = step
+        if step == 0:
+            self.n_prompt_columns = n_columns
+        self.n_columns = self.n_prompt_columns + step
+        self.first_column = self.n_columns - n_columns
+
     def is_active(self, site: int) -> bool:
-        """Tell whether an edit acts in the forward pass that runs."""
+        """Tell whether an edit acts in the forward pass that runs.
+
+        An edit of the prompt acts again wherever the prompt runs again.
+        """
         when = self.edits.sites[site].when
-        return when in (("prompt", "both") if self.step == 0 else ("written", "both"))
+        if when == "both":
+            return True
+        if when == "written":
+            return self.step > 0
+        return self.first_column == 0
 
     def places_of(self, site: int) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
         """Return rows and columns of the tokens that an edit changes in this forward pass.
 
-        After the prompt that is the one new token of every row.
+        First those of the prompts, then all that were written, of every row.
         """
         edit = self.edits.sites[site]
         if self.step == 0:
             return edit.rows, edit.columns
-        rows = torch.arange(self.n_rows, device="cpu")
-        return rows, torch.full_like(rows, -1)
+        rows, columns = [], []
+        if edit.when != "written" and self.first_column == 0:
+            rows.append(edit.rows)
+            columns.append(edit.columns)
+        if edit.when != "prompt":
+            written = self.written_columns()
+            rows.append(torch.arange(self.n_rows, device="cpu").repeat_interleave(len(written)))
+            columns.append(written.repeat(self.n_rows))
+        return torch.cat(rows), torch.cat(columns)
+
+    def written_columns(self) -> Int[Tensor, " column"]:
+        """Return the columns of this forward pass that the model itself has written."""
+        first = max(self.n_prompt_columns, self.first_column)
+        return torch.arange(first, self.n_columns, device="cpu") - self.first_column
 
     def places_at(self, layer: int) -> TokenPlaces | None:
         """Return the tokens of a layer that edits change in this forward pass; None for none."""
         edits = self.edits.layers[layer]
-        if not any(self.is_active(site) for site in edits.sites):
+        active = [site for site in edits.sites if self.is_active(site)]
+        if not active:
             return None
         if self.step == 0:
             return edits.places
-        rows = torch.arange(self.n_rows, device="cpu")
-        return TokenPlaces(self.n_rows, rows, torch.full_like(rows, -1))
+        places: set[tuple[int, int]] = set()
+        for site in active:
+            rows, columns = self.places_of(site)
+            places.update(zip(rows.tolist(), columns.tolist(), strict=True))
+        entries = torch.tensor(sorted(places), dtype=torch.long, device="cpu").reshape(-1, 2)
+        return TokenPlaces(self.n_rows, entries[:, 0], entries[:, 1])
 
     def at_tokens(
         self, step: EditStep, difference: Tensor, places: TokenPlaces
@@ -158,12 +202,18 @@ class EditPass:
 
     def follow(self, step: EditStep) -> Float[Tensor, "entry d_model"] | None:
         """Take one step: keep a tensor, or edit it. Return what an edit has added, else None."""
-        if not self.is_active(step.site):
+        is_active = self.is_active(step.site)
+        # A vector that is added to written tokens alone has the length of the prompt's vectors.
+        measures = self.step == 0 and self.edits.sites[step.site].when == "written"
+        if not is_active and not measures:
             return None
         module = self.model.get(step.module)
         output = module.input if step.side == "in" else module.output
         tensor = first_of(output)
         grid = tensor.reshape(self.n_rows, -1, tensor.shape[-1])
+        if not is_active:
+            self.units(step, grid)
+            return None
         if step.role == "settle":
             put_back(module, step.side, output, self.settled(step, grid).reshape(tensor.shape))
             return None
@@ -209,12 +259,13 @@ class EditPass:
         )
         asked = edit.change.apply(current, context)
         is_kept = asked == current
-        difference = torch.where(is_kept, 0.0, asked - current)
         # Of the stream in the middle of a block, what is missing from it is added.
         wanted = asked if held is None else asked - to_float32(held).to(asked.device)
         new_raw = undone(step.operations, wanted).to(raw.dtype)
         # What is not changed keeps its bits, whatever scales lie between.
         new_raw = torch.where(is_kept, raw, new_raw)
+        there = to_float32(replay(self.model, step.operations, new_raw))
+        difference = torch.where(is_kept, 0.0, there - to_float32(value))
         if held is not None:
             rows, columns = self.places_of(step.site)
             made = MadeStream(step.layer, rows, columns, asked, is_kept, largest(held))
@@ -223,7 +274,6 @@ class EditPass:
                     self._unsettled[site] = earlier.without(made)
             self._unsettled[step.site] = made
             return new_raw, difference
-        there = to_float32(replay(self.model, step.operations, new_raw))
         self.note(step.site, self.places_of(step.site)[0], relative_error(there, wanted))
         return new_raw, difference
 

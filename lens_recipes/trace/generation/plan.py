@@ -62,7 +62,10 @@ class GenerationPlan(NamedTuple):
         )
 
     def batch_identity(self, batch: GenerationBatch) -> dict[str, Any]:
-        """Return what tells a batch from another. The names are those of saved jobs."""
+        """Return what tells a batch from another. The names are those of saved jobs.
+
+        Its edits are among the arguments of the run.
+        """
         return {
             "inputs": batch.inputs,
             "pads": batch.padding,
@@ -85,6 +88,7 @@ class GenerationBatch(NamedTuple):
         seed: For the sampler, or None.
         one_invoke_each: Whether each prompt gets a `tracer.invoke` of its own, which takes a
             tokenizer.
+        edits: What is done to it (a `BatchEdits`); None for nothing.
     """
 
     inputs: dict[str, Any]
@@ -93,3 +97,4 @@ class GenerationBatch(NamedTuple):
     target_ids: Int[Tensor, "row target"]
     seed: int | None
     one_invoke_each: bool
+    edits: Any = None

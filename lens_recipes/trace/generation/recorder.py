@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.collect import Rows, collect, site_rows
+from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.generation.plan import GenerationBatch, GenerationPlan
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import model_logits
@@ -97,7 +98,10 @@ class GenerationRecorder:
         self.model = model
         self.plan = plan
         self.batch = batch
+        self.weight = weight
         self.head = LensHead(model, plan.head_operations, weight)
+        self.edits: EditPass | None = None
+        self.n_steps_read = 0
         self.on_step = on_step
         self.rows, self.columns = batch.first_tokens
         n_rows, n_first = len(batch.target_ids), len(self.rows)
@@ -110,6 +114,19 @@ class GenerationRecorder:
         self.step_started = 0.0
         self.reads: StepReads | None = None
 
+    def begin_edits(self, sources: dict[int, Tensor]) -> None:
+        """Make ready what edits the batch, with what `read_sources` read for it."""
+        plan = self.plan
+        if self.batch.edits is not None:
+            self.edits = EditPass(
+                self.model,
+                self.batch.edits,
+                sources,
+                plan.head_operations,
+                self.weight,
+                plan.max_bytes,
+            )
+
     def start(self, device: torch.device) -> None:
         """Begin to measure the time of a step."""
         self.step_started = synchronized_time(device)
@@ -118,8 +135,12 @@ class GenerationRecorder:
         """Read this step inside its trace; `decoder` is the module that `generate` calls."""
         reads = self.plan.reads
         places = TokenPlaces(len(self.finish_reasons), self.rows, self.columns)
+        if self.edits is not None:
+            n_columns = decoder.inputs[1]["input_ids"].shape[1]
+            self.edits.begin_step(self.n_steps_read, n_columns)
+        self.n_steps_read += 1
         vectors, sum_errors = collect(
-            self.model, reads.steps, places, reads.n_slots, self.plan.max_bytes
+            self.model, reads.steps, places, reads.n_slots, self.plan.max_bytes, self.edits
         )
         rows = site_rows(self.model, vectors, reads.sites)
         self.reads = StepReads(rows, sum_errors, model_logits(decoder.output))

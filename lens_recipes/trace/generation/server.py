@@ -18,6 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lens_recipes.trace.batch import split_inputs
+from lens_recipes.trace.edits.sources import read_sources
 from lens_recipes.trace.generation.plan import GenerationBatch, GenerationPlan
 from lens_recipes.trace.generation.recorder import GenerationRecorder, logprobs_at
 from lens_recipes.trace.pack import OWN_ERROR
@@ -34,6 +35,7 @@ def trace_generation_on_server(
     check_server(model, plan, batch)
     decoder = model.get(plan.decoder) if plan.decoder else model
     listener = StepListener(GenerationRecorder(model, plan, batch))
+    listener.recorder.begin_edits(read_sources(model, batch.edits))
     prompts, options = split_inputs(batch.inputs)
     options.update(generate_options(model, plan))
     with torch.random.fork_rng(enabled=batch.seed is not None), torch.no_grad():
@@ -74,9 +76,8 @@ def check_server(model: Any, plan: GenerationPlan, batch: GenerationBatch) -> No
     if plan.reads_before_a_block and runs_apart(model):
         raise ValueError(
             f"{OWN_ERROR}this server runs your code apart from its model and gives it copies of "
-            "what is read, also "
-            "of the cache beside this model's stream before a block. Read resid_post alone while "
-            "it writes."
+            "what is read, also of the cache beside this model's stream before a block. Read and "
+            "edit resid_post alone while it writes."
         )
     if batch.seed is not None and runs_apart(model):
         raise ValueError(

@@ -12,15 +12,16 @@ from lens_recipes.run.request.lenses import recorded_lens, resolve_lens
 from lens_recipes.run.request.prompts import shortened
 
 
-def resolve_edits(edits: Any, model: Any) -> list[Edit]:
+def resolve_edits(edits: Any, model: Any, *, writes: bool = False) -> list[Edit]:
     """Return the edits that a recipe is to make, each with its lens loaded.
 
     Args:
         edits: None, one edit or several, or what a job's file recorded of them.
         model: The model that the lenses must belong to.
+        writes: Whether the model is to write; else there is only the prompt to be edited.
 
     Raises:
-        ValueError: something that is no edit.
+        ValueError: something that is no edit, or one of written tokens where nothing is written.
         LensError: a lens that cannot be read, or cannot belong to the model.
     """
     if edits is None:
@@ -33,6 +34,11 @@ def resolve_edits(edits: Any, model: Any) -> list[Edit]:
         edit = edit_from_json(item) if isinstance(item, Mapping) else item
         if not isinstance(edit, Edit):
             raise ValueError(not_edits(item))
+        if edit.when == "written" and not writes:
+            raise ValueError(
+                f'{edit}: nothing is written here, so an edit with when="written" would change '
+                'nothing. Edit with when="prompt", or with generate_lens.'
+            )
         if isinstance(edit, Steering | Swap):
             edit = replace(edit, lens=resolve_lens(edit.lens, model))
         resolved.append(edit)

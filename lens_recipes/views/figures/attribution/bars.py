@@ -58,9 +58,9 @@ def attribution_bars(
 ) -> go.Figure:
     """Draw the largest parts of one logit as bars, and the sum of all others as one more bar.
 
-    The bars sum to the total. Embedding and bias are always shown. The bars of `unit="layer"`, and
-    those of `unit="component"` if no part is left out, stand in the order of the model; otherwise
-    the largest |value| comes first.
+    The bars sum to the total. Embedding, edits and bias are always shown. The bars of
+    `unit="layer"`, and those of `unit="component"` if no part is left out, stand in the order of
+    the model; otherwise the largest |value| comes first.
 
     Of the same parts of several prompts, a bar is the mean with its standard error, the dots are
     the prompts, and beside them stands in how many the part helps.
@@ -71,7 +71,7 @@ def attribution_bars(
             from prompt to prompt, the first.
         position: Which of its selected tokens, an index into them; −1 is the last.
         target: Which target, an index.
-        top: How many bars, besides embedding and bias. None: 20, or 100 for `unit="layer"`.
+        top: How many bars, besides embedding, edits and bias. None: 20, or 100 for `unit="layer"`.
         title: Replaces the figure's own.
 
     Raises:

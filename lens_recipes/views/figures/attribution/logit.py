@@ -28,7 +28,7 @@ MARGIN_LEFT = 60
 MARGIN_RIGHT = 20
 MARGIN_BELOW = 70
 
-ALWAYS_SHOWN = ("embed", "bias")  # among the bars
+ALWAYS_SHOWN = ("embed", "edit", "bias")  # among the bars
 
 
 class ExplainedLogit(NamedTuple):
@@ -74,7 +74,7 @@ def choose_parts(
     Args:
         result: An attribution.
         values: One number for each part, in logits.
-        top: How many parts, besides embedding and bias.
+        top: How many parts, besides embedding, edits and bias.
     """
     parts = result.parts
     always_shown = [index for index, part in enumerate(parts) if part.component in ALWAYS_SHOWN]

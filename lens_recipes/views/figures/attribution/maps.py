@@ -81,7 +81,7 @@ def head_grid(
         logit,
         title,
         numbers,
-        note=f"all heads: {numbers.write(np.nansum(values))}",
+        note=f"all heads: {numbers.write(np.nansum(values))}{_edits(logit, numbers)}",
         width=_width(n_heads, title),
         body_height=_body_height(n_layers),
     )
@@ -91,6 +91,14 @@ def head_grid(
         title_text="head", tickvals=list(heads), ticktext=[str(head) for head in heads], tickangle=0
     )
     return figure
+
+
+def _edits(logit: ExplainedLogit, numbers: LogitFormat) -> str:
+    """Return what edits add, which no cell shows, after what the cells add; empty for none."""
+    is_edit = np.array([part.component == "edit" for part in logit.single.parts])
+    if not is_edit.any():
+        return ""
+    return f"; edits: {numbers.write(logit.values[is_edit].sum())}"
 
 
 def _head_hover(single: AttributionArrays, layers: list[int], values: Array) -> list[list[str]]:
@@ -157,7 +165,7 @@ def source_map(
         logit,
         title,
         numbers,
-        note=f"in this map: {numbers.write(np.nansum(values))}",
+        note=f"in this map: {numbers.write(np.nansum(values))}{_edits(logit, numbers)}",
         width=_width(n_sources, title),
         body_height=_body_height(len(layers)),
     )

@@ -17,12 +17,13 @@ Fields = dict[str, Any]
 
 WRITES_BUT_ATTENTION = tuple(name for name in WRITES if name != "attn_out")
 
-# What a logit is split into, for each unit.
+# What a logit is split into, for each unit; with any of them, edits of the stream are parts, too.
+ALWAYS = ("embed", "edit", "bias")
 COMPONENTS_OF_UNIT = {
-    "layer": ("embed", "layer", "bias"),
-    "component": ("embed", *WRITES, "bias"),
-    "head": ("embed", "head_out", "attn_bias", *WRITES_BUT_ATTENTION, "bias"),
-    "token": ("embed", "head_out", "value_bias", "attn_bias", *WRITES_BUT_ATTENTION, "bias"),
+    "layer": (*ALWAYS, "layer"),
+    "component": (*ALWAYS, *WRITES),
+    "head": (*ALWAYS, "head_out", "attn_bias", *WRITES_BUT_ATTENTION),
+    "token": (*ALWAYS, "head_out", "value_bias", "attn_bias", *WRITES_BUT_ATTENTION),
 }
 
 

@@ -41,7 +41,7 @@ SITES: dict[str, list[Place]] = {
     "vector": NOWHERE,
 }
 PARTS: dict[str, list[Place]] = {
-    **dict.fromkeys(("layer", "attn_bias", *WRITES), AT_LAYER),
+    **dict.fromkeys(("layer", "attn_bias", "edit", *WRITES), AT_LAYER),
     "embed": AT_EMBEDDING,
     "head_out": AT_HEAD + AT_SOURCE,
     "value_bias": AT_HEAD,
