@@ -21,6 +21,7 @@ from lens_recipes.arrays.axes import (
 )
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
 from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.arrays.sites import are_vectors, layer_series
 from lens_recipes.arrays.text import counted, visible_token
@@ -111,6 +112,7 @@ class LensArrays:
     provenance: dict[str, Any] = field(default_factory=dict)
     responses: list[Response] = field(default_factory=list)
     inputs: list[Inputs] = field(default_factory=list)
+    effects: EditEffects | None = None
 
     # -- prompts -------------------------------------------------------
 
@@ -125,6 +127,8 @@ class LensArrays:
         number = prompt_number(prompt, len(self))
         fields = fields_of_prompt(self, AXES, number)
         fields["responses"] = self.responses[number : number + 1]
+        if self.effects is not None:
+            fields["effects"] = self.effects.of_prompt(number)
         # Other prompts may have needed more columns for their tracked tokens.
         used_columns = (fields["tracked_ids"] >= 0).any(axis=0)
         for array_name in ("tracked_ids", "tracked_logprobs"):

@@ -24,7 +24,13 @@ R = TypeVar("R")
 LATER_ARGUMENTS = {"generate_lens": ("add_special_tokens",)}
 # Arguments that are younger than some saved jobs and results, which are then as they were without
 # them: at these values they are not recorded.
-YOUNGER_ARGUMENTS = {"lens": None, "edits": None, "layer": None, "with_bias": False}
+YOUNGER_ARGUMENTS = {
+    "lens": None,
+    "edits": None,
+    "controls": None,
+    "layer": None,
+    "with_bias": False,
+}
 NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
 
 

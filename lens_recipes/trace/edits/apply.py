@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class EditPass:
         set_streams: The stream as the edits of a layer left it, `[row, column, d_model]`, until the
             model goes on with it.
         row_errors: How far what is there is from what was asked, at most, relative, `[row]`.
+        norms: How far each edit has moved its tokens, by site, `[entry]`; also of earlier runs.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class EditPass:
         head_operations: Sequence[Operation],
         weight: Any,
         max_bytes: int,
+        norms: Mapping[int, Tensor] | None = None,
     ) -> None:
         """Begin before the model runs.
 
@@ -53,9 +55,12 @@ class EditPass:
             head_operations: What the model does between its last block and its logits.
             weight: Of a plain local unembedding, or None.
             max_bytes: Bound on the memory for logits.
+            norms: How far the edits of earlier runs have moved their tokens, for controls of the
+                same size.
         """
         self.model = model
         self.edits = edits
+        self.norms = dict(norms or {})
         self.sources = sources
         self.head_operations = head_operations
         self.weight = weight
@@ -132,6 +137,7 @@ class EditPass:
             self._held[step.site] = value if held is None else held + value.to(held.device)
             return None
         changed_raw, difference = self.changed(step, grid, raw, value)
+        self.norms[step.site] = difference.norm(dim=-1)
         edited = grid.clone()
         if step.columns is None:
             edited[rows, columns] = changed_raw
@@ -158,7 +164,10 @@ class EditPass:
         held = self._held.pop(step.site, None)
         current = to_float32(value if held is None else value + held.to(value.device))
         context = EditContext(
-            self.directions(grid), self.units(step, grid), self.sources.get(step.site)
+            self.directions(grid),
+            self.units(step, grid),
+            self.sources.get(step.site),
+            self.norms,
         )
         asked = edit.change.apply(current, context)
         is_kept = asked == current

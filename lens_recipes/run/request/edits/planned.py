@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from lens_recipes.arrays.axes import Site
@@ -54,11 +54,19 @@ class PlannedEdit(NamedTuple):
     source: HookPoint
     columns: tuple[int, ...] | None
 
+    @property
+    def number(self) -> int:
+        """Its number among the edits of a batch."""
+        return int(self.steps[-1].step.site)
+
 
 def plan_edits(
-    edits: list[Edit], find_blocks: Callable[[], list[Block]], anatomy: Anatomy
+    edits: list[Edit],
+    find_blocks: Callable[[], list[Block]],
+    anatomy: Anatomy,
+    first: int = 0,
 ) -> list[PlannedEdit]:
-    """Return each edit at each of its sites, numbered in this order.
+    """Return each edit at each of its sites, numbered in this order from `first` on.
 
     Raises:
         ValueError: a site that the model does not have.
@@ -67,13 +75,24 @@ def plan_edits(
     planned: list[PlannedEdit] = []
     for edit in edits:
         for site in edited_sites(edit, find_blocks, anatomy):
-            number = len(planned)
+            number = first + len(planned)
             if site.component == "resid_post":
                 planned.append(stream_after(edit, site, number, anatomy))
                 continue
             block = find_blocks()[site.layer]  # type: ignore[index]
             planned.append(within_block(edit, site, number, block, anatomy))
     return planned
+
+
+def steps_in_order(planned: Sequence[PlannedEdit]) -> list[EditStep]:
+    """Return the steps of some edits in the order in which the model runs."""
+    timed = []
+    for item in planned:
+        is_after = item.site.component == "resid_post"
+        for step in item.steps:
+            timed.append((item.site.layer or 0, is_after, step.time, step.rank, step.step))
+    timed.sort(key=lambda step: step[:4])
+    return [step[4] for step in timed]
 
 
 def edited_sites(
