@@ -333,3 +333,20 @@ def test_the_summary_says_effect_and_control_side_by_side():
     changed = dataclasses.replace(result, effects=weak)
     assert "not beyond the control" in changed.summary()
     assert "distrust: not beyond the control" in changed.summary()
+
+
+# -- base beside edited ------------------------------------------------
+
+
+def test_base_and_edited_stand_side_by_side():
+    model = tiny.shared("llama")
+    base = lr.logit_lens(model, IDS[0], targets=3)
+    edited = lr.logit_lens(model, IDS[0], targets=3, edits=lr.ablate(layer=1), controls=0)
+    table = lr.table(base, beside=edited)
+    assert "base" in table
+    assert "edited: " in table
+    assert "| edited: ablate (to zero)" in lr.table(base, beside=edited, format="markdown")
+    figure = lr.compare(base, edited)
+    assert figure.layout.title.text.startswith("base and edited: ablate (to zero)")
+    assert "resid_post of layer 1" in figure.layout.title.subtitle.text
+    assert lr.compare(base, base, prompt_b=0).layout.title.text.startswith("A and B")

@@ -24,6 +24,7 @@ from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.arrays.sites import are_vectors, layer_series
+from lens_recipes.arrays.text import EACH_TARGET as EACH_TARGET
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.caller import argument, say
@@ -51,8 +52,6 @@ AXES: Axes = {
     "tracked_logprobs": ("site", "token", "m"),
 }
 
-
-EACH_TARGET = "each prompt's target"  # what of="target" is called where the targets differ
 
 SAME_DISTRIBUTION = 1e-3  # nats of KL to the model's own output, at the model's last layer
 UNIFORM_ROUNDING = 1e-4  # nats by which rounding may make a uniform guess look worse than one

@@ -25,6 +25,7 @@ from lens_recipes.trace.edits.changes import (
     AddDirection,
     AddRandom,
     CopySource,
+    Partly,
     SetTo,
     SwapCoordinates,
 )
@@ -82,7 +83,7 @@ class EditBatches:
             self.read_edit(item.edit)
         for run in (planned, *other_runs):
             refuse_conflicts(run, self.positions)
-        self.changes = [self.change_of(item) for item in self.planned]
+        self.changes = [self.shared_change_of(item) for item in self.planned]
         self.mean_batches = self.batches_of_means()
 
     # -- what the edits name -------------------------------------------
@@ -201,6 +202,11 @@ class EditBatches:
         return [token_ids[:shortest] for token_ids in texts]  # of one length: one forward pass
 
     # -- what is done --------------------------------------------------
+
+    def shared_change_of(self, item: PlannedEdit) -> Any:
+        """Return what is done at a site, or the share of it that the plan asks for."""
+        change = self.change_of(item)
+        return change if item.share == 1 else Partly(change, item.share)
 
     def change_of(self, item: PlannedEdit) -> Any:
         """Return what is done at a site, as a value that travels.

@@ -118,7 +118,8 @@ def perform(run: RecipeRun[R]) -> R:
 
 def how_to_ask_for_less(run: RecipeRun[Any]) -> str:
     """Return what makes a run need less memory, in words that begin a sentence."""
-    narrow = RECIPES[run.recipe].how_to_narrow
+    registered = RECIPES.get(run.recipe)  # what is made of other runs is not
+    narrow = "Pass fewer prompts at once" if registered is None else registered.how_to_narrow
     if "max_bytes" in run.arguments:
         narrow += say(python="; a smaller max_bytes bounds the memory for logits", shell="")
     return narrow

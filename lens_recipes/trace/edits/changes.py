@@ -118,6 +118,24 @@ class SwapCoordinates(NamedTuple):
         return current + moved.to(current.dtype)
 
 
+class Partly(NamedTuple):
+    """Another change, of which a share is made.
+
+    Attributes:
+        change: The whole of it.
+        share: From 0, nothing, to 1, all.
+    """
+
+    change: Any
+    share: float
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        return current + self.share * (self.change.apply(current, context) - current)
+
+
 class AddRandom(NamedTuple):
     """A control: each token is moved as far as another edit has moved it, in a random direction.
 

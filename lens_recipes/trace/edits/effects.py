@@ -111,6 +111,7 @@ def edit_and_compare(
         edits.follow(step)
         edits.set_streams.clear()
     numbers = compare_logits(own.logits, read_logits(model, batch), own.ids, edits.max_bytes)
+    numbers["edit"] = edits.row_errors[batch.places.rows]
     return numbers, edits.norms
 
 

@@ -12,14 +12,9 @@ from lens_recipes.arrays.edits.kinds import Steering, Swap
 from lens_recipes.arrays.edits.verdict import Verdict
 from lens_recipes.arrays.lens import EACH_TARGET, LensArrays
 from lens_recipes.arrays.text import counted
-from lens_recipes.views.words import probability, signed
+from lens_recipes.views.words import edits_in_words, probability, signed
 
 NO_BASE = "no unedited run beside it, so no effect is known (controls=0, or only patches)"
-
-
-def edits_in_words(result: LensArrays) -> str:
-    """Return what was done while the model ran: "ablate (to zero) L23H4; …"; empty for nothing."""
-    return "; ".join(map(str, result.edits))
 
 
 def effect_lines(result: LensArrays) -> Iterator[str]:

@@ -46,6 +46,7 @@ class PlannedEdit(NamedTuple):
         source: Where another run is read, if something is copied from it, with the operations from
             there to what is copied.
         columns: Those of one head, or None.
+        share: How much of the way from what is there to what the edit puts there is gone.
     """
 
     edit: Edit
@@ -53,6 +54,7 @@ class PlannedEdit(NamedTuple):
     steps: list[TimedStep]
     source: HookPoint
     columns: tuple[int, ...] | None
+    share: float = 1.0
 
     @property
     def number(self) -> int:
