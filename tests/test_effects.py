@@ -6,8 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import strict_local
 import tiny
 import torch
+from test_remote import NOT_THERE
 
 import lens_recipes as lr
 from lens_recipes.arrays.edits.verdict import judge
@@ -18,7 +20,32 @@ from lens_recipes.run.request.request import Request
 from lens_recipes.trace.edits.changes import AddRandom, EditContext
 
 IDS = tiny.random_ids(batch=3, length=7, seed=5).tolist()
-PAST_EFFECTS = ["gpt2", "gemma2", "falcon", "mamba"]
+HOOKED = ["llama", "gpt2", "gemma2", "falcon", "mamba"]
+CAUSAL_FAMILIES = [
+    *(
+        "gpt2",
+        "opt_350m",
+        "bloom",
+        "gpt_neox",
+        "gptj",
+        "falcon",
+        "phi",
+        "cohere",
+        "qwen2",
+        "gemma2",
+    ),
+    *(
+        "gemma3_text",
+        "olmo2",
+        "granite",
+        "mamba",
+        "mamba2",
+        "falcon_h1",
+        "rwkv",
+        "recurrent_gemma",
+        "mpt",
+    ),
+]
 
 
 def plain_logits(model, rows, hooks=()):
@@ -60,7 +87,7 @@ def drawn(model, edits, n_controls=5):
 # -- the numbers -------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["llama", *PAST_EFFECTS])
+@pytest.mark.parametrize("family", HOOKED)
 def test_effects_are_those_of_hooks(family):
     model = tiny.shared(family)
     block = lr.anatomy(model).block(1)
@@ -117,6 +144,17 @@ def test_logits_before_the_edited_tokens_are_bit_equal():
     assert effects.max_outside == 0
     assert (effects.kl[1][is_outside] == 0).all()
     assert (effects.kl[1][~is_outside] > 0).all()
+
+
+@pytest.mark.parametrize("family", CAUSAL_FAMILIES)
+def test_what_stands_before_the_edited_tokens_is_bit_equal_in_every_family(family):
+    model = tiny.shared(family)
+    vector = torch.linspace(-1, 1, lr.anatomy(model).d_model)
+    edit = lr.steer(vector, layer=0, positions=3)
+    effects = lr.logit_lens(model, IDS, positions=[1, 2, 4], edits=edit, controls=1).effects
+    assert effects.n_outside == 6
+    assert effects.max_outside == 0
+    assert (effects.kl[1:, 2::3] > 0).all()
 
 
 def test_an_effect_before_the_edited_tokens_is_an_error():
@@ -333,6 +371,24 @@ def test_the_summary_says_effect_and_control_side_by_side():
     changed = dataclasses.replace(result, effects=weak)
     assert "not beyond the control" in changed.summary()
     assert "distrust: not beyond the control" in changed.summary()
+
+
+# -- on a server -------------------------------------------------------
+
+
+def test_a_server_without_this_package_gives_the_same_effects(llama, monkeypatch):
+    prompts = ["one prompt", "and another, longer one"]
+    head = {"layer": 1, "component": "head_out", "head": 1, "positions": -1}
+    steer = lr.steer(260, layer=0, positions=-1)
+    edits = [lr.ablate(**head, to="mean", over=prompts), steer]
+    here = lr.logit_lens(llama, prompts, targets=260, edits=edits, controls=2)
+    curve = lr.dose(llama, prompts, steer, [0.5, 1], targets=260, controls=1)
+    strict_local.install(monkeypatch, *NOT_THERE)
+    there = lr.logit_lens(llama, prompts, targets=260, edits=edits, controls=2, remote="local")
+    for name, array in here.effects.arrays().items():
+        np.testing.assert_allclose(there.effects.arrays()[name], array, atol=2e-4)
+    sent = lr.dose(llama, prompts, steer, [0.5, 1], targets=260, controls=1, remote="local")
+    np.testing.assert_allclose(sent.logprobs, curve.logprobs, atol=2e-4)
 
 
 # -- base beside edited ------------------------------------------------

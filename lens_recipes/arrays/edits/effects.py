@@ -47,7 +47,7 @@ class Effect(NamedTuple):
         return judge(self.change, self.control_changes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EditEffects:
     """What edits did to the model's own output: the unedited run, the edited one, and controls.
 
@@ -83,6 +83,11 @@ class EditEffects:
     controls: list[str]
     n_sites: int | None = None
     missing: str = ""
+
+    def __repr__(self) -> str:
+        controls = ", ".join(self.controls) or self.missing
+        n_prompts, n_tokens = len(np.unique(self.token_prompts)), len(self.token_prompts)
+        return f"EditEffects({n_prompts} prompts, {n_tokens} tokens; controls: {controls})"
 
     @classmethod
     def from_arrays(

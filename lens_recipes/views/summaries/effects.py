@@ -145,6 +145,14 @@ def cone_line(effects: EditEffects) -> Iterator[str]:
         yield f"  outside the causal cone: {where}, logits moved by {effects.max_outside:.1g}"
 
 
+def why_not_beyond(verdicts: list[Verdict]) -> str:
+    """Return why no effect is beyond the control."""
+    for verdict in verdicts:
+        if abs(verdict.effect) > max(abs(verdict.control_low), abs(verdict.control_high)):
+            return "the prompts differ too much to tell the effect from that of random edits"
+    return "random edits of the same kind do as much"
+
+
 def effect_doubts(result: LensArrays) -> Iterator[str]:
     """Yield that an effect is not beyond its control, where that is so."""
     effects = result.effects
@@ -153,7 +161,7 @@ def effect_doubts(result: LensArrays) -> Iterator[str]:
     targets: list[int | str] = list(range(effects.target_logits.shape[-1]))
     verdicts = [effects.of(what).verdict for what in targets or ["kl"]]
     if all(verdict.beyond is False for verdict in verdicts):
-        yield "not beyond the control: random edits of the same kind do as much"
+        yield f"not beyond the control: {why_not_beyond(verdicts)}"
     if effects.missing:
         yield f"{effects.missing}: what these edits did may be what any edit does"
     elif any(math.isnan(verdict.effect) for verdict in verdicts):
