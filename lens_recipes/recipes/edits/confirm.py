@@ -26,7 +26,7 @@ from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.request import Request
 from lens_recipes.terminal import PrintedSentences, PrintedText, escape_terminal
 from lens_recipes.views.files.measured import load_measured, save_measured
-from lens_recipes.views.summaries.confirmation import confirmation_summary, confirmation_table
+from lens_recipes.views.summaries.edits.confirmation import confirmation_summary, confirmation_table
 
 METHODS = ("mean", "resample")
 SEED = 20  # of the parts that are drawn

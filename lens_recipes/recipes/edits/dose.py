@@ -24,7 +24,7 @@ from lens_recipes.run.request.selection import as_argument
 from lens_recipes.terminal import PrintedSentences, PrintedText, escape_terminal
 from lens_recipes.views.files.measured import load_measured, save_measured
 from lens_recipes.views.frames import dose_frame
-from lens_recipes.views.summaries.dose import dose_summary, dose_table
+from lens_recipes.views.summaries.edits.dose import dose_summary, dose_table
 
 DEFAULT_STEPS = (0.0, 0.25, 0.5, 1.0, 2.0)  # times the edit's own scale
 DEFAULT_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)

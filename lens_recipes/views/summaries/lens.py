@@ -13,7 +13,7 @@ from lens_recipes.caller import SHOW_ONE, say
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.summaries.batch import describe_batch
 from lens_recipes.views.summaries.doubts import lens_doubts
-from lens_recipes.views.summaries.effects import effect_lines
+from lens_recipes.views.summaries.edits.effects import effect_lines
 from lens_recipes.views.summaries.generation import describe_generation
 from lens_recipes.views.summaries.outline import PROMPTS_APART, outline, prompt_lines
 from lens_recipes.views.summaries.ranks import describe_ranks

@@ -9,7 +9,7 @@ from rich.text import Text
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
-from lens_recipes.views.summaries.effects import effect_line
+from lens_recipes.views.summaries.edits.effects import effect_line
 from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.tables.attribution.over_prompts import print_over_prompts
 from lens_recipes.views.tables.attribution.parts import print_parts

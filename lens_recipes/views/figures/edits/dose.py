@@ -20,8 +20,8 @@ from lens_recipes.views.figures.base.style import (
     panels_layout,
     title_layout,
 )
-from lens_recipes.views.summaries.dose import controls_in_words, edit_in_words, measured
-from lens_recipes.views.summaries.effects import beside_controls
+from lens_recipes.views.summaries.edits.dose import controls_in_words, edit_in_words, measured
+from lens_recipes.views.summaries.edits.effects import beside_controls
 from lens_recipes.views.words import prompt_end
 
 PANEL_HEIGHT = 230  # pixels

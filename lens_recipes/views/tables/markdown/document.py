@@ -11,7 +11,7 @@ from lens_recipes.arrays.batch.parts import common_target_name
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.readings import SiteReading, shown_metrics
-from lens_recipes.views.summaries.effects import effect_line
+from lens_recipes.views.summaries.edits.effects import effect_line
 from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.tables.attribution.over_prompts import (
     HEADINGS,

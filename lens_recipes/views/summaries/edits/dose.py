@@ -9,7 +9,7 @@ from lens_recipes.arrays.edits.kinds import Steering, direction_name
 from lens_recipes.arrays.edits.verdict import Verdict
 from lens_recipes.arrays.text import EACH_TARGET, counted
 from lens_recipes.terminal import escape_terminal
-from lens_recipes.views.summaries.effects import beside_controls, unsigned
+from lens_recipes.views.summaries.edits.effects import beside_controls, unsigned
 from lens_recipes.views.words import signed
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lens_recipes.arrays.edits.confirmation import ConfirmationArrays
 from lens_recipes.arrays.text import counted
 from lens_recipes.terminal import escape_terminal
-from lens_recipes.views.summaries.dose import aligned
+from lens_recipes.views.summaries.edits.dose import aligned
 from lens_recipes.views.words import signed
 
 
