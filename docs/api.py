@@ -26,7 +26,7 @@ WIDTH = 100  # columns of the commands' help
 GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
     "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
-    "Edits": ["ablate", "patch", "steer", "swap", "Edit"],
+    "Edits": ["ablate", "patch", "steer", "swap", "Edit", "dose", "confirm"],
     "Lenses": ["fit_lens", "load_lens", "lens_quality", "Lens", "LensQuality"],
     "What they return": [
         "LensResult",
@@ -40,6 +40,10 @@ GROUPS: dict[str, list[str]] = {
         "PartOverPrompts",
         "Certificate",
         "UsedLens",
+        "EditEffects",
+        "Verdict",
+        "Dose",
+        "Confirmation",
     ],
     "Reading a result": [
         "logit_diff",
@@ -69,6 +73,7 @@ GROUPS: dict[str, list[str]] = {
         "layer_profile",
         "compare",
         "lens_quality_figure",
+        "dose_figure",
         "attribution_bars",
         "head_grid",
         "source_map",

@@ -91,6 +91,13 @@ ARRAYS = {
     "capped_logit": "the same after the softcap; equal to `logit` where there is none",
     "error": "distance of `total` from `logit`",
     "against_ids": "id of the token that is subtracted for each target; −1 where nothing is, or the mean",
+    "effect_kl": "only of an edited run, as all `effect_…`: KL of the unedited run's output to that of the unedited run, "
+    "the edited one, and each control of `provenance.controls`, in nats",
+    "effect_target_logits": "logit of each target in these runs",
+    "effect_answer_logits": "logit of the unedited model's own answer in these runs",
+    "effect_logsumexp": "log Σ exp of all logits of these runs: log-probability = logit − this",
+    "effect_top_ids": "id of the top-1 of these runs",
+    "effect_outside": "how far the edits moved a logit before the first edited token of the prompt; null at the others",
 }
 
 
@@ -189,7 +196,7 @@ def array_table(kind: Any) -> str:
 
     meanings = ARRAYS | TOKEN_ARRAYS
     lines = ["| `arrays.` | axes | numbers | what |", "| --- | --- | --- | --- |"]
-    for name, axes in {**kind.axes, **kind.derived_axes, **TOKEN_AXES}.items():
+    for name, axes in {**kind.axes, **kind.derived_axes, **kind.effect_axes, **TOKEN_AXES}.items():
         what = described(meanings, name)
         lines.append(f"| `{name}` | {', '.join(axes)} | {numbers_of(name)} | {what} |")
     return "\n".join([*lines, ""])

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.batch.parts import PartOverPrompts as PartOverPrompts
     from lens_recipes.arrays.certificate import Certificate as Certificate
     from lens_recipes.arrays.edits.edit import Edit as Edit
+    from lens_recipes.arrays.edits.effects import EditEffects as EditEffects
     from lens_recipes.arrays.edits.kinds import ablate as ablate
     from lens_recipes.arrays.edits.kinds import patch as patch
     from lens_recipes.arrays.edits.kinds import steer as steer
     from lens_recipes.arrays.edits.kinds import swap as swap
+    from lens_recipes.arrays.edits.verdict import Verdict as Verdict
     from lens_recipes.arrays.generation import Settled as Settled
     from lens_recipes.arrays.generation import settled_layers as settled_layers
     from lens_recipes.arrays.metrics import logit_diff as logit_diff
@@ -48,6 +50,10 @@ if TYPE_CHECKING:
     from lens_recipes.models.structure.anatomy import anatomy as anatomy
     from lens_recipes.models.structure.parts import Anatomy as Anatomy
     from lens_recipes.recipes.attribution.attribution import attribution as attribution
+    from lens_recipes.recipes.edits.confirm import Confirmation as Confirmation
+    from lens_recipes.recipes.edits.confirm import confirm as confirm
+    from lens_recipes.recipes.edits.dose import Dose as Dose
+    from lens_recipes.recipes.edits.dose import dose as dose
     from lens_recipes.recipes.generation.generate import generate_lens as generate_lens
     from lens_recipes.recipes.lenses.fit import fit_lens as fit_lens
     from lens_recipes.recipes.lenses.quality import lens_quality as lens_quality
@@ -72,6 +78,7 @@ if TYPE_CHECKING:
     from lens_recipes.views.figures.compare.lens_quality import (
         lens_quality_figure as lens_quality_figure,
     )
+    from lens_recipes.views.figures.edits.dose import dose_figure as dose_figure
     from lens_recipes.views.figures.export import save_png as save_png
     from lens_recipes.views.figures.export import save_svg as save_svg
     from lens_recipes.views.figures.export import write_html as write_html
@@ -96,7 +103,9 @@ _PUBLIC_NAMES = {
     "arrays.batch.parts": ["PartOverPrompts"],
     "arrays.certificate": ["Certificate"],
     "arrays.edits.edit": ["Edit"],
+    "arrays.edits.effects": ["EditEffects"],
     "arrays.edits.kinds": ["ablate", "patch", "steer", "swap"],
+    "arrays.edits.verdict": ["Verdict"],
     "arrays.generation": ["Settled", "settled_layers"],
     "arrays.metrics": ["logit_diff", "metric_values"],
     "arrays.metrics.seen": ["SeenAt", "SeenEarlier", "seen_earlier"],
@@ -110,6 +119,8 @@ _PUBLIC_NAMES = {
     "models.structure.anatomy": ["anatomy"],
     "models.structure.parts": ["Anatomy"],
     "recipes.attribution.attribution": ["attribution"],
+    "recipes.edits.confirm": ["Confirmation", "confirm"],
+    "recipes.edits.dose": ["Dose", "dose"],
     "recipes.generation.generate": ["generate_lens"],
     "recipes.lenses.fit": ["fit_lens"],
     "recipes.lenses.quality": ["lens_quality"],
@@ -124,6 +135,7 @@ _PUBLIC_NAMES = {
     "views.figures.attribution.maps": ["head_grid", "source_map"],
     "views.figures.compare.figure": ["compare"],
     "views.figures.compare.lens_quality": ["lens_quality_figure"],
+    "views.figures.edits.dose": ["dose_figure"],
     "views.figures.export": ["save_png", "save_svg", "write_html"],
     "views.figures.paper": ["caption", "paper"],
     "views.figures.generation.heatmap": ["generation_heatmap"],

@@ -95,6 +95,8 @@ class LensResult(SavedResult, LensArrays):
             encoding had. Empty for vectors, and in a file of an earlier version.
         responses: What the model wrote after each prompt, `[prompt]`; empty where it did not
             generate.
+        effects: Of an edited run: what the edits did to the model's own output, beside controls (an
+            `EditEffects`); None without edits, or with `controls=0`.
     """
 
     def important(

@@ -136,7 +136,7 @@ def test_no_edits_are_no_edits(llama):
         (lr.steer(7, layer=1, lens="no/such.safetensors"), "no/such"),
         (lr.steer(7, layer=1, lens=3), "is no lens"),
         (lr.swap(7, 9999), "target id 9999 is unknown"),
-        (lr.ablate(layer=1, when="written"), "acts on the tokens that generate_lens writes"),
+        (lr.ablate(layer=1, when="written"), "nothing is written here"),
     ],
     ids=str,
 )

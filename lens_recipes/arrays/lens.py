@@ -21,8 +21,10 @@ from lens_recipes.arrays.axes import (
 )
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
 from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.arrays.sites import are_vectors, layer_series
+from lens_recipes.arrays.text import EACH_TARGET as EACH_TARGET
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.caller import argument, say
@@ -50,8 +52,6 @@ AXES: Axes = {
     "tracked_logprobs": ("site", "token", "m"),
 }
 
-
-EACH_TARGET = "each prompt's target"  # what of="target" is called where the targets differ
 
 SAME_DISTRIBUTION = 1e-3  # nats of KL to the model's own output, at the model's last layer
 UNIFORM_ROUNDING = 1e-4  # nats by which rounding may make a uniform guess look worse than one
@@ -111,6 +111,7 @@ class LensArrays:
     provenance: dict[str, Any] = field(default_factory=dict)
     responses: list[Response] = field(default_factory=list)
     inputs: list[Inputs] = field(default_factory=list)
+    effects: EditEffects | None = None
 
     # -- prompts -------------------------------------------------------
 
@@ -125,6 +126,8 @@ class LensArrays:
         number = prompt_number(prompt, len(self))
         fields = fields_of_prompt(self, AXES, number)
         fields["responses"] = self.responses[number : number + 1]
+        if self.effects is not None:
+            fields["effects"] = self.effects.of_prompt(number)
         # Other prompts may have needed more columns for their tracked tokens.
         used_columns = (fields["tracked_ids"] >= 0).any(axis=0)
         for array_name in ("tracked_ids", "tracked_logprobs"):

@@ -12,6 +12,8 @@ from collections.abc import Collection
 
 from lens_recipes.terminal import legible_character, replace_each
 
+EACH_TARGET = "each prompt's target"  # what targets are called that differ from prompt to prompt
+
 _RIGHT_TO_LEFT_CLASSES = ("R", "AL", "AN")
 
 _WHITESPACE_SYMBOLS = str.maketrans({" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"})

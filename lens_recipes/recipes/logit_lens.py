@@ -32,7 +32,11 @@ from lens_recipes.run.assemble import (
 from lens_recipes.run.batches import make_batches
 from lens_recipes.run.edit_batches import EditBatches
 from lens_recipes.run.recipe import recipe
-from lens_recipes.run.request.edits.planned import plan_edits
+from lens_recipes.run.request.edits.controls import (
+    controls_of,
+    controls_provenance,
+)
+from lens_recipes.run.request.edits.planned import plan_edits, steps_in_order
 from lens_recipes.run.request.edits.resolve import (
     edits_provenance,
     recorded_edits,
@@ -44,14 +48,22 @@ from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
 from lens_recipes.run.request.sites import component_names
 from lens_recipes.run.run import Arrays, RecipeRun
-from lens_recipes.run.schema import lens_schema
+from lens_recipes.run.schema import lens_schema, with_effects
 from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size, split_inputs
 from lens_recipes.trace.collect import collect, site_rows
 from lens_recipes.trace.edits.apply import EditPass
+from lens_recipes.trace.edits.effects import (
+    OwnLogits,
+    compare_logits,
+    edited_runs,
+    effect_arrays,
+    read_logits,
+    unedited_run,
+)
 from lens_recipes.trace.edits.sources import read_sources
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, model_logits
-from lens_recipes.trace.plan import ReadPlan
+from lens_recipes.trace.plan import EditStep, ReadPlan
 from lens_recipes.trace.readout.readout import ReadoutOptions, readout
 
 
@@ -90,14 +102,53 @@ def trace_lens(
 ) -> dict[str, Tensor]:
     """Run one batch in one trace, and read the lens at every site.
 
-    All of it happens where the model is. What edits copy comes from runs of their own, before.
+    All of it happens where the model is. What edits copy comes from runs of their own, before; so
+    does the unedited run that an edited one is compared with. Its controls come after.
 
     stream [token, d_model] ─► transport ─► final norm ─► unembedding ─► softcap ─► numbers
     """
     sources = read_sources(model, batch.edits)
+    if plan.controls is not None:
+        return trace_beside_controls(model, plan, batch, weight, sources)
+    numbers, _, _ = trace_once(model, plan, batch, weight, sources, None)
+    return numbers
+
+
+def trace_beside_controls(
+    model: Any, plan: LensPlan, batch: LensBatch, weight: Any, sources: dict[int, Tensor]
+) -> dict[str, Tensor]:
+    """Run one batch without edits, with them, and with each control in their place."""
+    own = unedited_run(model, batch, plan.max_bytes)
+    numbers, edited, norms = trace_once(model, plan, batch, weight, sources, own)
+    controls = edited_runs(
+        model,
+        plan.controls or [],
+        batch,
+        own,
+        sources,
+        norms,
+        plan.head_operations,
+        weight,
+        plan.max_bytes,
+    )
+    return numbers | effect_arrays(batch, own, [edited, *controls])
+
+
+def trace_once(
+    model: Any,
+    plan: LensPlan,
+    batch: LensBatch,
+    weight: Any,
+    sources: dict[int, Tensor],
+    own: OwnLogits | None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[int, Tensor]]:
+    """Return the lens of one batch; beside it, how far it is from the unedited run `own`.
+
+    The last is how far each edit has moved its tokens.
+    """
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
         with torch.no_grad(), model.trace(**batch.inputs):
-            numbers = nnsight.save(read_lens(model, plan, batch, weight, sources))
+            found = nnsight.save(read_lens(model, plan, batch, weight, sources, own))
     else:
         prompts, options = split_inputs(batch.inputs)
         with torch.no_grad(), model.trace(**options) as tracer:
@@ -105,13 +156,18 @@ def trace_lens(
                 with tracer.invoke(**prompt):
                     pass  # only its rows: all are read together below
             with tracer.invoke():  # sees all prompts, padded on the left
-                numbers = nnsight.save(read_lens(model, plan, batch, weight, sources))
-    return numbers
+                found = nnsight.save(read_lens(model, plan, batch, weight, sources, own))
+    return found
 
 
 def read_lens(
-    model: Any, plan: LensPlan, batch: LensBatch, weight: Any, sources: dict[int, Tensor]
-) -> dict[str, Tensor]:
+    model: Any,
+    plan: LensPlan,
+    batch: LensBatch,
+    weight: Any,
+    sources: dict[int, Tensor],
+    own: OwnLogits | None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[int, Tensor]]:
     """Collect the stream at every site as the model runs, and reduce its logits to small arrays."""
     head = LensHead(model, plan.head_operations, weight)
     reads, options = plan.reads, plan.options
@@ -127,7 +183,13 @@ def read_lens(
     final_logits = model_logits(model.output)
     places = (batch.places.rows, batch.logit_columns)
     numbers = readout(rows, reads.sites, head, final_logits, places, batch.requested_ids, options)
-    return {**numbers, **sum_errors}
+    compared: dict[str, Tensor] = {}
+    norms: dict[int, Tensor] = {}
+    if own is not None and edits is not None:
+        logits = read_logits(model, batch)
+        compared = compare_logits(own.logits, logits, own.ids, options.max_bytes)
+        norms = edits.norms
+    return {**numbers, **sum_errors}, compared, norms
 
 
 class LensPlan(NamedTuple):
@@ -137,11 +199,14 @@ class LensPlan(NamedTuple):
         reads: The sites.
         head_operations: What the model does between its last block and its logits.
         options: What is asked for at every token.
+        controls: The edits of each control of an edited run, in the order in which the model runs;
+            None for neither controls nor the unedited run beside it.
     """
 
     reads: ReadPlan
     head_operations: list[Operation]
     options: ReadoutOptions
+    controls: list[list[EditStep]] | None = None
 
     @property
     def max_bytes(self) -> int:
@@ -156,7 +221,9 @@ class LensPlan(NamedTuple):
         )
         if batch.edits is None:
             return size
-        return size._replace(all_tokens=size.rows * size.columns + batch.edits.more_tokens)
+        n_passes = 1 if self.controls is None else 2 + len(self.controls)
+        n_tokens = n_passes * size.rows * size.columns
+        return size._replace(all_tokens=n_tokens + batch.edits.more_tokens)
 
     def batch_identity(self, batch: LensBatch) -> dict[str, Any]:
         """Return what tells a batch from another."""
@@ -183,6 +250,7 @@ def logit_lens(
     apply_norm: bool = True,
     lens: Any = None,
     edits: Any = None,
+    controls: int | None = None,
     add_special_tokens: bool = True,
     max_bytes: int = 256 * 2**20,
     remote: bool | str | None = None,
@@ -219,6 +287,11 @@ def logit_lens(
             the linear part of its layer's transport; the last layer is read as it is.
         edits: Changes made while the model runs: what `ablate`, `patch`, `steer` and `swap` return,
             one or several. The result is that of the edited run, certified against its logits.
+        controls: How many runs are made with something in place of the edits that should do
+            nothing: a random direction of the same size for `steer` and `swap`, random sites of the
+            same kind for the others. They stand beside the effect in `result.effects` and
+            `summary()`. None for 5, or for 0 where edits only patch. 0 also leaves out the unedited
+            run, and with it `result.effects`: the edited run is then one forward pass.
         add_special_tokens: As in the tokenizer (BOS for models that want one).
         max_bytes: Bound on the memory for logits, here or on the server.
         remote: None as the model was loaded, True or an address for an NDIF server, False for here.
@@ -255,20 +328,28 @@ def logit_lens(
     sites, reads = request.sites(
         layers, components, heads, apply_norm, lens=chosen_lens, edits=planned
     )
-    edits_of_batch = EditBatches(request, planned).of_batch if planned else None
+    beside = controls_of(request, chosen_edits, planned, controls)
+    edits_of_batch = None
+    if planned:
+        runs = [] if beside is None else [control.planned for control in beside.drawn]
+        edits_of_batch = EditBatches(request, planned, runs).of_batch
     options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, max_bytes)
     batches, token_prompts = make_batches(request, max_bytes, edits=edits_of_batch)
     n_requested = len(request.target_ids[0]) + 1
+    control_steps = None
+    if beside is not None:
+        control_steps = [steps_in_order(control.planned) for control in beside.drawn]
     schemas = []
     for batch in batches:
         n_tokens = len(batch.places.rows)
-        schemas.append(
-            lens_schema(options, sites, len(reads.links.compared), n_tokens, n_requested)
-        )
+        schema = lens_schema(options, sites, len(reads.links.compared), n_tokens, n_requested)
+        if control_steps is not None:
+            schema = with_effects(schema, 2 + len(control_steps), n_tokens, n_requested - 1)
+        schemas.append(schema)
     return RecipeRun(
         request=request,
         traced=trace_lens,
-        plan=LensPlan(reads, request.head_operations, options),
+        plan=LensPlan(reads, request.head_operations, options, control_steps),
         batches=batches,
         schemas=schemas,
         finish=partial(finish, sites, token_prompts, strict),
@@ -278,7 +359,9 @@ def logit_lens(
             "lens": recorded_lens(chosen_lens),
             "edits": recorded_edits(chosen_edits),
         },
-        about=lens_provenance(chosen_lens) | edits_provenance(chosen_edits),
+        about=lens_provenance(chosen_lens)
+        | edits_provenance(chosen_edits)
+        | controls_provenance(beside),
         local={"weight": None if request.remote else plain_head(model, request.anatomy)},
     )
 
@@ -302,7 +385,7 @@ def finish(
         certificate.check(partial(cause_in_quantisation, request.model))
     token_ids = all_ids(numbers, request.token_ids, request.target_ids)
     texts = token_texts(request.tokenizer, token_ids)
-    return lens_result(
+    result = lens_result(
         numbers,
         sites,
         packed_tokens(request, texts),
@@ -313,3 +396,6 @@ def finish(
         run.provenance() | {"dtype": certificate.dtype},
         inputs=request.inputs,
     )
+    if strict and result.effects is not None:
+        result.effects.check_cone(certificate)
+    return result

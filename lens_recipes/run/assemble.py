@@ -11,6 +11,7 @@ from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Inputs, Response, Site, Tokens
 from lens_recipes.arrays.certificate import Certificate, is_link_rounding
+from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.site_code import site_of_code
 from lens_recipes.arrays.lens import output_entropy
 from lens_recipes.arrays.used_lens import LENS_NAMES
@@ -160,7 +161,9 @@ def all_ids(numbers: dict[str, np.ndarray], *lists: Iterable[Iterable[int]]) -> 
     for rows in lists:
         for row in rows:
             token_ids.update(int(token) for token in row)
-    for array_name in ("top_ids", "final_ids", "tracked_ids"):
+    for array_name in ("top_ids", "final_ids", "tracked_ids", "effect_top_ids"):
+        if array_name not in numbers:
+            continue
         token_ids.update(np.unique(numbers[array_name]).tolist())
     return token_ids
 
@@ -214,7 +217,17 @@ def lens_result(
         provenance=provenance,
         responses=responses or [],
         inputs=inputs or [],
+        effects=effects_of(numbers, tokens, provenance),
     )
+
+
+def effects_of(
+    numbers: dict[str, np.ndarray], tokens: Tokens, provenance: dict[str, Any]
+) -> EditEffects | None:
+    """Return what edits did, beside controls; None where there were none."""
+    if "controls" not in provenance or "effect_kl" not in numbers:
+        return None
+    return EditEffects.from_arrays(numbers, tokens.prompt, provenance["controls"])
 
 
 def refuse_overflow(

@@ -17,13 +17,21 @@ from lens_recipes.caller import advised
 from lens_recipes.run.batches import one_batch
 from lens_recipes.run.edit_probe import EditProofs
 from lens_recipes.run.reference_text import REFERENCE_TEXTS
+from lens_recipes.run.request.edits.controls import RandomMove
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
 from lens_recipes.run.request.lenses import transport_of
 from lens_recipes.run.request.prompts import encode, refuse_empty, shortened
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_ids, pick_positions, target_id
-from lens_recipes.trace.edits.changes import AddDirection, CopySource, SetTo, SwapCoordinates
+from lens_recipes.trace.edits.changes import (
+    AddDirection,
+    AddRandom,
+    CopySource,
+    Partly,
+    SetTo,
+    SwapCoordinates,
+)
 from lens_recipes.trace.edits.directions import TokenDirection
 from lens_recipes.trace.edits.plan import (
     BatchEdits,
@@ -51,26 +59,34 @@ class SourceTokens(NamedTuple):
 class EditBatches:
     """The edits of one request, batch by batch."""
 
-    def __init__(self, request: Request, planned: Sequence[PlannedEdit]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        planned: Sequence[PlannedEdit],
+        other_runs: Sequence[Sequence[PlannedEdit]] = (),
+    ) -> None:
         """Check the edits against the prompts.
 
         Args:
             request: The prompts.
             planned: The edits, each at one site.
+            other_runs: Edits of further runs of the same batches, such as controls, numbered on.
 
         Raises:
             ValueError: positions or sources that do not fit the prompts, or two edits that set the
                 same site.
         """
         self.request = request
-        self.planned = planned
+        self.n_first = len(planned)
+        self.planned = [*planned, *(item for run in other_runs for item in run)]
         self.positions: dict[int, list[list[int]]] = {}
         self.sources: dict[int, SourceTokens] = {}
         self.means: dict[int, list[list[int]]] = {}
-        for item in planned:
+        for item in self.planned:
             self.read_edit(item.edit)
-        refuse_conflicts(planned, self.positions)
-        self.changes = [self.change_of(item) for item in planned]
+        for run in (planned, *other_runs):
+            refuse_conflicts(run, self.positions)
+        self.changes = [self.shared_change_of(item) for item in self.planned]
         self.mean_batches = self.batches_of_means()
         self.proofs = EditProofs(request, planned)
         self.unasked = self.proofs.probes
@@ -222,6 +238,11 @@ class EditBatches:
 
     # -- what is done --------------------------------------------------
 
+    def shared_change_of(self, item: PlannedEdit) -> Any:
+        """Return what is done at a site, or the share of it that the plan asks for."""
+        change = self.change_of(item)
+        return change if item.share == 1 else Partly(change, item.share)
+
     def change_of(self, item: PlannedEdit) -> Any:
         """Return what is done at a site, as a value that travels.
 
@@ -229,6 +250,8 @@ class EditBatches:
             ValueError: a vector of another width, or a token or a lens that does not fit.
         """
         edit = item.edit
+        if isinstance(edit, RandomMove):
+            return AddRandom(edit.of, edit.seed)
         if isinstance(edit, Patch):
             return CopySource()
         if isinstance(edit, Ablation):
@@ -333,7 +356,7 @@ class EditBatches:
             sources=sources,
             means=self.mean_batches,
             padding=as_index(padding),
-            layers=layer_edits(self.planned, sites, len(prompts)),
+            layers=layer_edits(self.planned[: self.n_first], sites[: self.n_first], len(prompts)),
             probes=probes,
             proof=self.proofs.known,
             kept_means=self.kept_means,

@@ -24,7 +24,13 @@ R = TypeVar("R")
 LATER_ARGUMENTS = {"generate_lens": ("add_special_tokens",)}
 # Arguments that are younger than some saved jobs and results, which are then as they were without
 # them: at these values they are not recorded.
-YOUNGER_ARGUMENTS = {"lens": None, "edits": None, "layer": None, "with_bias": False}
+YOUNGER_ARGUMENTS = {
+    "lens": None,
+    "edits": None,
+    "controls": None,
+    "layer": None,
+    "with_bias": False,
+}
 NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
 
 
@@ -112,7 +118,8 @@ def perform(run: RecipeRun[R]) -> R:
 
 def how_to_ask_for_less(run: RecipeRun[Any]) -> str:
     """Return what makes a run need less memory, in words that begin a sentence."""
-    narrow = RECIPES[run.recipe].how_to_narrow
+    registered = RECIPES.get(run.recipe)  # what is made of other runs is not
+    narrow = "Pass fewer prompts at once" if registered is None else registered.how_to_narrow
     if "max_bytes" in run.arguments:
         narrow += say(python="; a smaller max_bytes bounds the memory for logits", shell="")
     return narrow

@@ -171,6 +171,31 @@ def lens_schema(
     )
 
 
+def with_effects(schema: Schema, n_runs: int, n_tokens: int, n_targets: int) -> Schema:
+    """Return a schema with what edits do to the model's own logits.
+
+    Args:
+        schema: Of the lens.
+        n_runs: The unedited run, the edited one and the controls.
+        n_tokens: How many tokens are read.
+        n_targets: How many targets are followed.
+    """
+    return Schema(schema.arrays | effect_specs(n_runs, n_tokens, n_targets), schema.optional)
+
+
+def effect_specs(n_runs: int, n_tokens: int, n_targets: int) -> dict[str, ArraySpec]:
+    """Return the arrays of `effect_arrays`."""
+    by_run = (n_runs, n_tokens)
+    return {
+        "effect_kl": ArraySpec("float32", by_run),
+        "effect_target_logits": ArraySpec("float32", (*by_run, n_targets)),
+        "effect_answer_logits": ArraySpec("float32", by_run),
+        "effect_logsumexp": ArraySpec("float32", by_run),
+        "effect_top_ids": ArraySpec("int32", by_run),
+        "effect_outside": ArraySpec("float32", (n_tokens,)),
+    }
+
+
 def tracked_length(options: ReadoutOptions, sites: list[Site]) -> UpTo:
     """Return how many tokens of a position are followed.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Part, Site
 from lens_recipes.arrays.certificate import is_certified
+from lens_recipes.arrays.edits.dose import DoseArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.errors import LensError
@@ -194,3 +195,29 @@ def _against_text(result: AttributionArrays, against_id: int) -> str:
     if against_id < 0:
         return result.against
     return result.text(against_id)
+
+
+def dose_frame(dose: DoseArrays) -> Any:
+    """Return a dose as a table. See `Dose.to_frame`."""
+    pandas = _import_pandas()
+    runs = [("edit", dose.logprobs[:, None], dose.kl[:, None])]
+    for control, name in enumerate(dose.controls):
+        logprobs = dose.control_logprobs[:, control : control + 1]
+        runs.append((name, logprobs, dose.control_kl[:, control : control + 1]))
+    rows = []
+    for name, logprobs, kl in runs:
+        for scale_index, scale in enumerate(dose.scales):
+            for prompt, prompt_text in enumerate(dose.prompts):
+                row = {"scale": scale, "run": name, "prompt": prompt, "prompt_text": prompt_text}
+                row["kl"] = kl[scale_index, 0, prompt]
+                for target, token in enumerate(dose.target_ids[prompt]):
+                    row_of_target = {
+                        "target_id": token,
+                        "target": dose.texts.get(token, f"#{token}"),
+                        "base_logprob": dose.base_logprobs[prompt, target],
+                        "logprob": logprobs[scale_index, 0, prompt, target],
+                    }
+                    rows.append(row | row_of_target)
+                if not dose.target_ids[prompt]:
+                    rows.append(row)
+    return pandas.DataFrame(rows)

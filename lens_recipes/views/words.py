@@ -224,9 +224,12 @@ def lens_names(results: Sequence[LensArrays]) -> list[str]:
     """Return a name for the lens of each result, no two of them the same.
 
     Lenses of one kind are told apart by where they came from, then by their digests, then by
-    numbers.
+    numbers. Results of one lens are named by their edits, where these differ: "base", "edited: …".
     """
     lenses = [result.lens for result in results]
+    is_one_lens = len({(lens.kind, lens.digest) for lens in lenses}) == 1
+    if is_one_lens and have_different_edits(results):
+        return edit_names(results)
     candidates = (
         [lens.name for lens in lenses],
         [f"{lens.name} ({lens.source})" if lens.source else lens.name for lens in lenses],
@@ -236,6 +239,27 @@ def lens_names(results: Sequence[LensArrays]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [f"{lens.name} {number}" for number, lens in enumerate(lenses, start=1)]
+
+
+def have_different_edits(results: Sequence[LensArrays]) -> bool:
+    """Return whether some results are of runs that were edited in another way, or not at all."""
+    return len({edits_in_words(result) for result in results}) > 1
+
+
+def edits_in_words(result: LensArrays) -> str:
+    """Return what was done while the model ran: "ablate (to zero) L23H4; …"; empty for nothing."""
+    return "; ".join(map(str, result.edits))
+
+
+def edit_names(results: Sequence[LensArrays]) -> list[str]:
+    """Return a name for each of some runs: "base", "edited: ablate (to zero) L23H4"."""
+    names: list[str] = []
+    for result in results:
+        words = edits_in_words(result)
+        name = f"edited: {words}" if words else "base"
+        n_alike = sum(other == name or other.startswith(f"{name} (") for other in names)
+        names.append(f"{name} ({n_alike + 1})" if n_alike else name)
+    return names
 
 
 def certificate_line(result: LensArrays | AttributionArrays) -> str:

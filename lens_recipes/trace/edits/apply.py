@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -76,6 +76,7 @@ class EditPass:
         row_errors: How far what is there is from what was asked, at most, relative, `[row]`.
         row_codes: The number of the site where that is, `[row]`; −1 for none.
         proof: What the model says of the edited sites: an `EditProof` as a tensor, or None.
+        norms: How far each edit has moved its tokens, by site, `[entry]`; also of earlier runs.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class EditPass:
         head_operations: Sequence[Operation],
         weight: Any,
         max_bytes: int,
+        norms: Mapping[int, Tensor] | None = None,
     ) -> None:
         """Begin before the model runs.
 
@@ -96,9 +98,12 @@ class EditPass:
             head_operations: What the model does between its last block and its logits.
             weight: Of a plain local unembedding, or None.
             max_bytes: Bound on the memory for logits.
+            norms: How far the edits of earlier runs have moved their tokens, for controls of the
+                same size.
         """
         self.model = model
         self.edits = edits
+        self.norms = dict(norms or {})
         self.sources = sources
         self.head_operations = head_operations
         self.weight = weight
@@ -228,6 +233,7 @@ class EditPass:
             self._held[step.site] = value if held is None else held + value.to(held.device)
             return None
         changed_raw, difference = self.changed(step, grid, raw, value)
+        self.norms[step.site] = difference.norm(dim=-1)
         edited = grid.clone()
         if step.columns is None:
             edited[rows, columns] = changed_raw
@@ -255,7 +261,10 @@ class EditPass:
         held = self._held.pop(step.site, None)
         current = to_float32(value if held is None else value + held.to(value.device))
         context = EditContext(
-            self.directions(grid), self.units(step, grid), self.sources.get(step.site)
+            self.directions(grid),
+            self.units(step, grid),
+            self.sources.get(step.site),
+            self.norms,
         )
         asked = edit.change.apply(current, context)
         is_kept = asked == current

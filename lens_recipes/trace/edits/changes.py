@@ -5,6 +5,7 @@ Each is a named tuple of plain values with a method `apply`, and travels to a se
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +22,13 @@ class EditContext(NamedTuple):
         directions: Turns a `TokenDirection` into a vector.
         units: The median norm of the site's vectors in each entry's prompt, `[entry]`.
         source: What was read of another run, `[entry, width]` or `[1, width]`; None for nothing.
+        norms: How far the edits of earlier runs have moved their tokens, by site, `[entry]`.
     """
 
     directions: Directions
     units: Float[Tensor, " entry"]
     source: Tensor | None
+    norms: Mapping[int, Tensor] = {}
 
 
 class SetTo(NamedTuple):
@@ -113,6 +116,45 @@ class SwapCoordinates(NamedTuple):
             wanted = context.source.to(current.device).double() @ to_coordinates
         moved = (wanted.flip(-1) - coordinates) @ plane
         return current + moved.to(current.dtype)
+
+
+class Partly(NamedTuple):
+    """Another change, of which a share is made.
+
+    Attributes:
+        change: The whole of it.
+        share: From 0, nothing, to 1, all.
+    """
+
+    change: Any
+    share: float
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        return current + self.share * (self.change.apply(current, context) - current)
+
+
+class AddRandom(NamedTuple):
+    """A control: each token is moved as far as another edit has moved it, in a random direction.
+
+    Attributes:
+        of: The site of that edit, in a run before this one.
+        seed: Of the direction, which is the same for all tokens.
+    """
+
+    of: int
+    seed: int
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        direction = torch.randn(current.shape[-1], generator=generator, device="cpu")
+        norms = context.norms[self.of].to(current.device, current.dtype)
+        return current + norms[:, None] * unit(direction).to(current.device)
 
 
 def unit(vector: Float[Tensor, " width"]) -> Float[Tensor, " width"]:

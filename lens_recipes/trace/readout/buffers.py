@@ -41,6 +41,7 @@ WITHOUT_SITES = {
     "final_ids",
     "final_logprob",
     "final_entropy",
+    "effect_outside",
     *CERTIFICATE_ARRAYS,
     *GENERATION_ARRAYS,
 }

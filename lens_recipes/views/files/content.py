@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lens_recipes.arrays.axes import TOKEN_DTYPES, Axes, Tokens
+from lens_recipes.arrays.edits.effects import EFFECT_AXES, FIRST_CONTROL, EditEffects
 from lens_recipes.views.files.schema.checks import Sizes
 from lens_recipes.views.files.schema.kinds import KINDS, Result, ResultKind, kind_of
 from lens_recipes.views.files.schema.numbers import TOKEN_AXES, read_numbers
@@ -31,6 +32,9 @@ def arrays_of(result: Result) -> Arrays:
     kind = kind_of(type(result))
     array_names = [*kind.axes, *kind.derived_axes]
     arrays = {array_name: getattr(result, array_name) for array_name in array_names}
+    effects = getattr(result, "effects", None)
+    if effects is not None:
+        arrays |= effects.arrays()
     for column_name in TOKEN_DTYPES:
         column = getattr(result.tokens, column_name)
         if column is not None:
@@ -42,7 +46,7 @@ def stored_axes(metadata: dict[str, Any]) -> Axes:
     """Return the arrays of a file's format, and the axes of each; none of an unknown format."""
     for kind in KINDS:
         if (kind.format, kind.version) == (metadata.get("format"), metadata.get("version")):
-            return {**TOKEN_AXES, **kind.axes, **kind.derived_axes}
+            return {**TOKEN_AXES, **kind.axes, **kind.derived_axes, **kind.effect_axes}
     return {}
 
 
@@ -105,6 +109,9 @@ def rebuild(result_class: type, meta: dict[str, Any], arrays: Arrays) -> Any:
         if array_name not in checked_arrays:
             checked_arrays[array_name] = derive(fields, checked_arrays)
     kind.check(fields, tokens, checked_arrays)
+    if kind.effect_axes:
+        lengths = sizes | {"target": checked_arrays["target_ids"].shape[1]}
+        fields["effects"] = read_effects(arrays, tokens, fields["provenance"], lengths)
     result = result_class(tokens=tokens, **fields, **checked_arrays)
     _check_derived(kind, arrays, result)
     return result
@@ -152,6 +159,26 @@ def _read_arrays(kind: ResultKind, arrays: Arrays, sizes: Sizes) -> Arrays:
         check_shape(array_name, axis_names, lengths, array.shape)
         checked[array_name] = read_numbers(array_name, array)
     return checked
+
+
+def read_effects(
+    arrays: Arrays, tokens: Tokens, provenance: dict[str, Any], sizes: Sizes
+) -> EditEffects | None:
+    """Return the checked effects of an edited run; None where a file has none.
+
+    Raises:
+        KeyError, ValueError: they are not whole, or not of the controls that the file names.
+    """
+    stored = [name for name in EFFECT_AXES if name in arrays]
+    if not stored and "controls" not in provenance:
+        return None
+    lengths = dict(sizes)
+    lengths["run"] = FIRST_CONTROL + len(provenance["controls"]["names"])
+    checked = {}
+    for array_name, axis_names in EFFECT_AXES.items():
+        check_shape(array_name, axis_names, lengths, arrays[array_name].shape)
+        checked[array_name] = read_numbers(array_name, arrays[array_name])
+    return EditEffects.from_arrays(checked, tokens.prompt, provenance["controls"])
 
 
 def _check_derived(kind: ResultKind, arrays: Arrays, result: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from lens_recipes.arrays.batch.outcomes import chosen_tokens
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import PARTS, are_vectors, components
+from lens_recipes.views.summaries.edits.effects import effect_doubts
 from lens_recipes.views.summaries.outline import certificate_doubts, sample_doubts
 from lens_recipes.views.summaries.transfer import transfer_doubts
 from lens_recipes.views.summaries.trust import WHY, unreadable_sentence
@@ -22,6 +23,7 @@ def lens_doubts(result: LensArrays) -> Iterator[str]:
     if are_vectors(result.sites):
         yield from transfer_doubts(result)
         return
+    yield from effect_doubts(result)
     yield from _generation_doubts(result)
     yield from sample_doubts(result)
     yield from _part_doubts(result)

@@ -13,6 +13,7 @@ from lens_recipes.caller import SHOW_ONE, say
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.summaries.batch import describe_batch
 from lens_recipes.views.summaries.doubts import lens_doubts
+from lens_recipes.views.summaries.edits.effects import effect_lines
 from lens_recipes.views.summaries.generation import describe_generation
 from lens_recipes.views.summaries.outline import PROMPTS_APART, outline, prompt_lines
 from lens_recipes.views.summaries.ranks import describe_ranks
@@ -40,7 +41,8 @@ def lens_summary(result: LensArrays) -> str:
     else:
         lines = prompt_lines(result, _describe_prompt)
     measured = filter(None, [lens_line(result)])
-    return outline(headline, itertools.chain(lines, measured), lens_doubts(result))
+    everything = itertools.chain(effect_lines(result), lines, measured)
+    return outline(headline, everything, lens_doubts(result))
 
 
 def _describe_prompt(result: LensArrays, number: int) -> Iterator[str]:

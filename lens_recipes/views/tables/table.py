@@ -69,9 +69,9 @@ def table(
             so; "tsv" and "json" have the columns `site` and `sites`: which one of how many.
         max_prompts: How many of the prompts a text shows at most; None for 40 rows of the table of
             all, or for three layer by layer. "tsv" and "json" have all.
-        beside: One result or several of the same tokens, read with other lenses: the table then has
-            a column for each lens, with its top-1 at each layer, KL and the ranks of the targets.
-            Below it stands which lens sees which token earlier. For "text" and "markdown".
+        beside: One result or several of the same tokens, read with other lenses or of edited runs:
+            the table then has a column for each, with its top-1 at each layer, KL and the ranks of
+            the targets. Below it stands which sees which token earlier. For "text" and "markdown".
         format: "text"; "markdown", pipe tables for GitHub; "tsv", one table with a header, in
             full precision; or "json", a list of its rows as objects. In "tsv", a text that a
             spreadsheet would compute, as it begins with = + - or @, has an apostrophe before it.

@@ -9,6 +9,7 @@ from rich.text import Text
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.views.summaries.edits.effects import effect_line
 from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.tables.attribution.over_prompts import print_over_prompts
 from lens_recipes.views.tables.attribution.parts import print_parts
@@ -129,6 +130,9 @@ def print_certificate(
     if result.certificate is not None and is_new:
         style = "dim" if result.certificate.passed else ALARM_STYLE
         console.print(Text(certificate_line(result), style=style))
+    effect = effect_line(result) if isinstance(result, LensArrays) else ""
+    if effect:
+        console.print(Text(effect))
     meaning = lens_line(result)
     if meaning:
         console.print(Text(meaning, style="dim"))

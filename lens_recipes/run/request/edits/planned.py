@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from lens_recipes.arrays.axes import Site
@@ -46,6 +46,7 @@ class PlannedEdit(NamedTuple):
         source: Where another run is read, if something is copied from it, with the operations from
             there to what is copied.
         columns: Those of one head, or None.
+        share: How much of the way from what is there to what the edit puts there is gone.
     """
 
     edit: Edit
@@ -53,12 +54,21 @@ class PlannedEdit(NamedTuple):
     steps: list[TimedStep]
     source: HookPoint
     columns: tuple[int, ...] | None
+    share: float = 1.0
+
+    @property
+    def number(self) -> int:
+        """Its number among the edits of a batch."""
+        return int(self.steps[-1].step.site)
 
 
 def plan_edits(
-    edits: list[Edit], find_blocks: Callable[[], list[Block]], anatomy: Anatomy
+    edits: list[Edit],
+    find_blocks: Callable[[], list[Block]],
+    anatomy: Anatomy,
+    first: int = 0,
 ) -> list[PlannedEdit]:
-    """Return each edit at each of its sites, numbered in this order.
+    """Return each edit at each of its sites, numbered in this order from `first` on.
 
     Raises:
         ValueError: a site that the model does not have.
@@ -67,7 +77,7 @@ def plan_edits(
     planned: list[PlannedEdit] = []
     for edit in edits:
         for site in edited_sites(edit, find_blocks, anatomy):
-            planned.append(plan_site(edit, site, len(planned), find_blocks, anatomy))
+            planned.append(plan_site(edit, site, first + len(planned), find_blocks, anatomy))
     return planned
 
 
@@ -83,6 +93,17 @@ def plan_site(
         return stream_after(edit, site, number, anatomy)
     block = find_blocks()[site.layer]  # type: ignore[index]
     return within_block(edit, site, number, block, anatomy)
+
+
+def steps_in_order(planned: Sequence[PlannedEdit]) -> list[EditStep]:
+    """Return the steps of some edits in the order in which the model runs."""
+    timed = []
+    for item in planned:
+        is_after = item.site.component == "resid_post"
+        for step in item.steps:
+            timed.append((item.site.layer or 0, is_after, step.time, step.rank, step.step))
+    timed.sort(key=lambda step: step[:4])
+    return [step[4] for step in timed]
 
 
 def edited_sites(

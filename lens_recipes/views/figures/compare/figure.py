@@ -25,10 +25,16 @@ from lens_recipes.views.figures.base.style import (
 from lens_recipes.views.figures.base.token_axis import token_names, token_ticks
 from lens_recipes.views.figures.base.unreadable import GREY
 from lens_recipes.views.figures.base.view import View
-from lens_recipes.views.figures.compare.pairs import Array, Comparison, Side, pair_results
+from lens_recipes.views.figures.compare.pairs import (
+    LABEL_WIDTH,
+    Array,
+    Comparison,
+    Side,
+    pair_results,
+)
 from lens_recipes.views.figures.compare.panels import COLOR_BAR_WIDTH, NAME_HEIGHT, Panels
 from lens_recipes.views.figures.compare.words import difference_title, hover_texts, source_lines
-from lens_recipes.views.words import lens_names
+from lens_recipes.views.words import have_different_edits, lens_names
 
 
 def compare(
@@ -65,7 +71,8 @@ def compare(
         stride: Show every n-th layer, counted from the last. None: about 40 rows.
         component: None for all that both have, or only the rows of this one.
         colors: Another of plotly's colour scales for A and B, as for `heatmap`.
-        names: What to call the two. None for "A" and "B", or for their lenses where these differ.
+        names: What to call the two. None for "A" and "B", for their lenses where these differ, or
+            for "base" and "edited: …" where their edits do.
         title: Replaces the figure's own.
         show_all: Give what cannot be read its colour, too.
 
@@ -103,12 +110,23 @@ def compare(
 
 
 def _default_names(singles: tuple[LensArrays, LensArrays]) -> tuple[str, str]:
-    """Return the names of two lenses, or "A" and "B" where both were read with the same lens."""
+    """Return the names of two lenses or edits, or "A" and "B" where both are the same."""
     first, second = (single.lens for single in singles)
-    if (first.kind, first.digest) == (second.kind, second.digest):
+    same_edits = not have_different_edits(singles)
+    if same_edits and (first.kind, first.digest) == (second.kind, second.digest):
         return "A", "B"
     first_name, second_name = lens_names(singles)
-    return first_name, second_name
+    if same_edits:
+        return first_name, second_name
+    shown = [shortened(name) for name in (first_name, second_name)]
+    if shown[0] == shown[1]:
+        return "edited (A)", "edited (B)"
+    return shown[0], shown[1]
+
+
+def shortened(name: str) -> str:
+    """Return the beginning of a name, as far as a panel has room for it."""
+    return name if len(name) <= LABEL_WIDTH else f"{name[: LABEL_WIDTH - 1].rstrip()}…"
 
 
 def _arrange_panels(comparison: Comparison, rows: list[int]) -> Panels:

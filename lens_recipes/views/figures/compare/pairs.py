@@ -20,6 +20,8 @@ Array = NDArray[np.floating[Any]]
 
 ALIGN = ("token", "position")
 
+LABEL_WIDTH = 30  # letters of a side's name
+
 
 class Side(NamedTuple):
     """One of the two results.
@@ -52,7 +54,7 @@ class Side(NamedTuple):
     @property
     def label(self) -> str:
         """The name as short text that plotly cannot act on."""
-        return escape_plotly(prompt_end(self.name, 30))
+        return escape_plotly(prompt_end(self.name, LABEL_WIDTH))
 
 
 class Comparison(NamedTuple):

@@ -11,7 +11,7 @@ from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, hover_predict
 from lens_recipes.views.figures.base.style import provenance_line, quoted
 from lens_recipes.views.figures.compare.pairs import Comparison, Side, describe_sites
 from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence, unreadable_sentence
-from lens_recipes.views.words import format_value, minus, prompt_end
+from lens_recipes.views.words import edits_in_words, format_value, minus, prompt_end
 
 
 def difference_title(comparison: Comparison) -> str:
@@ -68,6 +68,9 @@ def _source_line(comparison: Comparison, side: Side) -> str:
     notes = []
     if side.single.certificate is None:
         notes.append("no certificate")
+    edits = edits_in_words(side.single)
+    if edits and edits not in side.name:  # there was no room for them
+        notes.append(f"edited: {escape_plotly(prompt_end(edits, 90))}")
     prompt = side.single.prompts[0]
     if any(other.single.prompts[0] != prompt for other in comparison.sides):
         notes.append(quoted(prompt_end(prompt, 50)))

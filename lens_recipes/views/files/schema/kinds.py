@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.attribution import AXES as ATTRIBUTION_AXES
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Axes, Tokens
+from lens_recipes.arrays.edits.effects import EFFECT_AXES
 from lens_recipes.arrays.lens import AXES as LENS_AXES
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.views.files.schema.certificate import read_certificate, write_certificate
@@ -72,6 +73,8 @@ class ResultKind(NamedTuple):
         derived_axes: Arrays that follow from the others, and the axes of each. They are written for
             other programs, and must be right where they are read.
         later_arrays: What makes an array that a file of an earlier version lacks out of the others.
+        effect_axes: The arrays of its effects, which only a result of an edited run has, and the
+            axes of each.
     """
 
     arrays_class: type[Result]
@@ -86,6 +89,7 @@ class ResultKind(NamedTuple):
     check: Callable[[Fields, Tokens, Arrays], None]
     derived_axes: Axes
     later_arrays: dict[str, Callable[[Fields, Arrays], NDArray[Any]]]
+    effect_axes: Axes
 
 
 COMMON_FIELDS = {
@@ -115,6 +119,7 @@ KINDS = (
         check=check_lens,
         derived_axes={"readable": ("site", "token")},
         later_arrays={"model_entropy": entropy_of_last_layer},
+        effect_axes=EFFECT_AXES,
     ),
     ResultKind(
         arrays_class=AttributionArrays,
@@ -136,6 +141,7 @@ KINDS = (
         check=check_attribution,
         derived_axes={},
         later_arrays={},
+        effect_axes={},
     ),
 )
 

@@ -39,6 +39,9 @@ RANGES = {
     "entropy": NATS,
     "model_entropy": NATS,
     "kl_to_final": NATS,
+    "effect_kl": NATS,
+    "effect_top_ids": FROM_ZERO,
+    "effect_outside": FROM_ZERO,
 }
 
 

@@ -66,6 +66,15 @@ def are_edits(value: Any) -> bool:
     return True
 
 
+def are_controls(value: Any) -> bool:
+    """Tell whether a value says what stood in place of edits, and from how many sites it came."""
+    if not isinstance(value, dict) or not {"names", "sites", "missing"} <= value.keys():
+        return False
+    names, sites = value["names"], value["sites"]
+    are_names = isinstance(names, list) and all(map(is_text, names))
+    return are_names and is_text(value["missing"]) and (sites is None or is_count(sites))
+
+
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (is_text, "a text"),
     "revision": (is_text_or_nothing, "a text or null"),
@@ -86,6 +95,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "jobs": (is_object, "a JSON object"),
     "lens": (is_object, "a JSON object"),
     "edits": (are_edits, "a list of edits"),
+    "controls": (are_controls, "the names of controls, the number of their sites, why none"),
 }
 
 

@@ -17,7 +17,13 @@ from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence,
 from lens_recipes.views.tables.grids import empty_grid, first_fit, print_note, truncate
 from lens_recipes.views.tables.lens.grid import ANSWER_STYLE, TOKEN_WIDTHS, UNREADABLE_STYLE
 from lens_recipes.views.tables.lens.rows import UNREADABLE_MARK
-from lens_recipes.views.words import ShowText, lens_names, probability, quantity
+from lens_recipes.views.words import (
+    ShowText,
+    have_different_edits,
+    lens_names,
+    probability,
+    quantity,
+)
 
 TOKENS_NAMED = 6  # of those that one lens sees earlier
 
@@ -107,10 +113,12 @@ def lens_rows(
 
 def trust_lines(results: Sequence[LensArrays], token_index: int) -> Iterator[str]:
     """Yield which layers cannot be read with each lens, and which lens was not fitted there."""
-    for result in results:
+    by_edits = have_different_edits(results)
+    for result, name in zip(results, lens_names(results), strict=True):
         sentence = unreadable_sentence(result, [token_index], by_name=True)
         if sentence:
-            yield f"{sentence} (marked {UNREADABLE_MARK})"
+            run = f"{name}: " if by_edits else ""
+            yield f"{run}{sentence} (marked {UNREADABLE_MARK})"
         unfitted = unfitted_sentence(result, [token_index])
         if unfitted:
             yield f"{UNFITTED_MARK} {unfitted}"

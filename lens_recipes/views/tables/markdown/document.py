@@ -11,6 +11,7 @@ from lens_recipes.arrays.batch.parts import common_target_name
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.readings import SiteReading, shown_metrics
+from lens_recipes.views.summaries.edits.effects import effect_line
 from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.tables.attribution.over_prompts import (
     HEADINGS,
@@ -68,6 +69,8 @@ def _blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Ite
     yield selection.prompts_note
     yield escape_sentence(certificate_line(result))
     for each in (result, *selection.beside):
+        if isinstance(each, LensArrays):
+            yield escape_sentence(effect_line(each))
         yield escape_sentence(lens_line(each))
 
 

@@ -1,0 +1,1 @@
+"""What edits do: over their scale, and to the parts that an attribution names."""
