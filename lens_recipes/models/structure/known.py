@@ -24,6 +24,8 @@ class KnownModel:
             there are weights to be read.
         pads_harmlessly: Whether a prompt padded on the left gives what it gives alone.
         writes_on_harmlessly: Whether what is written after it is that, too.
+        continues: Whether it goes on from the cache of a prompt's first tokens, cut and repeated,
+            as if it had read the whole prompt, by the prompt's length.
     """
 
     fingerprint: int
@@ -31,6 +33,7 @@ class KnownModel:
     blocks: dict[tuple[str, ...], list[Block]] = field(default_factory=dict)
     pads_harmlessly: bool | None = None
     writes_on_harmlessly: bool | None = None
+    continues: dict[int, bool] = field(default_factory=dict)
 
 
 # What was found out about each model, as it is now last, and as it was before: a hook that is put
