@@ -155,6 +155,18 @@ def test_the_middle_of_a_block_is_patched_by_what_is_added_before_it(family):
     np.testing.assert_allclose(last, [0] * (len(CLEAN) - 1) + [1], atol=1e-4)
 
 
+def test_heads_are_patched_at_chosen_positions():
+    model = tiny.shared("gpt2")
+    found = lr.patch_map(
+        model, CLEAN, CORRUPT, TARGET, AGAINST, unit="head_out", positions=[2, -1], **NUMBERS
+    )
+    (write,) = [w for w in module.Request(model, [CLEAN]).blocks()[1].writes if w.heads is not None]
+    hooked = Hooked(model, *point_of(model, "head_out", 1), write.heads.columns[0])
+    logits = hooked.patched(CORRUPT, hooked.read(CLEAN), [(2, 2), (5, 5)])
+    diff = float(logits[TARGET] - logits[AGAINST])
+    assert found.logit_diffs[0, 1, 0] == pytest.approx(diff, abs=1e-4)
+
+
 def test_noise_is_the_map_of_the_other_direction():
     model = tiny.shared("llama")
     forth = lr.patch_map(model, CLEAN, CORRUPT, TARGET, AGAINST, **NUMBERS)
@@ -350,8 +362,19 @@ def test_cells_that_can_do_nothing_are_known_and_do_nothing():
 # -- gradients -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", ["resid_pre", "resid_mid", "resid_post", "mlp_out", "head_out"])
-@pytest.mark.parametrize("family", ["llama", "gpt2", "granite"])
+@pytest.mark.parametrize(
+    ("family", "unit"),
+    [
+        ("llama", "resid_pre"),
+        ("llama", "resid_mid"),
+        ("gpt2", "resid_post"),
+        ("gpt2", "head_out"),
+        ("granite", "resid_mid"),
+        ("granite", "mlp_out"),
+        ("falcon", "layer_component"),
+        ("mamba", "resid_post"),
+    ],
+)
 def test_a_gradient_is_exact_for_tiny_differences(family, unit, monkeypatch):
     """Both runs are of the same prompt; what is copied is moved by very little."""
     model = tiny.shared(family)
@@ -513,6 +536,9 @@ def test_tables_have_the_largest_cells_or_all(of_pairs):
     assert of_pairs.table(format="markdown").count("\n| ") == 12
     lines = of_pairs.table(format="tsv").splitlines()
     assert len(lines) == 1 + of_pairs.mean.size
+    assert lr.table(of_pairs, show_top=3) == text
+    with pytest.raises(lr.LensError, match="is not run again from its file"):
+        lr.verify(of_pairs, tiny.shared("llama"))
     with pytest.raises(ValueError, match="accepted are"):
         of_pairs.table(format="csv")
     with pytest.raises(ValueError, match="show_top"):

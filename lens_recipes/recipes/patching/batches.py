@@ -219,7 +219,7 @@ class CellBatches:
             kinds.setdefault((row.site, row.cell == NOTHING), []).append(index)
         sites: list[SiteEdit] = []
         copies: list[CellCopies] = []
-        local: list[tuple[int, int]] = []
+        local: dict[int, list[int]] = {}  # which edits of this batch are at a site
         for (site, is_base), indices in kinds.items():
             entry_rows, columns, pairs, positions = [], [], [], []
             for index in indices:
@@ -230,20 +230,19 @@ class CellBatches:
                     pairs.append(row_of_pair[row.pair])
                     positions.append(source)
             edit = SiteEdit(as_index(entry_rows), as_index(columns), CopySource(), "prompt")
-            local.append((site, len(sites)))
+            local.setdefault(site, []).append(len(sites))
             sites.append(edit)
             copies.append(CellCopies(site, is_base, as_index(pairs), as_index(positions)))
         steps = []
         for step in self.steps:
-            for site, own in local:
-                if step.site == site:
-                    steps.append(step._replace(site=own))
+            for own in local.get(step.site, ()):
+                steps.append(step._replace(site=own))
         padding = as_index([0] * len(rows))
         ids = [self.base[row.pair][n_before:] for row in rows]
         answers = [[self.answers.target[pair], self.answers.against[pair]] for pair in group]
         return CellBatch(
             group=number,
-            source=self.unpatched(self.source, group, self.reads),
+            source=self.unpatched(self.source, group, self.source_reads(rows)),
             base=self.unpatched(self.base, group, base_reads),
             inputs=plain_inputs(self.request.anatomy, ids),
             n_before=n_before,
@@ -253,6 +252,13 @@ class CellBatches:
             edits=BatchEdits(sites, [], [], padding, {}),
             copies=copies,
         )
+
+    def source_reads(self, rows: list[PatchedRow]) -> list[TensorRead]:
+        """Return what is read of the source: here for all batches of a group, there for one."""
+        if not self.request.remote:
+            return self.reads
+        sites = {row.site for row in rows if row.cell != NOTHING}
+        return [read for read in self.reads if read.site in sites]
 
     def base_reads(self, rows: list[PatchedRow]) -> list[TensorRead]:
         """Return what is read of the base: what the rows that prove that nothing changes copy."""

@@ -117,7 +117,7 @@ def linear_run(
     held: dict[int, Tensor] = {}
     grids: dict[tuple[str, str], Tensor] = {}
     for step in batch.steps:
-        grid = grid_of(model, step, n_pairs, grids, is_first=not grids)
+        grid = grid_of(model, step, n_pairs, grids)
         edit = batch.edits.sites[step.site]
         pair = batch.pairs[edit.rows].to(grid.device)
         column = edit.columns.to(grid.device)
@@ -146,16 +146,12 @@ def linear_run(
 
 
 def grid_of(
-    model: Any,
-    step: EditStep,
-    n_pairs: int,
-    grids: dict[tuple[str, str], Tensor],
-    *,
-    is_first: bool,
+    model: Any, step: EditStep, n_pairs: int, grids: dict[tuple[str, str], Tensor]
 ) -> Tensor:
-    """Return a module's tensor `[pair, position, width]`, of which the model goes on with a view.
+    """Return a module's tensor `[pair, position, width]`, of which the model goes on with a copy.
 
-    The graph begins at the first one, whatever of the weights has a gradient.
+    The graph begins at the first one, and at each that does not depend on it, whatever of the
+    weights has a gradient.
     """
     key = (step.module, step.side)
     if key in grids:
@@ -163,7 +159,7 @@ def grid_of(
     module = model.get(step.module)
     output = module.input if step.side == "in" else module.output
     tensor = first_of(output)
-    if is_first:
+    if not grids or not tensor.requires_grad:
         tensor = tensor.detach().requires_grad_(True)
     grid = tensor.reshape(n_pairs, -1, tensor.shape[-1]).clone()
     put_back(module, step.side, output, grid.reshape(tensor.shape).clone())
