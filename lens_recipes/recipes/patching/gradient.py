@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lens_recipes.recipes.patching.batches import CellBatches, Prepared
 from lens_recipes.recipes.patching.finish import MapRequest, finish
-from lens_recipes.recipes.patching.kept import KeptRuns, goes_on_from_cache
+from lens_recipes.recipes.patching.kept import KeptRuns
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.trace.attribution.freeze import to_float32
 from lens_recipes.trace.edits.apply import put_back, undone
@@ -30,15 +30,27 @@ from lens_recipes.trace.plan import EditStep
 
 
 def run_gradient(
-    maker: CellBatches, asked: MapRequest, prepared: Prepared, verify: int, run: RecipeRun[Any]
+    maker: CellBatches,
+    asked: MapRequest,
+    prepared: Prepared,
+    verify: int,
+    from_cache: bool,
+    run: RecipeRun[Any],
 ) -> list[Arrays]:
-    """Return the approximation of each batch, and last the cells that were run exactly."""
+    """Return the approximation of each batch, and last the cells that were run exactly.
+
+    Args:
+        maker, asked, prepared: Of the map.
+        verify: How many cells are run exactly.
+        from_cache: Whether their rows go on from a cache.
+        run: The run.
+    """
     arrays = []
     for batch in prepared.batches:
         numbers = gradient_of(run.model, batch, asked.metric)
         arrays.append({name: value.numpy() for name, value in numbers.items()})
     if verify:
-        arrays.append(run_exactly(maker, asked, prepared, verify, run, arrays))
+        arrays.append(run_exactly(maker, asked, prepared, verify, from_cache, run, arrays))
     return arrays
 
 
@@ -47,6 +59,7 @@ def run_exactly(
     asked: MapRequest,
     prepared: Prepared,
     verify: int,
+    from_cache: bool,
     run: RecipeRun[Any],
     arrays: list[Arrays],
 ) -> Arrays:
@@ -55,7 +68,6 @@ def run_exactly(
     places = approximate.largest(verify)
     number_of = {(cell.row, cell.column): n for n, cell in enumerate(asked.cells.cells)}
     chosen = [number_of[place] for place in places]
-    from_cache = goes_on_from_cache(run.request, maker.base)
     exact = maker.prepare(chosen, approximate.pairs, from_cache=from_cache)
     kept = KeptRuns(run.request)
     found = []

@@ -16,6 +16,7 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.arrays.edits.patch_map import DIRECTIONS, METHODS, METRICS
 from lens_recipes.caller import argument
 from lens_recipes.errors import LensError
+from lens_recipes.models.handle import exclusive
 from lens_recipes.recipes.patching.batches import CellBatches, Prepared
 from lens_recipes.recipes.patching.cells import plan_cells
 from lens_recipes.recipes.patching.finish import MapRequest, finish
@@ -135,7 +136,9 @@ def patch_map(
     )
     if method == "gradient":
         return gradient_run(request, maker, asked, verify, metric)
-    prepared = maker.prepare(from_cache=goes_on_from_cache(request, base))
+    with exclusive(model):
+        from_cache = goes_on_from_cache(request, base)
+    prepared = maker.prepare(from_cache=from_cache)
     return RecipeRun(
         request=request,
         traced=trace_cells,
@@ -167,6 +170,10 @@ def gradient_run(
             f'metric={metric!r} has no gradient that says much: with method="gradient" accepted '
             "are 'logit_diff' and 'logprob'."
         )
+    from_cache = False
+    if verify:
+        with exclusive(request.model):
+            from_cache = goes_on_from_cache(request, maker.base)
     prepared = maker.prepare(with_proof=False)
     return RecipeRun(
         request=request,
@@ -175,7 +182,7 @@ def gradient_run(
         batches=prepared.batches,
         schemas=schemas_of(prepared),
         finish=partial(finish, asked, prepared),
-        run_here=partial(run_gradient, maker, asked, prepared, verify),
+        run_here=partial(run_gradient, maker, asked, prepared, verify, from_cache),
         runs_remotely=False,
     )
 
