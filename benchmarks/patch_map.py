@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 CLEAN = "I have been to Paris, the capital of France"
 CORRUPT = "I have been to Paris, the capital of Spain"
-TURNS = 2
+TURNS = 1
 
 
 def floor(module, ids: torch.Tensor, n_cells: int) -> None:
