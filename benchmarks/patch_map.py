@@ -7,7 +7,7 @@ Seconds are those of the processor, so that others on the machine count less.
 
 What profiling found (SmolLM2-135M, float32, one thread). A forward pass of 10 tokens reads all weights for 10 rows of
 products; 30 of them in a batch cost 48 ms each in place of 170 ms. Cells of one position share the tokens before it,
-which run once: that halves what is left.
+which run once: that halves what is left. In all 0.2 × one pass per cell, and 0.14 × TransformerLens.
 """
 
 from __future__ import annotations
