@@ -26,7 +26,7 @@ WIDTH = 100  # columns of the commands' help
 GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
     "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
-    "Edits": ["ablate", "patch", "steer", "swap", "Edit", "dose", "confirm"],
+    "Edits": ["ablate", "patch", "steer", "swap", "Edit", "patch_map", "dose", "confirm"],
     "Lenses": ["fit_lens", "load_lens", "lens_quality", "Lens", "LensQuality"],
     "What they return": [
         "LensResult",
@@ -38,6 +38,7 @@ GROUPS: dict[str, list[str]] = {
         "Attribution",
         "Part",
         "PartOverPrompts",
+        "PatchMap",
         "Certificate",
         "UsedLens",
         "EditEffects",
@@ -77,6 +78,7 @@ GROUPS: dict[str, list[str]] = {
         "attribution_bars",
         "head_grid",
         "source_map",
+        "patch_heatmap",
         "generation_heatmap",
         "generation_steps",
     ],

@@ -51,6 +51,9 @@ def cases() -> Iterator[Case]:
     by_token = lr.attribution(model, PROMPT, ANSWER, against=RIVAL, unit="token")
     written = lr.generate_lens(model, PROMPT, max_new_tokens=40, do_sample=False)
     other = lr.logit_lens(model, "The capital of Italy is", targets=[ANSWER, RIVAL])
+    spain = (PROMPT, "The capital of Spain is", ANSWER, " Madrid")
+    patched = lr.patch_map(model, *spain)
+    patched_heads = lr.patch_map(model, *spain, unit="head_out", direction="noise")
     yield Case(
         "one",
         {
@@ -68,6 +71,8 @@ def cases() -> Iterator[Case]:
             "attribution_bars": lambda: lr.attribution_bars(by_component),
             "head_grid": lambda: lr.head_grid(by_head),
             "source_map": lambda: lr.source_map(by_token),
+            "patch_heatmap": lambda: lr.patch_heatmap(patched),
+            "patch_heatmap_heads": lambda: lr.patch_heatmap(patched_heads),
             "generation_heatmap": lambda: lr.generation_heatmap(written),
             "generation_steps": lambda: lr.generation_steps(written),
             "lens_quality": lambda: lr.lens_quality_figure(invented_quality()),
@@ -78,6 +83,10 @@ def cases() -> Iterator[Case]:
     many = lr.logit_lens(model, facts, targets=targets, positions=-1, track=10)
     rivals = [f" {city}" for city in [*list(CAPITALS.values())[1:], ANSWER.strip()]]
     heads = lr.attribution(model, facts, targets, against=rivals, unit="head")
+    turned = [*facts[1:], facts[0]]
+    patched_facts = lr.patch_map(
+        model, facts, turned, [target for (target,) in targets], rivals, align="end"
+    )
     yield Case(
         "facts",
         {
@@ -91,6 +100,7 @@ def cases() -> Iterator[Case]:
             "compare": lambda: lr.compare(many, many, prompt_b=1, align="position"),
             "attribution_bars": lambda: lr.attribution_bars(heads),
             "head_grid": lambda: lr.head_grid(heads),
+            "patch_heatmap": lambda: lr.patch_heatmap(patched_facts),
         },
     )
     words = " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))

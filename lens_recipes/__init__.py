@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from lens_recipes.recipes.logit_lens import logit_lens as logit_lens
     from lens_recipes.recipes.logit_lens import plain_logit_lens as plain_logit_lens
     from lens_recipes.recipes.paste.paste import paste as paste
+    from lens_recipes.recipes.patching.patch_map import patch_map as patch_map
     from lens_recipes.recipes.remote import Job as Job
     from lens_recipes.recipes.remote import JobStatus as JobStatus
     from lens_recipes.recipes.remote import RemoteEstimate as RemoteEstimate
@@ -69,11 +70,13 @@ if TYPE_CHECKING:
     from lens_recipes.recipes.verify import verify as verify
     from lens_recipes.results import Attribution as Attribution
     from lens_recipes.results import LensResult as LensResult
+    from lens_recipes.results import PatchMap as PatchMap
     from lens_recipes.run.remote.http.settings import RemoteSettings as RemoteSettings
     from lens_recipes.run.remote.http.settings import remote_settings as remote_settings
     from lens_recipes.views.figures.attribution.bars import attribution_bars as attribution_bars
     from lens_recipes.views.figures.attribution.maps import head_grid as head_grid
     from lens_recipes.views.figures.attribution.maps import source_map as source_map
+    from lens_recipes.views.figures.attribution.patch_heatmap import patch_heatmap as patch_heatmap
     from lens_recipes.views.figures.compare.figure import compare as compare
     from lens_recipes.views.figures.compare.lens_quality import (
         lens_quality_figure as lens_quality_figure,
@@ -126,13 +129,15 @@ _PUBLIC_NAMES = {
     "recipes.lenses.quality": ["lens_quality"],
     "recipes.logit_lens": ["logit_lens", "plain_logit_lens"],
     "recipes.paste.paste": ["paste"],
+    "recipes.patching.patch_map": ["patch_map"],
     "recipes.remote": ["Job", "JobStatus", "RemoteEstimate", "estimate", "submit"],
     "recipes.vectors": ["decode_vectors"],
     "recipes.verify": ["verify"],
-    "results": ["Attribution", "LensResult"],
+    "results": ["Attribution", "LensResult", "PatchMap"],
     "run.remote.http.settings": ["RemoteSettings", "remote_settings"],
     "views.figures.attribution.bars": ["attribution_bars"],
     "views.figures.attribution.maps": ["head_grid", "source_map"],
+    "views.figures.attribution.patch_heatmap": ["patch_heatmap"],
     "views.figures.compare.figure": ["compare"],
     "views.figures.compare.lens_quality": ["lens_quality_figure"],
     "views.figures.edits.dose": ["dose_figure"],

@@ -163,10 +163,10 @@ def test_a_head_with_an_activation_is_refused_there(monkeypatch):
 
 
 def test_an_estimate_counts_the_runs_that_edits_copy_from(llama):
-    def tokens(edits):
-        return lr.estimate(
-            lr.logit_lens, llama, [[7, 8, 9, 10], [8, 9, 10, 11]], edits=edits
-        ).tokens
+    def tokens(edits, controls=0):
+        prompts = [[7, 8, 9, 10], [8, 9, 10, 11]]
+        estimate = lr.estimate(lr.logit_lens, llama, prompts, edits=edits, controls=controls)
+        return estimate.tokens
 
     plain = tokens(None)
     asked = 3 * 2 * 4  # the model is asked about one site: three runs of two rows of four tokens
@@ -175,6 +175,8 @@ def test_an_estimate_counts_the_runs_that_edits_copy_from(llama):
     assert tokens(lr.patch([3, 4, 5, 6], layer=1)) == plain + asked + 4
     assert tokens(lr.patch(0, layer=1)) == plain + asked + 4
     assert tokens(lr.ablate(layer=1, to="resample")) == plain + asked + 8
+    beside = 1 + 3  # the unedited run, and each control
+    assert tokens(lr.ablate(layer=1), controls=3) == (1 + beside) * plain + asked
     over = [[1, 2, 3], [4, 5]]
     assert tokens(lr.ablate(layer=1, to="mean", over=over)) == plain + asked + 5
 

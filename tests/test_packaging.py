@@ -199,6 +199,7 @@ def test_a_process_that_asks_for_a_job_knows_every_recipe(name):
         "generate_lens",
         "lens_quality",
         "logit_lens",
+        "patch_map",
     ]
 
 

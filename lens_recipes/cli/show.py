@@ -20,6 +20,7 @@ from lens_recipes.cli.common.outputs import (
 )
 from lens_recipes.cli.common.pages import write_views
 from lens_recipes.cli.common.tables import TableFormat, print_doubts, print_table
+from lens_recipes.cli.patch_map import check_table_format, print_map, write_map
 
 
 class HeatmapKind(StrEnum):
@@ -106,9 +107,32 @@ def show_command(
     check_paths(file, html, png)
     check_picture_options(png, kind, metric, of)
 
-    from lens_recipes.results import Attribution, load_result
+    from lens_recipes.results import Attribution, PatchMap, load_result
 
     result = load_result(file)
+    if isinstance(result, PatchMap):
+        refuse_options_of_others(
+            {
+                "--position": position,
+                "--width": width,
+                "--stride": stride,
+                "--prompt": prompt,
+                "--max-prompts": max_prompts,
+                "--verify": verify,
+                "--lens": lens,
+                "--kind": kind,
+                "--metric": metric,
+                "--of": of,
+            }
+        )
+        check_table_format(table_format)
+        write_map(result, html, png)
+        note_written([html, png])
+        if summary:
+            print_map(result, table_format, show_top=10, summary=True)
+        if table or table_format or show_top or not (summary or html or png):
+            print_map(result, table_format, show_top=show_top or 10, summary=False)
+        return
     if verify is not None:
         result = verified(result, verify, lens)
     elif lens is not None:
@@ -163,6 +187,13 @@ def check_picture_options(
         from lens_recipes.arrays.metrics import find_metric
 
         find_metric(metric)
+
+
+def refuse_options_of_others(options: dict[str, Any]) -> None:
+    """Refuse options that a patch map has no use for."""
+    for option, value in options.items():
+        if value:
+            raise typer.BadParameter("the file holds a patch map.", param_hint=option)
 
 
 def verified(result: Any, model: str, lens: str | None) -> Any:

@@ -11,6 +11,7 @@ from lens_recipes.recipes.generation.generate import generate_lens
 from lens_recipes.recipes.lenses.fit import fit_lens
 from lens_recipes.recipes.lenses.quality import lens_quality
 from lens_recipes.recipes.logit_lens import logit_lens
+from lens_recipes.recipes.patching.patch_map import patch_map
 from lens_recipes.recipes.vectors import decode_vectors
 from lens_recipes.run.remote.estimate import RemoteEstimate, estimate
 from lens_recipes.run.remote.jobs.chunks import JobStatus
@@ -27,5 +28,6 @@ __all__ = [
     "generate_lens",
     "lens_quality",
     "logit_lens",
+    "patch_map",
     "submit",
 ]

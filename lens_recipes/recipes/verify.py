@@ -16,7 +16,7 @@ from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.tokens.vocabulary import prompt_text
 from lens_recipes.recipes.attribution.attribution import attribution
 from lens_recipes.recipes.logit_lens import logit_lens
-from lens_recipes.results import Attribution, LensResult
+from lens_recipes.results import Attribution, LensResult, PatchMap
 from lens_recipes.run.provenance import restore_arguments
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded
 from lens_recipes.run.request.lenses import resolve_lens
@@ -56,6 +56,11 @@ def verify(
         >>> logit_lens(model, "The capital of France is").save("result.json")
         >>> result = LensResult.load("result.json").verify(model)
     """
+    if isinstance(result, PatchMap):
+        raise LensError(
+            "a patch map is not run again from its file: run patch_map() on its prompts, and "
+            "compare `mean`."
+        )
     if not result.inputs:
         raise LensError(
             "this result does not keep what the model was given (vectors, or a file of an earlier "

@@ -12,6 +12,7 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Part, Site
 from lens_recipes.arrays.certificate import is_certified
 from lens_recipes.arrays.edits.dose import DoseArrays
+from lens_recipes.arrays.edits.patch_map import PatchMapArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.errors import LensError
@@ -58,6 +59,29 @@ def attribution_frame(result: AttributionArrays) -> Any:
             "against": [_against_text(result, against_id) for against_id in against_ids],
             "value": result.values[part_indices, token_indices, target_indices],
             **_lens_of(result),
+        }
+    )
+
+
+def patch_frame(result: PatchMapArrays) -> Any:
+    """Return a patch map as a table. See `PatchMap.to_frame`."""
+    pandas = _import_pandas()
+    pairs, rows, columns = np.nonzero(np.isfinite(result.values))
+    return pandas.DataFrame(
+        {
+            "pair": np.array(result.pairs)[pairs],
+            "unit": result.unit,
+            "direction": result.direction,
+            "method": result.method,
+            "layer": np.array(result.layers)[rows],
+            "column": [result.columns[column] for column in columns],
+            "column_text": [result.column_text(int(column)) for column in columns],
+            "metric": result.metric,
+            "value": result.values[pairs, rows, columns],
+            "clean": result.clean[pairs],
+            "corrupt": result.corrupt[pairs],
+            "recovery": result.recoveries[pairs, rows, columns],
+            "is_causal": result.is_causal[rows, columns],
         }
     )
 

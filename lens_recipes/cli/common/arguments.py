@@ -8,6 +8,7 @@ OPTIONS = {
     "at_layer": "--at-layer",
     "column": "--column",
     "components": "--components",
+    "direction": "--direction",
     "dtype": "--dtype",
     "format": "--format",
     "heads": "--heads",
@@ -15,6 +16,7 @@ OPTIONS = {
     "layers": "--layers",
     "lens": "--lens",
     "max_new_tokens": "--max-new-tokens",
+    "method": "--method",
     "metric": "--metric",
     "of": "--of",
     "position": "--position",
@@ -36,5 +38,6 @@ OPTIONS = {
     "top_k": "--show-top",
     "top_p": "--top-p",
     "unit": "--unit",
+    "verify": "--verify",
     "width": "--width",
 }

@@ -26,6 +26,8 @@ class KnownModel:
         pads_harmlessly: Whether a prompt padded on the left gives what it gives alone.
         writes_on_harmlessly: Whether what is written after it is that, too.
         edit_proofs: What it says of each site that was edited, by the site's number.
+        continues: Whether it goes on from the cache of a prompt's first tokens, cut and repeated,
+            as if it had read the whole prompt, by the prompt's length.
     """
 
     fingerprint: int
@@ -34,6 +36,7 @@ class KnownModel:
     pads_harmlessly: bool | None = None
     writes_on_harmlessly: bool | None = None
     edit_proofs: dict[float, SiteProof] = field(default_factory=dict)
+    continues: dict[int, bool] = field(default_factory=dict)
 
 
 # What was found out about each model, as it is now last, and as it was before: a hook that is put

@@ -1,6 +1,12 @@
 """Files: results and others, complete or absent, exact both ways, and never a pickle."""
 
 from lens_recipes.views.files.atomic import atomic_file, write_text
+from lens_recipes.views.files.patch_map_file import (
+    is_patch_map,
+    load_patch_map,
+    patch_map_json,
+    save_patch_map,
+)
 from lens_recipes.views.files.plain_file import read_text
 from lens_recipes.views.files.result_file import as_json, load, load_any, save
 from lens_recipes.views.files.strict_json import check_depth, parse_json, parse_object
@@ -9,11 +15,15 @@ __all__ = [
     "as_json",
     "atomic_file",
     "check_depth",
+    "is_patch_map",
     "load",
     "load_any",
+    "load_patch_map",
     "parse_json",
     "parse_object",
+    "patch_map_json",
     "read_text",
     "save",
+    "save_patch_map",
     "write_text",
 ]

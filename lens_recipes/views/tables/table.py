@@ -8,12 +8,14 @@ from typing import Any
 from rich.console import Console
 
 from lens_recipes.arrays.attribution import AttributionArrays
+from lens_recipes.arrays.edits.patch_map import PatchMapArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
 from lens_recipes.caller import advised, argument
 from lens_recipes.terminal import PrintedText
 from lens_recipes.views.tables.grids import NARROWEST
 from lens_recipes.views.tables.markdown.document import markdown_table
+from lens_recipes.views.tables.patch_map import patch_table
 from lens_recipes.views.tables.programs.json_rows import json_table
 from lens_recipes.views.tables.programs.tsv import tsv_table
 from lens_recipes.views.tables.selection import Selection, select
@@ -28,7 +30,7 @@ FORMATS: dict[str, Callable[[LensArrays | AttributionArrays, Selection], str]] =
 
 
 def table(
-    result: LensArrays | AttributionArrays,
+    result: LensArrays | AttributionArrays | PatchMapArrays,
     *,
     prompt: int | Iterable[int] | None = None,
     position: int = -1,
@@ -49,12 +51,13 @@ def table(
     `prompt`, or which layers, are named.
 
     Of an attribution, the table has the parts that matter most after that token; of four prompts or
-    more their means, with standard errors and the number of prompts in which they help. Vectors
+    more their means, with standard errors and the number of prompts in which they help. Of a patch
+    map, the cells that recover most (`show_top`, `format` but "json"). Vectors
     (`decode_vectors`) have a row each. In a text, several components stand side by side, a layer's
     predictions one below the other; "tsv" has a row for each prompt and site.
 
     Args:
-        result: Any lens result or attribution.
+        result: Any lens result, attribution or patch map.
         prompt: One prompt layer by layer (part by part), by its number, or several, such as
             [0, 1, 2]. None for the table of all; layer by layer the first three, in "tsv" and
             "json" all.
@@ -92,6 +95,8 @@ def table(
         >>> print(table(result, beside=logit_lens(model, prompt, lens=lens)))
         >>> Path("lens.md").write_text(table(result, format="markdown", stride=4))
     """
+    if isinstance(result, PatchMapArrays):
+        return PrintedText(patch_table(result, show_top=show_top or 10, format=format))
     _check_format(format, width)
     if beside is not None and format not in ("text", "markdown"):
         raise ValueError(

@@ -1,0 +1,284 @@
+"""A patch map as a file: versioned `.json` or `.npz`, exact both ways, and never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.edits.patch_map import (
+    DIRECTIONS,
+    METHODS,
+    METRICS,
+    UNITS,
+    LeftOut,
+    PatchMapArrays,
+    PatchProof,
+    Verified,
+)
+from lens_recipes.errors import LensError
+from lens_recipes.views.files.atomic import atomic_file
+from lens_recipes.views.files.content import check_shape
+from lens_recipes.views.files.plain_file import ArrayArchive, open_plain_file, read_text
+from lens_recipes.views.files.schema.checks import (
+    Sizes,
+    is_count,
+    is_layer,
+    is_number,
+    read_dict,
+    read_list,
+    read_texts,
+)
+from lens_recipes.views.files.schema.numbers import array_of_lists
+from lens_recipes.views.files.schema.provenance import read_provenance
+from lens_recipes.views.files.strict_json import check_depth, from_json, parse_object, to_json
+
+FORMAT, VERSION = "lens-recipes/patch-map", 1
+SUFFIXES = (".json", ".npz")
+CELLS, PAIR = ("pair", "row", "column"), ("pair",)
+AXES: dict[str, tuple[str, ...]] = {
+    "values": CELLS,
+    "logit_diffs": CELLS,
+    "clean": PAIR,
+    "corrupt": PAIR,
+    "clean_diffs": PAIR,
+    "corrupt_diffs": PAIR,
+    "is_causal": ("row", "column"),
+}
+CHOICES = {"unit": UNITS, "metric": METRICS, "direction": DIRECTIONS, "method": METHODS}
+TEXTS_OF_PAIRS = ("clean_prompts", "corrupt_prompts", "targets", "againsts")
+
+
+# -- writing -----------------------------------------------------------
+
+
+def save_patch_map(result: PatchMapArrays, path: str | os.PathLike[str]) -> None:
+    """Write a map: complete or not at all. See `PatchMap.save`."""
+    path = Path(path)
+    check_suffix(path)
+    with atomic_file(path) as scratch:
+        if path.suffix == ".json":
+            scratch.write_text(patch_map_json(result), encoding="utf-8", errors="backslashreplace")
+        else:
+            metadata = np.array(json.dumps(fields_of(result), allow_nan=False))
+            stored: dict[str, Any] = {"meta": metadata, **arrays_of(result)}
+            with scratch.open("wb") as file:
+                np.savez_compressed(file, **stored)
+
+
+def patch_map_json(result: PatchMapArrays) -> str:
+    """Return the whole map as strict JSON: NaN is null, an infinity is a text."""
+    arrays = {name: to_json(array.tolist()) for name, array in arrays_of(result).items()}
+    return json.dumps(fields_of(result) | {"arrays": arrays}, ensure_ascii=False, allow_nan=False)
+
+
+def arrays_of(result: PatchMapArrays) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a map."""
+    return {name: getattr(result, name) for name in AXES}
+
+
+def fields_of(result: PatchMapArrays) -> dict[str, Any]:
+    """Return all of a map but its arrays, as strict JSON can hold it."""
+    fields: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    for name in (*CHOICES, "layers", "columns", "column_tokens", "pairs", *TEXTS_OF_PAIRS):
+        fields[name] = to_json(getattr(result, name))
+    fields["left_out"] = [list(item) for item in result.left_out]
+    fields["proof"] = None if result.proof is None else to_json(result.proof._asdict())
+    fields["verified"] = None if result.verified is None else to_json(result.verified._asdict())
+    fields["provenance"] = to_json(result.provenance)
+    return fields
+
+
+# -- reading -----------------------------------------------------------
+
+
+def load_patch_map(path: str | os.PathLike[str], map_class: type) -> Any:
+    """Read a map. See `PatchMap.load`."""
+    path = Path(path)
+    check_suffix(path)
+    try:
+        fields, arrays = read_npz(path) if path.suffix == ".npz" else read_json(path)
+        return rebuilt(path, fields, arrays, map_class)
+    except LensError:
+        raise
+    except FileNotFoundError:
+        raise LensError(f"there is no file {str(path)!r}.") from None
+    except OSError as error:
+        raise LensError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    except MemoryError:
+        raise LensError(f"{str(path)!r} is too large for the memory of this machine.") from None
+    except Exception as error:  # of zip, JSON, unicode: the file is broken, whatever broke it
+        raise LensError(
+            f"{str(path)!r} is no patch map, or damaged: {type(error).__name__}: {error}"
+        ) from error
+
+
+def is_patch_map(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file says that it is a patch map, of any version; False if it says nothing."""
+    path = Path(path)
+    try:
+        if path.suffix == ".npz":
+            with open_plain_file(path) as file:
+                fields = parse_object(ArrayArchive(file).text("meta"))
+        else:
+            fields = parse_object(read_text(path))
+    except Exception:  # whatever is wrong with it, whoever reads it as a result says it
+        return False
+    return fields.get("format") == FORMAT
+
+
+def read_npz(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return fields and arrays of an .npz file, unchecked but for the shapes of its arrays."""
+    with open_plain_file(path) as file:
+        archive = ArrayArchive(file)
+        fields = parse_object(archive.text("meta"))
+        check_depth(fields)
+        check_format(path, fields)
+        lengths = lengths_of(fields)
+        arrays = {}
+        for name, axes in AXES.items():
+            arrays[name] = archive.numbers(name, partial(check_shape, name, axes, lengths))
+    return fields, arrays
+
+
+def read_json(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return fields and arrays of a .json file, unchecked but for the shapes of its arrays."""
+    fields = parse_object(read_text(path))
+    stored = fields.pop("arrays", {})
+    check_depth(fields)
+    check_format(path, fields)
+    lengths = lengths_of(fields)
+    arrays = {}
+    for name, axes in AXES.items():
+        is_truth = name == "is_causal"
+        array = np.array(stored[name]) if is_truth else array_of_lists(name, stored[name])
+        check_shape(name, axes, lengths, array.shape)
+        arrays[name] = array
+    return fields, arrays
+
+
+def check_format(path: Path, fields: dict[str, Any]) -> None:
+    """Raise LensError unless a file says that it is a patch map of this version."""
+    if fields.get("format") != FORMAT:
+        raise LensError(
+            f"{str(path)!r} is not a patch map (its format is {fields.get('format')!r})."
+        )
+    if fields.get("version") != VERSION:
+        raise LensError(
+            f"{str(path)!r} is a patch map of version {fields.get('version')!r}; this package "
+            f"reads {VERSION}."
+        )
+
+
+def lengths_of(fields: dict[str, Any]) -> Sizes:
+    """Return the lengths of the axes that the fields of a file name the entries of."""
+    sizes: Sizes = {}
+    for axis, name in (("pair", "pairs"), ("row", "layers"), ("column", "columns")):
+        sizes[axis] = len(read_list(fields[name], sizes))
+        if not sizes[axis]:
+            raise ValueError(f"{name} is empty")
+    return sizes
+
+
+def rebuilt(
+    path: Path, stored: dict[str, Any], arrays: dict[str, NDArray[Any]], map_class: type
+) -> Any:
+    """Return the map that a file holds.
+
+    Raises:
+        KeyError, TypeError, ValueError: the file is damaged.
+    """
+    sizes = lengths_of(stored)
+    fields: dict[str, Any] = {}
+    for name, accepted in CHOICES.items():
+        if stored[name] not in accepted:
+            raise ValueError(f"{name} is {stored[name]!r:.80}, which is unknown")
+        fields[name] = stored[name]
+    if not all(map(is_layer, stored["layers"])):
+        raise ValueError("layers has an entry that is no layer")
+    if not all(map(is_count, stored["pairs"])):
+        raise ValueError("pairs has an entry that is no number of a pair")
+    fields["layers"], fields["pairs"] = stored["layers"], stored["pairs"]
+    fields["columns"] = read_texts(stored["columns"], sizes)
+    for name in TEXTS_OF_PAIRS:
+        fields[name] = read_texts(stored[name], sizes)
+        if len(fields[name]) != sizes["pair"]:
+            raise ValueError(f"{name} has {len(fields[name])} texts for {sizes['pair']} pairs")
+    fields["column_tokens"] = read_column_tokens(stored["column_tokens"], sizes)
+    fields["left_out"] = read_left_out(stored["left_out"], sizes)
+    fields["proof"] = read_proof(stored["proof"], sizes)
+    fields["verified"] = read_verified(stored["verified"], sizes)
+    fields["provenance"] = read_provenance(stored["provenance"], sizes)
+    for name, array in arrays.items():
+        dtype = bool if name == "is_causal" else np.float32
+        if name == "is_causal" and array.dtype != bool:
+            raise ValueError("is_causal holds no truth values")
+        fields[name] = array.astype(dtype)
+    for name in ("clean", "corrupt", "clean_diffs", "corrupt_diffs"):
+        if not np.isfinite(fields[name]).all():
+            raise ValueError(f"{name} holds a number that is not finite")
+    return map_class(**fields)
+
+
+def read_column_tokens(stored: Any, sizes: Sizes) -> list[tuple[str, str]]:
+    """Return clean and corrupt text of each column, or nothing at all."""
+    if len(read_list(stored, sizes)) not in (0, sizes["column"]):
+        raise ValueError("column_tokens has not one entry for each column")
+    texts = []
+    for pair in stored:
+        clean, corrupt = read_texts(pair, sizes)
+        texts.append((clean, corrupt))
+    return texts
+
+
+def read_left_out(stored: Any, sizes: Sizes) -> list[LeftOut]:
+    """Return the pairs that are not in the map."""
+    left_out = []
+    for item in read_list(stored, sizes):
+        pair, reason = read_list(item, sizes)
+        if not is_count(pair) or not isinstance(reason, str):
+            raise ValueError(f"left_out has the entry {item!r:.80}")
+        left_out.append(LeftOut(pair, reason))
+    return left_out
+
+
+def read_proof(stored: Any, sizes: Sizes) -> PatchProof | None:
+    """Return what the map's runs proved."""
+    if stored is None:
+        return None
+    numbers = from_json(read_dict(stored, sizes))
+    if numbers.keys() != set(PatchProof._fields) or not all(map(is_number, numbers.values())):
+        raise ValueError("proof holds other entries than numbers")
+    return PatchProof(**{name: float(number) for name, number in numbers.items()})
+
+
+def read_verified(stored: Any, sizes: Sizes) -> Verified | None:
+    """Return which cells of an approximation were run exactly."""
+    if stored is None:
+        return None
+    entries = from_json(read_dict(stored, sizes))
+    cells = []
+    for cell in read_list(entries["cells"], sizes):
+        row, column = cell
+        if not (is_count(row) and is_count(column)):
+            raise ValueError("verified has a cell that is none")
+        if row >= sizes["row"] or column >= sizes["column"]:
+            raise ValueError("verified has a cell that is not in the map")
+        cells.append((row, column))
+    numbers = {}
+    for name in ("exact", "approximate"):
+        numbers[name] = [float(number) for number in read_list(entries[name], sizes)]
+        if len(numbers[name]) != len(cells):
+            raise ValueError(f"verified has {len(numbers[name])} numbers for {len(cells)} cells")
+    return Verified(cells, **numbers, correlation=float(entries["correlation"]))
+
+
+def check_suffix(path: Path) -> None:
+    """Raise a ValueError unless a name ends in .json or .npz."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"a result is a .json or .npz file; received {str(path)!r}.")
