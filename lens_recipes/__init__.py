@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.edits.kinds import swap as swap
     from lens_recipes.arrays.generation import Settled as Settled
     from lens_recipes.arrays.generation import settled_layers as settled_layers
+    from lens_recipes.arrays.lens_alignment import LensAlignment as LensAlignment
     from lens_recipes.arrays.metrics import logit_diff as logit_diff
     from lens_recipes.arrays.metrics import metric_values as metric_values
     from lens_recipes.arrays.metrics.seen import SeenAt as SeenAt
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from lens_recipes.models.structure.parts import Anatomy as Anatomy
     from lens_recipes.recipes.attribution.attribution import attribution as attribution
     from lens_recipes.recipes.generation.generate import generate_lens as generate_lens
+    from lens_recipes.recipes.lenses.alignment.alignment import lens_alignment as lens_alignment
     from lens_recipes.recipes.lenses.fit import fit_lens as fit_lens
     from lens_recipes.recipes.lenses.quality import lens_quality as lens_quality
     from lens_recipes.recipes.logit_lens import logit_lens as logit_lens
@@ -98,6 +100,7 @@ _PUBLIC_NAMES = {
     "arrays.edits.edit": ["Edit"],
     "arrays.edits.kinds": ["ablate", "patch", "steer", "swap"],
     "arrays.generation": ["Settled", "settled_layers"],
+    "arrays.lens_alignment": ["LensAlignment"],
     "arrays.metrics": ["logit_diff", "metric_values"],
     "arrays.metrics.seen": ["SeenAt", "SeenEarlier", "seen_earlier"],
     "arrays.sites": ["Important"],
@@ -111,6 +114,7 @@ _PUBLIC_NAMES = {
     "models.structure.parts": ["Anatomy"],
     "recipes.attribution.attribution": ["attribution"],
     "recipes.generation.generate": ["generate_lens"],
+    "recipes.lenses.alignment.alignment": ["lens_alignment"],
     "recipes.lenses.fit": ["fit_lens"],
     "recipes.lenses.quality": ["lens_quality"],
     "recipes.logit_lens": ["logit_lens", "plain_logit_lens"],
