@@ -310,6 +310,8 @@ def test_what_cannot_be_measured_is_said(measured_lens, llama):
     for options in wrong:
         with pytest.raises(ValueError, match=next(iter(options))):
             lr.lens_alignment(None, model, IDS, **options)
+    with pytest.raises(ValueError, match="this model has 101 tokens"):
+        lr.lens_alignment(None, model, IDS, answer=102)
     other = random_lens(model, seed=9, layers=[0])
     with pytest.raises(ValueError, match="measure lens_alignment of this one"):
         other.with_alignment(measured_lens.quality.alignment)
@@ -335,3 +337,6 @@ def test_a_shell_measures_it_and_the_fit_goes_on(cli, llama, tmp_path):
     status, _, err = cli(llama)(*arguments, "--alignment", "5", "--quality-tokens", "0")
     assert status == 2
     assert "stands beside the quality" in err
+    status, _, err = cli(llama)(*arguments, "--alignment", "3")
+    assert status == 2
+    assert "at least 4" in err

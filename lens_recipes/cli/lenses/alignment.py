@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 TEXT_LENGTH = 25  # tokens of the texts that the model writes to be pushed after
+LEAST = 4  # texts that an interval can be found over
 SEED = 2  # of these texts: another one than those of fits and of quality
 
 Alignment = Annotated[
@@ -34,12 +35,17 @@ def with_alignment(lens: Any, model: Any, n_texts: int) -> Any:
     return lens.with_alignment(lens_alignment(lens, model, [row.ids.tolist() for row in rows]))
 
 
-def refuse_alone(n_texts: int, *, is_measured: bool, option: str) -> None:
-    """Refuse an alignment that has no quality to stand beside.
+def check_alignment(n_texts: int, *, is_measured: bool, option: str) -> None:
+    """Refuse an alignment on too few texts, or one that has no quality to stand beside.
 
     Raises:
-        typer.BadParameter: names the option that measures the quality.
+        typer.BadParameter: says how many are needed, or names the option that measures the quality.
     """
+    if 0 < n_texts < LEAST:
+        raise typer.BadParameter(
+            f"an interval over {n_texts} texts says nothing: at least {LEAST}, and better 16.",
+            param_hint="--alignment",
+        )
     if n_texts > 0 and not is_measured:
         raise typer.BadParameter(
             f"it stands beside the quality of the lens: {option}.", param_hint="--alignment"

@@ -16,7 +16,7 @@ from lens_recipes.cli.common.options import (
     parse_indices,
 )
 from lens_recipes.cli.common.outputs import check_writable, note_written, write_for_programs
-from lens_recipes.cli.lenses.alignment import Alignment, keep, refuse_alone, with_alignment
+from lens_recipes.cli.lenses.alignment import Alignment, check_alignment, keep, with_alignment
 from lens_recipes.terminal import escape_terminal
 
 
@@ -81,7 +81,7 @@ def fit_command(
 ) -> None:
     """Fit a lens: the map from the stream after each layer to the one that the model ends with."""
     check_lens_file(output)
-    refuse_alone(
+    check_alignment(
         alignment, is_measured=quality_tokens > 0, option="--quality-tokens must be at least 1"
     )
     part = parse_shard(shard)

@@ -9,7 +9,7 @@ import typer
 
 from lens_recipes.cli.common.options import EXIT_STATUS
 from lens_recipes.cli.common.outputs import note_written, write_for_programs
-from lens_recipes.cli.lenses.alignment import Alignment, refuse_alone, with_alignment
+from lens_recipes.cli.lenses.alignment import Alignment, check_alignment, with_alignment
 from lens_recipes.cli.lenses.fit import check_lens_file
 from lens_recipes.terminal import escape_terminal
 
@@ -30,7 +30,7 @@ def merge_command(
 ) -> None:
     """Merge fits on disjoint texts, such as the shards of one, into the fit on all of them."""
     check_lens_file(output)
-    refuse_alone(alignment, is_measured=measure is not None, option="--measure MODEL")
+    check_alignment(alignment, is_measured=measure is not None, option="--measure MODEL")
 
     from lens_recipes import Lens, lens_quality, load, load_lens
 

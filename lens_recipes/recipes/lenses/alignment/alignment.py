@@ -114,7 +114,7 @@ def lens_alignment(
     request = Request(
         model, prompts, positions=positions, remote=remote, add_special_tokens=add_special_tokens
     )
-    check_request(request)
+    check_request(request, answer)
     chosen = resolve_lens(lens, model)
     streams = streams_of(chosen, layers, request)
     transports: dict[int, Transport] = {
@@ -173,11 +173,12 @@ def check_arguments(stimuli: Any, scale: Any, answer: Any, seed: Any) -> None:
     check_seed(seed)
 
 
-def check_request(request: Request) -> None:
+def check_request(request: Request, answer: str | int) -> None:
     """Refuse prompts that no interval can be found over, and a model that is not here.
 
     Raises:
-        ValueError: there are too few prompts, or prompts with inputs beside their ids.
+        ValueError: there are too few prompts, prompts with inputs beside their ids, or more tokens
+            are to be taken out than there are.
         LensError: the model runs on a server.
     """
     if request.remote:
@@ -191,6 +192,12 @@ def check_request(request: Request) -> None:
         raise ValueError(
             f"{parameter('prompts')}: {n_prompts} of them, and an interval over prompts takes at "
             f"least {MIN_PROMPTS}; with 16 it begins to say something."
+        )
+    vocab_size = request.anatomy.vocab_size
+    if not isinstance(answer, str) and answer > vocab_size:
+        raise ValueError(
+            f"{argument('answer', answer)}: this model has {vocab_size} tokens, and no more "
+            "directions of them."
         )
     if any(request.extra_inputs):
         raise ValueError(
