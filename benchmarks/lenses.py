@@ -1,7 +1,8 @@
 """What are the lenses worth on SmolLM2, and what do they cost?
 
-    python benchmarks/lenses.py                   # everything; about a quarter of an hour on two cores
+    python benchmarks/lenses.py                   # everything; about half an hour on two cores
     python benchmarks/lenses.py quality           # KL to the model's output per layer, on text that nothing was fitted on
+    python benchmarks/lenses.py alignment         # is each lens about the model, or about the text? about ten minutes
     python benchmarks/lenses.py read linear       # a read with a lens beside one without; the fit beside its passes
     python benchmarks/lenses.py jacobian          # our fit beside TransformerLens's (make test-peers installs it)
 
@@ -27,6 +28,7 @@ import torch
 from side_by_side import side_by_side
 
 import lens_recipes as lr
+from lens_recipes.cli.common.lenses import own_lens
 from lens_recipes.models import smollm2
 from lens_recipes.recipes.lenses.text.samples import own_rows
 from lens_recipes.trace.transport import Affine
@@ -37,6 +39,9 @@ PEERS = ROOT / ".venv-peers" / "bin" / "python"
 TOKENS = 20_000  # of the model's own text that linear and tuned lens are fitted on
 JACOBIAN_PROMPTS, JACOBIAN_TOKENS = 6, 64  # enough to see what such a lens does, in minutes
 HELD_OUT = 380  # tokens of English
+SMALL_FIT = 4_000  # tokens of the tuned lens whose alignment is measured
+PUSHED_PROMPTS, PUSHED_TOKENS = 16, 24  # of English, pushed after the last token
+PUSHED_LAYERS = list(range(0, 29, 4))
 
 
 def english(tokenizer, n_rows: int, n_tokens: int) -> list[list[int]]:
@@ -105,6 +110,34 @@ def quality(model) -> None:
         print(f"{name} is better than {other} in {n_better} of {n_inner} layers")
 
 
+def alignment(model) -> None:
+    """Print whether what each lens announces of a push is what the model does, on text that nothing was fitted on."""
+    n_rows = -(-SMALL_FIT // 127)
+    rows = [row.ids.tolist() for row in own_rows(model, n_rows, 128, seed=0)]
+    jacobian_rows = [row[:JACOBIAN_TOKENS] for row in rows[:JACOBIAN_PROMPTS]]
+    lenses: dict[str, lr.Lens | None] = {"logit": None, "linear": own_lens(model)}
+    for kind, text in {"tuned": rows, "jacobian": jacobian_rows}.items():
+        started = time.perf_counter()
+        lenses[kind] = lr.fit_lens(model, text, kind=kind, tokens=SMALL_FIT, quality_tokens=0)
+        print(f"{kind}: {time.perf_counter() - started:.0f} s", flush=True)
+    prompts = english(model.tokenizer, PUSHED_PROMPTS, PUSHED_TOKENS)
+    measured = {}
+    for name, lens in lenses.items():
+        started = time.perf_counter()
+        measured[name] = lr.lens_alignment(lens, model, prompts, layers=PUSHED_LAYERS)
+        print(f"\n{name}: {time.perf_counter() - started:.0f} s\n{measured[name]}", flush=True)
+    print("\nalignment (95 % interval) drop of the answer in nats")
+    print("layer " + "".join(f"{name:>26}" for name in measured))
+    for row, layer in enumerate(PUSHED_LAYERS):
+        line = f"{layer:>5} "
+        for found in measured.values():
+            spread = found.alignment["mean"]
+            interval = f"({spread.low[row]:.2f} … {spread.high[row]:.2f})"
+            mark = " " if found.is_beyond_control[row] else "?"
+            line += f"{spread.mean[row]:>7.2f}{mark} {interval:>12} {found.drop.mean[row]:>4.1f}"
+        print(line)
+
+
 # -- cost --------------------------------------------------------------
 
 
@@ -169,7 +202,13 @@ def jacobian(model) -> None:
     print(f"largest difference: {largest:.1e} of a layer's largest number")
 
 
-PARTS = {"quality": quality, "read": read, "linear": linear, "jacobian": jacobian}
+PARTS = {
+    "quality": quality,
+    "alignment": alignment,
+    "read": read,
+    "linear": linear,
+    "jacobian": jacobian,
+}
 
 
 def main() -> None:

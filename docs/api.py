@@ -27,7 +27,15 @@ GROUPS: dict[str, list[str]] = {
     "A model": ["load", "anatomy", "Anatomy"],
     "Recipes": ["plain_logit_lens", "logit_lens", "attribution", "generate_lens", "decode_vectors"],
     "Edits": ["ablate", "patch", "steer", "swap", "Edit", "patch_map", "dose", "confirm"],
-    "Lenses": ["fit_lens", "load_lens", "lens_quality", "Lens", "LensQuality"],
+    "Lenses": [
+        "fit_lens",
+        "load_lens",
+        "lens_quality",
+        "lens_alignment",
+        "Lens",
+        "LensQuality",
+        "LensAlignment",
+    ],
     "What they return": [
         "LensResult",
         "Tokens",

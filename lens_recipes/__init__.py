@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.edits.verdict import Verdict as Verdict
     from lens_recipes.arrays.generation import Settled as Settled
     from lens_recipes.arrays.generation import settled_layers as settled_layers
+    from lens_recipes.arrays.lens_alignment import LensAlignment as LensAlignment
     from lens_recipes.arrays.metrics import logit_diff as logit_diff
     from lens_recipes.arrays.metrics import metric_values as metric_values
     from lens_recipes.arrays.metrics.seen import SeenAt as SeenAt
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from lens_recipes.recipes.edits.dose import Dose as Dose
     from lens_recipes.recipes.edits.dose import dose as dose
     from lens_recipes.recipes.generation.generate import generate_lens as generate_lens
+    from lens_recipes.recipes.lenses.alignment.alignment import lens_alignment as lens_alignment
     from lens_recipes.recipes.lenses.fit import fit_lens as fit_lens
     from lens_recipes.recipes.lenses.quality import lens_quality as lens_quality
     from lens_recipes.recipes.logit_lens import logit_lens as logit_lens
@@ -110,6 +112,7 @@ _PUBLIC_NAMES = {
     "arrays.edits.kinds": ["ablate", "patch", "steer", "swap"],
     "arrays.edits.verdict": ["Verdict"],
     "arrays.generation": ["Settled", "settled_layers"],
+    "arrays.lens_alignment": ["LensAlignment"],
     "arrays.metrics": ["logit_diff", "metric_values"],
     "arrays.metrics.seen": ["SeenAt", "SeenEarlier", "seen_earlier"],
     "arrays.sites": ["Important"],
@@ -125,6 +128,7 @@ _PUBLIC_NAMES = {
     "recipes.edits.confirm": ["Confirmation", "confirm"],
     "recipes.edits.dose": ["Dose", "dose"],
     "recipes.generation.generate": ["generate_lens"],
+    "recipes.lenses.alignment.alignment": ["lens_alignment"],
     "recipes.lenses.fit": ["fit_lens"],
     "recipes.lenses.quality": ["lens_quality"],
     "recipes.logit_lens": ["logit_lens", "plain_logit_lens"],

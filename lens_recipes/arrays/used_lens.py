@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.text import counted, legible_line, number_ranges
+from lens_recipes.arrays.lens_alignment import LensAlignment
+from lens_recipes.arrays.stored_alignment import read_alignment
+from lens_recipes.arrays.streams import EMBEDDING as EMBEDDING
+from lens_recipes.arrays.streams import streams_in_words as streams_in_words
+from lens_recipes.arrays.text import counted, legible_line
 from lens_recipes.terminal import show_lines
-
-EMBEDDING = -1  # in place of a layer: the stream before block 0
 
 # A refit moves a lens much where two fits on halves of the text differ by more than this share of
 # its distance to the output, and by more nats than one would look at.
@@ -48,6 +50,8 @@ class LensQuality:
             where that was not measured. Their distance says how far a refit moves the lens.
         n_tokens: On how many tokens.
         text: What text that was, in words.
+        alignment: Whether what the lens announces of a change is what the model makes of it; None
+            where `lens_alignment` did not measure that.
     """
 
     layers: list[int]
@@ -58,6 +62,7 @@ class LensQuality:
     refit_kl: list[list[float]] = field(default_factory=list)
     n_tokens: int = 0
     text: str = ""
+    alignment: LensAlignment | None = None
 
     @property
     def is_better(self) -> NDArray[np.bool_]:
@@ -82,7 +87,9 @@ class LensQuality:
         Args:
             layers: Numbers of blocks; `EMBEDDING` is the stream before block 0.
         """
+        layers = list(layers)
         rows = [self.layers.index(layer) for layer in layers if layer in self.layers]
+        alignment = None if self.alignment is None else self.alignment.at(layers)
 
         def chosen(numbers: list[Any]) -> list[Any]:
             """Return the numbers of these streams."""
@@ -96,7 +103,12 @@ class LensQuality:
             logit_kl=chosen(self.logit_kl),
             logit_agreement=chosen(self.logit_agreement),
             refit_kl=[chosen(half) for half in self.refit_kl],
+            alignment=alignment,
         )
+
+    def with_alignment(self, alignment: LensAlignment) -> LensQuality:
+        """Return this with what `lens_alignment` has measured."""
+        return replace(self, alignment=alignment)
 
     # -- in words ------------------------------------------------------
 
@@ -155,11 +167,15 @@ class LensQuality:
                 f"at {streams_in_words(moved)} two fits of the {name} on halves of the text differ "
                 f"by more than {MUCH:.0%} of its KL to the output: more text would move it"
             )
+        if self.alignment is not None:
+            doubts += self.alignment.doubts(name)
         return doubts
 
     def summary(self) -> str:
         """Return a few lines: on what it was measured, how it compares, what to distrust."""
         lines = [f"measured on {self.measured_on}: {self.verdict}"]
+        if self.alignment is not None:
+            lines.append(f"pushed on {self.alignment.measured_on}: {self.alignment.verdict}")
         lines += [f"distrust: {doubt}" for doubt in self.doubts("lens")]
         return "\n".join(lines)
 
@@ -169,6 +185,8 @@ class LensQuality:
         with_refit = len(self.refit_kl) > 0
         if with_refit:
             heading += f"  {'KL of refits':>12}"
+        if self.alignment is not None:
+            heading += f"  {'alignment':>9}  {'control':>7}"
         lines = [heading]
         for row, layer in enumerate(self.layers):
             name = "embed" if layer == EMBEDDING else str(layer)
@@ -179,10 +197,17 @@ class LensQuality:
             if with_refit:
                 refits = ", ".join(f"{half[row]:.3f}" for half in self.refit_kl)
                 line += f"  {refits:>12}"
+            if self.alignment is not None:
+                line += self.alignment.cells(layer)
             if not self.is_better[row]:
                 line += "  worse"
             lines.append(line)
         lines.append(f"(mean KL(model's own output ‖ lens) in nats, on {self.measured_on})")
+        if self.alignment is not None:
+            lines.append(
+                "(alignment: cosine of what the lens announces of a change with what the model "
+                f"does, on {self.alignment.measured_on})"
+            )
         return "\n".join(lines)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -245,6 +270,7 @@ class UsedLens:
             for name in ("kl", "logit_kl"):
                 quality[name] = _distances(quality[name])
             quality["refit_kl"] = [_distances(half) for half in quality.get("refit_kl", [])]
+            quality["alignment"] = read_alignment(quality.get("alignment"))
             values["quality"] = LensQuality(**quality)
         return cls(**values)
 
@@ -273,19 +299,3 @@ def _end_of(text: str) -> str:
     """Return the end of a text on one line: of a path, its name; what has no look is visible."""
     shown = legible_line(text[-SOURCE_LETTERS - 1 :])
     return shown if len(shown) <= SOURCE_LETTERS else f"…{shown[1 - SOURCE_LETTERS :]}"
-
-
-def streams_in_words(layers: Collection[int]) -> str:
-    """Return the names of some streams: "layer 3", "layers 0–2, 7", "the embedding and layer 0".
-
-    Args:
-        layers: Numbers of blocks; `EMBEDDING` is the stream before block 0.
-    """
-    numbers = sorted(layer for layer in layers if layer != EMBEDDING)
-    words = []
-    if EMBEDDING in layers:
-        words.append("the embedding")
-    if numbers:
-        noun = "layer" if len(numbers) == 1 else "layers"
-        words.append(f"{noun} {', '.join(number_ranges(numbers))}")
-    return " and ".join(words)

@@ -12,6 +12,7 @@ import torch
 from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
+from lens_recipes.arrays.lens_alignment import LensAlignment
 from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES, LensQuality, UsedLens
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.files.checks import check_made_up, is_finite
@@ -138,6 +139,29 @@ class Lens:
     def with_quality(self, quality: LensQuality) -> Lens:
         """Return this lens with what `lens_quality` has measured, which its results then say."""
         return replace(self, quality=quality)
+
+    def with_alignment(self, alignment: LensAlignment) -> Lens:
+        """Return this lens with what `lens_alignment` has measured, beside its quality.
+
+        Raises:
+            ValueError: it was measured of another lens, or the quality of this one is not known.
+
+        Example:
+            >>> lens = lens.with_alignment(lens_alignment(lens, model, prompts))
+            >>> lens.save("lens.safetensors")
+        """
+        if alignment.digest != self.digest:
+            raise ValueError(
+                f"this alignment is that of a {LENS_NAMES.get(alignment.kind, 'lens')} with the "
+                f"digest {alignment.digest!r}, and this {self.name} has {self.digest!r}: measure "
+                "lens_alignment of this one."
+            )
+        if self.quality is None:
+            raise ValueError(
+                f"how near this {self.name} comes to the model was not measured: begin with "
+                "lens.with_quality(lens_quality(lens, model)), which its alignment stands beside."
+            )
+        return self.with_quality(self.quality.with_alignment(alignment))
 
     def used(self) -> UsedLens:
         """Return what a result that was read with it says of it: nothing of this machine."""

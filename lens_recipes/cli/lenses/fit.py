@@ -16,6 +16,7 @@ from lens_recipes.cli.common.options import (
     parse_indices,
 )
 from lens_recipes.cli.common.outputs import check_writable, note_written, write_for_programs
+from lens_recipes.cli.lenses.alignment import Alignment, check_alignment, keep, with_alignment
 from lens_recipes.terminal import escape_terminal
 
 
@@ -71,6 +72,7 @@ def fit_command(
     quality_tokens: Annotated[
         int, typer.Option(min=0, help="Measure the lens on so many tokens; 0 for not at all.")
     ] = 128,
+    alignment: Alignment = 0,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say how long it may take, and how large it is.")
     ] = False,
@@ -79,6 +81,9 @@ def fit_command(
 ) -> None:
     """Fit a lens: the map from the stream after each layer to the one that the model ends with."""
     check_lens_file(output)
+    check_alignment(
+        alignment, is_measured=quality_tokens > 0, option="--quality-tokens must be at least 1"
+    )
     part = parse_shard(shard)
     chosen_layers = parse_indices(layers, "--layers")
 
@@ -98,6 +103,9 @@ def fit_command(
         write_for_programs(f"{lr.estimate(lr.fit_lens, loaded, texts, **options)}\n")
         return
     lens = lr.fit_lens(loaded, texts, path=output, **options)
+    if alignment:
+        lens = with_alignment(lens, loaded, alignment)
+        keep(output, lens)
     if lens.quality is not None:
         write_for_programs(f"{escape_terminal(str(lens.quality))}\n")
     note_written([output])
@@ -131,6 +139,8 @@ FIT_EXAMPLES = f"""
 Examples:
 
   lens-recipes fit smollm2 -o smollm2.safetensors --tokens 12000
+
+  lens-recipes fit smollm2 -o smollm2.safetensors --tokens 12000 --alignment 16
 
   lens-recipes fit Qwen/Qwen3-0.6B -o qwen.safetensors --texts corpus.jsonl --column body
 

@@ -9,6 +9,7 @@ import typer
 
 from lens_recipes.cli.common.options import EXIT_STATUS
 from lens_recipes.cli.common.outputs import note_written, write_for_programs
+from lens_recipes.cli.lenses.alignment import Alignment, check_alignment, with_alignment
 from lens_recipes.cli.lenses.fit import check_lens_file
 from lens_recipes.terminal import escape_terminal
 
@@ -25,9 +26,11 @@ def merge_command(
             metavar="MODEL", help="Measure the lens on this model, on text that the model writes."
         ),
     ] = None,
+    alignment: Alignment = 0,
 ) -> None:
     """Merge fits on disjoint texts, such as the shards of one, into the fit on all of them."""
     check_lens_file(output)
+    check_alignment(alignment, is_measured=measure is not None, option="--measure MODEL")
 
     from lens_recipes import Lens, lens_quality, load, load_lens
 
@@ -35,7 +38,10 @@ def merge_command(
     lens.save(output, sums=True)
     note_written([output])
     if measure is not None:
-        measured = lens.with_quality(lens_quality(lens, load(measure)))
+        model = load(measure)
+        measured = lens.with_quality(lens_quality(lens, model))
+        if alignment:
+            measured = with_alignment(measured, model, alignment)
         measured.save(output, sums=True)
         write_for_programs(f"{escape_terminal(str(measured.quality))}\n")
 

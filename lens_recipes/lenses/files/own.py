@@ -98,6 +98,22 @@ def write_own(
         save_file(tensors, scratch, entries)
 
 
+def write_again(path: Path, content: LensContent) -> None:
+    """Write a lens in the place of itself, with what was measured of it since.
+
+    Its sums, and what its fit says of itself, stay.
+
+    Raises:
+        LensError: the file cannot be written.
+        OSError, ValueError: another lens is there, or none.
+    """
+    sums = read_sums(path, content.digest)
+    with _opened(path) as file:
+        fit = (file.metadata() or {}).get(FIT)
+    said = None if fit is None else read_json(fit, "what it says of its fit")
+    write_own(path, content, sums or None, said)
+
+
 def check_readable(metadata: Mapping[str, Any]) -> None:
     """Raise a ValueError if what a file is to say of its lens could not be read again."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import Any
 
+from lens_recipes.arrays.stored_alignment import read_alignment
 from lens_recipes.arrays.used_lens import EMBEDDING, LensQuality
 from lens_recipes.lenses.files.checks import (
     KINDS,
@@ -106,6 +107,7 @@ def read_quality(stored: Any) -> LensQuality | None:
         refit_kl=[_read_column(half, len(layers), "refit_kl") for half in halves],
         n_tokens=read_count(stored.get("n_tokens"), "n_tokens") or 0,
         text=read_text(stored.get("text"), "the text of its quality") or "",
+        alignment=read_alignment(stored.get("alignment")),
     )
 
 

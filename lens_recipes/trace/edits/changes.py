@@ -90,6 +90,18 @@ class AddDirection(NamedTuple):
         return current + amount * vector
 
 
+class AddVectors(NamedTuple):
+    """Each token gets a vector of its own added, `[entry, width]`."""
+
+    vectors: Float[Tensor, "entry width"]
+
+    def apply(
+        self, current: Float[Tensor, "entry width"], context: EditContext
+    ) -> Float[Tensor, "entry width"]:
+        """Return what is to be there."""
+        return current + self.vectors.to(current.device)
+
+
 class SwapCoordinates(NamedTuple):
     """The coordinates in the plane of two directions are exchanged.
 

@@ -48,6 +48,8 @@ def lens_line(result: LensArrays | AttributionArrays) -> str:
     if not quality.layers:
         return f"{lens.named}: not measured at what was read"
     measured = f"{lens.named}: measured on {quality.measured_on}: {quality.verdict}"
+    if quality.alignment is not None and quality.alignment.layers:
+        measured += f"; pushed on {quality.alignment.measured_on}: {quality.alignment.verdict}"
     if has_parts(result):
         return f"{measured}; that is of streams, and not of what blocks add"
     return measured

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lens_recipes.arrays.lens_alignment import LensAlignment
 from lens_recipes.arrays.used_lens import LensQuality
 from lens_recipes.views.figures.base.style import COLORS, DASHES, MARKERS
 
@@ -33,6 +34,7 @@ class Line(NamedTuple):
         refit_kl: Of fits on halves of the text, `[fit, layer]`; without rows for none.
         look: Colour and dash of the line.
         marker: Of its points.
+        alignment: Whether the lens is about the model; None where that was not measured.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Line(NamedTuple):
     refit_kl: NDArray[np.float64]
     look: dict[str, Any]
     marker: dict[str, Any]
+    alignment: LensAlignment | None = None
 
 
 def measured_lens(lens: Any) -> Measured:
@@ -119,6 +122,7 @@ def lens_lines(measured: list[Measured]) -> list[Line]:
                 refit_kl=_numbers(quality.refit_kl).reshape(-1, len(quality.layers)),
                 look=look,
                 marker=marker,
+                alignment=quality.alignment,
             )
         )
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from lens_recipes.views.figures.base.style import (
     panels_layout,
     title_layout,
 )
+from lens_recipes.views.figures.compare.alignment_panel import AXIS, alignment_traces
 from lens_recipes.views.figures.compare.lens_lines import (
     Line,
     Measured,
@@ -45,7 +46,8 @@ def lens_quality_figure(
 
     Each lens has a line, and so has the logit lens on the same held-out tokens. A band spans two
     fits of a lens on halves of its text: how far a refit would move it. The axis of KL is
-    logarithmic.
+    logarithmic. Where `lens_alignment` was measured, a third panel has it in its interval, and
+    its control as a dotted line.
 
     Args:
         lenses: What was measured: lenses, what `lens_quality` returns, or results that were read
@@ -63,13 +65,17 @@ def lens_quality_figure(
     """
     measured = name_all([measured_lens(lens) for lens in lenses], names)
     lines = [*logit_lines(measured), *lens_lines(measured)]
-    height = 2 * PANEL_HEIGHT + PANEL_GAP
+    has_alignment = any(line.alignment is not None for line in lines)
+    n_panels = 3 if has_alignment else 2
+    height = n_panels * PANEL_HEIGHT + (n_panels - 1) * PANEL_GAP
     figure = make_subplots(
-        2, 1, figure=Figure(), shared_xaxes=True, vertical_spacing=PANEL_GAP / height
+        n_panels, 1, figure=Figure(), shared_xaxes=True, vertical_spacing=PANEL_GAP / height
     )
     for line in lines:
         figure.add_traces(_kl_traces(line), rows=1, cols=1)
         figure.add_trace(_agreement_trace(line), row=2, col=1)
+        if has_alignment:
+            figure.add_traces(alignment_traces(line), rows=3, cols=1)
     if title is None:
         title = "How well lenses transfer"
         if len(measured) == 1:
@@ -91,7 +97,9 @@ def lens_quality_figure(
         range=[-0.02, 1.02],
     )
     figure.update_xaxes(**_layer_axis(lines))
-    figure.update_xaxes(title_text="layer", row=2, col=1)
+    if has_alignment:
+        figure.update_yaxes(row=3, col=1, **AXIS)
+    figure.update_xaxes(title_text="layer", row=n_panels, col=1)
     return figure
 
 
@@ -205,10 +213,18 @@ def _layer_axis(lines: list[Line]) -> dict[str, Any]:
 # -- words -------------------------------------------------------------
 
 
-def _subtitle(measured: Iterable[Measured]) -> list[str]:
+def _subtitle(measured: Sequence[Measured]) -> list[str]:
     """Return on what the lenses were measured, and what a band is."""
     texts = dict.fromkeys(quality.measured_on for _, quality in measured)
     lines = [f"mean over {escape_plotly('; '.join(texts))}"]
     if any(len(quality.refit_kl) > 1 for _, quality in measured):
         lines.append("band: fits on halves of the text")
+    pushed = dict.fromkeys(
+        quality.alignment.measured_on for _, quality in measured if quality.alignment is not None
+    )
+    if pushed:
+        lines.append(
+            f"alignment: cosine of what the lens announces with what the model does, "
+            f"{'; '.join(pushed)}; dotted: with random pushes"
+        )
     return lines

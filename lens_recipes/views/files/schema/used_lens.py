@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from lens_recipes.arrays.stored_alignment import read_alignment
 from lens_recipes.arrays.used_lens import EMBEDDING, LENS_NAMES
 from lens_recipes.views.files.schema.checks import is_count, is_layer, is_number
 from lens_recipes.views.files.schema.numbers import ROUNDING
@@ -131,6 +132,7 @@ def check_used_lens(stored: dict[str, Any]) -> None:
             f"the quality of its lens has lists of different lengths, expected is {n_layers} each, "
             "a number for each layer"
         )
+    read_alignment(quality.get("alignment"))
 
 
 def _check_fields(stored: dict[str, Any], checks: Checks, owner: str) -> None:

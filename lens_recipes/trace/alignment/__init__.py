@@ -1,0 +1,1 @@
+"""What a lens announces of a push at the stream, beside what the model makes of it."""
