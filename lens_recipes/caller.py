@@ -33,6 +33,16 @@ def in_a_shell(options: Mapping[str, str]) -> Iterator[None]:
         _options.reset(token)
 
 
+@contextmanager
+def in_python() -> Iterator[None]:
+    """Have sentences name arguments, also in a shell: of what no option of a command stands for."""
+    token = _options.set(None)
+    try:
+        yield
+    finally:
+        _options.reset(token)
+
+
 def say(*, python: str, shell: str) -> str:
     """Return the words for a reader in Python, or those for one in a shell."""
     return python if _options.get() is None else shell

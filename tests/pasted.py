@@ -22,7 +22,10 @@ import lens_recipes as lr
 PROMPT = "The capital of France is"
 ANSWERS = {"The capital of France is": "a", "Two plus two is": "e", "Fire is": "t"}
 # The small tokenizer knows letters, but no capitals.
-LETTERS = {'" Paris"': '"a"', '" London"': '"e"', '" four"': '"e"', '" hot"': '"t"'}
+LETTERS = {
+    '" Paris"': '"a"', '" London"': '"e"', '" four"': '"e"', '" hot"': '"t"', '" Rome"': '"a"', '" Madrid"': '"e"',
+    '"The capital of Italy is"': '"a b c d"', '"The capital of Spain is"': '"a b e d"',
+}  # fmt: skip
 
 
 def checkpoint(family: str, hub: Path, folder: Path) -> str:
@@ -117,7 +120,7 @@ def alone(
 
 
 # The most lines of code; the other scripts have forty, and two more on a server.
-LONGER = {"attribution": 55, "components": 47, "remote": 48}
+LONGER = {"attribution": 55, "components": 47, "patch-map": 50, "remote": 48, "steer": 46}
 
 
 def refuse_bad_form(model: str, recipes: list[str], folder: Path, remote: bool) -> None:
@@ -244,6 +247,31 @@ def remote(found: dict[str, Any], model: Any) -> None:
     close(stacked(found["result"]["top_logprobs"]), run().top_logprobs[:, 0])
 
 
+def steer(found: dict[str, Any], model: Any) -> None:
+    edit = lr.steer(("e", "a"), layer=found["LAYER"], scale=found["SCALE"])
+    ids = list(range(lr.anatomy(model).vocab_size))
+    for row, edits in enumerate((None, edit)):
+        run = partial(lr.logit_lens, model, PROMPT, positions=-1, layers=-1, edits=edits)
+        close(found["logprobs"][row], run(targets=ids).target_logprobs[-1, 0])
+
+
+def patch_map(found: dict[str, Any], model: Any) -> None:
+    layers, clean, corrupt = layers_of(found), found["CLEAN"], found["CORRUPT"]
+    assert np.shape(stacked(found["recovery"])) == (len(layers), len(found["tokens"]))
+
+    def logit_diff(prompt: str, edits: Any = None) -> float:
+        run = partial(lr.logit_lens, model, prompt, positions=-1, layers=-1, edits=edits)
+        logits = run(targets=["a", "e"]).target_logits[-1, 0]
+        return float(logits[0] - logits[1])
+
+    best, worst = logit_diff(clean), logit_diff(corrupt)
+    for row, layer in enumerate(layers):
+        for position in (0, len(found["tokens"]) // 2, len(found["tokens"]) - 1):
+            patched = logit_diff(corrupt, lr.patch(clean, layer=layer, positions=position))
+            recovery = (patched - worst) / (best - worst)
+            np.testing.assert_allclose(found["recovery"][row][position], recovery, atol=5e-3)
+
+
 CHECKS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     "first-lens": first_lens,
     "top-k": top_k,
@@ -253,5 +281,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     "components": components,
     "attribution": attribution,
     "generation": generation,
+    "steer": steer,
+    "patch-map": patch_map,
     "remote": remote,
 }

@@ -523,7 +523,16 @@ def test_the_rows_of_the_frame_sum_to_the_totals(unit):
         "position",
         "input",
     ]
-    columns += ["target", "target_id", "against", "value", "lens", "lens_source", "lens_digest"]
+    columns += [
+        "target",
+        "target_id",
+        "against",
+        "value",
+        "lens",
+        "lens_source",
+        "lens_digest",
+        "edits",
+    ]
     assert list(frame.columns) == columns
     assert len(frame) == sum(one.values.size for one in result)
     sums = frame.groupby(["prompt", "position", "target_id"])["value"].sum()

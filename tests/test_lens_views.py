@@ -161,8 +161,8 @@ def test_programs_get_the_source_and_the_digest(linear, jacobian, lens, tmp_path
     for row in json.loads(lr.table(linear, format="json")):
         assert [row[name] for name in fields] == expected
     header, *rows = [line.split("\t") for line in lr.table(linear, format="tsv").split("\n")]
-    assert header[-3:] == list(fields)
-    assert [row[-3:] for row in rows] == [expected] * len(rows)
+    assert header[-4:] == [*fields, "edits"]
+    assert [row[-4:-1] for row in rows] == [expected] * len(rows)
     frame = linear.to_frame()
     assert [set(frame[name]) for name in fields] == [{each} for each in expected]
     frame = jacobian.to_frame()

@@ -61,7 +61,19 @@ def test_a_script_finds_what_the_library_finds(zoo, recipe, family, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     found = pasted.execute(pasted.script(recipe, f"tiny/{family}"), tmp_path)
     pasted.CHECKS[recipe](found, zoo[1][f"tiny/{family}"])
-    assert "proof: the last layer's lens is the model's own output" in capsys.readouterr().out
+    said = "it is the clean run" if recipe == "patch-map" else "the last layer's lens is the model's own output"  # fmt: skip
+    assert re.search(f"proof: .*{said}", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("recipe", ["steer", "patch-map"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_script_edits_as_the_library_does(recipe, family, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hub = tmp_path / "hub"
+    with hub_at(hub):
+        name = pasted.checkpoint(family, hub, tmp_path / family)
+        found = pasted.execute(pasted.script(recipe, name), tmp_path)
+        pasted.CHECKS[recipe](found, lr.load(name))
 
 
 @pytest.mark.parametrize("recipe", others_slow(LOCAL, *list(LOCAL)[:2]))
@@ -161,6 +173,7 @@ SABOTAGE = {
     "batch": Sabotage(
         r"model.trace\(shortest,", 'model.trace("something else",', "padding changes"
     ),
+    "patch-map": Sabotage(r"stream\[-1\] = ", "stream[-1, 1:] = ", "misses the clean run"),
     "generation": Sabotage(  # NaN in the second step alone
         r"errors.append\(",
         "errors.append(0 / torch.tensor(float(len(errors) != 1)) * ",

@@ -399,7 +399,7 @@ COLUMNS = [
     "kl_to_final",
 ]
 COLUMNS += ["readable", "role", "k", "id", "text", "logprob", "prob", "rank"]
-COLUMNS += ["fitted", "lens", "lens_source", "lens_digest"]
+COLUMNS += ["fitted", "lens", "lens_source", "lens_digest", "edits"]
 
 
 def test_the_frame_has_a_row_for_every_number(result):

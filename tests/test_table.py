@@ -258,7 +258,7 @@ def test_tsv_ends_with_the_ids_of_its_texts_and_what_can_be_read(results, kind):
     n_targets = result.target_ids.shape[1]
     ids = ["input_id", "top1_id", "top2_id", *(f"target{n + 1}_id" for n in range(n_targets))]
     lens = ["lens", "lens_source", "lens_digest"]
-    assert header[-len(ids) - 6 :] == ["mark", *ids, "readable", "fitted", *lens]
+    assert header[-len(ids) - 7 :] == ["mark", *ids, "readable", "fitted", *lens, "edits"]
     rows = iter(records(text))
     for one in result:
         for t in range(len(one.tokens)) if kind == "vectors" else [-1]:

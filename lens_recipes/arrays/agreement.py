@@ -154,7 +154,9 @@ def top_differences(
 ) -> Iterator[Difference]:
     """Yield a top token that the other run lacks, or finds more or less likely.
 
-    Two that are as likely may stand in another order. The other run holds a few more.
+    Two that are as likely may stand in another order. The other run holds a few more; where even
+    the last of these is as likely, as where a stream was ablated to zero and all tokens are, any
+    token may stand there.
     """
     n_held = saved.top_ids.shape[-1]
     for place in np.argwhere(saved.top_ids != again.top_ids[..., :n_held]).tolist():
@@ -163,6 +165,9 @@ def top_differences(
         found = np.flatnonzero(again.top_ids[site, token] == saved_id)
         here = saved.top_logprobs[site, token, column]
         there = again.top_logprobs[site, token, found]
+        is_tie_beyond = not is_far(here, again.top_logprobs[site, token, -1], tolerance[site])
+        if not len(found) and is_tie_beyond:
+            continue
         if not len(found) or is_far(here, there, tolerance[site]).any():
             other_id = again.top_ids[site, token, column]
             yield Difference("top_ids", tuple(place), saved_id, other_id)

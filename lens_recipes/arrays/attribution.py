@@ -14,6 +14,7 @@ from lens_recipes.arrays.axes import Axes, Inputs, Part, Tokens, fields_of_promp
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import edit_from_json
+from lens_recipes.arrays.edits.words import edits_in_words
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.terminal import one_line
@@ -287,8 +288,9 @@ class AttributionArrays:
     def __repr__(self) -> str:
         model = one_line(str(self.provenance.get("model", "?")))
         lens = "" if self.lens.is_logit else f", {self.lens.name}"
+        edited = f"; {edits_in_words(self.edits)}" if self.edits else ""
         warning = f"; {self.mark}" if self.mark else ""
-        return f"Attribution({model}{lens}, by {self.unit}: {self.size}{warning})"
+        return f"Attribution({model}{lens}, by {self.unit}: {self.size}{edited}{warning})"
 
 
 class Location(NamedTuple):

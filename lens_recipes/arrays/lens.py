@@ -23,6 +23,7 @@ from lens_recipes.arrays.certificate import Certificate, norm_was_applied
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.kinds import edit_from_json
+from lens_recipes.arrays.edits.words import edits_in_words
 from lens_recipes.arrays.sites import are_vectors, layer_series
 from lens_recipes.arrays.text import EACH_TARGET as EACH_TARGET
 from lens_recipes.arrays.text import counted, visible_token
@@ -364,5 +365,6 @@ class LensArrays:
     def __repr__(self) -> str:
         model = one_line(str(self.provenance.get("model", "?")))
         lens = "" if self.lens.is_logit else f", {self.lens.name}"
+        edited = f"; {edits_in_words(self.edits)}" if self.edits else ""
         warning = f"; {self.mark}" if self.mark else ""
-        return f"LensResult({model}{lens}: {self.size}{warning})"
+        return f"LensResult({model}{lens}: {self.size}{edited}{warning})"

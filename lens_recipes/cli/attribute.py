@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lens_recipes.cli.common.edits import EDIT_SHORT, EditOptions, edits_argument, parse_edits
 from lens_recipes.cli.common.lenses import named_lens, only_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
@@ -81,6 +82,7 @@ def attribute_command(
     json_path: JsonPath = None,
     no_special_tokens: NoSpecialTokens = False,
     lens: LensSource = None,
+    edit: EditOptions = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -96,6 +98,7 @@ def attribute_command(
             f"{against!r} is the --target as well: their difference is nothing.",
             param_hint="--against",
         )
+    edits = parse_edits(edit)
     chosen_positions = parse_indices(positions, "--positions")
 
     from lens_recipes import attribution
@@ -111,6 +114,7 @@ def attribute_command(
         positions=chosen_positions,
         add_special_tokens=not no_special_tokens,
         lens=named_lens(source, language_model),
+        **edits_argument(edits, language_model),
     )
     write_json(result, json_path)
     if json_path != STDOUT:
@@ -127,6 +131,8 @@ Examples:
 
   lens-recipes attribute "The capital of France is" --target " Paris" --unit head \
 --html heads.html --json heads.json
+
+{EDIT_SHORT}
 
 {EXIT_STATUS}
 """

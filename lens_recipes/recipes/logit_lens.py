@@ -40,7 +40,6 @@ from lens_recipes.run.request.edits.planned import plan_edits, steps_in_order
 from lens_recipes.run.request.edits.resolve import (
     edits_provenance,
     recorded_edits,
-    refuse_written,
     resolve_edits,
 )
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
@@ -323,7 +322,6 @@ def logit_lens(
     check_numbers(top_k, track, max_bytes, request.anatomy.vocab_size)
     chosen_lens = resolve_lens(lens, model)
     chosen_edits = resolve_edits(edits, model)
-    refuse_written(chosen_edits)
     planned = plan_edits(chosen_edits, request.blocks, request.anatomy)
     sites, reads = request.sites(
         layers, components, heads, apply_norm, lens=chosen_lens, edits=planned

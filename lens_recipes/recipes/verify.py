@@ -9,6 +9,7 @@ from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.agreement import find_difference
 from lens_recipes.arrays.axes import Response
+from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import tokenizer_of
@@ -38,14 +39,15 @@ def verify(
     What a file holds is a claim: its certificate says "as saved". The prompts are kept as token
     ids, and are read again at the same positions, sites and targets. What was generated is read
     again as a text, without sampling it anew: what only the run itself knew is not checked
-    (`sampler_logprob`, why a text ended, `timings`).
+    (`sampler_logprob`, why a text ended, `timings`). A run that was edited is edited again.
 
     Args:
         result: A lens result or an attribution.
         model: What `load()` returns: the model that the result is said to be of.
         remote: Where it runs, as for `logit_lens`.
-        lens: The lens that it was read with, where it cannot be loaded from where it was then; None
-            loads it from there.
+        lens: The lens that it was read with, or that an edit names a direction under, where it
+            cannot be loaded from where it was then; a list where there are several. None loads
+            them from there.
 
     Raises:
         LensError: the model says something else; the message names the first number that differs
@@ -67,11 +69,13 @@ def verify(
             "version), so it cannot be run again: run the recipe anew."
         )
     try:
-        its_lens = lens_again(result, model, lens)
+        given = given_lenses(lens, model)
+        its_lens = lens_again(result, model, given)
+        edits = edits_again(result, model, given)
     except ValueError as error:
         raise LensError(f"this result cannot be run again: {error}") from error
     try:
-        again = run_again(result, model, remote, its_lens)
+        again = run_again(result, model, remote, its_lens, edits)
     except (KeyError, TypeError, ValueError) as error:
         raise LensError(
             f"this result cannot be run again on this model: {error} It is of another model, or "
@@ -81,12 +85,39 @@ def verify(
     if difference is not None:
         raise LensError(
             f"this result is not what this model says: {difference}. It is of another model, of "
-            "other weights or another precision, or was changed since."
+            f"other weights or another precision, or was changed since{_needs_others(result)}."
         )
     return dataclasses.replace(result, certificate=again.certificate)
 
 
-def lens_again(result: LensResult | Attribution, model: Envoy, given: Any) -> Lens | None:
+def _needs_others(result: LensResult | Attribution) -> str:
+    """Return that an edit takes something from other prompts of its run, where one does."""
+    for edit in result.edits:
+        names_one = isinstance(edit, Patch) and isinstance(edit.source, int | list)
+        takes_next = isinstance(edit, Ablation) and str(edit.to) == "resample"
+        if names_one or takes_next:
+            return (
+                ", or it is one prompt of several: an edit takes something from the others "
+                f"({edit}), and only the whole result can be verified"
+            )
+    return ""
+
+
+def given_lenses(lens: Any, model: Envoy) -> list[Lens | None]:
+    """Return the lenses that the caller passed; None is the logit lens.
+
+    Raises:
+        ValueError, LensError: as `resolve_lens`.
+    """
+    if lens is None:
+        return []
+    lenses = lens if isinstance(lens, list | tuple) else [lens]
+    return [resolve_lens(each, model) for each in lenses]
+
+
+def lens_again(
+    result: LensResult | Attribution, model: Envoy, given: list[Lens | None]
+) -> Lens | None:
     """Return the lens that a result was read with.
 
     Raises:
@@ -96,11 +127,12 @@ def lens_again(result: LensResult | Attribution, model: Envoy, given: Any) -> Le
     recorded = arguments.get("lens") if isinstance(arguments, dict) else None
     if recorded is None:
         return None
-    if given is None:
+    if not given:
         return resolve_lens(recorded, model)
-    lens = resolve_lens(given, model)
-    digest = "none: it is the logit lens" if lens is None else lens.digest
-    if lens is None or digest != recorded["digest"]:
+    lens = with_digest(given, recorded["digest"])
+    if lens is None:
+        first = given[0]
+        digest = "none: it is the logit lens" if first is None else first.digest
         raise ValueError(
             f"the lens that was passed has the digest {digest}, and the result was read with "
             f"{recorded['digest']}."
@@ -108,17 +140,61 @@ def lens_again(result: LensResult | Attribution, model: Envoy, given: Any) -> Le
     return lens
 
 
+def with_digest(lenses: list[Lens | None], digest: Any) -> Lens | None:
+    """Return the lens that has a digest, or None."""
+    for lens in lenses:
+        if lens is not None and lens.digest == digest:
+            return lens
+    return None
+
+
+def edits_again(
+    result: LensResult | Attribution, model: Envoy, given: list[Lens | None]
+) -> dict[str, Any]:
+    """Return the argument `edits` of the same run; none where nothing was edited.
+
+    Raises:
+        ValueError: the lens of an edit is not there, or the edit needs prompts that are not.
+    """
+    if not result.edits:
+        return {}
+    if isinstance(result, LensResult) and result.tokens.generated.any():
+        raise ValueError(
+            "what a model wrote while it was edited cannot be read again as a text. Write it anew: "
+            "generate_lens(…, edits=result.edits)."
+        )
+    edits = []
+    for edit in result.edits:
+        if not isinstance(edit, Steering | Swap) or edit.lens is None:
+            edits.append(edit)
+            continue
+        lens = with_digest(given, edit.lens["digest"])
+        try:
+            edits.append(dataclasses.replace(edit, lens=lens or resolve_lens(edit.lens, model)))
+        except ValueError as error:
+            raise ValueError(f"{edit}: {error}") from error
+    return {"edits": edits}
+
+
 def run_again(
-    result: LensResult | Attribution, model: Envoy, remote: bool | str | None, lens: Lens | None
+    result: LensResult | Attribution,
+    model: Envoy,
+    remote: bool | str | None,
+    lens: Lens | None,
+    edits: dict[str, Any],
 ) -> LensResult | Attribution:
     """Return the same of what the model says now."""
     if isinstance(result, Attribution):
-        return attribution_again(result, model, remote, lens)
-    return readout_again(result, model, remote, lens)
+        return attribution_again(result, model, remote, lens, edits)
+    return readout_again(result, model, remote, lens, edits)
 
 
 def attribution_again(
-    result: Attribution, model: Envoy, remote: bool | str | None, lens: Lens | None
+    result: Attribution,
+    model: Envoy,
+    remote: bool | str | None,
+    lens: Lens | None,
+    edits: dict[str, Any],
 ) -> Attribution:
     """Return the attribution of the same targets at the same tokens."""
     against: Any = result.against or None
@@ -134,11 +210,16 @@ def attribution_again(
         lens=lens,
         positions=positions_of(result),
         remote=remote,
+        **edits,
     )
 
 
 def readout_again(
-    result: LensResult, model: Envoy, remote: bool | str | None, lens: Lens | None
+    result: LensResult,
+    model: Envoy,
+    remote: bool | str | None,
+    lens: Lens | None,
+    edits: dict[str, Any],
 ) -> LensResult:
     """Return the lens of the same sites at the same tokens.
 
@@ -157,6 +238,7 @@ def readout_again(
         top_k=min(result.top_ids.shape[-1] + TIED, anatomy(model).vocab_size),
         remote=remote,
         lens=lens,
+        **edits,
         **arguments,
     )
     return as_generation(again, result, tokenizer_of(model)) if is_generation else again

@@ -20,6 +20,7 @@ from lens_recipes.run.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.request.edits.controls import RandomMove
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
+from lens_recipes.run.request.edits.resolve import naming
 from lens_recipes.run.request.lenses import transport_of
 from lens_recipes.run.request.prompts import encode, refuse_empty, shortened
 from lens_recipes.run.request.request import Request
@@ -104,7 +105,8 @@ class EditBatches:
         if id(edit) in self.positions:
             return
         token_ids = self.request.token_ids
-        positions = pick_positions(edit.positions, token_ids)
+        with naming(edit):
+            positions = pick_positions(edit.positions, token_ids)
         self.positions[id(edit)] = positions
         if isinstance(edit, Patch):
             self.sources[id(edit)] = self.patch_sources(edit, positions)
@@ -313,8 +315,9 @@ class EditBatches:
                 f"layers are {edit.lens.layers}."
             )
         vocab_size, tokenizer = self.request.anatomy.vocab_size, self.request.tokenizer
-        number = target_id(token, tokenizer, vocab_size)
-        other = -1 if minus is None else target_id(minus, tokenizer, vocab_size)
+        with naming(edit):
+            number = target_id(token, tokenizer, vocab_size)
+            other = -1 if minus is None else target_id(minus, tokenizer, vocab_size)
         if number == other:
             raise ValueError(f"{token!r} minus {minus!r} is no direction: they are one token.")
         return TokenDirection(number, other, transport)

@@ -16,6 +16,7 @@ from lens_recipes.arrays.edits.patch_map import PatchMapArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.errors import LensError
+from lens_recipes.views.words import shown_edits
 
 # Columns of the tokens that only a generation has.
 GENERATION_COLUMNS = ("generated", "next_logprob", "sampler_logprob")
@@ -184,9 +185,14 @@ def _lens_columns(result: LensArrays, predicted: Predicted) -> dict[str, Any]:
 
 
 def _lens_of(result: LensArrays | AttributionArrays) -> dict[str, str]:
-    """Return the columns that say with which lens a result was read."""
+    """Return the columns that say with which lens a result was read, and what was edited."""
     lens = result.lens
-    return {"lens": lens.kind, "lens_source": lens.source, "lens_digest": lens.digest}
+    return {
+        "lens": lens.kind,
+        "lens_source": lens.source,
+        "lens_digest": lens.digest,
+        "edits": "; ".join(map(str, shown_edits(result))),
+    }
 
 
 # -- rows of an attribution --------------------------------------------

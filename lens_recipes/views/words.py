@@ -5,6 +5,7 @@ Whatever two views say is said here once, and therefore in the same words.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Part
+from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.arrays.edits.words import edits_in_words
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import find_metric
 from lens_recipes.arrays.text import legible, visible_token
@@ -220,43 +223,61 @@ def lens_beside(result: LensArrays | AttributionArrays) -> str:
     return "" if result.lens.is_logit else f", {result.lens.name}"
 
 
+def edited(result: LensArrays | AttributionArrays) -> str:
+    """Return what every view says of a run that was edited; empty for a plain one.
+
+    Of two edits both are named, of more the first two. What others wrote in it (prompts, names)
+    stands on one line and is legible, and each view escapes it as it escapes a token.
+
+    Example: "edited: ablate (to zero) L23H4 at position 4".
+    """
+    return edits_in_words(shown_edits(result))
+
+
+def shown_edits(result: LensArrays | AttributionArrays) -> list[Edit]:
+    """Return the edits of a run as they are named: where nothing was written, none says when."""
+    edits = result.edits
+    if result.tokens.generated.any():
+        return edits
+    return [dataclasses.replace(edit, when="prompt") for edit in edits]
+
+
 def lens_names(results: Sequence[LensArrays]) -> list[str]:
     """Return a name for the lens of each result, no two of them the same.
 
-    Lenses of one kind are told apart by where they came from, then by their digests, then by
-    numbers. Results of one lens are named by their edits, where these differ: "base", "edited: …".
+    Lenses of one kind are told apart by whether the run was edited, then by where they came from,
+    then by their digests, then by numbers. Results of one lens are named by their edits, where
+    these differ: "base", "edited: …".
     """
     lenses = [result.lens for result in results]
     is_one_lens = len({(lens.kind, lens.digest) for lens in lenses}) == 1
     if is_one_lens and have_different_edits(results):
         return edit_names(results)
+    suffixes = [", edited" if result.edits else "" for result in results]
     candidates = (
         [lens.name for lens in lenses],
         [f"{lens.name} ({lens.source})" if lens.source else lens.name for lens in lenses],
         [lens.named for lens in lenses],
+        [f"{lens.name} {number}" for number, lens in enumerate(lenses, start=1)],
     )
     for names in candidates:
-        if len(set(names)) == len(names):
-            return names
-    return [f"{lens.name} {number}" for number, lens in enumerate(lenses, start=1)]
+        full = [name + suffix for name, suffix in zip(names, suffixes, strict=True)]
+        if len(set(full)) == len(full):
+            break
+    return full
 
 
 def have_different_edits(results: Sequence[LensArrays]) -> bool:
     """Return whether some results are of runs that were edited in another way, or not at all."""
-    return len({edits_in_words(result) for result in results}) > 1
-
-
-def edits_in_words(result: LensArrays) -> str:
-    """Return what was done while the model ran: "ablate (to zero) L23H4; …"; empty for nothing."""
-    return "; ".join(map(str, result.edits))
+    first = [edit.to_json() for edit in results[0].edits]
+    return any([edit.to_json() for edit in result.edits] != first for result in results[1:])
 
 
 def edit_names(results: Sequence[LensArrays]) -> list[str]:
     """Return a name for each of some runs: "base", "edited: ablate (to zero) L23H4"."""
     names: list[str] = []
     for result in results:
-        words = edits_in_words(result)
-        name = f"edited: {words}" if words else "base"
+        name = edited(result) or "base"
         n_alike = sum(other == name or other.startswith(f"{name} (") for other in names)
         names.append(f"{name} ({n_alike + 1})" if n_alike else name)
     return names

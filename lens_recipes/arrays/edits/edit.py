@@ -14,6 +14,12 @@ from lens_recipes.terminal import show_lines
 
 WHEN = ("prompt", "written", "both")
 
+WHEN_IN_WORDS = {
+    "prompt": "",
+    "written": ", only while it writes",
+    "both": ", and while it writes",
+}
+
 # Where an edit can be made: the stream before, within and after a block, what attention and MLP
 # (and in some models other modules) add to it, one head's share of attention, and the embedding.
 EDITABLE = (
@@ -110,7 +116,7 @@ class Edit:
     def at(self) -> str:
         """Return the positions in words, with a space before them; nothing where it is all."""
         words = "" if self.positions is None else f" at position {_in_words(self.positions)}"
-        return words if self.when == "prompt" else f"{words} ({self.when})"
+        return words + WHEN_IN_WORDS[self.when]
 
     @property
     def what(self) -> str:

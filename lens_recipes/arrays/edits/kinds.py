@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lens_recipes.arrays.edits.edit import Edit, from_json
+from lens_recipes.arrays.used_lens import LENS_NAMES, UsedLens
 
 REPLACEMENTS = ("zero", "mean", "resample")
 
@@ -142,6 +144,9 @@ class Steering(Edit):
         """Return what is done, in words that a place follows."""
         return f"steer by {self.scale:g} × {direction_name(self.direction)} at"
 
+    def __str__(self) -> str:
+        return super().__str__() + under_lens(self.lens)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Swap(Edit):
@@ -191,6 +196,9 @@ class Swap(Edit):
         live = "" if self.clamp else " (live)"
         return f"swap {self.a!r} and {self.b!r}{live} in"
 
+    def __str__(self) -> str:
+        return super().__str__() + under_lens(self.lens)
+
 
 def refuse_no_flag(name: str, value: Any) -> None:
     """Raise ValueError if an argument is neither True nor False."""
@@ -206,6 +214,26 @@ def direction_name(direction: Any) -> str:
         token, minus = direction
         return f"({token!r} − {minus!r})"
     return "a vector"
+
+
+def under_lens(lens: Any) -> str:
+    """Return under which lens tokens have directions, with a space before it.
+
+    Nothing for the logit lens.
+
+    Args:
+        lens: A lens, the path of one, or what a file says of it.
+    """
+    if lens is None or (isinstance(lens, str) and lens == "logit"):
+        return ""
+    if hasattr(lens, "used"):
+        return f" under the {lens.used().named}"
+    if not isinstance(lens, Mapping):
+        return f" under the lens {str(lens)!r}"
+    source = str(lens.get("source", ""))
+    if lens.get("kind") not in list(LENS_NAMES):
+        return f" under the lens {source!r}"
+    return f" under the {UsedLens(lens['kind'], source, str(lens.get('digest', ''))).named}"
 
 
 def is_token_pair(direction: Any) -> bool:

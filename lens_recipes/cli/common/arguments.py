@@ -10,6 +10,7 @@ OPTIONS = {
     "components": "--components",
     "direction": "--direction",
     "dtype": "--dtype",
+    "edits": "--edit",
     "format": "--format",
     "heads": "--heads",
     "kind": "--kind",

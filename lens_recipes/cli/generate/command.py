@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lens_recipes.cli.common.edits import EDIT_SHORT, EditOptions, edits_argument, parse_edits
 from lens_recipes.cli.common.lenses import named_lens, only_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
@@ -116,11 +117,13 @@ def generate_command(
     json_path: JsonPath = None,
     no_special_tokens: NoSpecialTokens = False,
     lens: LensSource = None,
+    edit: EditOptions = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
     """Let the model write, and show at which layer each token was decided."""
     source = only_lens(lens)
+    edits = parse_edits(edit)
     check_outputs(html, json_path, folder=True)
     check_picture(png)
     check_distinct({"--html": html, "--png": png, "--json": json_path})
@@ -164,6 +167,7 @@ def generate_command(
             targets=target,
             components=parse_names(components),
             lens=named_lens(source, language_model),
+            **edits_argument(edits, language_model),
             add_special_tokens=not no_special_tokens,
             top_k=max(MIN_TOP_K, n_shown),
             on_step=stream,
@@ -260,6 +264,8 @@ samples with {DEFAULT_OPTIONS}, up to --max-length {MAX_LENGTH} or the model's c
 line on stderr names each setting and its source; (given) means the command line. (On a terminal,
 what libraries print while the model is loaded comes before it.) Ctrl-C ends the text: what was
 written until then is shown and saved.
+
+{EDIT_SHORT}
 
 {EXIT_STATUS}
 """

@@ -11,6 +11,7 @@ import typer
 
 from lens_recipes.arrays.metrics import METRICS
 from lens_recipes.arrays.metrics.followed import ROLES
+from lens_recipes.cli.common.edits import EDIT_HELP, EditOptions, edits_argument, parse_edits
 from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
@@ -129,6 +130,7 @@ def logit_lens_command(
     ] = False,
     no_special_tokens: NoSpecialTokens = False,
     lens: LensSources = None,
+    edit: EditOptions = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -151,6 +153,7 @@ def logit_lens_command(
     check_lenses(lenses, table_format, json_path, html, metric)
     asked = read_prompts(prompts, prompt_file, target)
     check_metric(metric, of, asked)
+    edits = parse_edits(edit)
     chosen_positions = parse_indices(positions, "--positions")
     chosen_layers = parse_indices(layers, "--layers")
     chosen_heads = parse_indices(heads, "--heads")
@@ -178,6 +181,7 @@ def logit_lens_command(
             heads=chosen_heads,
             components=chosen_components,
             lens=named_lens(source, language_model),
+            **edits_argument(edits, language_model),
         )
         results.append(result)
     result, *beside = results
@@ -323,6 +327,8 @@ Examples:
   lens-recipes logit-lens "The capital of France is" --lens logit --lens lens.safetensors \
 --report lenses.html
 
+  lens-recipes logit-lens "The capital of France is" --edit "ablate L23H4" --positions -1
+
   lens-recipes logit-lens --positions -1 -- "-5 + 5 ="
 
   lens-recipes logit-lens "The capital of France is" --components attn_out,mlp_out --positions -1
@@ -335,6 +341,6 @@ Examples:
 A line of facts.jsonl is like {{"prompt": "The capital of France is", "target": " Paris"}}, or has
 "targets" with a list; a .csv or .tsv has the columns prompt and target. A target is one token, most
 often with the space before it.
-
+{EDIT_HELP}
 {EXIT_STATUS}
 """

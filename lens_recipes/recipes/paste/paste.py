@@ -23,7 +23,7 @@ from lens_recipes.recipes.paste.functions import (
     to_logits_function,
     write_lines,
 )
-from lens_recipes.recipes.paste.literals import plain_words, printed
+from lens_recipes.recipes.paste.literals import Code, plain_words, printed
 from lens_recipes.recipes.paste.loading import (
     HUB_ID_OF_SMOLLM2,
     Loading,
@@ -54,14 +54,15 @@ def paste(
 
     Args:
         recipe: One of `first-lens`, `top-k`, `token-track`, `grid-heatmap`, `batch`,
-            `components`, `attribution`, `generation`, `remote`.
+            `components`, `attribution`, `generation`, `steer`, `patch-map`, `remote`.
         model: A hub id, a checkpoint folder, or `"smollm2"`; the script names it in the same way.
             Only the config is read; no weights are loaded.
         remote: Whether the script runs on an NDIF server. The script of `remote` always does, as
             a job that outlives its process.
         layers: Which layers the script decodes: None for all, an int, a slice, a list; negative
             from the end. The last layer is always read for the proof, and `components` reads all
-            of them for its sum; `attribution` takes none.
+            of them for its sum; `steer` takes one, after which it changes the stream; `attribution`
+            takes none.
         lens: For `first-lens`, the `.safetensors` file of a lens of this model, which the script
             then reads with.
         trust_remote_code: Whether Python code that comes with the checkpoint may run, here and in
@@ -73,7 +74,8 @@ def paste(
 
     Raises:
         ValueError: There is no such recipe or layer, a server is asked for a folder, or an
-            attribution for some layers; or the recipe takes no lens, or the lens lacks a layer.
+            attribution for some layers, or steering after several; or the recipe takes no lens, or
+            the lens lacks a layer.
         LensError: The model or the lens cannot be read, the lens is of another model, or the blocks
             are no sums; the message says why.
 
@@ -94,6 +96,8 @@ def paste(
     # The script will read the tokenizer too, and there transformers would ask.
     refuse_code_of_tokenizer(folder, {"trust_remote_code": trust_remote_code})
     chosen_layers = pick_layers(layers, source.anatomy)
+    if layers is not None and recipe == "steer" and len(chosen_layers) != 1:
+        raise ValueError(f"steer changes the stream after one layer; received {layers!r}.")
     with_lens = None
     if lens is not None:
         its_lens = chosen_lens(lens, recipe, source.model)
@@ -112,6 +116,7 @@ def paste(
         version=plain_words(versions()["lens-recipes"]),
         layers=layers_expression(chosen_layers),
         all_layers=layers_expression(source.anatomy.layers),
+        middle_layer=Code(chosen_layers[2 * len(chosen_layers) // 3]),
     )
     return text.strip() + "\n"
 

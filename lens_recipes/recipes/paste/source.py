@@ -89,6 +89,13 @@ class ModelSource:
         """Write the stream after a block, `[batch, position, d_model]`."""
         return Code(self.block(layer) + self.output(self._first_block))
 
+    def put_stream(self, layer: int | str) -> Code:
+        """Write the line that lets a model go on with the variable `stream` after a block."""
+        block = self.block(layer)
+        if self._returns_tuple(self._first_block):
+            return Code(f"{block}.output = (stream, *{block}.output[1:])")
+        return Code(f"{block}.output = stream")
+
     @property
     def last_stream(self) -> Code:
         """Write the stream after the last block."""

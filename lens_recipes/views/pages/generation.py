@@ -33,6 +33,7 @@ from lens_recipes.views.pages.html import (
 )
 from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.summaries.transfer import lens_line
+from lens_recipes.views.words import edited
 
 INDEX = "index.html"
 
@@ -183,7 +184,9 @@ def generation_facts(single: LensArrays, steps: list[Step]) -> list[Fact]:
     meaning = lens_line(single)
     if meaning:
         certificate.append(meaning)
+    done = [Fact("edited", edited(single).removeprefix("edited: "))] if single.edits else []
     return [
+        *done,
         Fact("prompt", single.prompts[0]),
         Fact("response", response.text),
         Fact("end", f"{response.finish}{reason}, after {len(steps)} {tokens}"),

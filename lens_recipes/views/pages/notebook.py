@@ -23,6 +23,7 @@ from lens_recipes.views.summaries.trust import cannot, unfitted_sentence, unread
 from lens_recipes.views.words import (
     after_token,
     certificate_line,
+    edited,
     minus,
     part_name,
     probability,
@@ -58,6 +59,7 @@ def fill_template(
         certificate = certificate_line(result)
     return template("notebook.html.j2").render(
         mark=sentence(result.mark),
+        edited=sentence(edited(result)),
         summary=escape_terminal(summary),
         certificate=sentence(certificate),
         lens=sentence(lens_line(result)),

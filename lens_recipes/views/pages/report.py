@@ -13,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from lens_recipes.arrays.certificate import verdict
+from lens_recipes.arrays.edits.words import edit_in_words
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics.tracks import named_prompts
 from lens_recipes.arrays.sites import are_vectors
@@ -31,7 +32,7 @@ from lens_recipes.views.pages.report_fields import PageData
 from lens_recipes.views.pages.report_lenses import lens_notes, lenses_on_page
 from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.summaries.transfer import lens_line
-from lens_recipes.views.words import lens_beside, lens_names, prompt_end, quantity
+from lens_recipes.views.words import lens_beside, lens_names, prompt_end, quantity, shown_edits
 
 MAX_BYTES = 12_000_000
 
@@ -177,6 +178,8 @@ def facts_of(result: LensArrays) -> list[Fact]:
     values["certificate"] = str(result.certificate or values.get("certificate", "none"))
     if not result.lens.is_logit:
         values["lens"] = f"{lens_line(result)}\n\n{result.lens.quality or ''}".strip()
+    if result.edits:
+        values["edits"] = "\n".join(edit_in_words(edit) for edit in shown_edits(result))
     facts = []
     for fact_name, value in values.items():
         if value is None:

@@ -13,13 +13,20 @@ from lens_recipes.views.pages.html import page_text
 from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence, unreadable_sentence
 from lens_recipes.views.tables.selection import results_beside
+from lens_recipes.views.words import edited
 
 
 class LensNote(NamedTuple):
-    """What the page says of a lens: what cannot be read, where it was never fitted, its meaning.
+    """What the page says of a lens, each safe as HTML, and empty where there is nothing to say.
 
-    Each is safe as HTML, and empty where there is nothing to say.
+    Attributes:
+        edited: What was done to the model while it ran.
+        trust: What cannot be read.
+        unfitted: Where it was never fitted.
+        meaning: How far it was measured to transfer.
     """
+
+    edited: Markup
 
     trust: Markup
     unfitted: Markup
@@ -84,6 +91,7 @@ def lens_notes(results: Sequence[LensArrays], tokens: list[int]) -> list[LensNot
         meaning = lens_line(result)
         notes.append(
             LensNote(
+                _safe(edited(result)),
                 _safe(trust),
                 _safe(f"{UNFITTED_MARK} {unfitted}" if unfitted else ""),
                 _safe(meaning),

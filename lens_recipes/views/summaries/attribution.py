@@ -30,6 +30,7 @@ from lens_recipes.views.summaries.outline import (
 from lens_recipes.views.summaries.transfer import lens_line, transfer_doubts
 from lens_recipes.views.words import (
     after_token,
+    edited,
     lens_beside,
     mean_in_words,
     part_label,
@@ -63,7 +64,8 @@ def attribution_summary(result: AttributionArrays) -> str:
     if len(result) > PROMPTS_APART and is_parts_batch(result):
         lines = _describe_batch(result)
     measured = filter(None, [lens_line(result)])
-    return outline(headline, [*lines, *measured], attribution_doubts(result))
+    done = filter(None, [edited(result)])
+    return outline(headline, [*done, *lines, *measured], attribution_doubts(result))
 
 
 MOST = 0.5  # of the absolute values of all parts

@@ -24,12 +24,13 @@ from lens_recipes.views.tables.lens.batch.text import print_batch
 from lens_recipes.views.tables.lens.lenses import lens_rows, print_lenses, print_seen
 from lens_recipes.views.tables.lens.predictions import print_predictions, print_vectors
 from lens_recipes.views.tables.selection import Selection, selected_token
-from lens_recipes.views.words import about_token, certificate_line, prompt_end
+from lens_recipes.views.words import about_token, certificate_line, edited, prompt_end
 
 # Columns that a prompt needs beside the name of its token: fewer columns of a prompt say nothing.
 PROMPT_WIDTH = 16
 
 ALARM_STYLE = "bold red"
+EDITED_STYLE = "bold"
 
 
 def text_table(
@@ -110,9 +111,11 @@ def _print_heading(console: Console, prompt: str, subject: str) -> None:
 
 
 def print_warning(result: LensArrays | AttributionArrays, console: Console) -> None:
-    """Print what every view must say before the numbers; nothing if all is well."""
+    """Print what every view must say before the numbers; nothing of a plain run that is well."""
     if result.mark:
         console.print(Text(result.mark, style=ALARM_STYLE))
+    if result.edits:
+        console.print(Text(edited(result), style=EDITED_STYLE))
 
 
 def print_certificate(

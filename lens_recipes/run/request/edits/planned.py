@@ -11,6 +11,7 @@ from lens_recipes.arrays.edits.kinds import Patch, Steering, Swap
 from lens_recipes.errors import LensError
 from lens_recipes.models.components import WRITES_BEFORE_MIDDLE
 from lens_recipes.models.structure.parts import Anatomy, Block, HookPoint
+from lens_recipes.run.request.edits.resolve import naming
 from lens_recipes.run.request.sites import heads_of, pick_sites
 from lens_recipes.trace.edits.apply import can_be_undone
 from lens_recipes.trace.operations import Operation
@@ -118,7 +119,8 @@ def edited_sites(
     layer = 0 if edit.component == "embed" else edit.layer
     if edit.component == "embed":
         layer = anatomy.layers[0]
-    return pick_sites(edit.component, edit.head, layer, blocks, anatomy)
+    with naming(edit):
+        return pick_sites(edit.component, edit.head, layer, blocks, anatomy)
 
 
 def stream_after(edit: Edit, site: Site, number: int, anatomy: Anatomy) -> PlannedEdit:

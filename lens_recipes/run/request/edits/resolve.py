@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import Steering, Swap, edit_from_json
+from lens_recipes.caller import in_python, parameter
 from lens_recipes.run.request.lenses import recorded_lens, resolve_lens
 from lens_recipes.run.request.prompts import shortened
 
@@ -45,14 +47,18 @@ def resolve_edits(edits: Any, model: Any, *, writes: bool = False) -> list[Edit]
     return sorted(resolved, key=order_of)
 
 
-def refuse_written(edits: list[Edit]) -> None:
-    """Raise ValueError if an edit acts on written tokens alone, where none are written."""
-    for edit in edits:
-        if edit.when == "written":
-            raise ValueError(
-                f'when="written" acts on the tokens that generate_lens writes, and here are none: '
-                f'{edit}. Accepted are when="prompt" and when="both".'
-            )
+@contextmanager
+def naming(edit: Edit) -> Iterator[None]:
+    """Have a mistake that is found in an edit name the edit.
+
+    Raises:
+        ValueError: as what runs within, after the words of the edit.
+    """
+    try:
+        with in_python():
+            yield
+    except ValueError as error:
+        raise ValueError(f"{parameter('edits')}: {edit}: {error}") from error
 
 
 def not_edits(received: Any) -> str:
@@ -91,6 +97,6 @@ def edits_provenance(edits: list[Edit]) -> dict[str, Any]:
         fields = edit.to_json()
         if isinstance(edit, Steering | Swap) and edit.lens is not None:
             used = edit.lens.used()
-            fields["lens"] = {"source": used.source, "digest": used.digest}
+            fields["lens"] = {"kind": used.kind, "source": used.source, "digest": used.digest}
         recorded.append(fields)
     return {"edits": recorded} if recorded else {}

@@ -14,6 +14,7 @@ from lens_recipes.views.figures.attribution.numbers import LogitFormat
 from lens_recipes.views.figures.base.style import (
     FONT,
     at_the_top,
+    edited_lines,
     provenance_line,
     quoted,
     title_height,
@@ -120,6 +121,7 @@ def set_layout(
         quoted(prompt_end(single.prompts[0], n_letters)) + place,
         "; ".join(_sums(logit, numbers, note)),
         provenance_line(single),
+        *edited_lines(single),
     ]
     title_texts = title_layout(title, "<br>".join(lines))
     margin_above = title_height(title_texts) + TITLE_GAP

@@ -26,12 +26,17 @@ from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import (
     FONT,
     HOVER_TEMPLATE,
+    at_the_top,
+    edited_lines,
     provenance_line,
+    title_height,
     title_layout,
 )
 from lens_recipes.views.words import mean_and_error, minus, part_label
 
 MAX_DOTS = 3000
+
+TITLE_GAP = 24  # pixels below the title
 
 DOT_COLOR = "rgba(0,0,0,0.35)"  # of one prompt
 
@@ -93,14 +98,18 @@ def mean_bars(
         f"total {minus(mean)} ± {error}, positive in {total.positive} of {total.n}",
         "mean ± standard error, and in how many it is positive" + "; dots: prompts" * has_dots,
         provenance_line(result),
+        *edited_lines(result),
     ]
+    title_texts = title_layout(title, "<br>".join(lines))
+    margin_above = title_height(title_texts) + TITLE_GAP
+    height = margin_above + 80 + BAR_HEIGHT * len(bars)
     figure.update_layout(
         template="plotly_white",
-        title=title_layout(title, "<br>".join(lines)),
-        margin={"l": 60, "r": 20, "t": 130, "b": 70},
+        title=at_the_top(title_texts, height),
+        margin={"l": 60, "r": 20, "t": margin_above, "b": 70},
         font=FONT,
         width=900,
-        height=210 + BAR_HEIGHT * len(bars),
+        height=height,
         showlegend=False,
     )
     figure.update_xaxes(

@@ -7,10 +7,11 @@ from typing import Any
 
 from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.certificate import verdict
+from lens_recipes.arrays.edits.words import EDITS_NAMED, edit_in_words
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence
-from lens_recipes.views.words import lens_beside
+from lens_recipes.views.words import lens_beside, shown_edits
 
 FONT = {"family": "Inter, Helvetica, Arial, sans-serif", "size": 12}
 
@@ -31,6 +32,7 @@ HOVER_TEMPLATE = "%{customdata}<extra></extra>"
 MARGIN_BELOW = 60  # pixels below panels
 TITLE_BASELINE = 38  # pixels from the upper edge
 SUBTITLE_LINE = 17  # pixels of each line below a title
+EDIT_LETTERS = 82  # of the name of an edit, in a line of its own
 
 # Around a text that may be written from right to left, so that the rest of the line stays in order.
 BIDI_START, BIDI_END = "\u2068", "\u2069"
@@ -102,7 +104,7 @@ def figure_title(
         has_marks: Whether the figure marks tokens at whose position the lens was never fitted.
         height: As for `title_layout`.
     """
-    lines = [provenance_line(result, *notes)]
+    lines = [provenance_line(result, *notes), *edited_lines(result)]
     if prompt:
         lines.insert(0, quoted(prompt))
     if warning:
@@ -139,6 +141,24 @@ def title_layout(text: str, subtitle: str, height: int | None = None) -> dict[st
 def at_the_top(title: dict[str, Any], height: int) -> dict[str, Any]:
     """Return a title that stands at a fixed distance from the upper edge of so high a figure."""
     return title | {"y": 1 - TITLE_BASELINE / height, "yanchor": "bottom"}
+
+
+def edited_lines(result: LensArrays | AttributionArrays) -> list[str]:
+    """Return the lines below a title that say what was edited; none for a plain run.
+
+    Each of the first edits has a line, which also fits above a narrow map.
+    """
+    edits = shown_edits(result)
+    lines = [f"edited: {edit_in_words(edit, EDIT_LETTERS)}" for edit in edits[:EDITS_NAMED]]
+    left_out = len(edits) - EDITS_NAMED
+    if left_out > 0:
+        lines.append(f"edited: and {left_out} more")
+    return [f"<b>{BIDI_START}{escape_plotly(line)}{BIDI_END}</b>" for line in lines]
+
+
+def edited_height(result: LensArrays | AttributionArrays) -> int:
+    """Return how many pixels those lines take."""
+    return SUBTITLE_LINE * len(edited_lines(result))
 
 
 def provenance_line(result: LensArrays | AttributionArrays, *notes: str) -> str:

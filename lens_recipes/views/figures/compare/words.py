@@ -8,10 +8,10 @@ from lens_recipes.arrays.metrics import METRICS
 from lens_recipes.arrays.sites import site_label
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.cells import MAX_FULL_HOVERS, hover_prediction, hover_token
-from lens_recipes.views.figures.base.style import provenance_line, quoted
+from lens_recipes.views.figures.base.style import edited_lines, provenance_line, quoted
 from lens_recipes.views.figures.compare.pairs import Comparison, Side, describe_sites
 from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence, unreadable_sentence
-from lens_recipes.views.words import edits_in_words, format_value, minus, prompt_end
+from lens_recipes.views.words import edited, format_value, minus, prompt_end
 
 
 def difference_title(comparison: Comparison) -> str:
@@ -40,7 +40,11 @@ def source_lines(comparison: Comparison, rows: list[int], component: str | None)
         rows: The common sites that have a row.
         component: The component that the caller chose; None for all.
     """
-    lines = [_source_line(comparison, side) for side in comparison.sides]
+    lines = []
+    for side in comparison.sides:
+        lines.append(_source_line(comparison, side))
+        own = "" if side.label == "edited" else f"{side.label}: "
+        lines += [own + line for line in edited_lines(side.single)]
     prompts = [side.single.prompts[0] for side in comparison.sides]
     if prompts[0] == prompts[1]:
         lines.insert(0, quoted(prompt_end(prompts[0], 100)))
@@ -68,9 +72,9 @@ def _source_line(comparison: Comparison, side: Side) -> str:
     notes = []
     if side.single.certificate is None:
         notes.append("no certificate")
-    edits = edits_in_words(side.single)
+    edits = edited(side.single)
     if edits and edits not in side.name:  # there was no room for them
-        notes.append(f"edited: {escape_plotly(prompt_end(edits, 90))}")
+        notes.append(escape_plotly(prompt_end(edits, 100)))
     prompt = side.single.prompts[0]
     if any(other.single.prompts[0] != prompt for other in comparison.sides):
         notes.append(quoted(prompt_end(prompt, 50)))

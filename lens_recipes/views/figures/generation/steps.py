@@ -24,6 +24,7 @@ from lens_recipes.views.figures.base.style import (
     HOVER_TEMPLATE,
     LEGEND,
     at_the_top,
+    edited_height,
     figure_title,
 )
 from lens_recipes.views.figures.base.unreadable import unreadable_cells
@@ -185,7 +186,8 @@ class StepViews:
             "showgrid": False,
             "zeroline": False,
         }
-        height = 190 + ROW_HEIGHT * n_rows + room_below
+        more_above = edited_height(self.single)
+        height = 190 + ROW_HEIGHT * n_rows + more_above + room_below
         layout = changing | {
             "template": "plotly_white",
             "title": at_the_top(changing["title"], height),
@@ -194,7 +196,7 @@ class StepViews:
             "showlegend": True,
             "width": max(MIN_WIDTH, 260 + round(COLUMN_WIDTH * self.columns.width)),
             "height": height,
-            "margin": {"l": 130, "r": 20, "t": 120, "b": 70 + room_below},
+            "margin": {"l": 130, "r": 20, "t": 120 + more_above, "b": 70 + room_below},
             "xaxis": self.columns.axis(),
             "yaxis": changing["yaxis"] | row_axis,
         }

@@ -61,7 +61,7 @@ def are_edits(value: Any) -> bool:
     try:
         for fields in value:
             str(edit_from_json(fields))
-    except ValueError:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return False
     return True
 

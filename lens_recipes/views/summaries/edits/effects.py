@@ -12,7 +12,7 @@ from lens_recipes.arrays.edits.kinds import Steering, Swap
 from lens_recipes.arrays.edits.verdict import Verdict
 from lens_recipes.arrays.lens import EACH_TARGET, LensArrays
 from lens_recipes.arrays.text import counted
-from lens_recipes.views.words import edits_in_words, probability, signed
+from lens_recipes.views.words import edited, probability, signed
 
 NO_BASE = "no unedited run beside it, so no effect is known (controls=0, or only patches)"
 
@@ -26,9 +26,9 @@ def effect_lines(result: LensArrays) -> Iterator[str]:
         return
     effects = result.effects
     if effects is None:
-        yield f"edited: {edits_in_words(result)}; {NO_BASE}"
+        yield f"{edited(result)}; {NO_BASE}"
         return
-    yield f"edited: {edits_in_words(result)}; {controls_in_words(result, effects)}"
+    yield f"{edited(result)}; {controls_in_words(result, effects)}"
     for target in range(effects.target_logits.shape[-1]):
         yield f"  {target_name(result, target)}: {describe_change(effects.of(target))}"
     if effects.target_logits.shape[-1] == 0:
@@ -49,13 +49,13 @@ def effect_line(result: LensArrays) -> str:
         return ""
     effects = result.effects
     if effects is None:
-        return f"edited: {edits_in_words(result)}; {NO_BASE}"
+        return f"{edited(result)}; {NO_BASE}"
     if effects.target_logits.shape[-1] > 0:
         told = f"{target_name(result, 0)} {beside_controls(effects.of(0).verdict)}"
     else:
         kl = effects.of("kl").verdict
         told = f"KL to the unedited output {beside_controls(kl, is_change=False)}"
-    return f"edited: {edits_in_words(result)}: {told}"
+    return f"{edited(result)}: {told}"
 
 
 def controls_in_words(result: LensArrays, effects: EditEffects) -> str:

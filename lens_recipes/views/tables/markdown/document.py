@@ -41,6 +41,7 @@ from lens_recipes.views.tables.selection import Selection, selected_token
 from lens_recipes.views.words import (
     about_token,
     certificate_line,
+    edited,
     lens_names,
     probability,
     prompt_end,
@@ -54,8 +55,11 @@ def markdown_table(result: LensArrays | AttributionArrays, selection: Selection)
 
 def _blocks(result: LensArrays | AttributionArrays, selection: Selection) -> Iterator[str]:
     """Yield headings, tables and paragraphs; an empty one where there is nothing to say."""
-    if result.mark:
-        yield f"**{escape_sentence(result.mark)}**"
+    for each in (result, *selection.beside):
+        if each.mark:
+            yield f"**{escape_sentence(each.mark)}**"
+        if each.edits:
+            yield f"**{escape_sentence(edited(each))}**"
     if isinstance(result, LensArrays) and are_vectors(result.sites):
         yield _vector_table(result, selection.show_top)
         yield vectors_note(result)

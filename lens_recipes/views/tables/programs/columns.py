@@ -16,6 +16,7 @@ from lens_recipes.arrays.metrics import measured_metrics
 from lens_recipes.arrays.sites import are_vectors
 from lens_recipes.views.readings import SiteReading
 from lens_recipes.views.tables.selection import Selection, selected_token
+from lens_recipes.views.words import shown_edits
 
 TOKEN_HEADER = ["prompt", "position", "input"]  # of every table
 
@@ -26,6 +27,8 @@ PART_HEADER = ["part", "parts", "layer", "component", "head", "source", "source_
 VALUE_HEADER = ["value", "total", "logit", "capped_logit", "error"]
 
 PART_ID_HEADER = ["input_id", "target_id", "against_id"]
+
+EDITS_HEADER = "edits"  # what was done to the model while it ran; empty for a plain run
 
 LENS_HEADER = ["lens", "lens_source", "lens_digest"]  # with which a result was read
 
@@ -47,7 +50,8 @@ def columns(result: LensArrays | AttributionArrays, selection: Selection) -> Col
         header = _site_header(selection.show_top, result.target_ids.shape[1])
         return Columns(header, _site_rows(result, selection))
     header = [*TOKEN_HEADER, "target", "against", *PART_HEADER, *VALUE_HEADER, "mark"]
-    return Columns([*header, *PART_ID_HEADER, *LENS_HEADER], _part_rows(result, selection))
+    names = [*header, *PART_ID_HEADER, *LENS_HEADER, EDITS_HEADER]
+    return Columns(names, _part_rows(result, selection))
 
 
 def _token_fields(result: LensArrays | AttributionArrays, token_index: int) -> list[Any]:
@@ -68,6 +72,11 @@ def _lens_fields(result: LensArrays | AttributionArrays) -> list[str]:
     return [lens.kind, lens.source, lens.digest]
 
 
+def _edits_field(result: LensArrays | AttributionArrays) -> str:
+    """Return all edits of a run, in words."""
+    return "; ".join(map(str, shown_edits(result)))
+
+
 # -- lens results ------------------------------------------------------
 
 
@@ -82,11 +91,12 @@ def _site_header(show_top: int, target_count: int) -> list[str]:
     header += ["mark", "input_id"]
     header += [f"top{number}_id" for number in range(1, show_top + 1)]
     header += [f"target{number}_id" for number in range(1, target_count + 1)]
-    return [*header, "readable", "fitted", *LENS_HEADER]
+    return [*header, "readable", "fitted", *LENS_HEADER, EDITS_HEADER]
 
 
 def _site_rows(result: LensArrays, selection: Selection) -> Iterator[list[Any]]:
     """Yield a row for each selected site, after the selected token of each prompt."""
+    edits = _edits_field(result)
     for number in selection.prompts:
         prompt_result = result[number]
         fitted = prompt_result.fitted
@@ -104,6 +114,7 @@ def _site_rows(result: LensArrays, selection: Selection) -> Iterator[list[Any]]:
                     *id_fields,
                     bool(fitted[token_index]),
                     *_lens_fields(result),
+                    edits,
                 ]
 
 
@@ -147,6 +158,7 @@ def _site_id_fields(reading: SiteReading, show_top: int) -> Iterator[Any]:
 
 def _part_rows(result: AttributionArrays, selection: Selection) -> Iterator[list[Any]]:
     """Yield a row for each of the largest parts of each target, prompt after prompt."""
+    edits = _edits_field(result)
     for number in selection.prompts:
         prompt_result = result[number]
         token_index = selected_token(prompt_result, selection)
@@ -170,6 +182,7 @@ def _part_rows(result: AttributionArrays, selection: Selection) -> Iterator[list
                     result.mark,
                     *id_fields,
                     *_lens_fields(result),
+                    edits,
                 ]
 
 
