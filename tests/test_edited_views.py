@@ -367,6 +367,8 @@ def test_an_edit_is_read_as_it_is_typed(text):
         ("ablate 12 at x", ["'x' is no position"]),
         ("ablate 12 when never", ["when='never' is unknown"]),
         ("ablate 12 L3H2", ["'L3H2' is not understood there"]),
+        ("ablate 12 at 0,1 at 2", ["'at' is said twice"]),
+        ("patch 12 from 'a' at 3 from 2 from 1", ["'from' is said twice"]),
         ("patch 12", ["'from'", "are missing", "'The capital of Spain is'"]),
         ("patch 12 'The capital'", ["found 'The capital'"]),
         ("patch 12 from 'The capital", ["quotation mark"]),

@@ -156,7 +156,12 @@ class Words:
     def options(self) -> dict[str, Any]:
         """Take what may stand at the end of every edit, in any order."""
         options: dict[str, Any] = {}
+        said: set[str] = set()
         while self.left:
+            keyword = self.left[0]
+            if keyword in said:
+                self.refuse(f"{keyword!r} is said twice")
+            said.add(keyword)
             if self.has("at"):
                 options["positions"] = self.numbers(self.next("a position"), "position")
             elif self.verb == "patch" and "positions" in options and self.has("from"):
