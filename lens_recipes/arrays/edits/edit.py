@@ -65,8 +65,9 @@ class Edit:
         """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Iterator):
-                object.__setattr__(self, field.name, list(value))
+            plain = plain_value(field.name, value)
+            if plain is not value:
+                object.__setattr__(self, field.name, plain)
         if not isinstance(self.component, str) or self.component not in EDITABLE:
             raise ValueError(
                 f"component={self.component!r} cannot be edited: accepted are "
@@ -145,6 +146,27 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return False
     return type(value) is type(field.default) and bool(value == field.default)
+
+
+def plain_value(name: str, value: Any) -> Any:
+    """Return a field of an edit as it is kept: what can be read once as a list, sparse as dense.
+
+    Raises:
+        ValueError: a tensor without numbers, or complex numbers.
+    """
+    if isinstance(value, Iterator):
+        return list(value)
+    if isinstance(value, np.ndarray):
+        if np.iscomplexobj(value):
+            raise ValueError(f"{name} has complex numbers: accepted are real ones.")
+        return value if value.dtype.kind in "biuf" else value.tolist()
+    if not hasattr(value, "detach"):
+        return value
+    if value.is_meta:
+        raise ValueError(f"{name} is on the device meta, and so has no numbers.")
+    if value.is_complex():
+        raise ValueError(f"{name} has complex numbers: accepted are real ones.")
+    return value.to_dense() if value.is_sparse or value.is_sparse_csr else value
 
 
 def as_json(value: Any) -> Any:

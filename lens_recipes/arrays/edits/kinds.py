@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -124,9 +125,13 @@ class Steering(Edit):
             scale = scale.item() if np.ndim(scale) == 0 else None
         if isinstance(scale, bool) or not isinstance(scale, int | float):
             raise ValueError(f"scale={self.scale!r} must be a number.")
-        if not np.isfinite(scale):
-            raise ValueError(f"scale={self.scale!r} must be finite.")
-        object.__setattr__(self, "scale", float(scale))
+        try:
+            number = float(scale)
+        except OverflowError:  # a whole number that no float can hold
+            number = math.inf
+        if not math.isfinite(number):
+            raise ValueError(f"scale={self.scale!r:.60} must be finite.")
+        object.__setattr__(self, "scale", number)
         refuse_no_flag("normalize", self.normalize)
         is_token = isinstance(self.direction, str | int | np.integer)
         if not self.normalize and (is_token or is_token_pair(self.direction)):
