@@ -63,3 +63,46 @@ def test_patching_the_whole_stream_gives_the_run_of_the_source(family):
         model, target, positions=-1, targets=vocab, edits=lr.patch(source, layer=1)
     )
     np.testing.assert_allclose(own_logprobs(patched), own_logprobs(plain), atol=2e-5)
+
+
+def logprobs_of(edits, prompts=IDS):
+    """What the model said of every token, edited, `[site, token, target]`."""
+    model = tiny.shared("llama")
+    vocab = list(range(lr.anatomy(model).vocab_size))
+    result = lr.logit_lens(model, prompts, targets=vocab, edits=edits, controls=0)
+    return result.target_logprobs
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_the_length_of_a_direction_does_not_matter(size):
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(6))
+    small = logprobs_of(lr.steer(direction, layer=1))
+    np.testing.assert_allclose(logprobs_of(lr.steer(size * direction, layer=1)), small, atol=1e-4)
+
+
+def test_the_unit_of_a_scale_is_what_the_model_has_there():
+    """Whatever else is done at the site: what is added is added to what was set."""
+    model = tiny.shared("llama")
+    direction = torch.randn(32, generator=torch.Generator().manual_seed(6))
+    site = {"layer": 1, "component": "mlp_out"}
+    kept = []
+    mlp = model._module.model.layers[1].mlp
+    handle = mlp.register_forward_hook(lambda _module, _args, output: kept.append(output))
+    with torch.no_grad():
+        model._module(input_ids=torch.tensor(IDS[:1]))
+    handle.remove()
+    median = kept[0][0].norm(dim=-1).median()
+    set_to = lr.ablate(**site, to=0.5 * median * direction / direction.norm())
+    steered = [lr.ablate(**site), lr.steer(direction, **site, scale=0.5)]
+    np.testing.assert_allclose(
+        logprobs_of(steered, IDS[:1]), logprobs_of(set_to, IDS[:1]), atol=1e-4
+    )
+    twice = [lr.steer(direction, **site, scale=0.5), lr.steer(direction, **site, scale=0.25)]
+    once = lr.steer(direction, **site, scale=0.75)
+    np.testing.assert_allclose(logprobs_of(twice), logprobs_of(once), atol=1e-4)
+
+
+def test_a_scale_in_units_of_nothing_is_refused():
+    silent = [lr.ablate(layer=1), lr.steer(7, layer=2, component="resid_pre")]
+    with pytest.raises(ValueError, match="most vectors of a prompt are zero"):
+        logprobs_of(silent)

@@ -52,6 +52,10 @@ def refusal(model, edits, prompts="the quick brown fox", **options) -> str:
         (lambda: lr.steer(3, layer=1, scale=[1, 2]), "must be a number"),
         (lambda: lr.steer(3, layer=1, scale=np.ones(2)), "must be a number"),
         (lambda: lr.steer(3, layer=1, scale=float("inf")), "must be finite"),
+        (lambda: lr.steer(3, layer=1, scale=10**400), "must be finite"),
+        (lambda: lr.steer(1j * np.ones(32), layer=1), "direction has complex numbers"),
+        (lambda: lr.steer(1j * torch.ones(32), layer=1), "direction has complex numbers"),
+        (lambda: lr.ablate(layer=1, to=torch.ones(32, device="meta")), "to is on the device meta"),
         (lambda: lr.steer(3, layer=1, component="head_out"), "steer cannot go with"),
         (lambda: lr.steer(3, layer=1, normalize=False), "normalize=False needs a vector"),
         (lambda: lr.steer((3, 4), layer=1, normalize=False), "normalize=False needs a vector"),
@@ -106,6 +110,9 @@ def test_no_edits_are_no_edits(llama):
         (lr.ablate(layer=1, to=NAN), "to has numbers that are NaN or infinite"),
         (lr.ablate(layer=1, to=None), "to=None is neither a token nor a vector"),
         (lr.ablate(layer=1, to=["a"]), "neither a token nor a vector"),
+        (lr.ablate(layer=1, to=np.array(["a"])), "neither a token nor a vector"),
+        (lr.steer(np.zeros(32), layer=1), "points nowhere"),
+        (lr.steer([1e-60] * 32, layer=1, normalize=False), "points nowhere"),
         (
             lr.ablate(layer=1, component="head_out", head=0, to=np.ones(32)),
             r"shape \[32\].*takes a vector \[8\]",
@@ -148,6 +155,8 @@ def test_two_edits_that_set_the_same_tokens(llama):
     one, other = lr.ablate(layer=1, positions=[0, 2]), lr.patch("the quick brown fox", layer=[1, 2])
     words = refusal(llama, [one, other])
     assert "two edits set resid_post of layer 1 at position 0 of prompt 0" in words
+    one_stream = [lr.ablate(layer=1), lr.ablate(layer=2, component="resid_pre", positions=2)]
+    assert "position 2 of prompt 0" in refusal(llama, one_stream)
     assert "Leave one out" in words
     both = [lr.ablate(component="embed"), lr.ablate(layer=0, component="resid_pre")]
     assert "two edits set" in refusal(llama, both)

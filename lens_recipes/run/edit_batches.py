@@ -173,7 +173,10 @@ class EditBatches:
         if edit.source_positions is None:
             taken = self.same_positions(edit, positions, sources)
         else:
-            taken = pick_positions(edit.source_positions, sources)
+            try:
+                taken = pick_positions(edit.source_positions, sources)
+            except ValueError as error:
+                raise ValueError(f"source_positions, of the source of a patch: {error}") from None
         for prompt, (source, target) in enumerate(zip(taken, positions, strict=True)):
             if len(source) != len(target):
                 raise ValueError(
@@ -275,7 +278,10 @@ class EditBatches:
             return AddDirection(
                 self.token_direction(token, minus, item), edit.scale, edit.normalize
             )
-        return AddDirection(self.vector(direction, item, "direction"), edit.scale, edit.normalize)
+        vector = self.vector(direction, item, "direction")
+        if not vector.any():
+            raise ValueError("direction has only zeros in float32, so it points nowhere.")
+        return AddDirection(vector, edit.scale, edit.normalize)
 
     def vector(self, given: Any, item: PlannedEdit, name: str) -> Tensor:
         """Return a vector in float32, `[width]`.
@@ -487,10 +493,14 @@ def refuse_conflicts(planned: Sequence[PlannedEdit], positions: dict[int, list[l
 
 
 def place_of(item: PlannedEdit) -> Site:
-    """Return the site of an edit; the embedding is the stream before the first layer."""
-    if item.site.component == "embed":
-        return item.site._replace(component="resid_pre")
-    return item.site
+    """Return the site of an edit; the stream before a layer is that after the one before it."""
+    site = item.site
+    if site.component == "embed":
+        site = site._replace(component="resid_pre")
+    is_stream = site.component == "resid_pre" and item.source.side == "in"
+    if is_stream and site.layer:
+        return site._replace(layer=site.layer - 1, component="resid_post")
+    return site
 
 
 def is_named(value: Any, name: str) -> bool:

@@ -76,6 +76,7 @@ class EditPass:
         row_errors: How far what is there is from what was asked, at most, relative, `[row]`.
         row_codes: The number of the site where that is, `[row]`; −1 for none.
         proof: What the model says of the edited sites: an `EditProof` as a tensor, or None.
+        in_units: The numbers of the sites whose vectors give an edit its unit.
         norms: How far each edit has moved its tokens, by site, `[entry]`; also of earlier runs.
     """
 
@@ -116,11 +117,12 @@ class EditPass:
         self.row_errors = torch.zeros(self.n_rows, dtype=torch.float32, device="cpu")
         self.row_codes = torch.full((self.n_rows,), -1.0, dtype=torch.float32, device="cpu")
         self.proof = sources.get(PROOF)
+        self.in_units = {site.code for site in edits.sites if is_in_units(site.change)}
         self.set_streams: dict[int, Tensor] = {}
         self.set_by: dict[int, int] = {}
         self._held: dict[int, Tensor] = {}
         self._unsettled: dict[int, MadeStream] = {}
-        self._units: dict[int, Tensor] = {}
+        self._units: dict[float, Tensor] = {}
         self._directions: Directions | None = None
 
     # -- where ---------------------------------------------------------
@@ -314,20 +316,22 @@ class EditPass:
     def units(self, step: EditStep, grid: Tensor) -> Float[Tensor, " entry"]:
         """Return the median norm of the site's vectors in each entry's prompt.
 
-        While a text is written, it is that of its prompt. In the middle of a block it is that of
-        the stream before the block.
+        It is that of what the model has there, before any edit of the same site. While a text is
+        written, it is that of its prompt. In the middle of a block it is that of the stream before
+        the block.
         """
         rows = self.places_of(step.site)[0].to(grid.device)
-        if not getattr(self.edits.sites[step.site].change, "in_units", False):
+        code = self.edits.sites[step.site].code
+        if code not in self.in_units:
             return torch.ones(len(rows), device=grid.device)
-        if step.site not in self._units:
+        if code not in self._units:
             vectors = replay(self.model, step.operations, grid)
             norms = to_float32(vectors).norm(dim=-1)
             columns = torch.arange(norms.shape[1], device=norms.device)
             is_padding = columns[None] < self.edits.padding.to(norms.device)[:, None]
             medians = norms.masked_fill(is_padding, float("nan")).nanmedian(-1).values
-            self._units[step.site] = medians
-        return self._units[step.site][rows]
+            self._units[code] = medians
+        return self._units[code][rows]
 
     # -- the proof -----------------------------------------------------
 
@@ -337,6 +341,11 @@ class EditPass:
             if not error <= float(self.row_errors[row]):
                 self.row_errors[row] = torch.maximum(self.row_errors[row], torch.tensor(error))
                 self.row_codes[row] = self.edits.sites[site].code
+
+
+def is_in_units(change: Any) -> bool:
+    """Tell whether a change is in units of the site's own vectors."""
+    return bool(getattr(change, "in_units", False))
 
 
 def put_back(module: Any, side: str, output: Any, tensor: Tensor) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lens_recipes.trace.edits.directions import Directions
+from lens_recipes.trace.pack import OWN_ERROR
 
 
 class EditContext(NamedTuple):
@@ -86,6 +87,7 @@ class AddDirection(NamedTuple):
         amount = self.scale * torch.ones_like(current[:, :1])
         if self.in_units:
             vector = unit(vector)
+            refuse_no_unit(context.units, self.scale)
             amount = amount * context.units.to(current.device)[:, None]
         return current + amount * vector
 
@@ -169,6 +171,25 @@ class AddRandom(NamedTuple):
         return current + norms[:, None] * unit(direction).to(current.device)
 
 
+def refuse_no_unit(units: Float[Tensor, " entry"], scale: float) -> None:
+    """Refuse to add something in units of nothing, which would add nothing.
+
+    Raises:
+        ValueError: most vectors of a prompt have no length.
+    """
+    if scale == 0 or bool((units != 0).all()):
+        return
+    raise ValueError(
+        f"{OWN_ERROR}steer: most vectors of a prompt are zero at this place, so a scale in units "
+        "of their median norm adds nothing. Pass a vector with normalize=False."
+    )
+
+
 def unit(vector: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
-    """Return a vector of the norm 1 in the same direction."""
-    return vector / vector.norm().clamp(min=1e-30)
+    """Return a vector of the norm 1 in the same direction; nothing stays nothing.
+
+    It is scaled twice: the squares of very large and of very small numbers are none of float32's.
+    """
+    largest = vector.abs().max()
+    scaled = vector / torch.where(largest == 0, 1.0, largest)
+    return scaled / scaled.norm().clamp(min=1e-30)
