@@ -434,3 +434,21 @@ def test_pairs_in_any_container_and_from_the_end(llama, pairs):
 def test_heads_that_are_no_numbers(llama, heads):
     with pytest.raises(ValueError, match="heads"):
         lr.logit_lens(llama, "a prompt", components="head_out", heads=heads)
+
+
+def test_pairs_name_the_only_layers_that_need_heads():
+    """A hybrid has heads in some layers only: the others are not asked for any."""
+    model = tiny.shared("minimax")
+    n_heads = {}
+    for number, block in enumerate(residual_blocks(model)):
+        if any(write.heads is not None for write in block.writes):
+            n_heads[number] = block.n_heads
+    assert 0 < len(n_heads) < lr.anatomy(model).n_layers
+    pairs = [(layer, count - 1) for layer, count in n_heads.items()]
+    ids = tiny.random_ids(batch=1).tolist()
+    result = lr.logit_lens(model, ids, components="head_out", heads=pairs)
+    assert [(site.layer, site.head) for site in result.sites] == pairs
+    edited = lr.logit_lens(model, ids, edits=lr.ablate(component="head_out", head=pairs[:1]))
+    assert edited.effects is not None
+    with pytest.raises(ValueError, match="there is no head 0 in layer 99"):
+        lr.logit_lens(tiny.shared("llama"), ids, components="head_out", heads=[(0, 0), (99, 0)])

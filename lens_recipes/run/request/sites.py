@@ -75,7 +75,10 @@ def pick_sites(
     chosen = pick_layers(layers, anatomy)
     sites: list[Site] = []
     for component in names:
-        having = layers_with(component, chosen, layers is None, blocks, anatomy.family)
+        named = chosen
+        if component == "head_out" and layers is None:
+            named = layers_of_pairs(heads, chosen)
+        having = layers_with(component, named, layers is None, blocks, anatomy.family)
         if component == "head_out":
             pairs = head_pairs(heads, having, blocks)
             sites += [Site(layer, "head_out", head) for layer, head in pairs]
@@ -197,6 +200,22 @@ def head_pairs(heads: Any, layers: list[int], blocks: list[Block]) -> list[tuple
         for head in pick_indices(heads, counts[layer], "heads", f"layer {layer}"):
             pairs.append((layer, head))
     return pairs
+
+
+def layers_of_pairs(heads: Any, layers: list[int]) -> list[int]:
+    """Return the layers of pairs (layer, head), so that no other layer needs to have heads.
+
+    Of heads that are no such pairs, or in no layer that there is, all layers.
+    """
+    given = heads.tolist() if hasattr(heads, "tolist") else heads
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return layers
+    named = set()
+    for pair in given:
+        if not isinstance(pair, list | tuple) or not pair or pair[0] not in layers:
+            return layers
+        named.add(int(pair[0]))
+    return sorted(named) or layers
 
 
 def head_pair(pair: Any, counts: dict[int, int]) -> tuple[int, int]:
