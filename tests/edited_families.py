@@ -79,14 +79,6 @@ class Family:
         (write,) = (w for w in self.hooked.blocks[place.layer].writes if w.heads is not None)
         return len(write.heads.columns[place.head])
 
-    def shows_rounding(self, place: Place) -> bool:
-        """Whether a stream of zeros keeps the rounding of a product, which norms blow up after it.
-
-        A multiplier stands between the module whose output is edited and the stream in the middle.
-        """
-        writes = self.hooked.blocks[place.layer].writes
-        return place.component == "resid_mid" and any(write.point.operations for write in writes)
-
     # -- cases -------------------------------------------------------------
 
     def cases(self, place: Place, prompts: list[list[int]]) -> Iterator[Case]:
@@ -110,9 +102,8 @@ class Family:
 
         everywhere = slice(None)
         zero = torch.zeros(width)
-        if not self.shows_rounding(place):
-            yield Case("zero at 2", lr.ablate(**named, positions=2), setting(2, lambda *_: zero))
-            yield Case("zero", lr.ablate(**named), setting(everywhere, lambda *_: zero))
+        yield Case("zero at 2", lr.ablate(**named, positions=2), setting(2, lambda *_: zero))
+        yield Case("zero", lr.ablate(**named), setting(everywhere, lambda *_: zero))
         yield Case(
             "a vector",
             lr.ablate(**named, to=vector.numpy(), positions=[0, -1]),

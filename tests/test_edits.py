@@ -106,3 +106,17 @@ def test_a_scale_in_units_of_nothing_is_refused():
     silent = [lr.ablate(layer=1), lr.steer(7, layer=2, component="resid_pre")]
     with pytest.raises(ValueError, match="most vectors of a prompt are zero"):
         logprobs_of(silent)
+
+
+@pytest.mark.parametrize("family", ["granite", "minicpm3"])
+def test_a_middle_of_nothing_leaves_no_rounding_behind(family):
+    """A multiplier stands before it: what its sum lacks, norms after it would blow up."""
+    model = tiny.shared(family)
+    vocab = list(range(lr.anatomy(model).vocab_size))
+    edits = [
+        lr.ablate(layer=1, component="resid_mid"),
+        lr.ablate(layer=1, component="mlp_out"),
+    ]
+    result = lr.logit_lens(model, IDS, targets=vocab, edits=edits, controls=0)
+    whole = lr.logit_lens(model, IDS, targets=vocab, edits=lr.ablate(layer=1), controls=0)
+    np.testing.assert_allclose(result.target_logprobs[1:], whole.target_logprobs[1:], atol=2e-5)

@@ -80,7 +80,8 @@ class EditStep(NamedTuple):
     Attributes:
         role: "edit", or "hold": keep the tensor for an edit of the stream that comes later, which
             is made by what is added to it; or "settle": measure that such an edit has made the
-            stream that was asked for, and let what takes it have that to the last bit.
+            stream that was asked for, and let what takes it have that to the last bit; or "finish":
+            give the stream after the block what that sum lacked.
         site: Which of the batch's edits it is.
         layer: The layer that it is in.
         side: "in" or "out": what the module takes, or what it gives.

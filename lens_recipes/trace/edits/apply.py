@@ -61,6 +61,19 @@ class MadeStream(NamedTuple):
         )
 
 
+class Missing(NamedTuple):
+    """What a stream in the middle of a block lacks of what was asked for.
+
+    Attributes:
+        rows, columns: Of the tokens, `[entry]`.
+        vectors: `[entry, d_model]`.
+    """
+
+    rows: Int[Tensor, " entry"]
+    columns: Int[Tensor, " entry"]
+    vectors: Float[Tensor, "entry d_model"]
+
+
 class EditPass:
     """Makes the edits of one batch in one trace.
 
@@ -122,6 +135,7 @@ class EditPass:
         self.set_by: dict[int, int] = {}
         self._held: dict[int, Tensor] = {}
         self._unsettled: dict[int, MadeStream] = {}
+        self._missing: dict[int, Missing] = {}
         self._units: dict[float, Tensor] = {}
         self._directions: Directions | None = None
 
@@ -221,8 +235,9 @@ class EditPass:
         if not is_active:
             self.units(step, grid)
             return None
-        if step.role == "settle":
-            put_back(module, step.side, output, self.settled(step, grid).reshape(tensor.shape))
+        if step.role in ("settle", "finish"):
+            made = self.settled(step, grid) if step.role == "settle" else self.finished(step, grid)
+            put_back(module, step.side, output, made.reshape(tensor.shape))
             return None
         rows, columns = (place.to(grid.device) for place in self.places_of(step.site))
         raw = grid[rows, columns]
@@ -303,6 +318,24 @@ class EditPass:
         edited = grid.clone()
         is_kept = made.is_kept.to(grid.device)
         edited[rows, columns] = torch.where(is_kept, there, asked.to(grid.dtype))
+        missing = to_float32(edited[rows, columns]) - to_float32(there)
+        self._missing[step.site] = Missing(rows, columns, missing)
+        return edited
+
+    def finished(self, step: EditStep, grid: Tensor) -> Tensor:
+        """Return the stream after a block, to which what its middle lacked is added.
+
+        The block has added to the sum that the model made, and not to what was asked for.
+        """
+        rows, columns, missing = self._missing.pop(step.site)
+        rows, columns = rows.to(grid.device), columns.to(grid.device)
+        there = grid[rows, columns]
+        whole = to_float32(there) + missing.to(grid.device)
+        edited = grid.clone()
+        # What lacks nothing keeps its bits, infinities among them.
+        edited[rows, columns] = torch.where(
+            missing.to(grid.device) == 0, there, whole.to(grid.dtype)
+        )
         return edited
 
     def directions(self, grid: Tensor) -> Directions:

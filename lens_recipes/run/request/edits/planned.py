@@ -188,7 +188,8 @@ def middle_of_block(edit: Edit, site: Site, number: int, block: Block, family: s
     """Return an edit of the stream between attention and MLP.
 
     Where a module gives that stream alone, it is edited there. Elsewhere it is edited by what is
-    added last before it; what takes it is then given the very numbers that were asked for.
+    added last before it; what takes it is then given the very numbers that were asked for, and so
+    is the sum after the block: of a stream of nearly nothing a rounded sum would be all there is.
 
     Raises:
         LensError: the stream passes through norms or is scaled within the block, or what comes
@@ -221,6 +222,9 @@ def middle_of_block(edit: Edit, site: Site, number: int, block: Block, family: s
     steps.append(TimedStep(last.time, 1, step))
     settle = EditStep("settle", number, layer, "in", middle.path)
     steps.append(TimedStep(middle.time, 1, settle))
+    after = block.resid_post
+    finish = EditStep("finish", number, layer, after.side, after.path)
+    steps.append(TimedStep(after.time, 1, finish))
     return PlannedEdit(edit, site, steps, middle, None)
 
 
