@@ -88,6 +88,8 @@ def edit_fields(numbers: dict[str, np.ndarray]) -> dict[str, Any]:
         return {}
     worst = int(numbers["edit"].argmax())  # of NaN too
     fields: dict[str, Any] = {"max_edit_error": float(numbers["edit"][worst])}
+    if "edit_site" not in numbers:  # of many edits at once, whose sites are not told apart
+        return fields
     code = float(numbers["edit_site"][worst])
     # Of a run on a server, the first batch alone has asked the model.
     asked = numbers["edit_identity"] != -1
