@@ -257,3 +257,46 @@ def test_other_results_and_inner_layers_are_refused():
     mean = lr.attribution(model, IDS, 3, against="mean")
     with pytest.raises(ValueError, match="against"):
         lr.confirm(model, mean)
+    edited = lr.attribution(model, IDS, 3, edits=lr.steer(7, layer=1))
+    with pytest.raises(ValueError, match="of an edited run"):
+        lr.confirm(model, edited)
+
+
+DAMAGES = {
+    "a scale that is no number": ("dose", lambda content: content["scales"].__setitem__(0, None)),
+    "fewer targets": ("dose", lambda content: content["target_ids"][0].pop()),
+    "targets of other prompts": ("dose", lambda content: content["target_ids"].pop()),
+    "targets that are no ids": ("dose", lambda content: content.update(target_ids=[[{}], [{}]])),
+    "a unit that is none": ("dose", lambda content: content.update(unit=[1])),
+    "a number of sites": ("dose", lambda content: content.update(n_sites="many")),
+    "controls that are no texts": ("dose", lambda content: content["controls"].__setitem__(0, 3)),
+    "fewer controls": ("confirmation", lambda content: content["controls"].pop()),
+    "a place that is no text": ("confirmation", lambda content: content.update(where=None)),
+    "a target that is no text": ("confirmation", lambda content: content.update(target=[])),
+    "no parts": ("confirmation", lambda content: content.update(parts=[])),
+    "provenance": ("confirmation", lambda content: content.update(provenance=[])),
+}
+
+
+@pytest.fixture(scope="module")
+def measured():
+    model = tiny.shared("llama")
+    return {
+        "dose": lr.dose(model, IDS, lr.steer(7, layer=1), [0, 1], targets=3, controls=1),
+        "confirmation": lr.confirm(
+            model, attributed(model, "component"), top=1, methods=["zero"], controls=1
+        ),
+    }
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_refused(measured, damage, tmp_path):
+    """When it is read, and not by the first view of it."""
+    kind, make = DAMAGES[damage]
+    path = tmp_path / "measured.json"
+    measured[kind].save(path)
+    content = json.loads(path.read_text())
+    make(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(lr.LensError, match=f"is a {kind} but damaged"):
+        type(measured[kind]).load(path)

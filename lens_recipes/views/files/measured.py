@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Axes
 from lens_recipes.arrays.edits.confirmation import CONFIRMATION_AXES, ConfirmationArrays
@@ -18,7 +21,18 @@ from lens_recipes.errors import LensError
 from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.files.content import check_shape
 from lens_recipes.views.files.plain_file import read_text
-from lens_recipes.views.files.strict_json import check_depth, parse_object, to_json
+from lens_recipes.views.files.schema.checks import (
+    Sizes,
+    is_count,
+    is_number,
+    read_dict,
+    read_list,
+    read_prompts,
+    read_texts,
+    read_texts_of_ids,
+)
+from lens_recipes.views.files.schema.checks import read_text as read_text_field
+from lens_recipes.views.files.strict_json import check_depth, from_json, parse_object, to_json
 
 VERSION = 1
 
@@ -32,6 +46,7 @@ class MeasuredKind(NamedTuple):
         format: What its file says first.
         axes: Its arrays, and the axes of each.
         counted: The field whose entries each axis is counted by.
+        readers: Of its fields that are read otherwise than `READERS` says.
     """
 
     arrays_class: type
@@ -39,26 +54,7 @@ class MeasuredKind(NamedTuple):
     format: str
     axes: Axes
     counted: dict[str, str]
-
-
-KINDS = (
-    MeasuredKind(
-        DoseArrays,
-        "a dose",
-        "lens-recipes/dose",
-        DOSE_AXES,
-        {"scale": "scales", "prompt": "prompts", "control": "controls"},
-    ),
-    MeasuredKind(
-        ConfirmationArrays,
-        "a confirmation",
-        "lens-recipes/confirmation",
-        CONFIRMATION_AXES,
-        {"part": "parts", "prompt": "prompts", "method": "methods"},
-    ),
-)
-
-LISTS_OF_TEXTS = ("prompts", "parts", "methods", "left_out")
+    readers: dict[str, Callable[[Any, Sizes], Any]]
 
 
 def kind_of(measured_class: type) -> MeasuredKind:
@@ -126,35 +122,126 @@ def read_fields(content: dict[str, Any], kind: MeasuredKind) -> dict[str, Any]:
     Raises:
         KeyError, TypeError, ValueError: they are not what one can hold.
     """
-    fields: dict[str, Any] = {}
     known = [field.name for field in dataclasses.fields(kind.arrays_class)]
     unknown = content.keys() - set(known)
     if unknown:
         raise ValueError(f"{sorted(unknown)} are unknown")
-    lengths: dict[str, int] = {}
+    sizes: Sizes = {}
     for axis, counted in kind.counted.items():
-        if not isinstance(content[counted], list):
-            raise ValueError(f"{counted} is no list")
-        lengths[axis] = len(content[counted])
+        sizes[axis] = len(read_list(content[counted], sizes))
+    fields: dict[str, Any] = {}
     for name in known:
-        value = content[name]
         if name in kind.axes:
-            value = np.array(value, dtype=np.float64)
-            shape = [lengths.get(axis, 0) for axis in kind.axes[name]]
-            if value.size == 0 and 0 in shape:  # nested lists lose what is behind an empty axis
-                value = value.reshape(shape)
-            check_shape(name, kind.axes[name], lengths, value.shape)
-        elif name in LISTS_OF_TEXTS and not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{name} is no list of texts")
-        elif name == "texts":
-            value = {int(token): str(text) for token, text in value.items()}
-        elif name == "edit_fields":
-            str(edit_from_json(value))
-        fields[name] = value
+            fields[name] = read_array(name, content[name], kind.axes[name], sizes)
+    for name in known:
+        if name in kind.axes:
+            continue
+        read = kind.readers.get(name, READERS.get(name))
+        assert read is not None  # each field has one
+        try:
+            fields[name] = read(content[name], sizes)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from error
     return fields
+
+
+def read_array(name: str, stored: Any, axes: tuple[str, ...], sizes: Sizes) -> NDArray[np.float64]:
+    """Return an array of numbers; null is NaN."""
+    array = np.array(from_json(stored), dtype=np.float64)
+    shape = [sizes.get(axis, 0) for axis in axes]
+    if array.size == 0 and 0 in shape:  # nested lists lose what is behind an empty axis
+        array = array.reshape(shape)
+    check_shape(name, axes, sizes, array.shape)
+    return array
+
+
+def read_scales(stored: Any, sizes: Sizes) -> list[float]:
+    """Return scales: one or more finite numbers."""
+    scales = read_list(stored, sizes)
+    if not scales or not all(is_number(scale) and math.isfinite(scale) for scale in scales):
+        raise ValueError(f"{stored!r:.80} is no list of finite numbers")
+    return scales
+
+
+def read_dose_unit(stored: Any, sizes: Sizes) -> str:
+    """Return what a scale of a dose is."""
+    if stored not in ("scale", "share"):
+        raise ValueError(f"{stored!r:.80} is neither 'scale' nor 'share'")
+    return str(stored)
+
+
+def read_n_sites(stored: Any, sizes: Sizes) -> int | None:
+    """Return from how many sites random ones were drawn, or None."""
+    if stored is not None and not is_count(stored):
+        raise ValueError(f"{stored!r:.80} is no number of sites")
+    return stored
+
+
+def read_ids_of_prompts(stored: Any, sizes: Sizes) -> list[list[int]]:
+    """Return the ids of the targets, `[prompt][target]`."""
+    rows = read_list(stored, sizes)
+    for row in rows:
+        if len(read_list(row, sizes)) != sizes["target"] or not all(map(is_count, row)):
+            raise ValueError(f"{row!r:.80} is no list of {sizes['target']} ids")
+    if len(rows) != sizes["prompt"]:
+        raise ValueError(f"there are {len(rows)} lists for {sizes['prompt']} prompts")
+    return rows
+
+
+def read_controls_of_parts(stored: Any, sizes: Sizes) -> list[list[str]]:
+    """Return the names of the controls, `[part][control]`."""
+    rows = [read_texts(row, sizes) for row in read_list(stored, sizes)]
+    if len(rows) != sizes["part"]:
+        raise ValueError(f"there are {len(rows)} lists for {sizes['part']} parts")
+    return rows
+
+
+def read_edit(stored: Any, sizes: Sizes) -> dict[str, Any]:
+    """Return the fields of an edit."""
+    str(edit_from_json(stored))
+    return read_dict(stored, sizes)
+
+
+READERS: dict[str, Callable[[Any, Sizes], Any]] = {
+    "scales": read_scales,
+    "unit": read_dose_unit,
+    "n_sites": read_n_sites,
+    "target_ids": read_ids_of_prompts,
+    "texts": read_texts_of_ids,
+    "edit_fields": read_edit,
+    "prompts": read_prompts,
+    "parts": read_prompts,
+    "methods": read_prompts,
+    "left_out": read_texts,
+    "controls": read_texts,
+    "target": read_text_field,
+    "where": read_text_field,
+    "missing": read_text_field,
+    "provenance": read_dict,
+}
 
 
 def check_suffix(path: Path, kind: MeasuredKind) -> None:
     """Raise a ValueError unless a name ends in .json."""
     if path.suffix != ".json":
         raise ValueError(f"{kind.name} is a .json file; received {str(path)!r}.")
+
+
+KINDS = (
+    MeasuredKind(
+        DoseArrays,
+        "a dose",
+        "lens-recipes/dose",
+        DOSE_AXES,
+        {"scale": "scales", "prompt": "prompts", "control": "controls"},
+        {},
+    ),
+    MeasuredKind(
+        ConfirmationArrays,
+        "a confirmation",
+        "lens-recipes/confirmation",
+        CONFIRMATION_AXES,
+        {"part": "parts", "prompt": "prompts", "method": "methods"},
+        {"controls": read_controls_of_parts},
+    ),
+)
