@@ -310,3 +310,15 @@ def test_special_tokens_are_those_of_the_prompts():
         same = lr.logit_lens(model, text, edits=lr.patch(text, layer=0), **options)
         plain = lr.logit_lens(model, text, **options)
         np.testing.assert_allclose(same.target_logits, plain.target_logits, atol=1e-6)
+
+
+def test_an_encoding_is_a_source_without_its_padding(llama):
+    prompt, source = "the quick brown fox", "a lazy dog of old"
+    encoding = llama.tokenizer([source], return_tensors="pt", padding="max_length", max_length=40)
+    of_text = lr.logit_lens(llama, prompt, edits=lr.patch(source, layer=1, positions=-1))
+    edited = lr.logit_lens(llama, prompt, edits=lr.patch(encoding, layer=1, positions=-1))
+    np.testing.assert_array_equal(edited.final_logprobs, of_text.final_logprobs)
+    assert edited.verify(llama).certificate.passed
+    encoding["position_ids"] = encoding["input_ids"] * 0 + 3
+    words = refusal(llama, lr.patch(encoding, layer=1, positions=-1))
+    assert "accepted is one of ids and padding alone" in words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from lens_recipes.run.request.edits.controls import RandomMove
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
 from lens_recipes.run.request.edits.resolve import naming
+from lens_recipes.run.request.encodings import MASK, POSITIONS, read_encoding
 from lens_recipes.run.request.lenses import transport_of
 from lens_recipes.run.request.prompts import encode, refuse_empty, shortened
 from lens_recipes.run.request.request import Request
@@ -130,9 +131,12 @@ class EditBatches:
         """
         request = self.request
         try:
-            token_ids = encode(
-                prompts, request.tokenizer, add_special_tokens=request.add_special_tokens
-            )
+            if isinstance(prompts, Mapping) and "input_ids" in prompts:
+                token_ids = ids_of_encoding(prompts)
+            else:
+                token_ids = encode(
+                    prompts, request.tokenizer, add_special_tokens=request.add_special_tokens
+                )
             refuse_empty(token_ids)
             check_ids(token_ids, request.anatomy.n_embeddings, request.anatomy.n_positions)
         except ValueError as error:
@@ -501,6 +505,21 @@ def place_of(item: PlannedEdit) -> Site:
     if is_stream and site.layer:
         return site._replace(layer=site.layer - 1, component="resid_post")
     return site
+
+
+def ids_of_encoding(encoding: Mapping[str, Any]) -> list[list[int]]:
+    """Return the ids of an encoding from which something is copied, without padding.
+
+    Raises:
+        ValueError: it has more than ids and padding.
+    """
+    prompts = read_encoding(encoding, frozenset((MASK, POSITIONS)))
+    if any(prompt.inputs for prompt in prompts):
+        raise ValueError(
+            "the encoding has position ids, token types or a mask with a hole: accepted is one of "
+            "ids and padding alone."
+        )
+    return [prompt.token_ids for prompt in prompts]
 
 
 def is_named(value: Any, name: str) -> bool:

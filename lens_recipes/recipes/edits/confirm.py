@@ -208,6 +208,11 @@ def check_arguments(attribution: Any, top: Any, methods: Any, controls: Any, tar
             'unit="token": a head\'s share by token is no site that can be ablated. Run '
             'attribution with unit="head".'
         )
+    if attribution.edits:
+        raise ValueError(
+            "this attribution is of an edited run, and what is ablated here is the model itself. "
+            "Run attribution without edits."
+        )
     if attribution.against == "mean":
         raise ValueError(
             'against="mean": the mean over the vocabulary is not followed in an ablated run. Run '
