@@ -108,6 +108,32 @@ def test_a_scale_in_units_of_nothing_is_refused():
         logprobs_of(silent)
 
 
+def test_directions_that_are_none_or_the_same_are_refused():
+    plain = tiny.llama()
+    with torch.no_grad():
+        rows = plain.lm_head.weight
+        rows[41] = 2 * rows[40]
+        rows[42] = 0
+        rows[43] = -rows[40]
+    model = lr.load(plain)
+    for edit in (lr.steer(42, layer=1), lr.swap(40, 42, layers=1)):
+        with pytest.raises(ValueError, match="has no direction here"):
+            lr.logit_lens(model, IDS, edits=edit, controls=0)
+    with pytest.raises(ValueError, match="the same direction"):
+        lr.logit_lens(model, IDS, edits=lr.swap(40, 41, layers=1), controls=0)
+    for edit in (lr.steer((40, 41), layer=1), lr.swap(40, 43, layers=1)):
+        lr.logit_lens(model, IDS, edits=edit, controls=0)  # these differ in length, or in sign
+
+
+def test_what_rounding_leaves_nothing_of_is_refused():
+    half = lr.load(tiny.llama().bfloat16())
+    lr.logit_lens(half, IDS, edits=lr.steer(7, layer=1, scale=0.05), controls=0)
+    lr.logit_lens(half, IDS, edits=lr.steer(7, layer=1, scale=0), controls=0)
+    with pytest.raises(ValueError, match="rounding in bfloat16"):
+        lr.logit_lens(half, IDS, edits=lr.steer(7, layer=1, scale=1e-4), controls=0)
+    lr.logit_lens(tiny.shared("llama"), IDS, edits=lr.steer(7, layer=1, scale=1e-4), controls=0)
+
+
 @pytest.mark.parametrize("family", ["granite", "minicpm3"])
 def test_a_middle_of_nothing_leaves_no_rounding_behind(family):
     """A multiplier stands before it: what its sum lacks, norms after it would blow up."""

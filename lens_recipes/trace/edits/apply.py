@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import to_float32
 from lens_recipes.trace.batch import TokenPlaces
-from lens_recipes.trace.edits.changes import EditContext
+from lens_recipes.trace.edits.changes import AddDirection, EditContext, refuse_lost
 from lens_recipes.trace.edits.directions import Directions
 from lens_recipes.trace.edits.plan import PROOF, BatchEdits
 from lens_recipes.trace.operations import (
@@ -300,6 +300,8 @@ class EditPass:
                     self._unsettled[site] = earlier.without(made)
             self._unsettled[step.site] = made
             return new_raw, difference
+        if isinstance(edit.change, AddDirection):
+            refuse_lost(current, asked, there.to(current.device), new_raw.dtype)
         self.note(step.site, self.places_of(step.site)[0], relative_error(there, wanted))
         return new_raw, difference
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from lens_recipes.trace.edits.directions import Directions
 from lens_recipes.trace.pack import OWN_ERROR
 
+SAME_DIRECTION = 1e-3  # of two vectors of the norm 1: more than rounding makes of one
+
 
 class EditContext(NamedTuple):
     """What a change may look at.
@@ -87,6 +89,7 @@ class AddDirection(NamedTuple):
         amount = self.scale * torch.ones_like(current[:, :1])
         if self.in_units:
             vector = unit(vector)
+            refuse_no_direction(vector)
             refuse_no_unit(context.units, self.scale)
             amount = amount * context.units.to(current.device)[:, None]
         return current + amount * vector
@@ -121,6 +124,7 @@ class SwapCoordinates(NamedTuple):
     ) -> Float[Tensor, "entry width"]:
         """Return what is to be there."""
         directions = [unit(context.directions.vector(each)) for each in (self.a, self.b)]
+        refuse_no_plane(*directions)
         plane = torch.stack(directions).to(current.device, torch.float64)  # [2, width]
         to_coordinates = torch.linalg.pinv(plane)  # [width, 2]
         coordinates = current.double() @ to_coordinates
@@ -169,6 +173,63 @@ class AddRandom(NamedTuple):
         direction = torch.randn(current.shape[-1], generator=generator, device="cpu")
         norms = context.norms[self.of].to(current.device, current.dtype)
         return current + norms[:, None] * unit(direction).to(current.device)
+
+
+def refuse_no_direction(vector: Float[Tensor, " width"]) -> None:
+    """Refuse a direction that points nowhere.
+
+    Raises:
+        ValueError: it has only zeros.
+    """
+    if not bool(vector.any()):
+        raise ValueError(
+            f"{OWN_ERROR}a token has no direction here, or none but that of the other token: the "
+            "logit, or the difference of the two, is the same for every stream. Pass another token."
+        )
+
+
+def refuse_no_plane(a: Float[Tensor, " width"], b: Float[Tensor, " width"]) -> None:
+    """Refuse two directions of which only rounding tells what a swap would do.
+
+    Raises:
+        ValueError: one points nowhere, or both point the same way.
+    """
+    refuse_no_direction(a)
+    refuse_no_direction(b)
+    if float((a - b.to(a.device)).norm()) < SAME_DIRECTION:
+        raise ValueError(
+            f"{OWN_ERROR}swap: the two tokens have the same direction here, so there is nothing to "
+            "exchange. Pass other tokens."
+        )
+
+
+def refuse_lost(
+    current: Float[Tensor, "entry width"],
+    asked: Float[Tensor, "entry width"],
+    there: Float[Tensor, "entry width"],
+    dtype: torch.dtype,
+) -> None:
+    """Refuse to add something of which the model's dtype holds next to nothing.
+
+    Args:
+        current: What was there.
+        asked: What is to be there.
+        there: The same as the dtype holds it.
+        dtype: The model's.
+
+    Raises:
+        ValueError: most numbers change by half or twice as much as was asked for, or worse.
+    """
+    change = (asked - current).abs()
+    is_lost = (there - asked).abs() > change / 2
+    n_changed = int((change > 0).sum())
+    if 2 * int((is_lost & (change > 0)).sum()) <= n_changed:
+        return
+    name = str(dtype).removeprefix("torch.")
+    raise ValueError(
+        f"{OWN_ERROR}steer: so little is added that rounding in {name} "
+        "leaves next to nothing of it. Take a larger scale, or load the model in float32."
+    )
 
 
 def refuse_no_unit(units: Float[Tensor, " entry"], scale: float) -> None:
