@@ -84,6 +84,8 @@ def cases() -> Iterator[Case]:
     rivals = [f" {city}" for city in [*list(CAPITALS.values())[1:], ANSWER.strip()]]
     heads = lr.attribution(model, facts, targets, against=rivals, unit="head")
     turned = [*facts[1:], facts[0]]
+    steering = lr.steer((rivals[0], targets[0][0]), layer=20, scale=0.3, positions=-1)
+    steered = lr.dose(model, facts, steering, targets=targets)
     patched_facts = lr.patch_map(
         model, facts, turned, [target for (target,) in targets], rivals, align="end"
     )
@@ -101,6 +103,7 @@ def cases() -> Iterator[Case]:
             "attribution_bars": lambda: lr.attribution_bars(heads),
             "head_grid": lambda: lr.head_grid(heads),
             "patch_heatmap": lambda: lr.patch_heatmap(patched_facts),
+            "dose": lambda: lr.dose_figure(steered),
         },
     )
     words = " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))

@@ -207,7 +207,13 @@ class Family:
     def edited(self, prompts: list[list[int]], edits: Any) -> tuple[lr.LensResult, list[Tensor]]:
         """The result, and the model's own logits [position, vocab] of each prompt."""
         result = lr.logit_lens(
-            self.model, prompts, targets=self.vocabulary, track=None, top_k=1, edits=edits
+            self.model,
+            prompts,
+            targets=self.vocabulary,
+            track=None,
+            top_k=1,
+            edits=edits,
+            controls=0,
         )
         logits = torch.as_tensor(result.target_logits[-1])
         numbers = torch.as_tensor(result.tokens.prompt)

@@ -367,5 +367,5 @@ def test_the_gallery_has_every_figure():
         annotations = getattr(getattr(lr, name), "__annotations__", {})
         if name != "paper" and "go.Figure" in str(annotations.get("return")):
             figures.append(name)
-    assert len(figures) == 13
+    assert len(figures) == 14
     assert [name for name in figures if f"lr.{name}(" not in drawn] == []

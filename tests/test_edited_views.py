@@ -132,7 +132,7 @@ def test_of_more_than_two_edits_the_first_two_are_named(plain, ablated):
         "edited: ablate (to zero) resid_post of layer 0 at position 0; ablate (to zero) resid_post "
         "of layer 1 at position 1; and 3 more"
     )
-    assert line in three.summary().splitlines()
+    assert any(told.startswith(line) for told in three.summary().splitlines())
     assert "and 3 more" in lr.caption(lr.heatmap(three))
     rows = json.loads(lr.table(three, format="json"))
     assert all(row["edits"].count("ablate") == 5 for row in rows)  # programs get them all
@@ -162,16 +162,13 @@ def test_a_lens_within_an_edit_is_named(llama, plain):
 
 
 def test_an_edited_run_beside_a_plain_one_has_another_name(plain, ablated):
-    assert lens_names([plain, ablated]) == ["logit lens", "logit lens, edited"]
+    assert lens_names([plain, ablated]) == ["base", WORDS]
     assert lens_names([ablated, ablated]) == ["logit lens 1, edited", "logit lens 2, edited"]
     title = lr.compare(plain, ablated).layout.title.text
-    assert title.startswith("unedited and edited:")
-    assert lr.compare(ablated, plain).layout.title.text.startswith("edited and unedited:")
-    caption = lr.caption(lr.compare(plain, ablated))
-    assert caption.count("ablate") == 1
-    both = lr.table(plain, beside=ablated)
-    assert both.count(WORDS) == 1
-    assert "logit lens, edited" in both
+    assert title.startswith("base and edited:")
+    assert lr.compare(ablated, plain).layout.title.text.startswith("edited:")
+    assert "and base:" in lr.compare(ablated, plain).layout.title.text
+    assert WORDS in lr.table(plain, beside=ablated)
 
 
 def test_a_page_of_two_runs_says_which_one_was_edited(plain, ablated, tmp_path):
@@ -196,7 +193,7 @@ def test_a_file_keeps_the_word(ablated, suffix, tmp_path):
 HOSTILE_EDITS = [
     {"kind": "patch", "layer": 1, "source": FIELD},
     {"kind": "steer", "layer": FIELD, "direction": [FIELD, FIELD], "lens": {"source": FIELD}},
-    {"kind": "swap", "a": FIELD, "b": FIELD, "positions": [FIELD], "lens": {"kind": "linear", "source": FIELD, "digest": FIELD}},
+    {"kind": "swap", "a": FIELD, "b": f"{FIELD}.", "positions": [FIELD], "lens": {"kind": "linear", "source": FIELD, "digest": FIELD}},
     {"kind": "ablate", "layer": 1, "positions": FIELD, "to": "mean", "over": [FIELD]},
 ]  # fmt: skip
 

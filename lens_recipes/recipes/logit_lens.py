@@ -47,7 +47,7 @@ from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
 from lens_recipes.run.request.sites import component_names
 from lens_recipes.run.run import Arrays, RecipeRun
-from lens_recipes.run.schema import lens_schema, with_effects
+from lens_recipes.run.schema import lens_schema, with_edit_checks, with_effects
 from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size, split_inputs
 from lens_recipes.trace.collect import collect, site_rows
 from lens_recipes.trace.edits.apply import EditPass
@@ -341,6 +341,8 @@ def logit_lens(
     for batch in batches:
         n_tokens = len(batch.places.rows)
         schema = lens_schema(options, sites, len(reads.links.compared), n_tokens, n_requested)
+        if planned:
+            schema = with_edit_checks(schema)
         if control_steps is not None:
             schema = with_effects(schema, 2 + len(control_steps), n_tokens, n_requested - 1)
         schemas.append(schema)

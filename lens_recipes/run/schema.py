@@ -115,7 +115,7 @@ def shape_fits(actual: tuple[int, ...], expected: Shape, lengths: dict[int, int]
 
 
 EDIT_CHECKS = ("edit", "edit_site", "edit_identity", "edit_cone", "edit_worst")
-CHECKS = dict.fromkeys(("block", "total", "head", *EDIT_CHECKS), "float32")
+CHECKS = dict.fromkeys(("block", "total", "head"), "float32")
 CERTIFICATE = {
     **dict.fromkeys(("error", "scale", "eps", "kl_last"), "float32"),
     "agrees": "bool",
@@ -130,6 +130,13 @@ def token_arrays(dtypes: dict[str, str], n_tokens: int | UpTo) -> dict[str, Arra
 def check_arrays(n_links: int, n_tokens: int | UpTo) -> dict[str, ArraySpec]:
     """Return the specifications of what `collect` checks, with so many links between layers."""
     return token_arrays(CHECKS, n_tokens) | {"link": ArraySpec("float32", (n_links, n_tokens))}
+
+
+def with_edit_checks(schema: Schema) -> Schema:
+    """Return a schema with what an edited run also says of each token: how its edits hold."""
+    token_axis = schema.arrays["error"].shape
+    checks = {array_name: ArraySpec("float32", token_axis) for array_name in EDIT_CHECKS}
+    return Schema(schema.arrays, schema.optional | checks)
 
 
 def lens_schema(

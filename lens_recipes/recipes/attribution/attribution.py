@@ -56,7 +56,7 @@ from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import check_numbers
 from lens_recipes.run.request.sites import heads_of, refuse_scattered, refuse_unreadable
 from lens_recipes.run.run import Arrays, RecipeRun
-from lens_recipes.run.schema import attribution_schema
+from lens_recipes.run.schema import attribution_schema, with_edit_checks
 from lens_recipes.trace.attribution.decompose import (
     AttributionPlan,
     ExplainedTokens,
@@ -235,7 +235,8 @@ def attribution(
         n_tokens = len(batch.places.rows)
         n_sources = batch.inputs["input_ids"].shape[1]
         n_parts = count_parts(blocks, unit, n_sources, edited)
-        schemas.append(attribution_schema(n_parts, len(reads.links.compared), n_tokens, n_columns))
+        schema = attribution_schema(n_parts, len(reads.links.compared), n_tokens, n_columns)
+        schemas.append(with_edit_checks(schema) if planned else schema)
     local: dict[str, Any] = {"weight": None if request.remote else target_weight(model, anatomy)}
     if planned:
         local["kept_means"] = {}

@@ -46,7 +46,7 @@ from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
 from lens_recipes.run.request.sites import component_names
 from lens_recipes.run.run import RecipeRun
-from lens_recipes.run.schema import generation_schema
+from lens_recipes.run.schema import generation_schema, with_edit_checks
 from lens_recipes.trace.batch import split_inputs
 from lens_recipes.trace.edits.sources import read_sources
 from lens_recipes.trace.generation.loop import RecordedLoop
@@ -225,11 +225,10 @@ def generate_lens(
         n_rows, n_targets = group.batch.target_ids.shape
         n_first_tokens = len(group.batch.first_tokens[0])
         n_links = len(reads.links.compared)
-        schemas.append(
-            generation_schema(
-                options, sites, n_links, n_first_tokens, n_rows, n_targets, plan.n_steps
-            )
+        schema = generation_schema(
+            options, sites, n_links, n_first_tokens, n_rows, n_targets, plan.n_steps
         )
+        schemas.append(with_edit_checks(schema) if planned else schema)
     generation = Generation(request, settings, sites, groups, on_step)
     return RecipeRun(
         request=request,

@@ -223,7 +223,9 @@ def other_sites(
 def at_sites(edit: Edit, sites: list[Site]) -> Edit:
     """Return the same edit at other sites of its kind."""
     if edit.component == "head_out":
-        return replace(edit, layer=None, head=[(site.layer, site.head) for site in sites])
+        # By their layers: those without heads that can be told apart have no part in it.
+        layers = sorted({site.layer for site in sites if site.layer is not None})
+        return replace(edit, layer=layers, head=[(site.layer, site.head) for site in sites])
     return replace(edit, layer=[site.layer for site in sites], head=None)
 
 
