@@ -129,7 +129,7 @@ def linear_run(
     held: dict[int, Tensor] = {}
     grids: dict[tuple[str, str], Tensor] = {}
     for step in batch.steps:
-        if step.role == "settle":  # it rounds anew what was edited before
+        if step.role in ("settle", "finish"):  # they round anew what was edited before
             continue
         grid = grid_of(model, step, n_pairs, grids)
         edit = batch.edits.sites[step.site]
