@@ -129,8 +129,6 @@ def linear_run(
     held: dict[int, Tensor] = {}
     grids: dict[tuple[str, str], Tensor] = {}
     for step in batch.steps:
-        if step.role == "settle":  # the same change a second time, to the last digit
-            continue
         grid = grid_of(model, step, n_pairs, grids)
         edit = batch.edits.sites[step.site]
         pair = batch.pairs[edit.rows].to(grid.device)
