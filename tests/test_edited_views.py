@@ -397,6 +397,7 @@ def test_a_mistake_in_an_edit_is_answered_before_a_model_is_loaded(cli, text, wo
         ("patch 1 from 'a b c d e f g h'", ["Name the positions"]),
         ("patch 1 from prompt 3", ["there are prompts 0 to 0"]),
         ("steer 1 by 'some more words'", ["--edit: steer", "tokens for this model"]),
+        ("ablate 1 to resample", ["to resample takes", "pass several prompts."]),
         ("steer 1 by 'a' under nowhere.safetensors", ["nowhere.safetensors"]),
     ],
 )
@@ -425,6 +426,35 @@ def test_a_shell_edits_as_python_does(cli, llama, tmp_path):
     assert WORDS in out
     status, out, _ = run("show", str(file), "--summary")
     assert WORDS in out.splitlines()[1]
+
+
+def test_a_shell_runs_controls_as_python_does(cli, llama, tmp_path):
+    """5 by default; as many as are asked for; none at 0, and the line below the table says what is then not known."""
+    run = cli(llama)
+    file = tmp_path / "result.json"
+    for options, expected in (([], 5), (["--controls", "2"], 2), (["--controls", "0"], 0)):
+        status, out, _ = run(
+            "logit-lens", PROMPTS[0], "--edit", "ablate L1H2", "--json", str(file), *options
+        )
+        assert status == 0
+        effects = load_result(file).effects
+        assert (0 if effects is None else len(effects.controls)) == expected
+        told = f"({expected} controls" if expected else "no unedited run beside it"
+        assert told in " ".join(out.split())
+    assert effects is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--controls", "3"], "there is no --edit that 3 could be the controls of"),
+        (["--edit", "ablate L1H2", "--controls", "-1"], "it must be at least 0"),
+    ],
+)
+def test_controls_of_nothing_are_refused(cli, options, words):
+    status, _, err = cli(None)("logit-lens", "Hi", *options)
+    assert status == 2
+    assert words in " ".join(err.split())
 
 
 def test_the_examples_are_right():

@@ -627,7 +627,7 @@ def test_words_about_texts(smollm2):
         lr.patch_map(smollm2, *pair, " Paris", " Madrid", align={"subject": " Italy"})
     with pytest.raises(ValueError, match="occurs 3 times"):
         lr.patch_map(smollm2, *pair, " Paris", " Madrid", align={"subject": "a"})
-    with pytest.raises(ValueError, match="spans of align= are the positions"):
+    with pytest.raises(ValueError, match="the spans are the positions"):
         lr.patch_map(smollm2, *pair, " Paris", " Madrid", align={"end": " is"}, positions=[0])
 
 

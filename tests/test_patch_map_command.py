@@ -65,8 +65,9 @@ def test_spans_and_gradients(smollm2, cli):
         ("--target ' Paris' --against ' Madrid' --span country", "NAME=CLEAN|CORRUPT"),
         ("--target ' Paris' --against ' Madrid' --align-end --span a=b", "leave --align-end out"),
         ("--target ' Paris' --against ' Madrid' --format json", "text, markdown or tsv"),
-        ("--target ' Paris' --against ' Madrid' --layers 99", "layers"),
-        ("--target ' Paris' --against ' Madrid' --verify 2", "gradient"),
+        ("--target ' Paris' --against ' Madrid' --layers 99", "lens-recipes: --layers 99 is out"),
+        ("--target ' Paris' --against ' Madrid' --verify 2", "with --method gradient"),
+        ("--target ' Paris' --against ' Madrid' --span a=b", "--span a: 'b' does not occur"),
         ("--target ' Parisian' --against ' Madrid'", "' Parisian'"),
         ("--target ' Paris'", "--against"),
     ],
@@ -85,3 +86,20 @@ def test_a_pair_that_the_model_does_not_know_is_a_sentence(smollm2, cli):
     assert status == 1
     assert "in the clean run the model does not prefer ' Madrid' to ' Paris'" in err
     assert "keep_all" not in err
+
+
+def test_an_answer_without_its_space_is_told(smollm2, cli):
+    status, _, err = cli(smollm2)("patch-map", *PAIR, "--target", "Paris", *ANSWERS[2:])
+    assert status == 1
+    assert 'warning: "Paris" has no leading space.' in err
+    assert '"Madrid" has no' not in err
+
+
+def test_other_lengths_are_answered_with_options(smollm2, cli):
+    status, _, err = cli(smollm2)(
+        "patch-map", PAIR[0], "The capital of Great Britain is", "--target", " Paris",
+        "--against", " London",
+    )  # fmt: skip
+    assert status == 2
+    assert "--align-end" in err
+    assert "align=" not in err

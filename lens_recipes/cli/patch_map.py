@@ -31,6 +31,7 @@ from lens_recipes.cli.common.outputs import (
     write_for_programs,
 )
 from lens_recipes.cli.common.tables import TableFormat, check_format
+from lens_recipes.cli.logit_lens.spaces import doubtful_targets
 from lens_recipes.terminal import escape_terminal
 
 
@@ -142,8 +143,11 @@ def patch_map_command(
 
     from lens_recipes import patch_map
 
+    language_model = load_model(model, remote, dtype)
+    tokenizer = getattr(language_model, "tokenizer", None)
+    warn_of_spaces(tokenizer, {clean: target, corrupt: against})
     result = patch_map(
-        load_model(model, remote, dtype),
+        language_model,
         clean,
         corrupt,
         target,
@@ -168,6 +172,22 @@ def patch_map_command(
         print_map(result, table_format, show_top=show_top, summary=summary)
     write_map(result, html, png, cdn=cdn)
     note_written([html, png, json_path])
+
+
+def warn_of_spaces(tokenizer: Any, answers: dict[str, str]) -> None:
+    """Warn of an answer without the space that the word after its prompt has.
+
+    Args:
+        tokenizer: The model's, or None.
+        answers: The answer to each prompt.
+    """
+    targets = [[answer] for answer in answers.values()]
+    for doubtful in doubtful_targets(tokenizer, list(answers), targets):
+        warning = (
+            f'warning: "{doubtful.target}" has no leading space. If you mean the word after the '
+            f'prompt, write " {doubtful.target}".'
+        )
+        print(escape_terminal(warning), file=sys.stderr)
 
 
 def alignment(align_end: bool, span: list[str] | None) -> Any:

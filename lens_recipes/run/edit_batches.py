@@ -13,7 +13,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap, is_token_pair
 from lens_recipes.arrays.edits.site_code import site_code
-from lens_recipes.caller import advised
+from lens_recipes.caller import advised, say
 from lens_recipes.run.batches import one_batch
 from lens_recipes.run.edit_probe import EditProofs
 from lens_recipes.run.reference_text import REFERENCE_TEXTS
@@ -218,8 +218,9 @@ class EditBatches:
         if edit.over is None:
             if len(token_ids) < 2:
                 raise ValueError(
-                    'to="resample" takes what another prompt has: pass several prompts, or over= '
-                    "with prompts to take it from."
+                    say(python='to="resample"', shell="to resample")
+                    + " takes what another prompt has: pass several prompts"
+                    + say(python=", or over= with prompts to take it from.", shell=".")
                 )
             self.refuse_extra_inputs('to="resample"')
             sources = [*token_ids[1:], token_ids[0]]

@@ -8,6 +8,7 @@ OPTIONS = {
     "at_layer": "--at-layer",
     "column": "--column",
     "components": "--components",
+    "controls": "--controls",
     "direction": "--direction",
     "dtype": "--dtype",
     "edits": "--edit",

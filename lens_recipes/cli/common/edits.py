@@ -22,6 +22,16 @@ EditOptions = Annotated[
     ),
 ]
 
+Controls = Annotated[
+    int | None,
+    typer.Option(
+        "--controls",
+        min=0,
+        help="How many random edits of the same kind run beside the --edit; default: 5, or 0 where "
+        "it only patches. 0 leaves them out.",
+    ),
+]
+
 EXAMPLES = {
     "ablate": "ablate L23H4 to mean at 4",
     "patch": "patch 12 from 'The capital of Spain is' at 3",
@@ -71,6 +81,15 @@ def edits_argument(edits: list[Edit], model: Any) -> dict[str, Any]:
             edit = dataclasses.replace(edit, lens=named_lens(edit.lens, model))
         with_lenses.append(edit)
     return {"edits": with_lenses}
+
+
+def check_controls(controls: int | None, edits: list[Edit]) -> None:
+    """Refuse controls of nothing."""
+    if controls and not edits:
+        raise typer.BadParameter(
+            f"there is no --edit that {controls} could be the controls of.",
+            param_hint="--controls",
+        )
 
 
 class Words:

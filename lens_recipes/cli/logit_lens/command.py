@@ -11,7 +11,14 @@ import typer
 
 from lens_recipes.arrays.metrics import METRICS
 from lens_recipes.arrays.metrics.followed import ROLES
-from lens_recipes.cli.common.edits import EDIT_HELP, EditOptions, edits_argument, parse_edits
+from lens_recipes.cli.common.edits import (
+    EDIT_HELP,
+    Controls,
+    EditOptions,
+    check_controls,
+    edits_argument,
+    parse_edits,
+)
 from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
@@ -131,6 +138,7 @@ def logit_lens_command(
     no_special_tokens: NoSpecialTokens = False,
     lens: LensSources = None,
     edit: EditOptions = None,
+    controls: Controls = None,
     dtype: Precision = None,
     remote: Remote = False,
 ) -> None:
@@ -154,6 +162,7 @@ def logit_lens_command(
     asked = read_prompts(prompts, prompt_file, target)
     check_metric(metric, of, asked)
     edits = parse_edits(edit)
+    check_controls(controls, edits)
     chosen_positions = parse_indices(positions, "--positions")
     chosen_layers = parse_indices(layers, "--layers")
     chosen_heads = parse_indices(heads, "--heads")
@@ -181,6 +190,7 @@ def logit_lens_command(
             heads=chosen_heads,
             components=chosen_components,
             lens=named_lens(source, language_model),
+            controls=controls,
             **edits_argument(edits, language_model),
         )
         results.append(result)

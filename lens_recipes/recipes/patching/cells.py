@@ -103,6 +103,7 @@ def plan_cells(
     """
     if unit not in UNITS:
         raise ValueError(f"unit={unit!r} is unknown: accepted are {', '.join(map(repr, UNITS))}.")
+    pick_layers(layers, request.anatomy)  # a mistake in them is none of a patch's
     tokenizer = request.tokenizer
     if unit in OVER_POSITIONS:
         columns = read_columns(align, positions, clean, corrupt, tokenizer)

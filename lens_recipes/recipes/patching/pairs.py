@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lens_recipes.caller import argument
+from lens_recipes.caller import argument, say
 from lens_recipes.models.tokens.vocabulary import token_text
 from lens_recipes.run.request.prompts import is_chat_turn, is_token_id, shortened
 from lens_recipes.run.request.selection import pick_indices, target_id
@@ -115,8 +115,8 @@ def read_columns(
     if isinstance(align, Mapping):
         if positions is not None:
             raise ValueError(
-                f"{argument('positions', positions)} cannot go with named spans: the spans of "
-                "align= are the positions."
+                f"{argument('positions', positions)} cannot go with named spans: the spans "
+                "are the positions."
             )
         return span_columns(align, clean, corrupt, tokenizer)
     if align is not None and align != "end":
@@ -150,16 +150,29 @@ def refuse_unequal(clean: list[list[int]], corrupt: list[list[int]]) -> None:
             raise ValueError(
                 f"the prompts of pair {pair} have {len(one)} and {len(other)} tokens, so a "
                 "position of one is not that of the other: pass prompts of one length, "
-                'align="end" to count tokens from the end, or align={"subject": (clean text, '
-                "corrupt text), …} to name what stands for what."
+                f"{align_end()} to count tokens from the end, or {align_spans()} to name what "
+                "stands for what."
             )
     lengths = sorted({len(one) for one in clean})
     if len(lengths) > 1:
         raise ValueError(
             f"the pairs have {', '.join(map(str, lengths))} tokens, so they have no positions in "
-            'common: pass align="end" to count tokens from the end, or align={"subject": …} to '
-            "name spans."
+            f"common: pass {align_end()} to count tokens from the end, or {align_spans()} to name "
+            "spans."
         )
+
+
+def align_end() -> str:
+    """Return how tokens are counted from the end, as the reader writes it."""
+    return say(python='align="end"', shell="--align-end")
+
+
+def align_spans() -> str:
+    """Return how spans are named, as the reader writes it."""
+    return say(
+        python='align={"subject": (clean text, corrupt text), …}',
+        shell='--span "subject=clean text|corrupt text"',
+    )
 
 
 def all_tokens(
@@ -246,6 +259,11 @@ def span_texts(name: str, given: Any, n_pairs: int) -> list[tuple[str, str]]:
     return texts
 
 
+def span_name(name: str) -> str:
+    """Return what a span is called, as the reader wrote it."""
+    return say(python=f"align[{name!r}]", shell=f"--span {name}")
+
+
 def is_span(item: Any) -> bool:
     """Tell whether something is a text, or a tuple of a clean and a corrupt text."""
     if isinstance(item, str):
@@ -266,7 +284,7 @@ def find_span(text: str, token_ids: list[int], tokenizer: Any, name: str, prompt
     if n_found != 1:
         problem = "does not occur in" if n_found == 0 else f"occurs {n_found} times in"
         raise ValueError(
-            f"align[{name!r}]: {text!r} {problem} {prompt}, {shortened(whole)}. Name a text that "
+            f"{span_name(name)}: {text!r} {problem} {prompt}, {shortened(whole)}. Name a text that "
             "is there once."
         )
     start = whole.index(text)
@@ -281,5 +299,5 @@ def find_span(text: str, token_ids: list[int], tokenizer: Any, name: str, prompt
             positions.append(position)
         begins = ends
     if not positions:
-        raise ValueError(f"align[{name!r}]: {text!r} is only space in {prompt}.")
+        raise ValueError(f"{span_name(name)}: {text!r} is only space in {prompt}.")
     return positions

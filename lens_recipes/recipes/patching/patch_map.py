@@ -14,7 +14,7 @@ from typing import Any
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.edits.patch_map import DIRECTIONS, METHODS, METRICS
-from lens_recipes.caller import argument
+from lens_recipes.caller import advised, argument
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import exclusive
 from lens_recipes.recipes.patching.batches import CellBatches, Prepared
@@ -162,13 +162,13 @@ def gradient_run(
     """
     if request.remote:
         raise LensError(
-            'method="gradient" takes a backward pass, which a server does not run for a stranger: '
-            'load the model here, or use method="exact".'
+            f"{advised('method', 'gradient')} takes a backward pass, which a server does not run "
+            f"for a stranger: load the model here, or use {advised('method', 'exact')}."
         )
     if metric not in ("logit_diff", "logprob"):
         raise ValueError(
-            f'metric={metric!r} has no gradient that says much: with method="gradient" accepted '
-            "are 'logit_diff' and 'logprob'."
+            f"{argument('metric', metric)} has no gradient that says much: with "
+            f"{advised('method', 'gradient')} accepted are 'logit_diff' and 'logprob'."
         )
     from_cache = False
     if verify:
@@ -215,6 +215,6 @@ def check_verify(verify: Any, method: str) -> None:
         raise ValueError(f"verify={verify!r} must be a number of cells, from 0.")
     if verify and method != "gradient":
         raise ValueError(
-            f"verify={verify} runs cells of an approximation exactly: it goes with "
-            'method="gradient"; method="exact" runs all of them.'
+            f"{argument('verify', verify)} runs cells of an approximation exactly: it goes with "
+            f"{advised('method', 'gradient')}; {advised('method', 'exact')} runs all of them."
         )

@@ -110,16 +110,16 @@ def what_may_be_said(result: PatchMapArrays) -> str:
     if result.is_approximate:
         return (
             "may be said: which cells to look at; a first-order estimate is no effect until it is "
-            "run exactly (verify=)"
+            "run exactly (verify)"
         )
     if result.direction == "denoise":
         return (
             "may be said: the named cells of the clean run are enough to bring back so much of the "
-            'answer in the corrupt run; not that they are needed (direction="noise" asks that)'
+            "answer in the corrupt run; not that they are needed (the direction noise asks that)"
         )
     return (
         "may be said: without the clean run's vector at the named cells so much of the answer is "
-        'lost; not that they are enough (direction="denoise" asks that)'
+        "lost; not that they are enough (the direction denoise asks that)"
     )
 
 

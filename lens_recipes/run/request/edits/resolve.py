@@ -49,7 +49,7 @@ def resolve_edits(edits: Any, model: Any, *, writes: bool = False) -> list[Edit]
 
 @contextmanager
 def naming(edit: Edit) -> Iterator[None]:
-    """Have a mistake that is found in an edit name the edit.
+    """Have a mistake that is found in an edit name the edit, without when it is made.
 
     Raises:
         ValueError: as what runs within, after the words of the edit.
@@ -58,7 +58,8 @@ def naming(edit: Edit) -> Iterator[None]:
         with in_python():
             yield
     except ValueError as error:
-        raise ValueError(f"{parameter('edits')}: {edit}: {error}") from error
+        named = replace(edit, when="prompt")
+        raise ValueError(f"{parameter('edits')}: {named}: {error}") from error
 
 
 def not_edits(received: Any) -> str:

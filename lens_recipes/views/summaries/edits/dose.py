@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lens_recipes.arrays.edits.dose import DoseArrays
 from lens_recipes.arrays.edits.kinds import Steering, direction_name
@@ -59,8 +60,8 @@ def dose_heading(dose: DoseArrays) -> str:
 
 
 def edit_in_words(dose: DoseArrays) -> str:
-    """Return what was done, without the scale."""
-    edit = dose.edit
+    """Return what was done to the prompts, without the scale."""
+    edit = replace(dose.edit, when="prompt")
     if not isinstance(edit, Steering):
         return str(edit)
     return f"steer by {direction_name(edit.direction)} at {edit.where}{edit.at}"

@@ -14,7 +14,9 @@ from lens_recipes.arrays.lens import EACH_TARGET, LensArrays
 from lens_recipes.arrays.text import counted
 from lens_recipes.views.words import edited, probability, signed
 
-NO_BASE = "no unedited run beside it, so no effect is known (controls=0, or only patches)"
+NO_BASE = (
+    "no unedited run beside it, so no effect is known: run the same without edits, and compare"
+)
 
 
 def effect_lines(result: LensArrays) -> Iterator[str]:
