@@ -17,6 +17,7 @@ from lens_recipes.run.edit_batches import EditBatches
 from lens_recipes.run.request.edits.controls import draw_controls
 from lens_recipes.run.request.edits.planned import plan_edits
 from lens_recipes.run.request.request import Request
+from lens_recipes.trace.edits import apply
 from lens_recipes.trace.edits.changes import AddRandom, EditContext
 
 IDS = tiny.random_ids(batch=3, length=7, seed=5).tolist()
@@ -166,6 +167,24 @@ def test_an_effect_before_the_edited_tokens_is_an_error():
 
 
 # -- controls ----------------------------------------------------------
+
+
+def test_a_control_that_is_not_made_fails(monkeypatch):
+    """Of the controls too, what is asked must be there: one that does nothing proves nothing."""
+    put_back = apply.put_back
+    made = []
+
+    def only_at_first(*values):
+        made.append(1)
+        if len(made) == 1:
+            put_back(*values)
+
+    model = tiny.shared("llama")
+    edit = lr.ablate(layer=1, component="mlp_out")
+    lr.logit_lens(model, IDS, edits=edit, controls=1)  # the model is asked of the site
+    monkeypatch.setattr(apply, "put_back", only_at_first)
+    with pytest.raises(lr.LensError, match=r"mlp_out do(es)? not hold"):
+        lr.logit_lens(model, IDS, edits=edit, controls=1)
 
 
 def test_without_controls_an_edited_run_is_one_forward_pass():

@@ -15,6 +15,7 @@ import lens_recipes as lr
 from lens_recipes.recipes.patching import patch_map as module
 from lens_recipes.recipes.patching.kept import goes_on_from_cache
 from lens_recipes.run.registry import prepare_run
+from lens_recipes.trace.edits import apply
 
 FAMILIES = ["llama", "gpt2", "gemma2", "mamba", "falcon"]
 CLEAN, CORRUPT = tiny.random_ids(batch=2, length=6, seed=3).tolist()
@@ -357,6 +358,38 @@ def test_cells_that_can_do_nothing_are_known_and_do_nothing():
     assert np.abs(found.mean[expected]).min() > 1e-5
     before = lr.patch_map(model, CLEAN, corrupt, TARGET, AGAINST, unit="resid_pre", **NUMBERS)
     assert before.is_causal[-1, 3]
+
+
+# -- a map proves itself -------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["resid_pre", "resid_post", "attn_out", "head_out"])
+def test_cells_that_are_not_patched_fail(unit, monkeypatch):
+    monkeypatch.setattr(apply, "put_back", lambda *_: None)
+    options = {"unit": unit, **NUMBERS}
+    with pytest.raises(lr.LensError, match="a patched cell holds something else than was asked"):
+        lr.patch_map(tiny.shared("llama"), CLEAN, CORRUPT, TARGET, AGAINST, **options)
+
+
+@pytest.mark.parametrize(("unit", "path"), [("resid_post", ""), ("mlp_out", ".mlp")])
+def test_cells_that_a_later_hook_undoes_fail(unit, path):
+    """A hook takes one layer back to what it was at first, when nothing was patched."""
+    model = lr.load(tiny.llama())
+    own = {}
+
+    def restore(_module, _args, output):
+        stream = first(output)
+        kept = own.setdefault(tuple(stream.shape[1:]), stream.clone())
+        return swapped(output, kept[-1:].expand_as(stream).clone())
+
+    lr.patch_map(model, CLEAN, CORRUPT, TARGET, AGAINST, unit=unit, **NUMBERS)
+    block = model._module.get_submodule(f"model.layers.1{path}")
+    handle = block.register_forward_hook(restore)
+    try:
+        with pytest.raises(lr.LensError, match="proves wrong"):
+            lr.patch_map(model, CLEAN, CORRUPT, TARGET, AGAINST, unit=unit, **NUMBERS)
+    finally:
+        handle.remove()
 
 
 # -- gradients -----------------------------------------------------------

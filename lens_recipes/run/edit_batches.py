@@ -78,14 +78,14 @@ class EditBatches:
                 same site.
         """
         self.request = request
-        self.n_first = len(planned)
-        self.planned = [*planned, *(item for run in other_runs for item in run)]
+        self.runs = [planned, *other_runs]
+        self.planned = [item for run in self.runs for item in run]
         self.positions: dict[int, list[list[int]]] = {}
         self.sources: dict[int, SourceTokens] = {}
         self.means: dict[int, list[list[int]]] = {}
         for item in self.planned:
             self.read_edit(item.edit)
-        for run in (planned, *other_runs):
+        for run in self.runs:
             refuse_conflicts(run, self.positions)
         self.changes = [self.shared_change_of(item) for item in self.planned]
         self.mean_batches = self.batches_of_means()
@@ -347,6 +347,7 @@ class EditBatches:
                     site_code(item.site),
                 )
             )
+        layers = [layer_edits(run, sites, len(prompts)) for run in self.runs]
         probes, self.unasked = self.unasked, []  # the first batch asks
         sources = self.source_batches(prompts)
         runs = [source.inputs for source in sources]
@@ -359,7 +360,8 @@ class EditBatches:
             sources=sources,
             means=self.mean_batches,
             padding=as_index(padding),
-            layers=layer_edits(self.planned[: self.n_first], sites[: self.n_first], len(prompts)),
+            layers=layers[0],
+            other_layers=layers[1:],
             probes=probes,
             proof=self.proofs.known,
             kept_means=self.kept_means,

@@ -12,6 +12,7 @@ from lens_recipes.recipes.patching.cells import Cell, CellMap
 from lens_recipes.recipes.patching.pairs import Answers, TokenPairs
 from lens_recipes.run.batches import MAX_TOKENS
 from lens_recipes.run.edit_batches import as_index
+from lens_recipes.run.request.edits.layers import edits_by_layer
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.edits.cells import (
     COPIES_OF_LOGITS,
@@ -21,7 +22,8 @@ from lens_recipes.trace.edits.cells import (
     UnpatchedRun,
 )
 from lens_recipes.trace.edits.changes import CopySource
-from lens_recipes.trace.edits.plan import BatchEdits, SiteEdit
+from lens_recipes.trace.edits.plan import BatchEdits, LayerEdits, SiteEdit
+from lens_recipes.trace.plan import EditStep, ReadStep
 
 NOTHING, EVERYTHING = -1, -2  # in place of a cell's number: the rows that prove the map
 
@@ -92,7 +94,7 @@ class CellBatches:
         self.answers = answers
         self.max_bytes = max_bytes
         self.is_noise = is_noise
-        self.steps = cell_map.steps()
+        self.steps = request.edit_steps(cell_map.planned)
         self.reads = cell_map.reads()
 
     # -- rows ----------------------------------------------------------
@@ -233,10 +235,7 @@ class CellBatches:
             local.setdefault(site, []).append(len(sites))
             sites.append(edit)
             copies.append(CellCopies(site, is_base, as_index(pairs), as_index(positions)))
-        steps = []
-        for step in self.steps:
-            for own in local.get(step.site, ()):
-                steps.append(step._replace(site=own))
+        layers = self.edited_layers(local, sites, len(rows))
         padding = as_index([0] * len(rows))
         ids = [self.base[row.pair][n_before:] for row in rows]
         answers = [[self.answers.target[pair], self.answers.against[pair]] for pair in group]
@@ -248,10 +247,42 @@ class CellBatches:
             n_before=n_before,
             pairs=as_index([row_of_pair[row.pair] for row in rows]),
             answers=torch.tensor(answers, device="cpu"),
-            steps=steps,
-            edits=BatchEdits(sites, [], [], padding, {}),
+            steps=self.steps_of(local, layers),
+            edits=BatchEdits(sites, [], [], padding, layers),
             copies=copies,
         )
+
+    def edited_layers(
+        self, local: dict[int, list[int]], sites: list[SiteEdit], n_rows: int
+    ) -> dict[int, LayerEdits]:
+        """Return the edits of a batch by layer.
+
+        Args:
+            local: Which edits of the batch are at each of the map's sites.
+            sites: The edits of the batch.
+            n_rows: Rows of the batch.
+        """
+        layer_of: dict[int, int] = {}
+        for site, numbers in local.items():
+            layer = self.cell_map.planned[site].site.layer
+            assert layer is not None  # of a cell
+            for number in numbers:
+                layer_of[number] = layer
+        return edits_by_layer(layer_of, sites, n_rows)
+
+    def steps_of(
+        self, local: dict[int, list[int]], layers: dict[int, LayerEdits]
+    ) -> list[ReadStep | EditStep]:
+        """Return the steps that make the edits of a batch, and those that prove them."""
+        steps: list[ReadStep | EditStep] = []
+        for step in self.steps:
+            if isinstance(step, ReadStep):
+                if step.at in layers:
+                    steps.append(step)
+                continue
+            for own in local.get(step.site, ()):
+                steps.append(step._replace(site=own))
+        return steps
 
     def source_reads(self, rows: list[PatchedRow]) -> list[TensorRead]:
         """Return what is read of the source: here for all batches of a group, there for one."""

@@ -14,7 +14,6 @@ from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.sites import pick_layers
 from lens_recipes.trace.edits.cells import TensorRead
-from lens_recipes.trace.plan import EditStep
 
 OVER_POSITIONS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mixer_out")
 
@@ -72,17 +71,6 @@ class CellMap(NamedTuple):
                 TensorRead(number, source.side, source.path, source.operations, item.columns)
             )
         return reads
-
-    def steps(self) -> list[EditStep]:
-        """Return all edits in the order in which the model runs."""
-        timed = []
-        for number, item in enumerate(self.planned):
-            is_after = item.site.component == "resid_post"
-            for step in item.steps:
-                order = (item.site.layer, is_after, step.time, step.rank, number)
-                timed.append((order, step.step))
-        timed.sort(key=lambda entry: entry[0])
-        return [step for _, step in timed]
 
 
 def plan_cells(

@@ -129,6 +129,8 @@ def linear_run(
     held: dict[int, Tensor] = {}
     grids: dict[tuple[str, str], Tensor] = {}
     for step in batch.steps:
+        if not isinstance(step, EditStep) or step.role == "settle":
+            continue  # to the first order, the sum of what is added is what was asked for
         grid = grid_of(model, step, n_pairs, grids)
         edit = batch.edits.sites[step.site]
         pair = batch.pairs[edit.rows].to(grid.device)

@@ -17,9 +17,10 @@ from torch import Tensor
 from lens_recipes.trace.attribution.freeze import to_float32
 from lens_recipes.trace.batch import BatchSize, forward_size
 from lens_recipes.trace.edits.apply import EditPass
+from lens_recipes.trace.edits.checks import EditChecks
 from lens_recipes.trace.edits.plan import BatchEdits
 from lens_recipes.trace.operations import Operation, first_of, model_logits, replay
-from lens_recipes.trace.plan import EditStep
+from lens_recipes.trace.plan import EditStep, ReadStep
 
 N_NUMBERS = (
     4  # of each row: logit of the target, of the other token; logprob and rank of the target
@@ -84,7 +85,7 @@ class CellBatch(NamedTuple):
         n_before: How many tokens of each row run beforehand, once for each pair.
         pairs: The pair of each row, counted within the group, `[row]`.
         answers: The ids of the target and of the other token of each pair, `[pair, 2]`.
-        steps: The edits, in the order in which the model runs.
+        steps: Those that make the edits and those that prove them, as the model runs.
         edits: What each does, with the columns counted from `n_before`.
         copies: What each copies.
     """
@@ -96,7 +97,7 @@ class CellBatch(NamedTuple):
     n_before: int
     pairs: Int[Tensor, " row"]
     answers: Int[Tensor, "pair 2"]
-    steps: list[EditStep]
+    steps: list[ReadStep | EditStep]
     edits: BatchEdits
     copies: list[CellCopies]
 
@@ -194,10 +195,12 @@ def read_cells(
 ) -> list[Tensor]:
     """Patch every row inside its trace, and return its numbers and errors."""
     edits = EditPass(model, batch.edits, sources, plan.head_operations, None, plan.max_bytes)
-    for step in batch.steps:
-        edits.follow(step)
+    checks = EditChecks(edits, plan.max_bytes)
+    checks.follow_edits(batch.steps)
+    every_row = torch.arange(len(batch.pairs), device="cpu")
+    errors = checks.errors(every_row)["edit"]
     answers = batch.answers[batch.pairs]
-    return [answer_numbers(model_logits(model.output), answers), edits.row_errors]
+    return [answer_numbers(model_logits(model.output), answers), errors]
 
 
 def read_group(model: Any, batch: CellBatch) -> GroupValues:
@@ -238,6 +241,8 @@ def copied_values(batch: CellBatch, values: GroupValues) -> dict[int, Tensor]:
     """Return what is put at each edited token, by the number of the edit, `[entry, width]`."""
     sources = {}
     for step in batch.steps:
+        if not isinstance(step, EditStep):
+            continue
         copies = batch.copies[step.site]
         run = values.base if copies.is_base else values.source
         found = run[copies.read]
