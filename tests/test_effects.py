@@ -13,7 +13,7 @@ from test_remote import NOT_THERE
 
 import lens_recipes as lr
 from lens_recipes.arrays.edits.verdict import judge
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.request.edits.controls import draw_controls
 from lens_recipes.run.request.edits.planned import plan_edits
 from lens_recipes.run.request.request import Request

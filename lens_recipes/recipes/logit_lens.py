@@ -30,7 +30,7 @@ from lens_recipes.run.assemble import (
     packed_tokens,
 )
 from lens_recipes.run.batches import make_batches
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.edits.controls import (
     controls_of,

@@ -14,7 +14,7 @@ from lens_recipes.errors import LensError
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.run.batches import make_batches
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.recipe import perform
 from lens_recipes.run.request.edits.planned import PlannedEdit
 from lens_recipes.run.request.request import Request

@@ -11,8 +11,7 @@ from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.recipes.patching.cells import Cell, CellMap
 from lens_recipes.recipes.patching.pairs import Answers, TokenPairs
 from lens_recipes.run.batches import MAX_TOKENS
-from lens_recipes.run.edit_batches import as_index
-from lens_recipes.run.request.edits.layers import edits_by_layer
+from lens_recipes.run.request.edits.layers import as_index, edits_by_layer
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.edits.cells import (
     COPIES_OF_LOGITS,

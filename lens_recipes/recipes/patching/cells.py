@@ -9,7 +9,7 @@ from lens_recipes.arrays.edits.kinds import patch
 from lens_recipes.arrays.edits.patch_map import UNITS
 from lens_recipes.models.components import WRITES
 from lens_recipes.recipes.patching.pairs import Columns, TokenPairs, all_tokens, read_columns
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.sites import pick_layers

@@ -15,8 +15,8 @@ from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap, is_
 from lens_recipes.arrays.edits.site_code import site_code
 from lens_recipes.caller import advised
 from lens_recipes.run.batches import one_batch
-from lens_recipes.run.edit_probe import EditProofs
-from lens_recipes.run.reference_text import REFERENCE_TEXTS
+from lens_recipes.run.edits.probe import EditProofs
+from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.request.edits.controls import RandomMove
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
