@@ -376,6 +376,18 @@ def test_memory_does_not_bound_the_numbers():
     np.testing.assert_allclose(narrow.effects.kl, wide.effects.kl, atol=1e-6)
 
 
+def test_effects_print_each_number_beside_its_controls():
+    model = tiny.shared("llama")
+    edit = lr.steer(5, layer=1, positions=-1)
+    effects = lr.logit_lens(model, IDS[:1], targets=[3], edits=edit, controls=2).effects
+    assert repr(effects).startswith("EditEffects(1 prompt, 7 tokens; controls: ")
+    lines = str(effects).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["kl", "answer", "target 0"]
+    for line, name in zip(lines, ["kl", "answer", 0], strict=True):
+        assert f"{effects.of(name).verdict.effect:+.3g} nats (controls " in line
+        assert line.endswith(effects.of(name).verdict.words)
+
+
 def test_the_summary_says_effect_and_control_side_by_side():
     model = tiny.shared("llama")
     result = lr.logit_lens(model, IDS[0], targets=3, edits=lr.ablate(layer=1), controls=3)

@@ -15,6 +15,7 @@ from lens_recipes.run.request.edits.layers import as_index, edits_by_layer
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.edits.cells import (
     COPIES_OF_LOGITS,
+    LENS_READ,
     CellBatch,
     CellCopies,
     TensorRead,
@@ -74,6 +75,7 @@ class CellBatches:
         answers: Answers,
         max_bytes: int,
         is_noise: bool,
+        lens_layer: int | None = None,
     ) -> None:
         """Keep what is patched.
 
@@ -85,6 +87,7 @@ class CellBatches:
             answers: Of each pair.
             max_bytes: Bound on the logits of a batch, and on its cache.
             is_noise: Whether the clean prompts are the base.
+            lens_layer: After which layer a lens reads, if one does.
         """
         self.request = request
         self.cell_map = cell_map
@@ -93,8 +96,8 @@ class CellBatches:
         self.answers = answers
         self.max_bytes = max_bytes
         self.is_noise = is_noise
-        self.steps = request.edit_steps(cell_map.planned)
-        self.reads = cell_map.reads()
+        self.steps = request.edit_steps(cell_map.planned, lens_layer)
+        self.reads = cell_map.reads(lens_layer, request.anatomy)
 
     # -- rows ----------------------------------------------------------
 
@@ -276,7 +279,7 @@ class CellBatches:
         steps: list[ReadStep | EditStep] = []
         for step in self.steps:
             if isinstance(step, ReadStep):
-                if step.at in layers:
+                if step.at is None or step.at in layers:
                     steps.append(step)
                 continue
             for own in local.get(step.site, ()):
@@ -287,12 +290,12 @@ class CellBatches:
         """Return what is read of the source: here for all batches of a group, there for one."""
         if not self.request.remote:
             return self.reads
-        sites = {row.site for row in rows if row.cell != NOTHING}
+        sites = {row.site for row in rows if row.cell != NOTHING} | {LENS_READ}
         return [read for read in self.reads if read.site in sites]
 
     def base_reads(self, rows: list[PatchedRow]) -> list[TensorRead]:
         """Return what is read of the base: what the rows that prove that nothing changes copy."""
-        sites = {row.site for row in rows if row.cell == NOTHING}
+        sites = {row.site for row in rows if row.cell == NOTHING} | {LENS_READ}
         return [read for read in self.reads if read.site in sites]
 
     def unpatched(

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 from lens_recipes.arrays.edits.kinds import patch
 from lens_recipes.arrays.edits.patch_map import UNITS
 from lens_recipes.models.components import WRITES
+from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.recipes.patching.pairs import Columns, TokenPairs, all_tokens, read_columns
 from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.sites import pick_layers
-from lens_recipes.trace.edits.cells import TensorRead
+from lens_recipes.trace.edits.cells import LENS_READ, TensorRead
 
 OVER_POSITIONS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mixer_out")
 
@@ -57,8 +58,13 @@ class CellMap(NamedTuple):
         """Return the number of the edit by which the whole run is patched."""
         return len(self.planned) - 1
 
-    def reads(self) -> list[TensorRead]:
-        """Return what is read of the unpatched runs, in the order in which the model runs."""
+    def reads(self, lens_layer: int | None, anatomy: Anatomy) -> list[TensorRead]:
+        """Return what is read of the unpatched runs, in the order in which the model runs.
+
+        Args:
+            lens_layer: After which layer a lens reads, if one does.
+            anatomy: The model's.
+        """
         numbers = sorted(
             range(len(self.planned)),
             key=lambda number: EditBatches.order_of_source(self.planned[number]),
@@ -70,7 +76,15 @@ class CellMap(NamedTuple):
             reads.append(
                 TensorRead(number, source.side, source.path, source.operations, item.columns)
             )
-        return reads
+        if lens_layer is None:
+            return reads
+        n_before = 0
+        for number in numbers:
+            layer = self.planned[number].site.layer
+            assert layer is not None  # of a cell
+            n_before += layer <= lens_layer
+        stream = TensorRead(LENS_READ, "out", anatomy.block(lens_layer), (), None)
+        return [*reads[:n_before], stream, *reads[n_before:]]
 
 
 def plan_cells(

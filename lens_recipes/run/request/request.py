@@ -205,11 +205,21 @@ class Request:
             reads.append(read)
         return sites, plan._replace(sites=reads)
 
-    def edit_steps(self, edits: Sequence[PlannedEdit]) -> list[ReadStep | EditStep]:
-        """Return the steps that make some edits, and those that prove them, as the model runs."""
-        _, plan = self.sites(None, ["resid_post"], edits=edits)
+    def edit_steps(
+        self, edits: Sequence[PlannedEdit], read_layer: int | None = None
+    ) -> list[ReadStep | EditStep]:
+        """Return the steps that make some edits, and those that prove them, as the model runs.
+
+        Args:
+            edits: They.
+            read_layer: After which layer the stream is read, too; None for none.
+        """
+        layer = self.anatomy.last_layer if read_layer is None else read_layer
+        _, plan = self.sites(layer, ["resid_post"], edits=edits)
         steps: list[ReadStep | EditStep] = []
         for step in plan.steps:
-            if isinstance(step, EditStep) or step.at is not None:
+            is_edit = isinstance(step, EditStep) or step.at is not None
+            is_asked = read_layer is not None and 0 in step.slots
+            if is_edit or (is_asked and step.role != "next"):
                 steps.append(step)
         return steps

@@ -34,14 +34,20 @@ class EditChecks:
         self.max_bytes = max_bytes
         self.sums: dict[int, SumCheck] = {}
 
-    def follow_edits(self, steps: Sequence[ReadStep | EditStep]) -> None:
-        """Make edits as the model runs, and prove each; nothing else is read."""
+    def follow_edits(
+        self, steps: Sequence[ReadStep | EditStep], places: TokenPlaces
+    ) -> list[Tensor]:
+        """Make edits as the model runs, and prove each; return what other steps read at tokens."""
+        found = []
         for step in steps:
             if isinstance(step, EditStep):
                 self.edits.follow(step)
+            elif step.at is None:
+                found.append(read(self.edits.model, step, places))
             else:
                 self.follow(step)
         self.edits.set_streams.clear()
+        return found
 
     def follow(self, step: ReadStep) -> None:
         """Take one more step that proves the edits of a layer."""

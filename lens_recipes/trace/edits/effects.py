@@ -138,7 +138,7 @@ def edit_and_compare(
 ) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
     """Make edits as the model runs, and compare its logits; return also how far the edits went."""
     checks = EditChecks(edits, edits.max_bytes)
-    checks.follow_edits(steps)
+    checks.follow_edits(steps, batch.places)
     numbers = compare_logits(own.logits, read_logits(model, batch), own.ids, edits.max_bytes)
     return numbers | checks.errors(batch.places.rows), edits.norms
 
