@@ -11,6 +11,7 @@ import torch
 from test_effects import plain_logits
 
 import lens_recipes as lr
+from lens_recipes.trace.edits import apply
 
 IDS = tiny.random_ids(batch=3, length=7, seed=5).tolist()
 
@@ -21,6 +22,17 @@ def vector(model, seed=0):
 
 
 # -- dose --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_dose_that_is_not_made_fails(known, monkeypatch):
+    model = lr.load(tiny.llama())
+    edit = lr.ablate(layer=1, component="attn_out")
+    if known:  # what the model says of the site was asked before
+        lr.dose(model, IDS, edit, [1], controls=0)
+    monkeypatch.setattr(apply, "put_back", lambda *_: None)
+    with pytest.raises(lr.LensError, match="do not hold what was asked"):
+        lr.dose(model, IDS, edit, [1], controls=0)
 
 
 def test_a_dose_is_the_edit_at_each_scale():

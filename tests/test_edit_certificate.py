@@ -15,7 +15,7 @@ from hooked_edits import HookedEdit
 import lens_recipes as lr
 from lens_recipes.arrays.edits.site_code import site_code, site_of_code
 from lens_recipes.models.structure.known import known_model
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.trace.edits import apply
 from lens_recipes.trace.edits.changes import KeepAsIs
 from lens_recipes.trace.edits.probe import NOT_ASKED, SiteProof, worst_of
@@ -169,16 +169,16 @@ def test_the_certificate_says_what_the_model_says_of_the_edited_sites():
 
 
 def test_a_model_is_asked_once_for_each_site(monkeypatch):
-    from lens_recipes.run import edit_probe
+    from lens_recipes.run.edits import probe
 
     asked = []
-    ask = edit_probe.ask_model
+    ask = probe.ask_model
 
     def counted(model, probe):
         asked.append([site_of_code(code) for code in probe.codes])
         return ask(model, probe)
 
-    monkeypatch.setattr(edit_probe, "ask_model", counted)
+    monkeypatch.setattr(probe, "ask_model", counted)
     model = lr.load(tiny.llama())
     lens(model, edits=lr.ablate(layer=1))
     lens(model, edits=lr.patch(PAIR[0], layer=[1, 2]))

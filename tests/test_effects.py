@@ -13,10 +13,11 @@ from test_remote import NOT_THERE
 
 import lens_recipes as lr
 from lens_recipes.arrays.edits.verdict import judge
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.request.edits.controls import draw_controls
 from lens_recipes.run.request.edits.planned import plan_edits
 from lens_recipes.run.request.request import Request
+from lens_recipes.trace.edits import apply
 from lens_recipes.trace.edits.changes import AddRandom, EditContext
 
 IDS = tiny.random_ids(batch=3, length=7, seed=5).tolist()
@@ -166,6 +167,24 @@ def test_an_effect_before_the_edited_tokens_is_an_error():
 
 
 # -- controls ----------------------------------------------------------
+
+
+def test_a_control_that_is_not_made_fails(monkeypatch):
+    """Of the controls too, what is asked must be there: one that does nothing proves nothing."""
+    put_back = apply.put_back
+    made = []
+
+    def only_at_first(*values):
+        made.append(1)
+        if len(made) == 1:
+            put_back(*values)
+
+    model = tiny.shared("llama")
+    edit = lr.ablate(layer=1, component="mlp_out")
+    lr.logit_lens(model, IDS, edits=edit, controls=1)  # the model is asked of the site
+    monkeypatch.setattr(apply, "put_back", only_at_first)
+    with pytest.raises(lr.LensError, match=r"mlp_out do(es)? not hold"):
+        lr.logit_lens(model, IDS, edits=edit, controls=1)
 
 
 def test_without_controls_an_edited_run_is_one_forward_pass():
@@ -355,6 +374,18 @@ def test_memory_does_not_bound_the_numbers():
     wide = lr.logit_lens(model, IDS, targets=3, edits=edit, controls=2)
     narrow = lr.logit_lens(model, IDS, targets=3, edits=edit, controls=2, max_bytes=1)
     np.testing.assert_allclose(narrow.effects.kl, wide.effects.kl, atol=1e-6)
+
+
+def test_effects_print_each_number_beside_its_controls():
+    model = tiny.shared("llama")
+    edit = lr.steer(5, layer=1, positions=-1)
+    effects = lr.logit_lens(model, IDS[:1], targets=[3], edits=edit, controls=2).effects
+    assert repr(effects).startswith("EditEffects(1 prompt, 7 tokens; controls: ")
+    lines = str(effects).splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["kl", "answer", "target 0"]
+    for line, name in zip(lines, ["kl", "answer", 0], strict=True):
+        assert f"{effects.of(name).verdict.effect:+.3g} nats (controls " in line
+        assert line.endswith(effects.of(name).verdict.words)
 
 
 def test_the_summary_says_effect_and_control_side_by_side():

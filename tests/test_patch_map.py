@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import nnsight
 import numpy as np
 import pytest
 import strict_local
@@ -12,9 +13,12 @@ import tiny
 import torch
 
 import lens_recipes as lr
+from lens_recipes.lenses.lens import Lens
 from lens_recipes.recipes.patching import patch_map as module
 from lens_recipes.recipes.patching.kept import goes_on_from_cache
 from lens_recipes.run.registry import prepare_run
+from lens_recipes.trace.edits import apply
+from lens_recipes.trace.transport import Affine
 
 FAMILIES = ["llama", "gpt2", "gemma2", "mamba", "falcon"]
 CLEAN, CORRUPT = tiny.random_ids(batch=2, length=6, seed=3).tolist()
@@ -359,6 +363,95 @@ def test_cells_that_can_do_nothing_are_known_and_do_nothing():
     assert before.is_causal[-1, 3]
 
 
+# -- what a lens reads of an inner layer ---------------------------------
+
+
+def lens_diff(model, transport, ids, hooked=None, source=None, places=()):
+    """Target − against under the lens after layer 2, in a run that a plain hook patches."""
+    inner = Hooked(model, lr.anatomy(model).block(3), "in")  # after all that patches layer 2
+    streams = []
+    handle = inner.hooks(lambda tensor: streams.append(tensor.clone()) or tensor)
+    try:
+        logits_of(model, ids) if hooked is None else hooked.patched(ids, source, places)
+    finally:
+        handle.remove()
+    last = streams[0].reshape(len(ids), -1)[-1:]
+    head = lr.lens_head(model)
+    with torch.no_grad(), model.trace(torch.tensor([ids])):
+        logits = nnsight.save(head(transport(last)))
+    return float(logits[0, TARGET] - logits[0, AGAINST])
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize(("family", "unit"), [("llama", "resid_post"), ("gemma2", "mlp_out")])
+def test_the_metric_of_a_layer_is_what_its_lens_reads(family, unit, fitted):
+    model = tiny.shared(family)
+    lens, transport = None, lambda hidden: hidden
+    if fitted:
+        matrix = torch.randn(32, 32, generator=torch.Generator().manual_seed(4)) / 6
+        lens = Lens("jacobian", {2: Affine(matrix)})
+        transport = lambda hidden: hidden @ matrix.T  # noqa: E731
+    options = {"unit": unit, "lens": lens, **NUMBERS}
+    found = lr.patch_map(model, CLEAN, CORRUPT, TARGET, AGAINST, metric=lr.Site(2), **options)
+    assert found.metric == "logit_diff at layer 2"
+    expected = []
+    for layer in range(4):
+        path, side = point_of(model, unit, layer)
+        hooked = Hooked(model, path, side)
+        source = hooked.read(CLEAN)
+        row = []
+        for place in range(len(CLEAN)):
+            row.append(lens_diff(model, transport, CORRUPT, hooked, source, [(place, place)]))
+        expected.append(row)
+    np.testing.assert_allclose(found.values[0], expected, atol=1e-4)
+    np.testing.assert_allclose(found.clean[0], lens_diff(model, transport, CLEAN), atol=1e-4)
+    np.testing.assert_allclose(found.corrupt[0], lens_diff(model, transport, CORRUPT), atol=1e-4)
+    assert not found.is_causal[3].any()
+    assert found.is_causal[0].all()
+    again = lr.patch_map(model, CLEAN, CORRUPT, TARGET, AGAINST, metric=-2, **options)
+    np.testing.assert_array_equal(again.values, found.values)
+
+
+def test_a_map_of_a_layer_is_saved_and_read(tmp_path):
+    model = tiny.shared("llama")
+    found = lr.patch_map(model, CLEAN, CORRUPT, TARGET, AGAINST, metric=1, **NUMBERS)
+    found.save(tmp_path / "map.json")
+    assert lr.PatchMap.load(tmp_path / "map.json").metric == "logit_diff at layer 1"
+    assert "logit_diff at layer 1" in found.summary()
+
+
+# -- a map proves itself -------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["resid_pre", "resid_post", "attn_out", "head_out"])
+def test_cells_that_are_not_patched_fail(unit, monkeypatch):
+    monkeypatch.setattr(apply, "put_back", lambda *_: None)
+    options = {"unit": unit, **NUMBERS}
+    with pytest.raises(lr.LensError, match="a patched cell holds something else than was asked"):
+        lr.patch_map(tiny.shared("llama"), CLEAN, CORRUPT, TARGET, AGAINST, **options)
+
+
+@pytest.mark.parametrize(("unit", "path"), [("resid_post", ""), ("mlp_out", ".mlp")])
+def test_cells_that_a_later_hook_undoes_fail(unit, path):
+    """A hook takes one layer back to what it was at first, when nothing was patched."""
+    model = lr.load(tiny.llama())
+    own = {}
+
+    def restore(_module, _args, output):
+        stream = first(output)
+        kept = own.setdefault(tuple(stream.shape[1:]), stream.clone())
+        return swapped(output, kept[-1:].expand_as(stream).clone())
+
+    lr.patch_map(model, CLEAN, CORRUPT, TARGET, AGAINST, unit=unit, **NUMBERS)
+    block = model._module.get_submodule(f"model.layers.1{path}")
+    handle = block.register_forward_hook(restore)
+    try:
+        with pytest.raises(lr.LensError, match="proves wrong"):
+            lr.patch_map(model, CLEAN, CORRUPT, TARGET, AGAINST, unit=unit, **NUMBERS)
+    finally:
+        handle.remove()
+
+
 # -- gradients -----------------------------------------------------------
 
 
@@ -395,7 +488,7 @@ def test_a_gradient_is_exact_for_tiny_differences(family, unit, monkeypatch):
         return near
 
     run = prepare_run(lr.patch_map, model, corrupt, corrupt, TARGET, AGAINST, unit=unit, **NUMBERS)
-    whole = trace_group(model, run.batches[0]).source
+    whole = trace_group(model, run).source
     monkeypatch.setattr(cells, "copied_values", nearly_the_same)
     monkeypatch.setattr(gradient, "copied_values", nearly_the_same)
     monkeypatch.setattr(module, "goes_on_from_cache", lambda *_: False)
@@ -407,11 +500,11 @@ def test_a_gradient_is_exact_for_tiny_differences(family, unit, monkeypatch):
     assert rough.is_approximate
 
 
-def trace_group(model, batch):
-    """What the unpatched runs of a batch gave."""
+def trace_group(model, run):
+    """What the unpatched runs of the first batch gave."""
     from lens_recipes.trace.edits.cells import read_group
 
-    return read_group(model, batch)
+    return read_group(model, run.plan, run.batches[0])
 
 
 def test_the_largest_cells_of_an_approximation_are_run_exactly():
@@ -585,6 +678,9 @@ def test_the_hover_of_several_pairs_has_the_interval(of_pairs):
         ({"positions": 99}, "out of range"),
         ({"direction": "up"}, "direction='up' is unknown"),
         ({"metric": "bleu"}, "metric='bleu' is unknown"),
+        ({"metric": 9}, "9"),
+        ({"metric": lr.Site(1, "mlp_out")}, "reads the stream after a layer"),
+        ({"lens": "some.safetensors"}, "reads the layer that metric= names"),
         ({"method": "guess"}, "method='guess' is unknown"),
         ({"align": "start"}, "align='start' is unknown"),
         ({"verify": 3}, 'goes with method="gradient"'),

@@ -309,8 +309,8 @@ def layers_in_words(layers: tuple[int, ...]) -> str:
     return f"layers {', '.join(ranges)}"
 
 
-def is_link_rounding(error: float, dtype: str) -> bool:
-    """Return whether rounding explains how far a stream is from what the model goes on with."""
+def is_stream_rounding(error: float, dtype: str) -> bool:
+    """Return whether rounding explains how far a stream is from another, relative."""
     return _is_rounding(error, BLOCK, dtype)
 
 

@@ -30,13 +30,13 @@ from lens_recipes.run.assemble import (
     packed_tokens,
 )
 from lens_recipes.run.batches import make_batches
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.edits.controls import (
     controls_of,
     controls_provenance,
 )
-from lens_recipes.run.request.edits.planned import plan_edits, steps_in_order
+from lens_recipes.run.request.edits.planned import plan_edits
 from lens_recipes.run.request.edits.resolve import (
     edits_provenance,
     recorded_edits,
@@ -52,17 +52,20 @@ from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size, split_i
 from lens_recipes.trace.collect import collect, site_rows
 from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.edits.effects import (
+    EditedRun,
     OwnLogits,
+    RunTools,
     compare_logits,
     edited_runs,
     effect_arrays,
     read_logits,
     unedited_run,
+    worst_errors,
 )
 from lens_recipes.trace.edits.sources import read_sources
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, model_logits
-from lens_recipes.trace.plan import EditStep, ReadPlan
+from lens_recipes.trace.plan import EditStep, ReadPlan, ReadStep
 from lens_recipes.trace.readout.readout import ReadoutOptions, readout
 
 
@@ -119,17 +122,12 @@ def trace_beside_controls(
     """Run one batch without edits, with them, and with each control in their place."""
     own = unedited_run(model, batch, plan.max_bytes)
     numbers, edited, norms = trace_once(model, plan, batch, weight, sources, own)
-    controls = edited_runs(
-        model,
-        plan.controls or [],
-        batch,
-        own,
-        sources,
-        norms,
-        plan.head_operations,
-        weight,
-        plan.max_bytes,
-    )
+    runs = []
+    for steps, layers in zip(plan.controls or [], batch.edits.other_layers, strict=True):
+        runs.append(EditedRun(steps, layers))
+    tools = RunTools(sources, plan.head_operations, weight, plan.max_bytes)
+    controls = edited_runs(model, runs, batch, own, tools, norms)
+    numbers |= worst_errors([numbers, *controls])
     return numbers | effect_arrays(batch, own, [edited, *controls])
 
 
@@ -198,14 +196,14 @@ class LensPlan(NamedTuple):
         reads: The sites.
         head_operations: What the model does between its last block and its logits.
         options: What is asked for at every token.
-        controls: The edits of each control of an edited run, in the order in which the model runs;
-            None for neither controls nor the unedited run beside it.
+        controls: The steps of each control of an edited run (`Request.edit_steps`); None for
+            neither controls nor the unedited run beside it.
     """
 
     reads: ReadPlan
     head_operations: list[Operation]
     options: ReadoutOptions
-    controls: list[list[EditStep]] | None = None
+    controls: list[list[ReadStep | EditStep]] | None = None
 
     @property
     def max_bytes(self) -> int:
@@ -336,7 +334,7 @@ def logit_lens(
     n_requested = len(request.target_ids[0]) + 1
     control_steps = None
     if beside is not None:
-        control_steps = [steps_in_order(control.planned) for control in beside.drawn]
+        control_steps = [request.edit_steps(control.planned) for control in beside.drawn]
     schemas = []
     for batch in batches:
         n_tokens = len(batch.places.rows)

@@ -10,7 +10,7 @@ import torch
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Inputs, Response, Site, Tokens
-from lens_recipes.arrays.certificate import Certificate, is_link_rounding
+from lens_recipes.arrays.certificate import Certificate, is_stream_rounding
 from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.site_code import site_of_code
 from lens_recipes.arrays.lens import output_entropy
@@ -77,12 +77,12 @@ def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: StreamLi
         tokens=len(numbers["error"]),
         dtype=dtype,
         **sum_errors,
-        **edit_fields(numbers),
+        **edit_fields(numbers, dtype),
         **link_fields(numbers.get("link"), links, dtype),
     )
 
 
-def edit_fields(numbers: dict[str, np.ndarray]) -> dict[str, Any]:
+def edit_fields(numbers: dict[str, np.ndarray], dtype: str) -> dict[str, Any]:
     """Return what a certificate says of the edits, from the arrays of `EditChecks.errors`."""
     if "edit" not in numbers:
         return {}
@@ -97,7 +97,8 @@ def edit_fields(numbers: dict[str, np.ndarray]) -> dict[str, Any]:
         fields["edit_identity_error"] = float(numbers["edit_identity"][asked].max())
         fields["edit_cone_error"] = float(numbers["edit_cone"][asked].max())
         largest = max(fields["edit_identity_error"], fields["edit_cone_error"])
-        if not largest <= fields["max_edit_error"]:
+        # The site that is named is that of the failure that is named first.
+        if not (largest <= fields["max_edit_error"] and is_stream_rounding(largest, dtype)):
             code = float(numbers["edit_worst"][asked][0])
     site = site_of_code(code)
     if site is not None:
@@ -116,7 +117,7 @@ def link_fields(link_errors: np.ndarray | None, links: StreamLinks, dtype: str) 
     largest = int(by_link.argmax())  # of NaN too
     changed = []
     for layer, error in zip(links.compared, by_link, strict=True):
-        if not is_link_rounding(float(error), dtype):
+        if not is_stream_rounding(float(error), dtype):
             changed.append(layer)
     return {
         "links": len(links.compared),

@@ -90,6 +90,7 @@ class EditStep(NamedTuple):
             back through them.
         columns: Those of one head; None for all.
         is_stream: Whether the stream itself is edited, and not what is added to it.
+        is_after: Whether that is the stream after the block.
         slots: The vectors that the change of the stream is added to.
     """
 
@@ -101,6 +102,7 @@ class EditStep(NamedTuple):
     operations: tuple[Any, ...] = ()
     columns: tuple[int, ...] | None = None
     is_stream: bool = False
+    is_after: bool = False
     slots: tuple[int, ...] = ()
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.axes import Axes
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.edits.verdict import Verdict, judge
+from lens_recipes.arrays.text import counted
 from lens_recipes.errors import LensError
 
 # The arrays by their names in a run and in a file, and the axes of each.
@@ -86,8 +87,21 @@ class EditEffects:
 
     def __repr__(self) -> str:
         controls = ", ".join(self.controls) or self.missing
-        n_prompts, n_tokens = len(np.unique(self.token_prompts)), len(self.token_prompts)
-        return f"EditEffects({n_prompts} prompts, {n_tokens} tokens; controls: {controls})"
+        n_prompts = len(np.unique(self.token_prompts))
+        size = f"{counted(n_prompts, 'prompt')}, {counted(len(self.token_prompts), 'token')}"
+        return f"EditEffects({size}; controls: {controls})"
+
+    def __str__(self) -> str:
+        lines = [repr(self)]
+        names: list[int | str] = ["kl", "answer", *range(self.target_logits.shape[-1])]
+        for name in names:
+            verdict = self.of(name).verdict
+            label = f"target {name}" if isinstance(name, int) else name
+            band = ""
+            if verdict.n_controls:
+                band = f" (controls {verdict.control_low:+.2g} to {verdict.control_high:+.2g})"
+            lines.append(f"  {label}: {verdict.effect:+.3g} nats{band}: {verdict.words}")
+        return "\n".join(lines)
 
     @classmethod
     def from_arrays(

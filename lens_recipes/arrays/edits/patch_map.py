@@ -25,6 +25,7 @@ UNITS = (
 DIRECTIONS = ("denoise", "noise")
 METRICS = ("logit_diff", "logprob", "prob", "rank")
 METHODS = ("exact", "gradient")
+AT_LAYER = "logit_diff at layer "  # then its number: what a lens reads there
 
 RESAMPLES = 2000  # of the bootstrap
 CONFIDENCE = 0.95
@@ -260,6 +261,19 @@ class PatchMapArrays:
         model = one_line(str(self.provenance.get("model", "?")))
         warning = f"; {self.mark}" if self.mark else ""
         return f"PatchMap({model}, {self.unit}, {self.direction}: {self.size}{warning})"
+
+
+def is_metric(name: Any) -> bool:
+    """Tell whether a map can be of this metric."""
+    return name in METRICS or layer_of_metric(name) is not None
+
+
+def layer_of_metric(name: Any) -> int | None:
+    """Return the layer of "logit_diff at layer 20"; None for a metric of the model's output."""
+    if not isinstance(name, str) or not name.startswith(AT_LAYER):
+        return None
+    number = name.removeprefix(AT_LAYER)
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 6 else None
 
 
 def scaled(values: NDArray[Any], metric: str) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ from lens_recipes.recipes.attribution.targets import Contrast, contrast
 from lens_recipes.results import Attribution
 from lens_recipes.run.assemble import certificate_of, packed_tokens
 from lens_recipes.run.batches import make_batches
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.edits.planned import plan_edits
 from lens_recipes.run.request.edits.resolve import (

@@ -19,8 +19,8 @@ from lens_recipes.errors import LensError
 from lens_recipes.recipes.edits.runs import MAX_BYTES, measure_runs
 from lens_recipes.recipes.verify import positions_of, recorded_prompts
 from lens_recipes.results import Attribution
+from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.provenance import provenance
-from lens_recipes.run.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.request import Request

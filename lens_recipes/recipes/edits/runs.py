@@ -14,17 +14,24 @@ from lens_recipes.errors import LensError
 from lens_recipes.models.handle import dtype_of
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.run.batches import make_batches
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.recipe import perform
-from lens_recipes.run.request.edits.planned import PlannedEdit, steps_in_order
+from lens_recipes.run.request.edits.planned import PlannedEdit
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import ArraySpec, Schema, effect_specs
 from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size
-from lens_recipes.trace.edits.effects import edited_runs, effect_arrays, unedited_run
+from lens_recipes.trace.edits.effects import (
+    EditedRun,
+    RunTools,
+    edited_runs,
+    effect_arrays,
+    unedited_run,
+    worst_errors,
+)
 from lens_recipes.trace.edits.sources import read_sources
 from lens_recipes.trace.operations import Operation
-from lens_recipes.trace.plan import EditStep
+from lens_recipes.trace.plan import EditStep, ReadStep
 
 MAX_BYTES = 256 * 2**20
 
@@ -33,12 +40,12 @@ class RunsPlan(NamedTuple):
     """Which edited runs are made of every batch.
 
     Attributes:
-        runs: The edits of each, in the order in which the model runs.
+        runs: The steps of each (`Request.edit_steps`).
         head_operations: What the model does between its last block and its logits.
         max_bytes: Bound on the memory for logits.
     """
 
-    runs: list[list[EditStep]]
+    runs: list[list[ReadStep | EditStep]]
     head_operations: list[Operation]
     max_bytes: int
 
@@ -59,21 +66,16 @@ def trace_runs(
     """Run one batch without edits and with each list of them, each in a trace of its own."""
     sources = read_sources(model, batch.edits, kept_means)
     own = unedited_run(model, batch, plan.max_bytes)
-    runs = edited_runs(
-        model,
-        plan.runs,
-        batch,
-        own,
-        sources,
-        {},
-        plan.head_operations,
-        weight,
-        plan.max_bytes,
-    )
-    errors = runs[0]["edit"]
-    for run in runs[1:]:
-        errors = errors.maximum(run["edit"])
-    return {**effect_arrays(batch, own, runs), "edit": errors}
+    every_layer = [batch.edits.layers, *batch.edits.other_layers]
+    runs = []
+    for steps, layers in zip(plan.runs, every_layer, strict=True):
+        runs.append(EditedRun(steps, layers))
+    tools = RunTools(sources, plan.head_operations, weight, plan.max_bytes)
+    compared = edited_runs(model, runs, batch, own, tools, {})
+    errors = worst_errors(compared)["edit"]
+    for asked in ("edit_identity", "edit_cone"):  # what the model has said of the edited sites
+        errors = errors.maximum(compared[0][asked])
+    return {**effect_arrays(batch, own, compared), "edit": errors}
 
 
 def measure_runs(
@@ -110,7 +112,7 @@ def measure_runs(
         request=request,
         traced=trace_runs,
         plan=RunsPlan(
-            [steps_in_order(planned) for planned in runs], request.head_operations, max_bytes
+            [request.edit_steps(planned) for planned in runs], request.head_operations, max_bytes
         ),
         batches=batches,
         schemas=schemas,

@@ -32,7 +32,7 @@ from lens_recipes.recipes.generation.transcript import (
     trim_finished_rows,
 )
 from lens_recipes.results import LensResult
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.progress import progress, tokens_of
 from lens_recipes.run.recipe import recipe
 from lens_recipes.run.request.edits.planned import plan_edits

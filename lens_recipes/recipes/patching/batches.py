@@ -11,17 +11,19 @@ from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.recipes.patching.cells import Cell, CellMap
 from lens_recipes.recipes.patching.pairs import Answers, TokenPairs
 from lens_recipes.run.batches import MAX_TOKENS
-from lens_recipes.run.edit_batches import as_index
+from lens_recipes.run.request.edits.layers import as_index, edits_by_layer
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.edits.cells import (
     COPIES_OF_LOGITS,
+    LENS_READ,
     CellBatch,
     CellCopies,
     TensorRead,
     UnpatchedRun,
 )
 from lens_recipes.trace.edits.changes import CopySource
-from lens_recipes.trace.edits.plan import BatchEdits, SiteEdit
+from lens_recipes.trace.edits.plan import BatchEdits, LayerEdits, SiteEdit
+from lens_recipes.trace.plan import EditStep, ReadStep
 
 NOTHING, EVERYTHING = -1, -2  # in place of a cell's number: the rows that prove the map
 
@@ -73,6 +75,7 @@ class CellBatches:
         answers: Answers,
         max_bytes: int,
         is_noise: bool,
+        lens_layer: int | None = None,
     ) -> None:
         """Keep what is patched.
 
@@ -84,6 +87,7 @@ class CellBatches:
             answers: Of each pair.
             max_bytes: Bound on the logits of a batch, and on its cache.
             is_noise: Whether the clean prompts are the base.
+            lens_layer: After which layer a lens reads, if one does.
         """
         self.request = request
         self.cell_map = cell_map
@@ -92,8 +96,8 @@ class CellBatches:
         self.answers = answers
         self.max_bytes = max_bytes
         self.is_noise = is_noise
-        self.steps = cell_map.steps()
-        self.reads = cell_map.reads()
+        self.steps = request.edit_steps(cell_map.planned, lens_layer)
+        self.reads = cell_map.reads(lens_layer, request.anatomy)
 
     # -- rows ----------------------------------------------------------
 
@@ -233,10 +237,7 @@ class CellBatches:
             local.setdefault(site, []).append(len(sites))
             sites.append(edit)
             copies.append(CellCopies(site, is_base, as_index(pairs), as_index(positions)))
-        steps = []
-        for step in self.steps:
-            for own in local.get(step.site, ()):
-                steps.append(step._replace(site=own))
+        layers = self.edited_layers(local, sites, len(rows))
         padding = as_index([0] * len(rows))
         ids = [self.base[row.pair][n_before:] for row in rows]
         answers = [[self.answers.target[pair], self.answers.against[pair]] for pair in group]
@@ -248,21 +249,53 @@ class CellBatches:
             n_before=n_before,
             pairs=as_index([row_of_pair[row.pair] for row in rows]),
             answers=torch.tensor(answers, device="cpu"),
-            steps=steps,
-            edits=BatchEdits(sites, [], [], padding, {}),
+            steps=self.steps_of(local, layers),
+            edits=BatchEdits(sites, [], [], padding, layers),
             copies=copies,
         )
+
+    def edited_layers(
+        self, local: dict[int, list[int]], sites: list[SiteEdit], n_rows: int
+    ) -> dict[int, LayerEdits]:
+        """Return the edits of a batch by layer.
+
+        Args:
+            local: Which edits of the batch are at each of the map's sites.
+            sites: The edits of the batch.
+            n_rows: Rows of the batch.
+        """
+        layer_of: dict[int, int] = {}
+        for site, numbers in local.items():
+            layer = self.cell_map.planned[site].site.layer
+            assert layer is not None  # of a cell
+            for number in numbers:
+                layer_of[number] = layer
+        return edits_by_layer(layer_of, sites, n_rows)
+
+    def steps_of(
+        self, local: dict[int, list[int]], layers: dict[int, LayerEdits]
+    ) -> list[ReadStep | EditStep]:
+        """Return the steps that make the edits of a batch, and those that prove them."""
+        steps: list[ReadStep | EditStep] = []
+        for step in self.steps:
+            if isinstance(step, ReadStep):
+                if step.at is None or step.at in layers:
+                    steps.append(step)
+                continue
+            for own in local.get(step.site, ()):
+                steps.append(step._replace(site=own))
+        return steps
 
     def source_reads(self, rows: list[PatchedRow]) -> list[TensorRead]:
         """Return what is read of the source: here for all batches of a group, there for one."""
         if not self.request.remote:
             return self.reads
-        sites = {row.site for row in rows if row.cell != NOTHING}
+        sites = {row.site for row in rows if row.cell != NOTHING} | {LENS_READ}
         return [read for read in self.reads if read.site in sites]
 
     def base_reads(self, rows: list[PatchedRow]) -> list[TensorRead]:
         """Return what is read of the base: what the rows that prove that nothing changes copy."""
-        sites = {row.site for row in rows if row.cell == NOTHING}
+        sites = {row.site for row in rows if row.cell == NOTHING} | {LENS_READ}
         return [read for read in self.reads if read.site in sites]
 
     def unpatched(

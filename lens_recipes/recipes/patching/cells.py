@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from lens_recipes.arrays.edits.kinds import patch
 from lens_recipes.arrays.edits.patch_map import UNITS
 from lens_recipes.models.components import WRITES
+from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.recipes.patching.pairs import Columns, TokenPairs, all_tokens, read_columns
-from lens_recipes.run.edit_batches import EditBatches
+from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.sites import pick_layers
-from lens_recipes.trace.edits.cells import TensorRead
-from lens_recipes.trace.plan import EditStep
+from lens_recipes.trace.edits.cells import LENS_READ, TensorRead
 
 OVER_POSITIONS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mixer_out")
 
@@ -58,8 +58,13 @@ class CellMap(NamedTuple):
         """Return the number of the edit by which the whole run is patched."""
         return len(self.planned) - 1
 
-    def reads(self) -> list[TensorRead]:
-        """Return what is read of the unpatched runs, in the order in which the model runs."""
+    def reads(self, lens_layer: int | None, anatomy: Anatomy) -> list[TensorRead]:
+        """Return what is read of the unpatched runs, in the order in which the model runs.
+
+        Args:
+            lens_layer: After which layer a lens reads, if one does.
+            anatomy: The model's.
+        """
         numbers = sorted(
             range(len(self.planned)),
             key=lambda number: EditBatches.order_of_source(self.planned[number]),
@@ -71,18 +76,15 @@ class CellMap(NamedTuple):
             reads.append(
                 TensorRead(number, source.side, source.path, source.operations, item.columns)
             )
-        return reads
-
-    def steps(self) -> list[EditStep]:
-        """Return all edits in the order in which the model runs."""
-        timed = []
-        for number, item in enumerate(self.planned):
-            is_after = item.site.component == "resid_post"
-            for step in item.steps:
-                order = (item.site.layer, is_after, step.time, step.rank, number)
-                timed.append((order, step.step))
-        timed.sort(key=lambda entry: entry[0])
-        return [step for _, step in timed]
+        if lens_layer is None:
+            return reads
+        n_before = 0
+        for number in numbers:
+            layer = self.planned[number].site.layer
+            assert layer is not None  # of a cell
+            n_before += layer <= lens_layer
+        stream = TensorRead(LENS_READ, "out", anatomy.block(lens_layer), (), None)
+        return [*reads[:n_before], stream, *reads[n_before:]]
 
 
 def plan_cells(

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.edits.patch_map import LeftOut, PatchProof, Verified
+from lens_recipes.arrays.edits.patch_map import (
+    LeftOut,
+    PatchProof,
+    Verified,
+    layer_of_metric,
+)
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_text
@@ -101,6 +106,8 @@ def metric_of(numbers: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
     """Return a metric of what was read of each run, `[…, number]`."""
     if metric == "logit_diff":
         return numbers[..., 0] - numbers[..., 1]
+    if layer_of_metric(metric) is not None:
+        return numbers[..., 4] - numbers[..., 5]
     if metric == "rank":
         return numbers[..., 3]
     return np.exp(numbers[..., 2]) if metric == "prob" else numbers[..., 2]
@@ -260,8 +267,14 @@ def causal_cells(asked: MapRequest, kept: list[int], last_layer: int) -> NDArray
     """
     shape = (len(asked.cells.layers), len(asked.cells.columns))
     is_causal = np.zeros(shape, dtype=bool)
+    lens_layer = layer_of_metric(asked.metric)
+    if lens_layer is not None:
+        last_layer = lens_layer  # whatever comes after it is not read
     for cell in asked.cells.cells:
         site = asked.cells.planned[cell.site].site
+        assert site.layer is not None  # of a cell
+        if site.layer > last_layer:
+            continue
         is_last = site.layer == last_layer and site.component not in BEFORE_ATTENTION
         for pair in kept:
             if can_matter(cell.tokens[pair], asked, pair, is_last):

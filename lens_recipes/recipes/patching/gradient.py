@@ -21,6 +21,7 @@ from lens_recipes.trace.attribution.freeze import to_float32
 from lens_recipes.trace.edits.apply import put_back, undone
 from lens_recipes.trace.edits.cells import (
     CellBatch,
+    CellPlan,
     copied_values,
     read_group,
     trace_cells,
@@ -47,7 +48,7 @@ def run_gradient(
     """
     arrays = []
     for batch in prepared.batches:
-        numbers = gradient_of(run.model, batch, asked.metric)
+        numbers = gradient_of(run.model, run.plan, batch, asked.metric)
         arrays.append({name: value.numpy() for name, value in numbers.items()})
     if verify:
         arrays.append(run_exactly(maker, asked, prepared, verify, from_cache, run, arrays))
@@ -82,15 +83,16 @@ def run_exactly(
     }
 
 
-def gradient_of(model: Any, batch: CellBatch, metric: str) -> dict[str, Tensor]:
+def gradient_of(model: Any, plan: CellPlan, batch: CellBatch, metric: str) -> dict[str, Tensor]:
     """Return what each row of a batch would have, to the first order.
 
     Args:
         model: The nnsight model.
+        plan: Of the map.
         batch: The rows, of which none is run.
         metric: "logit_diff" or "logprob".
     """
-    values = read_group(model, batch)
+    values = read_group(model, plan, batch)
     sources = copied_values(batch, values)
     n_rows = len(batch.pairs)
     with torch.enable_grad(), model.trace(**batch.base.inputs):
@@ -129,8 +131,8 @@ def linear_run(
     held: dict[int, Tensor] = {}
     grids: dict[tuple[str, str], Tensor] = {}
     for step in batch.steps:
-        if step.role in ("settle", "finish"):  # they round anew what was edited before
-            continue
+        if not isinstance(step, EditStep) or step.role in ("settle", "finish"):
+            continue  # to the first order, the sum of what is added is what was asked for
         grid = grid_of(model, step, n_pairs, grids)
         edit = batch.edits.sites[step.site]
         pair = batch.pairs[edit.rows].to(grid.device)

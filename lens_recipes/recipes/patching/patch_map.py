@@ -11,12 +11,23 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 from nnsight.intervention.envoy import Envoy
 
-from lens_recipes.arrays.edits.patch_map import DIRECTIONS, METHODS, METRICS
-from lens_recipes.caller import advised, argument
+from lens_recipes.arrays.axes import Site
+from lens_recipes.arrays.edits.patch_map import (
+    AT_LAYER,
+    DIRECTIONS,
+    METHODS,
+    METRICS,
+    is_metric,
+    layer_of_metric,
+)
+from lens_recipes.caller import advised, argument, say
 from lens_recipes.errors import LensError
+from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import exclusive
+from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.recipes.patching.batches import CellBatches, Prepared
 from lens_recipes.recipes.patching.cells import plan_cells
 from lens_recipes.recipes.patching.finish import MapRequest, finish
@@ -25,10 +36,13 @@ from lens_recipes.recipes.patching.kept import KeptRuns, goes_on_from_cache
 from lens_recipes.recipes.patching.pairs import as_prompts, check_paired, read_answers
 from lens_recipes.results import PatchMap
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
+from lens_recipes.run.request.sites import pick_layers
 from lens_recipes.run.run import RecipeRun
 from lens_recipes.run.schema import ArraySpec, Schema
 from lens_recipes.trace.edits.cells import N_NUMBERS, CellPlan, trace_cells
+from lens_recipes.trace.transport import IDENTITY, Transport
 
 
 @recipe(
@@ -46,7 +60,8 @@ def patch_map(
     layers: Any = None,
     positions: Any = None,
     direction: str = "denoise",
-    metric: str = "logit_diff",
+    metric: Any = "logit_diff",
+    lens: Any = None,
     align: Any = None,
     method: str = "exact",
     verify: int = 0,
@@ -78,7 +93,10 @@ def patch_map(
             enough. "noise" puts the corrupt run's into the clean run: which cells are needed; the
             recovery is then what of the effect the cell takes away.
         metric: "logit_diff" (target − against), "logprob" or "prob" of the target, or its "rank"
-            (recovery on the scale of log10(rank + 1)).
+            (recovery on the scale of log10(rank + 1)). A layer, or its `Site`: the logit difference
+            that a lens reads in the stream after it, at the last position. Which pairs are left
+            out and which cells flip an answer is told by the model's own output all the same.
+        lens: By which a layer is read, as for `logit_lens`; None for the logit lens.
         align: Which token stands for which where prompts differ in length. None: they must not.
             "end": counted from the end. {"subject": (" France", " Great Britain"), …}: spans of
             text, which are then the columns; one text where both prompts have it, a list of pairs
@@ -109,7 +127,6 @@ def patch_map(
         >>> patch_heatmap(found).show()
     """
     check_choice("direction", direction, DIRECTIONS)
-    check_choice("metric", metric, METRICS)
     check_choice("method", method, METHODS)
     check_verify(verify, method)
     if type(max_bytes) is not int or max_bytes <= 0:
@@ -128,9 +145,12 @@ def patch_map(
     clean_ids, corrupt_ids = request.token_ids[:n_pairs], request.token_ids[n_pairs:]
     answers = read_answers(target, against, n_pairs, request.tokenizer, request.anatomy.vocab_size)
     is_noise = direction == "noise"
+    metric = read_metric(metric, request.anatomy)
+    lens_layer = layer_of_metric(metric)
+    chosen_lens, transport = read_lens(request, lens, lens_layer)
     cells = plan_cells(request, unit, layers, positions, align, clean_ids, corrupt_ids)
     source, base = (corrupt_ids, clean_ids) if is_noise else (clean_ids, corrupt_ids)
-    maker = CellBatches(request, cells, source, base, answers, max_bytes, is_noise)
+    maker = CellBatches(request, cells, source, base, answers, max_bytes, is_noise, lens_layer)
     asked = MapRequest(
         unit, metric, direction, method, cells, clean_ids, corrupt_ids, answers, keep_all, strict
     )
@@ -142,11 +162,17 @@ def patch_map(
     return RecipeRun(
         request=request,
         traced=trace_cells,
-        plan=CellPlan(request.head_operations, max_bytes),
+        plan=CellPlan(request.head_operations, max_bytes, transport),
         batches=prepared.batches,
         schemas=schemas_of(prepared),
         finish=partial(finish, asked, prepared),
-        arguments={"clean": clean_prompts, "corrupt": corrupt_prompts},
+        arguments={
+            "clean": clean_prompts,
+            "corrupt": corrupt_prompts,
+            "metric": metric,
+            "lens": recorded_lens(chosen_lens),
+        },
+        about=lens_provenance(chosen_lens),
         local={"kept": KeptRuns(request)},
     )
 
@@ -207,6 +233,45 @@ def check_choice(name: str, value: Any, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
         names = ", ".join(map(repr, accepted))
         raise ValueError(f"{argument(name, value)} is unknown: accepted are {names}.")
+
+
+def read_metric(metric: Any, anatomy: Anatomy) -> str:
+    """Return the name of a metric; of a layer, "logit_diff at layer 20".
+
+    Raises:
+        ValueError: it is none, or the model has no such layer.
+    """
+    if isinstance(metric, Site):
+        if metric.component != "resid_post" or metric.layer is None:
+            raise ValueError(
+                f"metric={metric!r}: a lens reads the stream after a layer, Site(layer)."
+            )
+        metric = metric.layer
+    if isinstance(metric, int | np.integer) and not isinstance(metric, bool):
+        (layer,) = pick_layers(int(metric), anatomy)
+        return f"{AT_LAYER}{layer}"
+    if not isinstance(metric, str) or not is_metric(metric):
+        names = ", ".join(map(repr, METRICS))
+        raise ValueError(
+            f"{argument('metric', metric)} is unknown: accepted are {names}"
+            + say(python=", and a layer, whose lens is read.", shell=".")
+        )
+    return metric
+
+
+def read_lens(request: Request, lens: Any, layer: int | None) -> tuple[Lens | None, Transport]:
+    """Return the lens that reads a layer, and its transport there.
+
+    Raises:
+        ValueError: no such layer, or a lens without a layer that it reads.
+    """
+    if layer is None:
+        if lens is not None:
+            raise ValueError("lens= reads the layer that metric= names: pass metric=20, say.")
+        return None, IDENTITY
+    chosen = resolve_lens(lens, request.model)
+    _, plan = request.sites(layer, ["resid_post"], lens=chosen)
+    return chosen, plan.sites[0].transport
 
 
 def check_verify(verify: Any, method: str) -> None:

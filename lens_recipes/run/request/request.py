@@ -36,7 +36,7 @@ from lens_recipes.run.request.selection import (
     warn_of_length,
 )
 from lens_recipes.trace.operations import Operation
-from lens_recipes.trace.plan import ReadPlan
+from lens_recipes.trace.plan import EditStep, ReadPlan, ReadStep
 from lens_recipes.trace.transport import Affine
 
 NO_PROMPTS = object()  # in place of prompts, for a recipe that runs none
@@ -204,3 +204,22 @@ class Request:
                 read = read._replace(transport=read.transport.to(device))
             reads.append(read)
         return sites, plan._replace(sites=reads)
+
+    def edit_steps(
+        self, edits: Sequence[PlannedEdit], read_layer: int | None = None
+    ) -> list[ReadStep | EditStep]:
+        """Return the steps that make some edits, and those that prove them, as the model runs.
+
+        Args:
+            edits: They.
+            read_layer: After which layer the stream is read, too; None for none.
+        """
+        layer = self.anatomy.last_layer if read_layer is None else read_layer
+        _, plan = self.sites(layer, ["resid_post"], edits=edits)
+        steps: list[ReadStep | EditStep] = []
+        for step in plan.steps:
+            is_edit = isinstance(step, EditStep) or step.at is not None
+            is_asked = read_layer is not None and 0 in step.slots
+            if is_edit or (is_asked and step.role != "next"):
+                steps.append(step)
+        return steps

@@ -83,7 +83,7 @@ class EditPass:
             newest.
         n_prompt_columns, n_columns: How many columns the prompts have, padding included, and the
             text so far; only in a generation.
-        set_streams: The stream as the edits of a layer left it, `[row, column, d_model]`, until the
+        set_streams: The stream after a layer as edits left it, `[row, column, d_model]`, until the
             model goes on with it.
         set_by: Which edit has set each of these last.
         row_errors: How far what is there is from what was asked, at most, relative, `[row]`.
@@ -229,7 +229,7 @@ class EditPass:
         if not is_active and not measures:
             return None
         module = self.model.get(step.module)
-        output = module.input if step.side == "in" else module.output
+        output = given_of(module, step.side)
         tensor = first_of(output)
         grid = tensor.reshape(self.n_rows, -1, tensor.shape[-1])
         if not is_active:
@@ -240,16 +240,14 @@ class EditPass:
             put_back(module, step.side, output, made.reshape(tensor.shape))
             return None
         rows, columns = (place.to(grid.device) for place in self.places_of(step.site))
-        raw = grid[rows, columns]
-        if step.columns is not None:
-            raw = raw[:, list(step.columns)]
+        raw = tokens_of(step, grid, rows, columns)
         value = replay(self.model, step.operations, raw)
         if step.role == "hold":
             self.units(step, grid)
             held = self._held.get(step.site)
             self._held[step.site] = value if held is None else held + value.to(held.device)
             return None
-        changed_raw, difference = self.changed(step, grid, raw, value)
+        changed_raw, wanted, difference = self.changed(step, grid, raw, value)
         self.norms[step.site] = difference.norm(dim=-1)
         edited = grid.clone()
         if step.columns is None:
@@ -258,15 +256,21 @@ class EditPass:
             head_columns = torch.tensor(step.columns, device=grid.device)
             edited[rows[:, None], columns[:, None], head_columns] = changed_raw
         put_back(module, step.side, output, edited.reshape(tensor.shape))
-        if step.is_stream:
+        if step.site not in self._unsettled:
+            standing = first_of(given_of(module, step.side)).reshape(grid.shape)
+            there = replay(self.model, step.operations, tokens_of(step, standing, rows, columns))
+            self.note(step.site, rows, relative_error(there, wanted))
+        if step.is_after:
             self.set_streams[step.layer] = edited
             self.set_by[step.layer] = step.site
         return difference
 
     def changed(
         self, step: EditStep, grid: Tensor, raw: Tensor, value: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what is to stand in the module's tensor, and by how much the site changes.
+
+        Between the two is what is to be added to the stream, as it was asked for.
 
         Args:
             step: The edit.
@@ -299,11 +303,9 @@ class EditPass:
                 if earlier.layer == step.layer:
                     self._unsettled[site] = earlier.without(made)
             self._unsettled[step.site] = made
-            return new_raw, difference
-        if isinstance(edit.change, AddDirection):
+        elif isinstance(edit.change, AddDirection):
             refuse_lost(current, asked, there.to(current.device), new_raw.dtype)
-        self.note(step.site, self.places_of(step.site)[0], relative_error(there, wanted))
-        return new_raw, difference
+        return new_raw, wanted, difference
 
     def settled(self, step: EditStep, grid: Tensor) -> Tensor:
         """Return the stream with what was asked for, and measure how far from it the model's is.
@@ -381,6 +383,19 @@ class EditPass:
 def is_in_units(change: Any) -> bool:
     """Tell whether a change is in units of the site's own vectors."""
     return bool(getattr(change, "in_units", False))
+
+
+def given_of(module: Any, side: str) -> Any:
+    """Return what a module takes or gives, as edits have left it."""
+    return module.input if side == "in" else module.output
+
+
+def tokens_of(
+    step: EditStep, grid: Tensor, rows: Int[Tensor, " entry"], columns: Int[Tensor, " entry"]
+) -> Float[Tensor, "entry width"]:
+    """Return some tokens of a module's tensor; of one head, its columns."""
+    tokens = grid[rows, columns]
+    return tokens if step.columns is None else tokens[:, list(step.columns)]
 
 
 def put_back(module: Any, side: str, output: Any, tensor: Tensor) -> None:

@@ -15,15 +15,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import to_float32
-from lens_recipes.trace.batch import BatchSize, forward_size
+from lens_recipes.trace.batch import BatchSize, TokenPlaces, forward_size
 from lens_recipes.trace.edits.apply import EditPass
+from lens_recipes.trace.edits.checks import EditChecks
 from lens_recipes.trace.edits.plan import BatchEdits
+from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, first_of, model_logits, replay
-from lens_recipes.trace.plan import EditStep
+from lens_recipes.trace.plan import EditStep, ReadStep
+from lens_recipes.trace.transport import IDENTITY, Transport
 
-N_NUMBERS = (
-    4  # of each row: logit of the target, of the other token; logprob and rank of the target
-)
+# Of each row: logit of the target, of the other token; logprob and rank of the target; the two
+# logits under a lens at an inner layer.
+N_NUMBERS = 6
+LENS_READ = -3  # in place of a site's number: the stream that the lens reads
 COPIES_OF_LOGITS = 4  # that exist at once
 
 
@@ -84,7 +88,7 @@ class CellBatch(NamedTuple):
         n_before: How many tokens of each row run beforehand, once for each pair.
         pairs: The pair of each row, counted within the group, `[row]`.
         answers: The ids of the target and of the other token of each pair, `[pair, 2]`.
-        steps: The edits, in the order in which the model runs.
+        steps: Those that make the edits and those that prove them, as the model runs.
         edits: What each does, with the columns counted from `n_before`.
         copies: What each copies.
     """
@@ -96,7 +100,7 @@ class CellBatch(NamedTuple):
     n_before: int
     pairs: Int[Tensor, " row"]
     answers: Int[Tensor, "pair 2"]
-    steps: list[EditStep]
+    steps: list[ReadStep | EditStep]
     edits: BatchEdits
     copies: list[CellCopies]
 
@@ -107,10 +111,12 @@ class CellPlan(NamedTuple):
     Attributes:
         head_operations: What the model does between its last block and its logits.
         max_bytes: Bound on the memory for logits.
+        transport: Of the lens that reads an inner layer, if one does.
     """
 
     head_operations: list[Operation]
     max_bytes: int
+    transport: Transport = IDENTITY
 
     def batch_size(self, batch: CellBatch) -> BatchSize:
         """Return what makes a batch large."""
@@ -173,7 +179,7 @@ def trace_cells(
     """
     values = None if kept is None else kept.values_of(batch)
     if values is None:
-        values = read_group(model, batch)
+        values = read_group(model, plan, batch)
     inputs = dict(batch.inputs)
     if kept is not None:
         kept.values[batch.group] = values
@@ -194,34 +200,63 @@ def read_cells(
 ) -> list[Tensor]:
     """Patch every row inside its trace, and return its numbers and errors."""
     edits = EditPass(model, batch.edits, sources, plan.head_operations, None, plan.max_bytes)
-    for step in batch.steps:
-        edits.follow(step)
+    checks = EditChecks(edits, plan.max_bytes)
+    n_rows, n_columns = batch.inputs["input_ids"].shape
+    every_row = torch.arange(n_rows, device="cpu")
+    last = TokenPlaces(n_rows, every_row, torch.full_like(every_row, n_columns - 1))
+    streams = checks.follow_edits(batch.steps, last)
+    errors = checks.errors(every_row)["edit"]
     answers = batch.answers[batch.pairs]
-    return [answer_numbers(model_logits(model.output), answers), edits.row_errors]
+    own = answer_numbers(model_logits(model.output), answers)
+    return [torch.cat([own, lens_numbers(model, plan, streams, answers)], dim=1), errors]
 
 
-def read_group(model: Any, batch: CellBatch) -> GroupValues:
+def read_group(model: Any, plan: CellPlan, batch: CellBatch) -> GroupValues:
     """Run the prompts of a batch's pairs as they are."""
-    source, source_numbers = run_unpatched(model, batch.source, batch.answers)
-    base, base_numbers = run_unpatched(model, batch.base, batch.answers)
+    source, source_numbers = run_unpatched(model, plan, batch.source, batch.answers)
+    base, base_numbers = run_unpatched(model, plan, batch.base, batch.answers)
     return GroupValues(source, base, source_numbers, base_numbers)
 
 
 def run_unpatched(
-    model: Any, run: UnpatchedRun, answers: Int[Tensor, "pair 2"]
+    model: Any, plan: CellPlan, run: UnpatchedRun, answers: Int[Tensor, "pair 2"]
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Run some prompts as they are; return what is read of them, and their numbers."""
     with torch.no_grad(), model.trace(**run.inputs):
-        found = nnsight.save(read_unpatched(model, run, answers))
+        found = nnsight.save(read_unpatched(model, plan, run, answers))
     sites = [read.site for read in run.reads]
     return dict(zip(sites, found[:-1], strict=True)), found[-1]
 
 
-def read_unpatched(model: Any, run: UnpatchedRun, answers: Int[Tensor, "pair 2"]) -> list[Tensor]:
+def read_unpatched(
+    model: Any, plan: CellPlan, run: UnpatchedRun, answers: Int[Tensor, "pair 2"]
+) -> list[Tensor]:
     """Read whole tensors inside a trace, and last the numbers of the answers."""
     found = [whole_tensor(model, read, run.n_rows) for read in run.reads]
-    found.append(answer_numbers(model_logits(model.output), answers))
-    return found
+    streams = []
+    for read, tensor in zip(run.reads, found, strict=True):
+        if read.site == LENS_READ:
+            streams.append(tensor[:, -1])
+    own = answer_numbers(model_logits(model.output), answers)
+    return [*found, torch.cat([own, lens_numbers(model, plan, streams, answers)], dim=1)]
+
+
+def lens_numbers(
+    model: Any, plan: CellPlan, streams: list[Tensor], answers: Int[Tensor, "row 2"]
+) -> Float[Tensor, "row 2"]:
+    """Return the two logits under a lens at each row's last position, on the CPU.
+
+    Args:
+        model: The nnsight model.
+        plan: Which lens.
+        streams: What it reads, `[row, d_model]`, alone; nothing where no lens reads.
+        answers: The two ids.
+    """
+    if not streams:
+        return torch.full(answers.shape, torch.nan, dtype=torch.float32, device="cpu")
+    head = LensHead(model, plan.head_operations)
+    logits = head(streams[0], transport=plan.transport)
+    return logits.gather(1, answers.to(logits.device)).float().cpu()
 
 
 def whole_tensor(model: Any, read: TensorRead, n_rows: int) -> Float[Tensor, "row position width"]:
@@ -238,6 +273,8 @@ def copied_values(batch: CellBatch, values: GroupValues) -> dict[int, Tensor]:
     """Return what is put at each edited token, by the number of the edit, `[entry, width]`."""
     sources = {}
     for step in batch.steps:
+        if not isinstance(step, EditStep):
+            continue
         copies = batch.copies[step.site]
         run = values.base if copies.is_base else values.source
         found = run[copies.read]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from lens_recipes.trace.attribution.freeze import to_float32
 from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.edits.apply import EditPass, relative_error
-from lens_recipes.trace.plan import ReadStep
+from lens_recipes.trace.plan import EditStep, ReadStep
 from lens_recipes.trace.read_step import read
 from lens_recipes.trace.sum_check import SumCheck
 
@@ -31,6 +33,21 @@ class EditChecks:
         self.edits = edits
         self.max_bytes = max_bytes
         self.sums: dict[int, SumCheck] = {}
+
+    def follow_edits(
+        self, steps: Sequence[ReadStep | EditStep], places: TokenPlaces
+    ) -> list[Tensor]:
+        """Make edits as the model runs, and prove each; return what other steps read at tokens."""
+        found = []
+        for step in steps:
+            if isinstance(step, EditStep):
+                self.edits.follow(step)
+            elif step.at is None:
+                found.append(read(self.edits.model, step, places))
+            else:
+                self.follow(step)
+        self.edits.set_streams.clear()
+        return found
 
     def follow(self, step: ReadStep) -> None:
         """Take one more step that proves the edits of a layer."""

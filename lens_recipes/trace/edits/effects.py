@@ -6,7 +6,7 @@ goes, so that no two edited runs are held at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import nnsight
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from lens_recipes.trace.batch import LensBatch, split_inputs
 from lens_recipes.trace.edits.apply import EditPass
-from lens_recipes.trace.edits.plan import BatchEdits
+from lens_recipes.trace.edits.checks import EditChecks
+from lens_recipes.trace.edits.plan import BatchEdits, LayerEdits
 from lens_recipes.trace.operations import Operation, model_logits, slices
-from lens_recipes.trace.plan import EditStep
+from lens_recipes.trace.plan import EditStep, ReadStep
 
 LARGE_ARRAYS = 4  # arrays as large as the logits that a comparison holds at once
 
@@ -46,32 +47,57 @@ def unedited_run(model: Any, batch: LensBatch, max_bytes: int) -> OwnLogits:
     return OwnLogits(logits, ids, compare_logits(logits, logits, ids, max_bytes))
 
 
+class EditedRun(NamedTuple):
+    """One run of a batch with edits.
+
+    Attributes:
+        steps: Those that make the edits and those that prove them, as the model runs.
+        layers: The edits by layer.
+    """
+
+    steps: Sequence[ReadStep | EditStep]
+    layers: dict[int, LayerEdits]
+
+
+class RunTools(NamedTuple):
+    """What all edited runs of a batch take.
+
+    Attributes:
+        sources: What `read_sources` read for the edits.
+        head_operations, weight, max_bytes: As for `EditPass`.
+    """
+
+    sources: dict[int, Tensor]
+    head_operations: Sequence[Operation]
+    weight: Any
+    max_bytes: int
+
+
 def edited_runs(
     model: Any,
-    runs: Sequence[Sequence[EditStep]],
+    runs: Sequence[EditedRun],
     batch: LensBatch,
     own: OwnLogits,
-    sources: dict[int, Tensor],
+    tools: RunTools,
     norms: dict[int, Tensor],
-    head_operations: Sequence[Operation],
-    weight: Any,
-    max_bytes: int,
 ) -> list[dict[str, Tensor]]:
     """Run a batch with each of several lists of edits, and compare it with the unedited run.
 
     Args:
         model: The nnsight model.
-        runs: The edits of each run, in the order in which the model runs.
+        runs: They.
         batch: Of the prompts, with all edits.
         own: The unedited run.
-        sources: What `read_sources` read for the edits.
+        tools: What each run takes.
         norms: How far the edits of earlier runs went, by site; those of these runs are added.
-        head_operations, weight, max_bytes: As for `EditPass`.
+
+    Returns:
+        Of each run what `compare_logits` makes of it, and what `EditChecks` says of its edits.
     """
     compared = []
-    for steps in runs:
-        edits = EditPass(model, batch.edits, sources, head_operations, weight, max_bytes, norms)
-        numbers, changed = one_pass(model, batch, edit_and_compare, steps, edits, batch, own)
+    for run in runs:
+        edits = EditPass(model, batch.edits._replace(layers=run.layers), *tools, norms)
+        numbers, changed = one_pass(model, batch, edit_and_compare, run.steps, edits, batch, own)
         norms.update(changed)
         compared.append(numbers)
     return compared
@@ -104,15 +130,27 @@ def read_logits(model: Any, batch: LensBatch) -> Float[Tensor, "token vocab"]:
 
 
 def edit_and_compare(
-    model: Any, steps: Sequence[EditStep], edits: EditPass, batch: LensBatch, own: OwnLogits
+    model: Any,
+    steps: Sequence[ReadStep | EditStep],
+    edits: EditPass,
+    batch: LensBatch,
+    own: OwnLogits,
 ) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
     """Make edits as the model runs, and compare its logits; return also how far the edits went."""
-    for step in steps:
-        edits.follow(step)
-        edits.set_streams.clear()
+    checks = EditChecks(edits, edits.max_bytes)
+    checks.follow_edits(steps, batch.places)
     numbers = compare_logits(own.logits, read_logits(model, batch), own.ids, edits.max_bytes)
-    numbers["edit"] = edits.row_errors[batch.places.rows]
-    return numbers, edits.norms
+    return numbers | checks.errors(batch.places.rows), edits.norms
+
+
+def worst_errors(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the largest error of the edits of some runs, and its site, `[token]`; a NaN stays."""
+    errors, sites = runs[0]["edit"], runs[0]["edit_site"]
+    for run in runs[1:]:
+        is_worse = ~(run["edit"] <= errors) & ~errors.isnan()
+        sites = torch.where(is_worse, run["edit_site"], sites)
+        errors = errors.maximum(run["edit"])
+    return {"edit": errors, "edit_site": sites}
 
 
 def compare_logits(

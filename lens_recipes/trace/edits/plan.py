@@ -89,6 +89,7 @@ class BatchEdits(NamedTuple):
         proof: What the model has said of them (an `EditProof`); None for nothing.
         kept_means: The means once they were taken: one object of all batches.
         more_tokens: How many tokens run through the model beside those of the batch.
+        other_layers: Of each further run of the batch, the edits by layer.
     """
 
     sites: list[SiteEdit]
@@ -100,3 +101,4 @@ class BatchEdits(NamedTuple):
     proof: Any = None
     kept_means: dict[int, Tensor] | None = None
     more_tokens: int = 0
+    other_layers: Sequence[dict[int, LayerEdits]] = ()

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.edits.patch_map import (
     DIRECTIONS,
     METHODS,
-    METRICS,
     UNITS,
     LeftOut,
     PatchMapArrays,
     PatchProof,
     Verified,
+    is_metric,
 )
 from lens_recipes.errors import LensError
 from lens_recipes.views.files.atomic import atomic_file
@@ -50,7 +50,7 @@ AXES: dict[str, tuple[str, ...]] = {
     "corrupt_diffs": PAIR,
     "is_causal": ("row", "column"),
 }
-CHOICES = {"unit": UNITS, "metric": METRICS, "direction": DIRECTIONS, "method": METHODS}
+CHOICES = {"unit": UNITS, "direction": DIRECTIONS, "method": METHODS}
 TEXTS_OF_PAIRS = ("clean_prompts", "corrupt_prompts", "targets", "againsts")
 
 
@@ -85,7 +85,15 @@ def arrays_of(result: PatchMapArrays) -> dict[str, NDArray[Any]]:
 def fields_of(result: PatchMapArrays) -> dict[str, Any]:
     """Return all of a map but its arrays, as strict JSON can hold it."""
     fields: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-    for name in (*CHOICES, "layers", "columns", "column_tokens", "pairs", *TEXTS_OF_PAIRS):
+    for name in (
+        *CHOICES,
+        "metric",
+        "layers",
+        "columns",
+        "column_tokens",
+        "pairs",
+        *TEXTS_OF_PAIRS,
+    ):
         fields[name] = to_json(getattr(result, name))
     fields["left_out"] = [list(item) for item in result.left_out]
     fields["proof"] = None if result.proof is None else to_json(result.proof._asdict())
@@ -199,6 +207,9 @@ def rebuilt(
         if stored[name] not in accepted:
             raise ValueError(f"{name} is {stored[name]!r:.80}, which is unknown")
         fields[name] = stored[name]
+    if not is_metric(stored["metric"]):
+        raise ValueError(f"metric is {stored['metric']!r:.80}, which is unknown")
+    fields["metric"] = stored["metric"]
     if not all(map(is_layer, stored["layers"])):
         raise ValueError("layers has an entry that is no layer")
     if not all(map(is_count, stored["pairs"])):

@@ -14,7 +14,7 @@ from lens_recipes.recipes.lenses.alignment.prefixes import Prefixes
 from lens_recipes.recipes.lenses.alignment.states import MAX_TOKENS
 from lens_recipes.recipes.lenses.alignment.stimuli import Stimuli
 from lens_recipes.run.batches import one_batch
-from lens_recipes.run.edit_batches import as_index, layer_edits
+from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.alignment.pushes import PushBatch, PushedStream

@@ -13,14 +13,36 @@ from lens_recipes.trace.edits.plan import LayerEdits, SiteEdit
 
 
 def layer_edits(
-    planned: Sequence[PlannedEdit], sites: list[SiteEdit], n_rows: int
+    planned: Sequence[PlannedEdit], sites: Sequence[SiteEdit], n_rows: int
 ) -> dict[int, LayerEdits]:
-    """Return the edits of each layer, and the tokens that any of them changes."""
+    """Return the edits of each layer, and the tokens that any of them changes.
+
+    Args:
+        planned: The edits of one run.
+        sites: What each edit of the batch does, by its number.
+        n_rows: Rows of the batch.
+    """
+    layer_of: dict[int, int] = {}
+    for item in planned:
+        assert item.site.layer is not None
+        layer_of[item.number] = item.site.layer
+    return edits_by_layer(layer_of, sites, n_rows)
+
+
+def edits_by_layer(
+    layer_of: dict[int, int], sites: Sequence[SiteEdit], n_rows: int
+) -> dict[int, LayerEdits]:
+    """Return the edits of each layer, and the tokens that any of them changes.
+
+    Args:
+        layer_of: The layer of each edit of one run, by its number.
+        sites: What each edit does, by its number.
+        n_rows: Rows of the batch.
+    """
     places: dict[int, set[tuple[int, int]]] = {}
     numbers: dict[int, list[int]] = {}
-    for number, (item, edit) in enumerate(zip(planned, sites, strict=True)):
-        layer = item.site.layer
-        assert layer is not None
+    for number, layer in layer_of.items():
+        edit = sites[number]
         numbers.setdefault(layer, []).append(number)
         if edit.when != "written":
             pairs = zip(edit.rows.tolist(), edit.columns.tolist(), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lens_recipes.arrays.axes import Site
@@ -96,17 +96,6 @@ def plan_site(
     return within_block(edit, site, number, block, anatomy)
 
 
-def steps_in_order(planned: Sequence[PlannedEdit]) -> list[EditStep]:
-    """Return the steps of some edits in the order in which the model runs."""
-    timed = []
-    for item in planned:
-        is_after = item.site.component == "resid_post"
-        for step in item.steps:
-            timed.append((item.site.layer or 0, is_after, step.time, step.rank, step.step))
-    timed.sort(key=lambda step: step[:4])
-    return [step[4] for step in timed]
-
-
 def edited_sites(
     edit: Edit, find_blocks: Callable[[], list[Block]], anatomy: Anatomy
 ) -> list[Site]:
@@ -127,7 +116,7 @@ def stream_after(edit: Edit, site: Site, number: int, anatomy: Anatomy) -> Plann
     """Return an edit of the stream after a block, which needs no look inside it."""
     assert site.layer is not None  # `pick_sites` gives layers
     path = anatomy.block(site.layer)
-    step = EditStep("edit", number, site.layer, "out", path, is_stream=True)
+    step = EditStep("edit", number, site.layer, "out", path, is_stream=True, is_after=True)
     after = HookPoint(time=0, side="out", path=path)
     return PlannedEdit(edit, site, [TimedStep(0, 3, step)], after, None)
 

@@ -15,8 +15,8 @@ from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap, is_
 from lens_recipes.arrays.edits.site_code import site_code
 from lens_recipes.caller import advised, say
 from lens_recipes.run.batches import one_batch
-from lens_recipes.run.edit_probe import EditProofs
-from lens_recipes.run.reference_text import REFERENCE_TEXTS
+from lens_recipes.run.edits.probe import EditProofs
+from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.request.edits.controls import RandomMove
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
@@ -79,14 +79,14 @@ class EditBatches:
                 same site.
         """
         self.request = request
-        self.n_first = len(planned)
-        self.planned = [*planned, *(item for run in other_runs for item in run)]
+        self.runs = [planned, *other_runs]
+        self.planned = [item for run in self.runs for item in run]
         self.positions: dict[int, list[list[int]]] = {}
         self.sources: dict[int, SourceTokens] = {}
         self.means: dict[int, list[list[int]]] = {}
         for item in self.planned:
             self.read_edit(item.edit)
-        for run in (planned, *other_runs):
+        for run in self.runs:
             refuse_conflicts(run, self.positions)
         self.changes = [self.shared_change_of(item) for item in self.planned]
         self.mean_batches = self.batches_of_means()
@@ -358,6 +358,7 @@ class EditBatches:
                     site_code(item.site),
                 )
             )
+        layers = [layer_edits(run, sites, len(prompts)) for run in self.runs]
         probes, self.unasked = self.unasked, []  # the first batch asks
         sources = self.source_batches(prompts)
         runs = [source.inputs for source in sources]
@@ -370,7 +371,8 @@ class EditBatches:
             sources=sources,
             means=self.mean_batches,
             padding=as_index(padding),
-            layers=layer_edits(self.planned[: self.n_first], sites[: self.n_first], len(prompts)),
+            layers=layers[0],
+            other_layers=layers[1:],
             probes=probes,
             proof=self.proofs.known,
             kept_means=self.kept_means,

@@ -1,0 +1,1 @@
+"""What edits need of a request: tokens, changes, other runs, and what proves them."""
