@@ -106,6 +106,19 @@ def cases() -> Iterator[Case]:
             "dose": lambda: lr.dose_figure(steered),
         },
     )
+    asked = lr.survey(model, "capitals")
+    edited = lr.survey(model, "capitals", edits=lr.ablate(layer=23, component="head_out", head=4))
+    yield Case(
+        "survey",
+        {
+            "accuracy": lambda: lr.accuracy_curve(asked),
+            "rank": lambda: lr.rank_curve(asked),
+            "emergence": lambda: lr.emergence_curve(asked),
+            "depths": lambda: lr.depth_histogram(asked),
+            "heatmap": lambda: lr.survey_heatmap(asked),
+            "difference": lambda: lr.difference_curve(asked.compare(edited, "logprob")),
+        },
+    )
     words = " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))
     text = lr.logit_lens(model, [model.tokenizer(words[:8000]).input_ids[:N_TOKENS]], track=10)
     yield Case(

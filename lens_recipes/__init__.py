@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from lens_recipes.arrays.metrics.seen import SeenEarlier as SeenEarlier
     from lens_recipes.arrays.metrics.seen import seen_earlier as seen_earlier
     from lens_recipes.arrays.sites import Important as Important
+    from lens_recipes.arrays.survey.pass_at_k import PassAtK as PassAtK
+    from lens_recipes.arrays.survey.pass_at_k import pass_at_k as pass_at_k
+    from lens_recipes.arrays.survey.pass_table import PassTable as PassTable
+    from lens_recipes.arrays.survey.pass_table import pass_table as pass_table
     from lens_recipes.arrays.used_lens import LensQuality as LensQuality
     from lens_recipes.arrays.used_lens import UsedLens as UsedLens
     from lens_recipes.errors import LensError as LensError
@@ -68,11 +72,15 @@ if TYPE_CHECKING:
     from lens_recipes.recipes.remote import RemoteEstimate as RemoteEstimate
     from lens_recipes.recipes.remote import estimate as estimate
     from lens_recipes.recipes.remote import submit as submit
+    from lens_recipes.recipes.survey.sets.lens_evals import lens_evals as lens_evals
+    from lens_recipes.recipes.survey.survey import survey as survey
     from lens_recipes.recipes.vectors import decode_vectors as decode_vectors
     from lens_recipes.recipes.verify import verify as verify
     from lens_recipes.results import Attribution as Attribution
     from lens_recipes.results import LensResult as LensResult
     from lens_recipes.results import PatchMap as PatchMap
+    from lens_recipes.results import Survey as Survey
+    from lens_recipes.results import SurveyDifference as SurveyDifference
     from lens_recipes.run.remote.http.settings import RemoteSettings as RemoteSettings
     from lens_recipes.run.remote.http.settings import remote_settings as remote_settings
     from lens_recipes.views.figures.attribution.bars import attribution_bars as attribution_bars
@@ -98,6 +106,13 @@ if TYPE_CHECKING:
     from lens_recipes.views.figures.layers.trajectory import trajectory as trajectory
     from lens_recipes.views.figures.paper import caption as caption
     from lens_recipes.views.figures.paper import paper as paper
+    from lens_recipes.views.figures.survey.curves import accuracy_curve as accuracy_curve
+    from lens_recipes.views.figures.survey.curves import emergence_curve as emergence_curve
+    from lens_recipes.views.figures.survey.curves import rank_curve as rank_curve
+    from lens_recipes.views.figures.survey.curves import survey_curve as survey_curve
+    from lens_recipes.views.figures.survey.depths import depth_histogram as depth_histogram
+    from lens_recipes.views.figures.survey.difference import difference_curve as difference_curve
+    from lens_recipes.views.figures.survey.heatmap import survey_heatmap as survey_heatmap
     from lens_recipes.views.pages.generation import write_generation as write_generation
     from lens_recipes.views.pages.report import report as report
     from lens_recipes.views.tables.table import table as table
@@ -116,6 +131,8 @@ _PUBLIC_NAMES = {
     "arrays.metrics": ["logit_diff", "metric_values"],
     "arrays.metrics.seen": ["SeenAt", "SeenEarlier", "seen_earlier"],
     "arrays.sites": ["Important"],
+    "arrays.survey.pass_at_k": ["PassAtK", "pass_at_k"],
+    "arrays.survey.pass_table": ["PassTable", "pass_table"],
     "arrays.used_lens": ["LensQuality", "UsedLens"],
     "errors": ["LensError", "RemoteLensError"],
     "lenses.lens": ["Lens"],
@@ -135,9 +152,11 @@ _PUBLIC_NAMES = {
     "recipes.paste.paste": ["paste"],
     "recipes.patching.patch_map": ["patch_map"],
     "recipes.remote": ["Job", "JobStatus", "RemoteEstimate", "estimate", "submit"],
+    "recipes.survey.sets.lens_evals": ["lens_evals"],
     "recipes.vectors": ["decode_vectors"],
     "recipes.verify": ["verify"],
-    "results": ["Attribution", "LensResult", "PatchMap"],
+    "recipes.survey.survey": ["survey"],
+    "results": ["Attribution", "LensResult", "PatchMap", "Survey", "SurveyDifference"],
     "run.remote.http.settings": ["RemoteSettings", "remote_settings"],
     "views.figures.attribution.bars": ["attribution_bars"],
     "views.figures.attribution.maps": ["head_grid", "source_map"],
@@ -154,6 +173,15 @@ _PUBLIC_NAMES = {
     "views.figures.layers.rank_flow": ["rank_flow"],
     "views.figures.layers.top_tokens": ["top_tokens"],
     "views.figures.layers.trajectory": ["trajectory"],
+    "views.figures.survey.curves": [
+        "accuracy_curve",
+        "rank_curve",
+        "emergence_curve",
+        "survey_curve",
+    ],
+    "views.figures.survey.depths": ["depth_histogram"],
+    "views.figures.survey.heatmap": ["survey_heatmap"],
+    "views.figures.survey.difference": ["difference_curve"],
     "views.pages.generation": ["write_generation"],
     "views.pages.report": ["report"],
     "views.tables.table": ["table"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import math
 import re
 import runpy
@@ -171,6 +172,8 @@ def test_what_is_imported_before_nnsight_works_as_the_page_says():
     ),
 )
 def test_every_example_runs(example, tmp_path, monkeypatch, capsys):
+    if "ray" in example:
+        pytest.importorskip("ray")  # of its own extra
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [example])
     runpy.run_path(str(ROOT / "examples" / example), run_name="__main__")
@@ -298,6 +301,8 @@ def test_the_programs_for_jq_say_what_the_arrays_say(llama, tmp_path):
     said = lr.generate_lens(llama, "The fox", max_new_tokens=3, do_sample=False)
     who = lr.attribution(llama, "The fox", " the", unit="head")
     last = len(result[0].tokens) - 1
+    targets = [" the", " and", int(result.final_ids[last])]
+    survey = lr.survey(llama, [{"prompt": "The fox", "target": target} for target in targets])
     top = result.top_ids[-1, last, 0]
     cells = [
         [result.sites[s].layer, int(result.tokens.prompt[t]), int(result.tokens.position[t])]
@@ -313,9 +318,12 @@ def test_the_programs_for_jq_say_what_the_arrays_say(llama, tmp_path):
         cells,
         [said.responses[0].text],
         [[list(part), value] for part, value in who.top(5)],
+        [[int((survey.ranks[:, -1] == 0).sum()), 3]],
     ]
-    questions = script_of_page("results").QUESTIONS
-    files = {"lens": result, "written": said, "parts": who}
+    assert (survey.ranks[:, -1] == 0).any()
+    page = script_of_page("results")
+    questions = page.QUESTIONS
+    files = {"lens": result, "written": said, "parts": who, "survey": survey}
     for question, values in zip(questions, expected, strict=True):
         file = tmp_path / f"{question.kind}.json"
         files[question.kind].save(file)
@@ -329,6 +337,8 @@ def test_the_programs_for_jq_say_what_the_arrays_say(llama, tmp_path):
             assert shown == pytest.approx(values, rel=1e-5)
         else:
             assert shown == values, question.words
+    stored = json.loads((tmp_path / "survey.json").read_text())
+    assert set(stored) == {"format", "version", *page.SURVEY_FIELDS}
 
 
 def test_the_skill_is_valid(tmp_path):
@@ -367,5 +377,5 @@ def test_the_gallery_has_every_figure():
         annotations = getattr(getattr(lr, name), "__annotations__", {})
         if name != "paper" and "go.Figure" in str(annotations.get("return")):
             figures.append(name)
-    assert len(figures) == 14
+    assert len(figures) == 20
     assert [name for name in figures if f"lr.{name}(" not in drawn] == []

@@ -314,8 +314,8 @@ def test_several_prompts_are_compared_in_pairs():
 def test_the_interval_is_that_of_student():
     numbers = np.array([1.0, 2.0, 4.0, 5.0, 9.0])
     verdict = judge(numbers, np.zeros((0, 5)))
-    # statistics of a table: t(0.975, 4) = 2.776; standard deviation 3.1145
-    margin = 2.776 * 3.1145 / np.sqrt(5)
+    # statistics of a table: t(0.975, 4) = 2.77645; standard deviation 3.1145
+    margin = 2.77645 * 3.11448 / np.sqrt(5)
     np.testing.assert_allclose(verdict.effect_interval, [4.2 - margin, 4.2 + margin], rtol=1e-4)
 
 

@@ -13,6 +13,7 @@ import tiny
 import torch
 
 import lens_recipes as lr
+from lens_recipes.arrays.statistics.resampling import expanded_tail
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.recipes.patching import patch_map as module
 from lens_recipes.recipes.patching.kept import goes_on_from_cache
@@ -210,7 +211,7 @@ def pairs_of(n_pairs, length=5, seed=11):
 @pytest.mark.parametrize("unit", ["resid_post", "head_out", "layer_component"])
 def test_pairs_together_are_those_one_by_one(unit):
     model = tiny.shared("llama")
-    clean, corrupt = pairs_of(4)
+    clean, corrupt = pairs_of(6)
     targets, others = [9, 21, 33, 60], [70, 80, 90, 50]
     together = lr.patch_map(model, clean, corrupt, targets, others, unit=unit, **NUMBERS)
     for pair in range(4):
@@ -295,7 +296,8 @@ def test_statistics_are_those_of_numpy():
     generator = np.random.default_rng(7)
     cell = recoveries[:, 1, 3]
     means = [generator.choice(cell, 8).mean() for _ in range(4000)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    tail = 100 * expanded_tail(0.95, 8)
+    low, high = np.percentile(means, [tail, 100 - tail])
     assert abs(found.interval.low[1, 3] - low) < 0.1 * (high - low)
     assert abs(found.interval.high[1, 3] - high) < 0.1 * (high - low)
     turned = np.sign(found.logit_diffs) != np.sign(found.corrupt_diffs)[:, None, None]
@@ -539,7 +541,7 @@ def test_a_gradient_leaves_no_gradient_behind():
 @pytest.fixture(scope="module")
 def of_pairs():
     """A map of several pairs."""
-    clean, corrupt = pairs_of(4)
+    clean, corrupt = pairs_of(6)
     return lr.patch_map(tiny.shared("llama"), clean, corrupt, TARGET, AGAINST, **NUMBERS)
 
 
@@ -658,7 +660,7 @@ def test_the_figure_has_the_means_and_shades_what_can_do_nothing():
 def test_the_hover_of_several_pairs_has_the_interval(of_pairs):
     hover = lr.patch_heatmap(of_pairs).data[0].customdata[1][2]
     assert "95 % interval" in hover
-    assert "4 pairs" in hover
+    assert "6 pairs" in hover
 
 
 # -- bad input -----------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from lens_recipes.arrays.text import number_ranges
@@ -297,6 +297,82 @@ class Certificate:
                 "the final norm was missed or applied twice, or this is not the last block's output"
             )
         return "what happens between the last block and the logits was not read right"
+
+
+def joined_certificate(certificates: Sequence[Certificate]) -> Certificate | None:
+    """Return the certificate of several runs of one model: the worst of each error; None for none.
+
+    Agreement is over the tokens of all.
+    """
+    if not certificates:
+        return None
+    n_tokens = sum(each.tokens for each in certificates)
+    # Whole numbers add up to the same in any order.
+    agreeing = sum(_whole(each.top1_agreement * each.tokens) for each in certificates)
+    worst_link = max(certificates, key=_link_order)
+    values: dict[str, Any] = {}
+    for name in ERRORS:
+        errors = [getattr(each, name) for each in certificates]
+        known = [error for error in errors if error is not None]
+        values[name] = max(known, key=_largest) if known else None
+    for name in ("changed_layers", "unlinked_layers"):
+        layers = {layer for each in certificates for layer in getattr(each, name)}
+        values[name] = tuple(sorted(layers))
+    worst_edit = max(certificates, key=_edit_order)
+    return replace(
+        worst_link,
+        **values,
+        worst_edit=worst_edit.worst_edit,
+        tokens=n_tokens,
+        top1_agreement=agreeing / max(1, n_tokens),
+        as_saved=any(each.as_saved for each in certificates),
+    )
+
+
+# The errors of a certificate, of which the largest counts.
+ERRORS = (
+    "max_logit_error",
+    "max_abs_logit",
+    "max_kl",
+    "max_block_error",
+    "max_total_error",
+    "max_head_error",
+    "max_sum_error",
+    "max_link_error",
+    "max_edit_error",
+    "edit_identity_error",
+    "edit_cone_error",
+)
+
+
+def _whole(number: float) -> float:
+    """Return the nearest whole number; what is no number as it is."""
+    return float(round(number)) if math.isfinite(number) else number
+
+
+def _link_order(certificate: Certificate) -> tuple[float, int]:
+    """Return what orders certificates by the error of their links; of equal ones the first layer.
+
+    So what is joined in another order comes to the same.
+    """
+    return _largest(certificate.max_link_error), -(certificate.max_link_layer or 0)
+
+
+def _edit_order(certificate: Certificate) -> float:
+    """Return what orders certificates by the largest error of their edits."""
+    errors = (
+        certificate.max_edit_error,
+        certificate.edit_identity_error,
+        certificate.edit_cone_error,
+    )
+    return max(map(_largest, errors))
+
+
+def _largest(error: float | None) -> float:
+    """Return what orders errors: one that is NaN is the largest, one that is missing the least."""
+    if error is None:
+        return -1.0
+    return math.inf if math.isnan(error) else error
 
 
 def layers_in_words(layers: tuple[int, ...]) -> str:

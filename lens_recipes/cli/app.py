@@ -26,6 +26,7 @@ from lens_recipes.cli.logit_lens.command import LOGIT_LENS_EXAMPLES, logit_lens_
 from lens_recipes.cli.paste import PASTE_EXAMPLES, paste_command
 from lens_recipes.cli.patch_map import PATCH_MAP_EXAMPLES, patch_map_command
 from lens_recipes.cli.show import SHOW_EXAMPLES, show_command
+from lens_recipes.cli.survey import SURVEY_EXAMPLES, survey_command
 from lens_recipes.terminal import escape_terminal
 
 
@@ -58,6 +59,7 @@ app = typer.Typer(
 app.command("logit-lens", epilog=LOGIT_LENS_EXAMPLES)(logit_lens_command)
 app.command("attribute", epilog=ATTRIBUTE_EXAMPLES)(attribute_command)
 app.command("patch-map", epilog=PATCH_MAP_EXAMPLES)(patch_map_command)
+app.command("survey", epilog=SURVEY_EXAMPLES)(survey_command)
 app.command("generate", epilog=GENERATE_EXAMPLES)(generate_command)
 app.command("fit", epilog=FIT_EXAMPLES)(fit_command)
 app.command("merge", epilog=MERGE_EXAMPLES)(merge_command)

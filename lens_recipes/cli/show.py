@@ -21,6 +21,7 @@ from lens_recipes.cli.common.outputs import (
 from lens_recipes.cli.common.pages import write_views
 from lens_recipes.cli.common.tables import TableFormat, print_doubts, print_table
 from lens_recipes.cli.patch_map import check_table_format, print_map, write_map
+from lens_recipes.cli.survey import print_survey
 
 
 class HeatmapKind(StrEnum):
@@ -107,9 +108,32 @@ def show_command(
     check_paths(file, html, png)
     check_picture_options(png, kind, metric, of)
 
-    from lens_recipes.results import Attribution, PatchMap, load_result
+    from lens_recipes.results import Attribution, PatchMap, Survey, load_result
 
     result = load_result(file)
+    if isinstance(result, Survey):
+        refuse_options_of_others(
+            {
+                "--position": position,
+                "--prompt": prompt,
+                "--max-prompts": max_prompts,
+                "--verify": verify,
+                "--lens": lens,
+                "--kind": kind,
+                "--metric": metric,
+                "--of": of,
+                "--png": png,
+                "--show-top": show_top,
+            },
+            "a survey",
+        )
+        if html is not None:
+            result.page(html)
+        note_written([html])
+        if summary or not html:
+            name = None if table_format is None else table_format.value
+            print_survey(result, name, summary=summary)
+        return
     if isinstance(result, PatchMap):
         refuse_options_of_others(
             {
@@ -123,7 +147,8 @@ def show_command(
                 "--kind": kind,
                 "--metric": metric,
                 "--of": of,
-            }
+            },
+            "a patch map",
         )
         check_table_format(table_format)
         write_map(result, html, png)
@@ -189,11 +214,11 @@ def check_picture_options(
         find_metric(metric)
 
 
-def refuse_options_of_others(options: dict[str, Any]) -> None:
-    """Refuse options that a patch map has no use for."""
+def refuse_options_of_others(options: dict[str, Any], description: str) -> None:
+    """Refuse options for which what the file holds has no use."""
     for option, value in options.items():
-        if value:
-            raise typer.BadParameter("the file holds a patch map.", param_hint=option)
+        if value is not None and value is not False:
+            raise typer.BadParameter(f"the file holds {description}.", param_hint=option)
 
 
 def verified(result: Any, model: str, lens: str | None) -> Any:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# Whether a run is part of a longer one that says how far it is.
+_is_part: ContextVar[bool] = ContextVar("is_part", default=False)
 
 FIRST_SHOWN_S = 2.0  # a shorter run shows nothing
 SHOWN_EVERY_S = 0.5
@@ -24,7 +28,7 @@ def progress(batches: Sequence[T], name: str, sizes: Sequence[float]) -> Iterato
         name: What runs.
         sizes: How much work each batch is, in any unit: the estimate is in proportion.
     """
-    if not is_watched():
+    if not is_watched() or _is_part.get():
         yield iter(batches)
         return
     display = Display(name, sizes)
@@ -32,6 +36,29 @@ def progress(batches: Sequence[T], name: str, sizes: Sequence[float]) -> Iterato
         yield display.through(batches)
     finally:
         display.close()
+
+
+@contextmanager
+def progress_of_items(name: str, n_items: int | None) -> Iterator[Callable[[int], None]]:
+    """Say how many items are done, and how long all may take; the runs within say nothing.
+
+    Args:
+        name: What runs.
+        n_items: How many there are; None where that is not known.
+
+    Yields:
+        What is to be told how many more items are done.
+    """
+    if not is_watched():
+        yield lambda n_done: None
+        return
+    counter = ItemCounter(name, n_items)
+    token = _is_part.set(True)
+    try:
+        yield counter.add
+    finally:
+        _is_part.reset(token)
+        counter.close()
 
 
 def is_watched() -> bool:
@@ -103,6 +130,32 @@ class Display:
             sys.stderr.flush()
         except (OSError, ValueError):  # nobody is there any more
             self.is_over.set()
+
+
+class ItemCounter(Display):
+    """A line on stderr that counts items."""
+
+    def __init__(self, name: str, n_items: int | None) -> None:
+        self.n_items = n_items
+        self.n_done = 0
+        super().__init__(name, [])
+
+    def add(self, n_done: int) -> None:
+        """Count more items that are done."""
+        self.n_done += n_done
+
+    def words(self, now: float) -> str:
+        """Return what is shown at a moment.
+
+        Example: "survey: 512 of 20,000 items, 14 s, about 9 min left".
+        """
+        elapsed_s = now - self.started_at
+        of_all = "" if self.n_items is None else f" of {self.n_items:,}"
+        words = f"{self.name}: {self.n_done:,}{of_all} items, {duration(elapsed_s)}"
+        if self.n_items is None or not self.n_done:
+            return words
+        left_s = elapsed_s / self.n_done * max(0, self.n_items - self.n_done)
+        return f"{words}, about {duration(left_s)} left"
 
 
 def duration(seconds: float) -> str:

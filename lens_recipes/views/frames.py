@@ -24,7 +24,7 @@ GENERATION_COLUMNS = ("generated", "next_logprob", "sampler_logprob")
 
 def to_frame(result: LensArrays) -> Any:
     """Return a lens result as a table. See `LensResult.to_frame`."""
-    pandas = _import_pandas()
+    pandas = import_pandas()
     frames = [
         pandas.DataFrame(_lens_columns(result, predicted)) for predicted in _predicted(result)
     ]
@@ -33,7 +33,7 @@ def to_frame(result: LensArrays) -> Any:
 
 def attribution_frame(result: AttributionArrays) -> Any:
     """Return an attribution as a table. See `Attribution.to_frame`."""
-    pandas = _import_pandas()
+    pandas = import_pandas()
     tokens = result.tokens
     part_indices, token_indices, target_indices = _attribution_rows(result)
     prompts = tokens.prompt[token_indices]
@@ -66,7 +66,7 @@ def attribution_frame(result: AttributionArrays) -> Any:
 
 def patch_frame(result: PatchMapArrays) -> Any:
     """Return a patch map as a table. See `PatchMap.to_frame`."""
-    pandas = _import_pandas()
+    pandas = import_pandas()
     pairs, rows, columns = np.nonzero(np.isfinite(result.values))
     return pandas.DataFrame(
         {
@@ -95,7 +95,7 @@ def _columns_of(rows: Sequence[Site | Part], names: Iterable[str]) -> dict[str, 
     return columns
 
 
-def _import_pandas() -> Any:
+def import_pandas() -> Any:
     """Import pandas.
 
     Raises:
@@ -229,7 +229,7 @@ def _against_text(result: AttributionArrays, against_id: int) -> str:
 
 def dose_frame(dose: DoseArrays) -> Any:
     """Return a dose as a table. See `Dose.to_frame`."""
-    pandas = _import_pandas()
+    pandas = import_pandas()
     runs = [("edit", dose.logprobs[:, None], dose.kl[:, None])]
     for control, name in enumerate(dose.controls):
         logprobs = dose.control_logprobs[:, control : control + 1]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lens_recipes.arrays.statistics.resampling import Resampling
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.terminal import one_line
 
@@ -28,7 +29,6 @@ METHODS = ("exact", "gradient")
 AT_LAYER = "logit_diff at layer "  # then its number: what a lens reads there
 
 RESAMPLES = 2000  # of the bootstrap
-CONFIDENCE = 0.95
 
 Array = NDArray[np.floating[Any]]
 
@@ -157,28 +157,12 @@ class PatchMapArrays:
 
     @cached_property
     def interval(self) -> Interval:
-        """Return the 95 % bootstrap interval of each mean; NaN for a single pair.
+        """Return the 95 % bootstrap interval of each mean; NaN for fewer than five pairs.
 
-        Pairs are drawn with replacement, 2000 times and always alike (percentile interval).
+        Pairs are drawn with replacement, always alike.
         """
-        n_pairs = len(self.pairs)
-        if n_pairs < 2:
-            nothing = np.full(self.mean.shape, np.nan)
-            return Interval(nothing, nothing)
-        generator = np.random.default_rng(0)
-        drawn = generator.integers(0, n_pairs, (RESAMPLES, n_pairs))
-        weights = np.stack([(drawn == pair).sum(1) for pair in range(n_pairs)], axis=1)
-        flat = self.recoveries.reshape(n_pairs, -1)
-        is_there = np.isfinite(flat)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            means = (weights @ np.where(is_there, flat, 0)) / (weights @ is_there)
-        tail = 100 * (1 - CONFIDENCE) / 2
-        has_all = is_there.any(0)
-        low = np.full(flat.shape[1], np.nan)
-        high = np.full(flat.shape[1], np.nan)
-        bounds = np.nanpercentile(means[:, has_all], [tail, 100 - tail], axis=0)
-        low[has_all], high[has_all] = bounds
-        return Interval(low.reshape(self.mean.shape), high.reshape(self.mean.shape))
+        numbers = Resampling(len(self.pairs), n_resamples=RESAMPLES).mean(self.recoveries)
+        return Interval(numbers.low, numbers.high)
 
     @cached_property
     def flipped(self) -> NDArray[np.float64]:

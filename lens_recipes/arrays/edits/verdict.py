@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Of Student's t: 97.5 % of its mass is below, for 1, 2, … degrees of freedom.
-T_QUANTILES = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-NORMAL_QUANTILE = 1.960
+from lens_recipes.arrays.statistics.quantiles import student_quantile
 
 RULE = (
     "Beyond the control: larger in size than the effect of every control; of two prompts or more, "
@@ -113,8 +108,7 @@ def t_interval(numbers: NDArray[np.float64]) -> Interval:
     n_numbers = len(numbers)
     if n_numbers < 2:
         return Interval(math.nan, math.nan)
-    freedom = n_numbers - 1
-    quantile = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else NORMAL_QUANTILE
+    quantile = student_quantile(0.975, n_numbers - 1)
     mean = float(numbers.mean())
     margin = quantile * float(numbers.std(ddof=1)) / math.sqrt(n_numbers)
     return Interval(mean - margin, mean + margin)

@@ -1,15 +1,12 @@
-"""A patch map as a file: versioned `.json` or `.npz`, exact both ways, and never a pickle."""
+"""A patch map as a file."""
 
 from __future__ import annotations
 
-import json
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lens_recipes.arrays.edits.patch_map import (
     DIRECTIONS,
@@ -21,10 +18,16 @@ from lens_recipes.arrays.edits.patch_map import (
     Verified,
     is_metric,
 )
-from lens_recipes.errors import LensError
-from lens_recipes.views.files.atomic import atomic_file
-from lens_recipes.views.files.content import check_shape
-from lens_recipes.views.files.plain_file import ArrayArchive, open_plain_file, read_text
+from lens_recipes.views.files.array_file import (
+    ArrayFormat,
+    Arrays,
+    Fields,
+    array_json,
+    damage_in_words,
+    format_of,
+    read_array_file,
+    write_array_file,
+)
 from lens_recipes.views.files.schema.checks import (
     Sizes,
     is_count,
@@ -34,12 +37,10 @@ from lens_recipes.views.files.schema.checks import (
     read_list,
     read_texts,
 )
-from lens_recipes.views.files.schema.numbers import array_of_lists
 from lens_recipes.views.files.schema.provenance import read_provenance
-from lens_recipes.views.files.strict_json import check_depth, from_json, parse_object, to_json
+from lens_recipes.views.files.strict_json import from_json, to_json
 
 FORMAT, VERSION = "lens-recipes/patch-map", 1
-SUFFIXES = (".json", ".npz")
 CELLS, PAIR = ("pair", "row", "column"), ("pair",)
 AXES: dict[str, tuple[str, ...]] = {
     "values": CELLS,
@@ -59,32 +60,22 @@ TEXTS_OF_PAIRS = ("clean_prompts", "corrupt_prompts", "targets", "againsts")
 
 def save_patch_map(result: PatchMapArrays, path: str | os.PathLike[str]) -> None:
     """Write a map: complete or not at all. See `PatchMap.save`."""
-    path = Path(path)
-    check_suffix(path)
-    with atomic_file(path) as scratch:
-        if path.suffix == ".json":
-            scratch.write_text(patch_map_json(result), encoding="utf-8", errors="backslashreplace")
-        else:
-            metadata = np.array(json.dumps(fields_of(result), allow_nan=False))
-            stored: dict[str, Any] = {"meta": metadata, **arrays_of(result)}
-            with scratch.open("wb") as file:
-                np.savez_compressed(file, **stored)
+    write_array_file(path, PATCH_MAP, fields_of(result), arrays_of(result))
 
 
 def patch_map_json(result: PatchMapArrays) -> str:
     """Return the whole map as strict JSON: NaN is null, an infinity is a text."""
-    arrays = {name: to_json(array.tolist()) for name, array in arrays_of(result).items()}
-    return json.dumps(fields_of(result) | {"arrays": arrays}, ensure_ascii=False, allow_nan=False)
+    return array_json(PATCH_MAP, fields_of(result), arrays_of(result))
 
 
-def arrays_of(result: PatchMapArrays) -> dict[str, NDArray[Any]]:
+def arrays_of(result: PatchMapArrays) -> Arrays:
     """Return the arrays of a map."""
     return {name: getattr(result, name) for name in AXES}
 
 
-def fields_of(result: PatchMapArrays) -> dict[str, Any]:
+def fields_of(result: PatchMapArrays) -> Fields:
     """Return all of a map but its arrays, as strict JSON can hold it."""
-    fields: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    fields: Fields = {}
     for name in (
         *CHOICES,
         "metric",
@@ -107,80 +98,14 @@ def fields_of(result: PatchMapArrays) -> dict[str, Any]:
 
 def load_patch_map(path: str | os.PathLike[str], map_class: type) -> Any:
     """Read a map. See `PatchMap.load`."""
-    path = Path(path)
-    check_suffix(path)
-    try:
-        fields, arrays = read_npz(path) if path.suffix == ".npz" else read_json(path)
-        return rebuilt(path, fields, arrays, map_class)
-    except LensError:
-        raise
-    except FileNotFoundError:
-        raise LensError(f"there is no file {str(path)!r}.") from None
-    except OSError as error:
-        raise LensError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
-    except MemoryError:
-        raise LensError(f"{str(path)!r} is too large for the memory of this machine.") from None
-    except Exception as error:  # of zip, JSON, unicode: the file is broken, whatever broke it
-        raise LensError(
-            f"{str(path)!r} is no patch map, or damaged: {type(error).__name__}: {error}"
-        ) from error
+    fields, arrays = read_array_file(path, PATCH_MAP)
+    with damage_in_words(Path(path), PATCH_MAP):
+        return rebuilt(fields, arrays, map_class)
 
 
 def is_patch_map(path: str | os.PathLike[str]) -> bool:
     """Tell whether a file says that it is a patch map, of any version; False if it says nothing."""
-    path = Path(path)
-    try:
-        if path.suffix == ".npz":
-            with open_plain_file(path) as file:
-                fields = parse_object(ArrayArchive(file).text("meta"))
-        else:
-            fields = parse_object(read_text(path))
-    except Exception:  # whatever is wrong with it, whoever reads it as a result says it
-        return False
-    return fields.get("format") == FORMAT
-
-
-def read_npz(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return fields and arrays of an .npz file, unchecked but for the shapes of its arrays."""
-    with open_plain_file(path) as file:
-        archive = ArrayArchive(file)
-        fields = parse_object(archive.text("meta"))
-        check_depth(fields)
-        check_format(path, fields)
-        lengths = lengths_of(fields)
-        arrays = {}
-        for name, axes in AXES.items():
-            arrays[name] = archive.numbers(name, partial(check_shape, name, axes, lengths))
-    return fields, arrays
-
-
-def read_json(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return fields and arrays of a .json file, unchecked but for the shapes of its arrays."""
-    fields = parse_object(read_text(path))
-    stored = fields.pop("arrays", {})
-    check_depth(fields)
-    check_format(path, fields)
-    lengths = lengths_of(fields)
-    arrays = {}
-    for name, axes in AXES.items():
-        is_truth = name == "is_causal"
-        array = np.array(stored[name]) if is_truth else array_of_lists(name, stored[name])
-        check_shape(name, axes, lengths, array.shape)
-        arrays[name] = array
-    return fields, arrays
-
-
-def check_format(path: Path, fields: dict[str, Any]) -> None:
-    """Raise LensError unless a file says that it is a patch map of this version."""
-    if fields.get("format") != FORMAT:
-        raise LensError(
-            f"{str(path)!r} is not a patch map (its format is {fields.get('format')!r})."
-        )
-    if fields.get("version") != VERSION:
-        raise LensError(
-            f"{str(path)!r} is a patch map of version {fields.get('version')!r}; this package "
-            f"reads {VERSION}."
-        )
+    return format_of(path) == FORMAT
 
 
 def lengths_of(fields: dict[str, Any]) -> Sizes:
@@ -193,9 +118,10 @@ def lengths_of(fields: dict[str, Any]) -> Sizes:
     return sizes
 
 
-def rebuilt(
-    path: Path, stored: dict[str, Any], arrays: dict[str, NDArray[Any]], map_class: type
-) -> Any:
+PATCH_MAP = ArrayFormat(FORMAT, VERSION, "a patch map", AXES, lengths_of, plain=("is_causal",))
+
+
+def rebuilt(stored: Fields, arrays: Arrays, map_class: type) -> Any:
     """Return the map that a file holds.
 
     Raises:
@@ -287,9 +213,3 @@ def read_verified(stored: Any, sizes: Sizes) -> Verified | None:
         if len(numbers[name]) != len(cells):
             raise ValueError(f"verified has {len(numbers[name])} numbers for {len(cells)} cells")
     return Verified(cells, **numbers, correlation=float(entries["correlation"]))
-
-
-def check_suffix(path: Path) -> None:
-    """Raise a ValueError unless a name ends in .json or .npz."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"a result is a .json or .npz file; received {str(path)!r}.")

@@ -76,18 +76,23 @@ def page(title: str, fragments: Iterable[Fragment], *, inline: bool) -> str:
     )
 
 
-def script_page(template_name: str, script_name: str, **values: Any) -> str:
+def script_page(
+    template_name: str, script_name: str, fragments: Iterable[Fragment] = (), **values: Any
+) -> str:
     """Return a page with plotly.js and one script of ours as HTML.
 
-    By its policy nothing else runs on it, and no request leaves it.
+    By its policy nothing else runs on it but the scripts of its fragments, and no request leaves
+    it.
 
     Args:
         template_name: A template of `web/` that extends `page.html.j2`.
         script_name: A script of `web/`.
+        fragments: Parts of the page, which the template finds among `values`.
         values: What else the template needs; a `str` is escaped.
     """
     script, plotly = web_file(script_name), get_plotlyjs()
-    policy = content_policy([script_hash(plotly), script_hash(script)])
+    hashes = [each for fragment in fragments for each in fragment.script_hashes]
+    policy = content_policy([script_hash(plotly), script_hash(script), *hashes])
     return template(template_name).render(
         policy=Markup(policy), plotly=Markup(plotly), script=Markup(script), **values
     )

@@ -12,10 +12,13 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import PARTS, are_vectors
+from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.text import visible_token
 from lens_recipes.arrays.used_lens import EMBEDDING, streams_in_words
 from lens_recipes.caller import say
 from lens_recipes.views.summaries.trust import unfitted_sentence
+
+AnyResult = LensArrays | AttributionArrays | SurveyArrays
 
 # What these kinds were fitted to say.
 DISPOSED = {
@@ -28,7 +31,7 @@ DISPOSED = {
 NOT_MEASURED = "how well it transfers was not measured on this model"
 
 
-def lens_line(result: LensArrays | AttributionArrays) -> str:
+def lens_line(result: AnyResult) -> str:
     """Return which lens it was read with, and how far that was measured to transfer.
 
     It stands below the certificate, and is empty for the logit lens.
@@ -55,14 +58,14 @@ def lens_line(result: LensArrays | AttributionArrays) -> str:
     return measured
 
 
-def has_parts(result: LensArrays | AttributionArrays) -> bool:
+def has_parts(result: AnyResult) -> bool:
     """Return whether a lens result reads what blocks add."""
     if isinstance(result, AttributionArrays):
         return False
     return any(site.component in PARTS for site in result.sites)
 
 
-def streams_read(result: LensArrays | AttributionArrays) -> list[int]:
+def streams_read(result: AnyResult) -> list[int]:
     """Return the streams whose transport a result was read with, in the order of the model.
 
     A part of a block is read as the stream after that block is. Vectors are read as the stream
@@ -84,7 +87,7 @@ def _stream(site: Site) -> int:
     return site.layer - 1 if site.component == "resid_pre" else site.layer
 
 
-def transfer_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
+def transfer_doubts(result: AnyResult) -> Iterator[str]:
     """Yield the reasons to distrust what a fitted lens says, the gravest first."""
     lens = result.lens
     if lens.is_logit:
@@ -116,7 +119,7 @@ def _far_off_doubts(result: LensArrays) -> Iterator[str]:
         )
 
 
-def _measured_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
+def _measured_doubts(result: AnyResult) -> Iterator[str]:
     """Yield where the lens was not measured, or was measured to be no better than none."""
     lens = result.lens
     if lens.quality is None:

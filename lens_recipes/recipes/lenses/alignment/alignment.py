@@ -28,6 +28,7 @@ from lens_recipes.recipes.lenses.alignment.batches import PushBatches, packed
 from lens_recipes.recipes.lenses.alignment.prefixes import Prefixes
 from lens_recipes.recipes.lenses.alignment.states import States, read_states
 from lens_recipes.recipes.lenses.alignment.statistics import (
+    MIN_PROMPTS,
     mean_by_prompt,
     mean_of_defined,
     spread_over_prompts,
@@ -46,7 +47,6 @@ from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.plan import StreamLinks
 from lens_recipes.trace.transport import IDENTITY, Transport
 
-MIN_PROMPTS = 4  # of fewer a bootstrap says nothing
 MAX_BYTES = 256 * 2**20
 NARROW = (
     "Measure fewer layers (layers=…), or shorter prompts; a smaller max_bytes bounds the memory "

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.lens_alignment import Spread
+from lens_recipes.arrays.statistics.resampling import Resampling
 
-RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)  # percentiles
+MIN_PROMPTS = 4  # of fewer a bootstrap says nothing
 
 
 def spread_over_prompts(values: NDArray[np.float64], seed: int) -> Spread:
@@ -23,15 +23,8 @@ def spread_over_prompts(values: NDArray[np.float64], seed: int) -> Spread:
         values: `[layer, prompt]`.
         seed: Of the draws.
     """
-    n_prompts = values.shape[1]
-    draws = np.random.default_rng(seed).integers(0, n_prompts, (RESAMPLES, n_prompts))
-    mean = mean_of_defined(values)
-    low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    for layer, of_layer in enumerate(values):
-        means = mean_of_defined(of_layer[draws])
-        if np.isfinite(means).any():
-            low[layer], high[layer] = np.nanpercentile(means, INTERVAL)
-    return Spread(mean.tolist(), np.fmin(low, mean).tolist(), np.fmax(high, mean).tolist())
+    numbers = Resampling(values.shape[1], seed=seed, min_clusters=MIN_PROMPTS).mean(values.T)
+    return Spread(numbers.estimate.tolist(), numbers.low.tolist(), numbers.high.tolist())
 
 
 def mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:

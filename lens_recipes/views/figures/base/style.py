@@ -9,6 +9,7 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.edits.words import EDITS_NAMED, edit_in_words
 from lens_recipes.arrays.lens import LensArrays
+from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.summaries.trust import UNFITTED_MARK, unfitted_sentence
 from lens_recipes.views.words import lens_beside, shown_edits
@@ -37,10 +38,11 @@ EDIT_LETTERS = 82  # of the name of an edit, in a line of its own
 # Around a text that may be written from right to left, so that the rest of the line stays in order.
 BIDI_START, BIDI_END = "\u2068", "\u2069"
 
-RESULT_NAMES = {LensArrays: "LensResult", AttributionArrays: "Attribution"}
+RESULT_NAMES = {LensArrays: "LensResult", AttributionArrays: "Attribution", SurveyArrays: "Survey"}
 FIGURE_NAMES = {
     LensArrays: "heatmap, trajectory, top_tokens, rank_flow, layer_profile and compare",
     AttributionArrays: "attribution_bars, head_grid and source_map",
+    SurveyArrays: "accuracy_curve, emergence_curve, rank_curve, depth_histogram and survey_heatmap",
 }
 
 
@@ -70,8 +72,11 @@ def check_result_kind(expected: type, *results: Any) -> None:
 
     Raises:
         TypeError: one is of another kind; the message names the figures that this kind has.
+        ValueError: one is a part of a survey without any item.
     """
     for result in results:
+        if isinstance(result, SurveyArrays):
+            result.check_has_items()
         if isinstance(result, expected):
             continue
         received = type(result).__name__

@@ -24,6 +24,8 @@ function paint(figure) {
   figure.data.forEach((trace, number) => {
     if (trace.name === "unreadable") {
       Plotly.restyle(figure, { colorscale: [[[0, grey], [1, grey]]], "textfont.color": soft }, [number]);
+    } else if (trace.name?.startsWith("hatched")) {
+      Plotly.restyle(figure, { "marker.color": back, "marker.pattern.bgcolor": back, "marker.pattern.fgcolor": grey }, [number]);
     } else if (trace.marker?.symbol === "square-open") { // the entry of a frame in the legend
       Plotly.restyle(figure, { "marker.color": ink }, [number]);
     }

@@ -1,0 +1,1 @@
+"""Statistics over items: bootstrap intervals, medians and permutation tests, in numpy alone."""

@@ -1,0 +1,187 @@
+"""`SurveyArrays`: what a survey found of each item at each site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lens_recipes.arrays.axes import Axes, Site
+from lens_recipes.arrays.certificate import Certificate
+from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.arrays.edits.kinds import edit_from_json
+from lens_recipes.arrays.lens import UNIFORM_ROUNDING, find_output
+from lens_recipes.arrays.used_lens import UsedLens, used_lens
+
+# The arrays of a survey and their axes. `spelling` is as wide as the item with the most of them.
+SURVEY_AXES: Axes = {
+    "number": ("item",),
+    "target_ids": ("item", "spelling"),
+    "against_ids": ("item", "spelling"),
+    "answer_ids": ("item",),
+    "position": ("item",),
+    "ranks": ("item", "site"),
+    "logprobs": ("item", "site"),
+    "against_logprobs": ("item", "site"),
+    "entropy": ("item", "site"),
+    "kl_to_final": ("item", "site"),
+    "top_ids": ("item", "site"),
+    "shuffled_ranks": ("item", "site"),
+    "shuffled_logprobs": ("item", "site"),
+    "random_ranks": ("item", "site"),
+    "random_logprobs": ("item", "site"),
+}
+
+CONTROLS = ("shuffled", "random")
+
+
+class ItemNames(NamedTuple):
+    """What an item is called and belongs to.
+
+    Attributes:
+        id: Its name.
+        group: Its condition; "" for none.
+        cluster: Which items it is resampled with; "" for none.
+        prompt: Display text.
+    """
+
+    id: str
+    group: str
+    cluster: str
+    prompt: str
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SurveyArrays:
+    """The numbers of a survey: `Survey` without the methods that show and save it.
+
+    Log-probabilities are natural, entropy and KL in nats, ranks 0 for the top. A rank is the best
+    of an answer's spellings, a probability the sum of theirs. NaN, or −1 for a rank, stands where
+    an item has nothing of the kind: no `against`, or no other answer for a control.
+
+    Attributes:
+        sites: What the site axis is.
+        names: Of each item, `[item]`.
+        number: Which of all items each is.
+        target_ids, against_ids: The spellings of the answer and of what it is held against; −1
+            pads.
+        answer_ids: The model's own answer.
+        position: At which token the answer was looked for.
+        ranks, logprobs, against_logprobs: Of the answer, and of what it is held against.
+        entropy, kl_to_final: Of the lens.
+        top_ids: Its top token.
+        shuffled_ranks, shuffled_logprobs: Of another item's answer, of the same group.
+        random_ranks, random_logprobs: Of a random token that is about as frequent.
+        left_out: Number, id, reason and detail of the items that are not among these.
+        texts: id → text.
+        certificate: The proof, over all items.
+        provenance: Model, versions, arguments, seconds.
+    """
+
+    sites: list[Site]
+    names: list[ItemNames]
+    number: NDArray[np.int64]
+    target_ids: NDArray[np.int32]
+    against_ids: NDArray[np.int32]
+    answer_ids: NDArray[np.int32]
+    position: NDArray[np.int32]
+    ranks: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    against_logprobs: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    kl_to_final: NDArray[np.float32]
+    top_ids: NDArray[np.int32]
+    shuffled_ranks: NDArray[np.int32]
+    shuffled_logprobs: NDArray[np.float32]
+    random_ranks: NDArray[np.int32]
+    random_logprobs: NDArray[np.float32]
+    left_out: list[tuple[int, str, str, str]] = field(default_factory=list)
+    texts: dict[int, str] = field(default_factory=dict)
+    certificate: Certificate | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def groups(self) -> list[str]:
+        """The conditions, in the order in which they first come."""
+        return list(dict.fromkeys(name.group for name in self.names))
+
+    @property
+    def lens(self) -> UsedLens:
+        """The lens that the items were read with."""
+        return used_lens(self.provenance)
+
+    @property
+    def edits(self) -> list[Edit]:
+        """The changes that were made while the model ran, in the order in which they were made."""
+        return [edit_from_json(fields) for fields in self.provenance.get("edits", [])]
+
+    @property
+    def mark(self) -> str:
+        """What every view must say beside the numbers; empty when nothing is wrong."""
+        if self.certificate is not None and not self.certificate.passed:
+            return "NOT CERTIFIED"
+        return ""
+
+    @property
+    def output_site(self) -> int:
+        """The index of the site that is the model's own output; −1 if it was not read."""
+        return find_output(self.sites, self.kl_to_final.T)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Where the lens is better than a uniform guess at the output, `[item, site]`.
+
+        As for a lens result: False where KL(model ‖ lens) is above ln V − entropy of the model's
+        output. True where that entropy is not known, as the output was not read.
+        """
+        vocab_size = int(self.provenance.get("vocab_size") or 0)
+        if vocab_size < 1 or self.output_site < 0:
+            return np.ones(self.kl_to_final.shape, dtype=bool)
+        distance = np.maximum(np.log(vocab_size) - self.entropy[:, self.output_site], 0)
+        return ~(self.kl_to_final > distance[:, None] + UNIFORM_ROUNDING)
+
+    @property
+    def unfitted(self) -> NDArray[np.bool_]:
+        """Which items are read at a position where the lens was never fitted, `[item]`."""
+        return np.asarray(self.position < self.lens.first_position)
+
+    def check_has_items(self) -> None:
+        """Raise a ValueError if this is a part of a survey without any item."""
+        if not len(self):
+            raise ValueError(
+                "this part of a survey has no items, so it has no numbers: Survey.merge joins it "
+                "with the others."
+            )
+
+    def items_of(self, group: str | None) -> NDArray[np.intp]:
+        """Return the indices of the items of a group; None for all.
+
+        Raises:
+            ValueError: there is no such group, or there are no items.
+        """
+        self.check_has_items()
+        if group is None:
+            return np.arange(len(self))
+        indices = [index for index, name in enumerate(self.names) if name.group == group]
+        if not indices:
+            known = ", ".join(map(repr, self.groups))
+            raise ValueError(f"group={group!r} is unknown: this survey has {known}.")
+        return np.array(indices)
+
+    def clusters_of(self, indices: NDArray[np.intp]) -> list[str] | None:
+        """Return the cluster of some items; None where no item has one.
+
+        An item without one, among others with one, is a cluster by itself.
+        """
+        clusters = []
+        for index in indices.tolist():
+            cluster = self.names[index].cluster
+            clusters.append(f"cluster {cluster}" if cluster else f"item {index}")
+        if not any(cluster.startswith("cluster ") for cluster in clusters):
+            return None
+        return clusters

@@ -1,0 +1,1 @@
+"""Ask the same of thousands of prompts, and keep what each of them said."""

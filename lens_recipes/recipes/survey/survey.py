@@ -1,0 +1,407 @@
+"""`survey()`: ask the same of thousands of prompts, in blocks that survive anything.
+
+items ─► blocks of 256 ─► ids, controls ─► logit_lens ─► numbers of each item ─► one file a block
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+from nnsight.intervention.envoy import Envoy
+
+from lens_recipes.arrays.certificate import joined_certificate
+from lens_recipes.arrays.statistics.resampling import Resampling
+from lens_recipes.arrays.survey.arrays import ItemNames
+from lens_recipes.arrays.survey.curves import Draws
+from lens_recipes.arrays.survey.merge import joined_arrays, without_items
+from lens_recipes.caller import argument, say
+from lens_recipes.errors import LensError
+from lens_recipes.models.structure.anatomy import anatomy
+from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.recipes.survey.block import run_block
+from lens_recipes.recipes.survey.block_file import StoredBlock
+from lens_recipes.recipes.survey.identity import identity_of
+from lens_recipes.recipes.survey.items import Item, LeftOut, read_items
+from lens_recipes.recipes.survey.prepare import (
+    WRONG_ANSWER,
+    ItemReader,
+    PreparedItem,
+    choose_controls,
+    left_out,
+)
+from lens_recipes.recipes.survey.store import SurveyStore
+from lens_recipes.results import Survey
+from lens_recipes.results.survey import as_survey
+from lens_recipes.run.progress import progress_of_items
+from lens_recipes.run.provenance import to_json
+from lens_recipes.run.request.edits.resolve import resolve_edits
+from lens_recipes.run.request.lenses import resolve_lens
+from lens_recipes.run.request.prompts import is_token_id, shortened
+from lens_recipes.run.request.selection import as_list
+
+BLOCK = 256  # items that are run and kept together, the same however a survey is parted
+
+
+def survey(
+    model: Envoy | None = None,
+    items: Any = None,
+    *,
+    models: Sequence[Envoy] | None = None,
+    lens: Any = None,
+    edits: Any = None,
+    layers: Any = None,
+    components: Any = "resid_post",
+    positions: Any = "answer",
+    fields: Mapping[str, str] | None = None,
+    only_correct: bool = False,
+    on_error: str = "stop",
+    path: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    shard: tuple[int, int] | None = None,
+    bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    add_special_tokens: bool = True,
+    max_bytes: int = 256 * 2**20,
+    remote: bool | str | None = None,
+) -> Survey | list[Survey]:
+    """Read the lens on thousands of items, and keep what it says of each one's answer.
+
+    Beside each answer stand two controls in the same forward pass: the answer of another item of
+    its group, and a random token that is about as frequent.
+
+    Args:
+        model: What `load()` returns.
+        items: The path of a .jsonl, .csv or .tsv file, the name of a set of the package
+            ("capitals"), a list of dicts, a pandas frame, the rows of a Hugging Face data set, or
+            any iterable of dicts; read as a stream. Each has "prompt" (a text, a chat or ids) and
+            "target" (a token, or a list of spellings of which any counts), and perhaps "against"
+            (what it is held against), "group" (a condition), "cluster" (a template: resampled
+            together), "id", and "position".
+        models: Several models in place of one, for a survey of each.
+        lens, edits, layers, components: As for `logit_lens`.
+        positions: Where the answer is looked for: "answer", after the last token, or another
+            position for all items that name none.
+        fields: What the items call these, such as {"prompt": "question"}.
+        only_correct: Leave out items that the model itself answers otherwise.
+        on_error: At an item that cannot be read: "stop", or "skip" to leave it out.
+        path: A folder for what is done so far; a run that was stopped goes on there, to the same
+            numbers. None keeps all in memory.
+        resume: False begins anew in that folder.
+        shard: (i, n) for the i-th of n parts of the items, from 1; `Survey.merge` joins them.
+        bootstrap: Resamples of an interval.
+        confidence: Of the intervals.
+        seed: For controls and intervals.
+        add_special_tokens, max_bytes, remote: As for `logit_lens`.
+
+    Returns:
+        A `Survey`, or a list of them for `models`. `left_out` says which items are not in it, and
+        why.
+
+    Raises:
+        ValueError: an argument or an item that cannot be used.
+        LensError: a model that cannot be read, a folder of another survey, or no item left.
+
+    Example:
+        >>> print(survey(load("smollm2"), "capitals").summary())
+    """
+    draws = checked_draws(bootstrap, confidence, seed)
+    if items is None:
+        if model is not None and not isinstance(model, Envoy):
+            raise ValueError(
+                f"received {shortened(model)} as the model, and no items: it is survey(model, "
+                'items), such as survey(load("smollm2"), "capitals").'
+            )
+        raise ValueError(
+            "survey needs items: a file, a list of dicts, or the name of a set of the package, "
+            'such as "capitals".'
+        )
+    options = {
+        "lens": lens,
+        "edits": edits,
+        "layers": layers,
+        "components": components,
+        "positions": positions,
+        "fields": fields,
+        "only_correct": only_correct,
+        "on_error": on_error,
+        "resume": resume,
+        "shard": shard,
+        "add_special_tokens": add_special_tokens,
+        "max_bytes": max_bytes,
+        "remote": remote,
+    }
+    if models is None:
+        check_model(model)
+        return survey_of_one(model, items, draws, path=path, **options)
+    if model is not None:
+        raise ValueError("pass model or models, not both.")
+    if path is not None:
+        raise ValueError("path is the folder of one survey: with models, leave it out.")
+    if isinstance(models, Envoy):
+        raise ValueError("models is a list of what load() returns; received one model.")
+    if not isinstance(models, Sequence) or not models:
+        raise ValueError(
+            f"received {shortened(models)} as models; accepted is a list of what load() returns."
+        )
+    for each in models:
+        check_model(each)
+    kept = as_list(items)
+    return [survey_of_one(one, kept, draws, path=None, **options) for one in models]
+
+
+def check_model(model: Any) -> None:
+    """Raise a ValueError unless this is a model."""
+    if model is None:
+        raise ValueError("survey needs a model: what load() returns.")
+    if not isinstance(model, Envoy):
+        raise ValueError(
+            f"received {shortened(model)} as a model; accepted is what load() returns."
+        )
+
+
+def checked_draws(bootstrap: Any, confidence: Any, seed: Any) -> Draws:
+    """Return how intervals are made.
+
+    Raises:
+        ValueError: a number that cannot be used, said before anything runs.
+    """
+    for name, value in (("bootstrap", bootstrap), ("seed", seed)):
+        is_whole = is_token_id(value) and int(value) >= 0
+        if not is_whole:
+            raise ValueError(f"{argument(name, value)} must be a whole number from 0.")
+    if isinstance(confidence, bool) or not isinstance(confidence, int | float):
+        raise ValueError(
+            f"{argument('confidence', confidence)} must be a number between 0 and 1, such as 0.95."
+        )
+    Resampling(1, n_resamples=int(bootstrap), confidence=confidence)
+    return Draws(int(bootstrap), float(confidence), int(seed))
+
+
+def survey_of_one(
+    model: Envoy,
+    items: Any,
+    draws: Draws,
+    *,
+    path: str | os.PathLike[str] | None,
+    lens: Any,
+    edits: Any,
+    layers: Any,
+    components: Any,
+    positions: Any,
+    fields: Mapping[str, str] | None,
+    only_correct: bool,
+    on_error: str,
+    resume: bool,
+    shard: tuple[int, int] | None,
+    add_special_tokens: bool,
+    max_bytes: int,
+    remote: bool | str | None,
+) -> Survey:
+    """Survey one model."""
+    chosen_lens = resolve_lens(lens, model)
+    chosen_edits = resolve_edits(edits, model)
+    position = position_of_all(positions)
+    part = None if shard is None else as_shard(shard)
+    asked = {
+        "layers": to_json(layers),
+        "components": to_json(components),
+        "positions": positions,
+        "only_correct": bool(only_correct),
+        "add_special_tokens": bool(add_special_tokens),
+        "seed": draws.seed,
+        "shard": None if part is None else list(part),
+    }
+    identity = identity_of(model, chosen_lens, chosen_edits, asked)
+    store = SurveyStore(path, identity, resume=resume)
+    reader = ItemReader(model, anatomy(model), add_special_tokens=add_special_tokens)
+    options = {
+        "lens": chosen_lens,
+        "edits": chosen_edits or None,
+        "controls": 0,  # a survey has its own
+        "layers": layers,
+        "components": components,
+        "add_special_tokens": add_special_tokens,
+        "max_bytes": max_bytes,
+        "remote": remote,
+    }
+    found = read_items(items, fields, on_error=on_error, position=position)
+    n_items = len(items) if isinstance(items, Sized) and not isinstance(items, str) else None
+    try:
+        with progress_of_items("survey", n_items) as count:
+            for number, block in blocks_of(found, part):
+                digest = digest_of(block)
+                if not store.has(number, digest):
+                    stored = ask(model, block, reader, draws.seed, only_correct, options)
+                    store.keep(number, stored._replace(items=digest))
+                count(len(block))
+    except KeyboardInterrupt:
+        raise interrupted(store) from None
+    about_model = {name: identity[name] for name in ("model", "revision", "dtype")}
+    provenance = {"recipe": "survey", "arguments": asked, "draws": draws._asdict()}
+    return assembled(store, about_model | provenance, is_part=part is not None)
+
+
+def interrupted(store: SurveyStore) -> KeyboardInterrupt:
+    """Return what says how to go on."""
+    if store.folder is None:
+        return KeyboardInterrupt(
+            "the survey was interrupted, and nothing was kept of it. "
+            + say(
+                python="With path= it goes on from where it was.",
+                shell="With --folder it goes on from where it was.",
+            )
+        )
+    return KeyboardInterrupt(
+        f"the survey was interrupted; {str(store.folder)!r} holds {store.n_done} blocks of {BLOCK} "
+        "items. "
+        + say(
+            python="Call survey again with the same arguments to go on.",
+            shell="Run the command again to go on.",
+        )
+    )
+
+
+def position_of_all(positions: Any) -> int:
+    """Return where answers are looked for in items that do not say.
+
+    Raises:
+        ValueError: neither "answer" nor a position.
+    """
+    if positions == "answer":
+        return -1
+    if type(positions) is not int:
+        raise ValueError(
+            f'{argument("positions", positions)} must be "answer", for the last token, or one '
+            "whole number; items may name another."
+        )
+    return positions
+
+
+def as_shard(shard: Any) -> tuple[int, int]:
+    """Return which part of how many is asked for.
+
+    Raises:
+        ValueError: it is no such pair.
+    """
+    numbers = list(shard) if isinstance(shard, tuple | list) else []
+    are_whole = all(type(number) is int for number in numbers)
+    if len(numbers) != 2 or not are_whole or not 1 <= numbers[0] <= numbers[1]:
+        raise ValueError(
+            f"{argument('shard', shard)} must be two whole numbers i and n with i from 1 to n: "
+            "(3, 16) is the third of sixteen parts."
+        )
+    return numbers[0], numbers[1]
+
+
+def blocks_of(
+    items: Iterable[Item | LeftOut], part: tuple[int, int] | None
+) -> Iterator[tuple[int, list[Item | LeftOut]]]:
+    """Yield the blocks of a stream of items that are asked for, with their numbers."""
+    which, n_parts = (1, 1) if part is None else part
+    block: list[Item | LeftOut] = []
+    number = 0
+    for item in items:
+        block.append(item)
+        if len(block) == BLOCK:
+            if number % n_parts == which - 1:
+                yield number, block
+            block, number = [], number + 1
+    if block and number % n_parts == which - 1:
+        yield number, block
+
+
+def digest_of(block: list[Item | LeftOut]) -> str:
+    """Return what tells the items of a block from others."""
+    return hashlib.sha256(repr(block).encode()).hexdigest()[:16]
+
+
+def ask(
+    model: Envoy,
+    block: list[Item | LeftOut],
+    reader: ItemReader,
+    seed: int,
+    only_correct: bool,
+    options: Mapping[str, Any],
+) -> StoredBlock:
+    """Run one block, and return what is kept of it."""
+    prepared: list[PreparedItem] = []
+    missing: list[LeftOut] = []
+    for item in block:
+        entry = item if isinstance(item, LeftOut) else reader.prepare(item)
+        if isinstance(entry, LeftOut):
+            missing.append(entry)
+        else:
+            prepared.append(entry)
+    if not prepared:
+        return StoredBlock("", [], [], {}, missing, {}, None, {})
+    controls = choose_controls(prepared, reader.tokenizer, reader.vocab_size, seed)
+    result = run_block(model, prepared, controls, **options)
+    texts = dict(result.texts)
+    arrays, names = result.arrays, [names_of(one, reader.tokenizer) for one in prepared]
+    if only_correct:
+        is_right = (arrays["target_ids"] == arrays["answer_ids"][:, None]).any(1)
+        for index in (~is_right).nonzero()[0].tolist():
+            answer = texts[int(arrays["answer_ids"][index])]
+            missing.append(left_out(prepared[index].item, WRONG_ANSWER, repr(answer)))
+        arrays = {name: array[is_right] for name, array in arrays.items()}
+        names = [name for name, right in zip(names, is_right, strict=True) if right]
+    shown = [arrays[name].ravel().tolist() for name in ("target_ids", "against_ids", "top_ids")]
+    texts.update(token_texts(reader.tokenizer, {token for ids in shown for token in ids}))
+    return StoredBlock(
+        items="",
+        sites=result.sites,
+        names=names,
+        arrays=arrays,
+        left_out=sorted(missing),
+        texts=texts,
+        certificate=result.certificate,
+        provenance=result.provenance,
+    )
+
+
+def names_of(prepared: PreparedItem, tokenizer: Any) -> ItemNames:
+    """Return what an item is called, with its prompt as text."""
+    item = prepared.item
+    text = prompt_text(tokenizer, prepared.token_ids)
+    return ItemNames(item.id, item.group, item.cluster, text)
+
+
+def assembled(store: SurveyStore, about: Mapping[str, Any], *, is_part: bool = False) -> Survey:
+    """Return all that was found, in the order of the items.
+
+    Args:
+        store: Where the blocks are.
+        about: Of the provenance.
+        is_part: Whether this is one part of several, which may have no items.
+
+    Raises:
+        LensError: no item is left, of all that there are.
+    """
+    blocks = store.blocks()
+    asked = [block for block in blocks if block.names]
+    ledger = [entry for block in blocks for entry in block.left_out]
+    entries = [(each.number, each.id, each.reason, each.detail) for each in ledger]
+    if not asked and is_part:
+        return as_survey(without_items(entries, dict(about)))
+    if not asked:
+        reasons = sorted({entry.reason for entry in ledger}) or ["there are none"]
+        detail = f"; the first: {ledger[0].detail}" if ledger else ""
+        raise LensError(f"no item could be asked: {', '.join(reasons)}{detail}.")
+    texts: dict[int, str] = {}
+    for block in asked:
+        texts.update(block.texts)
+    certificates = [block.certificate for block in asked if block.certificate is not None]
+    seconds = sum(float(block.provenance.get("seconds", 0.0)) for block in asked)
+    return Survey(
+        sites=asked[0].sites,
+        names=[name for block in asked for name in block.names],
+        **joined_arrays([block.arrays for block in asked]),
+        left_out=entries,
+        texts=texts,
+        certificate=joined_certificate(certificates),
+        provenance=asked[0].provenance | dict(about) | {"seconds": round(seconds, 3)},
+    )

@@ -1,0 +1,1 @@
+"""What a survey came to, in sentences."""

@@ -1,0 +1,1 @@
+"""A survey as tables: for people, for articles and for programs."""
