@@ -115,6 +115,7 @@ def cases() -> Iterator[Case]:
             "rank": lambda: lr.rank_curve(asked),
             "emergence": lambda: lr.emergence_curve(asked),
             "depths": lambda: lr.depth_histogram(asked),
+            "probability": lambda: lr.survey_curve(asked, "prob"),
             "heatmap": lambda: lr.survey_heatmap(asked),
             "difference": lambda: lr.difference_curve(asked.compare(edited, "logprob")),
         },

@@ -211,7 +211,7 @@ def pairs_of(n_pairs, length=5, seed=11):
 @pytest.mark.parametrize("unit", ["resid_post", "head_out", "layer_component"])
 def test_pairs_together_are_those_one_by_one(unit):
     model = tiny.shared("llama")
-    clean, corrupt = pairs_of(6)
+    clean, corrupt = pairs_of(4)
     targets, others = [9, 21, 33, 60], [70, 80, 90, 50]
     together = lr.patch_map(model, clean, corrupt, targets, others, unit=unit, **NUMBERS)
     for pair in range(4):

@@ -46,8 +46,3 @@ def test_parts_in_a_shell_merge_to_the_whole(cli, llama, items, tmp_path, suffix
         np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name), err_msg=name)
     assert merged.names == whole.names
     assert merged.table() == whole.table() or suffix == "npz"  # a file says "as saved"
-
-
-def test_a_part_without_items_says_why(llama, items):
-    with pytest.raises(lr.LensError, match=r"part 5 of 5 has no items: .* in blocks of 256 items"):
-        lr.survey(llama, items, shard=(5, 5))
