@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Axes, Inputs, Part, Tokens, fields_of_prompt, prompt_number
 from lens_recipes.arrays.certificate import Certificate
-from lens_recipes.arrays.edits.edit import Edit
-from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.arrays.edits.words import edits_in_words
+from lens_recipes.arrays.run_record import RunRecord
 from lens_recipes.arrays.text import counted, visible_token
-from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.terminal import one_line
 
 # The arrays of an attribution and their axes, for views of one prompt and for files.
@@ -35,7 +33,7 @@ UNITS = ("layer", "component", "head", "token")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class AttributionArrays:
+class AttributionArrays(RunRecord):
     """The numbers of an attribution: `Attribution` without the methods that show and save it.
 
     `Attribution` says what each field holds; `AXES` says which axes each array has.
@@ -256,23 +254,6 @@ class AttributionArrays:
         return layers, np.where(has_head, sums, np.nan).astype(np.float32)
 
     # -- reading the run -----------------------------------------------
-
-    @property
-    def lens(self) -> UsedLens:
-        """The lens whose logit is explained."""
-        return used_lens(self.provenance)
-
-    @property
-    def edits(self) -> list[Edit]:
-        """The changes that were made while the model ran, in the order in which they were made."""
-        return [edit_from_json(fields) for fields in self.provenance.get("edits", [])]
-
-    @property
-    def mark(self) -> str:
-        """Return what every view must say beside the numbers; empty when nothing is wrong."""
-        if self.certificate is None or self.certificate.passed:
-            return ""
-        return "NOT CERTIFIED"
 
     @property
     def size(self) -> str:

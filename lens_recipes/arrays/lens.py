@@ -20,14 +20,12 @@ from lens_recipes.arrays.axes import (
     prompt_number,
 )
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
-from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.effects import EditEffects
-from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.arrays.edits.words import edits_in_words
+from lens_recipes.arrays.run_record import RunRecord
 from lens_recipes.arrays.sites import are_vectors, layer_series
 from lens_recipes.arrays.text import EACH_TARGET as EACH_TARGET
 from lens_recipes.arrays.text import counted, visible_token
-from lens_recipes.arrays.used_lens import UsedLens, used_lens
 from lens_recipes.caller import argument, say
 from lens_recipes.terminal import one_line
 
@@ -79,8 +77,23 @@ def output_entropy(
     return np.full_like(entropy[0], np.nan) if site_index < 0 else entropy[site_index].copy()
 
 
+def uniform_distance(
+    model_entropy: NDArray[np.float32], provenance: dict[str, Any]
+) -> NDArray[np.float32]:
+    """Return KL(model's own output ‖ uniform) = ln V − entropy, in nats; NaN where V is not known.
+
+    Args:
+        model_entropy: Of the model's output, in nats.
+        provenance: Of the run, which names the size of the vocabulary.
+    """
+    vocab_size = int(provenance.get("vocab_size") or 0)
+    if vocab_size < 1:
+        return np.full_like(model_entropy, np.nan)
+    return np.maximum(np.log(vocab_size) - model_entropy, 0).astype(np.float32)
+
+
 @dataclass(frozen=True, repr=False, eq=False)
-class LensArrays:
+class LensArrays(RunRecord):
     """The numbers of a lens: `LensResult` without the methods that show and save it.
 
     `LensResult` says what each field holds; `AXES` says which axes each array has.
@@ -276,16 +289,6 @@ class LensArrays:
     # -- what may be believed ------------------------------------------
 
     @property
-    def lens(self) -> UsedLens:
-        """The lens that this was read with."""
-        return used_lens(self.provenance)
-
-    @property
-    def edits(self) -> list[Edit]:
-        """The changes that were made while the model ran, in the order in which they were made."""
-        return [edit_from_json(fields) for fields in self.provenance.get("edits", [])]
-
-    @property
     def fitted(self) -> NDArray[np.bool_]:
         """Return which tokens stand where the lens was fitted, `[token]`.
 
@@ -317,10 +320,7 @@ class LensArrays:
     @property
     def kl_to_uniform(self) -> NDArray[np.float32]:
         """Return KL(model's own output ‖ uniform) in nats, `[token]`; NaN where it is not known."""
-        vocab_size = int(self.provenance.get("vocab_size") or 0)
-        if vocab_size < 1:
-            return np.full_like(self.model_entropy, np.nan)
-        return np.maximum(np.log(vocab_size) - self.model_entropy, 0).astype(np.float32)
+        return uniform_distance(self.model_entropy, self.provenance)
 
     # -- reading the run -----------------------------------------------
 
@@ -343,9 +343,7 @@ class LensArrays:
     @property
     def mark(self) -> str:
         """Return what every view must say beside the numbers; empty when nothing is wrong."""
-        warnings = []
-        if self.certificate is not None and not self.certificate.passed:
-            warnings.append("NOT CERTIFIED")
+        warnings = [mark for mark in [super().mark] if mark]
         if not self.normed:
             warnings.append(
                 "RAW STREAM: the final norm was not applied, these are not the model's predictions"

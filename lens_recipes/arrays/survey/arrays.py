@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Axes, Site
 from lens_recipes.arrays.certificate import Certificate
-from lens_recipes.arrays.edits.edit import Edit
-from lens_recipes.arrays.edits.kinds import edit_from_json
-from lens_recipes.arrays.lens import UNIFORM_ROUNDING, find_output
-from lens_recipes.arrays.used_lens import UsedLens, used_lens
+from lens_recipes.arrays.lens import UNIFORM_ROUNDING, find_output, uniform_distance
+from lens_recipes.arrays.run_record import RunRecord
 
 # The arrays of a survey and their axes. `spelling` is as wide as the item with the most of them.
 SURVEY_AXES: Axes = {
@@ -54,30 +52,14 @@ class ItemNames(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SurveyArrays:
+class SurveyArrays(RunRecord):
     """The numbers of a survey: `Survey` without the methods that show and save it.
 
     Log-probabilities are natural, entropy and KL in nats, ranks 0 for the top. A rank is the best
     of an answer's spellings, a probability the sum of theirs. NaN, or −1 for a rank, stands where
     an item has nothing of the kind: no `against`, or no other answer for a control.
 
-    Attributes:
-        sites: What the site axis is.
-        names: Of each item, `[item]`.
-        number: Which of all items each is.
-        target_ids, against_ids: The spellings of the answer and of what it is held against; −1
-            pads.
-        answer_ids: The model's own answer.
-        position: At which token the answer was looked for.
-        ranks, logprobs, against_logprobs: Of the answer, and of what it is held against.
-        entropy, kl_to_final: Of the lens.
-        top_ids: Its top token.
-        shuffled_ranks, shuffled_logprobs: Of another item's answer, of the same group.
-        random_ranks, random_logprobs: Of a random token that is about as frequent.
-        left_out: Number, id, reason and detail of the items that are not among these.
-        texts: id → text.
-        certificate: The proof, over all items.
-        provenance: Model, versions, arguments, seconds.
+    `Survey` says what each field holds; `SURVEY_AXES` says which axes each array has.
     """
 
     sites: list[Site]
@@ -111,23 +93,6 @@ class SurveyArrays:
         return list(dict.fromkeys(name.group for name in self.names))
 
     @property
-    def lens(self) -> UsedLens:
-        """The lens that the items were read with."""
-        return used_lens(self.provenance)
-
-    @property
-    def edits(self) -> list[Edit]:
-        """The changes that were made while the model ran, in the order in which they were made."""
-        return [edit_from_json(fields) for fields in self.provenance.get("edits", [])]
-
-    @property
-    def mark(self) -> str:
-        """What every view must say beside the numbers; empty when nothing is wrong."""
-        if self.certificate is not None and not self.certificate.passed:
-            return "NOT CERTIFIED"
-        return ""
-
-    @property
     def output_site(self) -> int:
         """The index of the site that is the model's own output; −1 if it was not read."""
         return find_output(self.sites, self.kl_to_final.T)
@@ -139,10 +104,9 @@ class SurveyArrays:
         As for a lens result: False where KL(model ‖ lens) is above ln V − entropy of the model's
         output. True where that entropy is not known, as the output was not read.
         """
-        vocab_size = int(self.provenance.get("vocab_size") or 0)
-        if vocab_size < 1 or self.output_site < 0:
+        if self.output_site < 0:
             return np.ones(self.kl_to_final.shape, dtype=bool)
-        distance = np.maximum(np.log(vocab_size) - self.entropy[:, self.output_site], 0)
+        distance = uniform_distance(self.entropy[:, self.output_site], self.provenance)
         return ~(self.kl_to_final > distance[:, None] + UNIFORM_ROUNDING)
 
     @property
