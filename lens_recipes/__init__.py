@@ -55,9 +55,7 @@ if TYPE_CHECKING:
     from lens_recipes.models.structure.anatomy import anatomy as anatomy
     from lens_recipes.models.structure.parts import Anatomy as Anatomy
     from lens_recipes.recipes.attribution.attribution import attribution as attribution
-    from lens_recipes.recipes.edits.confirm import Confirmation as Confirmation
     from lens_recipes.recipes.edits.confirm import confirm as confirm
-    from lens_recipes.recipes.edits.dose import Dose as Dose
     from lens_recipes.recipes.edits.dose import dose as dose
     from lens_recipes.recipes.generation.generate import generate_lens as generate_lens
     from lens_recipes.recipes.lenses.alignment.alignment import lens_alignment as lens_alignment
@@ -77,6 +75,8 @@ if TYPE_CHECKING:
     from lens_recipes.recipes.vectors import decode_vectors as decode_vectors
     from lens_recipes.recipes.verify import verify as verify
     from lens_recipes.results import Attribution as Attribution
+    from lens_recipes.results import Confirmation as Confirmation
+    from lens_recipes.results import Dose as Dose
     from lens_recipes.results import LensResult as LensResult
     from lens_recipes.results import PatchMap as PatchMap
     from lens_recipes.results import Survey as Survey
@@ -142,8 +142,8 @@ _PUBLIC_NAMES = {
     "models.structure.anatomy": ["anatomy"],
     "models.structure.parts": ["Anatomy"],
     "recipes.attribution.attribution": ["attribution"],
-    "recipes.edits.confirm": ["Confirmation", "confirm"],
-    "recipes.edits.dose": ["Dose", "dose"],
+    "recipes.edits.confirm": ["confirm"],
+    "recipes.edits.dose": ["dose"],
     "recipes.generation.generate": ["generate_lens"],
     "recipes.lenses.alignment.alignment": ["lens_alignment"],
     "recipes.lenses.fit": ["fit_lens"],
@@ -156,7 +156,15 @@ _PUBLIC_NAMES = {
     "recipes.vectors": ["decode_vectors"],
     "recipes.verify": ["verify"],
     "recipes.survey.survey": ["survey"],
-    "results": ["Attribution", "LensResult", "PatchMap", "Survey", "SurveyDifference"],
+    "results": [
+        "Attribution",
+        "Confirmation",
+        "Dose",
+        "LensResult",
+        "PatchMap",
+        "Survey",
+        "SurveyDifference",
+    ],
     "run.remote.http.settings": ["RemoteSettings", "remote_settings"],
     "views.figures.attribution.bars": ["attribution_bars"],
     "views.figures.attribution.maps": ["head_grid", "source_map"],

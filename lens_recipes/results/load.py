@@ -18,8 +18,5 @@ def load_result(path: str | os.PathLike[str]) -> LensResult | Attribution | Patc
         ValueError: a name that does not end in .json or .npz.
         LensError: the file is missing, truncated, corrupt, of a newer version, or something else.
     """
-    if files.is_patch_map(path):
-        return PatchMap.load(path)
-    if files.is_survey(path):
-        return Survey.load(path)
-    return files.load_any(path, (LensResult, Attribution))
+    others = {files.PATCH_MAP.name: PatchMap.load, files.SURVEY.name: Survey.load}
+    return files.load_any(path, (LensResult, Attribution), others)

@@ -1,4 +1,4 @@
-"""`SavedResult`: what every result of a run can do with its file."""
+"""What results can do with their files: those of one run, and those measured over several."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 from typing import Any, Self
 
 from lens_recipes.views import files
+from lens_recipes.views.files.measured import load_measured, save_measured
 
 
 class SavedResult:
-    """What every result can do with its file."""
+    """What a result of one run can do with its file."""
 
     def save(self: Any, path: str | os.PathLike[str]) -> None:
         """Write `.json` (readable, NaN as null) or `.npz` (small), whole or not at all, no pickle.
@@ -47,3 +48,25 @@ class SavedResult:
             LensError: the file is missing, truncated, corrupt, or something else.
         """
         return files.load(path, cls)
+
+
+class MeasuredResult:
+    """What was measured over several runs, and is kept as text alone."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a `.json` file, whole or not at all.
+
+        Raises:
+            ValueError: a name that does not end in .json.
+            LensError: the file cannot be written.
+        """
+        save_measured(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            LensError: the file is missing, damaged, or something else.
+        """
+        return load_measured(path, cls)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -11,22 +10,19 @@ import numpy as np
 from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.axes import Part
-from lens_recipes.arrays.edits.confirmation import TOGETHER, ConfirmationArrays
+from lens_recipes.arrays.edits.confirmation import TOGETHER
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import REPLACEMENTS, ablate
 from lens_recipes.arrays.text import EACH_TARGET
 from lens_recipes.errors import LensError
 from lens_recipes.recipes.edits.runs import MAX_BYTES, measure_runs
 from lens_recipes.recipes.verify import positions_of, recorded_prompts
-from lens_recipes.results import Attribution
+from lens_recipes.results import Attribution, Confirmation
 from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.provenance import provenance
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.request import Request
-from lens_recipes.terminal import PrintedSentences, PrintedText, escape_terminal
-from lens_recipes.views.files.measured import load_measured, save_measured
-from lens_recipes.views.summaries.edits.confirmation import confirmation_summary, confirmation_table
 
 METHODS = ("mean", "resample")
 SEED = 20  # of the parts that are drawn
@@ -36,52 +32,6 @@ NOT_ABLATED = {
     "attn_bias": "it is a constant of the weights",
     "value_bias": "it is a constant of the weights",
 }
-
-
-class Confirmation(ConfirmationArrays):
-    """Direct effects that an attribution found, beside total effects, and beside random parts.
-
-    The direct effect is what a part adds to the logit by itself, counted from zero. The total
-    effect is what the logit loses where something else stands in the part's place: what the part
-    does through later parts is in it. They are not the same quantity, and may differ in sign.
-    `ConfirmationArrays` names the arrays.
-
-    Example:
-        >>> who = attribution(model, prompts, targets, against=rivals, unit="head")
-        >>> print(confirm(model, who).summary())
-    """
-
-    def __str__(self) -> str:
-        return confirmation_table(self)
-
-    def __repr__(self) -> str:
-        return f"Confirmation({self.target}: {', '.join(self.parts)})"
-
-    def table(self) -> str:
-        """Return a row for each part and method."""
-        return PrintedText(confirmation_table(self))
-
-    def summary(self) -> str:
-        """Return the sentence that a finding may claim of each part."""
-        return PrintedSentences(escape_terminal(confirmation_summary(self)))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a `.json` file, whole or not at all.
-
-        Raises:
-            ValueError: a name that does not end in .json.
-            LensError: the file cannot be written.
-        """
-        save_measured(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Confirmation:
-        """Read what `save` wrote.
-
-        Raises:
-            LensError: the file is missing, damaged, or something else.
-        """
-        return load_measured(path, cls)
 
 
 def confirm(

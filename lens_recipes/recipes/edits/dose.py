@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,78 +9,20 @@ from typing import Any
 import numpy as np
 from nnsight.intervention.envoy import Envoy
 
-from lens_recipes.arrays.edits.dose import DoseArrays
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import Steering
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.recipes.edits.runs import MAX_BYTES, measure_runs
+from lens_recipes.results import Dose
 from lens_recipes.run.provenance import provenance
 from lens_recipes.run.request.edits.controls import draw_controls, resolve_controls
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 from lens_recipes.run.request.edits.resolve import edits_provenance, resolve_edits
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import as_argument
-from lens_recipes.terminal import PrintedSentences, PrintedText, escape_terminal
-from lens_recipes.views.files.measured import load_measured, save_measured
-from lens_recipes.views.frames import dose_frame
-from lens_recipes.views.summaries.edits.dose import dose_summary, dose_table
 
 DEFAULT_STEPS = (0.0, 0.25, 0.5, 1.0, 2.0)  # times the edit's own scale
 DEFAULT_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-class Dose(DoseArrays):
-    """What an edit does over its scale: the effect at each, and the band of the controls.
-
-    `verdicts()` gives, for each scale, the mean effect with its interval over prompts and the
-    smallest and largest effect of a control; `DoseArrays` names the arrays.
-
-    Example:
-        >>> result = dose(model, prompts, steer(" Rome", layer=20), [0, 0.1, 0.3], targets=" Rome")
-        >>> print(result)
-    """
-
-    def __str__(self) -> str:
-        return dose_table(self)
-
-    def __repr__(self) -> str:
-        return f"Dose({self.edit}: {len(self.scales)} scales, {len(self.prompts)} prompts)"
-
-    def table(self) -> str:
-        """Return a row for each scale: the effect, its interval, the controls, the verdict."""
-        return PrintedText(dose_table(self))
-
-    def summary(self) -> str:
-        """Return a few lines: from which scale on the effect is beyond the control."""
-        return PrintedSentences(escape_terminal(dose_summary(self)))
-
-    def to_frame(self) -> Any:
-        """Return long-form pandas: a row per scale, run, prompt and target.
-
-        `run` is "edit", or the name of a control.
-
-        Raises:
-            LensError: pandas is not installed.
-        """
-        return dose_frame(self)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a `.json` file, whole or not at all.
-
-        Raises:
-            ValueError: a name that does not end in .json.
-            LensError: the file cannot be written.
-        """
-        save_measured(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Dose:
-        """Read what `save` wrote.
-
-        Raises:
-            LensError: the file is missing, damaged, or something else.
-        """
-        return load_measured(path, cls)
 
 
 def dose(

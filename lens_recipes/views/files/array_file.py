@@ -119,18 +119,6 @@ def damage_in_words(path: Path, kind: ArrayFormat) -> Iterator[None]:
         ) from error
 
 
-def format_of(path: str | os.PathLike[str]) -> Any:
-    """Return what a file says that it is; None where it says nothing that can be read."""
-    path = Path(path)
-    try:
-        if path.suffix == ".npz":
-            with open_plain_file(path) as file:
-                return parse_object(ArrayArchive(file).text("meta")).get("format")
-        return parse_object(read_text(path)).get("format")
-    except Exception:  # whatever is wrong with it, whoever reads it as a result says it
-        return None
-
-
 def _read_npz(path: Path, kind: ArrayFormat) -> tuple[Fields, Arrays]:
     """Return fields and arrays of an .npz file."""
     with open_plain_file(path) as file:

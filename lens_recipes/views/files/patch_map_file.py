@@ -24,7 +24,6 @@ from lens_recipes.views.files.array_file import (
     Fields,
     array_json,
     damage_in_words,
-    format_of,
     read_array_file,
     write_array_file,
 )
@@ -101,11 +100,6 @@ def load_patch_map(path: str | os.PathLike[str], map_class: type) -> Any:
     fields, arrays = read_array_file(path, PATCH_MAP)
     with damage_in_words(Path(path), PATCH_MAP):
         return rebuilt(fields, arrays, map_class)
-
-
-def is_patch_map(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file says that it is a patch map, of any version; False if it says nothing."""
-    return format_of(path) == FORMAT
 
 
 def lengths_of(fields: dict[str, Any]) -> Sizes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,8 +86,17 @@ def load(path: str | os.PathLike[str], result_class: type) -> Any:
     return _result_of(path, result_class, content)
 
 
-def load_any(path: str | os.PathLike[str], result_classes: Iterable[type]) -> Any:
+def load_any(
+    path: str | os.PathLike[str],
+    result_classes: Iterable[type],
+    others: Mapping[str, Callable[[Path], Any]],
+) -> Any:
     """Read what `save` wrote, whichever of the classes it is.
+
+    Args:
+        path: The file.
+        result_classes: Those that are read here.
+        others: What reads the files of other formats.
 
     Raises:
         ValueError: a name that does not end in .json or .npz.
@@ -96,6 +105,9 @@ def load_any(path: str | os.PathLike[str], result_classes: Iterable[type]) -> An
     path = Path(path)
     content = _read_content(path, "a result")
     stored_format = content.meta.get("format")
+    read_other = others.get(str(stored_format))
+    if read_other is not None:
+        return read_other(path)
     for result_class in result_classes:
         if kind_of(result_class).format == stored_format:
             return _result_of(path, result_class, content)

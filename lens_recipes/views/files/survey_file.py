@@ -15,7 +15,6 @@ from lens_recipes.views.files.array_file import (
     Fields,
     array_json,
     damage_in_words,
-    format_of,
     read_array_file,
     write_array_file,
 )
@@ -97,11 +96,6 @@ def load_survey(path: str | os.PathLike[str], survey_class: type) -> Any:
     fields, arrays = read_array_file(path, SURVEY)
     with damage_in_words(Path(path), SURVEY):
         return rebuilt(fields, arrays, survey_class)
-
-
-def is_survey(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file says that it is a survey, of any version; False if it says nothing."""
-    return format_of(path) == FORMAT
 
 
 def rebuilt(stored: Fields, arrays: Arrays, survey_class: type) -> Any:
