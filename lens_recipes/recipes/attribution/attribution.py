@@ -72,7 +72,7 @@ from lens_recipes.trace.transport import IDENTITY, Transport
 
 
 def trace_attribution(
-    model: Any, plan: AttributionPlan, batch: LensBatch, weight: Any = None, kept_means: Any = None
+    model: Any, plan: AttributionPlan, batch: LensBatch, weight: Any = None
 ) -> dict[str, Tensor]:
     """Run one batch in one trace, and split the logits where the model is.
 
@@ -81,7 +81,7 @@ def trace_attribution(
     parts of the stream ─► what is done to the stream later ─► frozen final norm ─► rows of the
     unembedding ─► shares
     """
-    sources = read_sources(model, batch.edits, kept_means)
+    sources = read_sources(model, batch.edits)
     if not batch.one_invoke_each:  # without a tokenizer, nnsight takes one input
         with torch.no_grad(), model.trace(**batch.inputs):
             numbers = nnsight.save(split_logits(model, plan, batch, weight, sources))
@@ -237,9 +237,6 @@ def attribution(
         n_parts = count_parts(blocks, unit, n_sources, edited)
         schema = attribution_schema(n_parts, len(reads.links.compared), n_tokens, n_columns)
         schemas.append(with_edit_checks(schema) if planned else schema)
-    local: dict[str, Any] = {"weight": None if request.remote else target_weight(model, anatomy)}
-    if planned:
-        local["kept_means"] = {}
     return RecipeRun(
         request=request,
         traced=trace_attribution,
@@ -253,7 +250,7 @@ def attribution(
             "edits": recorded_edits(chosen_edits),
         },
         about=lens_provenance(chosen_lens) | edits_provenance(chosen_edits),
-        local=local,
+        local={"weight": None if request.remote else target_weight(model, anatomy)},
         context=context,
     )
 

@@ -61,10 +61,10 @@ class RunsPlan(NamedTuple):
 
 
 def trace_runs(
-    model: Any, plan: RunsPlan, batch: LensBatch, weight: Any = None, kept_means: Any = None
+    model: Any, plan: RunsPlan, batch: LensBatch, weight: Any = None
 ) -> dict[str, Tensor]:
     """Run one batch without edits and with each list of them, each in a trace of its own."""
-    sources = read_sources(model, batch.edits, kept_means)
+    sources = read_sources(model, batch.edits)
     own = unedited_run(model, batch, plan.max_bytes)
     every_layer = [batch.edits.layers, *batch.edits.other_layers]
     runs = []
@@ -104,10 +104,6 @@ def measure_runs(
         n_tokens = len(batch.places.rows)
         arrays = effect_specs(1 + len(runs), n_tokens, len(request.target_ids[0]))
         schemas.append(Schema({**arrays, "edit": ArraySpec("float32", (n_tokens,))}))
-    local: dict[str, Any] = {
-        "weight": None if request.remote else plain_head(request.model, request.anatomy),
-        "kept_means": {},
-    }
     run = RecipeRun(
         request=request,
         traced=trace_runs,
@@ -118,7 +114,7 @@ def measure_runs(
         schemas=schemas,
         finish=partial(finish, token_prompts),
         arguments={"edits": [str(item.edit.to_json()) for run in runs for item in run]},
-        local=local,
+        local={"weight": None if request.remote else plain_head(request.model, request.anatomy)},
         recipe=recipe,
     )
     return perform(run)

@@ -63,14 +63,13 @@ def trace_generation(
     plan: GenerationPlan,
     batch: GenerationBatch,
     recorder: GenerationRecorder,
-    kept_means: dict[int, torch.Tensor] | None = None,
 ) -> None:
     """Run one batch in one trace of `generate`, and read the lens at each step.
 
     step ─► edits are made, sites are collected ─► the model samples a token ─► the recorder turns
     what was read into numbers. What edits copy comes from runs of their own, before.
     """
-    recorder.begin_edits(read_sources(model, batch.edits, kept_means))
+    recorder.begin_edits(read_sources(model, batch.edits))
     decoder = decoder_module(model)
     generate = {**plan.generate, "custom_generate": RecordedLoop(recorder).run}
     all_logits = logits_of_whole_prompt(decoder._module, batch)
@@ -320,7 +319,6 @@ class Generation:
         self.groups = groups
         self.on_step = on_step
         self.written: list[GeneratedBatch] = []
-        self.kept_means: dict[int, torch.Tensor] = {}
 
     def assembler(self, run: RecipeRun[LensResult]) -> GenerationAssembler:
         """Return what makes results of arrays."""
@@ -377,7 +375,7 @@ class Generation:
         recorder = GenerationRecorder(run.model, run.plan, group.batch, weight, on_step)
         interrupted = False
         try:
-            trace_generation(run.model, run.plan, group.batch, recorder, self.kept_means)
+            trace_generation(run.model, run.plan, group.batch, recorder)
         except KeyboardInterrupt:
             interrupted = True
         return GeneratedBatch(

@@ -14,18 +14,12 @@ from lens_recipes.trace.edits.probe import SiteProof, ask_model, worst_of
 from lens_recipes.trace.operations import first_of, replay
 
 
-def read_sources(
-    model: Any, edits: BatchEdits | None, kept_means: dict[int, Tensor] | None = None
-) -> dict[int, Tensor]:
+def read_sources(model: Any, edits: BatchEdits | None) -> dict[int, Tensor]:
     """Return what edits take from other runs: of each site `[entry, width]`, a mean `[1, width]`.
 
     Under `PROOF` is what the model says of the edited sites, which is asked here if nobody has
-    asked it. Each batch of sources is one forward pass of its own.
-
-    Args:
-        model: The nnsight model.
-        edits: Of the batch.
-        kept_means: The means that were taken for a batch before, which are the same; filled here.
+    asked it. Each batch of sources is one forward pass of its own; means are taken once for all
+    batches, and kept in `BatchEdits.kept_means`.
     """
     if edits is None:
         return {}
@@ -35,9 +29,7 @@ def read_sources(
         for probe in edits.probes:
             proofs.update(ask_model(model, probe))
         proof = worst_of(proofs)
-    means = kept_means if kept_means is not None else edits.kept_means
-    if means is None:
-        means = {}
+    means = {} if edits.kept_means is None else edits.kept_means
     if not means:
         means.update(read_means(model, edits.means))
     values: dict[int, Tensor] = {}
