@@ -134,7 +134,7 @@ def test_alone(recipe, tmp_path_factory, tmp_path):
             recipe, pasted.checkpoint("granite", hub, tmp_path_factory.mktemp("model"))
         )
     done = pasted.alone(text, hub, tmp_path)
-    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+    assert pasted.proof(recipe) in done.stdout, done.stderr
 
 
 def test_smollm2_alone(tmp_path_factory, tmp_path):
@@ -142,12 +142,12 @@ def test_smollm2_alone(tmp_path_factory, tmp_path):
     hub = tmp_path_factory.mktemp("hub")
     text = lr.paste("first-lens", "smollm2")
     done = pasted.alone(text, hub, tmp_path, XDG_CACHE_HOME=str(tmp_path))
-    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+    assert pasted.proof("first-lens") in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1].endswith("' Paris'")
 
 
 def test_a_job_is_sent_by_a_script_that_stands_alone(client, server, hub, tmp_path):
     text = pasted.script("remote", client.repo_id)
     done = pasted.alone(text, hub, tmp_path, client.repo_id, NDIF_HOST=server.url, NDIF_API_KEY=KEY)
-    assert "proof: the last layer's lens is the model's own output" in done.stdout, done.stderr
+    assert pasted.proof("remote") in done.stdout, done.stderr
     assert server.posts == 1

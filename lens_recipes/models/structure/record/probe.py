@@ -246,19 +246,17 @@ class _Recorder(TorchDispatchMode):
 @contextlib.contextmanager
 def _hooks(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Let a recorder hear of every module of a model, for a while."""
-    handles = []
-    for child in module.modules():
-        # Before a user's own hooks, which then count as a part of the module, as they do where the
-        # module is called again.
-        handles.append(
-            child.register_forward_pre_hook(recorder.before_module, with_kwargs=True, prepend=True)
-        )
-        handles.append(child.register_forward_hook(recorder.after_module, with_kwargs=True))
-    try:
+    with contextlib.ExitStack() as stack:  # takes all of them off, whatever interrupts it
+        for child in module.modules():
+            # Before a user's own hooks, which then count as a part of the module, as they do where
+            # the module is called again.
+            before = child.register_forward_pre_hook(
+                recorder.before_module, with_kwargs=True, prepend=True
+            )
+            stack.callback(before.remove)
+            after = child.register_forward_hook(recorder.after_module, with_kwargs=True)
+            stack.callback(after.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def first_tensor(value: Any) -> Tensor | None:
