@@ -172,8 +172,6 @@ def test_what_is_imported_before_nnsight_works_as_the_page_says():
     ),
 )
 def test_every_example_runs(example, tmp_path, monkeypatch, capsys):
-    if "ray" in example:
-        pytest.importorskip("ray")  # of its own extra
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [example])
     runpy.run_path(str(ROOT / "examples" / example), run_name="__main__")

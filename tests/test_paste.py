@@ -172,7 +172,11 @@ SABOTAGE = {
     "batch": Sabotage(
         r"model.trace\(shortest,", 'model.trace("something else",', "padding changes"
     ),
-    "patch-map": Sabotage(r"stream\[-1\] = ", "stream[-1, 1:] = ", "misses the clean run"),
+    "patch-map": Sabotage(
+        r"stream\[-1\] = clean_stream",
+        "stream[-1, :-1] = clean_stream[:-1]",
+        "misses the clean run",
+    ),
     "generation": Sabotage(  # NaN in the second step alone
         r"errors.append\(",
         "errors.append(0 / torch.tensor(float(len(errors) != 1)) * ",

@@ -10,6 +10,7 @@ import pytest
 import strict_local
 import tiny
 from planted import FIRST_WORD, N_LAYERS, N_WORDS, SHARE, answer_of, planted_model
+from scipy import stats
 from surveys import assert_same, items_of
 from tiny import shared
 
@@ -165,7 +166,24 @@ def test_each_answer_emerges_at_the_layer_where_it_was_written(planted):
     np.testing.assert_array_equal(emergence(found), truth)
     # Where nothing is written, the model says the word itself from the start on.
     np.testing.assert_array_equal(prediction_depth(found), np.where(truth < 0, 0, truth))
-    assert (emergence(found, "shuffled") == -1).all()
+    assert (emergence(found, "shuffle") == -1).all()
+
+
+def test_the_emergence_curve_is_that_of_kaplan_and_meier(planted):
+    """Items whose answer never emerges are censored after the last layer."""
+    found, truth = planted
+    never = truth < 0
+    observed = stats.CensoredData(uncensored=truth[~never], right=np.full(never.sum(), N_LAYERS))
+    curve = stats.ecdf(observed).cdf
+    expected = [float(curve.evaluate(layer)) for layer in range(N_LAYERS)]
+    np.testing.assert_allclose(found.curve("emerged").interval.estimate, expected, atol=1e-12)
+
+
+def test_pass_at_k_of_a_survey_is_that_of_its_draws(planted):
+    found, _ = planted
+    mine, theirs = found.pass_at_k([1, 5], layers=[1, 2]), lr.pass_at_k(found, [1, 5], layers=[1, 2], draws=found.draws)  # fmt: skip
+    for one, other in zip(mine.interval, theirs.interval, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_curves_are_the_shares_that_were_planted(planted):
@@ -178,7 +196,7 @@ def test_the_curves_are_the_shares_that_were_planted(planted):
     assert accuracy.n_clusters == N_WORDS
     assert (accuracy.interval.low <= by_layer + for_a_while).all()
     assert (accuracy.interval.high >= by_layer + for_a_while).all()
-    control = found.curve("accuracy@1", control="shuffled").interval
+    control = found.curve("accuracy@1", control="shuffle").interval
     assert (control.estimate == 0).all()
     summary = found.summary()
     assert "the answer emerges (is top-1 to the end) at layer 2" in summary

@@ -542,6 +542,15 @@ def test_the_sets_are_surveyed_where_the_paper_reads_them(smollm2, evals):
     assert "items left out: logit 1, again 1" in str(table)
 
 
+def test_a_folder_or_a_file_of_them_is_surveyed_as_it_is(smollm2, evals):
+    by_path = survey(smollm2, evals, layers=[-1])
+    by_hand = survey(smollm2, lr.lens_evals(evals), layers=[-1])
+    assert by_path.names == by_hand.names
+    np.testing.assert_array_equal(by_path.ranks, by_hand.ranks)
+    one = evals / "lens-eval-typo.json"
+    assert {name.group for name in survey(smollm2, str(one), layers=[-1]).names} == {"typo"}
+
+
 # -- pass@k ------------------------------------------------------------
 
 
@@ -616,7 +625,7 @@ def test_items_without_a_control_do_not_count():
     found = made(ranks, ["a", "a", "b", "c"])
     shuffled = np.array([[0], [-1], [9], [-1]], dtype=np.int32)
     found = dataclasses.replace(found, shuffled_ranks=shuffled)
-    control = lr.pass_at_k(found, [1], control="shuffled")
+    control = lr.pass_at_k(found, [1], control="shuffle")
     assert control.n_items == 2
     assert control.interval.n[0] == 2
     assert control.interval.estimate[0] == 0.5

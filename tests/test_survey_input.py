@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 from surveys import items_of
 from tiny import shared
@@ -119,6 +120,12 @@ WRONG = [
     ({"confidence": "0.9"}, "confidence='0.9' must be a number between 0 and 1"),
     ({"seed": "a"}, "seed='a' must be a whole number"),
     ({"seed": -1}, "seed=-1 must be a whole number"),
+    ({"metrics": "acc"}, "metrics='acc' is unknown: accepted are 'accuracy@1'"),
+    ({"metrics": ["rank", 5]}, "metrics=5 is unknown"),
+    ({"metrics": 5}, "metrics=5 is unknown"),
+    ({"metrics": []}, "metrics is empty: name one or more"),
+    ({"control": "shuffled"}, "control='shuffled' is unknown: accepted are 'shuffle', 'random', None"),
+    ({"control": ["shuffle"]}, "is unknown: accepted are 'shuffle', 'random', None"),
     ({"shard": (3, 2)}, r"shard=\(3, 2\) must be two whole numbers"),
     ({"shard": (0, 2)}, "the third of sixteen parts"),
     ({"shard": "1/2"}, "the third of sixteen parts"),
@@ -173,7 +180,7 @@ def test_a_group_of_one_item_has_no_shuffled_control(tmp_path):
     items = [*items_of(12), {**GOOD, "group": "alone"}]
     found = lr.survey(shared("llama"), items)
     assert (found.shuffled_ranks[-1] == -1).all()
-    assert found.curve("accuracy@1", group="alone", control="shuffled").interval.n.max() == 0
+    assert found.curve("accuracy@1", group="alone", control="shuffle").interval.n.max() == 0
     for text in (str(found), found.summary(), found.table(by="group"), found.table(group="alone")):
         assert "alone" in text or "13 items" in text
     found.page(tmp_path / "page.html")
@@ -233,6 +240,73 @@ def test_the_command_goes_on_in_a_folder_and_has_shards(folder, cli, lines, tmp_
     assert len(lr.Survey.merge(parts)) == 12
 
 
+def test_the_command_shows_lenses_side_by_side(folder, cli, lines, tmp_path):
+    lens = tmp_path / "one.safetensors"
+    lr.fit_lens(lr.load(str(folder)), texts=["some words of a text"] * 9, tokens=64).save(lens)
+    several = ("survey", str(lines), "--model", str(folder), "--lens", "logit", "--lens", str(lens))
+    status, out, err = cli()(*several, "--folder", str(tmp_path / "kept"))
+    assert status == 0, err
+    heading = next(line for line in out.splitlines() if line.startswith("set"))
+    assert heading.split() == ["set", "k", "clusters", "logit", "one.safetensors"]
+    assert "Control: another item's answer" in out
+    assert "Difference in accuracy@1: one.safetensors minus logit" in out
+    assert out.count(": certified") == 2
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
+        "logit",
+        "one.safetensors",
+    ]
+    status, out, _ = cli()(*several, "--format", "json")
+    rows = json.loads(out)
+    assert {(row["survey"], row["control"]) for row in rows} == {
+        (name, control) for name in ("logit", "one.safetensors") for control in (None, "shuffle")
+    }
+    found = lr.survey(lr.load(str(folder)), str(lines))
+    for row in rows:
+        if row["survey"] == "logit":
+            own = found.pass_at_k([row["k"]], group=row["group"], control=row["control"])
+            expected = own.interval.estimate[0]
+            assert row["estimate"] == (None if np.isnan(expected) else expected)
+    status, out, _ = cli()(*several, "--summary", "--control", "none")
+    assert out.count("survey of tiny") == 2
+    assert "; control" not in out
+
+
+def test_the_command_compares_an_edited_survey_with_a_saved_one(folder, cli, lines, tmp_path):
+    base = str(tmp_path / "base.json")
+    asked = ("survey", str(lines), "--model", str(folder))
+    assert cli()(*asked, "--json", base)[0] == 0
+    edited = (*asked, "--edit", "ablate 1.mlp_out", "--metric", "logprob")
+    status, out, _ = cli()(*edited, "--compare", base, "--stride", "1")
+    assert status == 0
+    assert f"edited: {lr.ablate(layer=1, component='mlp_out')}" in out
+    assert "Difference in log-probability: this one minus the saved one" in out
+    other = lr.survey(
+        lr.load(str(folder)), str(lines), edits=lr.ablate(layer=1, component="mlp_out")
+    )
+    table = (
+        lr.Survey.load(base).compare(other, "logprob").table(names=("the saved one", "this one"))
+    )
+    assert table.splitlines()[2:4] == out[out.index("Difference") :].splitlines()[2:4]
+    result = tmp_path / "lens.json"
+    lr.logit_lens(lr.load(str(folder)), "a word").save(result)
+    status, _, err = cli()(*asked, "--compare", str(result))
+    assert status == 2
+    assert "is no survey: name a file that --json of this command wrote" in err.replace("│", " ")
+
+
+def test_the_command_reads_a_folder_of_evaluation_sets(folder, cli, tmp_path):
+    records = [{"name": str(n), "prompt": f"A word {n}", "intermediates": ["a"]} for n in range(3)]
+    (tmp_path / "lens-eval-typo.json").write_text(json.dumps({"items": records}))
+    for items in (tmp_path, tmp_path / "lens-eval-typo.json"):
+        status, out, err = cli()("survey", str(items), "--model", str(folder))
+        assert status == 0, err
+        assert "3 items of typo in 3 clusters" in out
+    (tmp_path / "lens-eval-typo.json").write_text("{}")
+    status, _, err = cli()("survey", str(tmp_path), "--model", str(folder))
+    assert status == 2
+    assert "is no evaluation set" in err
+
+
 TYPOS = [
     (["survey", "capital"], "comes with the package: antonyms"),
     (["survey", "capitals", "--shard", "3-16"], "'3-16' is not I/N, such as 3/16"),
@@ -245,6 +319,31 @@ TYPOS = [
     (
         ["survey", "capitals", "--by", "group", "--metric", "rank", "--metric", "kl"],
         "about one metric",
+    ),
+    (
+        ["survey", "capitals", "--control", "shuffled"],
+        "'shuffled' is none of shuffle, random, none",
+    ),
+    (["survey", "capitals", "--edit", "ablate"], "--edit"),
+    (
+        ["survey", "capitals", "--lens", "logit", "--lens", "linear", "--html", "a.html"],
+        "give --lens once",
+    ),
+    (
+        ["survey", "capitals", "--lens", "logit", "--lens", "linear", "--json", "a.json"],
+        "give --lens once",
+    ),
+    (
+        ["survey", "capitals", "--lens", "logit", "--lens", "linear", "--shard", "1/2"],
+        "give --lens once",
+    ),
+    (
+        ["survey", "capitals", "--lens", "logit", "--lens", "linear", "--by", "group"],
+        "give --lens once",
+    ),
+    (
+        ["survey", "capitals", "--lens", "logit", "--lens", "linear", "--format", "latex"],
+        "side by side in text, markdown, tsv, json",
     ),
     (["survey", "capitals", "--bootstrap", "5"], "must be at least 100"),
     (["survey", "capitals", "--confidence", "95"], "must be between 0 and 1"),

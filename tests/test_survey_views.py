@@ -24,7 +24,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.edits.kinds import ablate
 from lens_recipes.arrays.survey import names as survey_names
-from lens_recipes.arrays.survey.arrays import ItemNames, SurveyArrays
+from lens_recipes.arrays.survey.arrays import SURVEY_AXES, ItemNames, SurveyArrays
 from lens_recipes.arrays.survey.compare import compare_surveys
 from lens_recipes.arrays.survey.curves import Draws, beyond_control, curve
 from lens_recipes.arrays.survey.findings import (
@@ -34,6 +34,8 @@ from lens_recipes.arrays.survey.findings import (
 )
 from lens_recipes.arrays.survey.joint import Wanted, joint_intervals
 from lens_recipes.arrays.survey.names import find_name
+from lens_recipes.arrays.survey.pass_at_k import pass_at_k
+from lens_recipes.arrays.survey.pass_table import cell_text
 from lens_recipes.results.survey import as_survey
 from lens_recipes.views.figures.survey.curves import (
     accuracy_curve,
@@ -160,7 +162,7 @@ def subtitle(figure) -> str:
 def test_joint_numbers_are_those_of_each_curve():
     survey = planted(FIRST, GROUPS, [f"t{i % 9}" for i in range(len(FIRST))])
     wanted = [Wanted(metric) for metric in ("accuracy@1", "rank", "kl", "emerged")]
-    wanted += [Wanted("logprob", "random"), Wanted("rank", minus="shuffled")]
+    wanted += [Wanted("logprob", "random"), Wanted("rank", minus="shuffle")]
     for group in (None, "hard"):
         found = joint_intervals(survey, wanted, [1, 4, 7], group=group, draws=DRAWS)
         for each in wanted:
@@ -199,7 +201,7 @@ def test_cells_of_a_table_are_the_curves(metric):
         layer = int(line[0].strip("| "))
         for heading, cell in zip(headings[1:], line[1:], strict=True):
             group = {"all": None, "control": None}.get(heading, heading.strip("`")[:4])
-            control = "shuffled" if heading == "control" else None
+            control = "shuffle" if heading == "control" else None
             drawn = curve(survey, metric, group=group, control=control, draws=DRAWS).interval
             numbers = [float(ends[layer]) for ends in drawn[:3]]
             assert cell.replace("°", "").strip("| ") == find_name(metric).with_interval(*numbers)
@@ -305,7 +307,7 @@ def test_intervals_without_width_are_explained():
 
 
 def test_what_is_no_better_than_its_control_is_marked():
-    assert first_beyond_control(whole(), ["accuracy@1"], "shuffled", DRAWS)["accuracy@1"] == Site(2)
+    assert first_beyond_control(whole(), ["accuracy@1"], "shuffle", DRAWS)["accuracy@1"] == Site(2)
     table = survey_table(whole(), metric="logprob", draws=DRAWS)
     assert "°" not in table  # −6 against −8 at all layers
     same = planted(FIRST, good=False)
@@ -332,6 +334,70 @@ def test_the_summary_says_what_was_planted():
     clustered = planted(first, clusters=[f"t{i % 8}" for i in range(40)])
     assert "8 clusters only" in survey_summary(clustered, DRAWS)
     assert "other clusters like these 8" in survey_summary(clustered, DRAWS)
+
+
+def test_pass_at_k_is_in_the_summary_and_on_the_page(tmp_path):
+    survey = planted([3] * 30 + [-1] * 10, GROUPS)
+    own = pass_at_k(survey, [10], draws=DRAWS).interval
+    share = find_name("accuracy@1").with_interval(*(float(end[0]) for end in own[:3]))
+    said = survey_summary(survey, DRAWS)
+    assert (
+        f"among the first 10 tokens of at least one of 8 layers in {share} (n 40); control" in said
+    )
+    survey_page(survey, tmp_path / "page.html", draws=DRAWS)
+    table = re.search(
+        r'<table id="passes">.*?</table>', (tmp_path / "page.html").read_text(), re.DOTALL
+    )
+    rows = [re.findall(r"<t[hd].*?>(?:<bdi>)?(.*?)(?:</bdi>)?</t[hd]>", row) for row in table[0].split("<tr>")[1:]]  # fmt: skip
+    assert rows[0] == ["group", "pass@1", "control", "pass@10", "control", "pass@100", "control"]
+    assert [row[0] for row in rows[1:]] == ["all", *survey.groups]
+    for name, *cells in rows[1:]:
+        group = None if name == "all" else name
+        for column, (k, control) in enumerate([(k, c) for k in (1, 10, 100) for c in (None, "shuffle")]):  # fmt: skip
+            found = pass_at_k(survey, [k], group=group, control=control, draws=DRAWS)
+            assert cells[column] == cell_text(found, 0)
+    one_layer = survey_summary(
+        dataclasses.replace(
+            survey,
+            sites=survey.sites[-1:],
+            **{
+                name: getattr(survey, name)[:, -1:]
+                for name, axes in SURVEY_AXES.items()
+                if axes[-1] == "site"
+            },
+        ),
+        DRAWS,
+    )
+    assert "pass@" not in one_layer
+
+
+def test_views_show_what_the_survey_was_told_to():
+    survey = planted([1] * 10 + [-1] * 30)
+    told = dataclasses.replace(
+        survey,
+        provenance=survey.provenance | {"shown": {"metrics": ["rank", "kl"], "control": "random"}},
+    )
+    headings = survey_table(told, stride=1, draws=DRAWS).splitlines()[1].split("  ")
+    assert [heading.strip() for heading in headings if heading] == [
+        "layer",
+        "median rank",
+        "control",
+        "KL",
+    ]
+    assert "Median rank" in survey_table(told, format="latex", draws=DRAWS).replace(
+        "median", "Median"
+    )
+    assert "control: a random token about as frequent" in survey_summary(told, DRAWS)
+    assert "control: random" in lines_of(accuracy_curve(told, draws=DRAWS))
+    assert list(dict.fromkeys(curve_frame(told, draws=DRAWS).metric)) == ["rank", "kl"]
+    bare = dataclasses.replace(
+        survey, provenance=survey.provenance | {"shown": {"metrics": None, "control": None}}
+    )
+    assert "control:" not in survey_table(bare, draws=DRAWS)
+    assert "control" not in "".join(lines_of(emergence_curve(bare, draws=DRAWS)))
+    assert "no control: nothing says what another answer would have had" in survey_summary(
+        bare, DRAWS
+    )
 
 
 def test_never_is_later_than_all_layers():
@@ -401,9 +467,9 @@ def lines_of(figure):
 def test_accuracy_curves_have_bands_and_control(k):
     survey = whole()
     lines = lines_of(accuracy_curve(survey, k=k, draws=DRAWS))
-    assert list(lines) == ["control: shuffled", "easy", "hard"]
+    assert list(lines) == ["control: shuffle", "easy", "hard"]
     for name, (line, band) in lines.items():
-        control = "shuffled" if "control" in name else None
+        control = "shuffle" if "control" in name else None
         drawn = curve(survey, f"accuracy@{k}", group=None if control else name, control=control, draws=DRAWS)  # fmt: skip
         for trace, numbers in zip((line, *band), drawn.interval[:3], strict=True):
             np.testing.assert_allclose(trace.y, numbers)
@@ -439,12 +505,12 @@ def test_any_metric_is_drawn_with_a_control_where_it_has_one(metric):
     for trace, numbers in zip((line, *band), drawn[:3], strict=True):
         np.testing.assert_allclose(trace.y, scaled(numbers))
     has_control = metric not in ("kl", "agreement", "decided")
-    assert ("control: shuffled" in lines) == has_control
+    assert ("control: shuffle" in lines) == has_control
 
 
 def test_no_band_covers_a_line():
     names = [trace.name for trace in accuracy_curve(whole(), draws=DRAWS).data]
-    assert names[:-1] == ["band"] * 6 + ["control: shuffled", "easy", "hard"]
+    assert names[:-1] == ["band"] * 6 + ["control: shuffle", "easy", "hard"]
 
 
 def test_emergence_is_held_down_by_those_that_never_do():
@@ -455,7 +521,7 @@ def test_emergence_is_held_down_by_those_that_never_do():
     assert line.x[-1] > 7
     assert line.line.shape == "hv"
     assert len(band) == 2
-    assert "control: shuffled (never 100%)" in lines_of(figure)
+    assert "control: shuffle (never 100%)" in lines_of(figure)
 
 
 def test_the_histogram_counts_each_item_once():
@@ -483,7 +549,7 @@ def test_the_histogram_counts_each_item_once():
 def test_the_heatmap_has_groups_all_items_and_control():
     survey = whole()
     figure = survey_heatmap(survey, draws=DRAWS)
-    assert list(figure.layout.yaxis.ticktext) == ["control: shuffled", "all items", "hard", "easy"]
+    assert list(figure.layout.yaxis.ticktext) == ["control: shuffle", "all items", "hard", "easy"]
     for row, group in ((1, None), (2, "hard"), (3, "easy")):
         drawn = curve(survey, "accuracy@1", group=group, draws=DRAWS).interval
         np.testing.assert_allclose(figure.data[0].z[row], drawn.estimate)

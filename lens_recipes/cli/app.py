@@ -26,7 +26,7 @@ from lens_recipes.cli.logit_lens.command import LOGIT_LENS_EXAMPLES, logit_lens_
 from lens_recipes.cli.paste import PASTE_EXAMPLES, paste_command
 from lens_recipes.cli.patch_map import PATCH_MAP_EXAMPLES, patch_map_command
 from lens_recipes.cli.show import SHOW_EXAMPLES, show_command
-from lens_recipes.cli.survey import SURVEY_EXAMPLES, survey_command
+from lens_recipes.cli.survey.command import SURVEY_EXAMPLES, survey_command
 from lens_recipes.terminal import escape_terminal
 
 

@@ -21,7 +21,7 @@ from lens_recipes.cli.common.outputs import (
 from lens_recipes.cli.common.pages import write_views
 from lens_recipes.cli.common.tables import TableFormat, print_doubts, print_table
 from lens_recipes.cli.patch_map import check_table_format, print_map, write_map
-from lens_recipes.cli.survey import print_survey
+from lens_recipes.cli.survey.shown import print_survey
 
 
 class HeatmapKind(StrEnum):
@@ -132,7 +132,7 @@ def show_command(
         note_written([html])
         if summary or not html:
             name = None if table_format is None else table_format.value
-            print_survey(result, name, summary=summary)
+            print_survey(result, name, summary=summary, stride=stride, width=width)
         return
     if isinstance(result, PatchMap):
         refuse_options_of_others(

@@ -11,6 +11,7 @@ from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.compare import compare_surveys
 from lens_recipes.arrays.survey.curves import Curve, Draws, curve
 from lens_recipes.arrays.survey.merge import merge_surveys
+from lens_recipes.arrays.survey.pass_at_k import DEFAULT_KS, PassAtK, pass_at_k
 from lens_recipes.results.survey_difference import SurveyDifference
 from lens_recipes.terminal import PrintedSentences, PrintedText, escape_terminal
 from lens_recipes.views import files
@@ -62,7 +63,7 @@ class Survey(SurveyArrays):
                 "logprob", "prob", "logit_diff", "entropy", "kl", "agreement", "emerged" or
                 "decided".
             group: Of which items; None for all.
-            control: What stands in the answer's place: None, "shuffled" or "random".
+            control: What stands in the answer's place: None, "shuffle" or "random".
 
         Raises:
             ValueError: no such metric, group or control.
@@ -71,6 +72,29 @@ class Survey(SurveyArrays):
             >>> survey(model, "capitals").curve("accuracy@1").interval.low
         """
         return curve(self, metric, group=group, control=control, draws=self.draws)
+
+    def pass_at_k(
+        self,
+        ks: Sequence[int] = DEFAULT_KS,
+        *,
+        group: str | None = None,
+        control: str | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> PassAtK:
+        """Return how often an answer is among the first k tokens at one layer or another.
+
+        Args:
+            ks: 1 for the top token alone.
+            group, control: As for `curve`.
+            layers: Which of the layers that were read count; None for all.
+
+        Raises:
+            ValueError: a k below 1, or no such group, control or layer.
+
+        Example:
+            >>> survey(model, "two-hop", fields={"target": "bridge"}).pass_at_k([10])
+        """
+        return pass_at_k(self, ks, group=group, control=control, layers=layers, draws=self.draws)
 
     def compare(self, other: SurveyArrays, metric: str = "accuracy@1") -> SurveyDifference:
         """Return the differences to another survey of the same items, pair by pair: other − this.

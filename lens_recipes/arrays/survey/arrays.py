@@ -32,7 +32,21 @@ SURVEY_AXES: Axes = {
     "random_logprobs": ("item", "site"),
 }
 
-CONTROLS = ("shuffled", "random")
+# What a control is called, and how the names of its arrays begin.
+CONTROLS = {"shuffle": "shuffled", "random": "random"}
+DEFAULT_CONTROL = "shuffle"
+
+
+class Shown(NamedTuple):
+    """What tables, figures and sentences show of a survey, unless they are asked otherwise.
+
+    Attributes:
+        metrics: Which metrics; None for those that a view takes by itself.
+        control: What the answer is held against; None for nothing.
+    """
+
+    metrics: tuple[str, ...] | None = None
+    control: str | None = DEFAULT_CONTROL
 
 
 class ItemNames(NamedTuple):
@@ -86,6 +100,15 @@ class SurveyArrays(RunRecord):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def shown(self) -> Shown:
+        """What views show unless they are asked otherwise: as `survey` was told."""
+        asked = self.provenance.get("shown")
+        if not isinstance(asked, dict):
+            return Shown()
+        metrics = asked.get("metrics")
+        return Shown(None if metrics is None else tuple(metrics), asked.get("control"))
 
     @property
     def groups(self) -> list[str]:

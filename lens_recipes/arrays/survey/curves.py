@@ -76,7 +76,7 @@ def curve(
         metric: As of `item_values`, or "emerged" and "decided": the share of items whose answer is
             the top token, or the model's answer the lens's, from a site on.
         group: Of which items; None for all.
-        control: None, "shuffled" or "random".
+        control: None, "shuffle" or "random".
         draws: How the interval is made.
 
     Raises:
@@ -132,7 +132,7 @@ def beyond_control(
     metric: str,
     *,
     group: str | None = None,
-    control: str = "shuffled",
+    control: str = "shuffle",
     draws: Draws = DEFAULT_DRAWS,
 ) -> BeyondControl:
     """Compare a curve with its control, item by item, on the same draws.

@@ -28,8 +28,14 @@ DRAWS_IN_A_TAIL = 20  # of the resamples, so that the end of an interval is no a
 
 
 def usable_control(survey: SurveyArrays) -> str | None:
-    """Return the first control that some item has; None where no item has any."""
-    for control in CONTROLS:
+    """Return the control that `survey` was told to show, or another one if no item has that.
+
+    None where no item has any, or none is to be shown.
+    """
+    chosen = survey.shown.control
+    if chosen is None:
+        return None
+    for control in sorted(CONTROLS, key=lambda name: name != chosen):
         if (ranked(survey, control) >= 0).any():
             return control
     return None

@@ -15,7 +15,7 @@ Values = NDArray[np.float64]
 
 def ranked(survey: SurveyArrays, control: str | None) -> NDArray[np.int32]:
     """Return the ranks of the answer, or of a control in its place; −1 where there is none."""
-    return survey.ranks if control is None else getattr(survey, f"{control}_ranks")
+    return survey.ranks if control is None else getattr(survey, f"{CONTROLS[control]}_ranks")
 
 
 def within(k: int) -> Callable[[SurveyArrays, str | None], Values]:
@@ -42,8 +42,8 @@ def rank(survey: SurveyArrays, control: str | None) -> Values:
 
 def logprob(survey: SurveyArrays, control: str | None) -> Values:
     """Return the log-probability, in nats."""
-    values = survey.logprobs if control is None else getattr(survey, f"{control}_logprobs")
-    return values.astype(np.float64)
+    name = "logprobs" if control is None else f"{CONTROLS[control]}_logprobs"
+    return np.asarray(getattr(survey, name), dtype=np.float64)
 
 
 def prob(survey: SurveyArrays, control: str | None) -> Values:
@@ -97,7 +97,7 @@ def item_values(survey: SurveyArrays, metric: str, control: str | None = None) -
     Args:
         survey: The survey.
         metric: One of `METRICS`.
-        control: None for the answer itself, or "shuffled" or "random".
+        control: None for the answer itself, or "shuffle" or "random".
 
     Raises:
         ValueError: no such metric or control.
@@ -105,7 +105,7 @@ def item_values(survey: SurveyArrays, metric: str, control: str | None = None) -
     if metric not in METRICS:
         known = ", ".join(map(repr, METRICS))
         raise ValueError(f"metric={metric!r} is unknown: accepted are {known}.")
-    if control is not None and control not in CONTROLS:
+    if control is not None and control not in list(CONTROLS):
         known = ", ".join(map(repr, CONTROLS))
         raise ValueError(f"control={control!r} is unknown: accepted are None, {known}.")
     if control is not None and metric in WITHOUT_ANSWER:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lens_recipes.arrays.survey.metrics import WITHOUT_ANSWER
 from lens_recipes.caller import argument
@@ -95,20 +95,24 @@ _ENTRIES = (
 NAMES = {entry.name: entry for entry in _ENTRIES}
 
 
-def find_name(metric: str) -> MetricName:
+def find_name(metric: Any, parameter: str = "metric") -> MetricName:
     """Return what a metric is called.
+
+    Args:
+        metric: What a caller passes.
+        parameter: What the caller calls it, for the message.
 
     Raises:
         ValueError: no such metric.
     """
-    if metric not in NAMES:
+    if not isinstance(metric, str) or metric not in NAMES:
         known = ", ".join(map(repr, NAMES))
-        raise ValueError(f"{argument('metric', metric)} is unknown: accepted are {known}.")
+        raise ValueError(f"{argument(parameter, metric)} is unknown: accepted are {known}.")
     return NAMES[metric]
 
 
 def control_in_words(control: str | None) -> str:
     """Return what a control is, in words."""
-    if control == "shuffled":
+    if control == "shuffle":
         return "another item's answer, of the same group"
     return "a random token about as frequent"

@@ -58,7 +58,7 @@ def pass_at_k(
         survey: The survey.
         ks: 1 for the top token alone.
         group: Of which items; None for all.
-        control: What is looked for in the answer's place: None, "shuffled" or "random".
+        control: What is looked for in the answer's place: None, "shuffle" or "random".
         layers: Which of the layers that were read count; None for all.
         draws: How the interval is made.
 
@@ -71,7 +71,7 @@ def pass_at_k(
     numbers = tuple(ks) if isinstance(ks, Iterable) else ()
     if not numbers or any(type(k) is not int or k < 1 for k in numbers):
         raise ValueError(f"ks={ks!r:.80} must be whole numbers from 1, such as (1, 10, 100).")
-    if control is not None and control not in CONTROLS:
+    if control is not None and control not in list(CONTROLS):
         known = ", ".join(map(repr, CONTROLS))
         raise ValueError(f"control={control!r} is unknown: accepted are None, {known}.")
     indices = survey.items_of(group)
@@ -79,7 +79,7 @@ def pass_at_k(
     has_rank = np.any(ranks >= 0, axis=1)
     is_found = best_over_sites(ranks)[:, None] < np.array(numbers)
     values = np.where(has_rank[:, None], is_found, np.nan)
-    shares = cluster_shares(values, survey.clusters_of(indices))
+    shares = cluster_shares(values, survey.clusters_of(indices))  # `[cluster, k]`
     resampling = Resampling(
         len(shares),
         n_resamples=draws.n_resamples,

@@ -135,7 +135,7 @@ def cell_text(cell: PassAtK | None, place: int) -> str:
     There is none where clusters are too few, or all the same: draws of them then never differ, and
     an interval of no width would claim a certainty that they do not give.
     """
-    if cell is None:
+    if cell is None or not cell.interval.n[place]:
         return "–"
     low, high = cell.interval.low[place], cell.interval.high[place]
     text = f"{cell.interval.estimate[place]:.3f}"

@@ -11,6 +11,7 @@ OPTIONS = {
     "column": "--column",
     "components": "--components",
     "confidence": "--confidence",
+    "control": "--control",
     "controls": "--controls",
     "direction": "--direction",
     "dtype": "--dtype",

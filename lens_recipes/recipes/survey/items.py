@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lens_recipes.caller import parameter, say
 from lens_recipes.recipes.survey.places import Place, as_place
+from lens_recipes.recipes.survey.sets.lens_evals import holds_evals, lens_evals
 from lens_recipes.recipes.survey.sets.own_sets import names_own_set, own_set, own_set_names
 from lens_recipes.run.request.prompts import is_token_id, shortened
 
@@ -87,7 +88,8 @@ def read_items(
 
     Args:
         items: The path of a .jsonl, .csv or .tsv file; the name of a set that comes with the
-            package; a pandas frame; the rows of a Hugging Face data set; or any iterable of dicts.
+            package; what `lens_evals` reads; a pandas frame; the rows of a Hugging Face data set;
+            or any iterable of dicts.
         fields: What the items call what is wanted here, such as {"prompt": "question"}.
         on_error: "stop" raises at an item that cannot be read; "skip" leaves it out and goes on.
         position: Of items that name none.
@@ -151,7 +153,8 @@ def records(items: Any) -> Iterator[Record]:
             yield from json_records(file)
         return
     if isinstance(items, str | os.PathLike):
-        yield from file_records(Path(os.path.expanduser(items)))
+        path = Path(os.path.expanduser(items))
+        yield from eval_records(path) if holds_evals(path) else file_records(path)
         return
     if hasattr(items, "to_dict") and hasattr(items, "itertuples"):  # a frame of pandas
         items = frame_rows(items)
@@ -163,6 +166,16 @@ def records(items: Any) -> Iterator[Record]:
     for number, item in enumerate(items):
         is_item = isinstance(item, Mapping)
         yield Record(f"item {number}", item if is_item else f"it is {shortened(item)}, no dict")
+
+
+def eval_records(path: Path) -> Iterator[Record]:
+    """Yield the items of the Jacobian-lens paper's evaluation sets.
+
+    Raises:
+        ValueError: there are none, or a file is of another form.
+    """
+    for item in lens_evals(path):
+        yield Record(f"item {item['id']}", item)
 
 
 def frame_rows(frame: Any) -> Iterator[dict[str, Any]]:
@@ -183,8 +196,8 @@ def file_records(path: Path) -> Iterator[Record]:
         raise ValueError(
             f"{str(path)!r} is no file of items: accepted are .jsonl, with a line like "
             '{"prompt": "The capital of France is", "target": " Paris"}, and .csv or .tsv with the '
-            "columns prompt and target; or the name of a set that comes with the package: "
-            f"{', '.join(own_set_names())}."
+            "columns prompt and target; the name of a set that comes with the package: "
+            f"{', '.join(own_set_names())}; or a folder with lens-eval-*.json."
         )
     try:
         with path.open(encoding=ENCODING, newline="") as file:

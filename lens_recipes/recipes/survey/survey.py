@@ -14,9 +14,10 @@ from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.arrays.certificate import joined_certificate
 from lens_recipes.arrays.statistics.resampling import Resampling
-from lens_recipes.arrays.survey.arrays import ItemNames
+from lens_recipes.arrays.survey.arrays import CONTROLS, DEFAULT_CONTROL, ItemNames, Shown
 from lens_recipes.arrays.survey.curves import Draws
 from lens_recipes.arrays.survey.merge import joined_arrays, without_items
+from lens_recipes.arrays.survey.names import find_name
 from lens_recipes.caller import argument, say
 from lens_recipes.errors import LensError
 from lens_recipes.models.structure.anatomy import anatomy
@@ -55,6 +56,8 @@ def survey(
     layers: Any = None,
     components: Any = "resid_post",
     positions: Any = "answer",
+    metrics: str | Sequence[str] | None = None,
+    control: str | None = DEFAULT_CONTROL,
     fields: Mapping[str, str] | None = None,
     only_correct: bool = False,
     on_error: str = "stop",
@@ -71,7 +74,7 @@ def survey(
     """Read the lens on thousands of items, and keep what it says of each one's answer.
 
     Beside each answer stand two controls in the same forward pass: the answer of another item of
-    its group, and a random token that is about as frequent.
+    its group ("shuffle"), and a random token that is about as frequent ("random").
 
     Args:
         model: What `load()` returns.
@@ -85,6 +88,9 @@ def survey(
         lens, edits, layers, components: As for `logit_lens`.
         positions: Where the answer is looked for: "answer", after the last token, or another
             position for all items that name none.
+        metrics: What tables and pages show, such as "accuracy@1" or ["rank", "kl"]; None for all
+            but a few. All are kept, and can be asked for later.
+        control: What views hold the answer against: "shuffle", "random", or None for nothing.
         fields: What the items call these, such as {"prompt": "question"}.
         only_correct: Leave out items that the model itself answers otherwise.
         on_error: At an item that cannot be read: "stop", or "skip" to leave it out.
@@ -109,6 +115,7 @@ def survey(
         >>> print(survey(load("smollm2"), "capitals").summary())
     """
     draws = checked_draws(bootstrap, confidence, seed)
+    shown = checked_views(metrics, control)
     if items is None:
         if model is not None and not isinstance(model, Envoy):
             raise ValueError(
@@ -125,6 +132,7 @@ def survey(
         "layers": layers,
         "components": components,
         "positions": positions,
+        "shown": shown,
         "fields": fields,
         "only_correct": only_correct,
         "on_error": on_error,
@@ -181,6 +189,26 @@ def checked_draws(bootstrap: Any, confidence: Any, seed: Any) -> Draws:
     return Draws(int(bootstrap), float(confidence), int(seed))
 
 
+def checked_views(metrics: Any, control: Any) -> Shown:
+    """Return what views show unless they are asked otherwise.
+
+    Raises:
+        ValueError: an unknown metric or control, said before anything runs.
+    """
+    if control is not None and control not in list(CONTROLS):
+        known = ", ".join(map(repr, CONTROLS))
+        raise ValueError(f"{argument('control', control)} is unknown: accepted are {known}, None.")
+    if metrics is None:
+        return Shown(None, control)
+    several = isinstance(metrics, Iterable) and not isinstance(metrics, str)
+    names = tuple(metrics) if several else (metrics,)
+    for name in names:
+        find_name(name, parameter="metrics")
+    if not names:
+        raise ValueError("metrics is empty: name one or more, or leave it out for all.")
+    return Shown(names, control)
+
+
 def survey_of_one(
     model: Envoy,
     items: Any,
@@ -192,6 +220,7 @@ def survey_of_one(
     layers: Any,
     components: Any,
     positions: Any,
+    shown: Shown,
     fields: Mapping[str, str] | None,
     only_correct: bool,
     on_error: str,
@@ -208,7 +237,7 @@ def survey_of_one(
     part = None if shard is None else as_shard(shard)
     asked = {
         "layers": to_json(layers),
-        "components": to_json(components),
+        "components": [components] if isinstance(components, str) else to_json(components),
         "positions": positions,
         "only_correct": bool(only_correct),
         "add_special_tokens": bool(add_special_tokens),
@@ -241,7 +270,12 @@ def survey_of_one(
     except KeyboardInterrupt:
         raise interrupted(store) from None
     about_model = {name: identity[name] for name in ("model", "revision", "dtype")}
-    provenance = {"recipe": "survey", "arguments": asked, "draws": draws._asdict()}
+    provenance = {
+        "recipe": "survey",
+        "arguments": asked,
+        "draws": draws._asdict(),
+        "shown": to_json(shown._asdict()),
+    }
     return assembled(store, about_model | provenance, is_part=part is not None)
 
 

@@ -14,7 +14,10 @@ from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
+from lens_recipes.arrays.survey.findings import usable_control
 from lens_recipes.arrays.survey.metrics import emergence
+from lens_recipes.arrays.survey.pass_at_k import DEFAULT_KS, pass_at_k
+from lens_recipes.arrays.survey.pass_table import cell_text
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.views.figures.survey.curves import accuracy_curve, emergence_curve, rank_curve
 from lens_recipes.views.files.atomic import write_text
@@ -95,6 +98,7 @@ def survey_page(
         figures=[Markup(figure.html) for figure in figures],
         painter=Markup(painter.html),
         table=table_html(table),
+        passes=passes_html(survey, draws),
         items_note=items_note(survey, shown),
         facts=[(page_text(fact.name), page_text(fact.text)) for fact in _facts(survey)],
         data=Markup(htmlsafe_json_dumps(item_data(survey, shown))),
@@ -191,6 +195,37 @@ def table_html(table: SurveyTable) -> dict[str, Any]:
         "rows": rows,
         "notes": [page_text(note) for note in table.notes],
     }
+
+
+def passes_html(survey: SurveyArrays, draws: Draws) -> dict[str, Any] | None:
+    """Return pass@k of all items and of each group beside the control; None for one layer."""
+    n_layers = len(layer_series(survey.sites))
+    if n_layers < 2:
+        return None
+    control = usable_control(survey)
+    columns: list[tuple[str, int, str | None]] = []
+    for place, k in enumerate(DEFAULT_KS):
+        columns.append((f"pass@{k}", place, None))
+        if control is not None:
+            columns.append(("control", place, control))
+    groups: list[str | None] = [None, *(survey.groups if len(survey.groups) > 1 else [])]
+    names = ["all", *group_names([group for group in groups if group is not None])]
+    rows = []
+    for name, group in zip(names, groups, strict=True):
+        found = {
+            each: pass_at_k(survey, group=group, control=each, draws=draws)
+            for each in (None, control)
+        }
+        cells = [cell_text(found[each], place) for _, place, each in columns]
+        rows.append((page_text(name), [page_text(cell) for cell in cells]))
+    noun = "items" if survey.clusters_of(survey.items_of(None)) is None else "clusters"
+    note = (
+        "Share of the answers that are among the first k tokens of at least one of "
+        f"{counted(n_layers, 'layer')}; each of the {noun} counts the same. The more layers, the "
+        "more chances: compare on the same layers."
+    )
+    headings = [page_text(heading) for heading in ["group", *(name for name, _, _ in columns)]]
+    return {"headings": headings, "rows": rows, "note": page_text(note)}
 
 
 def _facts(survey: SurveyArrays) -> Iterator[Fact]:

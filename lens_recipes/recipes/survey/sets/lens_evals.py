@@ -63,6 +63,13 @@ def lens_evals(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return items
 
 
+def holds_evals(path: Path) -> bool:
+    """Tell whether a path is that of an evaluation set, or of a folder that has some."""
+    if path.is_dir():
+        return any(path.glob(f"{PREFIX}*{SUFFIX}"))
+    return path.name.startswith(PREFIX) and path.suffix == SUFFIX
+
+
 def eval_files(path: Path) -> list[tuple[str, Path]]:
     """Return the sets that are at a path, each with its file.
 

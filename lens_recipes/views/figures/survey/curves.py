@@ -54,7 +54,7 @@ def accuracy_curve(
         survey: What `survey()` returns.
         k: 1, 5 or 10.
         by: "group" for a line for each group, None for one of all items.
-        control: "shuffled", "random", "auto" for the first that there is, or None for none.
+        control: "shuffle", "random", "auto" for the first that there is, or None for none.
         component: Along which sites; None for "resid_post", or for the only one that was read.
         title: Replaces the figure's own.
         draws: How intervals are made.

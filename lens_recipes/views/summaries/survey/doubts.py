@@ -91,7 +91,7 @@ def _control_doubts(survey: SurveyArrays) -> Iterator[str]:
     control = usable_control(survey)
     if control is None:
         yield "no control: nothing says what another answer would have had"
-    elif control == "random":
+    elif control == "random" and survey.shown.control != control:
         yield (
             "all items of a group have the same answer, so none can stand for another's: a random "
             "token is a weak control"

@@ -22,6 +22,7 @@ from lens_recipes.arrays.survey.findings import (
 )
 from lens_recipes.arrays.survey.joint import Wanted, joint_intervals
 from lens_recipes.arrays.survey.names import control_in_words, find_name
+from lens_recipes.arrays.survey.pass_at_k import pass_at_k
 from lens_recipes.arrays.text import counted
 from lens_recipes.views.summaries.outline import outline
 from lens_recipes.views.summaries.survey.doubts import survey_doubts
@@ -31,6 +32,7 @@ from lens_recipes.views.summaries.survey.words import (
     interval_line,
     ledger_line,
     model_words,
+    n_clusters,
     number_drawn,
     size_words,
 )
@@ -39,6 +41,7 @@ from lens_recipes.views.summaries.transfer import lens_line
 GROUPS_IN_FULL = 5
 
 ACCURACY = "accuracy@1"
+PASS_K = 10
 
 
 def survey_summary(survey: SurveyArrays, draws: Draws = DEFAULT_DRAWS) -> str:
@@ -70,6 +73,8 @@ def _findings(survey: SurveyArrays, draws: Draws) -> Iterator[str]:
     if control is not None:
         yield f"control: {control_in_words(control)}, in the same pass"
     yield _accuracy(survey, control, draws)
+    if len(layer_series(survey.sites)) > 1:
+        yield _passes(survey, control, draws)
     if control is not None:
         yield from _leaves_control(survey, (ACCURACY, "logprob"), control, draws)
     yield _emergence(emergence_median(survey, draws=draws), survey, control, draws)
@@ -101,6 +106,29 @@ def _accuracy(survey: SurveyArrays, control: str | None, draws: Draws) -> str:
     if control is not None:
         words += f"; control {_at(found[other], ACCURACY)}"
     return words
+
+
+def _passes(survey: SurveyArrays, control: str | None, draws: Draws) -> str:
+    """Return in how many items the answer is among the first tokens of some layer."""
+    own = pass_at_k(survey, [PASS_K], draws=draws)
+    n_layers = len(layer_series(survey.sites))
+    words = (
+        f"pass@{PASS_K}: the answer is among the first {PASS_K} tokens of at least one of "
+        f"{n_layers} layers in {_share(own.interval)} (n {own.n_items:,}"
+    )
+    if n_clusters(survey) is not None:
+        words += ", each cluster counts the same"
+    words += ")"
+    if control is not None:
+        other = pass_at_k(survey, [PASS_K], control=control, draws=draws)
+        words += f"; control {_share(other.interval)}"
+    return words
+
+
+def _share(numbers: Interval) -> str:
+    """Return a share in per cent with its interval."""
+    estimate, low, high = (float(ends[0]) for ends in numbers[:3])
+    return find_name(ACCURACY).with_interval(estimate, low, high)
 
 
 def _at(numbers: Interval, metric: str) -> str:

@@ -86,7 +86,9 @@ def comparison_content(
     if len(rows) < len(sites):
         shown = f"{len(rows)} of {counted(len(sites), 'site')}"
         notes.append(f"{shown}, counted from the last; {argument('stride', 1)} shows all")
-    notes.append("in brackets: intervals of the difference, resampled pair by pair")
+    unit = {"share": "points of per cent", "nats": "nats"}.get(find_name(comparison.metric).unit)
+    in_unit = f", in {unit}" if unit else ""
+    notes.append(f"in brackets: intervals of the difference{in_unit}, resampled pair by pair")
     notes.append(
         f"p: sign-flip permutation test; corrected over all layers (max-T); {SIGNIFICANT}: "
         f"corrected p < {LEVEL:g}"

@@ -190,7 +190,9 @@ def metrics_asked(
                 f"{argument('metric', metric)}: a table by group is about one metric, such as "
                 '"accuracy@1".'
             )
-        return ["accuracy@1" if metric is None else metric]
+        return [(survey.shown.metrics or ("accuracy@1",))[0] if metric is None else metric]
+    if metric is None and survey.shown.metrics is not None:
+        return list(survey.shown.metrics)
     if metric is None:
         has_against = bool(np.isfinite(survey.against_logprobs).any())
         return [name for name in ALL_METRICS if name != "logit_diff" or has_against]
@@ -202,7 +204,7 @@ def control_of(survey: SurveyArrays, control: str | None) -> str | None:
 
     Args:
         survey: The survey.
-        control: "auto", "shuffled" or "random"; None for no control.
+        control: "auto", "shuffle" or "random"; None for no control.
 
     Raises:
         ValueError: another one.

@@ -60,9 +60,9 @@ def survey_frame(survey: SurveyArrays) -> Any:
         "agrees": item_values(survey, "agreement").ravel() == 1,
         "readable": survey.readable.ravel(),
     }
-    for control in CONTROLS:
-        columns[f"{control}_rank"] = _whole(pandas, ranked(survey, control))
-        columns[f"{control}_logprob"] = getattr(survey, f"{control}_logprobs").ravel()
+    for control, name in CONTROLS.items():
+        columns[f"{name}_rank"] = _whole(pandas, ranked(survey, control))
+        columns[f"{name}_logprob"] = getattr(survey, f"{name}_logprobs").ravel()
     columns["model"] = str(survey.provenance.get("model", ""))
     columns["lens"] = survey.lens.name
     columns["edited"] = "; ".join(map(str, survey.edits))
@@ -84,7 +84,8 @@ def curve_frame(
 
     Args:
         survey: What `survey()` returns.
-        metric: One metric or several; None for all of the table, "emerged" and "decided".
+        metric: One metric or several; None for those that `survey` was told to show, or for all of
+            the table, "emerged" and "decided".
         draws: How intervals are made.
 
     Raises:
@@ -93,7 +94,7 @@ def curve_frame(
     """
     pandas = import_pandas()
     metrics = metrics_asked(survey, metric, None)
-    if metric is None:
+    if metric is None and survey.shown.metrics is None:
         metrics += ALL_CURVES
     groups: list[str | None] = [None]
     if len(survey.groups) > 1:

@@ -42,7 +42,7 @@ def survey_table(
             in "latex" for five.
         by: "group" for a column for each group, of one metric ("accuracy@1" where none is named).
         group: Only the items of this group; None for all.
-        control: What stands in the answer's place beside it: "shuffled", "random", "auto" for the
+        control: What stands in the answer's place beside it: "shuffle", "random", "auto" for the
             first that there is, or None for no control.
         component: None for all, or only the sites of this one.
         stride: Show every n-th layer, counted from the last; None for about 20 layers, in "tsv" and
@@ -73,7 +73,7 @@ def survey_table(
     for_programs = format in ("tsv", "json")
     if for_programs and stride is None:
         stride = 1
-    if format == "latex" and metric is None and by is None:
+    if format == "latex" and metric is None and by is None and survey.shown.metrics is None:
         metric = LATEX_METRICS
     asked = asked_of(survey, metric, by, group, control, component, stride, draws)
     if for_programs:

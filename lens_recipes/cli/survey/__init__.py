@@ -1,0 +1,1 @@
+"""`lens-recipes survey`."""
