@@ -17,7 +17,9 @@ import pytest
 from hostile import FIELD, HOSTILE, assert_inert, cell_words
 from markdown_it import MarkdownIt
 from playwright.sync_api import sync_playwright
+from surveys import items_of
 from test_generation_figures import generation
+from tiny import shared
 
 import lens_recipes as lr
 from lens_recipes.arrays.axes import Site
@@ -25,7 +27,7 @@ from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.edits.kinds import ablate
 from lens_recipes.arrays.survey import names as survey_names
 from lens_recipes.arrays.survey.arrays import SURVEY_AXES, ItemNames, SurveyArrays
-from lens_recipes.arrays.survey.compare import compare_surveys
+from lens_recipes.arrays.survey.compare import compare_surveys, paired_sites
 from lens_recipes.arrays.survey.curves import Draws, beyond_control, curve
 from lens_recipes.arrays.survey.findings import (
     emergence_median,
@@ -625,6 +627,141 @@ def test_a_comparison_shows_itself():
     assert "SurveyDifference" in repr(compared)
 
 
+def test_layers_are_held_against_themselves_whichever_were_read():
+    """Of one model: a layer that the other survey did not read is left out, and never paired with another."""
+    model, items = shared("llama"), items_of(20)
+    base = lr.survey(model, items)
+    for layers, others in (([0, 1], None), (None, [0, 1]), ([1, 2, 3], [0, 1]), ([0, 2], [2, 3])):
+        one, other = lr.survey(model, items, layers=layers), lr.survey(model, items, layers=others, seed=1)  # fmt: skip
+        compared = one.compare(other, "logprob")
+        shared_layers = sorted({site.layer for site in one.sites} & {site.layer for site in other.sites})  # fmt: skip
+        assert [site.layer for site in compared.sites] == shared_layers
+        assert compared.other_sites == compared.sites
+        assert compared.n_sites_alone == len(one.sites) - len(shared_layers)
+        np.testing.assert_allclose(compared.difference.estimate, 0, atol=1e-5)
+        assert "relative depth" not in str(compared)
+        assert ("both read these" in str(compared)) == (compared.n_sites_alone > 0)
+    without = [as_survey(dataclasses.replace(each, provenance={**each.provenance, "n_layers": None})) for each in (lr.survey(model, items, layers=[0, 1]), base)]  # fmt: skip
+    assert [str(site) for site in without[0].compare(without[1]).other_sites] == ["0", "1"]
+    with pytest.raises(ValueError, match=r"no layer in common.*one read layers 0–1, the other layer 3"):  # fmt: skip
+        lr.survey(model, items, layers=[0, 1]).compare(lr.survey(model, items, layers=[3]))
+
+
+@pytest.mark.parametrize("components", ["head_out", ["resid_pre", "attn_out"]])
+def test_what_has_no_line_of_layers_is_shown_in_tables_and_said_elsewhere(components, tmp_path):
+    found = lr.survey(shared("llama"), items_of(12), components=components)
+    assert len(found.table(format="tsv").splitlines()) > len(found.sites)
+    frame = found.curve_frame()
+    assert not {"emerged", "decided"} & set(frame["metric"])
+    for view in (found.summary, found.pass_at_k, lambda: found.page(tmp_path / "page.html"), lambda: found.curve("emerged"), lambda: found.compare(found, "decided")):  # fmt: skip
+        with pytest.raises(ValueError, match=r'components="resid_post" as well. The table shows'):
+            view()
+
+
+def test_models_of_other_depths_are_paired_where_both_were_read():
+    sites, others = [Site(layer) for layer in range(4)], [Site(layer) for layer in range(12)]
+    assert paired_sites(sites, others, 4, 12).tolist() == [0, 4, 7, 11]
+    assert paired_sites(sites, others[6:], 4, 12).tolist() == [-1, -1, 1, 5]
+    assert paired_sites(sites[:2], others, 4, 12).tolist() == [0, 4]
+
+
+@pytest.mark.parametrize("metric", ["emerged", "decided"])
+def test_what_follows_the_layers_is_compared_with_several_components(metric):
+    model, items = shared("llama"), items_of(20)
+    base = lr.survey(model, items)
+    for components in (["resid_post", "attn_out"], ["head_out", "resid_post"]):
+        several = lr.survey(model, items, components=components)
+        for one, other in ((base, several), (several, base), (several, several)):
+            compared = one.compare(other, metric)
+            assert [str(site) for site in compared.sites] == ["0", "1", "2", "3"]
+            np.testing.assert_array_equal(compared.difference.estimate, 0)
+
+
+@pytest.mark.parametrize("metric", ["emerged", "decided"])
+def test_what_stays_to_the_end_is_compared_on_the_layers_that_both_read(metric):
+    """It is there at layers 2 and 3 alone, and so it stays to the end of a survey that ends with layer 3."""
+    base = whole()
+    is_on = np.isin(np.arange(N_LAYERS), (2, 3))
+    ranks = np.where(is_on, 0, base.ranks + 1).astype(np.int32)
+    tops = np.where(is_on, base.answer_ids[:, None], 99).astype(np.int32)
+    passing = as_survey(dataclasses.replace(base, ranks=ranks, top_ids=tops))
+    cut = {name: getattr(passing, name)[:, :4] for name, axes in SURVEY_AXES.items() if axes == ("item", "site")}  # fmt: skip
+    short = as_survey(dataclasses.replace(passing, sites=passing.sites[:4], **cut))
+    assert short.curve(metric).interval.estimate.tolist() == [0, 0, 1, 1]
+    assert passing.curve(metric).interval.estimate.tolist() == [0] * N_LAYERS
+    for one, other in ((short, passing), (passing, short)):
+        compared = one.compare(other, metric)
+        assert compared.difference.estimate.tolist() == [0, 0, 0, 0]
+
+
+def test_a_comparison_counts_what_has_no_number_and_what_is_something_else():
+    model, items = shared("llama"), items_of(30)
+    base = lr.survey(model, items)
+    n_without = sum("against" not in item for item in items)
+    compared = base.compare(lr.survey(model, items, seed=1), "logit_diff")
+    assert (compared.n_pairs, compared.n_without, compared.n_unpaired) == (30 - n_without, n_without, 0)  # fmt: skip
+    assert f"left out: {n_without} pairs without a logit difference" in str(compared)
+    assert compared.n_changed == 0
+    others = lr.survey(model, [*items[:10], *items_of(30, seed=5)[10:]])
+    compared = base.compare(others)
+    assert compared.n_changed == 20
+    words = "20 of 30 pairs have another prompt or target in each survey: they are paired by id"
+    assert words in str(compared)
+    assert words in difference_curve(compared).layout.title.subtitle.text.replace("<br>", " ")
+    for other, metric in ((None, "rank"), ("base.json", "rank"), (base, ["rank"]), (base, "x")):
+        with pytest.raises(ValueError, match=r"accepted is a survey|is unknown: accepted are"):
+            base.compare(other, metric)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("draws", {"n_resamples": "many", "confidence": 0.9, "seed": 0}),
+        ("draws", {"n_resamples": 10**12, "confidence": 0.9, "seed": 0}),
+        ("draws", {"n_resamples": 200, "confidence": None, "seed": 0}),
+        ("draws", {"n_resamples": 200, "confidence": 2, "seed": 0}),
+        ("draws", {"n_resamples": 200, "confidence": 0.9, "seed": -1}),
+        ("draws", {"seeds": 1}),
+        ("draws", 5),
+        ("shown", {"metrics": 5, "control": None}),
+        ("shown", {"metrics": [], "control": None}),
+        ("shown", {"metrics": ["loss"], "control": None}),
+        ("shown", {"metrics": None, "control": "x"}),
+        ("n_layers", "many"),
+    ],
+)
+def test_a_file_that_says_no_draws_or_views_is_damaged(tmp_path, name, value):
+    path = tmp_path / "survey.json"
+    as_survey(whole()).save(path)
+    stored = json.loads(path.read_text())
+    stored["provenance"][name] = value
+    path.write_text(json.dumps(stored))
+    with pytest.raises(lr.LensError, match=f"'{name}' is .*, expected is"):
+        lr.Survey.load(path)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda survey: survey.table(metric=[]), "metric is empty: name one or more"),
+        (lambda survey: survey.table(metric=5), "metric=5 is unknown: accepted are"),
+        (lambda survey: survey.table(width="wide"), "width='wide' must be a whole number"),
+        (lambda survey: survey.curve(["rank"]), r"metric=\['rank'\] is unknown: .*'decided'"),
+        (lambda survey: survey.curve("decided", control="shuffle"), "decided looks at no answer"),
+        (lambda survey: survey.compare(survey).table(names=None), "names=None must be two"),
+        (lambda survey: survey.compare(survey).table(width=3), "width=3 must be .* at least 40"),
+        (lr.table, r"received a survey: its table is made by its own method, survey\.table\(\)"),
+        (lambda survey: lr.lens_evals(5), "received 5 as a path; accepted is that of a folder"),
+        (lambda survey: lr.lens_evals("a" * 5000), "cannot be read: File name too long"),
+        (lambda survey: survey.pass_at_k(layers=5), "layers=5 must be some of those that were"),
+        (lambda survey: lr.pass_table({"a": survey, "b": 5}), "surveys must be a dict of surveys"),
+    ],
+)
+def test_what_a_view_cannot_use_is_said(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(as_survey(whole()))
+
+
 # -- hostile texts ---------------------------------------------------------------------------------------------------------
 
 
@@ -790,6 +927,12 @@ def test_wrong_arguments_say_what_is_accepted():
     for call in wrong:
         with pytest.raises(ValueError, match=r"\w"):
             call()
+
+
+def test_a_curve_of_differences_wants_a_comparison():
+    for given in (as_survey(whole()), 5):
+        with pytest.raises(TypeError, match=r"expected what compare\(\) of two surveys returns"):
+            difference_curve(given)
 
 
 def test_a_figure_of_a_survey_wants_one():

@@ -12,6 +12,8 @@ from lens_recipes.arrays.axes import Axes, Site
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.lens import UNIFORM_ROUNDING, find_output, uniform_distance
 from lens_recipes.arrays.run_record import RunRecord
+from lens_recipes.arrays.sites import components, layer_series
+from lens_recipes.caller import advised
 
 # The arrays of a survey and their axes. `spelling` is as wide as the item with the most of them.
 SURVEY_AXES: Axes = {
@@ -119,6 +121,29 @@ class SurveyArrays(RunRecord):
     def output_site(self) -> int:
         """The index of the site that is the model's own output; −1 if it was not read."""
         return find_output(self.sites, self.kl_to_final.T)
+
+    @property
+    def layer_sites(self) -> list[int]:
+        """The indices of the sites of the stream after each block, or of the one component.
+
+        Raises:
+            ValueError: several components were read and not that stream, or heads alone.
+        """
+        try:
+            return layer_series(self.sites)
+        except ValueError:
+            read = ", ".join(map(repr, components(self.sites)))
+            raise ValueError(
+                f"this follows one component through the layers, and the survey read {read}: make "
+                f"it with {advised('components', 'resid_post')} as well. The table shows what was "
+                "read."
+            ) from None
+
+    @property
+    def has_line(self) -> bool:
+        """Whether `layer_sites` are known."""
+        names = components(self.sites)
+        return "resid_post" in names or (len(names) == 1 and names[0] != "head_out")
 
     @property
     def readable(self) -> NDArray[np.bool_]:

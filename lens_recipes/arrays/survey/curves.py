@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.statistics.median import median
 from lens_recipes.arrays.statistics.resampling import Interval, Resampling
 from lens_recipes.arrays.survey.arrays import SurveyArrays
@@ -19,6 +18,7 @@ from lens_recipes.arrays.survey.metrics import (
     item_values,
     prediction_depth,
 )
+from lens_recipes.arrays.survey.names import find_name
 
 LESS_IS_BETTER = ("rank", "entropy", "kl")
 MEDIAN = ("rank",)  # a mean rank is that of the few worst items
@@ -96,11 +96,17 @@ def use_median(metric: str, values: Values) -> bool:
 
 
 def values_of(survey: SurveyArrays, metric: str, control: str | None) -> Values:
-    """Return a metric of each item at each site, those over the sites among them."""
+    """Return a metric of each item at each site, those over the sites among them.
+
+    Raises:
+        ValueError: no such metric, or no such control of it.
+    """
+    if not find_name(metric).has_control and control is not None:
+        raise ValueError(f"{metric} looks at no answer, so it has no control.")
     if metric == "emerged":
-        return emerged(emergence(survey, control), len(layer_series(survey.sites)))
+        return emerged(emergence(survey, control), len(survey.layer_sites))
     if metric == "decided":
-        return emerged(prediction_depth(survey), len(layer_series(survey.sites)))
+        return emerged(prediction_depth(survey), len(survey.layer_sites))
     return item_values(survey, metric, control)
 
 

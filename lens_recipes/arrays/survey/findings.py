@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.statistics.median import median
 from lens_recipes.arrays.statistics.resampling import MIN_CLUSTERS, Interval, expanded_tail
 from lens_recipes.arrays.survey.arrays import CONTROLS, SurveyArrays
@@ -103,7 +102,7 @@ def emergence_median(
     """Return the median site at which answers emerge; those that never do count as last."""
     indices = survey.items_of(group)
     first = emergence(survey)[indices]
-    series = layer_series(survey.sites)
+    series = survey.layer_sites
     n_sites = len(series)
     resampling = resampling_of(survey, indices, draws)
     places = np.where(first < 0, n_sites, first).astype(np.float64)
@@ -132,7 +131,7 @@ def first_beyond_control(
     survey: SurveyArrays, metrics: Sequence[str], control: str, draws: Draws = DEFAULT_DRAWS
 ) -> dict[str, Site | None]:
     """Return the first layer from which on each curve stays beyond its control's; None for none."""
-    series = layer_series(survey.sites)
+    series = survey.layer_sites
     wanted = [Wanted(metric, minus=control) for metric in metrics]
     found = joint_intervals(survey, wanted, series, draws=draws)
     first: dict[str, Site | None] = {}

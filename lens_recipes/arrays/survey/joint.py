@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.statistics.median import median
 from lens_recipes.arrays.statistics.resampling import Interval
 from lens_recipes.arrays.survey.arrays import SurveyArrays
@@ -84,7 +83,7 @@ def places_of(survey: SurveyArrays, metric: str, site_indices: Sequence[int]) ->
     """Return where in a curve some sites are."""
     if metric not in OVER_SITES:
         return list(site_indices)
-    series = layer_series(survey.sites)
+    series = survey.layer_sites
     return [series.index(index) for index in site_indices]
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.statistics.resampling import Interval, Resampling
 from lens_recipes.arrays.survey.arrays import CONTROLS, SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
@@ -95,17 +94,15 @@ def counted_sites(survey: SurveyArrays, layers: Sequence[int] | None) -> list[in
     Raises:
         ValueError: a layer that was not read.
     """
-    sites = layer_series(survey.sites)
+    sites = survey.layer_sites
     if layers is None:
         return sites
     site_of = {survey.sites[site].layer: site for site in sites}
-    missing = [layer for layer in layers if layer not in site_of]
-    if missing or not len(layers):
+    wanted = list(layers) if isinstance(layers, Iterable) else []
+    if not wanted or any(layer not in site_of for layer in wanted):
         read = ", ".join(str(layer) for layer in site_of)
-        raise ValueError(
-            f"layers={list(layers)!r:.80} must be some of those that were read: {read}."
-        )
-    return [site_of[layer] for layer in layers]
+        raise ValueError(f"layers={layers!r:.80} must be some of those that were read: {read}.")
+    return [site_of[layer] for layer in wanted]
 
 
 def cluster_shares(values: NDArray[np.float64], clusters: list[str] | None) -> NDArray[np.float64]:

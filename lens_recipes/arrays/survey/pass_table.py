@@ -89,7 +89,10 @@ def pass_table(
         >>> lenses = {"logit": None, "linear": "linear.safetensors", "Jacobian": "lens.pt"}
         >>> print(pass_table({name: survey(model, items, lens=lenses[name]) for name in lenses}))
     """
-    if not isinstance(surveys, Mapping) or not surveys:
+    are_surveys = isinstance(surveys, Mapping) and all(
+        isinstance(survey, SurveyArrays) for survey in surveys.values()
+    )
+    if not are_surveys or not surveys:
         raise ValueError(
             'surveys must be a dict of surveys by their names, such as {"logit": …, "linear": …}.'
         )

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.arrays.certificate import Certificate
+from lens_recipes.arrays.certificate import KEPT_IF_NOT_STRICT, Certificate
+from lens_recipes.errors import LensError
 from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.recipes.survey.prepare import Controls, PreparedItem
 from lens_recipes.results import LensResult
@@ -55,17 +56,28 @@ def run_block(
         items: Of the block.
         beside: The controls of each.
         **options: Of `logit_lens`.
+
+    Raises:
+        LensError: as `logit_lens` does.
     """
     columns = columns_of(items, beside)
-    result = logit_lens(
-        model,
-        [prepared.token_ids for prepared in items],
-        positions=[[prepared.position] for prepared in items],
-        targets=columns.ids,
-        track=None,
-        top_k=1,
-        **options,
-    )
+    try:
+        result = logit_lens(
+            model,
+            [prepared.token_ids for prepared in items],
+            positions=[[prepared.position] for prepared in items],
+            targets=columns.ids,
+            track=None,
+            top_k=1,
+            **options,
+        )
+    except LensError as error:
+        if not str(error).endswith(KEPT_IF_NOT_STRICT):
+            raise
+        words = str(error).removesuffix(KEPT_IF_NOT_STRICT)  # a survey has no such argument
+        raise LensError(
+            f"{words} These are items {items[0].item.number} to {items[-1].item.number}."
+        ) from None
     return BlockResult(
         result.sites,
         block_arrays(result, items, columns),

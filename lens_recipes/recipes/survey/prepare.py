@@ -125,8 +125,9 @@ class ItemReader:
         if not rows or not rows[0]:
             raise ValueError("the prompt has no tokens")
         token_ids = rows[0]
-        if max(token_ids) >= self.n_embeddings:
-            raise ValueError(f"the id {max(token_ids)} is unknown to this model")
+        for token in (min(token_ids), max(token_ids)):
+            if not 0 <= token < self.n_embeddings:
+                raise ValueError(f"the id {token} is unknown to this model")
         return token_ids
 
     def spellings(self, texts: Sequence[Any]) -> tuple[list[int], list[str]]:

@@ -43,6 +43,10 @@ from lens_recipes.run.request.lenses import resolve_lens
 from lens_recipes.run.request.prompts import is_token_id, shortened
 from lens_recipes.run.request.selection import as_list
 
+MAX_RESAMPLES = 10**7
+MAX_SEED = 2**63 - 1  # as files hold it
+MAX_CONFIDENCE = 0.999999  # more, and rounding decides
+
 BLOCK = 256  # items that are run and kept together, the same however a survey is parted
 
 
@@ -186,6 +190,13 @@ def checked_draws(bootstrap: Any, confidence: Any, seed: Any) -> Draws:
             f"{argument('confidence', confidence)} must be a number between 0 and 1, such as 0.95."
         )
     Resampling(1, n_resamples=int(bootstrap), confidence=confidence)
+    for name, value, most in (
+        ("bootstrap", bootstrap, MAX_RESAMPLES),
+        ("seed", seed, MAX_SEED),
+        ("confidence", confidence, MAX_CONFIDENCE),
+    ):
+        if value > most:
+            raise ValueError(f"{argument(name, value)} must be at most {most}.")
     return Draws(int(bootstrap), float(confidence), int(seed))
 
 
@@ -195,7 +206,8 @@ def checked_views(metrics: Any, control: Any) -> Shown:
     Raises:
         ValueError: an unknown metric or control, said before anything runs.
     """
-    if control is not None and control not in list(CONTROLS):
+    is_known = isinstance(control, str) and control in CONTROLS
+    if control is not None and not is_known:
         known = ", ".join(map(repr, CONTROLS))
         raise ValueError(f"{argument('control', control)} is unknown: accepted are {known}, None.")
     if metrics is None:
@@ -258,7 +270,7 @@ def survey_of_one(
         "remote": remote,
     }
     found = read_items(items, fields, on_error=on_error, position=position)
-    n_items = len(items) if isinstance(items, Sized) and not isinstance(items, str) else None
+    n_items = number_of(items)
     try:
         with progress_of_items("survey", n_items) as count:
             for number, block in blocks_of(found, part):
@@ -270,6 +282,7 @@ def survey_of_one(
     except KeyboardInterrupt:
         raise interrupted(store) from None
     about_model = {name: identity[name] for name in ("model", "revision", "dtype")}
+    about_model["n_layers"] = anatomy(model).n_layers
     provenance = {
         "recipe": "survey",
         "arguments": asked,
@@ -277,6 +290,20 @@ def survey_of_one(
         "shown": to_json(shown._asdict()),
     }
     return assembled(store, about_model | provenance, is_part=part is not None)
+
+
+def number_of(items: Any) -> int | None:
+    """Return how many items there are, for the progress; None where nobody says."""
+    if not isinstance(items, Sized) or isinstance(items, str):
+        return None
+    try:
+        return len(items)
+    except (
+        TypeError,
+        RuntimeError,
+        NotImplementedError,
+    ):  # some streams have a length in name only
+        return None
 
 
 def interrupted(store: SurveyStore) -> KeyboardInterrupt:
@@ -305,7 +332,7 @@ def position_of_all(positions: Any) -> int:
     Raises:
         ValueError: neither "answer" nor a position.
     """
-    if positions == "answer":
+    if isinstance(positions, str) and positions == "answer":
         return -1
     if type(positions) is not int:
         raise ValueError(

@@ -24,6 +24,7 @@ from lens_recipes.views.figures.base.style import (
 from lens_recipes.views.tables.survey.comparison import (
     LEVEL,
     aligned_line,
+    changed_line,
     comparison_title,
     difference_number,
     p_value,
@@ -56,11 +57,17 @@ def difference_curve(
         title: Replaces the figure's own.
 
     Raises:
+        TypeError: this is no comparison.
         ValueError: not two names.
 
     Example:
         >>> difference_curve(compare_surveys(base, edited, "logprob")).show()
     """
+    if not isinstance(comparison, SurveyComparison):
+        raise TypeError(
+            f"received {type(comparison).__name__}, expected what compare() of two surveys "
+            "returns: difference_curve(first.compare(other))."
+        )
     name = find_name(comparison.metric)
     places = list(range(len(comparison.sites)))
     estimate, low, high, _ = comparison.difference
@@ -101,7 +108,8 @@ def difference_curve(
         )
     figure = Figure(traces)
     heading = escape_plotly(comparison_title(comparison, names) if title is None else title)
-    lines = [pairs_line(comparison), BAND_NOTE, aligned_line(comparison)]
+    changed, aligned = changed_line(comparison), aligned_line(comparison)
+    lines = [pairs_line(comparison), changed, BAND_NOTE, aligned]
     figure.update_layout(
         panels_layout(
             title_layout(heading, "<br>".join(escape_plotly(line) for line in lines if line)),

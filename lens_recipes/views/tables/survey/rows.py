@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lens_recipes.arrays.certificate import is_certified
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.survey.arrays import CONTROLS, SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, MEDIAN, Draws
 from lens_recipes.arrays.survey.findings import usable_control
@@ -81,7 +80,7 @@ def curve_rows(
 def sites_of(survey: SurveyArrays, metric: str) -> list[int]:
     """Return the indices of the sites that a metric has a number at."""
     if metric in OVER_SITES:
-        return layer_series(survey.sites)
+        return survey.layer_sites
     return list(range(len(survey.sites)))
 
 
