@@ -100,10 +100,11 @@ class Survey(SurveyArrays):
         """Return the differences to another survey of the same items, pair by pair: other − this.
 
         Each site has an interval and a permutation p-value, corrected over the sites. Where the
-        models have another number of layers, they are paired by relative depth.
+        models have another number of layers, they are paired by relative depth; else each site
+        with the same.
 
         Raises:
-            ValueError: the two share no items or no component, or there is no such metric.
+            ValueError: the two share no items or no site, or there is no such metric.
 
         Example:
             >>> print(survey(model, "capitals").compare(survey(model, "capitals", lens=lens)))

@@ -21,6 +21,8 @@ class SurveyDifference(SurveyComparison):
             (max-T).
         n_pairs: How many items both have.
         n_unpaired: How many only one of them has.
+        draws: How the intervals were made.
+        n_without_number: How many both have, but not both with a number, such as of "logit_diff".
     """
 
     __slots__ = ()

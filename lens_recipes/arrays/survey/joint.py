@@ -88,6 +88,13 @@ def places_of(survey: SurveyArrays, metric: str, site_indices: Sequence[int]) ->
     return [series.index(index) for index in site_indices]
 
 
+def sites_of(survey: SurveyArrays, metric: str) -> list[int]:
+    """Return the indices of the sites that a metric has a number at."""
+    if metric in OVER_SITES:
+        return layer_series(survey.sites)
+    return list(range(len(survey.sites)))
+
+
 def is_beyond(metric: str, difference: Interval) -> np.ndarray:
     """Return where an interval of answer minus control lies on the better side of 0."""
     return np.asarray(difference.high < 0 if metric in LESS_IS_BETTER else difference.low > 0)

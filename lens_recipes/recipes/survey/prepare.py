@@ -67,6 +67,7 @@ class ItemReader:
         """Take the model's tokenizer and bounds."""
         self.tokenizer = tokenizer_of(model)
         self.vocab_size = anatomy.vocab_size
+        self.n_layers = anatomy.n_layers
         self.n_embeddings = anatomy.n_embeddings
         self.longest = anatomy.n_positions or context_length(model)
         self.add_special_tokens = add_special_tokens

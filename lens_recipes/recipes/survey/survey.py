@@ -272,6 +272,7 @@ def survey_of_one(
     about_model = {name: identity[name] for name in ("model", "revision", "dtype")}
     provenance = {
         "recipe": "survey",
+        "n_layers": reader.n_layers,
         "arguments": asked,
         "draws": draws._asdict(),
         "shown": to_json(shown._asdict()),

@@ -88,7 +88,10 @@ def comparison_content(
         notes.append(f"{shown}, counted from the last; {argument('stride', 1)} shows all")
     unit = {"share": "points of per cent", "nats": "nats"}.get(find_name(comparison.metric).unit)
     in_unit = f", in {unit}" if unit else ""
-    notes.append(f"in brackets: intervals of the difference{in_unit}, resampled pair by pair")
+    notes.append(
+        f"in brackets: {confidence_words(comparison)} intervals of the difference{in_unit}, "
+        "resampled pair by pair"
+    )
     notes.append(
         f"p: sign-flip permutation test; corrected over all layers (max-T); {SIGNIFICANT}: "
         f"corrected p < {LEVEL:g}"
@@ -117,16 +120,29 @@ def comparison_title(comparison: SurveyComparison, names: Sequence[str]) -> str:
     if isinstance(names, str) or len(names) != 2:
         raise ValueError(f"{argument('names', names)} must be two: of the first, and of the other.")
     first, other = (shortened(str(name)) for name in names)
-    return f"Difference in {find_name(comparison.metric).title}: {other} minus {first}"
+    return f"Difference in {metric_words(comparison)}: {other} minus {first}"
+
+
+def metric_words(comparison: SurveyComparison) -> str:
+    """Return what the metric is called where its mean is taken: that of ranks, too."""
+    name = find_name(comparison.metric)
+    return "mean rank" if name.unit == "rank" else name.title
+
+
+def confidence_words(comparison: SurveyComparison) -> str:
+    """Return how sure the intervals are, such as "95%"."""
+    return f"{100 * comparison.draws.confidence:g}%"
 
 
 def pairs_line(comparison: SurveyComparison) -> str:
     """Return how many pairs there are, and how many items have no partner."""
     words = counted(comparison.n_pairs, "pair of items", "pairs of items")
+    left_out = []
     if comparison.n_unpaired:
-        words += f"; left out: {counted(comparison.n_unpaired, 'item')} that only one of them has"
-    else:
-        words += "; left out: none"
+        left_out.append(f"{counted(comparison.n_unpaired, 'item')} that only one of them has")
+    if comparison.n_without_number:
+        left_out.append(f"{counted(comparison.n_without_number, 'pair')} without the number")
+    words += f"; left out: {', '.join(left_out) or 'none'}"
     if not any(math.isfinite(low) for low in comparison.difference.low.tolist()):
         words += "; no intervals: too few clusters"
     return words
