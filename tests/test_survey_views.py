@@ -505,6 +505,34 @@ def test_ranks_stand_on_a_logarithmic_axis_with_the_top_uppermost():
     assert min(low, high) < 0
 
 
+def test_a_figure_names_the_lines_that_do_not_leave_their_control():
+    survey = planted([-1, 3] * 20, ["never", "there"])
+    assert "at no layer better than the control: never<br>" in subtitle(emergence_curve(survey, draws=DRAWS))  # fmt: skip
+    assert "at no layer" not in subtitle(emergence_curve(survey, control=None, draws=DRAWS))
+    assert "at no layer better than the control: all items" in subtitle(accuracy_curve(planted(FIRST, good=False), draws=DRAWS))  # fmt: skip
+    assert "at no layer" not in subtitle(accuracy_curve(few(), draws=DRAWS))  # no intervals
+
+
+def test_figures_and_pass_at_k_are_drawn_as_the_survey_was_told():
+    survey = planted(FIRST, GROUPS, draws={"n_resamples": 300, "confidence": 0.8, "seed": 1})
+    for figure in (accuracy_curve, rank_curve, emergence_curve, depth_histogram, survey_heatmap):
+        assert "80% intervals, 300 resamples" in subtitle(figure(survey))
+    told = pass_at_k(survey, draws=Draws(300, 0.8, 1))
+    assert pass_at_k(survey).interval.low.tolist() == told.interval.low.tolist()
+    assert pass_at_k(survey, draws=DRAWS).interval.low.tolist() != told.interval.low.tolist()
+
+
+def test_ranks_are_held_against_their_control_by_the_median():
+    """One item in ten is lost, further than all the others are ahead."""
+    survey = planted([3] * 40)
+    ranks = survey.ranks.copy()
+    ranks[::10] = 90_000
+    lost = dataclasses.replace(survey, ranks=ranks)
+    found = beyond_control(lost, "rank", draws=DRAWS)
+    assert found.difference.estimate[7] == -150
+    assert found.is_beyond[7]
+
+
 @pytest.mark.parametrize("metric", ["prob", "logit_diff", "kl", "agreement", "decided", "rank"])
 def test_any_metric_is_drawn_with_a_control_where_it_has_one(metric):
     survey = whole()

@@ -68,7 +68,7 @@ def joint_intervals(
         values = values_of(survey, each.metric, each.control)[indices]
         if each.minus is not None:
             values = values - values_of(survey, each.metric, each.minus)[indices]
-        elif use_median(each.metric, values):
+        if use_median(each.metric, values):
             found[each] = median(values[:, places], resampling)
             continue
         of_means.append(each)
