@@ -89,14 +89,14 @@ def arguments_of(survey: SurveyArrays) -> dict[str, Any]:
     return dict(arguments) if isinstance(arguments, dict) else {}
 
 
-def joined_shards(parts: Sequence[SurveyArrays]) -> Any:
-    """Return which shards parts are: None for the whole."""
+def joined_shards(parts: Sequence[SurveyArrays]) -> list[list[int]] | None:
+    """Return which shards parts are, those of merged ones among them: None for the whole."""
     shards: set[tuple[int, int]] = set()
     for part in parts:
-        shard = arguments_of(part).get("shard")
-        if not isinstance(shard, list) or len(shard) != 2:
+        own = part.shards
+        if not own:
             return None
-        shards.add((shard[0], shard[1]))
+        shards.update(own)
     known = sorted(shards)
     n_parts = known[0][1]
     if known == [(number, n_parts) for number in range(1, n_parts + 1)]:

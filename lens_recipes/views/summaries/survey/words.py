@@ -89,10 +89,25 @@ def ledger_line(survey: SurveyArrays) -> str:
     """
     n_left_out = len(survey.left_out)
     total = n_left_out + len(survey)
+    part = part_words(survey)
     if not n_left_out:
-        return f"left out: none of {counted(total, 'item')}"
+        return f"left out: none of {counted(total, 'item')}{part}"
     reasons = [f"{legible_line(reason)} ({n})" for reason, n in left_out_by_reason(survey)]
-    return f"left out: {n_left_out} of {counted(total, 'item')}: {', '.join(reasons)}"
+    return f"left out: {n_left_out} of {counted(total, 'item')}{part}: {', '.join(reasons)}"
+
+
+def part_words(survey: SurveyArrays) -> str:
+    """Return that some parts of a survey are not here; empty for the whole.
+
+    Example: " in part 3 of 16, without the other parts".
+    """
+    shards = survey.shards
+    if not shards:
+        return ""
+    if len(shards) == 1:
+        number, n_parts = shards[0]
+        return f" in part {number} of {n_parts}, without the other parts" if n_parts > 1 else ""
+    return f" in {len(shards)} of {shards[0][1]} parts, without the others"
 
 
 def interval_line(
