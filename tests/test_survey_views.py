@@ -666,6 +666,8 @@ def test_layers_of_one_model_are_held_against_the_same_and_those_of_others_by_de
     compared = compare_surveys(first, some_layers(base, [3, 4, 7], **n), "logprob", draws=DRAWS)
     assert compared.sites == compared.other_sites == [Site(3), Site(4)]
     assert not compared.difference.estimate.any()
+    with pytest.raises(ValueError, match="'agreement', 'emerged', 'decided'"):
+        compare_surveys(first, first, "speed")
     with pytest.raises(ValueError, match="share no site"):
         compare_surveys(first, some_layers(base, [5, 6], **n), "logprob", draws=DRAWS)
     deeper = some_layers(base, [0, 2, 4, 6], n_layers=15)  # layer i of 8 is layer 2 i of 15

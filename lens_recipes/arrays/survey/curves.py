@@ -19,6 +19,7 @@ from lens_recipes.arrays.survey.metrics import (
     item_values,
     prediction_depth,
 )
+from lens_recipes.arrays.survey.names import find_name
 
 LESS_IS_BETTER = ("rank", "entropy", "kl")
 MEDIAN = ("rank",)  # a mean rank is that of the few worst items
@@ -109,7 +110,12 @@ def middle(metric: str, values: Values, resampling: Resampling) -> Interval:
 
 
 def values_of(survey: SurveyArrays, metric: str, control: str | None) -> Values:
-    """Return a metric of each item at each site, those over the sites among them."""
+    """Return a metric of each item at each site, those over the sites among them.
+
+    Raises:
+        ValueError: no such metric or control.
+    """
+    find_name(metric)
     if metric == "emerged":
         return emerged(emergence(survey, control), len(layer_series(survey.sites)))
     if metric == "decided":
