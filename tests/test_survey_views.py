@@ -892,6 +892,8 @@ def test_a_figure_of_a_survey_wants_one():
             figure(generation())
     with pytest.raises(TypeError, match="accuracy_curve, emergence_curve"):
         lr.heatmap(whole())
+    with pytest.raises(ValueError, match=r'survey\.page\("survey.html"\)'):
+        lr.report(whole(), "survey.html")
 
 
 @pytest.mark.parametrize("module", [survey_names, latex, comparison])
