@@ -522,6 +522,17 @@ def test_figures_and_pass_at_k_are_drawn_as_the_survey_was_told():
     assert pass_at_k(survey, draws=DRAWS).interval.low.tolist() != told.interval.low.tolist()
 
 
+@pytest.mark.parametrize(
+    "draws",
+    [{"n": 1}, {"n_resamples": 10**12, "confidence": 0.9, "seed": 0}, {"n_resamples": 400, "confidence": 95, "seed": 0}],
+)  # fmt: skip
+def test_draws_that_cannot_be_are_no_survey_in_a_file(tmp_path, draws):
+    path = tmp_path / "survey.json"
+    as_survey(planted(FIRST, draws=draws)).save(path)
+    with pytest.raises(lr.LensError, match="'draws'"):
+        lr.Survey.load(path)
+
+
 def test_ranks_are_held_against_their_control_by_the_median():
     """One item in ten is lost, further than all the others are ahead."""
     survey = planted([3] * 40)

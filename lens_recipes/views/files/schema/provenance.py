@@ -9,6 +9,7 @@ from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.views.files.schema.checks import Sizes, is_count, is_number, read_dict
 from lens_recipes.views.files.schema.used_lens import check_used_lens
 
+MAX_RESAMPLES = 10**7  # in a file: more would never end
 MAX_QUANTITY = 1e15  # seconds, tokens or tokens per second: beyond what any run takes
 
 
@@ -66,6 +67,15 @@ def are_edits(value: Any) -> bool:
     return True
 
 
+def are_draws(value: Any) -> bool:
+    """Tell whether a value says how the intervals of a survey are made."""
+    if not isinstance(value, dict) or value.keys() != {"n_resamples", "confidence", "seed"}:
+        return False
+    n_resamples, confidence = value["n_resamples"], value["confidence"]
+    is_number_of = is_count(n_resamples) and 100 <= n_resamples <= MAX_RESAMPLES
+    return is_number_of and is_number(confidence) and 0 < confidence < 1 and is_count(value["seed"])
+
+
 def are_controls(value: Any) -> bool:
     """Tell whether a value says what stood in place of edits, and from how many sites it came."""
     if not isinstance(value, dict) or not {"names", "sites", "missing"} <= value.keys():
@@ -81,6 +91,8 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "architecture": (is_text, "a text"),
     "dtype": (is_text, "a text"),
     "vocab_size": (is_count, "a whole number from 0"),
+    "n_layers": (is_count, "a whole number from 0"),
+    "draws": (are_draws, "resamples, confidence and seed of the intervals"),
     "recipe": (is_text, "a text"),
     "arguments": (is_object, "a JSON object"),
     "remote": (is_truth_value, "true or false"),
