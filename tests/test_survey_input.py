@@ -29,7 +29,7 @@ def written(tmp_path, *lines, name="items.jsonl"):
 # -- files of items ----------------------------------------------------
 
 BROKEN = [
-    ('{"prompt": [7', r"line 3: this is no JSON \(.*character \d+\)"),
+    ('{"prompt": [7', r"line 3: this is no JSON \(.*character 14\)"),
     ("[1, 2]", "line 3: this is no JSON object"),
     ('"text"', "line 3: this is no JSON object"),
     ("[" * 100_000, "line 3: this is n"),

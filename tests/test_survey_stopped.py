@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -361,7 +362,18 @@ def test_shards_are_the_whole(tmp_path, n_shards):
         assert_same(merged, whole)
         assert verdict(merged) == "as saved"
     some = lr.Survey.merge(parts[:-1])
-    assert some.provenance["arguments"]["shard"] == [[n, n_shards] for n in range(1, n_shards)]
+    assert some.shards == [(n, n_shards) for n in range(1, n_shards)]
+    assert_same(lr.Survey.merge([some, parts[-1]]), whole)
+    assert "without the other" not in whole.summary()
+    for partly in (some, parts[0]):
+        for view in (
+            str(partly),
+            partly.summary(),
+            lr.accuracy_curve(partly).layout.title.subtitle.text,
+        ):
+            assert re.search(
+                r"left out: .* in (part 1 of \d+|\d+ of \d+ parts), without the other", view
+            )
 
 
 def test_a_shard_without_items_says_so_in_every_view(tmp_path, monkeypatch):

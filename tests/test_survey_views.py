@@ -450,6 +450,16 @@ def test_the_false_alarms_of_groups_are_as_rare_as_promised():
     assert alarms <= 8  # of 60, where 5 % are promised: 3; 9 would be as rare as one in 300
 
 
+def test_small_groups_that_never_get_there_raise_no_alarm():
+    """A group of eight without a right answer is no rarity where one of ten is right: its draws never differ."""
+    rng = np.random.default_rng(1)
+    alarms = 0
+    for _ in range(40):
+        survey = planted(rng.choice([3, -1], 80, p=[0.1, 0.9]).tolist(), list("abcdefghij"))
+        alarms += any(each.differs for each in group_differences(survey, "accuracy@1", 7, DRAWS))
+    assert alarms <= 5  # of 40, where 5 % are promised: 2
+
+
 # -- figures ---------------------------------------------------------------------------------------------------------------
 
 
@@ -495,6 +505,45 @@ def test_ranks_stand_on_a_logarithmic_axis_with_the_top_uppermost():
     low, high = figure.layout.yaxis.range
     assert low > high
     assert min(low, high) < 0
+
+
+def test_a_figure_names_the_lines_that_do_not_leave_their_control():
+    survey = planted([-1, 3] * 20, ["never", "there"])
+    assert "at no layer better than the control: never<br>" in subtitle(emergence_curve(survey, draws=DRAWS))  # fmt: skip
+    assert "at no layer" not in subtitle(emergence_curve(survey, control=None, draws=DRAWS))
+    assert "at no layer better than the control: all items" in subtitle(accuracy_curve(planted(FIRST, good=False), draws=DRAWS))  # fmt: skip
+    assert "at no layer" not in subtitle(accuracy_curve(few(), draws=DRAWS))  # no intervals
+
+
+def test_figures_and_pass_at_k_are_drawn_as_the_survey_was_told():
+    survey = planted(FIRST, GROUPS, draws={"n_resamples": 300, "confidence": 0.8, "seed": 1})
+    for figure in (accuracy_curve, rank_curve, emergence_curve, depth_histogram, survey_heatmap):
+        assert "80% intervals, 300 resamples" in subtitle(figure(survey))
+    told = pass_at_k(survey, draws=Draws(300, 0.8, 1))
+    assert pass_at_k(survey).interval.low.tolist() == told.interval.low.tolist()
+    assert pass_at_k(survey, draws=DRAWS).interval.low.tolist() != told.interval.low.tolist()
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [{"n": 1}, {"n_resamples": 10**12, "confidence": 0.9, "seed": 0}, {"n_resamples": 400, "confidence": 95, "seed": 0}],
+)  # fmt: skip
+def test_draws_that_cannot_be_are_no_survey_in_a_file(tmp_path, draws):
+    path = tmp_path / "survey.json"
+    as_survey(planted(FIRST, draws=draws)).save(path)
+    with pytest.raises(lr.LensError, match="'draws'"):
+        lr.Survey.load(path)
+
+
+def test_ranks_are_held_against_their_control_by_the_median():
+    """One item in ten is lost, further than all the others are ahead."""
+    survey = planted([3] * 40)
+    ranks = survey.ranks.copy()
+    ranks[::10] = 90_000
+    lost = dataclasses.replace(survey, ranks=ranks)
+    found = beyond_control(lost, "rank", draws=DRAWS)
+    assert found.difference.estimate[7] == -150
+    assert found.is_beyond[7]
 
 
 @pytest.mark.parametrize("metric", ["prob", "logit_diff", "kl", "agreement", "decided", "rank"])
@@ -612,6 +661,62 @@ def test_a_comparison_marks_what_is_significant_after_correction():
         assert "corrected" in comparison_table(compared, format=format)
     halved = dataclasses.replace(base, sites=[Site(i) for i in range(16)], **{name: np.repeat(getattr(base, name), 2, 1) for name in ("ranks", "logprobs", "kl_to_final")})  # fmt: skip
     assert "paired by relative depth" in comparison_table(compare_surveys(base, halved, "logprob", draws=DRAWS))  # fmt: skip
+
+
+def some_layers(survey: SurveyArrays, layers: list[int], **provenance) -> SurveyArrays:
+    """The survey as it would be if only some layers had been read."""
+    arrays = {}
+    for name, axes in SURVEY_AXES.items():
+        if axes[-1] == "site":
+            arrays[name] = getattr(survey, name)[:, layers]
+    known = survey.provenance | provenance
+    return dataclasses.replace(survey, sites=[Site(i) for i in layers], provenance=known, **arrays)
+
+
+def test_layers_of_one_model_are_held_against_the_same_and_those_of_others_by_depth():
+    base, n = whole(), {"n_layers": N_LAYERS}
+    first = some_layers(base, [1, 2, 3, 4], **n)
+    compared = compare_surveys(first, some_layers(base, [3, 4, 7], **n), "logprob", draws=DRAWS)
+    assert compared.sites == compared.other_sites == [Site(3), Site(4)]
+    assert not compared.difference.estimate.any()
+    with pytest.raises(ValueError, match="'agreement', 'emerged', 'decided'"):
+        compare_surveys(first, first, "speed")
+    with pytest.raises(ValueError, match="read no layer in common"):
+        compare_surveys(first, some_layers(base, [5, 6], **n), "logprob", draws=DRAWS)
+    deeper = some_layers(base, [0, 2, 4, 6], n_layers=15)  # layer i of 8 is layer 2 i of 15
+    compared = compare_surveys(first, deeper, "logprob", draws=DRAWS)
+    assert compared.other_sites == [Site(2), Site(4), Site(6), Site(6)]
+
+
+def test_what_follows_the_stream_is_compared_beside_other_components():
+    base = whole()
+    doubled = {}
+    for name, axes in SURVEY_AXES.items():
+        if axes[-1] == "site":
+            doubled[name] = np.repeat(getattr(base, name), 2, axis=1)
+    sites = [Site(i, part) for i in range(N_LAYERS) for part in ("attn_out", "resid_post")]
+    both = dataclasses.replace(base, sites=sites, **doubled)
+    for metric in ("emerged", "decided"):
+        compared = compare_surveys(both, base, metric, draws=DRAWS)
+        assert compared.sites == base.sites
+        assert not compared.difference.estimate.any()
+
+
+def test_a_comparison_says_what_its_numbers_are():
+    base, draws = whole(), Draws(400, 0.9)
+    against = base.against_logprobs.copy()
+    against[:5] = np.nan
+    compared = compare_surveys(base, dataclasses.replace(base, against_logprobs=against), "logit_diff", draws=draws)  # fmt: skip
+    assert (compared.n_pairs, compared.n_unpaired, compared.n_without) == (43, 0, 5)
+    table = comparison_table(compared)
+    assert "43 pairs of items; left out: 5 pairs without a logit difference" in table
+    assert "90% intervals" in table
+    assert "90% intervals" in subtitle(difference_curve(compared))
+    shifted = dataclasses.replace(base, ranks=base.ranks + np.arange(48, dtype=np.int32)[:, None])
+    ranks = compare_surveys(base, shifted, "rank", draws=draws)
+    assert ranks.difference.estimate[0] == 23.5
+    assert "Difference in mean rank" in comparison_table(ranks)
+    assert difference_curve(ranks).layout.yaxis.title.text.startswith("difference in mean rank")
 
 
 def test_a_comparison_shows_itself():
@@ -941,6 +1046,8 @@ def test_a_figure_of_a_survey_wants_one():
             figure(generation())
     with pytest.raises(TypeError, match="accuracy_curve, emergence_curve"):
         lr.heatmap(whole())
+    with pytest.raises(ValueError, match=r'survey\.page\("survey.html"\)'):
+        lr.report(whole(), "survey.html")
 
 
 @pytest.mark.parametrize("module", [survey_names, latex, comparison])

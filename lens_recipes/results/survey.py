@@ -9,7 +9,7 @@ from typing import Any
 
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.compare import compare_surveys
-from lens_recipes.arrays.survey.curves import Curve, Draws, curve
+from lens_recipes.arrays.survey.curves import Curve, Draws, curve, draws_of
 from lens_recipes.arrays.survey.merge import merge_surveys
 from lens_recipes.arrays.survey.pass_at_k import DEFAULT_KS, PassAtK, pass_at_k
 from lens_recipes.results.survey_difference import SurveyDifference
@@ -50,8 +50,7 @@ class Survey(SurveyArrays):
     @property
     def draws(self) -> Draws:
         """How its intervals are made: what `survey` was asked for."""
-        asked = self.provenance.get("draws")
-        return Draws(**asked) if isinstance(asked, dict) else Draws()
+        return draws_of(self)
 
     # -- statistics ----------------------------------------------------
 

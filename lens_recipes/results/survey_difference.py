@@ -24,6 +24,7 @@ class SurveyDifference(SurveyComparison):
         n_without: How many both have, of which one or both have no such metric.
         n_changed: How many pairs have another prompt or another target in each, of one model.
         n_sites_alone: How many sites of the first have no partner, as the other did not read them.
+        draws: How the intervals were made.
     """
 
     __slots__ = ()

@@ -113,6 +113,20 @@ class SurveyArrays(RunRecord):
         return Shown(None if metrics is None else tuple(metrics), asked.get("control"))
 
     @property
+    def shards(self) -> list[tuple[int, int]]:
+        """Which parts of how many it is, such as [(3, 16)]; empty for the whole."""
+        arguments = self.provenance.get("arguments")
+        shard = arguments.get("shard") if isinstance(arguments, dict) else None
+        if not isinstance(shard, list) or not shard:
+            return []
+        several = shard if isinstance(shard[0], list) else [shard]
+        for each in several:  # a file may say anything
+            is_pair = isinstance(each, list) and len(each) == 2
+            if not is_pair or not all(type(number) is int for number in each):
+                return []
+        return [(number, n_parts) for number, n_parts in several]
+
+    @property
     def groups(self) -> list[str]:
         """The conditions, in the order in which they first come."""
         return list(dict.fromkeys(name.group for name in self.names))

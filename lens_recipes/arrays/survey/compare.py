@@ -13,7 +13,7 @@ from lens_recipes.arrays.statistics.permutation import PermutationTest, sign_fli
 from lens_recipes.arrays.statistics.resampling import Interval
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws, resampling_of, values_of
-from lens_recipes.arrays.survey.joint import OVER_SITES
+from lens_recipes.arrays.survey.joint import OVER_SITES, sites_of
 from lens_recipes.arrays.survey.metrics import Values, emerged, first_to_stay
 from lens_recipes.arrays.survey.names import find_name
 from lens_recipes.arrays.text import counted
@@ -36,6 +36,7 @@ class SurveyComparison(NamedTuple):
         n_without: How many both have, of which one or both have no such metric.
         n_changed: How many pairs have another prompt or another target in each, of one model.
         n_sites_alone: How many sites of the first have no partner, as the other did not read them.
+        draws: How the intervals were made.
     """
 
     metric: str
@@ -48,6 +49,7 @@ class SurveyComparison(NamedTuple):
     n_without: int = 0
     n_changed: int = 0
     n_sites_alone: int = 0
+    draws: Draws = DEFAULT_DRAWS
 
 
 def compare_surveys(
@@ -56,7 +58,8 @@ def compare_surveys(
     """Return the paired differences of two surveys, other minus first.
 
     Items are paired by id. Sites are paired with themselves; where the models have another number
-    of layers, by relative depth. Those that only one of them read are left out.
+    of layers, by relative depth. Those that only one of them read are left out. All differences are
+    means, those of ranks too: it is the mean that the permutations test.
 
     Raises:
         ValueError: they share no items, no component or no layer, or there is no such metric.
@@ -97,6 +100,7 @@ def compare_surveys(
         n_without=n_shared - len(mine),
         n_changed=n_changed(first, other, mine, theirs),
         n_sites_alone=len(sites) - len(kept),
+        draws=draws,
     )
 
 
@@ -150,11 +154,6 @@ def vocabulary_of(survey: SurveyArrays) -> tuple[Any, Any]:
 
 
 # -- sites -------------------------------------------------------------
-
-
-def sites_of(survey: SurveyArrays, metric: str) -> list[int]:
-    """Return the indices of the sites that a metric has a value at: some follow the layers."""
-    return survey.layer_sites if metric in OVER_SITES else list(range(len(survey.sites)))
 
 
 def values_at(survey: SurveyArrays, metric: str, site_indices: list[int]) -> Values:

@@ -41,6 +41,14 @@ class Draws(NamedTuple):
 DEFAULT_DRAWS = Draws()
 
 
+def draws_of(survey: SurveyArrays, draws: Draws | None = None) -> Draws:
+    """Return how intervals are made: as asked, or for None as `survey` was told."""
+    if draws is not None:
+        return draws
+    told = survey.provenance.get("draws")
+    return Draws(**told) if isinstance(told, dict) else DEFAULT_DRAWS
+
+
 class Curve(NamedTuple):
     """A metric over the sites.
 
@@ -85,7 +93,7 @@ def curve(
     indices = survey.items_of(group)
     values = values_of(survey, metric, control)[indices]
     resampling = resampling_of(survey, indices, draws)
-    interval = median(values, resampling) if use_median(metric, values) else resampling.mean(values)
+    interval = middle(metric, values, resampling)
     clustered = survey.clusters_of(indices) is not None
     return Curve(metric, group, control, interval, resampling.n_clusters if clustered else None)
 
@@ -93,6 +101,11 @@ def curve(
 def use_median(metric: str, values: Values) -> bool:
     """Tell whether a metric's median is taken; items without a value leave only the mean."""
     return metric in MEDIAN and bool(np.isfinite(values).all())
+
+
+def middle(metric: str, values: Values, resampling: Resampling) -> Interval:
+    """Return the median of a metric that has one, else the mean."""
+    return median(values, resampling) if use_median(metric, values) else resampling.mean(values)
 
 
 def values_of(survey: SurveyArrays, metric: str, control: str | None) -> Values:
@@ -125,7 +138,7 @@ class BeyondControl(NamedTuple):
     """Whether a curve leaves its control's.
 
     Attributes:
-        difference: Answer minus control, item by item, over the sites.
+        difference: Answer minus control, item by item, over the sites: a mean, of ranks a median.
         is_beyond: Whether the interval of the difference lies on the better side of 0, `[site]`.
     """
 
@@ -151,6 +164,7 @@ def beyond_control(
     indices = survey.items_of(group)
     own = values_of(survey, metric, None)[indices]
     other = values_of(survey, metric, control)[indices]
-    difference = resampling_of(survey, indices, draws).mean(own - other)
+    resampling = resampling_of(survey, indices, draws)
+    difference = middle(metric, own - other, resampling)
     is_beyond = difference.high < 0 if metric in LESS_IS_BETTER else difference.low > 0
     return BeyondControl(difference, is_beyond)

@@ -97,11 +97,11 @@ def arguments_of(survey: SurveyArrays) -> dict[str, Any]:
 # -- which parts -------------------------------------------------------
 
 
-def joined_shards(parts: Sequence[SurveyArrays]) -> Any:
-    """Return which shards parts are: None for the whole."""
+def joined_shards(parts: Sequence[SurveyArrays]) -> list[list[int]] | None:
+    """Return which shards parts are, those of merged ones among them: None for the whole."""
     shards: set[tuple[int, int]] = set()
     for part in parts:
-        own = shards_of(part)
+        own = part.shards
         if not own:
             return None
         shards.update(own)
@@ -112,25 +112,9 @@ def joined_shards(parts: Sequence[SurveyArrays]) -> Any:
     return [list(shard) for shard in known]
 
 
-def shards_of(survey: SurveyArrays) -> list[tuple[int, int]]:
-    """Return which shards of how many a survey is, from 1; empty for the whole."""
-    shard = arguments_of(survey).get("shard")
-    if not isinstance(shard, list):
-        return []
-    pairs = [shard] if is_pair(shard) else shard
-    if not all(map(is_pair, pairs)):
-        return []
-    return [(pair[0], pair[1]) for pair in pairs]
-
-
-def is_pair(value: Any) -> bool:
-    """Tell whether a value is the number of a part and how many there are."""
-    return isinstance(value, list) and list(map(type, value)) == [int, int]
-
-
 def part_words(survey: SurveyArrays) -> str:
     """Return which part of all items these are, such as "part 3 of 16"; empty for the whole."""
-    shards = shards_of(survey)
+    shards = survey.shards
     if not shards:
         return ""
     if len(shards) == 1:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.statistics.resampling import Interval, Resampling
 from lens_recipes.arrays.survey.arrays import CONTROLS, SurveyArrays
-from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
+from lens_recipes.arrays.survey.curves import Draws, draws_of
 from lens_recipes.arrays.survey.metrics import best_over_sites, ranked
 
 DEFAULT_KS = (1, 10, 100)
@@ -41,7 +41,7 @@ def pass_at_k(
     group: str | None = None,
     control: str | None = None,
     layers: Sequence[int] | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> PassAtK:
     """Return how often an answer is among the first k tokens at one layer or another.
 
@@ -59,7 +59,7 @@ def pass_at_k(
         group: Of which items; None for all.
         control: What is looked for in the answer's place: None, "shuffle" or "random".
         layers: Which of the layers that were read count; None for all.
-        draws: How the interval is made.
+        draws: How the interval is made; None for as `survey` was told.
 
     Raises:
         ValueError: a k below 1, or no such group, control or layer.
@@ -79,11 +79,12 @@ def pass_at_k(
     is_found = best_over_sites(ranks)[:, None] < np.array(numbers)
     values = np.where(has_rank[:, None], is_found, np.nan)
     shares = cluster_shares(values, survey.clusters_of(indices))  # `[cluster, k]`
+    made = draws_of(survey, draws)
     resampling = Resampling(
         len(shares),
-        n_resamples=draws.n_resamples,
-        confidence=draws.confidence,
-        seed=draws.seed,
+        n_resamples=made.n_resamples,
+        confidence=made.confidence,
+        seed=made.seed,
     )
     return PassAtK(numbers, resampling.mean(shares), int(has_rank.sum()))
 

@@ -96,7 +96,7 @@ def columns_of(items: Sequence[PreparedItem], controls: Sequence[Controls]) -> C
             "target": prepared.target_ids,
             "against": prepared.against_ids,
             "shuffled": control.shuffled,
-            "random": [control.random] if control.random >= 0 else [],
+            "random": control.random,
         }
         rows.append([token for part in parts.values() for token in part])
         kinds.append([name for name, part in parts.items() for _ in part])

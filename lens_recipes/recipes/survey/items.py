@@ -233,7 +233,7 @@ def json_records(lines: Iterable[str]) -> Iterator[Record]:
             continue
         place = f"line {number}"
         try:
-            fields = json.loads(line)
+            fields = json.loads(line.rstrip("\r\n"))  # or a missing end is of the next line
         except json.JSONDecodeError as error:
             yield Record(place, f"this is no JSON ({error.msg}, character {error.colno})")
             continue

@@ -285,6 +285,7 @@ def survey_of_one(
     about_model["n_layers"] = anatomy(model).n_layers
     provenance = {
         "recipe": "survey",
+        "n_layers": reader.n_layers,
         "arguments": asked,
         "draws": draws._asdict(),
         "shown": to_json(shown._asdict()),

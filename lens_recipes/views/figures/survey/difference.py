@@ -26,7 +26,9 @@ from lens_recipes.views.tables.survey.comparison import (
     aligned_line,
     changed_line,
     comparison_title,
+    confidence_words,
     difference_number,
+    metric_words,
     p_value,
     pairs_line,
 )
@@ -35,8 +37,8 @@ HEIGHT = 360
 LEGEND_ROOM = 34  # pixels below the title
 MAX_TICKS = 16
 BAND_NOTE = (
-    "band: intervals of the difference, resampled pair by pair; p: sign-flip test, corrected over "
-    "all layers (max-T)"
+    "intervals of the difference, resampled pair by pair; p: sign-flip test, corrected over all "
+    "layers (max-T)"
 )
 
 
@@ -75,8 +77,9 @@ def difference_curve(
     color = COLORS[0]
     edge = {"x": places, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     traces = []
+    sure = confidence_words(comparison)
     if np.isfinite(low).any():
-        band = {"fill": "tonexty", "fillcolor": faint(color), "name": "95% interval"}
+        band = {"fill": "tonexty", "fillcolor": faint(color), "name": f"{sure} interval"}
         traces.append(go.Scatter(y=low, name="band", showlegend=False, **edge))
         traces.append(go.Scatter(y=high, showlegend=False, **(edge | band)))
     traces.append(
@@ -109,7 +112,8 @@ def difference_curve(
     figure = Figure(traces)
     heading = escape_plotly(comparison_title(comparison, names) if title is None else title)
     changed, aligned = changed_line(comparison), aligned_line(comparison)
-    lines = [pairs_line(comparison), changed, BAND_NOTE, aligned]
+    band_note = f"band: {sure} {BAND_NOTE}"
+    lines = [pairs_line(comparison), changed, band_note, aligned]
     figure.update_layout(
         panels_layout(
             title_layout(heading, "<br>".join(escape_plotly(line) for line in lines if line)),
@@ -121,7 +125,7 @@ def difference_curve(
     better = "lower is better" if comparison.metric in LESS_IS_BETTER else ""
     unit = {"nats": "nats", "share": "points"}.get(name.unit, "")
     notes = ", ".join(filter(None, (unit, better)))
-    axis_title = f"difference in {name.title}" + (f" ({notes})" if notes else "")
+    axis_title = f"difference in {metric_words(comparison)}" + (f" ({notes})" if notes else "")
     figure.update_yaxes(
         title_text=axis_title, title_standoff=8, zeroline=True, zerolinecolor="#767676"
     )

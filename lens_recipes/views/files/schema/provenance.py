@@ -69,6 +69,15 @@ def are_edits(value: Any) -> bool:
     return True
 
 
+def are_draws(value: Any) -> bool:
+    """Tell whether a value says how the intervals of a survey are made."""
+    if not isinstance(value, dict) or value.keys() != {"n_resamples", "confidence", "seed"}:
+        return False
+    n_resamples, confidence = value["n_resamples"], value["confidence"]
+    is_number_of = is_count(n_resamples) and 100 <= n_resamples <= MAX_RESAMPLES
+    return is_number_of and is_number(confidence) and 0 < confidence < 1 and is_count(value["seed"])
+
+
 def are_controls(value: Any) -> bool:
     """Tell whether a value says what stood in place of edits, and from how many sites it came."""
     if not isinstance(value, dict) or not {"names", "sites", "missing"} <= value.keys():
@@ -76,15 +85,6 @@ def are_controls(value: Any) -> bool:
     names, sites = value["names"], value["sites"]
     are_names = isinstance(names, list) and all(map(is_text, names))
     return are_names and is_text(value["missing"]) and (sites is None or is_count(sites))
-
-
-def are_draws(value: Any) -> bool:
-    """Tell whether a value says how the intervals of a survey are made."""
-    if not isinstance(value, dict) or set(value) != {"n_resamples", "confidence", "seed"}:
-        return False
-    confidence, n_resamples = value["confidence"], value["n_resamples"]
-    has_numbers = is_count(n_resamples) and is_count(value["seed"]) and is_number(confidence)
-    return has_numbers and 100 <= n_resamples <= MAX_RESAMPLES and 0 < confidence < 1
 
 
 def is_shown(value: Any) -> bool:

@@ -92,7 +92,10 @@ def comparison_content(
         notes.append(f"{shown}, counted from the last; {argument('stride', 1)} shows all")
     unit = {"share": "points of per cent", "nats": "nats"}.get(find_name(comparison.metric).unit)
     in_unit = f", in {unit}" if unit else ""
-    notes.append(f"in brackets: intervals of the difference{in_unit}, resampled pair by pair")
+    notes.append(
+        f"in brackets: {confidence_words(comparison)} intervals of the difference{in_unit}, "
+        "resampled pair by pair"
+    )
     notes.append(
         f"p: sign-flip permutation test; corrected over all layers (max-T); {SIGNIFICANT}: "
         f"corrected p < {LEVEL:g}"
@@ -123,7 +126,18 @@ def comparison_title(comparison: SurveyComparison, names: Sequence[str]) -> str:
     if not are_two:
         raise ValueError(f"{argument('names', names)} must be two: of the first, and of the other.")
     first, other = (shortened(str(name)) for name in names)
-    return f"Difference in {find_name(comparison.metric).title}: {other} minus {first}"
+    return f"Difference in {metric_words(comparison)}: {other} minus {first}"
+
+
+def metric_words(comparison: SurveyComparison) -> str:
+    """Return what the metric is called where its mean is taken: that of ranks, too."""
+    name = find_name(comparison.metric)
+    return "mean rank" if name.unit == "rank" else name.title
+
+
+def confidence_words(comparison: SurveyComparison) -> str:
+    """Return how sure the intervals are, such as "95%"."""
+    return f"{100 * comparison.draws.confidence:g}%"
 
 
 def pairs_line(comparison: SurveyComparison) -> str:
