@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -450,3 +451,13 @@ def test_parts_of_other_surveys_are_not_merged():
         lr.Survey.merge(["survey.json"])
     with pytest.raises(lr.LensError, match="no survey to merge"):
         lr.Survey.merge([])
+
+
+def test_parts_of_models_of_other_weights_are_not_merged():
+    module = copy.deepcopy(shared("llama")._module)
+    with torch.no_grad():
+        module.lm_head.weight.mul_(1.5)
+    models = [shared("llama"), lr.load(module)]
+    parts = [lr.survey(model, items(), shard=(n, 2)) for n, model in enumerate(models, start=1)]
+    with pytest.raises(lr.LensError, match="is of another weights than the first"):
+        lr.Survey.merge(parts)

@@ -50,6 +50,7 @@ from lens_recipes.views.figures.survey.difference import difference_curve
 from lens_recipes.views.figures.survey.heatmap import survey_heatmap
 from lens_recipes.views.pages.survey import survey_page
 from lens_recipes.views.summaries.survey.summary import survey_summary
+from lens_recipes.views.summaries.survey.words import run_words
 from lens_recipes.views.tables.survey import comparison, latex
 from lens_recipes.views.tables.survey.comparison import comparison_table
 from lens_recipes.views.tables.survey.content import ALL_METRICS
@@ -730,6 +731,27 @@ def test_a_comparison_shows_itself():
     )
     assert "Difference in log-probability" in compared._repr_html_()
     assert "SurveyDifference" in repr(compared)
+
+
+def test_a_comparison_says_what_it_is_of_and_whether_that_is_certified():
+    base = as_survey(whole())
+    edit = ablate(layer=1, component="mlp_out")
+    edited = as_survey(
+        dataclasses.replace(
+            base, certificate=None, provenance=base.provenance | {"edits": [edit.to_json()]}
+        )
+    )
+    compared = base.compare(edited)
+    first, other = run_words(base), run_words(edited)
+    assert compared.runs == (first, other)
+    assert first.endswith("logit lens, certified")
+    assert str(edit) in other and other.endswith("not certified")  # noqa: PT018
+    table = compared.table(names=("before", "after"))
+    assert f"before: {first}" in table
+    assert f"after: {other}" in table
+    drawn = difference_curve(compared, names=("before", "after")).layout.title.subtitle.text
+    assert "not certified" in html.unescape(drawn)
+    assert f"both: {first}" in str(base.compare(base))
 
 
 def test_layers_are_held_against_themselves_whichever_were_read():

@@ -17,6 +17,7 @@ from lens_recipes.terminal import PrintedSentences, PrintedText, escape_terminal
 from lens_recipes.views import files
 from lens_recipes.views.pages.survey import survey_page
 from lens_recipes.views.summaries.survey.summary import survey_summary, survey_without_items
+from lens_recipes.views.summaries.survey.words import run_words
 from lens_recipes.views.tables.survey.frames import curve_frame, survey_frame
 from lens_recipes.views.tables.survey.table import survey_table
 
@@ -109,7 +110,8 @@ class Survey(SurveyArrays):
             >>> print(survey(model, "capitals").compare(survey(model, "capitals", lens=lens)))
         """
         self.check_has_items()
-        return SurveyDifference(*compare_surveys(self, other, metric, draws=self.draws))
+        found = compare_surveys(self, other, metric, draws=self.draws)
+        return SurveyDifference(*found._replace(runs=(run_words(self), run_words(other))))
 
     @classmethod
     def merge(cls, parts: Iterable[SurveyArrays]) -> Survey:

@@ -25,6 +25,7 @@ class SurveyDifference(SurveyComparison):
         n_changed: How many pairs have another prompt or another target in each, of one model.
         n_sites_alone: How many sites of the first have no partner, as the other did not read them.
         draws: How the intervals were made.
+        runs: What the two surveys are of: model, lens, edits, and whether each is certified.
     """
 
     __slots__ = ()

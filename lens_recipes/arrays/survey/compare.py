@@ -37,6 +37,7 @@ class SurveyComparison(NamedTuple):
         n_changed: How many pairs have another prompt or another target in each, of one model.
         n_sites_alone: How many sites of the first have no partner, as the other did not read them.
         draws: How the intervals were made.
+        runs: What the two surveys are of: model, lens, edits, and whether each is certified.
     """
 
     metric: str
@@ -50,6 +51,7 @@ class SurveyComparison(NamedTuple):
     n_changed: int = 0
     n_sites_alone: int = 0
     draws: Draws = DEFAULT_DRAWS
+    runs: tuple[str, str] = ("", "")
 
 
 def compare_surveys(

@@ -31,6 +31,7 @@ from lens_recipes.views.tables.survey.comparison import (
     metric_words,
     p_value,
     pairs_line,
+    run_lines,
 )
 
 HEIGHT = 360
@@ -113,7 +114,8 @@ def difference_curve(
     heading = escape_plotly(comparison_title(comparison, names) if title is None else title)
     changed, aligned = changed_line(comparison), aligned_line(comparison)
     band_note = f"band: {sure} {BAND_NOTE}"
-    lines = [pairs_line(comparison), changed, band_note, aligned]
+    runs = run_lines(comparison, names)
+    lines = [pairs_line(comparison), changed, band_note, aligned, *runs]
     figure.update_layout(
         panels_layout(
             title_layout(heading, "<br>".join(escape_plotly(line) for line in lines if line)),

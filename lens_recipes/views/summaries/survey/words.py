@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.statistics.resampling import MIN_CLUSTERS
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
@@ -54,6 +55,15 @@ def model_words(survey: SurveyArrays) -> str:
     """Return which model was read with which lens, such as "smollm2, logit lens"."""
     model = legible_line(str(survey.provenance.get("model", "model")))
     return f"{model}, {survey.lens.name}"
+
+
+def run_words(survey: SurveyArrays) -> str:
+    """Return which model was read with which lens, how it was edited, and whether it is certified.
+
+    Example: "smollm2, logit lens, edited: ablate (to mean) L23H4, certified".
+    """
+    parts = [model_words(survey), edited_line(survey), verdict(survey)]
+    return ", ".join(part for part in parts if part)
 
 
 def n_clusters(survey: SurveyArrays, group: str | None = None) -> int | None:

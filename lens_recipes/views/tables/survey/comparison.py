@@ -102,6 +102,7 @@ def comparison_content(
     )
     about = [pairs_line(comparison), changed_line(comparison), aligned_line(comparison)]
     notes += filter(None, about)
+    notes += run_lines(comparison, names)
     components = {site.component for site in sites}
     return SurveyTable(
         title=comparison_title(comparison, names),
@@ -164,6 +165,17 @@ def changed_line(comparison: SurveyComparison) -> str:
         f"{comparison.n_changed} of {n_pairs} have another prompt or target in each survey: they "
         "are paired by id alone"
     )
+
+
+def run_lines(comparison: SurveyComparison, names: Sequence[str]) -> list[str]:
+    """Return what each of the two surveys is of, with its proof: one line where both are alike."""
+    first, other = comparison.runs
+    if not first or not other:
+        return []
+    if first == other:
+        return [f"both: {first}"]
+    named = zip(names, comparison.runs, strict=True)
+    return [f"{shortened(str(name))}: {run}" for name, run in named]
 
 
 def aligned_line(comparison: SurveyComparison) -> str:
