@@ -225,7 +225,6 @@ def survey_of_one(
     except KeyboardInterrupt:
         raise interrupted(store) from None
     about_model = {name: identity[name] for name in ("model", "revision", "dtype")}
-    about_model["n_layers"] = anatomy(model).n_layers
     provenance = {
         "recipe": "survey",
         "n_layers": reader.n_layers,
