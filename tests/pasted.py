@@ -127,7 +127,7 @@ def proof(recipe: str) -> str:
 
 
 # The most lines of code; the other scripts have forty, and two more on a server.
-LONGER = {"attribution": 55, "components": 47, "patch-map": 50, "remote": 48, "steer": 46}
+LONGER = {"attribution": 55, "components": 47, "patch-map": 50, "remote": 48, "steer": 48}
 
 
 def refuse_bad_form(model: str, recipes: list[str], folder: Path, remote: bool) -> None:
