@@ -436,7 +436,7 @@ def test_one_file_holds_all_of_it(result, tmp_path):
     lr.write_generation(result, path, prompt=1)
     text = path.read_text()
     assert list(tmp_path.iterdir()) == [path]
-    assert text.count("plotly.js v") == 1
+    assert text.count('id="plotly-js"') == 1
     assert addresses(text) == []
     assert "default-src 'none'" in text
     assert text.count("Plotly.newPlot(") - text.split("<body>")[0].count("Plotly.newPlot(") == 3

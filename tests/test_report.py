@@ -560,7 +560,7 @@ def test_no_text_acts_on_the_page(opened, tmp_path):
         result, **fields, target_ranks=np.full(logprobs.shape, 1, dtype=np.int32)
     )
     page = opened(result, options={"title": "</title><script>alert(1)</script>$x$"})
-    assert page.evaluate("document.scripts.length") == 3
+    assert page.evaluate("document.scripts.length") == 5
     assert page.evaluate("document.images.length") == 0
     assert (
         page.evaluate(
@@ -606,12 +606,12 @@ def test_the_policy_lets_nothing_in(result, tmp_path):
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     assert "default-src 'none'" in policy
     assert "unsafe-eval" not in policy
-    assert re.search(r"script-src ('sha256-[A-Za-z0-9+/=]+' ?){2};", policy)
+    assert re.search(r"script-src ('sha256-[A-Za-z0-9+/=]+' ?){4};", policy)
     assert not re.findall(
         r"""(?:src|href)\s*=\s*["']?https?:""",
         re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL),
     )
-    assert text.count("<script>") == 2  # plotly.js once, and ours
+    assert text.count("<script>") == 3  # two that unpack plotly.js, and ours
     stored = re.search(
         r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL
     )[1]

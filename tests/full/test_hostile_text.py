@@ -33,6 +33,7 @@ from lens_recipes.arrays.text import legible_line
 from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.views.pages import html as html_of_pages
 from lens_recipes.views.pages import report as report_page
+from lens_recipes.views.plotly_js.bundle import PlotlyScripts
 from lens_recipes.views.words import whole_text
 
 PLAIN = "word"
@@ -96,9 +97,9 @@ def elements(path: Path) -> list[tuple[str, ...]]:
 
 @pytest.fixture
 def without_plotly(monkeypatch):
-    """Pages without plotly.js, which has five million letters."""
+    """Pages without plotly.js, which has seven hundred thousand letters."""
     for module in (html_of_pages, report_page):
-        monkeypatch.setattr(module, "get_plotlyjs", lambda: "/* plotly */")
+        monkeypatch.setattr(module, "packed_plotly", lambda: PlotlyScripts("", ()))
 
 
 # -- figures -----------------------------------------------------------

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from plotly.offline import get_plotlyjs
-
 from lens_recipes.arrays.axes import Response
 from lens_recipes.arrays.generation import Step
 from lens_recipes.arrays.lens import LensArrays
@@ -31,6 +29,7 @@ from lens_recipes.views.pages.html import (
     link_list,
     page,
 )
+from lens_recipes.views.plotly_js.bundle import plotly_script
 from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.words import edited
@@ -132,7 +131,7 @@ def write_one_page(pages: GenerationPages, path: Path) -> None:
 def write_folder(pages: GenerationPages, folder: Path) -> None:
     """Write plotly.js, a page for each step, and the index, which is there only when all is."""
     empty_folder(folder)
-    write_text(folder / PLOTLY_FILE, get_plotlyjs())
+    write_text(folder / PLOTLY_FILE, plotly_script())
     links = []
     for number, step in enumerate(pages.steps, start=1):
         links.append(Link(f"step-{number:04d}.html", f"{number} {plotly_safe(step.wrote, 16)}"))

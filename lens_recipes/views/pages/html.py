@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from lens_recipes.arrays.text import escape_page_text, escape_plotly
+from lens_recipes.views.plotly_js.bundle import packed_plotly
 from lens_recipes.views.policy import content_policy, hashes_of_scripts, script_hash
 
 PLOTLY_FILE = "plotly.min.js"
@@ -59,19 +59,17 @@ def page(title: str, fragments: Iterable[Fragment], *, inline: bool) -> str:
         inline: Whether plotly.js is on the page, or in `PLOTLY_FILE` beside it.
     """
     fragments = list(fragments)
-    plotly, plotly_file = Markup(""), PLOTLY_FILE
-    plotly_sources = BESIDE
+    plotly = f'<script src="{PLOTLY_FILE}"></script>'
+    plotly_sources: Iterable[str] = BESIDE
     if inline:
-        plotly, plotly_file = Markup(get_plotlyjs()), ""
-        plotly_sources = [script_hash(get_plotlyjs())]
+        plotly, plotly_sources = packed_plotly()
     hashes = [script for fragment in fragments for script in fragment.script_hashes]
     script = web_file("figures.js")
     return template("figures.html.j2").render(
         title=Markup(escape_plotly(title)),
         policy=Markup(content_policy([*plotly_sources, script_hash(script), *hashes])),
         script=Markup(script),
-        plotly=plotly,
-        plotly_file=plotly_file,
+        plotly=Markup(plotly),
         fragments=[Markup(fragment.html) for fragment in fragments],
     )
 
@@ -90,11 +88,11 @@ def script_page(
         fragments: Parts of the page, which the template finds among `values`.
         values: What else the template needs; a `str` is escaped.
     """
-    script, plotly = web_file(script_name), get_plotlyjs()
+    script, plotly = web_file(script_name), packed_plotly()
     hashes = [each for fragment in fragments for each in fragment.script_hashes]
-    policy = content_policy([script_hash(plotly), script_hash(script), *hashes])
+    policy = content_policy([*plotly.hashes, script_hash(script), *hashes])
     return template(template_name).render(
-        policy=Markup(policy), plotly=Markup(plotly), script=Markup(script), **values
+        policy=Markup(policy), plotly=Markup(plotly.html), script=Markup(script), **values
     )
 
 

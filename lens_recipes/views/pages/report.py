@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.edits.words import edit_in_words
@@ -31,6 +30,7 @@ from lens_recipes.views.pages.report_data import (
 )
 from lens_recipes.views.pages.report_fields import PageData
 from lens_recipes.views.pages.report_lenses import lens_notes, lenses_on_page
+from lens_recipes.views.plotly_js.bundle import packed_plotly
 from lens_recipes.views.summaries.lens import lens_summary
 from lens_recipes.views.summaries.transfer import lens_line
 from lens_recipes.views.words import lens_beside, lens_names, prompt_end, quantity, shown_edits
@@ -73,7 +73,7 @@ def report(
         prompts: Which prompts, one or several. None: from the first on as many as the page has room
             for.
         title: Replaces the page's own.
-        max_bytes: Of the page, of which plotly.js takes 4.5 MB. Tracked tokens are left out before
+        max_bytes: Of the page, of which plotly.js takes 0.7 MB. Tracked tokens are left out before
             this is exceeded, the most likely ones last.
 
     Raises:
@@ -106,7 +106,7 @@ def report(
     fixed_bytes += sum(batch.n_bytes for batch in batches)
     all_tokens = list(range(len(result.tokens)))
     fixed_bytes += sum(note.n_bytes for note in lens_notes(results, all_tokens))
-    room = max_bytes - len(get_plotlyjs().encode()) - fixed_bytes - OWN_BYTES
+    room = max_bytes - len(packed_plotly().html) - fixed_bytes - OWN_BYTES
     fitted = fit_data(results, prompts, room)
     if title is None:
         title = default_title(result, fitted.prompts)
