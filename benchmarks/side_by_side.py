@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 def side_by_side(
     runs: dict[str, Callable[[], object]], repeat: int, floor: str = "floor"
 ) -> dict[str, dict]:
-    """Median seconds of each contender, and the median of its ratios to the floor; the first round warms up."""
+    """Median seconds of each contender, its ratios to the floor turn by turn, and their median; the first turn warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeat + 1):
         for name, run in runs.items():
@@ -23,13 +23,16 @@ def side_by_side(
             if turn:
                 seconds[name].append(time.perf_counter() - started)
     ratios = {
-        name: statistics.median(v / f for v, f in zip(values, seconds[floor], strict=True))
+        name: [round(v / f, 3) for v, f in zip(values, seconds[floor], strict=True)]
         for name, values in seconds.items()
         if name != floor
     }
     return {
         "seconds": {name: round(statistics.median(values), 3) for name, values in seconds.items()},
-        "ratio_to_floor": {name: round(value, 3) for name, value in ratios.items()},
+        "ratio_to_floor": {
+            name: round(statistics.median(values), 3) for name, values in ratios.items()
+        },
+        "ratios": ratios,
     }
 
 
