@@ -53,7 +53,7 @@ def write_whole_pages(folder: Path) -> list[Path]:
     with (
         mock.patch.object(html, "packed_plotly", whole),
         mock.patch.object(report, "packed_plotly", whole),
-        mock.patch.object(export, "plotly_for", lambda figure: whole()),
+        mock.patch.object(export, "plotly_for", return_value=whole()),
     ):
         return write_pages(folder)
 
