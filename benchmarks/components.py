@@ -80,6 +80,7 @@ def ratios(
             "seconds": round(statistics.median(a for a, _ in times), 3),
             "floor_seconds": round(statistics.median(b for _, b in times), 3),
             "ratio": round(statistics.median(a / b for a, b in times), 3),
+            "ratios": [round(a / b, 3) for a, b in times],
         }
         for name, times in seen.items()
     }
