@@ -87,7 +87,8 @@ class EditChecks:
             places = self.edits.places_at(layer)
             error = check.errors.get("block")
             if places is not None and error is not None:
-                self.edits.note(self.edits.edits.layers[layer].sites[0], places.rows, error)
+                site = self.edits.edits.layers[layer].sites[0]
+                self.edits.note(site, places.rows, error.cpu())
         proof = self.edits.proof
         if proof is None:
             proof = torch.full((3,), -1.0, dtype=torch.float32, device="cpu")
