@@ -9,9 +9,9 @@ the machine with the GPU, which needs no network and no checkpoint, with `wheels
     python benchmarks/gpu.py --shape tiny --device cpu --seconds 60     # does the script run? times mean nothing
 
 The models are random, of the shapes of Llama-3.1-8B, Gemma-2-9B and a small mixture of experts, in bfloat16, made on
-the device. Each case prints one JSON object as soon as it is measured; after `--seconds` the others are skipped, and
-the last object names them. Contenders run in turn in one process, the device is waited for after each, and medians of
-ratios count. Beside what is measured here:
+the device. Each case prints one JSON object as soon as it is measured. Each shape has a share of `--seconds`; what it
+has not begun by then is skipped, and the last object names it. Contenders run in turn in one process, the device is
+waited for after each, and medians of ratios count. Beside what is measured here:
 
 - `floor` of a lens: a forward pass of the body, and for all rows that are read the product with the unembedding and
   the top 5, in bfloat16; of a generation: Hugging Face's `generate`; of an attribution: one forward pass with the
@@ -62,6 +62,7 @@ FLOOR_ROWS = 4096  # of one product in the floor
 FIRST_ID = 3
 # How a wait is named by the profiler: by CUDA, and by torch where there is no CUDA.
 CUDA_WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+SYNC_WARNING = "called a synchronizing"  # of torch's sync debug mode
 TORCH_WAITS = ("aten::_local_scalar_dense", "aten::equal", "aten::nonzero")
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -257,6 +258,16 @@ def lens(world: World, ids: list[list[int]], **options: Any) -> Any:
     return lr.logit_lens(world.model, ids, strict=False, **options)
 
 
+def write(world: World, ids: list[list[int]], **options: Any) -> Any:
+    """The lens of a text that the model writes."""
+    return lr.generate_lens(world.model, ids, do_sample=False, **options)
+
+
+def split(world: World, ids: list[list[int]], unit: str) -> Any:
+    """A logit of the last token, split."""
+    return lr.attribution(world.model, ids, FIRST_ID, against=FIRST_ID + 1, unit=unit, strict=False)
+
+
 def waits(world: World) -> Iterator[dict[str, Any]]:
     """How often the host waits, for more layers, tiles and chunks of tokens."""
     n_layers = world.module.config.num_hidden_layers
@@ -273,9 +284,15 @@ def waits(world: World) -> Iterator[dict[str, Any]]:
     }
     fewest = total_of(seen["two layers"])
     grows = {name: total_of(found) - fewest for name, found in seen.items()}
+    ids = world.ids(1, short)
     yield {
-        "of_the_forward_pass": waits_of(world, lambda: forward(world, world.ids(1, short))),
+        "of_the_forward_pass": waits_of(world, lambda: forward(world, ids)),
         "waits": seen,
+        "of_an_attribution_by_head": waits_of(world, lambda: split(world, ids, "head")),
+        "of_some_steps": {
+            str(steps): waits_of(world, partial(write, world, ids, max_new_tokens=steps))
+            for steps in (2, 4)
+        },
         "grows": {name: more for name, more in grows.items() if more > 0},
     }
 
@@ -317,7 +334,7 @@ def warned(run: Callable[[], object]) -> dict[str, int]:
             run()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return {"warnings": sum("synchroniz" in str(warning.message) for warning in caught)}
+    return {"warnings": sum(SYNC_WARNING in str(warning.message) for warning in caught)}
 
 
 def total_of(found: dict[str, dict[str, int]]) -> int:
@@ -378,28 +395,22 @@ def memory(world: World) -> Iterator[dict[str, Any]]:
 def generation(world: World) -> Iterator[dict[str, Any]]:
     """Tokens written one by one, all layers read at each."""
     ids = world.ids(1, world.sizes.before)
-    options: dict[str, Any] = {"max_new_tokens": world.sizes.written, "do_sample": False}
+    new = world.sizes.written
     runs = {
         "floor": lambda: generate(world, ids),
-        "lens": lambda: lr.generate_lens(world.model, ids, track=None, **options),
-        "lens, all it says": lambda: lr.generate_lens(world.model, ids, targets=[FIRST_ID], **options),
-    }  # fmt: skip
+        "lens": lambda: write(world, ids, max_new_tokens=new, track=None),
+        "lens, all it says": lambda: write(world, ids, max_new_tokens=new, targets=[FIRST_ID]),
+    }
     yield {"before": world.sizes.before, "written": world.sizes.written, **world.timed(runs)}
 
 
 def heads(world: World) -> Iterator[dict[str, Any]]:
     """A logit of the last token by layer and by head."""
     ids = world.ids(1, world.sizes.before)
-
-    def split(unit: str) -> Callable[[], object]:
-        return lambda: lr.attribution(
-            world.model, ids, FIRST_ID, against=FIRST_ID + 1, unit=unit, strict=False
-        )
-
     runs = {
         "floor": lambda: forward(world, ids),
-        "by layer": split("layer"),
-        "by head": split("head"),
+        "by layer": lambda: split(world, ids, "layer"),
+        "by head": lambda: split(world, ids, "head"),
     }
     yield {"tokens": world.sizes.before, **world.timed(runs)}
 
@@ -578,9 +589,11 @@ def run_all(options: argparse.Namespace) -> bool:
     cases = options.case or list(CASES)
     dtype = getattr(torch, options.dtype)
     say(**about(options.device))
-    deadline = time.perf_counter() + options.seconds
+    began = time.perf_counter()
     skipped: list[str] = []
-    for shape in shapes:
+    for number, shape in enumerate(shapes):
+        # Each shape has its share of the time, and what those before it have left.
+        deadline = began + options.seconds * (number + 1) / len(shapes)
         if time.perf_counter() > deadline:
             skipped += [f"{shape} {case}" for case in cases]
             continue
@@ -610,7 +623,7 @@ def main() -> None:
     parser.add_argument("--case", nargs="+", choices=list(CASES), help="in this order; all of them")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--seconds", type=float, default=480, help="begin no case after so many")
+    parser.add_argument("--seconds", type=float, default=420, help="begin no case after so many")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
         "--peak-tflops", type=float, default=989.0,

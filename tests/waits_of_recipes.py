@@ -37,6 +37,9 @@ RECIPES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "lens, three tracked": ("logit_lens", "gemma2", {"track": 3}),
     "components": ("logit_lens", "olmo2", {"components": ["attn_out", "resid_mid", "mlp_out"]}),
     "heads": ("logit_lens", "gemma2", {"components": "head_out"}),
+    "ablation of all layers": (
+        "logit_lens", "llama", {"edits": lr.ablate(component="attn_out"), "controls": 0},
+    ),
     "attribution by head": (
         "attribution", "olmo2", {"unit": "head", "positions": None, "max_bytes": 2**16},
     ),
