@@ -26,9 +26,9 @@ GROUP_COLUMNS = 64
 # 33 · 10¹² operations, which keep any of them busy.
 FORWARD_TOKENS = 2048
 # Bytes of logits that exist at once, where a caller does not say. Measured on processors beside its
-# neighbours: from 64 MiB to 1 GiB the time is the same within 5 %; 16 MiB cost 14 % more. Unmeasured
-# on accelerators, where more rows share a read of the unembedding; benchmarks/gpu.py tries larger
-# ones by `max_bytes`.
+# neighbours: from 64 MiB to 1 GiB the time is the same within 5 %, and 16 MiB cost 14 % more.
+# Unmeasured on accelerators, where more rows share a read of the unembedding; benchmarks/gpu.py
+# tries larger ones by `max_bytes`.
 LOGIT_BYTES = 256 * 2**20
 # Rows of text that are written side by side. On processors more gained nothing. Accelerators could
 # take more, but what is sampled depends on this number.
@@ -70,10 +70,10 @@ class Kernels(NamedTuple):
 
 
 # The processor:
-# - tile_columns, rows_at_once, tiles_the_product: a tile of 640 × 1024 float32 numbers (2.6 MB) stays
-#   in cache, and all passes over it cost little beside the product (benchmarks/lens.py, on two
-#   cores). Measured beside their neighbours: 512 to 8192 columns and 160 to 1280 rows cost the same
-#   within 5 %.
+# - tile_columns, rows_at_once, tiles_the_product: a tile of 640 × 1024 float32 numbers (2.6 MB)
+#   stays in cache, and all passes over it cost little beside the product (benchmarks/lens.py, on
+#   two cores). Measured beside their neighbours: 512 to 8192 columns and 160 to 1280 rows cost the
+#   same within 5 %.
 # - asks_at_once: to ask for a value costs nothing here; `torch.equal` is one pass where the whole
 #   comparison of two streams is six (benchmarks/lens.py: the proof of all links is below 2 %).
 # - dimensions_at_once, repeated_at_once, gradient_bytes: 8, 32 and 96 dimensions cost the same
