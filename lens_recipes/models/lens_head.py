@@ -11,6 +11,7 @@ from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.structure.head_path import without_devices
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.models.weights.offload import refuse_uncallable
+from lens_recipes.trace.kernels import kernels_for
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import (
     Elementwise,
@@ -70,7 +71,9 @@ def plain_head(model: Envoy, parts: Anatomy) -> tuple[Tensor, Tensor | None] | N
     head = model.get(parts.unembed)._module
     if type(head) is not nn.Linear or type(head.weight) is not nn.Parameter:
         return None
-    if head.weight.dtype != torch.float32 or head.weight.device.type != "cpu":
+    if head.weight.dtype != torch.float32 or head.weight.device.type == "meta":
+        return None
+    if not kernels_for(head.weight.device).tiles_the_product:
         return None
     if autocast_dtype(head.weight.device) is not None:
         return None  # the module rounds its product

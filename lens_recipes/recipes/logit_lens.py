@@ -42,6 +42,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.kernels import kernels_asked
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
@@ -63,6 +64,7 @@ from lens_recipes.trace.edits.effects import (
     worst_errors,
 )
 from lens_recipes.trace.edits.sources import read_sources
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, model_logits
 from lens_recipes.trace.plan import EditStep, ReadPlan, ReadStep
@@ -166,8 +168,8 @@ def read_lens(
     own: OwnLogits | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[int, Tensor]]:
     """Collect the stream at every site as the model runs, and reduce its logits to small arrays."""
-    head = LensHead(model, plan.head_operations, weight)
     reads, options = plan.reads, plan.options
+    head = LensHead(model, plan.head_operations, weight, options.kernels)
     edits = None
     if batch.edits is not None:
         edits = EditPass(
@@ -249,7 +251,7 @@ def logit_lens(
     edits: Any = None,
     controls: int | None = None,
     add_special_tokens: bool = True,
-    max_bytes: int = 256 * 2**20,
+    max_bytes: int = LOGIT_BYTES,
     remote: bool | str | None = None,
     strict: bool = True,
 ) -> RecipeRun[LensResult]:
@@ -329,7 +331,7 @@ def logit_lens(
     if planned:
         runs = [] if beside is None else [control.planned for control in beside.drawn]
         edits_of_batch = EditBatches(request, planned, runs).of_batch
-    options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, max_bytes)
+    options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, max_bytes, kernels_asked())
     batches, token_prompts = make_batches(request, max_bytes, edits=edits_of_batch)
     n_requested = len(request.target_ids[0]) + 1
     control_steps = None

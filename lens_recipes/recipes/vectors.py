@@ -43,6 +43,7 @@ from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import lens_schema
 from lens_recipes.trace.batch import BatchSize
 from lens_recipes.trace.collect import Rows
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, first_of
 from lens_recipes.trace.plan import SiteRead
@@ -147,7 +148,7 @@ def decode_vectors(
     lens: Any = None,
     layer: int | None = None,
     with_bias: bool = False,
-    max_bytes: int = 256 * 2**20,
+    max_bytes: int = LOGIT_BYTES,
     remote: bool | str | None = None,
 ) -> RecipeRun[LensResult]:
     """What a vector of the residual stream would say if it were the last block's output.

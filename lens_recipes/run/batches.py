@@ -23,9 +23,10 @@ from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import next_ids
 from lens_recipes.trace.batch import LensBatch, TokenPlaces
 from lens_recipes.trace.edits.plan import BatchEdits
+from lens_recipes.trace.kernels import FORWARD_TOKENS
 from lens_recipes.trace.operations import model_logits
 
-MAX_TOKENS = 2048  # in one batch, padding included: enough to keep a processor busy
+MAX_TOKENS = FORWARD_TOKENS  # in one batch, padding included
 HALF_PRECISION_TOLERANCE, TOLERANCE = 3e-2, 1e-4  # relative: what padding may change
 
 

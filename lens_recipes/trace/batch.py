@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from lens_recipes.trace.kernels import sent
 
 
 class TokenPlaces(NamedTuple):
@@ -19,6 +22,25 @@ class TokenPlaces(NamedTuple):
     n_rows: int
     rows: Int[Tensor, " token"]
     columns: Int[Tensor, " token"]
+
+    def on(self, device: torch.device) -> TokenPlaces:
+        """Return the same places on a device."""
+        return TokenPlaces(self.n_rows, sent(self.rows, device), sent(self.columns, device))
+
+
+class SentPlaces:
+    """Places of tokens that are sent to each device once, however many tensors are read there."""
+
+    def __init__(self, places: TokenPlaces) -> None:
+        """Begin on the processor."""
+        self.places = places
+        self.by_device: dict[torch.device, TokenPlaces] = {}
+
+    def on(self, device: torch.device) -> TokenPlaces:
+        """Return the same places on a device."""
+        if device not in self.by_device:
+            self.by_device[device] = self.places.on(device)
+        return self.by_device[device]
 
 
 class BatchSize(NamedTuple):

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import one_head, to_float32
-from lens_recipes.trace.batch import TokenPlaces
+from lens_recipes.trace.batch import SentPlaces, TokenPlaces
 from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.edits.checks import EditChecks
+from lens_recipes.trace.kernels import kernels_for, on_cpu
 from lens_recipes.trace.plan import EditStep, ReadStep, SiteRead
 from lens_recipes.trace.read_step import read
 from lens_recipes.trace.sum_check import SumCheck
@@ -55,6 +56,7 @@ def collect(
     check = SumCheck(model, max_bytes)
     edit_checks = None if edits is None else EditChecks(edits, max_bytes)
     link_errors: list[Tensor | None] = []
+    sent_places = SentPlaces(places)
     for step in steps:
         if isinstance(step, EditStep):
             if edits is not None:
@@ -66,20 +68,14 @@ def collect(
             if edit_checks is not None:
                 edit_checks.follow(step)
             continue
-        value = read(model, step, places)
+        value = read(model, step, sent_places)
         if step.role == "next":
             link_errors.append(follow_link(vectors, step, value))
             continue
         for slot in step.slots:
             add_to_slot(vectors, slot, value)
         check.follow(step, value)
-    errors = check.errors
-    if link_errors:
-        shape = (len(link_errors), len(places.rows))
-        errors["link"] = torch.zeros(shape, dtype=torch.float32, device="cpu")
-        for link, error in enumerate(link_errors):
-            if error is not None:
-                errors["link"][link] = error
+    errors = errors_on_cpu(check.errors, link_errors, len(places.rows))
     if edit_checks is not None:
         errors |= edit_checks.errors(places.rows)
     return vectors, errors
@@ -110,14 +106,15 @@ def follow_link(
     """Go on with the stream that the model goes on with, and return how far it is from the block's.
 
     The error of each token is relative to the largest number of its stream. Where nothing stands
-    between, the two are equal, number by number: None.
+    between, the two are equal, number by number: None, if that may be asked here.
     """
     slot = step.slots[0]
     given = vectors[slot]
     if taken.device != given.device:
         taken = taken.to(given.device)
     expected = given if step.factor == 1 else given * step.factor
-    if torch.equal(taken, expected):  # nearly always, and one pass over both instead of six
+    # Nearly always, and one pass over both instead of six.
+    if kernels_for(taken.device).asks_at_once and torch.equal(taken, expected):
         return None
     # Equal infinities have no difference.
     is_equal = taken == expected
@@ -128,6 +125,28 @@ def follow_link(
     else:
         vectors[slot] = torch.where(is_equal, given, taken / step.factor)
     return difference.abs().amax(-1) / size
+
+
+def errors_on_cpu(
+    sum_errors: dict[str, Tensor], link_errors: list[Tensor | None], n_tokens: int
+) -> dict[str, Tensor]:
+    """Return the errors of the sums `[token]` and "link", those of all links `[link, token]`.
+
+    All are brought to the processor together. A link that was equal, None, has an error of 0.
+    """
+    found: dict[Any, Tensor] = dict(sum_errors)
+    for link, error in enumerate(link_errors):
+        if error is not None:
+            found[link] = error
+    found = on_cpu(found)
+    errors = {name: found[name] for name in sum_errors}
+    if link_errors:
+        shape = (len(link_errors), n_tokens)
+        errors["link"] = torch.zeros(shape, dtype=torch.float32, device="cpu")
+        for link, error in enumerate(link_errors):
+            if error is not None:
+                errors["link"][link] = found[link]
+    return errors
 
 
 def site_rows(model: Any, vectors: list[Any], reads: list[SiteRead]) -> list[Rows]:

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lens_recipes.trace.kernels import Kernels, kernels_for
 from lens_recipes.trace.operations import (
     Operation,
     is_norm_call,
@@ -27,8 +28,6 @@ from lens_recipes.trace.operations import (
 )
 from lens_recipes.trace.transport import IDENTITY, Transport
 
-TILE_COLUMNS = 1024  # of the vocabulary at a time on a processor: a tile stays in its cache
-TILES_OFF_CPU = 16  # elsewhere a tile is as many times wider, for fewer and larger kernels
 LOGITS_AT_ONCE = 3  # arrays [row, vocabulary] that exist at once where the unembedding is called
 
 # The logits of some rows, and slices of their columns. Once a slice was given, its columns are
@@ -50,6 +49,7 @@ class LensHead:
         model: Any,
         operations: list[Operation],
         weight: tuple[Tensor, Tensor | None] | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         """Keep the way to the logits.
 
@@ -58,9 +58,11 @@ class LensHead:
             operations: What the model does between its last block and its logits (`Anatomy.tail`).
             weight: Weight and bias of an unembedding that is known to be a plain product on this
                 processor. Logits are then made tile by tile. None calls the module.
+            kernels: How wide a tile is; None for what is chosen for the device.
         """
         self.model = model
         self.weight = weight
+        self.kernels = kernels
         unembedding = unembedding_index(operations)
         self.before = operations[:unembedding]
         self.before_raw = [step for step in self.before if not is_norm_call(step)]
@@ -106,7 +108,7 @@ class LensHead:
         faults and leaves holes in the heap.
         """
         if self.weight is None:
-            return whole_tiles(self(rows, apply_norm=apply_norm))
+            return whole_tiles(self(rows, apply_norm=apply_norm), self.kernels)
         normed = self.normed(rows, apply_norm)[0]
         n_logits = len(rows) * len(self.weight[0])
         if apply_norm not in self.scratch or self.scratch[apply_norm].numel() < n_logits:
@@ -119,7 +121,7 @@ class LensHead:
         assert self.weight is not None  # `tiles` has seen to it
         matrix, bias = self.weight
         after = self.unembedding[1:]
-        for columns in vocabulary_tiles(logits):
+        for columns in vocabulary_tiles(logits, self.kernels):
             if bias is None:
                 torch.mm(normed, matrix[columns].T, out=logits[:, columns])
             else:
@@ -129,17 +131,14 @@ class LensHead:
             yield columns
 
 
-def whole_tiles(logits: Float[Tensor, "row vocab"]) -> Tiles:
+def whole_tiles(logits: Float[Tensor, "row vocab"], kernels: Kernels | None = None) -> Tiles:
     """Return logits that are complete already, as tiles."""
-    return logits, vocabulary_tiles(logits)
+    return logits, vocabulary_tiles(logits, kernels)
 
 
-def vocabulary_tiles(logits: Float[Tensor, "*row vocab"]) -> Iterator[slice]:
-    """Cut the vocabulary into tiles."""
-    return slices(logits.shape[-1], tile_width(logits))
-
-
-def tile_width(logits: Float[Tensor, "*row vocab"]) -> int:
-    """Return how many columns a tile has at most."""
-    widest = TILE_COLUMNS if logits.device.type == "cpu" else TILE_COLUMNS * TILES_OFF_CPU
-    return min(widest, logits.shape[-1])
+def vocabulary_tiles(
+    logits: Float[Tensor, "*row vocab"], kernels: Kernels | None = None
+) -> Iterator[slice]:
+    """Cut the vocabulary into tiles, the first as wide as any other."""
+    chosen = kernels or kernels_for(logits.device)
+    return slices(logits.shape[-1], chosen.tile_columns)

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lens_recipes.trace.batch import TokenPlaces
+from lens_recipes.trace.batch import SentPlaces, TokenPlaces
 from lens_recipes.trace.operations import first_of, replay
 from lens_recipes.trace.plan import ReadStep
 
 
-def read(model: Any, step: ReadStep, places: TokenPlaces) -> Tensor:
+def read(model: Any, step: ReadStep, places: TokenPlaces | SentPlaces) -> Tensor:
     """Read one tensor at the tokens asked for; "values" are read whole.
 
     The value is a copy: some models write on into their own tensors.
@@ -20,9 +20,11 @@ def read(model: Any, step: ReadStep, places: TokenPlaces) -> Tensor:
     output = module.input if step.side == "in" else module.output
     if step.role == "attention":
         weights = output[step.output] if isinstance(output, (tuple, list)) else output
-        return weights[places.rows, :, places.columns]
+        there = places.on(weights.device)
+        return weights[there.rows, :, there.columns]
     value = first_of(output)
     if step.role == "values":
         return value.clone()
-    value = value.reshape(places.n_rows, -1, value.shape[-1])[places.rows, places.columns]
+    there = places.on(value.device)
+    value = value.reshape(there.n_rows, -1, value.shape[-1])[there.rows, there.columns]
     return replay(model, step.operations, value)

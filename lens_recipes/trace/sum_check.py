@@ -8,7 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lens_recipes.trace.attribution.freeze import frozen_norm, head_writes, to_float32
+from lens_recipes.trace.attribution.freeze import (
+    frozen_norm,
+    head_writes,
+    if_centred,
+    to_float32,
+)
 from lens_recipes.trace.operations import ModuleCall, slices
 from lens_recipes.trace.plan import HeadSplit, ReadStep, StreamScales
 
@@ -42,8 +47,7 @@ class RunningSum:
         after = call.apply(model, before.unsqueeze(0))[0]
         gain, bias, centred = frozen_norm(model, call, before, after)
         size = self.size.to(gain.device)
-        if centred:
-            size = size + size.mean(-1, keepdim=True)
+        size = if_centred(centred, lambda: size + size.mean(-1, keepdim=True), size)
         self.size = size * gain.abs() + bias.abs()
         self.value = to_float32(after)
 
@@ -58,7 +62,8 @@ class SumCheck:
     "block" begins anew at each block; "total" goes on from the first block to the last.
 
     Attributes:
-        errors: The largest relative error of each token so far, by name, on the CPU.
+        errors: The largest relative error of each token so far, by name, on the device of the
+            first.
     """
 
     def __init__(self, model: Any, max_bytes: int) -> None:
@@ -128,19 +133,19 @@ class SumCheck:
     def note(self, name: str, error: Float[Tensor, " token"]) -> None:
         """Keep the largest error of each token; a NaN stays."""
         if name in self.errors:
-            error = torch.maximum(self.errors[name], error)
+            error = torch.maximum(self.errors[name], error.to(self.errors[name].device))
         self.errors[name] = error
 
 
 def relative_error(expected: Tensor, actual: Tensor, scale: Tensor) -> Float[Tensor, " token"]:
-    """Return the largest relative error of each token, number by number, on the CPU.
+    """Return the largest relative error of each token, number by number.
 
     Beside a massive activation, a whole missing part would be lost in the size of the vector.
     """
     difference = (expected - to_float32(actual).to(expected.device)).abs()
     floor = 1e-6 * scale.amax(-1, keepdim=True)
     size = (scale + floor).to(expected.device).clamp(min=1e-30)
-    return (difference / size).amax(-1).cpu()
+    return (difference / size).amax(-1)
 
 
 def largest(vectors: Float[Tensor, "*head token d_model"]) -> Float[Tensor, "*head token"]:

@@ -67,6 +67,7 @@ from lens_recipes.trace.batch import LensBatch, split_inputs
 from lens_recipes.trace.collect import collect
 from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.edits.sources import read_sources
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.operations import KeepColumns, model_logits
 from lens_recipes.trace.transport import IDENTITY, Transport
 
@@ -130,7 +131,7 @@ def attribution(
     lens: Any = None,
     edits: Any = None,
     add_special_tokens: bool = True,
-    max_bytes: int = 256 * 2**20,
+    max_bytes: int = LOGIT_BYTES,
     remote: bool | str | None = None,
     strict: bool = True,
 ) -> RecipeRun[Attribution]:

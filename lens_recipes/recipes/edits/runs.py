@@ -30,10 +30,11 @@ from lens_recipes.trace.edits.effects import (
     worst_errors,
 )
 from lens_recipes.trace.edits.sources import read_sources
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import EditStep, ReadStep
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = LOGIT_BYTES
 
 
 class RunsPlan(NamedTuple):

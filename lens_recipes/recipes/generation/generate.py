@@ -41,6 +41,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.kernels import kernels_asked
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
@@ -53,9 +54,10 @@ from lens_recipes.trace.generation.loop import RecordedLoop
 from lens_recipes.trace.generation.plan import GenerationBatch, GenerationPlan
 from lens_recipes.trace.generation.recorder import GenerationRecorder
 from lens_recipes.trace.generation.server import trace_generation_on_server
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.readout.readout import ReadoutOptions
 
-MAX_BYTES = 256 * 2**20  # bound on the memory for the logits of one step
+MAX_BYTES = LOGIT_BYTES  # bound on the memory for the logits of one step
 
 
 def trace_generation(
@@ -205,7 +207,7 @@ def generate_lens(
     sites, reads = request.sites(
         layers, components, has_cache=True, lens=chosen_lens, edits=planned
     )
-    options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, MAX_BYTES)
+    options = ReadoutOptions(len(sites), top_k, track, MAX_TRACKED, MAX_BYTES, kernels_asked())
     anatomy = request.anatomy
     plan = GenerationPlan(
         reads=reads,

@@ -31,12 +31,13 @@ from lens_recipes.run.request.prompts import shortened
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import CERTIFICATE, lens_schema
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.plan import ReadPlan, SiteRead, StreamLinks
 from lens_recipes.trace.readout.buffers import token_axis
 from lens_recipes.trace.readout.readout import ReadoutOptions
 from lens_recipes.trace.transport import Transport
 
-MAX_BYTES = 256 * 2**20  # of logits
+MAX_BYTES = LOGIT_BYTES  # of logits
 SAMPLE_LENGTH = 65  # of the rows that are written to measure a lens, with the first token
 NO_LINKS = StreamLinks([], [])
 

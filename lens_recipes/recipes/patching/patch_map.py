@@ -42,6 +42,7 @@ from lens_recipes.run.request.sites import pick_layers
 from lens_recipes.run.run import RecipeRun
 from lens_recipes.run.schema import ArraySpec, Schema
 from lens_recipes.trace.edits.cells import N_NUMBERS, CellPlan, trace_cells
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.transport import IDENTITY, Transport
 
 
@@ -67,7 +68,7 @@ def patch_map(
     verify: int = 0,
     keep_all: bool = False,
     add_special_tokens: bool = True,
-    max_bytes: int = 256 * 2**20,
+    max_bytes: int = LOGIT_BYTES,
     remote: bool | str | None = None,
     strict: bool = True,
 ) -> RecipeRun[PatchMap]:

@@ -44,6 +44,7 @@ from lens_recipes.run.request.edits.resolve import resolve_edits
 from lens_recipes.run.request.lenses import resolve_lens
 from lens_recipes.run.request.prompts import shortened
 from lens_recipes.run.request.selection import as_list
+from lens_recipes.trace.kernels import LOGIT_BYTES
 
 BLOCK = 256  # items that are run and kept together, the same however a survey is parted
 
@@ -70,7 +71,7 @@ def survey(
     confidence: float = 0.95,
     seed: int = 0,
     add_special_tokens: bool = True,
-    max_bytes: int = 256 * 2**20,
+    max_bytes: int = LOGIT_BYTES,
     remote: bool | str | None = None,
 ) -> Survey | list[Survey]:
     """Read the lens on thousands of items, and keep what it says of each one's answer.

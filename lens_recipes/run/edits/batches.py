@@ -41,8 +41,9 @@ from lens_recipes.trace.edits.plan import (
     SourceBatch,
     SourceRead,
 )
+from lens_recipes.trace.kernels import FORWARD_TOKENS
 
-MAX_SOURCE_TOKENS = 2048  # in one forward pass over sources
+MAX_SOURCE_TOKENS = FORWARD_TOKENS  # in one forward pass over sources
 RUNS_OF_A_PROBE = 3
 
 

@@ -14,6 +14,7 @@ from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.collect import collect
 from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.edits.plan import BatchEdits
+from lens_recipes.trace.kernels import on_cpu, sent
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, model_logits, rounding_eps
 from lens_recipes.trace.plan import EditStep, ReadStep
@@ -109,8 +110,8 @@ def read_pushes(model: Any, plan: PushPlan, batch: PushBatch, weight: Any) -> di
         hidden = vectors[stream.slot]
         numbers = compare_changes(head, hidden, logits, stream, batch.answers)
         for name, value in numbers.items():
-            found.setdefault(name, []).append(value.float().cpu())
-    joined = {name: torch.cat(values) for name, values in found.items()}
+            found.setdefault(name, []).append(value.float())
+    joined = on_cpu({name: torch.cat(values) for name, values in found.items()})
     last = vectors[batch.last_slot][batch.bases]
     return {**joined, **certificate_numbers(head(last), logits[batch.bases], last)} | {
         "edit": errors["edit"].cpu()
@@ -134,9 +135,10 @@ def compare_changes(
         answers: The token that is followed, `[row]`.
     """
     device, eps = logits.device, rounding_eps(hidden)
-    rows, bases = stream.rows.to(device), stream.bases.to(device)
-    unpushed, base_of = bases.unique(return_inverse=True)
-    announced_before = head(hidden[unpushed.to(hidden.device)], transport=stream.transport)
+    rows, bases = sent(stream.rows, device), sent(stream.bases, device)
+    unpushed, base_of = stream.bases.unique(return_inverse=True)
+    base_of = sent(base_of, device)
+    announced_before = head(hidden[sent(unpushed, hidden.device)], transport=stream.transport)
     announced_after = head(hidden[rows.to(hidden.device)], transport=stream.transport)
     own = logits.log_softmax(-1)
     weights = own[bases].exp()
@@ -144,11 +146,11 @@ def compare_changes(
         announced_after.to(device), announced_before.to(device)[base_of], weights, eps
     )
     response = Changes(logits[rows], logits[bases], weights, eps)
-    followed = answers.to(device)[rows][:, None]
+    followed = sent(answers, device)[rows][:, None]
     drop = own[bases].gather(-1, followed) - own[rows].gather(-1, followed)
     return {
         "aligned": announced.cosines(response),
-        "crossed": announced.cosines(response, stream.partners.to(device)),
+        "crossed": announced.cosines(response, sent(stream.partners, device)),
         "announced": announced.length,
         "response": response.length,
         "drop": drop[:, 0],
@@ -163,6 +165,6 @@ def certificate_numbers(lens: Tensor, own: Tensor, stream: Tensor) -> dict[str, 
     is_possible = own_logprobs.isfinite()
     difference = torch.where(is_possible, own_logprobs - logprobs, 0.0)
     errors["kl_last"] = (own_logprobs.exp() * difference).sum(-1).clamp(min=0)
-    numbers = {name: value.float().cpu() for name, value in errors.items()}
-    numbers["agrees"] = (lens.argmax(-1) == own.argmax(-1)).cpu()
-    return numbers
+    numbers = {name: value.float() for name, value in errors.items()}
+    numbers["agrees"] = lens.argmax(-1) == own.argmax(-1)
+    return on_cpu(numbers)

@@ -40,6 +40,7 @@ from lens_recipes.trace.attribution.target_logits import (
     target_rows,
 )
 from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size
+from lens_recipes.trace.kernels import on_cpu, sent
 from lens_recipes.trace.operations import (
     HeadOperations,
     Operation,
@@ -145,7 +146,7 @@ def decompose(
     with torch.no_grad():
         for tokens in slices(len(stream), tokens_at_once(plan.parts, rows_at_once)):
             frozen, normed = freeze_norm(model, head.before, stream[tokens])
-            token_ids = column_ids[tokens].to(normed.device)
+            token_ids = sent(column_ids[tokens], normed.device)
             rows = None if weight is None else target_rows(weight, token_ids, mean)
             logits_of = TargetLogits(model, head, token_ids, plan.has_mean, rows, normed.dtype)
             n_tokens = tokens.stop - tokens.start
@@ -164,9 +165,10 @@ def decompose(
                 "capped_logit": logits_of.capped(normed, logit),
             }
             for name, value in arrays.items():
-                chunks.setdefault(name, []).append(to_float32(value).cpu())
+                chunks.setdefault(name, []).append(to_float32(value))
     token_axes = {"values": 1}
-    return {name: torch.cat(parts, token_axes.get(name, 0)) for name, parts in chunks.items()}
+    joined = {name: torch.cat(parts, token_axes.get(name, 0)) for name, parts in chunks.items()}
+    return on_cpu(joined)
 
 
 def rows_in_budget(
@@ -298,29 +300,30 @@ def certificate_arrays(
     chunks: list[dict[str, Tensor]] = []
     with torch.no_grad():
         for tokens in slices(len(last_stream), plan.max_bytes // (40 * final_logits.shape[-1])):
-            rows, columns = batch.places.rows[tokens], batch.logit_columns[tokens]
+            rows = sent(batch.places.rows[tokens], final_logits.device)
+            columns = sent(batch.logit_columns[tokens], final_logits.device)
             lens = called_logits(model, operations, last_stream[tokens])
-            own = to_float32(final_logits[rows, columns]).cpu()
+            own = to_float32(final_logits[rows, columns]).to(lens.device)
             called = own
             if explained.stream is not last_stream:
                 way = plan.explained_operations
-                called = called_logits(model, way, explained.stream[tokens])
-            token_ids = explained.ids[tokens].cpu()
+                called = called_logits(model, way, explained.stream[tokens]).to(lens.device)
+            token_ids = sent(explained.ids[tokens], lens.device)
             picked = pick_columns(called, token_ids, plan.has_mean)
-            difference = (picked - capped_logit[tokens]).abs().amax(-1)
+            difference = (picked - sent(capped_logit[tokens], lens.device)).abs().amax(-1)
             numbers = logit_errors(lens, own, last_stream)
             numbers["error"] = torch.maximum(numbers["error"], difference)
             numbers["kl_last"] = kl_divergence(own, lens)
             numbers["agrees"] = lens.argmax(-1) == own.argmax(-1)
             chunks.append(numbers)
-    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return on_cpu({name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]})
 
 
 def called_logits(
     model: Any, operations: list[Operation], stream: Float[Tensor, "token d_model"]
 ) -> Float[Tensor, "token vocab"]:
     """Return the logits of a stream, by calling all that the model does after its last block."""
-    return to_float32(replay(model, operations, stream.unsqueeze(0))[0]).cpu()
+    return to_float32(replay(model, operations, stream.unsqueeze(0))[0])
 
 
 def kl_divergence(

@@ -11,13 +11,14 @@ weights: a norm's scale and bias are read by calling it on a few probe vectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lens_recipes.trace.kernels import kernels_for, sent
 from lens_recipes.trace.operations import (
     ModuleCall,
     Operation,
@@ -35,12 +36,13 @@ class FrozenNorm(NamedTuple):
     Attributes:
         gain: `[token, d_model]`.
         bias: `[d_model]`.
-        centred: Whether the mean of a vector is taken off first, as in a layer norm.
+        centred: Whether the mean of a vector is taken off first, as in a layer norm; where asking a
+            tensor makes the host wait, the tensor that knows.
     """
 
     gain: Tensor
     bias: Tensor
-    centred: bool
+    centred: bool | Tensor
 
 
 class CallInDtype(NamedTuple):
@@ -75,7 +77,7 @@ class NormParameters(NamedTuple):
 
     scale: Tensor
     bias: Tensor
-    centred: bool
+    centred: bool | Tensor
 
 
 def frozen_norm(
@@ -111,18 +113,30 @@ def read_scale_and_bias(model: Any, norm: ModuleCall, like: Tensor) -> NormParam
     probe = torch.ones(like.shape[-1], dtype=like.dtype, device=like.device)
     probe[1::2] = -1
     if len(probe) % 2:
-        probe[-3:] = probe.new_tensor([1.0, 1.0, -2.0])
+        probe[-3:-1] = 1
+        probe[-1] = -2
     probes = torch.stack([probe, -probe, probe + 1])
     positive, negative, shifted = to_float32(norm.apply(model, probes.unsqueeze(0))[0])
     difference = positive - negative
-    centred = (shifted - positive).abs().max() <= 0.05 * difference.abs().max()
+    is_centred = (shifted - positive).abs().max() <= 0.05 * difference.abs().max()
+    centred = bool(is_centred) if kernels_for(is_centred.device).asks_at_once else is_centred
     scale = difference / 2 / probe.to(difference.device)
-    return NormParameters(scale, (positive + negative) / 2, bool(centred))
+    return NormParameters(scale, (positive + negative) / 2, centred)
 
 
-def centre(x: Tensor, centred: bool) -> Tensor:
+def centre(x: Tensor, centred: bool | Tensor) -> Tensor:
     """Take off the mean of each vector, if the norm does."""
-    return x - x.mean(-1, keepdim=True) if centred else x
+    return if_centred(centred, lambda: x - x.mean(-1, keepdim=True), x)
+
+
+def if_centred(centred: bool | Tensor, make: Callable[[], Tensor], otherwise: Tensor) -> Tensor:
+    """Return what `make` makes if the norm takes off the mean, else `otherwise`.
+
+    Where nobody asked whether it does, both are made.
+    """
+    if isinstance(centred, Tensor):
+        return torch.where(centred.to(otherwise.device), make(), otherwise)
+    return make() if centred else otherwise
 
 
 def apply_affine(
@@ -190,7 +204,7 @@ def head_writes(
         frozen, _ = freeze_norm(model, operations, x)
     scale = bfloat16_scale(x)
     masks = x.new_zeros(len(columns) + 1, x.shape[-1])  # the last row is of no head
-    masks[:-1].scatter_(1, torch.tensor(columns, device=x.device), scale)
+    masks[:-1].scatter_(1, sent(torch.tensor(columns, device="cpu"), x.device), scale)
     writes = to_float32(apply_affine(model, frozen, x * masks[:, None]))
     projection = writes[-1]
     return (writes[:-1] - projection) / scale, projection

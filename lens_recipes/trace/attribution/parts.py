@@ -17,6 +17,7 @@ from lens_recipes.trace.attribution.freeze import (
     to_float32,
 )
 from lens_recipes.trace.batch import TokenPlaces
+from lens_recipes.trace.kernels import sent
 from lens_recipes.trace.operations import ModuleCall, Operation, first_of
 from lens_recipes.trace.plan import HeadSplit
 
@@ -186,8 +187,10 @@ class SourceParts(NamedTuple):
         scale = bfloat16_scale(x)
         frozen, _ = freeze_norm(model, self.split.operations, x)
         projection = to_float32(apply_affine(model, frozen, x.new_zeros(1, *x.shape)))
-        for head, columns in enumerate(self.split.columns):
-            value_columns = self.value_columns[head]
+        all_columns = sent(torch.tensor(self.split.columns, device="cpu"), x.device)
+        all_value_columns = sent(torch.tensor(self.value_columns, device="cpu"), x.device)
+        for head in range(len(self.split.columns)):
+            columns, value_columns = all_columns[head], all_value_columns[head]
             head_bias = bias[value_columns]
             given = torch.cat([values[:, value_columns] - head_bias, head_bias[None]])
             weights = torch.cat([attention[head], attention[head].sum()[None]])

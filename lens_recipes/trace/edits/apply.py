@@ -14,6 +14,7 @@ from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.edits.changes import AddDirection, EditContext, refuse_lost
 from lens_recipes.trace.edits.directions import Directions
 from lens_recipes.trace.edits.plan import PROOF, BatchEdits
+from lens_recipes.trace.kernels import on_cpu, sent
 from lens_recipes.trace.operations import (
     CastTo,
     Elementwise,
@@ -86,7 +87,8 @@ class EditPass:
         set_streams: The stream after a layer as edits left it, `[row, column, d_model]`, until the
             model goes on with it.
         set_by: Which edit has set each of these last.
-        row_errors: How far what is there is from what was asked, at most, relative, `[row]`.
+        row_errors: How far what is there is from what was asked, at most, relative, `[row]`, as
+            `prove` has found it last.
         row_codes: The number of the site where that is, `[row]`; −1 for none.
         proof: What the model says of the edited sites: an `EditProof` as a tensor, or None.
         in_units: The numbers of the sites whose vectors give an edit its unit.
@@ -138,6 +140,7 @@ class EditPass:
         self._missing: dict[int, Missing] = {}
         self._units: dict[float, Tensor] = {}
         self._directions: Directions | None = None
+        self._noted: list[tuple[int, Tensor, Tensor]] = []
 
     # -- where ---------------------------------------------------------
 
@@ -239,7 +242,8 @@ class EditPass:
             made = self.settled(step, grid) if step.role == "settle" else self.finished(step, grid)
             put_back(module, step.side, output, made.reshape(tensor.shape))
             return None
-        rows, columns = (place.to(grid.device) for place in self.places_of(step.site))
+        places = self.places_of(step.site)
+        rows, columns = (sent(place, grid.device) for place in places)
         raw = tokens_of(step, grid, rows, columns)
         value = replay(self.model, step.operations, raw)
         if step.role == "hold":
@@ -253,13 +257,13 @@ class EditPass:
         if step.columns is None:
             edited[rows, columns] = changed_raw
         else:
-            head_columns = torch.tensor(step.columns, device=grid.device)
+            head_columns = sent(torch.tensor(step.columns, device="cpu"), grid.device)
             edited[rows[:, None], columns[:, None], head_columns] = changed_raw
         put_back(module, step.side, output, edited.reshape(tensor.shape))
         if step.site not in self._unsettled:
             standing = first_of(given_of(module, step.side)).reshape(grid.shape)
             there = replay(self.model, step.operations, tokens_of(step, standing, rows, columns))
-            self.note(step.site, rows, relative_error(there, wanted))
+            self.note(step.site, places[0], relative_error(there, wanted))
         if step.is_after:
             self.set_streams[step.layer] = edited
             self.set_by[step.layer] = step.site
@@ -314,11 +318,11 @@ class EditPass:
         nothing, a norm after it would show no more than that.
         """
         made = self._unsettled.pop(step.site)
-        rows, columns = made.rows.to(grid.device), made.columns.to(grid.device)
+        rows, columns = sent(made.rows, grid.device), sent(made.columns, grid.device)
         there, asked = grid[rows, columns], made.asked.to(grid.device)
         size = torch.maximum(largest(asked), made.size.to(grid.device))
         error = largest(to_float32(there) - asked) / size.clamp(min=1e-30)
-        self.note(step.site, made.rows, error.cpu())
+        self.note(step.site, made.rows, error)
         edited = grid.clone()
         is_kept = made.is_kept.to(grid.device)
         edited[rows, columns] = torch.where(is_kept, there, asked.to(grid.dtype))
@@ -357,7 +361,7 @@ class EditPass:
         written, it is that of its prompt. In the middle of a block it is that of the stream before
         the block.
         """
-        rows = self.places_of(step.site)[0].to(grid.device)
+        rows = sent(self.places_of(step.site)[0], grid.device)
         code = self.edits.sites[step.site].code
         if code not in self.in_units:
             return torch.ones(len(rows), device=grid.device)
@@ -373,11 +377,21 @@ class EditPass:
     # -- the proof -----------------------------------------------------
 
     def note(self, site: int, rows: Int[Tensor, " entry"], errors: Float[Tensor, " entry"]) -> None:
-        """Keep the largest error of each row, and which edit has it; a NaN stays."""
-        for row, error in zip(rows.tolist(), errors.tolist(), strict=True):
-            if not error <= float(self.row_errors[row]):
-                self.row_errors[row] = torch.maximum(self.row_errors[row], torch.tensor(error))
-                self.row_codes[row] = self.edits.sites[site].code
+        """Keep what was measured of an edit, where it is, until `prove` asks for it."""
+        self._noted.append((site, rows, errors))
+
+    def prove(self) -> None:
+        """Find the largest error of each row, and which edit has it; a NaN stays.
+
+        All that was measured is brought to the processor together.
+        """
+        measured = on_cpu({number: errors for number, (_, _, errors) in enumerate(self._noted)})
+        for number, (site, rows, _) in enumerate(self._noted):
+            for row, error in zip(rows.tolist(), measured[number].tolist(), strict=True):
+                if not error <= float(self.row_errors[row]):
+                    self.row_errors[row] = torch.maximum(self.row_errors[row], torch.tensor(error))
+                    self.row_codes[row] = self.edits.sites[site].code
+        self._noted.clear()
 
 
 def is_in_units(change: Any) -> bool:
@@ -395,7 +409,9 @@ def tokens_of(
 ) -> Float[Tensor, "entry width"]:
     """Return some tokens of a module's tensor; of one head, its columns."""
     tokens = grid[rows, columns]
-    return tokens if step.columns is None else tokens[:, list(step.columns)]
+    if step.columns is None:
+        return tokens
+    return tokens[:, sent(torch.tensor(step.columns, device="cpu"), tokens.device)]
 
 
 def put_back(module: Any, side: str, output: Any, tensor: Tensor) -> None:
@@ -443,4 +459,4 @@ def relative_error(actual: Tensor, asked: Tensor) -> Float[Tensor, " entry"]:
     """Return how far vectors are from those asked for, relative to their largest number."""
     difference = (to_float32(actual) - to_float32(asked).to(actual.device)).abs().amax(-1)
     size = to_float32(asked).abs().amax(-1).clamp(min=1e-30).to(actual.device)
-    return (difference / size).cpu()
+    return difference / size

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lens_recipes.trace.edits.directions import Directions
+from lens_recipes.trace.kernels import sent
 from lens_recipes.trace.pack import OWN_ERROR
 
 SAME_DIRECTION = 1e-3  # of two vectors of the norm 1: more than rounding makes of one
@@ -43,7 +44,7 @@ class SetTo(NamedTuple):
         self, current: Float[Tensor, "entry width"], context: EditContext
     ) -> Float[Tensor, "entry width"]:
         """Return what is to be there."""
-        return self.values.to(current.device).expand_as(current)
+        return sent(self.values, current.device).expand_as(current)
 
 
 class CopySource(NamedTuple):
@@ -85,7 +86,7 @@ class AddDirection(NamedTuple):
         self, current: Float[Tensor, "entry width"], context: EditContext
     ) -> Float[Tensor, "entry width"]:
         """Return what is to be there."""
-        vector = context.directions.vector(self.direction).to(current.device)
+        vector = sent(context.directions.vector(self.direction), current.device)
         amount = self.scale * torch.ones_like(current[:, :1])
         if self.in_units:
             vector = unit(vector)
@@ -104,7 +105,7 @@ class AddVectors(NamedTuple):
         self, current: Float[Tensor, "entry width"], context: EditContext
     ) -> Float[Tensor, "entry width"]:
         """Return what is to be there."""
-        return current + self.vectors.to(current.device)
+        return current + sent(self.vectors, current.device)
 
 
 class SwapCoordinates(NamedTuple):
@@ -172,7 +173,7 @@ class AddRandom(NamedTuple):
         generator = torch.Generator("cpu").manual_seed(self.seed)
         direction = torch.randn(current.shape[-1], generator=generator, device="cpu")
         norms = context.norms[self.of].to(current.device, current.dtype)
-        return current + norms[:, None] * unit(direction).to(current.device)
+        return current + norms[:, None] * sent(unit(direction), current.device)
 
 
 def refuse_no_direction(vector: Float[Tensor, " width"]) -> None:

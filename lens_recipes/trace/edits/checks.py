@@ -69,7 +69,8 @@ class EditChecks:
         grid = self.edits.set_streams.pop(step.at, None)
         if grid is None:
             return
-        expected = grid[places.rows.to(grid.device), places.columns.to(grid.device)]
+        there = places.on(grid.device)
+        expected = grid[there.rows, there.columns]
         if step.factor != 1:
             expected = to_float32(expected) * step.factor
         site = self.edits.set_by[step.at]
@@ -87,7 +88,9 @@ class EditChecks:
             places = self.edits.places_at(layer)
             error = check.errors.get("block")
             if places is not None and error is not None:
-                self.edits.note(self.edits.edits.layers[layer].sites[0], places.rows, error)
+                site = self.edits.edits.layers[layer].sites[0]
+                self.edits.note(site, places.rows, error)
+        self.edits.prove()
         proof = self.edits.proof
         if proof is None:
             proof = torch.full((3,), -1.0, dtype=torch.float32, device="cpu")

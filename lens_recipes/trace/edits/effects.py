@@ -18,6 +18,7 @@ from lens_recipes.trace.batch import LensBatch, split_inputs
 from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.edits.checks import EditChecks
 from lens_recipes.trace.edits.plan import BatchEdits, LayerEdits
+from lens_recipes.trace.kernels import on_cpu
 from lens_recipes.trace.operations import Operation, model_logits, slices
 from lens_recipes.trace.plan import EditStep, ReadStep
 
@@ -190,8 +191,8 @@ def compare_logits(
             "top_ids": edited.argmax(-1).int(),
             "difference": difference,
         }
-        parts.append({name: value.cpu() for name, value in part.items()})
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        parts.append(part)
+    return on_cpu({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def effect_arrays(

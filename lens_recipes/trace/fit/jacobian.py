@@ -83,9 +83,9 @@ def pull_repeated(run: StreamRun, start: int, stop: int) -> list[Tensor | None]:
 def mean_over_sources(
     gradient: Float[Tensor, "dimension position d_model"], places: slice
 ) -> Float[Tensor, "dimension d_model"]:
-    """Return the mean over these positions, in float32 or better, on the processor.
+    """Return the mean over these positions, in float32 or better.
 
     The sum over targets is in the gradient already.
     """
     dtype = torch.promote_types(gradient.dtype, torch.float32)
-    return gradient[:, places].to(dtype).mean(1).cpu()
+    return gradient[:, places].to(dtype).mean(1)

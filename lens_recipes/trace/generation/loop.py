@@ -15,6 +15,7 @@ from transformers import StoppingCriteriaList
 from transformers.generation import StopStringCriteria
 
 from lens_recipes.trace.generation.recorder import GenerationRecorder
+from lens_recipes.trace.kernels import on_cpu
 
 
 class RecordedLoop:
@@ -72,14 +73,14 @@ class RecordedCriteria(StoppingCriteriaList):
         """Tell which rows end, and record the step."""
         n_rows, device = len(input_ids), input_ids.device
         is_done = torch.zeros(n_rows, dtype=torch.bool, device=device)
-        ended_rows: dict[str, list[bool]] = {}
+        by_name: dict[str, Tensor] = {}
         for criterion in self:
             ended = torch.as_tensor(criterion(input_ids, scores, **options), device=device)
             is_done = is_done | ended
             name = type(criterion).__name__
-            earlier = ended_rows.get(name, [False] * n_rows)
-            now = ended.expand(n_rows).tolist()
-            ended_rows[name] = [before or after for before, after in zip(earlier, now, strict=True)]
+            earlier = by_name.get(name)
+            by_name[name] = ended.expand(n_rows) if earlier is None else earlier | ended
+        ended_rows = {name: ended.tolist() for name, ended in on_cpu(by_name).items()}
         sampled_from, self.loop.scores = self.loop.scores, None  # not beside the next step's
         self.loop.recorder.record(input_ids, sampled_from, ended_rows)
         return is_done

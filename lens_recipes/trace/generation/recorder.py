@@ -17,6 +17,7 @@ from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.collect import Rows, collect, site_rows
 from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.generation.plan import GenerationBatch, GenerationPlan
+from lens_recipes.trace.kernels import on_cpu, sent
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import model_logits
 from lens_recipes.trace.readout.buffers import fill_buffers, trim_buffers
@@ -99,7 +100,7 @@ class GenerationRecorder:
         self.plan = plan
         self.batch = batch
         self.weight = weight
-        self.head = LensHead(model, plan.head_operations, weight)
+        self.head = LensHead(model, plan.head_operations, weight, plan.options.kernels)
         self.edits: EditPass | None = None
         self.n_steps_read = 0
         self.on_step = on_step
@@ -178,9 +179,14 @@ class GenerationRecorder:
         """Return the arrays of one step."""
         device, width = token_ids.device, token_ids.shape[1] - 1  # before the sampled token
         rows, columns = self.rows, self.columns % width
-        device_rows, device_columns = rows.to(device), columns.to(device)
-        own_ids = token_ids[device_rows, device_columns].cpu()
-        next_ids = token_ids[device_rows, device_columns + 1].cpu()
+        there = TokenPlaces(len(token_ids), rows, columns).on(device)
+        both = on_cpu(
+            {
+                "own": token_ids[there.rows, there.columns],
+                "next": token_ids[there.rows, there.columns + 1],
+            }
+        )
+        own_ids, next_ids = both["own"], both["next"]
         next_ids[next_ids >= reads.logits.shape[-1]] = -1  # of the prompt, and without a logit
         requested_ids = torch.cat([self.batch.target_ids[rows], next_ids[:, None]], -1)
         has_all_logits = reads.logits.shape[1] == width
@@ -198,8 +204,13 @@ class GenerationRecorder:
         unknown = torch.full((2, len(rows)), float("nan"), dtype=torch.float32, device="cpu")
         next_logprob, sampler_logprob = unknown
         written_rows, written_ids = rows[is_last], next_ids[is_last]
-        next_logprob[is_last] = logprobs_at(reads.logits[:, -1], written_rows, written_ids)
-        sampler_logprob[is_last] = logprobs_at(scores, written_rows, written_ids)
+        written = on_cpu(
+            {
+                "next": logprobs_at(reads.logits[:, -1], written_rows, written_ids),
+                "sampler": logprobs_at(scores, written_rows, written_ids),
+            }
+        )
+        next_logprob[is_last], sampler_logprob[is_last] = written["next"], written["sampler"]
         return {
             **numbers,
             **reads.sum_errors,
@@ -250,6 +261,6 @@ def finish_reason(criteria: list[str]) -> str:
 def logprobs_at(
     scores: Float[Tensor, "row vocab"], rows: Int[Tensor, " token"], ids: Int[Tensor, " token"]
 ) -> Float[Tensor, " token"]:
-    """Return the log-probability of one id in each of some rows of scores, on the CPU."""
-    logprobs = scores[rows.to(scores.device)].float().log_softmax(-1)
-    return logprobs.gather(-1, ids[:, None].to(scores.device))[:, 0].cpu()
+    """Return the log-probability of one id in each of some rows of scores."""
+    logprobs = scores[sent(rows, scores.device)].float().log_softmax(-1)
+    return logprobs.gather(-1, sent(ids[:, None], scores.device))[:, 0]

@@ -126,5 +126,5 @@ class StepListener:
         logprobs = []
         for step, step_scores in enumerate(scores):
             of_step = steps == step
-            logprobs.append(logprobs_at(step_scores, rows[of_step], token_ids[of_step]))
+            logprobs.append(logprobs_at(step_scores, rows[of_step], token_ids[of_step]).cpu())
         arrays["sampler_logprob"][written] = torch.cat(logprobs)

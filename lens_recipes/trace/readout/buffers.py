@@ -70,7 +70,7 @@ def fill_buffers(
     """Put the arrays of some tokens into those of all tokens, and make or enlarge these.
 
     Args:
-        buffers: Arrays of `n_tokens`, changed in place.
+        buffers: Arrays of `n_tokens` where the first part of each was, changed in place.
         part: The arrays of some tokens.
         start: The index of the first of them.
         n_tokens: For how many tokens there is to be room.
@@ -93,7 +93,7 @@ def enlarged(old: Tensor | None, name: str, like: Tensor, n_tokens: int, tracked
     shape[axis] = n_tokens
     if name in PADDING:
         shape[-1] = tracked
-    larger = torch.full(shape, PADDING.get(name, 0), dtype=like.dtype, device="cpu")
+    larger = torch.full(shape, PADDING.get(name, 0), dtype=like.dtype, device=like.device)
     if old is not None:
         larger.narrow(axis, 0, old.shape[axis]).copy_(old)
     return larger

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lens_recipes.trace.kernels import Kernels, kernels_for, on_cpu, sent
 from lens_recipes.trace.lens_head import LensHead, Tiles, vocabulary_tiles, whole_tiles
 from lens_recipes.trace.operations import rounding_eps, slices
 from lens_recipes.trace.plan import SiteRead
 from lens_recipes.trace.readout.buffers import fill_buffers, max_tracked_tokens, trim_buffers
-from lens_recipes.trace.readout.scan import Scan, scan
+from lens_recipes.trace.readout.scan import RuledOut, Scan, scan
 
-ROWS_IN_CACHE = 640  # at a time: a tile of them (2.6 MB) stays in the processor's cache
 INFINITE_KL = 1e20  # beyond it a token that the model may say was ruled out
 
 
@@ -33,6 +33,7 @@ class ReadoutOptions(NamedTuple):
             site), a number of the final layer's top tokens, or None.
         max_tracked: At most so many with "top1".
         max_bytes: Bound on the memory for logits.
+        kernels: How large the pieces are; None for what is chosen for the device.
     """
 
     n_sites: int
@@ -40,6 +41,7 @@ class ReadoutOptions(NamedTuple):
     track: str | int | None
     max_tracked: int
     max_bytes: int
+    kernels: Kernels | None = None
 
     @property
     def tracked(self) -> int:
@@ -93,24 +95,60 @@ def readout(
         and the certificate's `error`, `scale`, `eps`, `kl_last`, `agrees` [token]. Entropy and KL
         in nats, ranks from 0.
     """
+    device = device_of(rows[-1])
+    kernels = options.kernels or kernels_for(device)
+    batch_rows, positions = (sent(place, final_logits.device) for place in places)
+    inputs = ReadoutInputs(
+        rows, reads, head, final_logits, batch_rows, positions, sent(requested_ids, device)
+    )
+    with torch.no_grad():
+        ruled_out = RuledOut(kernels)
+        arrays = on_cpu(all_numbers(inputs, options, ruled_out) | ruled_out.flag())
+        if ruled_out.is_flagged(arrays):
+            again = RuledOut(kernels, clamps=True)
+            arrays = on_cpu(all_numbers(inputs, options, again))
+    return trim_buffers(arrays, len(requested_ids))
+
+
+def device_of(rows: Tensor | Callable[[slice], Tensor]) -> torch.device:
+    """Return where the rows of a read are, or where they will be made."""
+    return rows(slice(0, 1)).device if callable(rows) else rows.device
+
+
+class ReadoutInputs(NamedTuple):
+    """What `readout` was given, each where it is used."""
+
+    rows: list[Tensor | Callable[[slice], Tensor]]
+    reads: list[SiteRead]
+    head: LensHead
+    final_logits: Float[Tensor, "batch position vocab"]
+    batch_rows: Int[Tensor, " token"]
+    positions: Int[Tensor, " token"]
+    requested_ids: Int[Tensor, "token requested"]
+
+
+def all_numbers(
+    inputs: ReadoutInputs, options: ReadoutOptions, ruled_out: RuledOut
+) -> dict[str, Tensor]:
+    """Return the arrays of all tokens, chunk by chunk, on the device of the certificate's rows."""
+    rows, reads, head, final_logits, batch_rows, positions, requested_ids = inputs
     n_tokens, vocab = len(requested_ids), final_logits.shape[-1]
-    batch_rows, positions = places
     rows_in_budget = max(1, options.max_bytes // (vocab * 4 * head.logits_at_once))
-    tokens_at_once = min(rows_in_budget, ROWS_IN_CACHE) // (len(reads) + 1)
+    tokens_at_once = min(rows_in_budget, ruled_out.kernels.rows_at_once) // (len(reads) + 1)
     reads_at_once = min(rows_in_budget, len(reads))
     arrays: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for tokens in slices(n_tokens, tokens_at_once):
-            # No name for the chunk: its logits would live on beside those of the next one.
-            numbers = TokenChunk(
-                rows=[make(tokens) if callable(make) else make[tokens] for make in rows],
-                reads=reads,
-                head=head,
-                final_logits=final_logits[batch_rows[tokens], positions[tokens]],
-                reads_at_once=reads_at_once,
-            ).numbers(requested_ids[tokens], options)
-            fill_buffers(arrays, numbers, tokens.start, n_tokens, options.tracked)
-    return trim_buffers(arrays, n_tokens)
+    for tokens in slices(n_tokens, tokens_at_once):
+        # No name for the chunk: its logits would live on beside those of the next one.
+        numbers = TokenChunk(
+            rows=[make(tokens) if callable(make) else make[tokens] for make in rows],
+            reads=reads,
+            head=head,
+            final_logits=final_logits[batch_rows[tokens], positions[tokens]],
+            reads_at_once=reads_at_once,
+            ruled_out=ruled_out,
+        ).numbers(requested_ids[tokens], options)
+        fill_buffers(arrays, numbers, tokens.start, n_tokens, options.tracked)
+    return arrays
 
 
 class TokenChunk:
@@ -123,13 +161,15 @@ class TokenChunk:
         head: LensHead,
         final_logits: Float[Tensor, "token vocab"],
         reads_at_once: int,
+        ruled_out: RuledOut,
     ) -> None:
         """Bring the tokens to the device of the certificate's rows."""
         self.rows = rows
         self.reads = reads
         self.head = head
         self.device = rows[-1].device
-        self.own = own_output(final_logits.to(self.device).float())
+        self.ruled_out = ruled_out
+        self.own = own_output(final_logits.to(self.device).float(), ruled_out)
         self.groups = group_reads(reads, reads_at_once)
         # Where all reads fit at once, their logits are kept for the tokens that are tracked.
         self.keeps_logits = reads_at_once == len(reads)
@@ -139,25 +179,31 @@ class TokenChunk:
     ) -> dict[str, Tensor]:
         """Return the arrays of `readout` for these tokens."""
         n_sites = options.n_sites
-        requested_ids = torch.cat([requested_ids.to(self.device), self.own.ids], -1)
+        kernels = self.ruled_out.kernels
+        requested_ids = torch.cat([requested_ids, self.own.ids], -1)
         numbers: list[dict[str, Tensor]] = []
         kept_logits: list[Tensor] = []
         for group in self.groups:
             logits, tiles = self.tiles(group)
-            scanned = scan(logits, tiles, options.top_k, self.own.probs).by_site(len(group))
+            found = scan(logits, tiles, options.top_k, self.own.probs, self.ruled_out)
             logits = logits.unflatten(0, (len(group), -1))
-            numbers.append(site_numbers(logits, scanned, self.own.scan, requested_ids))
+            scanned = found.by_site(len(group))
+            numbers.append(site_numbers(logits, scanned, self.own.scan, requested_ids, kernels))
             if self.keeps_logits:
                 kept_logits.append(logits)
+        every = {name: torch.cat([part[name] for part in numbers]) for name in numbers[0]}
         groups_end_to_end = [read for group in self.groups for read in group]
-        order = torch.tensor(groups_end_to_end, device="cpu").argsort()
-        every = {name: torch.cat([part[name] for part in numbers])[order] for name in numbers[0]}
-        token_ids = tracked_ids(every["top_ids"][:n_sites, :, 0], self.own.logits, options)
+        if groups_end_to_end != sorted(groups_end_to_end):
+            order = sent(torch.tensor(groups_end_to_end, device="cpu").argsort(), self.device)
+            every = {name: value[order] for name, value in every.items()}
+        top1 = every["top_ids"][:n_sites, :, 0]
+        token_ids = tracked_ids(top1, self.own.logits, options, kernels)
         tracked = self.own.logits.new_zeros(len(self.reads), *token_ids.shape)
         if token_ids.shape[-1]:
             for index, group in enumerate(self.groups):
                 logits = kept_logits[index] if self.keeps_logits else self.logits_again(group)
-                tracked[group] = logits_at(logits, token_ids) - every["logsumexp"][group][..., None]
+                own = span_of(group)
+                tracked[own] = logits_at(logits, token_ids) - every["logsumexp"][own][..., None]
         certificate_logits = logits[-1]
         own_logprob = self.own.logits.gather(-1, self.own.ids)[:, 0] - self.own.scan.logsumexp
         return {name: value[:n_sites] for name, value in every.items()} | {
@@ -199,10 +245,16 @@ def group_reads(reads: list[SiteRead], reads_at_once: int) -> list[list[int]]:
     return groups
 
 
-def own_output(logits: Float[Tensor, "token vocab"]) -> OwnOutput:
+def span_of(group: list[int]) -> slice | list[int]:
+    """Return a group as a slice, if it is one: a list would have to be sent to the device."""
+    span = slice(group[0], group[-1] + 1)
+    return span if group == list(range(span.start, span.stop)) else group
+
+
+def own_output(logits: Float[Tensor, "token vocab"], ruled_out: RuledOut) -> OwnOutput:
     """Return what the model itself said."""
     probs = logits.softmax(-1)
-    own_scan = scan(*whole_tiles(logits), 1, probs)
+    own_scan = scan(*whole_tiles(logits, ruled_out.kernels), 1, probs, ruled_out)
     return OwnOutput(logits, probs, logits.argmax(-1, keepdim=True), own_scan)
 
 
@@ -211,6 +263,7 @@ def site_numbers(
     scanned: Scan,
     own: Scan,
     requested_ids: Int[Tensor, "token requested"],
+    kernels: Kernels,
 ) -> dict[str, Tensor]:
     """Return the numbers of some sites, in the form in which they are given back.
 
@@ -219,6 +272,7 @@ def site_numbers(
     # Rounding leaves Σ p, the mass, beside 1.
     kl = ((own.cross - scanned.cross) / own.mass + scanned.logsumexp - own.logsumexp).clamp(min=0)
     at_requested = logits_at(logits, requested_ids)
+    ranks = ranks_of(at_requested, logits, kernels)
     return {
         "top_ids": scanned.top_ids.int(),
         "top_logprobs": (scanned.top_logits - scanned.logsumexp[..., None]).float(),
@@ -226,19 +280,21 @@ def site_numbers(
         "kl": kl.masked_fill(kl > INFINITE_KL, float("inf")).float(),
         "logsumexp": scanned.logsumexp.float(),
         "wanted_logprobs": (at_requested - scanned.logsumexp[..., None]).float(),
-        "wanted_ranks": ranks_of(at_requested, logits).masked_fill(requested_ids < 0, -1),
+        "wanted_ranks": ranks.masked_fill(requested_ids < 0, -1),
     }
 
 
 def ranks_of(
-    at_requested: Float[Tensor, "site token requested"], logits: Float[Tensor, "site token vocab"]
+    at_requested: Float[Tensor, "site token requested"],
+    logits: Float[Tensor, "site token vocab"],
+    kernels: Kernels,
 ) -> Int[Tensor, "site token requested"]:
     """Count how many logits are larger than each requested one.
 
     Counts in float32 are fast, and exact to 2²⁴.
     """
     ranks = torch.zeros_like(at_requested)
-    for columns in vocabulary_tiles(logits):
+    for columns in vocabulary_tiles(logits, kernels):
         tile = logits[..., columns]
         is_above = torch.empty_like(tile)
         for index in range(at_requested.shape[-1]):
@@ -259,17 +315,33 @@ def tracked_ids(
     top1: Int[Tensor, "site token"],
     final_logits: Float[Tensor, "token vocab"],
     options: ReadoutOptions,
+    kernels: Kernels,
 ) -> Int[Tensor, "token m"]:
     """Return the tokens that are followed through all sites, padded with −1."""
     if options.track is None:
         return top1.new_zeros(top1.shape[1], 0)
     if options.track != "top1":
         return final_logits.topk(int(options.track), -1).indices.int()
+    if not kernels.asks_at_once:
+        return distinct_ids(top1.flip(0).T, options.tracked)
     last_layer_first = top1.flip(0).T.tolist()  # a cut then loses the earliest
     unions = [list(dict.fromkeys(column))[: options.max_tracked] for column in last_layer_first]
     widest = max(map(len, unions))
     padded = [token_ids + [-1] * (widest - len(token_ids)) for token_ids in unions]
     return torch.tensor(padded, dtype=torch.int32, device=top1.device)
+
+
+def distinct_ids(ids: Int[Tensor, "token site"], most: int) -> Int[Tensor, "token m"]:
+    """Return the first distinct ids of each token, where they first stand, padded with −1.
+
+    All of it on the device, where nobody knows how many there are: `most` columns.
+    """
+    is_equal = ids[:, :, None] == ids[:, None, :]
+    is_repeated = is_equal.tril(-1).any(-1)
+    places = (~is_repeated).cumsum(-1) - 1
+    places = places.masked_fill(is_repeated, most).clamp(max=most)
+    padded = ids.new_full((len(ids), most + 1), -1)  # what is not kept goes to the last column
+    return padded.scatter_(1, places, ids)[:, :most].clone()
 
 
 def logit_errors(

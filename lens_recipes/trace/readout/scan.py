@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lens_recipes.trace.lens_head import tile_width, whole_tiles
+from lens_recipes.trace.kernels import GROUP_COLUMNS, Kernels
+from lens_recipes.trace.lens_head import whole_tiles
 
-GROUP_COLUMNS = 64  # that share a maximum
+FLAG = "ruled out"  # among the arrays of a readout, until it was asked
 IMPOSSIBLE = -1e30  # stands for a logit of −∞ where 0 · −∞ is meant to be 0
 
 
@@ -40,6 +41,46 @@ class Scan(NamedTuple):
     def by_site(self, n_sites: int) -> Scan:
         """Return the same numbers with the axes `[site, token, …]`."""
         return Scan(*(value.unflatten(0, (n_sites, -1)) for value in self))
+
+
+class RuledOut:
+    """Whether some token was ruled out altogether, by a logit of −∞, where sums are then undefined.
+
+    A processor is asked after each scan, which is made again where that is so. Elsewhere each
+    answer would be waited for: there a flag comes with the numbers of all scans, and where it is
+    set all are made again by a second object.
+
+    Attributes:
+        clamps: Whether scans take −∞ as a very small number from the start.
+    """
+
+    def __init__(self, kernels: Kernels, *, clamps: bool = False) -> None:
+        """Begin before the first scan.
+
+        Args:
+            kernels: Of the device.
+            clamps: Whether it is known already that some token was ruled out.
+        """
+        self.kernels = kernels
+        self.clamps = clamps
+        self.found: Tensor | None = None
+
+    def is_to_be_made_again(self, sums: Sums) -> bool:
+        """Tell whether a scan is to be made again at once; else keep that for later."""
+        is_undefined = sums.entropy.isnan() | sums.cross.isnan()
+        found = (is_undefined & ~sums.logsumexp.isnan()).any()
+        if self.kernels.asks_at_once:
+            return bool(found)
+        self.found = found if self.found is None else self.found | found
+        return False
+
+    def flag(self) -> dict[str, Tensor]:
+        """Return what is to be brought along with the numbers; nothing where it was asked."""
+        return {} if self.found is None else {FLAG: self.found.reshape(1)}
+
+    def is_flagged(self, arrays: dict[str, Tensor]) -> bool:
+        """Tell whether some scan that was not made again should have been; take out the flag."""
+        return FLAG in arrays and bool(arrays.pop(FLAG))
 
 
 class Sums(NamedTuple):
@@ -70,6 +111,7 @@ def scan(
     tiles: Iterator[slice],
     top_k: int,
     own_probs: Float[Tensor, "token vocab"],
+    ruled_out: RuledOut,
 ) -> Scan:
     """Scan rows of logits.
 
@@ -78,13 +120,25 @@ def scan(
         tiles: Slices of the columns.
         top_k: How many of the largest logits to keep.
         own_probs: What the model itself gave each token. Rows are sites × tokens.
+        ruled_out: Knows what to do about tokens that have no chance at all.
     """
-    sums = sum_tiles(logits, tiles, own_probs)
-    undefined = sums.entropy.isnan() | sums.cross.isnan()
-    if (undefined & ~sums.logsumexp.isnan()).any():  # some token has no chance at all
-        sums = sum_tiles(*whole_tiles(logits.clamp(min=IMPOSSIBLE)), own_probs)
+    if ruled_out.clamps:
+        for _ in tiles:  # drawing a tile fills it
+            pass
+        sums = sum_clamped(logits, own_probs, ruled_out.kernels)
+    else:
+        sums = sum_tiles(logits, tiles, own_probs)
+        if ruled_out.is_to_be_made_again(sums):
+            sums = sum_clamped(logits, own_probs, ruled_out.kernels)
     top_logits, top_ids = largest(logits, sums.group_maxima, top_k)
     return Scan(sums.logsumexp, sums.entropy, sums.cross, sums.mass, top_logits, top_ids)
+
+
+def sum_clamped(
+    logits: Float[Tensor, "row vocab"], own_probs: Float[Tensor, "token vocab"], kernels: Kernels
+) -> Sums:
+    """Sum over all tiles of logits that are there, with −∞ as a very small number."""
+    return sum_tiles(*whole_tiles(logits.clamp(min=IMPOSSIBLE), kernels), own_probs)
 
 
 def sum_tiles(
@@ -101,12 +155,15 @@ def sum_tiles(
     n_tokens = len(own_probs)
     group_maxima = logits.new_empty(n_rows, -(-vocab // GROUP_COLUMNS))
     running_max = logits.new_full((n_rows,), IMPOSSIBLE)
-    # Used again for each tile: fresh memory costs page faults.
-    shifted_buffer, exp_buffer = logits.new_empty(2, n_rows, tile_width(logits))
+    # Used again for each tile, the first of which is as wide as any: fresh memory costs page
+    # faults.
+    shifted_buffer, exp_buffer = logits.new_empty(2, 0, 0)
     parts: list[TileSums] = []
     for columns in tiles:
         tile = logits[:, columns]
         width = tile.shape[-1]
+        if not parts:
+            shifted_buffer, exp_buffer = logits.new_empty(2, n_rows, width)
         shifted, exp = shifted_buffer[:, :width], exp_buffer[:, :width]
         maxima = maxima_of_groups(tile)
         first_group = columns.start // GROUP_COLUMNS

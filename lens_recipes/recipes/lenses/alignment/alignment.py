@@ -43,11 +43,12 @@ from lens_recipes.run.request.request import Request
 from lens_recipes.run.schema import CERTIFICATE
 from lens_recipes.trace.alignment.pushes import PushPlan, trace_pushes
 from lens_recipes.trace.edits.directions import Directions
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.plan import StreamLinks
 from lens_recipes.trace.transport import IDENTITY, Transport
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = LOGIT_BYTES
 NARROW = (
     "Measure fewer layers (layers=…), or shorter prompts; a smaller max_bytes bounds the memory "
     "for logits"

@@ -16,8 +16,9 @@ from lens_recipes.run.progress import progress, tokens_of
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.edits.plan import SourceBatch, SourceRead
 from lens_recipes.trace.edits.sources import run_source
+from lens_recipes.trace.kernels import FORWARD_TOKENS
 
-MAX_TOKENS = 2048  # in one forward pass
+MAX_TOKENS = FORWARD_TOKENS  # in one forward pass
 MAX_STATES = 1024  # of which components are found
 STATE_BYTES = 256 * 2**20  # for the states of all layers
 

@@ -27,10 +27,7 @@ from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.weights.frozen import frozen_weights
 from lens_recipes.recipes.lenses.estimators.graph import PromptGraph
 from lens_recipes.trace.fit.jacobian import mean_over_sources, pull_batched, pull_repeated
-
-DIMENSIONS_AT_ONCE = 32  # of the final stream that are pulled back together
-REPEATED_AT_ONCE = 8  # the same where each takes a row of the forward pass
-MAX_BYTES = 2**28  # of the gradients that exist at once
+from lens_recipes.trace.kernels import kernels_for, on_cpu
 
 
 class PromptJacobians:
@@ -54,7 +51,7 @@ class PromptJacobians:
         *,
         first_position: int = FIRST_POSITION,
         dimensions_at_once: int | None = None,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int | None = None,
     ) -> None:
         """Keep what is wanted.
 
@@ -64,14 +61,15 @@ class PromptJacobians:
             first_position: Earlier positions are neither sources nor targets.
             dimensions_at_once: Of the final stream that are pulled back together; None for as many
                 as fit.
-            max_bytes: Of the gradients that exist at once.
+            max_bytes: Of the gradients that exist at once; None for what is chosen for the device.
         """
         self.model = model
         self.parts = anatomy(model)
         self.layers = list(layers)
         self.first_position = first_position
         self.dimensions_at_once = dimensions_at_once
-        self.max_bytes = max_bytes
+        self.kernels = kernels_for(model.device)
+        self.max_bytes = self.kernels.gradient_bytes if max_bytes is None else max_bytes
         self.is_batched = True
         self.graph = PromptGraph(model, self.layers, first_position)
 
@@ -140,10 +138,13 @@ class PromptJacobians:
         for start in range(0, n_dimensions, width):
             stop = min(start + width, n_dimensions)
             gradients = pull(run, start, stop)
+            means = {}
             for number, gradient in enumerate(gradients):
                 if gradient is None:
                     raise self._no_gradient(self.layers[number])
-                jacobians[number, start:stop] = mean_over_sources(gradient, run.places)
+                means[number] = mean_over_sources(gradient, run.places)
+            for number, mean in on_cpu(means).items():  # all layers together: one wait
+                jacobians[number, start:stop] = mean
         return jacobians
 
     def _width(self, n_tokens: int) -> int:
@@ -152,7 +153,9 @@ class PromptJacobians:
             return self.dimensions_at_once
         n_numbers = len(self.layers) * n_tokens * self.parts.d_model
         fitting = self.max_bytes // (n_numbers * dtype_of(self.model).itemsize)
-        most = DIMENSIONS_AT_ONCE if self.is_batched else REPEATED_AT_ONCE
+        most = self.kernels.repeated_at_once
+        if self.is_batched:
+            most = self.kernels.dimensions_at_once
         return max(1, min(fitting, most))
 
     def _no_gradient(self, layer: int) -> LensError:

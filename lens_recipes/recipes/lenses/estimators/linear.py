@@ -19,10 +19,10 @@ from lens_recipes.run.remote.http.settings import remote_settings
 from lens_recipes.run.run import Arrays, RecipeRun
 from lens_recipes.run.schema import ArraySpec, Schema
 from lens_recipes.trace.fit.streams import FitBatch, FitPlan, add_streams
+from lens_recipes.trace.kernels import FORWARD_TOKENS, PASS_BYTES, PROCESSOR, kernels_for
 
-PASS_TOKENS = 2048  # of one forward pass: enough to keep a processor busy
-PASS_BYTES = 512 * 2**20  # of the streams that are kept during one
-BATCH_TOKENS = 4096  # of which sums come together here; on a server it is a whole job
+PASS_TOKENS = FORWARD_TOKENS  # of one forward pass
+BATCH_TOKENS = PROCESSOR.fit_tokens  # of which sums come together here; on a server it is a job
 TRIED_TOKENS = 512  # for an estimate of time
 
 
@@ -77,7 +77,10 @@ class LinearEstimator(Estimator):
     @property
     def _batch_tokens(self) -> int:
         """How many tokens a batch has at most."""
-        return remote_settings.tokens_per_job if self.task.request.remote else BATCH_TOKENS
+        if self.task.request.remote:
+            return remote_settings.tokens_per_job
+        kernels = kernels_for(self.task.request.model.device)
+        return BATCH_TOKENS if kernels is PROCESSOR else kernels.fit_tokens
 
     def _passes(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Return rows in groups of one length, each as large as a forward pass may be."""

@@ -21,9 +21,10 @@ from lens_recipes.errors import LensError
 from lens_recipes.lenses.digests import starts_with_bos
 from lens_recipes.models.handle import exclusive, on_meta, text_config, tokenizer_of
 from lens_recipes.recipes.lenses.text.rows import Row, distinct, make_row
+from lens_recipes.trace.kernels import WRITTEN_ROWS
 
 OWN_TEXT = "text that the model wrote"  # what records call it
-ROWS_AT_ONCE = 64  # that are written side by side: more gains nothing on a processor
+ROWS_AT_ONCE = WRITTEN_ROWS  # that are written side by side
 
 
 class InverseSampler(LogitsProcessor):
