@@ -237,6 +237,7 @@ def logit_lens(
     model: Envoy,
     prompts: Any,
     *,
+    images: Any = None,
     layers: int | slice | Sequence[int] | None = None,
     components: str | Sequence[str] = "resid_post",
     heads: Any = None,
@@ -262,6 +263,10 @@ def logit_lens(
         prompts: One or several strings, lists of token ids or chats; a 2-D tensor of ids or a
             `BatchEncoding`, whose position ids, token types and masked tokens reach the model. Any
             number: they are run in batches, and each gives the same numbers as alone.
+        images: For a model that takes them: of one prompt an image or a list of them, of several
+            prompts a list with an entry for each. An image is a path, a PIL image or an array. A
+            text has the model's mark where each belongs; a chat has parts of the type "image",
+            which may hold the image themselves.
         layers: None for all, an int, a slice or a list; negative from the end. They are read in
             ascending order.
         components: What is read of each layer, one or several: the stream "resid_pre", "resid_mid",
@@ -272,7 +277,9 @@ def logit_lens(
         heads: For "head_out": None for all, the same forms as `layers`, or pairs [(layer, head),
             …].
         positions: The same forms as `layers`, within each prompt, or a list of them, one per
-            prompt. −1 alone is cheap: the model's head then runs on one position.
+            prompt. With images also "image", "text", or {"box": (left, top, right, bottom)} for
+            the patches under a box in pixels, in the image 0 unless "image" says another. −1 alone
+            is cheap: the model's head then runs on one position.
         targets: Tokens to follow, as strings or ids for all prompts, or one such list per prompt.
         track: Which tokens get a log-probability at every site: "top1" (all tokens that are top-1
             at some site of that position, at most 32), an int n (the final layer's top n), or None.
@@ -316,6 +323,7 @@ def logit_lens(
         targets=targets,
         remote=remote,
         add_special_tokens=add_special_tokens,
+        images=images,
     )
     check_numbers(top_k, track, max_bytes, request.anatomy.vocab_size)
     chosen_lens = resolve_lens(lens, model)

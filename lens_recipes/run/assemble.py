@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
 
-from lens_recipes.arrays.axes import Inputs, Response, Site, Tokens
+from lens_recipes.arrays.axes import TOKEN_DTYPES, Inputs, Response, Site, Tokens
 from lens_recipes.arrays.certificate import Certificate, is_stream_rounding
 from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.site_code import site_of_code
+from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.arrays.lens import output_entropy
 from lens_recipes.arrays.used_lens import LENS_NAMES
 from lens_recipes.caller import say
@@ -149,6 +150,7 @@ def packed_tokens(request: Request, texts: dict[int, str]) -> Tokens:
             rows.append((prompt, position, token_ids[position], following[position]))
     prompts, positions_read, ids_read, ids_after = np.array(rows, dtype=np.int32).T
     return Tokens(
+        **image_columns(request),
         prompt=prompts,
         position=positions_read,
         id=ids_read,
@@ -156,6 +158,19 @@ def packed_tokens(request: Request, texts: dict[int, str]) -> Tokens:
         generated=np.zeros(len(rows), dtype=bool),
         text=[texts[int(token)] for token in ids_read],
     )
+
+
+def image_columns(request: Request) -> dict[str, np.ndarray]:
+    """Return where the tokens that are read are in the images; nothing without images."""
+    if not request.places:
+        return {}
+    read = []
+    for places, positions in zip(request.places, request.positions, strict=True):
+        read += [places[position] for position in positions]
+    columns = {}
+    for name, values in zip(ImagePlace._fields, zip(*read, strict=True), strict=True):
+        columns[name] = np.array(values, dtype=TOKEN_DTYPES[name])
+    return columns
 
 
 def all_ids(numbers: dict[str, np.ndarray], *lists: Iterable[Iterable[int]]) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,11 @@ from nnsight.modeling.quantization import resolve_load_kwargs
 
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
+from lens_recipes.models.images.processor import set_processor_reader
 from lens_recipes.models.loading.adapter import Adapter, find_adapter
-from lens_recipes.models.loading.checkpoint_kind import has_own_class, is_multimodal
+from lens_recipes.models.loading.checkpoint_kind import has_own_class, is_multimodal, takes_images
 from lens_recipes.models.loading.checkpoint_size import bytes_of_weights, refuse_impossible_size
+from lens_recipes.models.loading.processor import processor_of_checkpoint
 from lens_recipes.models.loading.reading import (
     build_module,
     read_config,
@@ -87,8 +90,13 @@ def load_checkpoint(source: str, tokenizer: Any, remote: bool, arguments: dict[s
                 + say(python=": pass one with load(..., tokenizer=...).", shell=".")
             )
         if tokenizer is None or (not remote and not _is_for_pipeline(weights)):
-            return _load_module(weights, tokenizer)
-        return _load_pipeline(weights, tokenizer, remote)
+            model = _load_module(weights, tokenizer)
+        else:
+            model = _load_pipeline(weights, tokenizer, remote)
+    if takes_images(weights.config):
+        asked = _shared(weights.arguments)
+        set_processor_reader(model, partial(processor_of_checkpoint, weights.source, asked))
+    return model
 
 
 def load_less() -> str:

@@ -54,6 +54,13 @@ def is_multimodal(config: Any, source: str) -> bool:
     )
 
 
+def takes_images(config: Any) -> bool:
+    """Return whether a model of this config may be one that takes images."""
+    if type(config).model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return True
+    return "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
+
+
 def has_own_class(config: Any) -> bool:
     """Return whether a model's class may be another than transformers' own."""
     is_own_config = not type(config).__module__.startswith("transformers.")

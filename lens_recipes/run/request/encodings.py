@@ -138,6 +138,6 @@ def as_encoding(prompts: list[EncodedPrompt]) -> dict[str, list[list[int]]]:
         for prompt in prompts:
             length = len(prompt.token_ids)
             default = {MASK: [1] * length, POSITIONS: list(range(length)), TYPES: [0] * length}
-            rows.append(prompt.inputs.get(name, default[name]))
+            rows.append(prompt.inputs.get(name, default.get(name, [0] * length)))
         encoding[name] = rows
     return encoding

@@ -1,0 +1,1 @@
+"""What a multimodal model needs beside its tokenizer."""

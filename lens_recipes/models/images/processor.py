@@ -1,0 +1,61 @@
+"""The processor of a multimodal model: what turns images and text into the model's inputs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from nnsight.intervention.envoy import Envoy
+
+from lens_recipes.errors import LensError
+
+# How to get the processor of each model, or the processor itself.
+_readers: weakref.WeakKeyDictionary[Envoy, Callable[[], Any]] = weakref.WeakKeyDictionary()
+_processors: weakref.WeakKeyDictionary[Envoy, Any] = weakref.WeakKeyDictionary()
+
+
+def set_processor(model: Envoy, processor: Any) -> None:
+    """Keep a model's processor."""
+    _processors[model] = processor
+
+
+def set_processor_reader(model: Envoy, read: Callable[[], Any]) -> None:
+    """Keep how a model's processor is read, which is done when images are first given."""
+    _readers[model] = read
+
+
+def processor_of(model: Envoy) -> Any:
+    """Return a model's processor, read from its checkpoint the first time.
+
+    Raises:
+        LensError: the model has none, or pillow is missing.
+    """
+    if model not in _processors:
+        own = getattr(model, "processor", None)
+        if own is None and model not in _readers:
+            raise LensError(
+                "this model was loaded without a processor, which images need: load a multimodal "
+                "checkpoint by its hub id or folder, or pass load(model, processor=…)."
+            )
+        _processors[model] = _readers[model]() if own is None else own
+    return _processors[model]
+
+
+def image_token_id(model: Envoy) -> int:
+    """Return the id that stands in the prompt for each patch of an image.
+
+    The config says it; a processor may mean what stands for a whole image.
+
+    Raises:
+        LensError: this model has no such token.
+    """
+    config = model._module.config
+    for name in ("image_token_id", "image_token_index"):
+        token = getattr(config, name, None)
+        if isinstance(token, int):
+            return token
+    raise LensError(
+        f"{type(model._module).__name__} has no token that stands for a patch of an image, so "
+        "there is nothing in the stream that a lens could read of it."
+    )
