@@ -12,7 +12,8 @@ from torch import Tensor
 from lens_recipes.arrays.images import NO_PLACE, ImagePlace, Picture
 from lens_recipes.models.images.processor import image_token_id, processor_of
 from lens_recipes.run.request.images.opened import OpenedImage, is_image, open_image
-from lens_recipes.run.request.images.places.places import Encoded, image_places
+from lens_recipes.run.request.images.places.encoded import Encoded
+from lens_recipes.run.request.images.places.places import image_places
 from lens_recipes.run.request.prompts import is_chat_turn, shortened, sort_prompts, writes_chats
 from lens_recipes.terminal import one_line
 
