@@ -71,10 +71,13 @@ SETTINGS = (
 def settings_of(processor: Any) -> dict[str, Any]:
     """Return the settings of a processor's image processor, as they hold within the processor.
 
-    A processor class may set some anew, which come first (`ProcessorMixin._merge_kwargs`).
+    A processor may set some anew, which come first (`ProcessorMixin._merge_kwargs`).
     """
-    settings = dict(vars(processor.image_processor))
+    image_processor = getattr(processor, "image_processor", None)
+    settings = dict(getattr(image_processor, "__dict__", {}))
     for name in SETTINGS:
-        settings[name] = getattr(processor.image_processor, name, None)
-    settings.update(getattr(type(processor), "images_kwargs", None) or {})
+        settings[name] = getattr(image_processor, name, None)
+    settings.update(getattr(processor, "images_kwargs", None) or {})
+    defaults = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", None) or {}
+    settings.update(defaults.get("images_kwargs", {}))
     return settings

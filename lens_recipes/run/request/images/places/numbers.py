@@ -14,9 +14,10 @@ def numbers_alone(seen: Seen) -> list[list[ImagePlace]]:
         LensError: it is not known which tokens are of which image.
     """
     count, n_images = len(seen.positions), len(seen.sizes)
-    for counts in (own_counts(seen), runs(seen.positions)):
-        if n_images == 1:
-            counts = [count]
+    if n_images == 1:
+        return [[ImagePlace(0)] * count]
+    for way in (own_counts, counts_of_blanks, runs):
+        counts = way(seen)
         if len(counts) == n_images and sum(counts) == count:
             return [[ImagePlace(image)] * number for image, number in enumerate(counts)]
     raise LensError(
@@ -55,11 +56,28 @@ def own_counts(seen: Seen) -> list[int]:
         return []
 
 
-def runs(positions: list[int]) -> list[int]:
-    """Return the lengths of the runs of positions that follow each other."""
+def counts_of_blanks(seen: Seen) -> list[int]:
+    """Return how many tokens blank images of the same sizes have, each alone; none if they fail."""
+    from PIL import Image
+
+    mark = str(getattr(seen.processor, "image_token", "") or "")
+    token = seen.encoded.token_ids[seen.positions[0]]
+    counts = []
+    for size in seen.sizes:
+        try:
+            made = seen.processor(text=[mark], images=[Image.new("RGB", size)])
+            ids = [int(each) for each in made["input_ids"][0]]
+        except Exception:  # whatever the code of a processor raises: it only means "no count"
+            return []
+        counts.append(ids.count(token))
+    return counts
+
+
+def runs(seen: Seen) -> list[int]:
+    """Return the lengths of the runs of image tokens that follow each other."""
     lengths: list[int] = []
     before = None
-    for position in positions:
+    for position in seen.positions:
         if before is not None and position == before + 1:
             lengths[-1] += 1
         else:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.run.request.images.places.dynamic import pixtral_places
 from lens_recipes.run.request.images.places.encoded import Seen
@@ -115,21 +113,28 @@ def gemma3_places(seen: Seen) -> list[list[ImagePlace]]:
 
 
 def crops(seen: Seen, size: tuple[int, int]) -> list[tuple[float, float, float, float]]:
-    """Return the crops that pan and scan makes of an image: left, top, right and bottom."""
-    if not seen.settings.get("do_pan_and_scan"):
+    """Return the crops that pan and scan makes of an image: left, top, right and bottom.
+
+    A long image is cut into pieces along its longer side; the last may be smaller.
+    """
+    settings = seen.settings
+    if not settings.get("do_pan_and_scan"):
         return []
     width, height = size
-    blank = np.broadcast_to(np.uint8(0), (1, height, width))
-    names = ("min_crop_size", "max_num_crops", "min_ratio_to_activate")
-    options = {f"pan_and_scan_{name}": seen.settings[f"pan_and_scan_{name}"] for name in names}
-    made = seen.processor.image_processor.pan_and_scan(image=blank, **options)
+    longer, shorter = max(size), min(size)
+    smallest = settings["pan_and_scan_min_crop_size"]
+    if longer / shorter < settings["pan_and_scan_min_ratio_to_activate"]:
+        return []
+    number = min(longer // smallest, math.floor(longer / shorter + 0.5))
+    number = min(max(2, number), settings["pan_and_scan_max_num_crops"])
+    step = math.ceil(longer / number)
+    if min(step, shorter) < smallest:
+        return []
     found: list[tuple[float, float, float, float]] = []
-    left, top = 0, 0
-    for crop in made:
-        crop_height, crop_width = crop.shape[-2:]
-        found.append((left, top, left + crop_width, top + crop_height))
+    for start in range(0, step * number, step):
+        end = min(start + step, longer)
         if width >= height:
-            left += crop_width
+            found.append((start, 0, end, height))
         else:
-            top += crop_height
+            found.append((0, start, width, end))
     return found
