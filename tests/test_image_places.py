@@ -9,11 +9,12 @@ import pytest
 import tiny_images
 import torch
 import transformers as hf
+from more_images import MORE
 from PIL import Image
 
 import lens_recipes as lr
 from lens_recipes.run.request.images.places.encoded import Encoded
-from lens_recipes.run.request.images.places.places import image_places
+from lens_recipes.run.request.images.places.places import RULES, image_places
 from lens_recipes.run.request.images.prompts import read_image_prompts
 
 WITH_PLACES = [
@@ -47,11 +48,8 @@ class Stop(Exception):
 class Family:
     """A small model whose vision tower keeps each patch to itself, and its processor."""
 
-    def __init__(self, name, module=None, processor=None):
-        self.slot = tiny_images.SLOTS[name]
-        if module is None:
-            module, processor = tiny_images.FAMILIES[name]()
-        self.module, self.processor = module, processor
+    def __init__(self, slot, module, processor):
+        self.slot, self.module, self.processor = slot, module, processor
         self.model = lr.load(self.module, processor=self.processor)
         within = set(self.module.get_decoder().modules())
         for part in self.module.modules():
@@ -145,9 +143,11 @@ def wrong(family, images, places, chosen, parts=(MIDDLE,)):
     return found
 
 
-@functools.cache
-def family_of(name):
-    return Family(name)
+def new_family(name):
+    return Family(tiny_images.SLOTS[name], *tiny_images.FAMILIES[name]())
+
+
+family_of = functools.cache(new_family)  # for tests that change nothing about it
 
 
 @pytest.fixture(params=WITH_PLACES)
@@ -224,7 +224,7 @@ def test_boxes_that_are_shifted_by_a_third_of_a_patch_are_found_out(name):
 
 
 def test_pan_and_scan_places_the_crops_after_the_whole_image():
-    family = Family("gemma3")
+    family = new_family("gemma3")
     family.processor.images_kwargs = {
         **type(family.processor).images_kwargs,
         "do_pan_and_scan": True,
@@ -241,11 +241,40 @@ def test_pan_and_scan_places_the_crops_after_the_whole_image():
 def test_onevision_shrinks_a_grid_of_too_many_patches():
     module, processor = tiny_images.FAMILIES["llava_onevision"]()
     processor.vision_aspect_ratio = module.config.vision_aspect_ratio = "anyres_max_4"
-    family = Family("llava_onevision", module, processor)
+    family = Family("<image>", module, processor)
     images = [picture((224, 224))]
     places = family.read(images).places
     assert len(placed(places)) == 16 + 64
     assert wrong(family, images, places, some(placed(places), places, 16)) == []
+
+
+def test_onevision_sees_no_more_than_whole_patches_of_a_tile():
+    side = 67  # four patches of 14, and 11 pixels
+    tokenizer = tiny_images.tokenizer(image_token="<image>", video_token="<video>")
+    pins = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side]]
+    processor = tiny_images.still(hf.LlavaOnevisionProcessor)(
+        hf.LlavaOnevisionImageProcessor(
+            size={"height": side, "width": side}, image_grid_pinpoints=pins
+        ),
+        tokenizer,
+        tiny_images.video("LlavaOnevisionVideoProcessor"),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+    )
+    config = hf.LlavaOnevisionConfig(
+        vision_config=hf.SiglipVisionConfig(**tiny_images.vision(side), vision_use_head=False),
+        text_config=hf.Qwen2Config(**tiny_images.text(tokenizer)),
+        image_grid_pinpoints=pins,
+        vision_feature_layer=-1,
+        **tiny_images.ids(tokenizer, image_token_index="<image>", video_token_index="<video>"),
+    )
+    made = tiny_images.made(hf.LlavaOnevisionForConditionalGeneration, config)
+    family = Family("<image>", made, processor)
+    images = [picture((260, 150))]
+    places = family.read(images).places
+    assert max(place.right for place in places if place.row >= 0) < 250
+    chosen = some(placed(places), places, 8)
+    assert wrong(family, images, places, chosen, CORNERS) == []
 
 
 def test_onevision_pads_images_that_are_given_together():
@@ -276,7 +305,7 @@ def llava_of(image, vision, **options):
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_select_strategy=options["vision_feature_select_strategy"],
     )
-    return Family("llava", tiny_images.made(hf.LlavaForConditionalGeneration, config), processor)
+    return Family("<image>", tiny_images.made(hf.LlavaForConditionalGeneration, config), processor)
 
 
 SIDE = {"height": 56, "width": 56}
@@ -387,8 +416,7 @@ def test_an_image_processor_of_other_steps_has_no_places():
 
 
 def test_a_resampler_has_images_and_no_places():
-    module, processor = tiny_images.FAMILIES["idefics2"]()
-    family = Family("idefics2", module, processor)
+    family = family_of("idefics2")
     places = family.read([picture((160, 100)), picture((100, 160), seed=1)]).places
     assert [place.image for place in places if place.image >= 0] == [0] * 6 + [1] * 6
     assert placed(places) == []
@@ -400,6 +428,11 @@ def test_tokens_of_an_unknown_image_are_refused():
     encoded = Encoded(prompt.token_ids, prompt.tensors, [(160, 100), (100, 160)])
     with pytest.raises(lr.LensError, match="the 2 images of a prompt are 16 tokens in it"):
         image_places(family.model, family.processor, family.module.config.image_token_id, encoded)
+
+
+def test_every_rule_is_measured():
+    without_places = {"idefics2", "blip-2"}
+    assert set(RULES) == {*WITH_PLACES, *MORE, *without_places} - {"pixtral"}  # a LLaVA
 
 
 # -- where they are asked for --------------------------------------------------

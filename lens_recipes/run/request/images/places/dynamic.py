@@ -8,7 +8,7 @@ from lens_recipes.run.request.images.places.grids import grid, whole
 
 
 def qwen_places(seen: Seen) -> list[list[ImagePlace]]:
-    """Return the places of Qwen's vision models.
+    """Return the places of Qwen's vision models, and of GLM's.
 
     `image_grid_thw` counts the patches of each image; squares of them are merged into one token
     (`spatial_merge_size`). The tokens go row by row, though the patches within `pixel_values` do

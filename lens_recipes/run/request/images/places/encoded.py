@@ -61,6 +61,7 @@ SETTINGS = (
     "do_pad",
     "do_resize",
     "image_grid_pinpoints",
+    "max_image_size",
     "max_patches",
     "min_patches",
     "resize_to_max_canvas",

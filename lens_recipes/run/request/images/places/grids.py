@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from lens_recipes.arrays.images import ImagePlace
 
+Region = tuple[float, float, float, float]  # left, top, right and bottom in a canvas
+
 
 class Canvas(NamedTuple):
     """The pixels that a vision tower sees, and where in them the image is.
@@ -64,6 +66,18 @@ def whole(size: tuple[int, int]) -> Canvas:
     return Canvas(width, height, 0, 0, 1, 1, width, height)
 
 
+def spans(start: float, end: float, number: int) -> list[tuple[float, float]]:
+    """Return where each of so many equal parts begins and ends."""
+    step = (end - start) / number
+    return [(start + step * part, start + step * (part + 1)) for part in range(number)]
+
+
+def check_even(pixels: int, number: int) -> None:
+    """Raise a ValueError unless tokens share the pixels of a side evenly."""
+    if pixels % number:
+        raise ValueError(f"{pixels} pixels are not {number} tokens")
+
+
 def grid(
     canvas: Canvas,
     rows: int,
@@ -71,12 +85,9 @@ def grid(
     *,
     image: int,
     tile: int = -1,
-    region: tuple[float, float, float, float] | None = None,
+    region: Region | None = None,
 ) -> list[ImagePlace]:
-    """Return the patches of a grid over a canvas, row by row.
-
-    A patch that is beyond the image, on padding, has no place. One that is partly beyond it has
-    the box of the rest.
+    """Return the patches of an even grid over a canvas, row by row.
 
     Args:
         canvas: What the vision tower sees.
@@ -86,22 +97,38 @@ def grid(
         region: Left, top, right and bottom of the grid in the canvas; None for all of it.
     """
     left, top, right, bottom = region or (0, 0, canvas.width, canvas.height)
+    row_spans, column_spans = spans(top, bottom, rows), spans(left, right, columns)
+    return uneven_grid(canvas, row_spans, column_spans, image=image, tile=tile)
+
+
+def uneven_grid(
+    canvas: Canvas,
+    rows: list[tuple[float, float]],
+    columns: list[tuple[float, float]],
+    *,
+    image: int,
+    tile: int = -1,
+) -> list[ImagePlace]:
+    """Return the patches of a grid over a canvas, row by row.
+
+    A patch that is beyond the image, on padding, has no place. One that is partly beyond it has
+    the box of the rest.
+
+    Args:
+        canvas: What the vision tower sees.
+        rows: Top and bottom of each row in the canvas.
+        columns: Left and right of each column.
+        image: Number of the image.
+        tile: Number of the tile; −1 for the whole image.
+    """
     places = []
-    for row in range(rows):
-        upper = top + (bottom - top) * row / rows
-        lower = top + (bottom - top) * (row + 1) / rows
-        for column in range(columns):
-            place = boxed(
-                canvas,
-                left + (right - left) * column / columns,
-                upper,
-                left + (right - left) * (column + 1) / columns,
-                lower,
-            )
-            if place is None:
+    for row, (top, bottom) in enumerate(rows):
+        for column, (left, right) in enumerate(columns):
+            box = boxed(canvas, left, top, right, bottom)
+            if box is None:
                 places.append(ImagePlace(image, tile))
             else:
-                places.append(ImagePlace(image, tile, row, column, *place))
+                places.append(ImagePlace(image, tile, row, column, *box))
     return places
 
 

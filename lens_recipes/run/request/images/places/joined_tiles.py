@@ -8,9 +8,16 @@ from transformers.image_processing_utils import select_best_resolution
 
 from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.run.request.images.places.encoded import Seen
-from lens_recipes.run.request.images.places.grids import Canvas, grid, whole
+from lens_recipes.run.request.images.places.grids import (
+    Canvas,
+    grid,
+    spans,
+    uneven_grid,
+    whole,
+)
 
 ALMOST = 1.1  # a grid that is larger by less is not made smaller
+TINY = 1e-9  # of a tile: what is lost to rounding
 
 
 def llava_next_places(seen: Seen) -> list[list[ImagePlace]]:
@@ -39,8 +46,7 @@ def llava_onevision_places(seen: Seen) -> list[list[ImagePlace]]:
             found.append(copy_and_tiles(seen, image, most))
             continue
         canvas = whole(size).centred(max(size), max(size))
-        side = tower_side(seen)
-        found.append([*grid(canvas, side, side, image=image), ImagePlace(image)])
+        found.append([*tile_grid(seen, canvas, image), ImagePlace(image)])
     return found
 
 
@@ -48,6 +54,19 @@ def tower_side(seen: Seen) -> int:
     """Return the number of patches along each side of a tile."""
     vision = seen.config.vision_config
     return int(vision.image_size // vision.patch_size)
+
+
+def tile_grid(seen: Seen, canvas: Canvas, image: int) -> list[ImagePlace]:
+    """Return the patches of a canvas that is stretched to one tile.
+
+    Pixels at the right and at the bottom that are no whole patch are not seen: of 384 pixels, 27
+    patches of 14 are 378.
+    """
+    pixels = seen.config.vision_config.image_size
+    side = tower_side(seen)
+    end = side * seen.config.vision_config.patch_size
+    stretched = canvas.stretched(pixels, pixels)
+    return grid(stretched, side, side, image=image, region=(0, 0, end, end))
 
 
 def copy_and_tiles(seen: Seen, image: int, most: int | None = None) -> list[ImagePlace]:
@@ -58,32 +77,44 @@ def copy_and_tiles(seen: Seen, image: int, most: int | None = None) -> list[Imag
         image: Number of the image.
         most: How many tiles' worth of patches are kept; None for all.
     """
-    side = tower_side(seen)
+    side, pixels = tower_side(seen), seen.config.vision_config.image_size
     size = seen.sizes[image]
-    places = grid(whole(size), side, side, image=image)
-    pixels = seen.config.vision_config.image_size
     width, height = size
+    places = tile_grid(seen, whole(size), image)
     best = select_best_resolution((height, width), seen.settings["image_grid_pinpoints"])
     canvas = fitted(whole(size), width=best[1], height=best[0])
     all_rows, all_columns = best[0] // pixels * side, best[1] // pixels * side
     top, left = without_padding(all_rows, all_columns, size)
-    rows, columns = all_rows - 2 * top, all_columns - 2 * left
-    patch = pixels / side
-    region = (
-        left * patch,
-        top * patch,
-        (left + columns) * patch,
-        (top + rows) * patch,
-    )
+    kept_rows, kept_columns = all_rows - 2 * top, all_columns - 2 * left
+    rows, columns = kept_rows, kept_columns
     if most is not None:
         ratio = math.sqrt(rows * columns / (most * side**2))
         if ratio > ALMOST:
             rows, columns = int(rows // ratio), int(columns // ratio)
-    patches = grid(canvas, rows, columns, image=image, tile=0, region=region)
+    row_spans = in_pixels(seen, spans(top, top + kept_rows, rows))
+    column_spans = in_pixels(seen, spans(left, left + kept_columns, columns))
+    patches = uneven_grid(canvas, row_spans, column_spans, image=image, tile=0)
     for row in range(rows):
         places += patches[row * columns : (row + 1) * columns]
         places.append(ImagePlace(image, 0))
     return places
+
+
+def in_pixels(seen: Seen, patches: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return spans that are counted in patches of the joined tiles, in pixels of the tiles.
+
+    Between the patches of two tiles are the pixels that neither sees.
+    """
+    side, pixels = tower_side(seen), seen.config.vision_config.image_size
+    patch = seen.config.vision_config.patch_size
+    found = []
+    for start, end in patches:
+        first = math.floor(start / side + TINY)
+        last = math.ceil(end / side - TINY) - 1
+        left = first * pixels + (start - first * side) * patch
+        right = last * pixels + (end - last * side) * patch
+        found.append((left, right))
+    return found
 
 
 def fitted(canvas: Canvas, *, width: int, height: int) -> Canvas:

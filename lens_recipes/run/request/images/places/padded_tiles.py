@@ -8,7 +8,7 @@ import torch
 
 from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.run.request.images.places.encoded import Seen
-from lens_recipes.run.request.images.places.grids import grid, whole
+from lens_recipes.run.request.images.places.grids import check_even, grid, whole
 from lens_recipes.run.request.images.places.tiles import tiles, whole_root
 
 
@@ -23,6 +23,7 @@ def llama4_places(seen: Seen) -> list[list[ImagePlace]]:
     settings = seen.settings
     tile = settings["size"]["height"]
     side = token_side(seen)
+    check_even(tile, side)
     options = {"max_num_chunks": settings["max_patches"], "patch_size": settings["size"]}
     resolutions = torch.tensor(own["find_supported_resolutions"](**options))
     is_enlarged = bool(settings["resize_to_max_canvas"])

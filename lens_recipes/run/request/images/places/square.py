@@ -8,7 +8,7 @@ from typing import Any
 from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.run.request.images.places.dynamic import pixtral_places
 from lens_recipes.run.request.images.places.encoded import Seen
-from lens_recipes.run.request.images.places.grids import Canvas, grid, whole
+from lens_recipes.run.request.images.places.grids import Canvas, check_even, grid, whole
 
 # Image processors whose steps `resized` knows.
 KNOWN = ("CLIPImageProcessor", "SiglipImageProcessor", "LlavaImageProcessor")
@@ -43,7 +43,9 @@ def patch_grids(seen: Seen) -> list[list[ImagePlace]]:
         canvas = resized(seen, size)
         if (canvas.width, canvas.height) != (width, height):
             raise ValueError("the processor did something else with the image")
-        found.append(grid(canvas, height // side, width // side, image=image))
+        rows, columns = height // side, width // side  # the rest of an uneven size is not seen
+        region = (0, 0, columns * side, rows * side)
+        found.append(grid(canvas, rows, columns, image=image, region=region))
     return found
 
 
@@ -102,6 +104,7 @@ def gemma3_places(seen: Seen) -> list[list[ImagePlace]]:
     its crops, each on a grid of its own (`Gemma3ImageProcessor.pan_and_scan`).
     """
     side = math.isqrt(seen.config.mm_tokens_per_image)
+    check_even(seen.settings["size"]["height"], side)
     found = []
     for image, size in enumerate(seen.sizes):
         canvas = whole(size)

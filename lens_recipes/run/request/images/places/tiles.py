@@ -8,7 +8,7 @@ import sys
 
 from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.run.request.images.places.encoded import Seen
-from lens_recipes.run.request.images.places.grids import Canvas, grid, whole
+from lens_recipes.run.request.images.places.grids import Canvas, check_even, grid, whole
 
 TILE_NAME = re.compile(r"<row_(\d+)_col_(\d+)>")
 WHOLE_NAME = "<global-img>"
@@ -37,7 +37,9 @@ def tiles(canvas: Canvas, rows: int, columns: int, side: int, image: int) -> lis
     return places
 
 
-def tiles_and_copy(size: tuple[int, int], rows: int, columns: int, side: int, image: int) -> list:
+def tiles_and_copy(
+    size: tuple[int, int], rows: int, columns: int, side: int, image: int
+) -> list[ImagePlace]:
     """Return the places of the tiles of a stretched image, and after them of its small copy.
 
     An image of one tile is that tile, without a copy.
@@ -81,6 +83,7 @@ def by_proportions(seen: Seen, side: int) -> list[list[ImagePlace]]:
     the image processor itself chooses is asked (`get_optimal_tiled_canvas`).
     """
     settings = seen.settings
+    check_even(settings["size"]["height"], side)
     chosen = vars(sys.modules[type(seen.processor.image_processor).__module__])
     choose = chosen["get_optimal_tiled_canvas"]
     found = []
@@ -106,6 +109,7 @@ def idefics3_places(seen: Seen) -> list[list[ImagePlace]]:
     """
     length = seen.processor.image_seq_len
     side = whole_root(length)
+    check_even(seen.settings["max_image_size"]["longest_edge"], side)
     found: list[list[ImagePlace]] = []
     rows = columns = count = 0
     for position in seen.positions[::length]:
