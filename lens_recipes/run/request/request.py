@@ -28,8 +28,9 @@ from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.weights.offload import input_device, refuse_uncallable
 from lens_recipes.run.request.edits.planned import PlannedEdit
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
+from lens_recipes.run.request.images.chats import has_image_parts
 from lens_recipes.run.request.images.positions import image_positions
-from lens_recipes.run.request.images.prompts import has_image_parts, read_image_prompts
+from lens_recipes.run.request.images.prompts import read_image_prompts, refuse_text_part
 from lens_recipes.run.request.prompts import encode, refuse_empty, warn_of_two_beginnings
 from lens_recipes.run.request.read_plan import LinkReaders, plan_sites
 from lens_recipes.run.request.selection import (
@@ -148,9 +149,10 @@ class Request:
     def read_image_prompts(self, prompts: Any, images: Any, add_special_tokens: bool) -> None:
         """Turn prompts with images into ids, and into what the model is given beside them."""
         found = read_image_prompts(
-            self.model, prompts, images, add_special_tokens=add_special_tokens
+            self.model, prompts, images, self.tokenizer, add_special_tokens=add_special_tokens
         )
         taken = self.anatomy.forward_options
+        refuse_text_part(self.model, found, taken)
         self.token_ids = [prompt.token_ids for prompt in found]
         self.extra_inputs = [
             {name: row for name, row in prompt.inputs.items() if name in taken} for prompt in found
