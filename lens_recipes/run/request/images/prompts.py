@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lens_recipes.arrays.images import NO_PLACE, ImagePlace, Picture
 from lens_recipes.models.images.processor import image_token_id, processor_of
+from lens_recipes.run.request.images.digests import image_digest
 from lens_recipes.run.request.images.opened import OpenedImage, is_image, open_image
 from lens_recipes.run.request.images.places.places import Encoded, image_places
 from lens_recipes.run.request.prompts import is_chat_turn, shortened, sort_prompts, writes_chats
@@ -29,6 +30,7 @@ class ImagePrompt(NamedTuple):
         tensors: What else it is given, as the processor made it: pixels, sizes, grids.
         pictures: Its images.
         places: Where each token is in them, `[position]`.
+        digests: What tells each image from any other.
     """
 
     token_ids: list[int]
@@ -36,6 +38,7 @@ class ImagePrompt(NamedTuple):
     tensors: dict[str, Tensor]
     pictures: list[Picture]
     places: list[ImagePlace]
+    digests: list[str]
 
 
 def has_image_parts(prompts: Any) -> bool:
@@ -262,4 +265,5 @@ def image_prompt(
     places = [NO_PLACE] * len(token_ids)
     if pictures:
         places = image_places(model, processor, token, encoded)
-    return ImagePrompt(token_ids, inputs, tensors, pictures, places)
+    digests = [image_digest(each.image) for each in opened]
+    return ImagePrompt(token_ids, inputs, tensors, pictures, places, digests)
