@@ -14,6 +14,7 @@ from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap, is_token_pair
 from lens_recipes.arrays.edits.site_code import site_code
 from lens_recipes.caller import advised, say
+from lens_recipes.models.structure.both_ways import TYPES
 from lens_recipes.run.batches import one_batch
 from lens_recipes.run.edits.probe import EditProofs
 from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
@@ -377,7 +378,25 @@ class EditBatches:
             proof=self.proofs.known,
             kept_means=self.kept_means,
             more_tokens=sum(inputs["input_ids"].numel() for inputs in runs),
+            stretches=self.stretches_of(prompts, padding),
         )
+
+    def stretches_of(self, prompts: list[int], padding: list[int]) -> list[tuple[int, int, int]]:
+        """Return where the tokens of some prompts see later ones: row, first column, and the end.
+
+        Args:
+            prompts: The prompt of each row.
+            padding: How many columns are padding before each row.
+        """
+        both_ways = self.request.anatomy.both_ways
+        if both_ways is None:
+            return []
+        found = []
+        for row, prompt in enumerate(prompts):
+            token_types = self.request.extra_inputs[prompt].get(TYPES, [])
+            for stretch in both_ways.stretches(token_types):
+                found.append((row, padding[row] + stretch.start, padding[row] + stretch.stop))
+        return found
 
     def source_batches(self, prompts: list[int]) -> list[SourceBatch]:
         """Return the runs from which the edits of a batch copy, each prompt once."""
