@@ -37,7 +37,7 @@ from lens_recipes.recipes.attribution.parts import (
 )
 from lens_recipes.recipes.attribution.targets import Contrast, contrast
 from lens_recipes.results import Attribution
-from lens_recipes.run.assemble import certificate_of, packed_tokens
+from lens_recipes.run.assemble import certificate_of, image_tokens, packed_tokens
 from lens_recipes.run.batches import make_batches
 from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.recipe import recipe
@@ -327,7 +327,9 @@ def finish(
     total = values.sum(0, dtype=np.float64)
     error = np.abs(total - logit)
     certificate = replace(
-        certificate_of(numbers, request.model, run.plan.links),
+        certificate_of(
+            numbers, request.model, run.plan.links, request.anatomy, image_tokens(request)
+        ),
         max_sum_error=largest_relative(error, values, logit, has_lens="lens" in run.about),
     )
     if explanation.strict:

@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.errors import LensError
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.recipes.generation.batches import (
     PromptGroup,
@@ -256,6 +257,12 @@ def generate_lens(
 def refuse_extra_inputs(request: Request) -> None:
     """Raise ValueError if prompts come with more than their ids, which ends where they end."""
     names = {name for inputs in request.extra_inputs for name in inputs}
+    if request.anatomy.is_prefix:
+        raise LensError(
+            f"{request.anatomy.family} reads its prompt both ways and what it writes left to "
+            "right, so each written token would be read with another mask: that is not followed. "
+            "logit_lens reads the prompt, and what the last token predicts."
+        )
     if request.places:  # `generate` itself says of what type the tokens are that it adds
         names &= {MASK, POSITIONS}
     if names:

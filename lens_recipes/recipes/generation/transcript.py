@@ -160,7 +160,9 @@ class GenerationAssembler:
         shown_ids = all_ids(numbers, [columns["id"], columns["next_id"]], target_ids)
         texts = token_texts(request.tokenizer, shown_ids)
         tokens = Tokens(**columns, text=[texts[int(token)] for token in columns["id"]])
-        certificate = certificate_of(numbers, request.model, self.links)
+        certificate = certificate_of(
+            numbers, request.model, self.links, request.anatomy, tokens.is_image
+        )
         certificate.check(partial(cause_in_quantisation, self.request.model))
         responses = []
         if finish_reasons:

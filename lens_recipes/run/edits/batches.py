@@ -17,6 +17,7 @@ from lens_recipes.arrays.images import NO_PLACE, ImagePlace
 from lens_recipes.caller import advised, say
 from lens_recipes.models.images.added import layers_with_additions
 from lens_recipes.models.images.processor import image_token_id, processor_of
+from lens_recipes.models.structure.both_ways import TYPES
 from lens_recipes.run.batches import given_beside_ids, one_batch, with_inputs
 from lens_recipes.run.edits.probe import EditProofs
 from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
@@ -24,7 +25,7 @@ from lens_recipes.run.request.edits.controls import RandomMove
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
 from lens_recipes.run.request.edits.resolve import naming
-from lens_recipes.run.request.encodings import MASK, POSITIONS, TYPES, read_encoding
+from lens_recipes.run.request.encodings import MASK, POSITIONS, read_encoding
 from lens_recipes.run.request.images.positions import image_positions
 from lens_recipes.run.request.images.prompts import has_image_parts, slot_of
 from lens_recipes.run.request.lenses import transport_of
@@ -455,26 +456,25 @@ class EditBatches:
             proof=self.proofs.known,
             kept_means=self.kept_means,
             more_tokens=sum(inputs["input_ids"].numel() for inputs in runs),
-            first_reached=self.first_reached(prompts, padding),
+            stretches=self.stretches_of(prompts, padding),
         )
 
-    def first_reached(self, prompts: list[int], padding: list[int]) -> Tensor | None:
-        """Return the first column of a row that sees each column, `[row, column]`.
+    def stretches_of(self, prompts: list[int], padding: list[int]) -> list[tuple[int, int, int]]:
+        """Return where the tokens of some prompts see later ones: row, first column, and the end.
 
-        In a causal model that is the column itself. But where token types mark an image, its tokens
-        see each other (Gemma 3). None where no prompt has such types.
+        Args:
+            prompts: The prompt of each row.
+            padding: How many columns are padding before each row.
         """
-        types = [self.request.extra_inputs[prompt].get(TYPES, []) for prompt in prompts]
-        if not self.request.places or not any(map(any, types)):
-            return None
-        width = padding[0] + len(self.request.token_ids[prompts[0]])
-        columns = torch.arange(width, device="cpu").repeat(len(prompts), 1)
-        for row, of_row in enumerate(types):
-            for position, kind in enumerate(of_row):
-                if kind and position and of_row[position - 1]:
-                    column = padding[row] + position
-                    columns[row, column] = columns[row, column - 1]
-        return columns
+        both_ways = self.request.anatomy.both_ways
+        if both_ways is None:
+            return []
+        found = []
+        for row, prompt in enumerate(prompts):
+            token_types = self.request.extra_inputs[prompt].get(TYPES, [])
+            for stretch in both_ways.stretches(token_types):
+                found.append((row, padding[row] + stretch.start, padding[row] + stretch.stop))
+        return found
 
     def source_batches(self, prompts: list[int]) -> list[SourceBatch]:
         """Return the runs from which the edits of a batch copy, each prompt once."""

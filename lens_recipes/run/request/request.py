@@ -23,11 +23,13 @@ from lens_recipes.models.handle import (
 from lens_recipes.models.lens_head import head_operations_for
 from lens_recipes.models.structure.anatomy import anatomy_of
 from lens_recipes.models.structure.block.blocks import blocks_of
+from lens_recipes.models.structure.both_ways import TYPES
 from lens_recipes.models.structure.known import known_model
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.weights.offload import input_device, refuse_uncallable
 from lens_recipes.run.request.edits.planned import PlannedEdit
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
+from lens_recipes.run.request.images.blocks import refuse_image_blocks
 from lens_recipes.run.request.images.encoded import are_ids, read_encoded_prompts
 from lens_recipes.run.request.images.positions import image_positions
 from lens_recipes.run.request.images.prompts import has_image_parts, read_image_prompts
@@ -147,9 +149,17 @@ class Request:
                 warn_of_two_beginnings(prompts, self.token_ids, self.tokenizer)
             self.extra_inputs = [{} for _ in self.token_ids]
         refuse_empty(self.token_ids)
+        if self.anatomy.is_prefix:  # with and without types it would be two models
+            for token_ids, inputs in zip(self.token_ids, self.extra_inputs, strict=True):
+                inputs.setdefault(TYPES, [0] * len(token_ids))
 
     def read_image_prompts(self, prompts: Any, images: Any, add_special_tokens: bool) -> None:
-        """Turn prompts with images into ids, and into what the model is given beside them."""
+        """Turn prompts with images into ids, and into what the model is given beside them.
+
+        Raises:
+            ValueError, LensError: as `read_image_prompts` and `refuse_image_blocks`.
+        """
+        refuse_image_blocks(self.anatomy)
         taken = self.anatomy.forward_options
         if are_ids(prompts):
             found = read_encoded_prompts(self.model, prompts, images, taken)

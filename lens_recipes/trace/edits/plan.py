@@ -89,9 +89,9 @@ class BatchEdits(NamedTuple):
         proof: What the model has said of them (an `EditProof`); None for nothing.
         kept_means: The means once they were taken: one object of all batches.
         more_tokens: How many tokens run through the model beside those of the batch.
-        first_reached: The first column of its row that sees each column, `[row, column]`; None for
-            itself, as in a causal model.
         other_layers: Of each further run of the batch, the edits by layer.
+        stretches: Where the model's own mask lets tokens see later ones: row, first column, and
+            the one after the last.
     """
 
     sites: list[SiteEdit]
@@ -104,4 +104,4 @@ class BatchEdits(NamedTuple):
     kept_means: dict[int, Tensor] | None = None
     more_tokens: int = 0
     other_layers: Sequence[dict[int, LayerEdits]] = ()
-    first_reached: Int[Tensor, "row column"] | None = None
+    stretches: Sequence[tuple[int, int, int]] = ()

@@ -216,7 +216,7 @@ def processed_text(
             f"{slot!r} where each belongs, or pass a chat."
         )
     images: Any = [each.image for each in opened]
-    if type(processor).__name__.startswith(NESTED):
+    if images and type(processor).__name__.startswith(NESTED):
         images = [images]
     options: dict[str, Any] = {} if add_special_tokens else {"add_special_tokens": False}
     try:
