@@ -357,9 +357,9 @@ NOT_TOGETHER = {
     "an image too many": (chat_of(IMAGE), "two", "1 part waiting for an image, and 2 images"),
     "a part alone": (chat_of(IMAGE, WORDS), None, "1 part waiting for an image, and 0 images"),
     "a video": (chat_of(IMAGE, {"type": "video"}), "one", "a part of the type 'video'; read are text and images"),
-    "ids": ([5, 6, 7], "one", "images go with texts or chats.*received token ids"),
-    "a tensor of ids": (torch.tensor([[5, 6]]), "one", "images go with texts or chats.*received token ids"),
-    "an encoding": ({"input_ids": [[5, 6]]}, "one", "images go with texts or chats.*received an encoding"),
+    "ids": ([5, 6, 7], "one", "0 tokens of an image among its ids, and its images make 16"),
+    "a tensor of ids": (torch.tensor([[5, 6]]), "one", "0 tokens of an image among its ids, and its images make 16"),
+    "an encoding": ({"input_ids": [[5, 6]]}, "one", "0 tokens of an image among its ids, and its images make 16"),
     "one for two": ([MARK, MARK], "one", "received images for 1 prompt, but there are 2"),
     "two for three": ([MARK] * 3, "two", "received images for 2 prompts, but there are 3"),
     "a number": (MARK, 3, "received 3 as images; accepted are a path"),
@@ -400,9 +400,8 @@ def test_a_model_that_takes_no_images_says_so(llama, llava):
     with pytest.raises(lr.LensError, match=r"without its processor.*load\(model, processor=…\)"):
         lens(bare, MARK, images=picture())
     assert lens(bare, "Hi").certificate.passed
-    prompt = ImagePrompt(
-        [5], {}, {"pixel_values": torch.zeros(1)}, [open_image(PIXELS, 0).picture], []
-    )
+    shown = [open_image(PIXELS, 0).picture]
+    prompt = ImagePrompt([5], {}, {"pixel_values": torch.zeros(1)}, shown, [], [])
     with pytest.raises(lr.LensError, match="the text part of one that takes images"):
         refuse_text_part(llama, [prompt], ["input_ids"])
 

@@ -25,6 +25,7 @@ from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import (
     all_ids,
     certificate_of,
+    image_tokens,
     in_prompt_order,
     lens_result,
     packed_tokens,
@@ -361,6 +362,7 @@ def logit_lens(
         finish=partial(finish, sites, token_prompts, strict),
         arguments={
             "prompts": request.recorded_prompts,
+            "images": request.recorded_images,
             "components": components,
             "lens": recorded_lens(chosen_lens),
             "edits": recorded_edits(chosen_edits),
@@ -386,7 +388,9 @@ def finish(
     """
     request = run.request
     numbers = in_prompt_order(batches, token_prompts)
-    certificate = certificate_of(numbers, request.model, run.plan.reads.links)
+    certificate = certificate_of(
+        numbers, request.model, run.plan.reads.links, request.anatomy, image_tokens(request)
+    )
     if strict:
         certificate.check(partial(cause_in_quantisation, request.model))
     token_ids = all_ids(numbers, request.token_ids, request.target_ids)

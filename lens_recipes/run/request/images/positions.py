@@ -7,8 +7,7 @@ from typing import Any
 
 from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.caller import argument, say
-
-WORDS = ("image", "text")
+from lens_recipes.run.provenance import POSITION_WORDS
 
 
 def image_positions(positions: Any, places: list[list[ImagePlace]], n_prompts: int) -> Any:
@@ -50,7 +49,9 @@ def image_positions(positions: Any, places: list[list[ImagePlace]], n_prompts: i
 
 def _is_of_images(selection: Any) -> bool:
     """Tell whether a selection speaks of images."""
-    return selection in WORDS if isinstance(selection, str) else isinstance(selection, Mapping)
+    if isinstance(selection, str):
+        return selection in POSITION_WORDS
+    return isinstance(selection, Mapping)
 
 
 def selected(selection: Any, places: list[ImagePlace], number: int) -> list[int]:

@@ -14,6 +14,7 @@ from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.images.processor import image_token_id, processor_of
 from lens_recipes.run.request.images.chats import processed_chat, with_opened_images
+from lens_recipes.run.request.images.digests import image_digest
 from lens_recipes.run.request.images.given import images_of_prompts
 from lens_recipes.run.request.images.opened import OpenedImage, open_image
 from lens_recipes.run.request.images.places.places import Encoded, image_places
@@ -34,6 +35,7 @@ class ImagePrompt(NamedTuple):
         tensors: What else it is given, as the processor made it: pixels, sizes, grids.
         pictures: Its images.
         places: Where each token is in them, `[position]`.
+        digests: What tells each image from any other.
     """
 
     token_ids: list[int]
@@ -41,6 +43,7 @@ class ImagePrompt(NamedTuple):
     tensors: dict[str, Tensor]
     pictures: list[Picture]
     places: list[ImagePlace]
+    digests: list[str]
 
 
 def read_image_prompts(
@@ -61,7 +64,7 @@ def read_image_prompts(
         ValueError: prompts or images that cannot be used, or that do not go together.
         LensError: this model takes no images, or they leave nothing in the stream.
     """
-    sorted_prompts = texts_or_chats(prompts)
+    sorted_prompts = sort_prompts(prompts)
     processor = processor_of(model)
     token = image_token_id(model)
     of_each = images_of_prompts(images, len(sorted_prompts.items))
@@ -76,7 +79,7 @@ def read_image_prompts(
         if not opened and (sorted_prompts.kind == "text" or writes_chats(tokenizer)):
             alone = Prompts(sorted_prompts.kind, [prompt])
             (token_ids,) = encode_each(alone, tokenizer, add_special_tokens)
-            found.append(ImagePrompt(token_ids, {}, {}, [], [NO_PLACE] * len(token_ids)))
+            found.append(ImagePrompt(token_ids, {}, {}, [], [NO_PLACE] * len(token_ids), []))
             continue
         if sorted_prompts.kind == "chat":
             encoding = processed_chat(processor, chat, what)
@@ -84,23 +87,6 @@ def read_image_prompts(
             encoding = processed_text(processor, prompt, opened, what, add_special_tokens)
         found.append(image_prompt(model, processor, token, encoding, opened))
     return found
-
-
-def texts_or_chats(prompts: Any) -> Prompts:
-    """Return prompts that may have images.
-
-    Raises:
-        ValueError: they are ids or an encoding, which are past the place where images enter.
-    """
-    is_encoding = isinstance(prompts, Mapping) and "input_ids" in prompts
-    is_array = isinstance(prompts, torch.Tensor)
-    sorted_prompts = None if is_encoding or is_array else sort_prompts(prompts)
-    if sorted_prompts is None or sorted_prompts.kind == "ids":
-        raise ValueError(
-            "images go with texts or chats, in which the model's mark says where each belongs; "
-            f"received {'an encoding' if is_encoding else 'token ids'}."
-        )
-    return sorted_prompts
 
 
 # -- through the processor ---------------------------------------------
@@ -169,7 +155,8 @@ def image_prompt(
     places = [NO_PLACE] * len(token_ids)
     if pictures:
         places = image_places(model, processor, token, encoded)
-    return ImagePrompt(token_ids, inputs, tensors, pictures, places)
+    digests = [image_digest(each.image) for each in opened]
+    return ImagePrompt(token_ids, inputs, tensors, pictures, places, digests)
 
 
 def refuse_text_part(model: Envoy, prompts: list[ImagePrompt], taken: Collection[str]) -> None:
