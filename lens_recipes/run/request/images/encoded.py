@@ -16,7 +16,8 @@ from lens_recipes.run.request.encodings import IDS, EncodedPrompt, read_encoding
 from lens_recipes.run.request.images.digests import image_digest
 from lens_recipes.run.request.images.given import images_of_prompts
 from lens_recipes.run.request.images.opened import OpenedImage, open_image
-from lens_recipes.run.request.images.places.places import Encoded, image_places
+from lens_recipes.run.request.images.places.encoded import Encoded
+from lens_recipes.run.request.images.places.places import image_places
 from lens_recipes.run.request.images.prompts import ImagePrompt, image_prompt, processed_text
 from lens_recipes.run.request.images.slots import slot_of
 from lens_recipes.run.request.prompts import sort_prompts

@@ -17,7 +17,8 @@ from lens_recipes.run.request.images.chats import processed_chat, with_opened_im
 from lens_recipes.run.request.images.digests import image_digest
 from lens_recipes.run.request.images.given import images_of_prompts
 from lens_recipes.run.request.images.opened import OpenedImage, open_image
-from lens_recipes.run.request.images.places.places import Encoded, image_places
+from lens_recipes.run.request.images.places.encoded import Encoded
+from lens_recipes.run.request.images.places.places import image_places
 from lens_recipes.run.request.images.slots import counted, mark_of, slot_of
 from lens_recipes.run.request.prompts import Prompts, encode_each, sort_prompts, writes_chats
 from lens_recipes.terminal import one_line
