@@ -26,9 +26,9 @@ from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
 from lens_recipes.run.request.edits.resolve import naming
 from lens_recipes.run.request.encodings import MASK, POSITIONS, read_encoding
-from lens_recipes.run.request.images.chats import has_image_parts
+from lens_recipes.run.request.images.asked.chats import has_image_parts
+from lens_recipes.run.request.images.asked.slots import slot_of
 from lens_recipes.run.request.images.positions import image_positions
-from lens_recipes.run.request.images.slots import slot_of
 from lens_recipes.run.request.lenses import transport_of
 from lens_recipes.run.request.prompts import encode, refuse_empty, shortened
 from lens_recipes.run.request.request import Request

@@ -29,8 +29,8 @@ from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.weights.offload import input_device, refuse_uncallable
 from lens_recipes.run.request.edits.planned import PlannedEdit
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
+from lens_recipes.run.request.images.asked.chats import has_image_parts
 from lens_recipes.run.request.images.blocks import refuse_image_blocks
-from lens_recipes.run.request.images.chats import has_image_parts
 from lens_recipes.run.request.images.encoded import are_ids, read_encoded_prompts
 from lens_recipes.run.request.images.positions import image_positions
 from lens_recipes.run.request.images.prompts import read_image_prompts, refuse_text_part

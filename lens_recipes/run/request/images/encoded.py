@@ -13,13 +13,13 @@ from nnsight.intervention.envoy import Envoy
 from lens_recipes.arrays.images import NO_PLACE
 from lens_recipes.models.images.processor import image_token_id, processor_of
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, read_encoding
+from lens_recipes.run.request.images.asked.given import images_of_prompts
+from lens_recipes.run.request.images.asked.slots import slot_of
 from lens_recipes.run.request.images.digests import image_digest
-from lens_recipes.run.request.images.given import images_of_prompts
 from lens_recipes.run.request.images.opened import OpenedImage, open_image
 from lens_recipes.run.request.images.places.encoded import Encoded
 from lens_recipes.run.request.images.places.places import image_places
 from lens_recipes.run.request.images.prompts import ImagePrompt, image_prompt, processed_text
-from lens_recipes.run.request.images.slots import slot_of
 from lens_recipes.run.request.prompts import sort_prompts
 
 IMAGE_TYPES = "mm_token_type_ids"  # which ids are an image's, beside those of text

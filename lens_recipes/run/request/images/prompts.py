@@ -13,13 +13,13 @@ from lens_recipes.arrays.images import NO_PLACE, ImagePlace, Picture
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.images.processor import image_token_id, processor_of
-from lens_recipes.run.request.images.chats import processed_chat, with_opened_images
+from lens_recipes.run.request.images.asked.chats import processed_chat, with_opened_images
+from lens_recipes.run.request.images.asked.given import images_of_prompts
+from lens_recipes.run.request.images.asked.slots import counted, mark_of, slot_of
 from lens_recipes.run.request.images.digests import image_digest
-from lens_recipes.run.request.images.given import images_of_prompts
 from lens_recipes.run.request.images.opened import OpenedImage, open_image
 from lens_recipes.run.request.images.places.encoded import Encoded
 from lens_recipes.run.request.images.places.places import image_places
-from lens_recipes.run.request.images.slots import counted, mark_of, slot_of
 from lens_recipes.run.request.prompts import Prompts, encode_each, sort_prompts, writes_chats
 from lens_recipes.terminal import one_line
 

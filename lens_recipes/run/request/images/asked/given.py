@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lens_recipes.caller import parameter, say
+from lens_recipes.run.request.images.asked.slots import counted
 from lens_recipes.run.request.images.opened import is_image
-from lens_recipes.run.request.images.slots import counted
 from lens_recipes.run.request.prompts import shortened
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lens_recipes.run.request.images.asked.slots import counted, slot_of
 from lens_recipes.run.request.images.opened import OpenedImage, open_image
-from lens_recipes.run.request.images.slots import counted, slot_of
 from lens_recipes.run.request.prompts import is_chat_turn, writes_chats
 from lens_recipes.terminal import one_line
 
