@@ -31,7 +31,8 @@ YOUNGER_ARGUMENTS = {
     "layer": None,
     "with_bias": False,
 }
-NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
+# Of a recipe's arguments.
+NOT_RECORDED = ("model", "prompts", "images", "vectors", "remote", "on_step")
 
 
 def recipe(

@@ -16,6 +16,7 @@ from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import all_ids, certificate_of, in_prompt_order, lens_result
+from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.generation.recorder import StepSeconds
 from lens_recipes.trace.plan import StreamLinks
@@ -88,9 +89,7 @@ class GenerationAssembler:
         self.sites = sites
         self.links = links
         self.provenance = provenance
-        self.prompts = [
-            prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids
-        ]
+        self.prompts = shown_prompts(request.tokenizer, request.token_ids, request.places)
 
     def steps(self, arrays: Arrays) -> Iterator[LensResult]:
         """Yield one result for each token that was generated.
