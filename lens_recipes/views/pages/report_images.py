@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lens_recipes.arrays.lens import LensArrays
-from lens_recipes.views.figures.images.patches import finest
+from lens_recipes.views.figures.images.patches import finest, picture_name
 from lens_recipes.views.pages.report_fields import PageData, PageImage
-from lens_recipes.views.words import whole_text
-
-NAME_LETTERS = 80
 
 
 def page_images(single: LensArrays, start: int) -> list[PageImage]:
@@ -34,7 +31,7 @@ def page_images(single: LensArrays, start: int) -> list[PageImage]:
         width, height = np.ceil(boxes[:, 2:].max(axis=0, initial=1)).astype(int).tolist()
         if number < len(pictures):
             picture = pictures[number]
-            name += f": {whole_text(picture.name)[:NAME_LETTERS]}"
+            name = picture_name(picture, number)
             width, height = picture.width, picture.height
             address = picture.address
         patches = (start + placed).tolist()

@@ -9,6 +9,8 @@ from typing import Any
 from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.models.tokens.vocabulary import prompt_text
 
+MARKS_BETWEEN = 6  # tokens between two rows or tiles of an image, such as "<row_1_col_2>"
+
 
 def shown_prompts(
     tokenizer: Any, token_ids: Sequence[list[int]], places: Sequence[list[ImagePlace]]
@@ -31,15 +33,31 @@ def shown_prompts(
 def _shown_prompt(tokenizer: Any, ids: list[int], places: list[ImagePlace]) -> str:
     """Return the text of one prompt."""
     text = ""
-    pairs = zip(ids, places, strict=True)
-    for image, run in groupby(pairs, key=lambda pair: pair[1].image):
-        tokens = list(run)
+    images = _images_of_positions(places)
+    positions = range(len(ids))
+    for image, run in groupby(positions, key=images.__getitem__):
+        at = list(run)
         if image < 0:
-            text += prompt_text(tokenizer, [token for token, _ in tokens])
+            text += prompt_text(tokenizer, [ids[position] for position in at])
             continue
-        n_patches = sum(place.row >= 0 for _, place in tokens)
-        words = f"{n_patches} patches" if n_patches > 1 else "1 patch"
+        of_image = [places[position] for position in at if places[position].image >= 0]
+        n_patches = sum(place.row >= 0 for place in of_image)
+        words = "1 patch" if n_patches == 1 else f"{n_patches} patches"
         if not n_patches:
-            words = f"{len(tokens)} tokens"
+            words = "1 token" if len(of_image) == 1 else f"{len(of_image)} tokens"
         text += f"⟨image {image}: {words}⟩"
     return text
+
+
+def _images_of_positions(places: list[ImagePlace]) -> list[int]:
+    """Return in which image each position is, the marks between its rows or tiles among it."""
+    images = [place.image for place in places]
+    last = 0  # where the image token before is
+    for position, image in enumerate(images):
+        if image < 0:
+            continue
+        is_near = position - last - 1 <= MARKS_BETWEEN
+        if is_near and images[last] == image:
+            images[last:position] = [image] * (position - last)
+        last = position
+    return images

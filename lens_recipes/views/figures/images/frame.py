@@ -19,8 +19,8 @@ from lens_recipes.views.figures.base.style import (
     title_height,
 )
 from lens_recipes.views.figures.base.unreadable import GREY
-from lens_recipes.views.figures.images.patches import Grid
-from lens_recipes.views.words import quantity, whole_text
+from lens_recipes.views.figures.images.patches import Grid, picture_name
+from lens_recipes.views.words import quantity
 
 # All of these are in pixels.
 PATCH_WIDTH = 52  # for a word of about six letters
@@ -32,7 +32,6 @@ LINE_LETTER_WIDTH = 6.3
 
 FEWEST_LETTERS = 3  # words of fewer say nothing
 MOST_LETTERS = 12
-NAME_LETTERS = 60
 
 # Opacities: a picture is seen through the cells, and does not change their colours much.
 CELLS, UNREADABLE, PICTURE = 0.7, 0.8, 0.65
@@ -211,8 +210,8 @@ def _plain(markup: str) -> str:
 
 def alternative(picture: Picture, image: int) -> str:
     """Return what stands for a picture where it is not seen."""
-    name = escape_plotly(whole_text(picture.name)[:NAME_LETTERS])
-    return f"image {image}: {name}, {picture.width} × {picture.height} pixels"
+    size = f"{picture.width} × {picture.height} pixels"
+    return f"{escape_plotly(picture_name(picture, image))}, {size}"
 
 
 def image_title(

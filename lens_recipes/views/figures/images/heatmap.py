@@ -264,15 +264,17 @@ def place(tokens: Any, token: int) -> str:
 def _switch() -> dict[str, Any]:
     """Return the buttons that show patches over the image, the image alone, or patches alone."""
     buttons = []
-    for label, opacities, picture in (
-        ("patches over the image", [UNREADABLE, CELLS, 1, 1], PICTURE),
-        ("the image", [0, 0, 0, 0], 1),
-        ("patches", [1, 1, 1, 1], 0),
+    for label, grey, cells, has_words, picture in (
+        ("patches over the image", UNREADABLE, CELLS, True, PICTURE),
+        ("the image", 0, 0, False, 1),
+        ("patches", 1, 1, True, 0),
     ):
+        traces = {
+            "opacity": [grey, cells, 1, 1],
+            "visible": [True, True, has_words, has_words],
+        }
         change = {"images[0].opacity": picture}
-        buttons.append(
-            {"label": label, "method": "update", "args": [{"opacity": opacities}, change]}
-        )
+        buttons.append({"label": label, "method": "update", "args": [traces, change]})
     return {
         "type": "buttons",
         "direction": "right",

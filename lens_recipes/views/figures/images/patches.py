@@ -11,8 +11,9 @@ from lens_recipes.arrays.images import Picture
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import whole_number
 from lens_recipes.caller import argument, say
-from lens_recipes.views.words import quantity
+from lens_recipes.views.words import prompt_end, quantity
 
+NAME_LETTERS = 60  # of a picture's name
 SAME_EDGE = 0.2  # of a patch: edges so near each other are one
 SAME_SIZE = 1.05  # patches of tiles whose areas differ by no more are of one grid
 MAX_CELLS = 250_000  # of a grid; more is no grid of patches
@@ -67,6 +68,13 @@ def picture_of(single: LensArrays, image: int) -> Picture | None:
             f"{quantity(n_images, 'image')}, counted from 0."
         )
     return pictures[number] if pictures else None
+
+
+def picture_name(picture: Picture, image: int) -> str:
+    """Return the name of an image, as "image 0: dog.png", in one line."""
+    name = prompt_end(picture.name, NAME_LETTERS)
+    number = f"image {image}"
+    return number if name == number else f"{number}: {name}"
 
 
 def patch_grid(single: LensArrays, image: int, picture: Picture | None) -> Grid:
