@@ -198,22 +198,34 @@ def test_the_slider_has_every_layer_and_the_picture_is_there_once(result):
         np.testing.assert_allclose(
             np.array(figure.frames[layer].data[1].z, dtype=float), drawn(alone)
         )
-        assert figure.frames[layer].data[1].customdata == trace(alone, "patches").customdata
+        assert figure.frames[layer].data[4].customdata == trace(alone, "hovers").customdata
     np.testing.assert_allclose(drawn(figure), drawn(lr.image_heatmap(result, layer=-1)))
     html = figure.to_html(include_plotlyjs=False)
     assert html.replace("\\u002f", "/").count(PNG) == 1
-    hover = trace(figure, "patches").customdata[2][3]
+    hover = trace(figure, "hovers").customdata[2][3]
     assert "row 2, column 3" in hover
     assert "x 120–160, y 100–150 pixels" in hover
     assert [f"{rank}. " in hover for rank in range(1, 6)] == [True] * 5
     assert "1. ·dog" in hover
 
 
+def test_a_slider_of_many_patches_has_every_nth_layer_and_says_so(result, monkeypatch):
+    monkeypatch.setattr("lens_recipes.views.figures.images.heatmap.MAX_CELLS", 64)
+    figure = lr.image_heatmap(result)
+    assert [mark.label for mark in figure.layout.sliders[0].steps] == ["2", "5"]
+    assert "of every 3 layers one, counted from the last" in figure.layout.title.subtitle.text
+    np.testing.assert_allclose(
+        np.array(figure.frames[1].data[1].z, dtype=float),
+        drawn(lr.image_heatmap(result, layer=5)),
+    )
+    assert "of every" not in lr.image_heatmap(result, layer=4).layout.title.subtitle.text
+
+
 def test_what_cannot_be_read_is_grey_and_has_no_colour(result):
     figure = lr.image_heatmap(result, "entropy", layer=1)
     assert np.isnan(drawn(figure)).all()
     assert (np.array(trace(figure, "unreadable").z, dtype=float) == 1).all()
-    assert "cannot be read" in trace(figure, "unreadable").customdata[0][0]
+    assert "cannot be read" in trace(figure, "hovers").customdata[0][0]
     assert "grey: 32 of 32 patches" in figure.layout.title.subtitle.text
     assert np.isfinite(drawn(lr.image_heatmap(result, "entropy", layer=3))).all()
 
@@ -222,7 +234,7 @@ def test_a_token_that_is_no_target_is_drawn_where_it_was_measured():
     result = planted(targets=(), top_k=1)
     figure = lr.image_heatmap(result, " dog", layer=5)
     np.testing.assert_array_equal(np.isfinite(drawn(figure)), under_dog(4, 8))
-    cells = trace(figure, "patches")
+    cells = trace(figure, "hovers")
     assert "below 0.94" in cells.customdata[0][0]
     assert "not among the top" in cells.customdata[0][0]
     with pytest.raises(ValueError, match=r"not measured.*targets="):

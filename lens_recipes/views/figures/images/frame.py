@@ -65,11 +65,10 @@ class Frame:
 
     # -- traces --------------------------------------------------------
 
-    def grey(self, unreadable: NDArray[np.bool_], hover: NDArray) -> dict[str, Any]:
-        """Return the patches `[patch]` that cannot be read, with what their hovers say."""
+    def grey(self, unreadable: NDArray[np.bool_]) -> dict[str, Any]:
+        """Return the patches `[patch]` that cannot be read."""
         z = self.grid.spread(np.where(unreadable, 1.0, np.nan), np.nan)
-        return self._cells(z, hover) | {
-            "name": "unreadable",
+        return self._cells("unreadable", z) | {
             "zmin": 0,
             "zmax": 1,
             "colorscale": [[0, GREY], [1, GREY]],
@@ -77,27 +76,39 @@ class Frame:
             "opacity": UNREADABLE,
         }
 
-    def colored(self, values: NDArray[np.floating], hover: NDArray, **look: Any) -> dict[str, Any]:
+    def colored(self, values: NDArray[np.floating], **look: Any) -> dict[str, Any]:
         """Return the patches `[patch]` in the colours of their values; NaN has none.
 
         Args:
-            values, hover: Of each patch.
+            values: Of each patch.
             look: Scale, limits and colour bar.
         """
         z = self.grid.spread(values.astype(np.float64), np.nan)
-        return self._cells(z, hover) | {"name": "patches", **look}
+        return self._cells("patches", z) | {"opacity": CELLS, **look}
 
-    def _cells(self, z: NDArray[np.float64], hover: NDArray) -> dict[str, Any]:
-        """Return what both have in common."""
+    def hovers(self, lines: NDArray) -> dict[str, Any]:
+        """Return what each patch `[patch]` says, over the others: also where there is no colour."""
+        z = np.where(self.grid.cell < 0, np.nan, 0.0)
+        return self._cells("hovers", z) | {
+            "hoverinfo": None,
+            "customdata": self.grid.spread(lines, "").tolist(),
+            "hovertemplate": HOVER_TEMPLATE,
+            "hoverongaps": False,
+            "zmin": 0,
+            "zmax": 1,
+            "colorscale": TRANSPARENT,
+            "showscale": False,
+        }
+
+    def _cells(self, name: str, z: NDArray[np.float64]) -> dict[str, Any]:
+        """Return what all have in common."""
         return {
             "type": "heatmap",
+            "name": name,
             "x": self.grid.x,
             "y": self.grid.y,
             "z": z,
-            "customdata": self.grid.spread(hover, "").tolist(),
-            "hovertemplate": HOVER_TEMPLATE,
-            "hoverongaps": False,
-            "opacity": CELLS,
+            "hoverinfo": "skip",
             "xgap": 1,
             "ygap": 1,
         }
@@ -118,12 +129,7 @@ class Frame:
 
     def _words(self, shown: NDArray, color: str, around: str) -> dict[str, Any]:
         """Return words `[row, column]` in one colour."""
-        return {
-            "type": "heatmap",
-            "name": "words",
-            "x": self.grid.x,
-            "y": self.grid.y,
-            "z": np.where(shown == "", np.nan, 0.0),
+        return self._cells("words", np.where(shown == "", np.nan, 0.0)) | {
             "zmin": 0,
             "zmax": 1,
             "text": shown.tolist(),
@@ -131,7 +137,6 @@ class Frame:
             "textfont": {"size": WORD_SIZE, "color": color, "shadow": HALO.format(around)},
             "colorscale": TRANSPARENT,
             "showscale": False,
-            "hoverinfo": "skip",
         }
 
     # -- layout --------------------------------------------------------

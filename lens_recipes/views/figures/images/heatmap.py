@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from lens_recipes.views.figures.images.patches import Grid, patch_grid, picture_
 from lens_recipes.views.summaries.trust import cannot
 from lens_recipes.views.words import lens_title, probability, prompt_end
 
-MAX_FULL_HOVERS = 20_000  # cells: beyond, a hover names the top token only
+MAX_CELLS = 20_000  # of all layers of a slider: beyond, every n-th layer is drawn
 SLIDER_HEIGHT = 75  # pixels
 SMALLEST_SCALE = 1e-6
 
@@ -57,7 +58,7 @@ def image_heatmap(
             a target, or among the top tokens of some patch. Where a patch does not have it, the
             patch has no colour, and its hover says what the probability is below.
         layer: Draw this one alone, negative from the last that was read; None for a slider, at the
-            last layer.
+            last layer. Of thousands of patches the slider has every n-th layer, and says so.
         prompt: Which prompt.
         image: Which of its images.
         title: Replaces the figure's own.
@@ -76,7 +77,11 @@ def image_heatmap(
     grid = patch_grid(single, image, picture)
     sites = layer_series(single.sites)
     shown = _sites_of(single, sites, layer)
-    view = PatchView(single, grid, _measure(single, of, sites, grid), sites, shown)
+    stride = 1
+    if layer is None:
+        stride = max(1, math.ceil(len(shown) * len(grid.tokens) / MAX_CELLS))
+        shown = shown[::-1][::stride][::-1]
+    view = PatchView(single, grid, _measure(single, of, sites, grid), sites)
     text = f"{lens_title(single)} on an image: {view.values.label}"
     if title is not None:
         text = escape_plotly(title)
@@ -88,7 +93,7 @@ def image_heatmap(
             picture=picture,
             image=image,
             prompt=prompt_end(single.prompts[0], 80),
-            notes=[view.describe(site)],
+            notes=[view.describe(site) + _stride_note(stride)],
             warning=view.warning(site),
         )
         for site in shown
@@ -108,8 +113,15 @@ def image_heatmap(
         layout["updatemenus"] = [_switch()]
     figure = Figure(view.traces(shown[start]), layout)
     if has_slider:
-        _add_slider(figure, view, titles, start)
+        _add_slider(figure, view, shown, titles, start)
     return figure
+
+
+def _stride_note(stride: int) -> str:
+    """Return which layers the slider has, where these are not all."""
+    if stride == 1:
+        return ""
+    return f"; of every {stride} layers one, counted from the last: layer= draws any"
 
 
 def _sites_of(single: LensArrays, sites: list[int], layer: int | None) -> list[int]:
@@ -180,26 +192,21 @@ class PatchView:
         frame: Where they stand.
     """
 
-    def __init__(
-        self, single: LensArrays, grid: Grid, values: Values, sites: list[int], shown: list[int]
-    ) -> None:
+    def __init__(self, single: LensArrays, grid: Grid, values: Values, sites: list[int]) -> None:
         self.single = single
         self.grid = grid
         self.values = values
         self.sites = sites
         self.frame = Frame(grid)
-        full = len(shown) * len(grid.tokens) <= MAX_FULL_HOVERS
-        self._text = CellText(single, values.metric, values.label, full)
+        self._text = CellText(single, values.metric, values.label, full=True)
 
     def traces(self, site: int) -> list[dict[str, Any]]:
-        """Return the cells of one layer: the grey ones, the coloured ones, the words."""
+        """Return the traces of one layer: grey cells, coloured cells, words, hovers."""
         readable = self.single.readable[site, self.grid.tokens]
         numbers = self.values.numbers[self.sites.index(site)]
-        hover = self._hover(site)
         low, high = self.values.limits
         colored = self.frame.colored(
             np.where(readable, numbers, np.nan),
-            hover,
             zmin=low,
             zmax=high,
             colorscale=METRICS[self.values.metric].colors,
@@ -210,7 +217,8 @@ class PatchView:
             for patch, token in enumerate(self.grid.tokens):
                 top = self.single.text(self.single.top_ids[site, token, 0])
                 words[patch] = plotly_safe(top, self.frame.letters)
-        return [self.frame.grey(~readable, hover), colored, *self.frame.words(words, colored)]
+        both = self.frame.words(words, colored)
+        return [self.frame.grey(~readable), colored, *both, self.frame.hovers(self._hover(site))]
 
     def _hover(self, site: int) -> NDArray:
         """Return what each patch says, `[patch]`."""
@@ -270,8 +278,8 @@ def _switch() -> dict[str, Any]:
         ("patches", 1, 1, True, 0),
     ):
         traces = {
-            "opacity": [grey, cells, 1, 1],
-            "visible": [True, True, has_words, has_words],
+            "opacity": [grey, cells, 1, 1, 1],
+            "visible": [True, True, has_words, has_words, True],
         }
         change = {"images[0].opacity": picture}
         buttons.append({"label": label, "method": "update", "args": [traces, change]})
@@ -290,11 +298,15 @@ def _switch() -> dict[str, Any]:
 
 
 def _add_slider(
-    figure: go.Figure, view: PatchView, titles: list[dict[str, Any]], start: int
+    figure: go.Figure,
+    view: PatchView,
+    shown: list[int],
+    titles: list[dict[str, Any]],
+    start: int,
 ) -> None:
     """Add a frame for each layer, and the slider that moves between them."""
     frames, marks = [], []
-    for number, site in enumerate(view.sites):
+    for number, site in enumerate(shown):
         changes = []
         for trace in view.traces(site):
             names = ("type", "z", "text", "customdata")

@@ -137,10 +137,9 @@ def _traces(
         hover[patch] = "<br>".join(lines)
     colored = frame.colored(
         np.where(is_known, largest, np.nan),
-        hover,
         zmin=0.0,
         zmax=max(float(largest.max()), SMALLEST_SCALE),
         colorscale=METRICS["prob"].colors,
         colorbar={"title": {"text": f"largest probability of {name}", "side": "right"}},
     )
-    return [frame.grey(has_none, hover), colored, *frame.words(words, colored)]
+    return [frame.grey(has_none), colored, *frame.words(words, colored), frame.hovers(hover)]
