@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.models.lens_head import plain_head
-from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.models.tokens.vocabulary import token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import (
@@ -43,6 +43,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
@@ -399,12 +400,13 @@ def finish(
         numbers,
         sites,
         packed_tokens(request, texts),
-        [prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids],
+        shown_prompts(request.tokenizer, request.token_ids, request.places),
         request.target_ids,
         texts,
         certificate,
         run.provenance() | {"dtype": certificate.dtype},
         inputs=request.inputs,
+        pictures=request.pictures,
     )
     if strict and result.effects is not None:
         result.effects.check_cone(certificate)

@@ -282,12 +282,17 @@ def readout_again(
 
 def as_generation(again: LensResult, result: LensResult, tokenizer: Any) -> LensResult:
     """Return the lens of whole texts as that of a generation: prompts, and what was written."""
-    prompts, responses = [], []
+    prompts: list[str] = []
+    responses = []
     for inputs, text, response in zip(
         result.inputs, written_out(result), result.responses, strict=True
     ):
         prompt_ids = inputs[IDS]
-        prompts.append(prompt_text(tokenizer, prompt_ids))
+        number = len(prompts)
+        shown = prompt_text(tokenizer, prompt_ids)
+        if any(again.pictures) and again.prompts[number].startswith(result.prompts[number]):
+            shown = result.prompts[number]  # in which a mark stands for each image
+        prompts.append(shown)
         written = prompt_text(tokenizer, text[len(prompt_ids) :], special=False)
         responses.append(Response(written, response.finish))
     return dataclasses.replace(again, prompts=prompts, responses=responses)

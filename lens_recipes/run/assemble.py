@@ -13,7 +13,7 @@ from lens_recipes.arrays.axes import TOKEN_DTYPES, Inputs, Response, Site, Token
 from lens_recipes.arrays.certificate import Certificate, is_stream_rounding
 from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.site_code import site_of_code
-from lens_recipes.arrays.images import ImagePlace
+from lens_recipes.arrays.images import ImagePlace, Picture
 from lens_recipes.arrays.lens import output_entropy
 from lens_recipes.arrays.used_lens import LENS_NAMES
 from lens_recipes.caller import say
@@ -253,6 +253,7 @@ def lens_result(
     provenance: dict[str, Any],
     responses: list[Response] | None = None,
     inputs: list[Inputs] | None = None,
+    pictures: list[list[Picture]] | None = None,
 ) -> LensResult:
     """Return a result out of what `readout` gave, its tokens in the order of `tokens`.
 
@@ -291,6 +292,7 @@ def lens_result(
         provenance=provenance,
         responses=responses or [],
         inputs=inputs or [],
+        pictures=pictures or [],
         effects=effects_of(numbers, tokens, provenance),
     )
 

@@ -26,7 +26,7 @@ from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import AttentionConfig, attention_configs
 from lens_recipes.models.images.added import layers_with_additions
 from lens_recipes.models.structure.parts import Anatomy, Block
-from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.models.tokens.vocabulary import token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.recipes.attribution.edit_parts import edit_layers
 from lens_recipes.recipes.attribution.parts import (
@@ -47,6 +47,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.run.request.lenses import (
     lens_provenance,
     recorded_lens,
@@ -346,7 +347,7 @@ def finish(
         at_layer=explanation.layer,
         parts=name_parts(explanation.blocks, unit, explanation.longest, explanation.edited),
         tokens=packed_tokens(request, texts),
-        prompts=[prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids],
+        prompts=shown_prompts(request.tokenizer, request.token_ids, request.places),
         sources=sources,
         values=values.astype(np.float32),
         logit=logit.astype(np.float32),

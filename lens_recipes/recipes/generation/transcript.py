@@ -23,6 +23,7 @@ from lens_recipes.run.assemble import (
     in_prompt_order,
     lens_result,
 )
+from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.generation.recorder import StepSeconds
 from lens_recipes.trace.plan import StreamLinks
@@ -95,9 +96,7 @@ class GenerationAssembler:
         self.sites = sites
         self.links = links
         self.provenance = provenance
-        self.prompts = [
-            prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids
-        ]
+        self.prompts = shown_prompts(request.tokenizer, request.token_ids, request.places)
 
     def steps(self, arrays: Arrays) -> Iterator[LensResult]:
         """Yield one result for each token that was generated.

@@ -6,16 +6,15 @@ from typing import Any
 
 from lens_recipes.arrays.axes import TOKEN_DTYPES, Axes, Tokens
 from lens_recipes.arrays.edits.effects import EFFECT_AXES, FIRST_CONTROL, EditEffects
-from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.views.files.schema.checks import Sizes
 from lens_recipes.views.files.schema.kinds import KINDS, Result, ResultKind, kind_of
 from lens_recipes.views.files.schema.numbers import TOKEN_AXES, read_numbers
+from lens_recipes.views.files.schema.pictures import IMAGE_COLUMNS, check_places
 from lens_recipes.views.files.schema.relations import Arrays
 from lens_recipes.views.files.strict_json import to_json
 
 # Columns of the tokens that only a generation has.
 GENERATION_COLUMNS = ("next_logprob", "sampler_logprob")
-IMAGE_COLUMNS = ImagePlace._fields
 
 
 def meta_of(result: Result) -> dict[str, Any]:
@@ -111,6 +110,7 @@ def rebuild(result_class: type, meta: dict[str, Any], arrays: Arrays) -> Any:
         if array_name not in checked_arrays:
             checked_arrays[array_name] = derive(fields, checked_arrays)
     kind.check(fields, tokens, checked_arrays)
+    check_places(tokens, fields.get("pictures", []))
     if kind.effect_axes:
         lengths = sizes | {"target": checked_arrays["target_ids"].shape[1]}
         fields["effects"] = read_effects(arrays, tokens, fields["provenance"], lengths)
