@@ -19,12 +19,13 @@ from torch import Tensor
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.models.lens_head import plain_head
-from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.models.tokens.vocabulary import token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import (
     all_ids,
     certificate_of,
+    image_tokens,
     in_prompt_order,
     lens_result,
     packed_tokens,
@@ -42,6 +43,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
@@ -361,6 +363,7 @@ def logit_lens(
         finish=partial(finish, sites, token_prompts, strict),
         arguments={
             "prompts": request.recorded_prompts,
+            "images": request.recorded_images,
             "components": components,
             "lens": recorded_lens(chosen_lens),
             "edits": recorded_edits(chosen_edits),
@@ -386,7 +389,9 @@ def finish(
     """
     request = run.request
     numbers = in_prompt_order(batches, token_prompts)
-    certificate = certificate_of(numbers, request.model, run.plan.reads.links)
+    certificate = certificate_of(
+        numbers, request.model, run.plan.reads.links, request.anatomy, image_tokens(request)
+    )
     if strict:
         certificate.check(partial(cause_in_quantisation, request.model))
     token_ids = all_ids(numbers, request.token_ids, request.target_ids)
@@ -395,12 +400,13 @@ def finish(
         numbers,
         sites,
         packed_tokens(request, texts),
-        [prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids],
+        shown_prompts(request.tokenizer, request.token_ids, request.places),
         request.target_ids,
         texts,
         certificate,
         run.provenance() | {"dtype": certificate.dtype},
         inputs=request.inputs,
+        pictures=request.pictures,
     )
     if strict and result.effects is not None:
         result.effects.check_cone(certificate)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays
-from lens_recipes.arrays.axes import Part
+from lens_recipes.arrays.axes import Part, Tokens
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.words import edits_in_words
 from lens_recipes.arrays.lens import LensArrays
@@ -154,9 +154,24 @@ def prompt_end(prompt: str, width: int = 60) -> str:
 def after_token(
     result: LensArrays | AttributionArrays, token_index: int, show: ShowText = visible_token
 ) -> str:
-    """Return after which token the numbers were read, such as "after token 4, ·is"."""
-    text = show(result.tokens.text[token_index], TOKEN_WIDTH)
+    """Return after which token the numbers were read, such as "after token 4, ·is".
+
+    Of an image it is a patch: "after token 12, patch 3, 5 of image 0".
+    """
+    text = patch_name(result.tokens, token_index) or show(
+        result.tokens.text[token_index], TOKEN_WIDTH
+    )
     return f"after token {result.tokens.position[token_index]}, {text}"
+
+
+def patch_name(tokens: Tokens, token_index: int) -> str:
+    """Return the row and column of a patch, as "patch 3, 5 of image 0"; empty for other tokens."""
+    if tokens.row is None or tokens.row[token_index] < 0:
+        return ""
+    tile = int(tokens.tile[token_index])  # type: ignore[index]
+    of_tile = "" if tile < 0 else f"tile {tile}, "
+    row, column = tokens.row[token_index], tokens.column[token_index]  # type: ignore[index]
+    return f"patch {row}, {column} of {of_tile}image {tokens.image[token_index]}"  # type: ignore[index]
 
 
 def about_token(

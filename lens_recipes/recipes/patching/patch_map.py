@@ -139,6 +139,12 @@ def patch_map(
         remote=remote,
         add_special_tokens=add_special_tokens,
     )
+    if request.anatomy.is_prefix:
+        raise LensError(
+            f"{request.anatomy.family} reads its prompt both ways, so a cell reaches earlier "
+            "positions, too: a map needs a model that reads left to right. logit_lens(edits="
+            "[patch(…)]) makes one patch."
+        )
     n_pairs = len(clean_prompts)
     if len(request.token_ids) != 2 * n_pairs:
         raise ValueError("clean and corrupt prompts must be of one sort: texts, ids or chats.")

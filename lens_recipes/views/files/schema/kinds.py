@@ -27,6 +27,7 @@ from lens_recipes.views.files.schema.checks import (
     read_unit,
     write_texts_of_ids,
 )
+from lens_recipes.views.files.schema.pictures import read_pictures, write_pictures
 from lens_recipes.views.files.schema.provenance import read_provenance
 from lens_recipes.views.files.schema.relations import (
     Arrays,
@@ -115,6 +116,9 @@ KINDS = (
             "responses": StoredField(read_responses, default=[]),
             "sites": StoredField(read_sites),
             **COMMON_FIELDS,
+            "pictures": StoredField(
+                read_pictures, write_pictures, default=[], is_written_empty=False
+            ),
         },
         check=check_lens,
         derived_axes={"readable": ("site", "token")},
