@@ -71,6 +71,7 @@ def check_against_oracle(found, model, inputs, close=1e-4):
     token = model._module.config.image_token_id
     assert found.tokens.id.tolist() == inputs["input_ids"][0].tolist()
     assert (found.tokens.id == token).sum() > 4
+    np.testing.assert_array_equal(found.tokens.is_image, found.tokens.id == token)
 
 
 def test_every_layer_at_every_position_is_the_models_own_early_exit(family):

@@ -15,7 +15,7 @@ from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models import smollm2
 from lens_recipes.models.handle import set_default_remote, set_load_seconds
-from lens_recipes.models.images.processor import set_processor
+from lens_recipes.models.images.processor import check_processor, set_processor
 from lens_recipes.models.loading import checkpoint as checkpoints
 from lens_recipes.models.loading.checkpoint import SMOLLM2 as SMOLLM2
 from lens_recipes.models.loading.quiet import quiet_loading
@@ -63,7 +63,11 @@ def load(
         30
     """
     if processor is not None:
-        tokenizer = tokenizer or getattr(processor, "tokenizer", None)
+        check_processor(processor)
+        if tokenizer is None:
+            tokenizer = copy.deepcopy(processor.tokenizer)
+            if not getattr(tokenizer, "chat_template", None):  # for chats without images
+                tokenizer.chat_template = getattr(processor, "chat_template", None)
         model = load(source, tokenizer=tokenizer, remote=remote, **kwargs)
         set_processor(model, processor)
         return model

@@ -362,6 +362,7 @@ def logit_lens(
         finish=partial(finish, sites, token_prompts, strict),
         arguments={
             "prompts": request.recorded_prompts,
+            "images": request.recorded_images,
             "components": components,
             "lens": recorded_lens(chosen_lens),
             "edits": recorded_edits(chosen_edits),

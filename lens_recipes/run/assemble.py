@@ -218,6 +218,11 @@ def image_columns(request: Request) -> dict[str, np.ndarray]:
     read = []
     for places, positions in zip(request.places, request.positions, strict=True):
         read += [places[position] for position in positions]
+    return columns_of_places(read)
+
+
+def columns_of_places(read: list[ImagePlace]) -> dict[str, np.ndarray]:
+    """Return the places of some tokens as columns of `Tokens`."""
     columns = {}
     for name, values in zip(ImagePlace._fields, zip(*read, strict=True), strict=True):
         columns[name] = np.array(values, dtype=TOKEN_DTYPES[name])

@@ -30,6 +30,7 @@ YOUNGER_ARGUMENTS = {
     "controls": None,
     "layer": None,
     "with_bias": False,
+    "images": None,
 }
 NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
 

@@ -116,7 +116,7 @@ class Edit:
     @property
     def at(self) -> str:
         """Return the positions in words, with a space before them; nothing where it is all."""
-        words = "" if self.positions is None else f" at position {_in_words(self.positions)}"
+        words = "" if self.positions is None else f" at {positions_in_words(self.positions)}"
         return words + WHEN_IN_WORDS[self.when]
 
     @property
@@ -207,6 +207,17 @@ def from_json(value: Any) -> Any:
     if isinstance(value, list):
         return [from_json(item) for item in value]
     return value
+
+
+def positions_in_words(positions: Any) -> str:
+    """Return positions in words: "position 3", "the tokens of the image"."""
+    if isinstance(positions, str):
+        return f"the tokens of the {positions}"
+    if isinstance(positions, Mapping):
+        box = ", ".join(map(str, positions.get("box", ())))
+        image = positions.get("image", 0)
+        return f"the patches under the box ({box})" + (f" of image {image}" if image else "")
+    return f"position {_in_words(positions)}"
 
 
 def _in_words(selection: Any) -> str:

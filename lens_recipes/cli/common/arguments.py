@@ -19,6 +19,7 @@ OPTIONS = {
     "fields": "--field",
     "format": "--format",
     "heads": "--heads",
+    "images": "--image",
     "kind": "--kind",
     "layers": "--layers",
     "lens": "--lens",

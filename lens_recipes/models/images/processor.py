@@ -8,7 +8,11 @@ from typing import Any
 
 from nnsight.intervention.envoy import Envoy
 
+from lens_recipes.caller import say
 from lens_recipes.errors import LensError
+
+# Where a config says which id stands for a patch.
+IMAGE_TOKENS = ("image_token_id", "image_token_index")
 
 # How to get the processor of each model, or the processor itself.
 _readers: weakref.WeakKeyDictionary[Envoy, Callable[[], Any]] = weakref.WeakKeyDictionary()
@@ -31,15 +35,40 @@ def processor_of(model: Envoy) -> Any:
     Raises:
         LensError: the model has none, or pillow is missing.
     """
+    refuse_text_alone(model)
     if model not in _processors:
-        own = getattr(model, "processor", None)
+        own = getattr(model, "processor", None)  # of nnsight
         if own is None and model not in _readers:
             raise LensError(
-                "this model was loaded without a processor, which images need: load a multimodal "
-                "checkpoint by its hub id or folder, or pass load(model, processor=…)."
+                "this model was loaded without its processor, which images need"
+                + say(
+                    python=": load its checkpoint by hub id or folder, or pass load(model, "
+                    "processor=…).",
+                    shell=".",
+                )
             )
         _processors[model] = _readers[model]() if own is None else own
     return _processors[model]
+
+
+def refuse_text_alone(model: Envoy) -> None:
+    """Raise a LensError for a model whose config knows of no images."""
+    config = getattr(model._module, "config", None)
+    if not any(hasattr(config, name) for name in ("vision_config", *IMAGE_TOKENS)):
+        raise LensError(
+            f"this model takes no images: {type(model._module).__name__} reads text alone. Leave "
+            "the images out, or load a multimodal model."
+        )
+
+
+def check_processor(processor: Any) -> None:
+    """Raise a LensError for what is no processor of text and images together."""
+    parts = ("image_processor", "tokenizer")
+    if not callable(processor) or any(getattr(processor, part, None) is None for part in parts):
+        raise LensError(
+            f"{type(processor).__name__} is no processor of text and images: it is what "
+            "transformers.AutoProcessor reads, with a tokenizer and an image processor."
+        )
 
 
 def image_token_id(model: Envoy) -> int:
@@ -51,7 +80,7 @@ def image_token_id(model: Envoy) -> int:
         LensError: this model has no such token.
     """
     config = model._module.config
-    for name in ("image_token_id", "image_token_index"):
+    for name in IMAGE_TOKENS:
         token = getattr(config, name, None)
         if isinstance(token, int):
             return token

@@ -18,7 +18,12 @@ from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.images.processor import set_processor_reader
 from lens_recipes.models.loading.adapter import Adapter, find_adapter
-from lens_recipes.models.loading.checkpoint_kind import has_own_class, is_multimodal, takes_images
+from lens_recipes.models.loading.checkpoint_kind import (
+    has_own_class,
+    is_multimodal,
+    is_saved_whole,
+    takes_images,
+)
 from lens_recipes.models.loading.checkpoint_size import bytes_of_weights, refuse_impossible_size
 from lens_recipes.models.loading.processor import processor_of_checkpoint
 from lens_recipes.models.loading.reading import (
@@ -116,7 +121,11 @@ def _is_for_pipeline(weights: Weights) -> bool:
     It takes the first device of a map for the inputs, and a disk is none. And its pipeline fails
     for a class that cannot generate, as one's own class may be.
     """
-    return weights.arguments.get("device_map") is None and not has_own_class(weights.config)
+    if weights.arguments.get("device_map") is not None or has_own_class(weights.config):
+        return False
+    # For text it would take the class of the decoder alone, where there is one.
+    is_whole = is_saved_whole(weights.config, weights.source)
+    return is_whole == is_multimodal(weights.config, weights.source)
 
 
 def _find_weights(source: str, arguments: dict[str, Any]) -> Weights:
@@ -147,7 +156,7 @@ def _shared(arguments: dict[str, Any]) -> dict[str, Any]:
 def _load_module(weights: Weights, tokenizer: Any) -> Envoy:
     """Load a model with transformers alone, and wrap it."""
     source, arguments, config, adapter = weights
-    auto_class = _auto_class(is_multimodal(config, source))
+    auto_class = _auto_class(is_saved_whole(config, source))
     module = read_module(auto_class, source, resolve_load_kwargs(arguments)).eval()
     if adapter is not None:
         peft.attach(module, adapter.source)

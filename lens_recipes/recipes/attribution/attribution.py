@@ -24,6 +24,7 @@ from lens_recipes.caller import advised, argument
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import AttentionConfig, attention_configs
+from lens_recipes.models.images.added import layers_with_additions
 from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
@@ -123,6 +124,7 @@ def attribution(
     prompts: Any,
     targets: Any,
     *,
+    images: Any = None,
     against: Any = None,
     unit: str = "layer",
     at_layer: int | None = None,
@@ -143,7 +145,7 @@ def attribution(
 
     Args:
         model: What `load()` returns.
-        prompts: As for `logit_lens`.
+        prompts, images: As for `logit_lens`.
         targets: One or several tokens, as strings or ids for all prompts, or one such list per
             prompt.
         against: Also subtract the share in the logit of another token: a token, a list of one per
@@ -185,6 +187,7 @@ def attribution(
         targets=targets,
         remote=remote,
         add_special_tokens=add_special_tokens,
+        images=images,
     )
     if not request.target_ids[0]:
         raise ValueError(
@@ -193,6 +196,7 @@ def attribution(
     held_against = contrast(against, request)
     anatomy = request.anatomy
     layer = anatomy.last_layer if at_layer is None else layer_index(at_layer, anatomy.n_layers)
+    refuse_additions(request, layer)
     check_numbers(1, None, max_bytes, anatomy.vocab_size)
     chosen_lens = resolve_lens(lens, model)
     refuse_scattered(anatomy)
@@ -246,6 +250,7 @@ def attribution(
         finish=partial(finish, explanation),
         arguments={
             "prompts": request.recorded_prompts,
+            "images": request.recorded_images,
             "lens": recorded_lens(chosen_lens),
             "edits": recorded_edits(chosen_edits),
         },
@@ -253,6 +258,29 @@ def attribution(
         local={"weight": None if request.remote else target_weight(model, anatomy)},
         context=context,
     )
+
+
+def refuse_additions(request: Request, layer: int) -> None:
+    """Raise a LensError for image tokens to whose stream the model adds more than its blocks do.
+
+    Args:
+        request: What is asked for.
+        layer: After which the logit is explained.
+    """
+    added = layers_with_additions(request.model) if request.places else []
+    if not added or layer < added[0]:
+        return
+    for number, (places, positions) in enumerate(
+        zip(request.places, request.positions, strict=True)
+    ):
+        here = [position for position in positions if places[position].image >= 0]
+        if here:
+            raise LensError(
+                f"position {here[0]} of prompt {number} is a token of an image, to whose stream "
+                f"this model adds what its vision tower has seen after the layers {added[0]} to "
+                f"{added[-1]}. No block writes that, so what the parts of the model add does not "
+                'sum to the logit there. Explain tokens of text: positions="text", or -1.'
+            )
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.encodings import MASK, POSITIONS
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import MAX_TRACKED, check_numbers
@@ -100,6 +101,7 @@ def generate_lens(
     model: Envoy,
     prompts: Any,
     *,
+    images: Any = None,
     max_new_tokens: int,
     generation_config: Any = None,
     temperature: float | None = None,
@@ -135,6 +137,7 @@ def generate_lens(
         model: What `load()` returns.
         prompts: As for `logit_lens`: strings, ids or chats, one or several; several are run as a
             batch, and greedily each gives what it gives alone.
+        images: As for `logit_lens`; a prompt with images is written on by itself.
         max_new_tokens: At most so many tokens per prompt.
         generation_config: A transformers `GenerationConfig`, or a dict of its settings.
         temperature, top_p, sample_top_k: The sampler's. One of them alone asks for sampling.
@@ -183,6 +186,7 @@ def generate_lens(
         targets=targets,
         remote=remote,
         add_special_tokens=add_special_tokens,
+        images=images,
     )
     check_numbers(top_k, track, MAX_BYTES, request.anatomy.vocab_size)
     refuse_extra_inputs(request)
@@ -239,6 +243,7 @@ def generate_lens(
         finish=generation.finish,
         arguments={
             "prompts": request.recorded_prompts,
+            "images": request.recorded_images,
             "components": components,
             "generation_config": config_as_dict(generation_config),
             "lens": recorded_lens(chosen_lens),
@@ -258,6 +263,8 @@ def refuse_extra_inputs(request: Request) -> None:
             "right, so each written token would be read with another mask: that is not followed. "
             "logit_lens reads the prompt, and what the last token predicts."
         )
+    if request.places:  # `generate` itself says of what type the tokens are that it adds
+        names &= {MASK, POSITIONS}
     if names:
         raise ValueError(
             f"the encoding has {', '.join(sorted(names))}, which say nothing of the tokens that "

@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 
 from lens_recipes.arrays.axes import TOKEN_DTYPES, Response, Site, Tokens
+from lens_recipes.arrays.images import NO_PLACE
 from lens_recipes.models.handle import load_seconds
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.results import LensResult
-from lens_recipes.run.assemble import all_ids, certificate_of, in_prompt_order, lens_result
+from lens_recipes.run.assemble import (
+    all_ids,
+    certificate_of,
+    columns_of_places,
+    in_prompt_order,
+    lens_result,
+)
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.generation.recorder import StepSeconds
 from lens_recipes.trace.plan import StreamLinks
@@ -146,7 +153,9 @@ class GenerationAssembler:
         shown_prompts, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
         columns: dict[str, Any] = {}
         for column, dtype in TOKEN_DTYPES.items():
-            columns[column] = numbers.pop(column).astype(dtype)
+            if column in numbers:
+                columns[column] = numbers.pop(column).astype(dtype)
+        columns |= self.image_columns(shown_prompts[columns["prompt"]], columns["position"])
         target_ids = [request.target_ids[prompt] for prompt in shown_prompts]
         shown_ids = all_ids(numbers, [columns["id"], columns["next_id"]], target_ids)
         texts = token_texts(request.tokenizer, shown_ids)
@@ -172,6 +181,20 @@ class GenerationAssembler:
             responses,
             [request.inputs[prompt] for prompt in shown_prompts],
         )
+
+    def image_columns(self, prompts: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return where tokens are in the images of their prompts; nothing without images.
+
+        What was written is in none.
+        """
+        places = self.request.places
+        if not places:
+            return {}
+        found = []
+        for prompt, position in zip(prompts.tolist(), positions.tolist(), strict=True):
+            of_prompt = places[prompt]
+            found.append(of_prompt[position] if position < len(of_prompt) else NO_PLACE)
+        return columns_of_places(found)
 
     def written_text(self, tokens: Tokens, prompt: int) -> str:
         """Return what was written after one prompt, without special tokens."""

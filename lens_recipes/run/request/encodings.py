@@ -27,7 +27,7 @@ class EncodedPrompt(NamedTuple):
 
 
 def read_encoding(
-    encoding: Mapping[str, Any], forward_options: frozenset[str]
+    encoding: Mapping[str, Any], forward_options: frozenset[str], also: tuple[str, ...] = ()
 ) -> list[EncodedPrompt]:
     """Return the prompts of an encoding.
 
@@ -37,11 +37,12 @@ def read_encoding(
     Args:
         encoding: Has `input_ids`, `[row, column]` or rows of several lengths.
         forward_options: The names of the arguments that the model's forward takes.
+        also: What else of it is given to the model, as of prompts with images.
 
     Raises:
         ValueError: a key that cannot be honoured, or one of another shape than the ids.
     """
-    unknown = [str(key) for key in encoding if key not in HONOURED]
+    unknown = [str(key) for key in encoding if key not in (*HONOURED, *also)]
     if unknown:
         raise ValueError(
             f"the encoding has {', '.join(unknown)}, which a lens does not give to the model; "
@@ -50,7 +51,7 @@ def read_encoding(
         )
     token_ids = id_rows(encoding[IDS])
     columns = {}
-    for name in (MASK, POSITIONS, TYPES):
+    for name in (MASK, POSITIONS, TYPES, *also):
         if encoding.get(name) is not None:
             columns[name] = rows_beside(token_ids, encoding[name], name)
     prompts = []

@@ -29,9 +29,11 @@ from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.weights.offload import input_device, refuse_uncallable
 from lens_recipes.run.request.edits.planned import PlannedEdit
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
+from lens_recipes.run.request.images.asked.chats import has_image_parts
 from lens_recipes.run.request.images.blocks import refuse_image_blocks
+from lens_recipes.run.request.images.encoded import are_ids, read_encoded_prompts
 from lens_recipes.run.request.images.positions import image_positions
-from lens_recipes.run.request.images.prompts import has_image_parts, read_image_prompts
+from lens_recipes.run.request.images.prompts import read_image_prompts, refuse_text_part
 from lens_recipes.run.request.prompts import encode, refuse_empty, warn_of_two_beginnings
 from lens_recipes.run.request.read_plan import LinkReaders, plan_sites
 from lens_recipes.run.request.selection import (
@@ -63,9 +65,10 @@ class Request:
         extra_inputs: What else the model is given beside each prompt's ids, by name, `[position]`:
             position ids, token types or a mask with a hole, which a `BatchEncoding` may have.
         tensors: Of prompts with images, what else the model is given: pixels, sizes, grids. Empty
-            without images, as are the next two.
+            without images, as are the next three.
         pictures: The images of each prompt.
         places: Where each token is in them, `[prompt][position]`.
+        image_digests: What tells each image from any other, `[prompt][image]`.
         positions: Which of them are read, `[prompt][token]`.
         target_ids: `[prompt][target]`.
         started: When the request was made, by `time.perf_counter`.
@@ -111,6 +114,7 @@ class Request:
         self.tensors: list[dict[str, Tensor]] = []
         self.pictures: list[list[Picture]] = []
         self.places: list[list[ImagePlace]] = []
+        self.image_digests: list[list[str]] = []
         with exclusive(model):  # a fast tokenizer is for one thread at a time, too
             refuse_inside_trace(model)
             self.known = known_model(model)
@@ -157,10 +161,14 @@ class Request:
             ValueError, LensError: as `read_image_prompts` and `refuse_image_blocks`.
         """
         refuse_image_blocks(self.anatomy)
-        found = read_image_prompts(
-            self.model, prompts, images, add_special_tokens=add_special_tokens
-        )
         taken = self.anatomy.forward_options
+        if are_ids(prompts):
+            found = read_encoded_prompts(self.model, prompts, images, taken)
+        else:
+            found = read_image_prompts(
+                self.model, prompts, images, self.tokenizer, add_special_tokens=add_special_tokens
+            )
+        refuse_text_part(self.model, found, taken)
         self.token_ids = [prompt.token_ids for prompt in found]
         self.extra_inputs = [
             {name: row for name, row in prompt.inputs.items() if name in taken} for prompt in found
@@ -171,6 +179,15 @@ class Request:
         ]
         self.pictures = [prompt.pictures for prompt in found]
         self.places = [prompt.places for prompt in found]
+        self.image_digests = [prompt.digests for prompt in found]
+
+    @property
+    def recorded_images(self) -> list[list[str]] | None:
+        """What tells the images of each prompt from others, as a record has them; None for none.
+
+        Their pixels are in no record: whoever makes the request again passes the images.
+        """
+        return self.image_digests if any(self.image_digests) else None
 
     @property
     def recorded_prompts(self) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lens_recipes.arrays.axes import TOKEN_DTYPES, Axes, Tokens
 from lens_recipes.arrays.edits.effects import EFFECT_AXES, FIRST_CONTROL, EditEffects
+from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.views.files.schema.checks import Sizes
 from lens_recipes.views.files.schema.kinds import KINDS, Result, ResultKind, kind_of
 from lens_recipes.views.files.schema.numbers import TOKEN_AXES, read_numbers
@@ -14,6 +15,7 @@ from lens_recipes.views.files.strict_json import to_json
 
 # Columns of the tokens that only a generation has.
 GENERATION_COLUMNS = ("next_logprob", "sampler_logprob")
+IMAGE_COLUMNS = ImagePlace._fields
 
 
 def meta_of(result: Result) -> dict[str, Any]:
@@ -138,9 +140,12 @@ def _read_fields(kind: ResultKind, meta: dict[str, Any], sizes: Sizes) -> dict[s
 def _read_token_columns(arrays: Arrays, sizes: Sizes) -> Arrays:
     """Return the checked columns of the tokens."""
     columns = {}
+    has_images = any(f"token_{name}" in arrays for name in IMAGE_COLUMNS)  # all of them, or none
     for stored_name, axis_names in TOKEN_AXES.items():
         column_name = stored_name.removeprefix("token_")
         if column_name in GENERATION_COLUMNS and stored_name not in arrays:
+            continue
+        if column_name in IMAGE_COLUMNS and not has_images:
             continue
         column = arrays[stored_name]
         check_shape(stored_name, axis_names, sizes, column.shape)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lens_recipes.arrays.images import ImagePlace
-from lens_recipes.caller import argument
-
-WORDS = ("image", "text")
+from lens_recipes.caller import argument, say
+from lens_recipes.run.provenance import POSITION_WORDS
 
 
 def image_positions(positions: Any, places: list[list[ImagePlace]], n_prompts: int) -> Any:
@@ -30,8 +29,11 @@ def image_positions(positions: Any, places: list[list[ImagePlace]], n_prompts: i
         return positions
     if not places:
         raise ValueError(
-            f"{argument('positions', positions)}: these prompts have no images. Pass images= to "
-            "the recipe, or positions as numbers."
+            f"{as_written(positions)}: these prompts have no images. "
+            + say(
+                python="Pass images= to the recipe, or positions as numbers.",
+                shell="Give one with --image, or positions as numbers.",
+            )
         )
     if len(selections) != n_prompts:
         raise ValueError(
@@ -47,7 +49,9 @@ def image_positions(positions: Any, places: list[list[ImagePlace]], n_prompts: i
 
 def _is_of_images(selection: Any) -> bool:
     """Tell whether a selection speaks of images."""
-    return selection in WORDS if isinstance(selection, str) else isinstance(selection, Mapping)
+    if isinstance(selection, str):
+        return selection in POSITION_WORDS
+    return isinstance(selection, Mapping)
 
 
 def selected(selection: Any, places: list[ImagePlace], number: int) -> list[int]:
@@ -70,8 +74,7 @@ def selected(selection: Any, places: list[ImagePlace], number: int) -> list[int]
                 found.append(at)
     if not found:
         raise ValueError(
-            f"{argument('positions', selection)} selects nothing of prompt {number}: no token of "
-            "it is there."
+            f"{as_written(selection)} selects nothing of prompt {number}: no token of it is there."
         )
     return found
 
@@ -88,13 +91,35 @@ def box_of(selection: Mapping[str, Any]) -> tuple[float, float, float, float, in
     has_others = set(selection) - {"box", "image"}
     if len(numbers) != 4 or not are_numbers or has_others or type(image) is not int:
         raise ValueError(
-            f'{argument("positions", dict(selection))} is no box: it is {{"box": (left, top, '
-            'right, bottom)}} in pixels, and perhaps "image" with the number of the image.'
+            f"{as_written(selection)} is no box: "
+            + say(
+                python='it is {"box": (left, top, right, bottom)} in pixels, and perhaps "image" '
+                "with the number of the image.",
+                shell="it is box:LEFT,TOP,RIGHT,BOTTOM in pixels, and perhaps @ and the number of "
+                "the image.",
+            )
         )
     left, top, right, bottom = numbers
     if not (left < right and top < bottom):
         raise ValueError(
-            f"{argument('positions', dict(selection))}: left must be below right, and top above "
-            "bottom."
+            f"{as_written(selection)}: left must be below right, and top above bottom."
         )
     return left, top, right, bottom, image
+
+
+def as_written(selection: Any) -> str:
+    """Return positions as the caller writes them.
+
+    >>> as_written({"box": (0, 0, 56, 56)})
+    "positions={'box': (0, 0, 56, 56)}"
+    """
+    if not isinstance(selection, Mapping):
+        return argument("positions", selection)
+    edges, image = selection.get("box"), selection.get("image", 0)
+    if not isinstance(edges, list | tuple):
+        return argument("positions", dict(selection))
+    box = "box:" + ",".join(f"{edge:g}" for edge in edges if isinstance(edge, int | float))
+    return say(
+        python=argument("positions", dict(selection)),
+        shell=argument("positions", f"{box}@{image}" if image else box),
+    )

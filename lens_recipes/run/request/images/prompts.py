@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +10,17 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
 from lens_recipes.arrays.images import NO_PLACE, ImagePlace, Picture
+from lens_recipes.caller import say
+from lens_recipes.errors import LensError
 from lens_recipes.models.images.processor import image_token_id, processor_of
-from lens_recipes.run.request.images.opened import OpenedImage, is_image, open_image
-from lens_recipes.run.request.images.places.places import Encoded, image_places
-from lens_recipes.run.request.prompts import is_chat_turn, shortened, sort_prompts, writes_chats
+from lens_recipes.run.request.images.asked.chats import processed_chat, with_opened_images
+from lens_recipes.run.request.images.asked.given import images_of_prompts
+from lens_recipes.run.request.images.asked.slots import counted, mark_of, slot_of
+from lens_recipes.run.request.images.digests import image_digest
+from lens_recipes.run.request.images.opened import OpenedImage, open_image
+from lens_recipes.run.request.images.places.encoded import Encoded
+from lens_recipes.run.request.images.places.places import image_places
+from lens_recipes.run.request.prompts import Prompts, encode_each, sort_prompts, writes_chats
 from lens_recipes.terminal import one_line
 
 NOT_GIVEN = ("input_ids", "attention_mask", "labels", "position_ids")
@@ -29,6 +36,7 @@ class ImagePrompt(NamedTuple):
         tensors: What else it is given, as the processor made it: pixels, sizes, grids.
         pictures: Its images.
         places: Where each token is in them, `[position]`.
+        digests: What tells each image from any other.
     """
 
     token_ids: list[int]
@@ -36,37 +44,11 @@ class ImagePrompt(NamedTuple):
     tensors: dict[str, Tensor]
     pictures: list[Picture]
     places: list[ImagePlace]
-
-
-def has_image_parts(prompts: Any) -> bool:
-    """Tell whether prompts are chats of which a turn has an image among its parts."""
-    if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
-        return False
-    return any(_is_turn_with_image(turn) for turn in _turns(prompts))
-
-
-def _turns(prompts: Sequence[Any]) -> list[Any]:
-    """Return the turns of one chat, or of several."""
-    turns: list[Any] = []
-    for item in prompts:
-        turns += list(item) if isinstance(item, list | tuple) else [item]
-    return turns
-
-
-def _is_turn_with_image(turn: Any) -> bool:
-    """Tell whether a turn of a chat has an image among its parts."""
-    if not is_chat_turn(turn) or not isinstance(turn.get("content"), list):
-        return False
-    return any(is_image_part(part) for part in turn["content"])
-
-
-def is_image_part(part: Any) -> bool:
-    """Tell whether a part of a turn stands for an image."""
-    return isinstance(part, Mapping) and part.get("type") == "image"
+    digests: list[str]
 
 
 def read_image_prompts(
-    model: Envoy, prompts: Any, images: Any, *, add_special_tokens: bool
+    model: Envoy, prompts: Any, images: Any, tokenizer: Any, *, add_special_tokens: bool
 ) -> list[ImagePrompt]:
     """Return prompts with their images as the model's processor makes them.
 
@@ -76,125 +58,51 @@ def read_image_prompts(
             parts of the type "image".
         images: Of one prompt: an image or a list of them. Of several: a list with an entry for
             each, an image, a list or None. None where chats hold their own.
+        tokenizer: The model's, for prompts without images: they are read as ever.
         add_special_tokens: As for text.
 
     Raises:
         ValueError: prompts or images that cannot be used, or that do not go together.
         LensError: this model takes no images, or they leave nothing in the stream.
     """
+    sorted_prompts = sort_prompts(prompts)
     processor = processor_of(model)
     token = image_token_id(model)
-    sorted_prompts = sort_prompts(prompts)
-    if sorted_prompts.kind == "ids":
-        raise ValueError(
-            "images go with texts or chats, in which the model's mark says where each belongs; "
-            "received token ids."
-        )
     of_each = images_of_prompts(images, len(sorted_prompts.items))
     found = []
     for number, (prompt, given) in enumerate(zip(sorted_prompts.items, of_each, strict=True)):
         what = f"prompt {number}"
         if sorted_prompts.kind == "chat":
             chat, opened = with_opened_images(list(prompt), given, what)
+        else:
+            chat, opened = [], [open_image(image, index) for index, image in enumerate(given)]
+            check_slots(processor, prompt, len(opened), what)
+        if not opened and (sorted_prompts.kind == "text" or writes_chats(tokenizer)):
+            alone = Prompts(sorted_prompts.kind, [prompt])
+            (token_ids,) = encode_each(alone, tokenizer, add_special_tokens)
+            found.append(ImagePrompt(token_ids, {}, {}, [], [NO_PLACE] * len(token_ids), []))
+            continue
+        if sorted_prompts.kind == "chat":
             encoding = processed_chat(processor, chat, what)
         else:
-            opened = [open_image(image, index) for index, image in enumerate(given)]
             encoding = processed_text(processor, prompt, opened, what, add_special_tokens)
         found.append(image_prompt(model, processor, token, encoding, opened))
     return found
 
 
-def images_of_prompts(images: Any, n_prompts: int) -> list[list[Any]]:
-    """Return the images of each prompt.
-
-    Raises:
-        ValueError: not one entry for each prompt.
-    """
-    if images is None:
-        return [[] for _ in range(n_prompts)]
-    if is_image(images):
-        images = [images]
-    if not isinstance(images, Sequence):
-        raise ValueError(
-            f"received {shortened(images)} as images; accepted are an image, or a list of them."
-        )
-    if n_prompts == 1 and all(is_image(image) for image in images):
-        return [list(images)]
-    if len(images) != n_prompts:
-        raise ValueError(
-            f"received images for {len(images)} prompts, but there are {n_prompts}: pass a list "
-            "with an image, a list of images or None for each prompt."
-        )
-    of_each: list[list[Any]] = []
-    for entry in images:
-        if entry is None:
-            of_each.append([])
-        else:
-            of_each.append([entry] if is_image(entry) else list(entry))
-    return of_each
-
-
 # -- through the processor ---------------------------------------------
 
 
-def with_opened_images(
-    chat: list[Any], given: list[Any], what: str
-) -> tuple[list[Any], list[OpenedImage]]:
-    """Return a chat whose image parts hold opened images, and these.
-
-    Raises:
-        ValueError: there are more or fewer images than parts for them.
-    """
-    waiting = list(given)
-    opened: list[OpenedImage] = []
-    turns = []
-    for turn in chat:
-        content = turn.get("content")
-        if not isinstance(content, list):
-            turns.append(turn)
-            continue
-        parts = []
-        for part in content:
-            if not is_image_part(part):
-                parts.append(part)
-                continue
-            source = part.get("image", part.get("path", part.get("url")))
-            if source is None:
-                if not waiting:
-                    raise ValueError(
-                        f"{what} has more parts for images than there are images ({len(given)})."
-                    )
-                source = waiting.pop(0)
-            opened.append(open_image(source, len(opened)))
-            parts.append({"type": "image", "image": opened[-1].image})
-        turns.append({**turn, "content": parts})
-    if waiting:
+def check_slots(processor: Any, text: str, n_images: int, what: str) -> None:
+    """Raise a ValueError for more or fewer images than a text has marks for them."""
+    slot = slot_of(processor)
+    n_slots = text.count(slot) if slot else n_images
+    if n_slots != n_images:
         raise ValueError(
-            f"{what} has fewer parts for images than there are images ({len(given)}): "
-            '{"type": "image"} stands for one.'
+            f"{what} has {counted(n_slots, 'mark')} for an image, and {counted(n_images, 'image')} "
+            f"of its own: write {mark_of(processor)!r} where each belongs, or "
+            + say(python='pass a chat with parts {"type": "image"}.', shell="add --chat.")
         )
-    return turns, opened
-
-
-def processed_chat(processor: Any, chat: list[Any], what: str) -> Mapping[str, Any]:
-    """Return a chat through the processor's template.
-
-    Raises:
-        ValueError: there is no template, or it does not take this chat.
-    """
-    if not writes_chats(processor) and not writes_chats(getattr(processor, "tokenizer", None)):
-        raise ValueError(
-            "received a chat, but this model's processor has no chat template: pass a text with "
-            f"{slot_of(processor)!r} where an image belongs."
-        )
-    try:
-        return processor.apply_chat_template(
-            chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
-        )
-    except Exception as error:  # whatever a template or a processor raises
-        raise ValueError(
-            f"this model's processor does not take {what}: {one_line(str(error), 200)}"
-        ) from None
 
 
 def processed_text(
@@ -203,32 +111,18 @@ def processed_text(
     """Return a text with its images through the processor.
 
     Raises:
-        ValueError: more or fewer images than marks, or what the processor does not take.
+        ValueError: the processor does not take them.
     """
-    slot = slot_of(processor)
-    n_slots = text.count(slot) if slot else len(opened)
-    if n_slots != len(opened):
-        raise ValueError(
-            f"{what} has {n_slots} marks for an image, and {len(opened)} images go with it: write "
-            f"{slot!r} where each belongs, or pass a chat."
-        )
     images: Any = [each.image for each in opened]
-    if images and type(processor).__name__.startswith(NESTED):
+    if type(processor).__name__.startswith(NESTED):
         images = [images]
     options: dict[str, Any] = {} if add_special_tokens else {"add_special_tokens": False}
     try:
-        return processor(text=[text], images=images or None, return_tensors="pt", **options)
+        return processor(text=[text], images=images, return_tensors="pt", **options)
     except Exception as error:  # whatever a processor raises
         raise ValueError(
             f"this model's processor does not take {what}: {one_line(str(error), 200)}"
         ) from None
-
-
-def slot_of(processor: Any) -> str:
-    """Return what stands for an image in a text, before the processor has run."""
-    if type(processor).__name__.startswith("Gemma3"):
-        return str(processor.boi_token)
-    return str(getattr(processor, "image_token", "") or "")
 
 
 # -- what came of it ---------------------------------------------------
@@ -262,4 +156,23 @@ def image_prompt(
     places = [NO_PLACE] * len(token_ids)
     if pictures:
         places = image_places(model, processor, token, encoded)
-    return ImagePrompt(token_ids, inputs, tensors, pictures, places)
+    digests = [image_digest(each.image) for each in opened]
+    return ImagePrompt(token_ids, inputs, tensors, pictures, places, digests)
+
+
+def refuse_text_part(model: Envoy, prompts: list[ImagePrompt], taken: Collection[str]) -> None:
+    """Raise a LensError for a model that would run without the pixels that its processor made.
+
+    Args:
+        model: What `load()` returns.
+        prompts: What the processor made.
+        taken: What the model's forward takes, by name.
+    """
+    for prompt in prompts:
+        pixels = [name for name, value in prompt.tensors.items() if value.is_floating_point()]
+        if prompt.pictures and not any(name in taken for name in pixels):
+            raise LensError(
+                f"this model is a {type(model._module).__name__}, the text part of one that takes "
+                f"images: it has no place for {', '.join(pixels) or 'pixels'}. Load the whole "
+                "model, or leave the images out."
+            )

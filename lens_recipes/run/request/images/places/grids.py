@@ -1,42 +1,120 @@
-"""Grids of patches over a region of an image."""
+"""What a vision tower sees of an image, and grids of patches over it."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from lens_recipes.arrays.images import ImagePlace
 
 
+class Canvas(NamedTuple):
+    """The pixels that a vision tower sees, and where in them the image is.
+
+    A pixel x of the image is at `left + x * scale_x` of the canvas; so for y.
+
+    Attributes:
+        width, height: Of the canvas.
+        left, top: Where in the canvas the image begins; below 0 where it is cut.
+        scale_x, scale_y: Pixels of the canvas for one of the image.
+        image_width, image_height: Of the image.
+    """
+
+    width: float
+    height: float
+    left: float
+    top: float
+    scale_x: float
+    scale_y: float
+    image_width: int
+    image_height: int
+
+    def stretched(self, width: float, height: float) -> Canvas:
+        """Return the canvas with all that is on it stretched to a size."""
+        wider, higher = width / self.width, height / self.height
+        return self._replace(
+            width=width,
+            height=height,
+            left=self.left * wider,
+            top=self.top * higher,
+            scale_x=self.scale_x * wider,
+            scale_y=self.scale_y * higher,
+        )
+
+    def framed(self, width: float, height: float, left: float, top: float) -> Canvas:
+        """Return a canvas of a size, in which this one begins at a place: padded or cut."""
+        return self._replace(width=width, height=height, left=self.left + left, top=self.top + top)
+
+    def centred(self, width: int, height: int) -> Canvas:
+        """Return a canvas of a size with this one in its middle: padded or cut, in whole pixels.
+
+        What is left over of an odd number of pixels is on the right and at the bottom, as in
+        transformers (`center_crop`, `pad_to_square`, `_get_padding_size`).
+        """
+        left, top = (width - self.width) // 2, (height - self.height) // 2
+        if width < self.width:
+            left = -((self.width - width) // 2)
+        if height < self.height:
+            top = -((self.height - height) // 2)
+        return self.framed(width, height, left, top)
+
+
+def whole(size: tuple[int, int]) -> Canvas:
+    """Return an image of a width and a height as it is."""
+    width, height = size
+    return Canvas(width, height, 0, 0, 1, 1, width, height)
+
+
 def grid(
+    canvas: Canvas,
     rows: int,
     columns: int,
-    left: float,
-    top: float,
-    width: float,
-    height: float,
     *,
-    image: int = 0,
+    image: int,
     tile: int = -1,
+    region: tuple[float, float, float, float] | None = None,
 ) -> list[ImagePlace]:
-    """Return the patches of a grid, row by row.
+    """Return the patches of a grid over a canvas, row by row.
+
+    A patch that is beyond the image, on padding, has no place. One that is partly beyond it has
+    the box of the rest.
 
     Args:
+        canvas: What the vision tower sees.
         rows, columns: Of the grid.
-        left, top, width, height: Of the region that it covers, in pixels of the image.
         image: Number of the image.
         tile: Number of the tile; −1 for the whole image.
+        region: Left, top, right and bottom of the grid in the canvas; None for all of it.
     """
+    left, top, right, bottom = region or (0, 0, canvas.width, canvas.height)
     places = []
     for row in range(rows):
+        upper = top + (bottom - top) * row / rows
+        lower = top + (bottom - top) * (row + 1) / rows
         for column in range(columns):
-            places.append(
-                ImagePlace(
-                    image,
-                    tile,
-                    row,
-                    column,
-                    left + width * column / columns,
-                    top + height * row / rows,
-                    left + width * (column + 1) / columns,
-                    top + height * (row + 1) / rows,
-                )
+            place = boxed(
+                canvas,
+                left + (right - left) * column / columns,
+                upper,
+                left + (right - left) * (column + 1) / columns,
+                lower,
             )
+            if place is None:
+                places.append(ImagePlace(image, tile))
+            else:
+                places.append(ImagePlace(image, tile, row, column, *place))
     return places
+
+
+def boxed(
+    canvas: Canvas, left: float, top: float, right: float, bottom: float
+) -> tuple[float, float, float, float] | None:
+    """Return a box of a canvas in pixels of the image; None for one that is beyond it."""
+    box = (
+        min(max((left - canvas.left) / canvas.scale_x, 0), canvas.image_width),
+        min(max((top - canvas.top) / canvas.scale_y, 0), canvas.image_height),
+        min(max((right - canvas.left) / canvas.scale_x, 0), canvas.image_width),
+        min(max((bottom - canvas.top) / canvas.scale_y, 0), canvas.image_height),
+    )
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return None
+    return box

@@ -1,0 +1,276 @@
+"""Images in every recipe that runs prompts: what a hook or the model's own `generate` says."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import tiny_images
+import torch
+from PIL import Image
+
+import lens_recipes as lr
+
+NAMES = ["llava", "qwen2_vl", "gemma3"]
+
+
+@cache
+def made(name):
+    """A small model that takes images, and its processor."""
+    module, processor = tiny_images.FAMILIES[name]()
+    return lr.load(module, processor=processor), processor
+
+
+def picture(seed=0, width=160, height=100):
+    """An image of random pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def prompt(name):
+    """A text with the mark of an image in it."""
+    return f"USER: {tiny_images.SLOTS[name]} what? ASSISTANT:"
+
+
+def encoded(name, image):
+    """What the processor makes of the prompt with an image."""
+    encoding = made(name)[1](text=[prompt(name)], images=[image], return_tensors="pt")
+    return {key: value for key, value in encoding.items() if key != "labels"}
+
+
+def logits_of(name, image, hooks=()):
+    """The model's own logits, with hooks on its blocks: pairs of a layer and a function."""
+    module = made(name)[0]._module
+    layers = module.get_decoder().layers
+    handles = [layers[layer].register_forward_hook(hook) for layer, hook in hooks]
+    with torch.no_grad():
+        logits = module(**encoded(name, image)).logits[0]
+    for handle in handles:
+        handle.remove()
+    return logits
+
+
+# -- attribution -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+@pytest.mark.parametrize("unit", ["layer", "component", "head", "token"])
+def test_parts_of_image_tokens_sum_to_the_logit_that_the_model_says(name, unit):
+    image = picture()
+    found = lr.attribution(
+        made(name)[0], prompt(name), [7, 9], images=image, unit=unit, positions=None
+    )
+    own = logits_of(name, image)[:, [7, 9]]
+    np.testing.assert_allclose(found.values.sum(0), own, atol=2e-4)
+    np.testing.assert_allclose(found.logit, own, atol=2e-4)
+    assert found.certificate.passed
+    assert found.tokens.is_image.sum() > 10
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_the_embedding_of_an_image_token_is_what_the_tower_put_there(name):
+    """By hand: the merged stream before block 0, through the norm held at its value of the run."""
+    model, image = made(name)[0], picture()
+    found = lr.attribution(model, prompt(name), [7], images=image, positions="image")
+    streams = {}
+    decoder = model._module.get_decoder()
+    handle = decoder.layers[0].register_forward_pre_hook(
+        lambda _m, args, kwargs: streams.update(first=(args or [kwargs["hidden_states"]])[0]),
+        with_kwargs=True,
+    )
+    last = []
+    logits_of(name, image, [(2, lambda _m, _i, out: last.append(out))])
+    handle.remove()
+    stream = last[0][0] if isinstance(last[0], tuple) else last[0]
+    at = found.tokens.position
+    scale = torch.rsqrt(stream[0].pow(2).mean(-1, keepdim=True) + decoder.norm.variance_epsilon)
+    row = model._module.get_output_embeddings().weight[7]
+    by_hand = ((streams["first"][0] * scale * decoder.norm.weight) @ row)[at]
+    embed = next(n for n, part in enumerate(found.parts) if part.component == "embed")
+    np.testing.assert_allclose(found.values[embed, :, 0], by_hand, atol=1e-5)
+
+
+def test_what_is_added_between_blocks_is_refused_at_image_tokens_alone():
+    model, image = made("qwen3_vl")[0], picture()
+    with pytest.raises(lr.LensError, match="No block writes that"):
+        lr.attribution(model, prompt("qwen3_vl"), [7], images=image, positions="image")
+    assert lr.attribution(model, prompt("qwen3_vl"), [7], images=image).certificate.passed
+    edit = lr.ablate(layer=0, positions="image")
+    with pytest.raises(ValueError, match="resid_pre of layer 1"):
+        lr.logit_lens(model, prompt("qwen3_vl"), images=image, edits=edit)
+    edit = lr.ablate(layer=1, positions="image")
+    assert lr.logit_lens(model, prompt("qwen3_vl"), images=image, edits=edit).certificate.passed
+
+
+# -- generation --------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*NAMES, "qwen2_5_vl", "qwen3_vl", "llava_next"])
+def test_the_text_is_that_of_generate_and_the_lens_that_of_the_whole_text(name):
+    model, image = made(name)[0], picture()
+    found = lr.generate_lens(
+        model,
+        [prompt(name), prompt(name)],
+        images=[image, picture(1)],
+        max_new_tokens=4,
+        do_sample=False,
+        include_prompt=True,
+    )
+    for number, own in enumerate((image, picture(1))):
+        inputs = encoded(name, own)
+        with torch.no_grad():
+            whole = model._module.generate(**inputs, max_new_tokens=4, do_sample=False)[0]
+        written = found[number].tokens.next_id[found[number].tokens.generated]
+        length = inputs["input_ids"].shape[1]
+        assert written.tolist() == whole[length:].tolist()
+    read = lr.logit_lens(model, prompt(name), images=image)
+    of_prompt = ~found[0].tokens.generated
+    n_prompt = int(of_prompt.sum())
+    np.testing.assert_allclose(
+        found[0].entropy[:, of_prompt], read.entropy[:, :n_prompt], atol=1e-4
+    )
+    np.testing.assert_array_equal(found[0].tokens.box[of_prompt], read.tokens.box[:n_prompt])
+    assert (found[0].tokens.image[found[0].tokens.generated] == -1).all()
+    verified = found.verify(model, images=[image, picture(1)])
+    assert verified.certificate.passed
+
+
+# -- edits -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_edit_of_the_image_is_a_hook_on_its_tokens(name):
+    model, image = made(name)[0], picture()
+    own = lr.logit_lens(model, prompt(name), images=image)
+    rows = np.flatnonzero(own.tokens.is_image)
+
+    def silence(_module, _inputs, output):
+        stream = output[0] if isinstance(output, tuple) else output
+        stream[:, rows] = 0
+        return output
+
+    found = lr.logit_lens(
+        model,
+        prompt(name),
+        images=image,
+        edits=lr.ablate(layer=1, positions="image"),
+        controls=1,
+        targets=7,
+    )
+    expected = torch.log_softmax(logits_of(name, image, [(1, silence)]), -1)
+    np.testing.assert_allclose(found.model_logprobs, expected.max(-1).values, atol=1e-4)
+    assert found.certificate.passed
+    assert found.effects.n_outside > 0
+    assert found.effects.max_outside == 0
+    assert "at the tokens of the image" in str(found.edits[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_patch_brings_what_another_image_made(name):
+    model, images = made(name)[0], [picture(0), picture(1)]
+    prompts = [prompt(name)] * 2
+    own = lr.logit_lens(model, prompts, images=images)
+    last = own.sites[-1].layer
+    edited = lr.logit_lens(model, prompts, images=images, edits=lr.patch(0, layer=last))
+    assert np.abs(own[0].entropy[-1] - own[1].entropy[-1]).max() > 1e-2
+    np.testing.assert_allclose(edited[1].entropy[-1], own[0].entropy[-1], atol=1e-6)
+    for edit in (
+        lr.patch(1, layer=0, positions="image", source_positions="image"),
+        lr.ablate(layer=0, positions="image", to="resample"),
+        lr.steer(7, layer=1, positions={"box": (40, 0, 100, 60)}),
+        lr.swap(7, 8, layers=1, positions="image"),
+    ):
+        found = lr.logit_lens(model, prompts, images=images, edits=edit, targets=7)
+        assert found.certificate.passed
+
+
+def test_the_tokens_of_an_image_see_each_other_in_gemma3():
+    """An edit of its last patch changes the patches before it, and no text before the image."""
+    model, image = made("gemma3")[0], picture()
+    own = lr.logit_lens(model, prompt("gemma3"), images=image)
+    at = own.tokens.position[own.tokens.is_image]
+    edit = lr.ablate(layer=0, positions=int(at[-1]))
+    found = lr.logit_lens(model, prompt("gemma3"), images=image, edits=edit, targets=7)
+    moved = np.abs(found.entropy[-1] - own.entropy[-1]) > 1e-6
+    assert moved[at].all()
+    assert not moved[: at[0]].any()
+    assert found.effects.n_outside == at[0]
+    assert found.effects.max_outside == 0
+
+
+def test_what_edits_cannot_have_is_said():
+    model, image = made("llava")[0], picture()
+    for edit in (
+        lr.patch("<image> a", layer=0, positions=0),
+        lr.ablate(to="mean", over=["<image>"], layer=0),
+    ):
+        with pytest.raises(ValueError, match="pass it among the prompts"):
+            lr.logit_lens(model, prompt("llava"), images=image, edits=edit, controls=0)
+    with pytest.raises(ValueError, match="these prompts have no images"):
+        lr.logit_lens(model, "the dog", edits=lr.ablate(layer=0, positions="image"))
+
+
+# -- what is made again ------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_result_is_verified_with_its_images_and_no_others(name, tmp_path):
+    model, images = made(name)[0], [picture(0), picture(1)]
+    prompts = [prompt(name)] * 2
+    edit = lr.ablate(layer=1, positions="image")
+    for number, found in enumerate(
+        (
+            lr.logit_lens(model, prompts, images=images, targets=7, positions="image"),
+            lr.logit_lens(model, prompts, images=images, edits=edit, controls=0, positions=-1),
+            lr.attribution(model, prompts, 7, images=images, unit="component"),
+        )
+    ):
+        path = tmp_path / f"{number}.json"
+        found.save(path)
+        saved = type(found).load(path)
+        assert saved.certificate.as_saved
+        again = saved.verify(model, images=images)
+        assert again.certificate.passed
+        assert not again.certificate.as_saved
+        assert saved[1].verify(model, images=images[1]).certificate.passed
+        with pytest.raises(lr.LensError, match="pass them again"):
+            saved.verify(model)
+        with pytest.raises(lr.LensError, match="images of prompt 1 are not those"):
+            saved.verify(model, images=[images[0], picture(2)])
+    text = lr.logit_lens(model, "the dog")
+    with pytest.raises(lr.LensError, match="without images"):
+        text.verify(model, images=images[0])
+
+
+def test_ids_with_their_images_are_the_prompt_again():
+    """What a result keeps is what the model was given, token types included."""
+    for name in NAMES:
+        model, image = made(name)[0], picture()
+        found = lr.logit_lens(model, prompt(name), images=image)
+        for prompts in (
+            [found.inputs[0]["input_ids"]],
+            {key: [row] for key, row in found.inputs[0].items()},
+        ):
+            again = lr.logit_lens(model, prompts, images=image)
+            np.testing.assert_array_equal(again.entropy, found.entropy)
+            np.testing.assert_array_equal(again.tokens.box, found.tokens.box)
+        with pytest.raises(ValueError, match="no image goes with it"):
+            lr.logit_lens(model, [found.inputs[0]["input_ids"]] * 2, images=[image, None])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_simulated_server_says_the_same(name):
+    model, image = made(name)[0], picture()
+    here = lr.logit_lens(model, prompt(name), images=image, targets=7)
+    there = lr.logit_lens(model, prompt(name), images=image, targets=7, remote="local")
+    np.testing.assert_allclose(there.target_logprobs, here.target_logprobs, atol=1e-5)
+    options = {"images": image, "max_new_tokens": 3, "do_sample": False}
+    here = lr.generate_lens(model, prompt(name), **options)
+    there = lr.generate_lens(model, prompt(name), **options, remote="local")
+    np.testing.assert_array_equal(there.tokens.next_id, here.tokens.next_id)
+    np.testing.assert_allclose(there.entropy, here.entropy, atol=1e-5)
+    estimated = lr.estimate(lr.logit_lens, model, prompt(name), images=image)
+    without = lr.estimate(lr.logit_lens, model, "USER: what? ASSISTANT:")
+    assert estimated.tokens == len(here.inputs[0]["input_ids"])
+    assert estimated.bytes_up > without.bytes_up + 5_000
