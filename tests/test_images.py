@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import lens_recipes as lr
+from lens_recipes.models.structure.both_ways import stated_both_ways
 from lens_recipes.views.files.schema.certificate import read_certificate, write_certificate
 
 # Those that a lens reads: the others are refused, and say why.
@@ -71,6 +72,7 @@ def check_against_oracle(found, model, inputs, close=1e-4):
     token = model._module.config.image_token_id
     assert found.tokens.id.tolist() == inputs["input_ids"][0].tolist()
     assert (found.tokens.id == token).sum() > 4
+    np.testing.assert_array_equal(found.tokens.is_image, found.tokens.id == token)
     np.testing.assert_array_equal(found.tokens.is_image, found.tokens.id == token)
 
 
@@ -220,6 +222,14 @@ def test_what_needs_a_model_that_reads_left_to_right_says_so(run):
     model, _ = loaded("paligemma")
     with pytest.raises(lr.LensError, match="reads its prompt both ways"):
         run(model)
+
+
+@pytest.mark.parametrize("name", ["paligemma", "gemma3", "llava"])
+def test_without_weights_the_config_says_what_is_read_both_ways(name):
+    model, _ = loaded(name)
+    anatomy = lr.anatomy(model)
+    stated = stated_both_ways(model.config.get_text_config(), anatomy.forward_options)
+    assert stated == anatomy.both_ways
 
 
 def test_a_model_that_is_not_causal_in_any_type_is_refused_as_before():
