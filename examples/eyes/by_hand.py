@@ -39,7 +39,8 @@ def smollm2_with_eyes():
         return BaseModelOutputWithPooling(pooler_output=[embeddings])
 
     mark = tokenizer.convert_tokens_to_ids(MARK)
-    config = hf.LlavaConfig(text_config=decoder.config, image_token_index=mark)
+    grid = hf.CLIPVisionConfig(patch_size=PATCH, image_size=4 * PATCH)
+    config = hf.LlavaConfig(vision_config=grid, text_config=decoder.config, image_token_index=mark)
     with torch.device("meta"):
         module = hf.LlavaForConditionalGeneration(config).eval()
     module.model.vision_tower = module.model.multi_modal_projector = None
