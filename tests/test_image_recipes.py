@@ -13,6 +13,9 @@ from PIL import Image
 
 import lens_recipes as lr
 from lens_recipes.recipes.survey import survey as survey_module
+from lens_recipes.run.provenance import restore_arguments
+from lens_recipes.run.remote.jobs.file import JobHeader
+from lens_recipes.run.remote.jobs.restore import check_images
 
 NAMES = ["llava", "qwen2_vl", "gemma3"]
 
@@ -407,3 +410,16 @@ def test_a_dose_at_the_patches_under_a_box():
         curve.logprobs[1].ravel(), alone.target_logprobs[-1].ravel(), atol=1e-4
     )
     assert abs(float(curve.kl[0].max())) < 1e-6
+
+
+def test_a_job_of_prompts_with_images_wants_them_again():
+    images = [picture(0), picture(1)]
+    own = lr.logit_lens(made("llava")[0], [prompt("llava")] * 2, images=images, positions="image")
+    arguments = restore_arguments(own.provenance["arguments"])
+    assert arguments["positions"] == "image"
+    header = JobHeader("logit_lens", "a/b", None, "", arguments, "", [], {})
+    check_images("a.job", header, images)
+    with pytest.raises(lr.LensError, match="pass them again"):
+        check_images("a.job", header, None)
+    with pytest.raises(lr.LensError, match="images of prompt 1"):
+        check_images("a.job", header, images[:1] * 2)
