@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,10 @@ import torch
 from PIL import Image
 
 import lens_recipes as lr
+from lens_recipes.recipes.survey import survey as survey_module
+from lens_recipes.run.provenance import restore_arguments
+from lens_recipes.run.remote.jobs.file import JobHeader
+from lens_recipes.run.remote.jobs.restore import check_images
 
 NAMES = ["llava", "qwen2_vl", "gemma3"]
 
@@ -274,3 +279,147 @@ def test_the_simulated_server_says_the_same(name):
     without = lr.estimate(lr.logit_lens, model, "USER: what? ASSISTANT:")
     assert estimated.tokens == len(here.inputs[0]["input_ids"])
     assert estimated.bytes_up > without.bytes_up + 5_000
+
+
+def test_an_attribution_by_token_knows_which_patch_a_head_read(tmp_path):
+    model, image = made("llava")[0], picture()
+    found = lr.attribution(model, prompt("llava"), 7, images=image, unit="token")
+    read = lr.logit_lens(model, prompt("llava"), images=image)
+    boxes = [[place.left, place.top, place.right, place.bottom] for place in found.places[0]]
+    np.testing.assert_allclose(boxes, read.tokens.box)
+    by_source = found.by_source(1, 0)
+    assert len(by_source) == len(found.places[0])
+    assert np.abs(by_source[read.tokens.is_image]).max() > 0
+    found.save(tmp_path / "who.json")
+    loaded = lr.Attribution.load(tmp_path / "who.json")
+    np.testing.assert_equal(loaded.places, found.places)
+    np.testing.assert_equal(loaded[0].places, found.places)
+
+
+# -- survey ------------------------------------------------------------
+
+
+def written_items(folder, name, n_items=3):
+    """A file of items with images beside it, and what `logit_lens` takes for them."""
+    rows, images = [], []
+    for number in range(n_items):
+        images.append(picture(number))
+        images[-1].save(folder / f"{number}.png")
+        rows.append({"prompt": prompt(name), "target": 7 + number, "images": f"{number}.png"})
+    rows.append({"prompt": "the dog", "target": 9})
+    path = folder / "items.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path, images
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_survey_reads_the_images_of_its_items(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("lens_recipes.recipes.survey.block.WITH_IMAGES", 2)
+    model = made(name)[0]
+    path, images = written_items(tmp_path, name)
+    found = lr.survey(model, path, path=tmp_path / "done", bootstrap=100)
+    assert len(found) == 4
+    for number, image in enumerate(images):
+        own = lr.logit_lens(model, prompt(name), images=image, targets=7 + number, positions=-1)
+        np.testing.assert_allclose(found.logprobs[number], own.target_logprobs[:, 0, 0], atol=1e-4)
+    assert found.names[0].prompt == prompt(name)
+    runs = []
+    ask = survey_module.ask
+    monkeypatch.setattr(survey_module, "ask", lambda *given: runs.append(1) or ask(*given))
+    lr.survey(model, path, path=tmp_path / "done", bootstrap=100)
+    assert not runs  # all of it is there
+    picture(9).save(tmp_path / "1.png")
+    with pytest.raises(lr.LensError, match="made of other items"):
+        lr.survey(model, path, path=tmp_path / "done", bootstrap=100)
+    changed = lr.survey(model, path, path=tmp_path / "done", bootstrap=100, resume=False)
+    assert np.abs(changed.logprobs[1] - found.logprobs[1]).max() > 1e-3
+
+
+def test_items_name_places_beside_images(tmp_path):
+    model, image = made("llava")[0], picture()
+    table = tmp_path / "items.csv"
+    image.save(tmp_path / "a b.png")
+    table.write_text('prompt,target,images\n"<image> what",<image>,a b.png\n')
+    assert len(lr.survey(model, table, bootstrap=100)) == 1
+    text = "see <image> what is it"
+    read = lr.logit_lens(model, text, images=image)
+    for place, position in (({"at": "see"}, None), ({"at": "what"}, None), (-2, -2)):
+        item = {"prompt": text, "target": 7, "images": [image], "position": place}
+        found = lr.survey(model, [item], bootstrap=100)
+        at = int(found.position[0])
+        if position is None:
+            before = "".join(read.tokens.text[: at + 1])
+            assert before.endswith(place["at"])
+        else:
+            assert at == len(read.tokens) + position
+    missing = {"prompt": text, "target": 7, "images": "missing.png"}
+    several = {"prompt": text, "target": 7, "images": [image, image]}
+    good = {"prompt": text, "target": 7, "images": image}
+    found = lr.survey(model, [missing, several, good], bootstrap=100)
+    assert len(found) == 1
+    assert ["missing.png" in entry[3] for entry in found.left_out] == [True, False]
+    assert "1 marks for an image" in found.left_out[1][3]
+    with pytest.raises(ValueError, match="no image and no list"):
+        lr.survey(model, [{**good, "images": 5}])
+
+
+# -- lenses, and what takes no images ----------------------------------
+
+
+def test_a_lens_fitted_on_text_reads_image_tokens_through_its_transport():
+    model, image = made("llava")[0], picture()
+    ids = [list(range(3, 60)), list(range(90, 200))] * 20
+    lens = lr.fit_lens(model, [row[start:] for start in range(20) for row in ids[:2]])
+    read = lr.logit_lens(model, prompt("llava"), images=image, lens=lens, layers=0)
+    stream = []
+    logits_of("llava", image, [(0, lambda _m, _i, out: stream.append(out))])
+    first = stream[0][0] if isinstance(stream[0], tuple) else stream[0]
+    module, transport = model._module, lens.transports[0]
+    with torch.no_grad():
+        moved = first[0] @ transport.weight.T.float()
+        if transport.bias is not None:
+            moved = moved + transport.bias
+        head = module.get_output_embeddings()(module.get_decoder().norm(moved))
+    by_hand = torch.log_softmax(head, -1).max(-1).values
+    row = next(n for n, site in enumerate(read.sites) if site.layer == 0)
+    np.testing.assert_allclose(read.top_logprobs[row, :, 0], by_hand, atol=1e-4)
+
+
+def test_what_takes_no_images_says_so():
+    model, image = made("llava")[0], picture()
+    chat = [{"role": "user", "content": [{"type": "image", "image": image}]}]
+    with pytest.raises(ValueError, match="map of prompts with images"):
+        lr.patch_map(model, [chat], [chat], 7, 8)
+    with pytest.raises(ValueError, match="a lens is fitted on text"):
+        lr.fit_lens(model, [{"text": "the dog", "image": image}])
+    with pytest.raises(ValueError, match="images"):
+        lr.lens_alignment(None, model, [chat] * 4, answer=7)
+    who = lr.attribution(model, prompt("llava"), 7, images=image, unit="component")
+    with pytest.raises(ValueError, match="prompts with images, which it does not keep"):
+        lr.confirm(model, who)
+
+
+def test_a_dose_at_the_patches_under_a_box():
+    model, image = made("qwen2_vl")[0], picture()
+    edit = lr.steer(7, layer=1, positions={"box": (0, 0, 80, 50)})
+    curve = lr.dose(model, prompt("qwen2_vl"), edit, [0, 1], images=image, targets=7, controls=1)
+    alone = lr.logit_lens(
+        model, prompt("qwen2_vl"), images=image, targets=7, positions=-1, edits=edit, controls=0
+    )
+    np.testing.assert_allclose(
+        curve.logprobs[1].ravel(), alone.target_logprobs[-1].ravel(), atol=1e-4
+    )
+    assert abs(float(curve.kl[0].max())) < 1e-6
+
+
+def test_a_job_of_prompts_with_images_wants_them_again():
+    images = [picture(0), picture(1)]
+    own = lr.logit_lens(made("llava")[0], [prompt("llava")] * 2, images=images, positions="image")
+    arguments = restore_arguments(own.provenance["arguments"])
+    assert arguments["positions"] == "image"
+    header = JobHeader("logit_lens", "a/b", None, "", arguments, "", [], {})
+    check_images("a.job", header, images)
+    with pytest.raises(lr.LensError, match="pass them again"):
+        check_images("a.job", header, None)
+    with pytest.raises(lr.LensError, match="images of prompt 1"):
+        check_images("a.job", header, images[:1] * 2)

@@ -177,6 +177,10 @@ def _load_pipeline(weights: Weights, tokenizer: Any, remote: bool) -> Envoy:
         "dispatch": not remote,
         "peft": None if adapter is None else adapter.source,
     }
+    if task == "image-text-to-text":
+        # nnsight cannot guess it where there are no weights. Text goes without one.
+        with contextlib.suppress(LensError):
+            of_nnsight["processor"] = processor_of_checkpoint(source, _shared(arguments))
     return read_traceable(source, {**arguments, **of_nnsight})
 
 

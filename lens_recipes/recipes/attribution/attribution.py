@@ -361,6 +361,7 @@ def finish(
         certificate=certificate,
         provenance=run.provenance() | {"dtype": certificate.dtype},
         inputs=request.inputs,
+        places=request.places,
     )
 
 

@@ -36,6 +36,7 @@ from lens_recipes.recipes.patching.kept import KeptRuns, goes_on_from_cache
 from lens_recipes.recipes.patching.pairs import as_prompts, check_paired, read_answers
 from lens_recipes.results import PatchMap
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.images.prompts import has_image_parts
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.sites import pick_layers
@@ -133,6 +134,11 @@ def patch_map(
         raise ValueError(f"max_bytes={max_bytes!r} must be a positive number of bytes.")
     clean_prompts, corrupt_prompts = as_prompts(clean), as_prompts(corrupt)
     check_paired(clean_prompts, corrupt_prompts)
+    if has_image_parts([*clean_prompts, *corrupt_prompts]):
+        raise ValueError(
+            "a map of prompts with images is not made: pass texts or ids. For one patch between "
+            "two images: logit_lens(model, prompts, images=…, edits=patch(0, …))."
+        )
     request = Request(
         model,
         [*clean_prompts, *corrupt_prompts],

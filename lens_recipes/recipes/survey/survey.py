@@ -39,6 +39,7 @@ from lens_recipes.results.survey import as_survey
 from lens_recipes.run.progress import progress_of_items
 from lens_recipes.run.provenance import to_json
 from lens_recipes.run.request.edits.resolve import resolve_edits
+from lens_recipes.run.request.images.digests import source_digest
 from lens_recipes.run.request.lenses import resolve_lens
 from lens_recipes.run.request.prompts import is_token_id, shortened
 from lens_recipes.run.request.selection import as_list
@@ -83,7 +84,8 @@ def survey(
             any iterable of dicts; read as a stream. Each has "prompt" (a text, a chat or ids) and
             "target" (a token, or a list of spellings of which any counts), and perhaps "against"
             (what it is held against), "group" (a condition), "cluster" (a template: resampled
-            together), "id", and "position".
+            together), "id", "position", and "images" (of its prompt: a path or a list of them, from
+            the file of the items on).
         models: Several models in place of one, for a survey of each.
         lens, edits, layers, components: As for `logit_lens`.
         positions: Where the answer is looked for: "answer", after the last token, or another
@@ -350,7 +352,21 @@ def blocks_of(
 
 def digest_of(block: list[Item | LeftOut]) -> str:
     """Return what tells the items of a block from others."""
-    return hashlib.sha256(repr(block).encode()).hexdigest()[:16]
+    words = ", ".join(item_in_words(entry) for entry in block)
+    return hashlib.sha256(f"[{words}]".encode()).hexdigest()[:16]
+
+
+def item_in_words(entry: Item | LeftOut) -> str:
+    """Return all that an item is, as text; of images not where they are, but what."""
+    if isinstance(entry, LeftOut):
+        return repr(entry)
+    words = []
+    for name, value in entry._asdict().items():
+        if name != "images":
+            words.append(f"{name}={value!r}")
+        elif value:
+            words.append(f"images={[source_digest(image) for image in value]}")
+    return f"Item({', '.join(words)})"
 
 
 def ask(
@@ -400,7 +416,10 @@ def ask(
 def names_of(prepared: PreparedItem, tokenizer: Any) -> ItemNames:
     """Return what an item is called, with its prompt as text."""
     item = prepared.item
-    text = prompt_text(tokenizer, prepared.token_ids)
+    if item.images and isinstance(item.prompt, str):
+        text = item.prompt  # as it was written: each image has hundreds of tokens
+    else:
+        text = prompt_text(tokenizer, prepared.token_ids)
     return ItemNames(item.id, item.group, item.cluster, text)
 
 

@@ -18,6 +18,7 @@ from lens_recipes.views.files.schema.checks import (
     Sizes,
     read_inputs,
     read_layer,
+    read_places,
     read_prompts,
     read_responses,
     read_sources,
@@ -25,6 +26,7 @@ from lens_recipes.views.files.schema.checks import (
     read_texts_of_ids,
     read_token_texts,
     read_unit,
+    write_places,
     write_texts_of_ids,
 )
 from lens_recipes.views.files.schema.pictures import read_pictures, write_pictures
@@ -141,6 +143,7 @@ KINDS = (
             "sources": StoredField(read_sources),
             "parts": StoredField(read_parts),
             **COMMON_FIELDS,
+            "places": StoredField(read_places, write_places, default=[], is_written_empty=False),
         },
         check=check_attribution,
         derived_axes={},
