@@ -375,5 +375,5 @@ def test_the_gallery_has_every_figure():
         annotations = getattr(getattr(lr, name), "__annotations__", {})
         if name != "paper" and "go.Figure" in str(annotations.get("return")):
             figures.append(name)
-    assert len(figures) == 21
+    assert len(figures) == 23
     assert [name for name in figures if f"lr.{name}(" not in drawn] == []
