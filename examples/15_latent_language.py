@@ -3,7 +3,8 @@
 Each prompt is an item for each language: how likely the lens finds the first token of its word.
 Llama 2 goes through English (Wendler et al. 2024). SmolLM2-135M, mostly trained on English, is not
 seen to: first the French word rises, which it copies, then Spanish. English has 2 % at layer 25,
-[0, 6], which does not leave its control: ten words are too few to tell.
+[0, 6], which does not leave its control: ten words are too few to tell. Its tokenizer cuts German
+into single letters and Chinese into bytes, with which many other words begin: no rival for English.
 
     python examples/15_latent_language.py [MODEL]
 """

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lens_recipes.arrays.statistics.labels import label_test
 from lens_recipes.arrays.statistics.median import median
 from lens_recipes.arrays.statistics.permutation import sign_flip_test
 from lens_recipes.arrays.statistics.quantiles import student_quantile
@@ -175,6 +176,40 @@ def test_one_false_alarm_among_many_layers_is_as_rare_as_the_corrected_p_says():
         common = generator.normal(size=(20, 1))
         noise = common + generator.normal(size=(20, 10))
         smallest.append(sign_flip_test(noise, n_permutations=199, seed=trial).corrected_p.min())
+    assert 0.02 <= np.mean(np.array(smallest) <= 0.05) <= 0.09
+
+
+def test_a_p_value_of_two_groups_is_that_of_scipy():
+    values = np.random.default_rng(5).normal(size=40)
+    groups = np.arange(40) % 2
+    values[groups == 1] += 0.5
+
+    def distance(first, other, axis):
+        return np.abs(first.mean(axis) - other.mean(axis))
+
+    expected = stats.permutation_test(
+        (values[groups == 0], values[groups == 1]),
+        distance,
+        n_resamples=20_000,
+        alternative="greater",
+        vectorized=True,
+        rng=6,
+    ).pvalue
+    found = label_test(values, groups, n_permutations=10_000, seed=1)
+    np.testing.assert_allclose(found, expected, rtol=0.1)
+
+
+@pytest.mark.parametrize("labels_are", ["of clusters", "of items"])
+def test_one_false_alarm_among_groups_is_as_rare_as_p_says(labels_are):
+    """In clusters of one group each, and in clusters that have items of all groups."""
+    generator = np.random.default_rng(2)
+    clusters = np.repeat(np.arange(24), 4)
+    groups = (clusters if labels_are == "of clusters" else np.arange(96)) % 4
+    smallest = []
+    for trial in range(200):
+        values = generator.normal(size=24)[clusters] + generator.normal(size=96) / 2
+        p = label_test(values, groups, clusters.tolist(), n_permutations=199, seed=trial)
+        smallest.append(p.min())
     assert 0.02 <= np.mean(np.array(smallest) <= 0.05) <= 0.09
 
 

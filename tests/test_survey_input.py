@@ -6,7 +6,9 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from surveys import items_of
 from tiny import shared
 
@@ -27,7 +29,7 @@ def written(tmp_path, *lines, name="items.jsonl"):
 # -- files of items ----------------------------------------------------
 
 BROKEN = [
-    ('{"prompt": [7', r"line 3: this is no JSON \(.*character \d+\)"),
+    ('{"prompt": [7', r"line 3: this is no JSON \(.*character 14\)"),
     ("[1, 2]", "line 3: this is no JSON object"),
     ('"text"', "line 3: this is no JSON object"),
     ("[" * 100_000, "line 3: this is n"),
@@ -110,6 +112,68 @@ def test_files_that_are_none_are_said(tmp_path):
         lr.survey(model, [{"prompt": [7], "target": 5000}])
 
 
+@pytest.mark.parametrize("prompt", [np.array(5), torch.tensor(5), [-1, 7], np.array([7, -2])])
+def test_a_prompt_that_is_none_is_left_out_and_stops_nothing(prompt):
+    found = lr.survey(shared("llama"), [GOOD, {"prompt": prompt, "target": 9}, GOOD])
+    assert len(found) == 2
+    ((number, _, reason, detail),) = found.left_out
+    assert (number, reason) == (1, "the prompt cannot be encoded")
+    assert detail.startswith("item 1: ")
+
+
+def test_positions_are_whole_numbers_in_any_writing():
+    for position, read in ((" 1 ", 1), ("-3", -3), (np.float32("nan"), -1), (1.0, 1)):
+        (item,) = read_items([{**GOOD, "position": position}])
+        assert item.position == read
+    for position in ("--1", "²", "1-", "9" * 5000):
+        with pytest.raises(ValueError, match=r"item 0: the position is '.*, no whole number\."):
+            list(read_items([{**GOOD, "position": position}]))
+    (item,) = read_items([{**GOOD, "group": np.float32("nan")}])
+    assert item.group == ""
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["prompt,target,target", "a,b,c"], "two columns are called 'target': rename one"),
+        (['"prompt"x,target', "a,b"], "line 1, the names of the columns: "),
+    ],
+)
+def test_a_header_that_is_none_is_refused_also_where_items_are_skipped(tmp_path, lines, words):
+    path = written(tmp_path, *lines, name="items.csv")
+    for on_error in ("stop", "skip"):
+        with pytest.raises(ValueError, match=words):
+            list(read_items(path, on_error=on_error))
+
+
+def test_empty_lines_before_a_header_are_passed_over(tmp_path):
+    path = written(tmp_path, "", " , ", "prompt,target", "a,b", name="items.csv")
+    (item,) = read_items(path)
+    assert (item.prompt, item.target, item.place) == ("a", ("b",), "line 4")
+
+
+def test_a_frame_with_two_columns_of_a_name_is_refused():
+    frame = pd.DataFrame([["a", "b", "c"]], columns=["prompt", "target", "target"])
+    with pytest.raises(ValueError, match="two columns are called 'target'"):
+        list(read_items(frame))
+
+
+def test_what_has_no_length_is_a_stream():
+    class Stream:
+        def __len__(self):
+            raise RuntimeError("nobody knows")
+
+        def __iter__(self):
+            return iter([GOOD, {**GOOD, "prompt": [7]}])
+
+    assert len(lr.survey(shared("llama"), Stream())) == 2
+    model = shared("llama")
+    with pytest.raises(ValueError, match=r"(?s)item 0: .*no dict"):
+        lr.survey(model, model)
+    with pytest.raises(ValueError, match="cannot be read: File name too long"):
+        lr.survey(model, "a" * 5000)
+
+
 # -- arguments ---------------------------------------------------------
 
 WRONG = [
@@ -119,12 +183,20 @@ WRONG = [
     ({"confidence": 95}, "confidence=95 must be between 0 and 1, such as 0.95"),
     ({"confidence": "0.9"}, "confidence='0.9' must be a number between 0 and 1"),
     ({"seed": "a"}, "seed='a' must be a whole number"),
+    ({"seed": 2**70}, "seed=1180591620717411303424 must be at most"),
+    ({"confidence": 1 - 1e-15}, "must be at most 0.999999"),
+    ({"bootstrap": 10**12}, "must be at most 10000000"),
+    ({"path": 5}, "path=5 must be the path of a folder"),
+    ({"path": ""}, "path='' must be the path of a folder"),
+    ({"path": "a\0b"}, "must be the path of a folder"),
     ({"seed": -1}, "seed=-1 must be a whole number"),
     ({"metrics": "acc"}, "metrics='acc' is unknown: accepted are 'accuracy@1'"),
     ({"metrics": ["rank", 5]}, "metrics=5 is unknown"),
     ({"metrics": 5}, "metrics=5 is unknown"),
     ({"metrics": []}, "metrics is empty: name one or more"),
     ({"control": "shuffled"}, "control='shuffled' is unknown: accepted are 'shuffle', 'random', None"),
+    ({"control": np.array(["shuffle", "random"])}, "is unknown: accepted are 'shuffle', 'random', None"),
+    ({"positions": np.array([0, 1])}, "must be \"answer\""),
     ({"control": ["shuffle"]}, "is unknown: accepted are 'shuffle', 'random', None"),
     ({"shard": (3, 2)}, r"shard=\(3, 2\) must be two whole numbers"),
     ({"shard": (0, 2)}, "the third of sixteen parts"),
@@ -292,6 +364,66 @@ def test_the_command_compares_an_edited_survey_with_a_saved_one(folder, cli, lin
     status, _, err = cli()(*asked, "--compare", str(result))
     assert status == 2
     assert "is no survey: name a file that --json of this command wrote" in err.replace("│", " ")
+
+
+def test_differences_for_programs_are_one_table(llama, cli, lines, tmp_path):
+    base = str(tmp_path / "base.json")
+    assert cli(llama)("survey", str(lines), "--json", base)[0] == 0
+    asked = ("survey", str(lines), "--compare", base, "--metric", "rank", "--metric", "kl")
+    status, out, _ = cli(llama)(*asked, "--format", "json")
+    assert status == 0
+    rows = json.loads(out)
+    assert [row["metric"] for row in rows] == ["rank"] * 4 + ["kl"] * 4
+    assert {row["difference"] for row in rows} == {0}
+    status, out, _ = cli(llama)(*asked, "--format", "tsv")
+    assert [len(line.split("\t")) for line in out.splitlines()] == [14] * 9
+    for option in (("--compare", base), ("--format", "tsv"), ("--by", "group"), ("--summary",)):
+        status, out, err = cli(llama)("survey", str(lines), "--json", "-", *option)
+        assert status == 2
+        assert not out
+        assert "--json - writes the result to stdout instead" in " ".join(err.split())
+    json.loads(cli(llama)("survey", str(lines), "--json", "-")[1])
+
+
+def test_views_that_follow_the_layers_are_refused_before_anything_runs(llama, cli, lines, tmp_path):
+    page = str(tmp_path / "page.html")
+    for components in ("head_out", "resid_pre,attn_out"):
+        for option in (("--html", page), ("--summary",), ("--lens", "logit", "--lens", "logit")):
+            status, _, err = cli()("survey", str(lines), "--components", components, *option)
+            assert status == 2
+            assert "add resid_post to --components" in " ".join(err.replace("│", " ").split())
+        assert cli(llama)("survey", str(lines), "--components", components)[0] == 0
+    for components in ("attn_out", "resid_post,attn_out"):
+        options = ("--components", components, "--html", page, "--summary")
+        assert cli(llama)("survey", str(lines), *options)[0] == 0
+
+
+def test_a_saved_survey_is_shown_as_asked(llama, cli, lines, tmp_path):
+    saved, page = str(tmp_path / "survey.json"), str(tmp_path / "page.html")
+    assert cli(llama)("survey", str(lines), "--json", saved)[0] == 0
+    for options, has_summary, has_table in [
+        (("--html", page), False, False),
+        (("--html", page, "--table"), False, True),
+        (("--html", page, "--stride", "2"), False, True),
+        (("--summary",), True, False),
+        (("--summary", "--table"), True, True),
+        ((), False, True),
+    ]:
+        status, out, _ = cli()("show", saved, *options)
+        assert status == 0
+        assert ("survey of " in out) == has_summary
+        assert ("Survey: 12 items" in out) == has_table
+
+
+def test_a_shard_without_items_is_no_table_for_programs(llama, cli, lines):
+    for format, expected in (("json", "[]\n"), ("tsv", "")):
+        status, out, err = cli(llama)("survey", str(lines), "--shard", "2/2", "--format", format)
+        assert status == 0
+        assert out == expected
+        assert "no items, as in this shard there are none" in err
+    status, _, err = cli(llama)("survey", str(lines), "--shard", "1/" + "9" * 5000)
+    assert status == 2
+    assert "is not I/N, such as 3/16" in " ".join(err.replace("│", " ").split())
 
 
 def test_the_command_reads_a_folder_of_evaluation_sets(folder, cli, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,12 +15,14 @@ import textwrap
 import numpy as np
 import pytest
 import tiny
+import torch
 from surveys import assert_same, items_of
 from tiny import shared
 
 import lens_recipes as lr
 from lens_recipes.arrays.certificate import verdict
 from lens_recipes.recipes.survey import block_file, store
+from lens_recipes.recipes.survey.items import read_items
 
 engine = importlib.import_module("lens_recipes.recipes.survey.survey")
 
@@ -222,6 +226,16 @@ def test_other_items_are_refused(tmp_path):
     assert len(shorter) == BLOCK - 1
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, lambda ids: [np.array(ids)]])
+def test_the_middle_of_a_long_prompt_tells_it_from_another(kind):
+    ids = (np.arange(2000) % 90 + 6).tolist()
+    changed = [*ids[:1000], 7, *ids[1001:]]
+    digests = set()
+    for prompt in (ids, changed):
+        digests.add(engine.digest_of(list(read_items([{"prompt": kind(prompt), "target": 9}]))))
+    assert len(digests) == 2
+
+
 def test_an_argument_that_was_wrong_leaves_no_folder_that_is_in_the_way(tmp_path):
     folder = tmp_path / "kept"
     with pytest.raises(ValueError, match="out of range"):
@@ -254,6 +268,56 @@ def test_a_damaged_block_is_said_and_can_be_removed(tmp_path, asked):
     assert asked == [BLOCK]
 
 
+def change(path, **changed):
+    """Write a block of which something is changed."""
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    words = json.loads(arrays["words"].tobytes())
+    for name, value in changed.items():
+        if name in words:
+            words[name] = value
+        else:
+            arrays[name] = value
+    arrays["words"] = np.frombuffer(json.dumps(words).encode(), dtype=np.uint8)
+    np.savez(path, **arrays)
+
+
+CHANGED = [
+    {"names": [[1, 2, 3, 4]] * BLOCK},
+    {"sites": [["a", "resid_post", None]] * 4},
+    {"sites": [[9 + layer, "resid_post", None] for layer in range(4)]},
+    {"provenance": []},
+    {"provenance": {"seconds": "long"}},
+    {"left_out": [["a", "b", "c", "d"]]},
+    {"texts": 5},
+    {"ranks": np.full((BLOCK, 4), b"1")},
+    {"ranks": np.full((BLOCK, 4), 1.5)},
+    {"top_ids": np.full((BLOCK, 4), -3, dtype=np.int32)},
+]
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+def test_a_block_that_holds_something_else_is_damaged(tmp_path, changed):
+    lr.survey(shared("llama"), items(), path=tmp_path)
+    change(tmp_path / "block-00000001.npz", **changed)
+    with pytest.raises(lr.LensError, match=r"block-00000001.npz' is damaged: .*Remove it"):
+        lr.survey(shared("llama"), items(), path=tmp_path)
+
+
+def test_what_cannot_be_removed_or_made_is_said(tmp_path):
+    model, folder = shared("llama"), tmp_path / "kept"
+    lr.survey(model, items(), path=folder)
+    block = folder / "block-00000001.npz"
+    block.unlink()
+    block.mkdir()
+    with pytest.raises(
+        lr.LensError, match=r"block-00000001.npz' cannot be removed: .*Name another"
+    ):
+        lr.survey(model, items(), path=folder, resume=False)
+    with pytest.raises(lr.LensError, match="cannot be made or read: File name too long"):
+        lr.survey(model, items(), path=tmp_path / ("a" * 300))
+
+
 def test_a_folder_that_is_none_is_said(tmp_path):
     model = shared("llama")
     file = tmp_path / "file"
@@ -267,7 +331,12 @@ def test_a_folder_that_is_none_is_said(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     manifest = folder / "survey.json"
-    for text in ("{", "[]", json.dumps({"format": "lens-recipes survey", "version": 99})):
+    for text in (
+        "{",
+        "[]",
+        "[" * 100_000,
+        json.dumps({"format": "lens-recipes survey", "version": 99}),
+    ):
         manifest.write_text(text)
         with pytest.raises(lr.LensError, match=r"cannot be read|no survey that this version"):
             lr.survey(model, items(), path=folder)
@@ -294,7 +363,18 @@ def test_shards_are_the_whole(tmp_path, n_shards):
         assert_same(merged, whole)
         assert verdict(merged) == "as saved"
     some = lr.Survey.merge(parts[:-1])
-    assert some.provenance["arguments"]["shard"] == [[n, n_shards] for n in range(1, n_shards)]
+    assert some.shards == [(n, n_shards) for n in range(1, n_shards)]
+    assert_same(lr.Survey.merge([some, parts[-1]]), whole)
+    assert "without the other" not in whole.summary()
+    for partly in (some, parts[0]):
+        for view in (
+            str(partly),
+            partly.summary(),
+            lr.accuracy_curve(partly).layout.title.subtitle.text,
+        ):
+            assert re.search(
+                r"left out: .* in (part 1 of \d+|\d+ of \d+ parts), without the other", view
+            )
 
 
 def test_a_shard_without_items_says_so_in_every_view(tmp_path, monkeypatch):
@@ -324,6 +404,36 @@ def test_a_shard_without_items_says_so_in_every_view(tmp_path, monkeypatch):
         lr.Survey.merge([empty])
 
 
+def test_a_part_says_in_every_view_that_it_is_one():
+    first, second, third = [lr.survey(shared("llama"), items(), shard=(number, 3)) for number in (1, 2, 3)]  # fmt: skip
+    two = lr.Survey.merge([first, third])
+    whole = lr.Survey.merge([two, second])  # parts of parts
+    assert_same(whole, lr.survey(shared("llama"), items()))
+    again = lr.Survey.merge([lr.Survey.merge([first]), third])
+    for found, words in ((first, "part 1 of 3"), (two, "2 of 3 parts"), (again, "2 of 3 parts")):
+        n = len(found) + len(found.left_out)
+        for view in (str(found), found.summary(), found.table(by="group"), lr.caption(lr.accuracy_curve(found))):  # fmt: skip
+            assert f"of {n} items of {words}" in view.replace("\n", " ")
+        assert f"distrust: these are {words} of the items: Survey.merge joins" in found.summary()
+    assert " of 43 items:" in whole.summary()
+    assert "these are" not in whole.summary()
+
+
+def test_a_model_that_fails_is_said_with_the_items_and_what_can_be_done():
+    broken = tiny.llama()
+    broken.lm_head.weight.data[50] = float("inf")
+    with pytest.raises(lr.LensError, match=r"NOT CERTIFIED.*These are items 0 to 7\.") as caught:
+        lr.survey(lr.load(broken), items())
+    assert "strict" not in str(caught.value)
+
+
+@pytest.mark.parametrize("parts", [5, None, lr.Survey])
+def test_what_is_no_list_of_parts_is_said(parts):
+    given = lr.survey(shared("llama"), items_of(6)) if parts is lr.Survey else parts
+    with pytest.raises(lr.LensError, match="to merge; accepted is a list of surveys"):
+        lr.Survey.merge(given)
+
+
 def test_parts_of_other_surveys_are_not_merged():
     model = shared("llama")
     first = lr.survey(model, items(), shard=(1, 2))
@@ -341,3 +451,13 @@ def test_parts_of_other_surveys_are_not_merged():
         lr.Survey.merge(["survey.json"])
     with pytest.raises(lr.LensError, match="no survey to merge"):
         lr.Survey.merge([])
+
+
+def test_parts_of_models_of_other_weights_are_not_merged():
+    module = copy.deepcopy(shared("llama")._module)
+    with torch.no_grad():
+        module.lm_head.weight.mul_(1.5)
+    models = [shared("llama"), lr.load(module)]
+    parts = [lr.survey(model, items(), shard=(n, 2)) for n, model in enumerate(models, start=1)]
+    with pytest.raises(lr.LensError, match="is of another weights than the first"):
+        lr.Survey.merge(parts)

@@ -17,7 +17,9 @@ import pytest
 from hostile import FIELD, HOSTILE, assert_inert, cell_words
 from markdown_it import MarkdownIt
 from playwright.sync_api import sync_playwright
+from surveys import items_of
 from test_generation_figures import generation
+from tiny import shared
 
 import lens_recipes as lr
 from lens_recipes.arrays.axes import Site
@@ -25,7 +27,7 @@ from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.edits.kinds import ablate
 from lens_recipes.arrays.survey import names as survey_names
 from lens_recipes.arrays.survey.arrays import SURVEY_AXES, ItemNames, SurveyArrays
-from lens_recipes.arrays.survey.compare import compare_surveys
+from lens_recipes.arrays.survey.compare import compare_surveys, paired_sites
 from lens_recipes.arrays.survey.curves import Draws, beyond_control, curve
 from lens_recipes.arrays.survey.findings import (
     emergence_median,
@@ -48,6 +50,7 @@ from lens_recipes.views.figures.survey.difference import difference_curve
 from lens_recipes.views.figures.survey.heatmap import survey_heatmap
 from lens_recipes.views.pages.survey import survey_page
 from lens_recipes.views.summaries.survey.summary import survey_summary
+from lens_recipes.views.summaries.survey.words import run_words
 from lens_recipes.views.tables.survey import comparison, latex
 from lens_recipes.views.tables.survey.comparison import comparison_table
 from lens_recipes.views.tables.survey.content import ALL_METRICS
@@ -448,6 +451,16 @@ def test_the_false_alarms_of_groups_are_as_rare_as_promised():
     assert alarms <= 8  # of 60, where 5 % are promised: 3; 9 would be as rare as one in 300
 
 
+def test_small_groups_that_never_get_there_raise_no_alarm():
+    """A group of eight without a right answer is no rarity where one of ten is right: its draws never differ."""
+    rng = np.random.default_rng(1)
+    alarms = 0
+    for _ in range(40):
+        survey = planted(rng.choice([3, -1], 80, p=[0.1, 0.9]).tolist(), list("abcdefghij"))
+        alarms += any(each.differs for each in group_differences(survey, "accuracy@1", 7, DRAWS))
+    assert alarms <= 5  # of 40, where 5 % are promised: 2
+
+
 # -- figures ---------------------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +506,45 @@ def test_ranks_stand_on_a_logarithmic_axis_with_the_top_uppermost():
     low, high = figure.layout.yaxis.range
     assert low > high
     assert min(low, high) < 0
+
+
+def test_a_figure_names_the_lines_that_do_not_leave_their_control():
+    survey = planted([-1, 3] * 20, ["never", "there"])
+    assert "at no layer better than the control: never<br>" in subtitle(emergence_curve(survey, draws=DRAWS))  # fmt: skip
+    assert "at no layer" not in subtitle(emergence_curve(survey, control=None, draws=DRAWS))
+    assert "at no layer better than the control: all items" in subtitle(accuracy_curve(planted(FIRST, good=False), draws=DRAWS))  # fmt: skip
+    assert "at no layer" not in subtitle(accuracy_curve(few(), draws=DRAWS))  # no intervals
+
+
+def test_figures_and_pass_at_k_are_drawn_as_the_survey_was_told():
+    survey = planted(FIRST, GROUPS, draws={"n_resamples": 300, "confidence": 0.8, "seed": 1})
+    for figure in (accuracy_curve, rank_curve, emergence_curve, depth_histogram, survey_heatmap):
+        assert "80% intervals, 300 resamples" in subtitle(figure(survey))
+    told = pass_at_k(survey, draws=Draws(300, 0.8, 1))
+    assert pass_at_k(survey).interval.low.tolist() == told.interval.low.tolist()
+    assert pass_at_k(survey, draws=DRAWS).interval.low.tolist() != told.interval.low.tolist()
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [{"n": 1}, {"n_resamples": 10**12, "confidence": 0.9, "seed": 0}, {"n_resamples": 400, "confidence": 95, "seed": 0}],
+)  # fmt: skip
+def test_draws_that_cannot_be_are_no_survey_in_a_file(tmp_path, draws):
+    path = tmp_path / "survey.json"
+    as_survey(planted(FIRST, draws=draws)).save(path)
+    with pytest.raises(lr.LensError, match="'draws'"):
+        lr.Survey.load(path)
+
+
+def test_ranks_are_held_against_their_control_by_the_median():
+    """One item in ten is lost, further than all the others are ahead."""
+    survey = planted([3] * 40)
+    ranks = survey.ranks.copy()
+    ranks[::10] = 90_000
+    lost = dataclasses.replace(survey, ranks=ranks)
+    found = beyond_control(lost, "rank", draws=DRAWS)
+    assert found.difference.estimate[7] == -150
+    assert found.is_beyond[7]
 
 
 @pytest.mark.parametrize("metric", ["prob", "logit_diff", "kl", "agreement", "decided", "rank"])
@@ -612,6 +664,62 @@ def test_a_comparison_marks_what_is_significant_after_correction():
     assert "paired by relative depth" in comparison_table(compare_surveys(base, halved, "logprob", draws=DRAWS))  # fmt: skip
 
 
+def some_layers(survey: SurveyArrays, layers: list[int], **provenance) -> SurveyArrays:
+    """The survey as it would be if only some layers had been read."""
+    arrays = {}
+    for name, axes in SURVEY_AXES.items():
+        if axes[-1] == "site":
+            arrays[name] = getattr(survey, name)[:, layers]
+    known = survey.provenance | provenance
+    return dataclasses.replace(survey, sites=[Site(i) for i in layers], provenance=known, **arrays)
+
+
+def test_layers_of_one_model_are_held_against_the_same_and_those_of_others_by_depth():
+    base, n = whole(), {"n_layers": N_LAYERS}
+    first = some_layers(base, [1, 2, 3, 4], **n)
+    compared = compare_surveys(first, some_layers(base, [3, 4, 7], **n), "logprob", draws=DRAWS)
+    assert compared.sites == compared.other_sites == [Site(3), Site(4)]
+    assert not compared.difference.estimate.any()
+    with pytest.raises(ValueError, match="'agreement', 'emerged', 'decided'"):
+        compare_surveys(first, first, "speed")
+    with pytest.raises(ValueError, match="read no layer in common"):
+        compare_surveys(first, some_layers(base, [5, 6], **n), "logprob", draws=DRAWS)
+    deeper = some_layers(base, [0, 2, 4, 6], n_layers=15)  # layer i of 8 is layer 2 i of 15
+    compared = compare_surveys(first, deeper, "logprob", draws=DRAWS)
+    assert compared.other_sites == [Site(2), Site(4), Site(6), Site(6)]
+
+
+def test_what_follows_the_stream_is_compared_beside_other_components():
+    base = whole()
+    doubled = {}
+    for name, axes in SURVEY_AXES.items():
+        if axes[-1] == "site":
+            doubled[name] = np.repeat(getattr(base, name), 2, axis=1)
+    sites = [Site(i, part) for i in range(N_LAYERS) for part in ("attn_out", "resid_post")]
+    both = dataclasses.replace(base, sites=sites, **doubled)
+    for metric in ("emerged", "decided"):
+        compared = compare_surveys(both, base, metric, draws=DRAWS)
+        assert compared.sites == base.sites
+        assert not compared.difference.estimate.any()
+
+
+def test_a_comparison_says_what_its_numbers_are():
+    base, draws = whole(), Draws(400, 0.9)
+    against = base.against_logprobs.copy()
+    against[:5] = np.nan
+    compared = compare_surveys(base, dataclasses.replace(base, against_logprobs=against), "logit_diff", draws=draws)  # fmt: skip
+    assert (compared.n_pairs, compared.n_unpaired, compared.n_without) == (43, 0, 5)
+    table = comparison_table(compared)
+    assert "43 pairs of items; left out: 5 pairs without a logit difference" in table
+    assert "90% intervals" in table
+    assert "90% intervals" in subtitle(difference_curve(compared))
+    shifted = dataclasses.replace(base, ranks=base.ranks + np.arange(48, dtype=np.int32)[:, None])
+    ranks = compare_surveys(base, shifted, "rank", draws=draws)
+    assert ranks.difference.estimate[0] == 23.5
+    assert "Difference in mean rank" in comparison_table(ranks)
+    assert difference_curve(ranks).layout.yaxis.title.text.startswith("difference in mean rank")
+
+
 def test_a_comparison_shows_itself():
     base = as_survey(whole())
     other = as_survey(dataclasses.replace(base, logprobs=base.logprobs + np.float32(1)))
@@ -623,6 +731,162 @@ def test_a_comparison_shows_itself():
     )
     assert "Difference in log-probability" in compared._repr_html_()
     assert "SurveyDifference" in repr(compared)
+
+
+def test_a_comparison_says_what_it_is_of_and_whether_that_is_certified():
+    base = as_survey(whole())
+    edit = ablate(layer=1, component="mlp_out")
+    edited = as_survey(
+        dataclasses.replace(
+            base, certificate=None, provenance=base.provenance | {"edits": [edit.to_json()]}
+        )
+    )
+    compared = base.compare(edited)
+    first, other = run_words(base), run_words(edited)
+    assert compared.runs == (first, other)
+    assert first.endswith("logit lens, certified")
+    assert str(edit) in other and other.endswith("not certified")  # noqa: PT018
+    table = compared.table(names=("before", "after"))
+    assert f"before: {first}" in table
+    assert f"after: {other}" in table
+    drawn = difference_curve(compared, names=("before", "after")).layout.title.subtitle.text
+    assert "not certified" in html.unescape(drawn)
+    assert f"both: {first}" in str(base.compare(base))
+
+
+def test_layers_are_held_against_themselves_whichever_were_read():
+    """Of one model: a layer that the other survey did not read is left out, and never paired with another."""
+    model, items = shared("llama"), items_of(20)
+    base = lr.survey(model, items)
+    for layers, others in (([0, 1], None), (None, [0, 1]), ([1, 2, 3], [0, 1]), ([0, 2], [2, 3])):
+        one, other = lr.survey(model, items, layers=layers), lr.survey(model, items, layers=others, seed=1)  # fmt: skip
+        compared = one.compare(other, "logprob")
+        shared_layers = sorted({site.layer for site in one.sites} & {site.layer for site in other.sites})  # fmt: skip
+        assert [site.layer for site in compared.sites] == shared_layers
+        assert compared.other_sites == compared.sites
+        assert compared.n_sites_alone == len(one.sites) - len(shared_layers)
+        np.testing.assert_allclose(compared.difference.estimate, 0, atol=1e-5)
+        assert "relative depth" not in str(compared)
+        assert ("both read these" in str(compared)) == (compared.n_sites_alone > 0)
+    without = [as_survey(dataclasses.replace(each, provenance={**each.provenance, "n_layers": None})) for each in (lr.survey(model, items, layers=[0, 1]), base)]  # fmt: skip
+    assert [str(site) for site in without[0].compare(without[1]).other_sites] == ["0", "1"]
+    with pytest.raises(ValueError, match=r"no layer in common.*one read layers 0–1, the other layer 3"):  # fmt: skip
+        lr.survey(model, items, layers=[0, 1]).compare(lr.survey(model, items, layers=[3]))
+
+
+@pytest.mark.parametrize("components", ["head_out", ["resid_pre", "attn_out"]])
+def test_what_has_no_line_of_layers_is_shown_in_tables_and_said_elsewhere(components, tmp_path):
+    found = lr.survey(shared("llama"), items_of(12), components=components)
+    assert len(found.table(format="tsv").splitlines()) > len(found.sites)
+    frame = found.curve_frame()
+    assert not {"emerged", "decided"} & set(frame["metric"])
+    for view in (found.summary, found.pass_at_k, lambda: found.page(tmp_path / "page.html"), lambda: found.curve("emerged"), lambda: found.compare(found, "decided")):  # fmt: skip
+        with pytest.raises(ValueError, match=r'components="resid_post" as well. The table shows'):
+            view()
+
+
+def test_models_of_other_depths_are_paired_where_both_were_read():
+    sites, others = [Site(layer) for layer in range(4)], [Site(layer) for layer in range(12)]
+    assert paired_sites(sites, others, 4, 12).tolist() == [0, 4, 7, 11]
+    assert paired_sites(sites, others[6:], 4, 12).tolist() == [-1, -1, 1, 5]
+    assert paired_sites(sites[:2], others, 4, 12).tolist() == [0, 4]
+
+
+@pytest.mark.parametrize("metric", ["emerged", "decided"])
+def test_what_follows_the_layers_is_compared_with_several_components(metric):
+    model, items = shared("llama"), items_of(20)
+    base = lr.survey(model, items)
+    for components in (["resid_post", "attn_out"], ["head_out", "resid_post"]):
+        several = lr.survey(model, items, components=components)
+        for one, other in ((base, several), (several, base), (several, several)):
+            compared = one.compare(other, metric)
+            assert [str(site) for site in compared.sites] == ["0", "1", "2", "3"]
+            np.testing.assert_array_equal(compared.difference.estimate, 0)
+
+
+@pytest.mark.parametrize("metric", ["emerged", "decided"])
+def test_what_stays_to_the_end_is_compared_on_the_layers_that_both_read(metric):
+    """It is there at layers 2 and 3 alone, and so it stays to the end of a survey that ends with layer 3."""
+    base = whole()
+    is_on = np.isin(np.arange(N_LAYERS), (2, 3))
+    ranks = np.where(is_on, 0, base.ranks + 1).astype(np.int32)
+    tops = np.where(is_on, base.answer_ids[:, None], 99).astype(np.int32)
+    passing = as_survey(dataclasses.replace(base, ranks=ranks, top_ids=tops))
+    cut = {name: getattr(passing, name)[:, :4] for name, axes in SURVEY_AXES.items() if axes == ("item", "site")}  # fmt: skip
+    short = as_survey(dataclasses.replace(passing, sites=passing.sites[:4], **cut))
+    assert short.curve(metric).interval.estimate.tolist() == [0, 0, 1, 1]
+    assert passing.curve(metric).interval.estimate.tolist() == [0] * N_LAYERS
+    for one, other in ((short, passing), (passing, short)):
+        compared = one.compare(other, metric)
+        assert compared.difference.estimate.tolist() == [0, 0, 0, 0]
+
+
+def test_a_comparison_counts_what_has_no_number_and_what_is_something_else():
+    model, items = shared("llama"), items_of(30)
+    base = lr.survey(model, items)
+    n_without = sum("against" not in item for item in items)
+    compared = base.compare(lr.survey(model, items, seed=1), "logit_diff")
+    assert (compared.n_pairs, compared.n_without, compared.n_unpaired) == (30 - n_without, n_without, 0)  # fmt: skip
+    assert f"left out: {n_without} pairs without a logit difference" in str(compared)
+    assert compared.n_changed == 0
+    others = lr.survey(model, [*items[:10], *items_of(30, seed=5)[10:]])
+    compared = base.compare(others)
+    assert compared.n_changed == 20
+    words = "20 of 30 pairs have another prompt or target in each survey: they are paired by id"
+    assert words in str(compared)
+    assert words in difference_curve(compared).layout.title.subtitle.text.replace("<br>", " ")
+    for other, metric in ((None, "rank"), ("base.json", "rank"), (base, ["rank"]), (base, "x")):
+        with pytest.raises(ValueError, match=r"accepted is a survey|is unknown: accepted are"):
+            base.compare(other, metric)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("draws", {"n_resamples": "many", "confidence": 0.9, "seed": 0}),
+        ("draws", {"n_resamples": 10**12, "confidence": 0.9, "seed": 0}),
+        ("draws", {"n_resamples": 200, "confidence": None, "seed": 0}),
+        ("draws", {"n_resamples": 200, "confidence": 2, "seed": 0}),
+        ("draws", {"n_resamples": 200, "confidence": 0.9, "seed": -1}),
+        ("draws", {"seeds": 1}),
+        ("draws", 5),
+        ("shown", {"metrics": 5, "control": None}),
+        ("shown", {"metrics": [], "control": None}),
+        ("shown", {"metrics": ["loss"], "control": None}),
+        ("shown", {"metrics": None, "control": "x"}),
+        ("n_layers", "many"),
+    ],
+)
+def test_a_file_that_says_no_draws_or_views_is_damaged(tmp_path, name, value):
+    path = tmp_path / "survey.json"
+    as_survey(whole()).save(path)
+    stored = json.loads(path.read_text())
+    stored["provenance"][name] = value
+    path.write_text(json.dumps(stored))
+    with pytest.raises(lr.LensError, match=f"'{name}' is .*, expected is"):
+        lr.Survey.load(path)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda survey: survey.table(metric=[]), "metric is empty: name one or more"),
+        (lambda survey: survey.table(metric=5), "metric=5 is unknown: accepted are"),
+        (lambda survey: survey.table(width="wide"), "width='wide' must be a whole number"),
+        (lambda survey: survey.curve(["rank"]), r"metric=\['rank'\] is unknown: .*'decided'"),
+        (lambda survey: survey.curve("decided", control="shuffle"), "decided looks at no answer"),
+        (lambda survey: survey.compare(survey).table(names=None), "names=None must be two"),
+        (lambda survey: survey.compare(survey).table(width=3), "width=3 must be .* at least 40"),
+        (lr.table, r"received a survey: its table is made by its own method, survey\.table\(\)"),
+        (lambda survey: lr.lens_evals(5), "received 5 as a path; accepted is that of a folder"),
+        (lambda survey: lr.lens_evals("a" * 5000), "cannot be read: File name too long"),
+        (lambda survey: survey.pass_at_k(layers=5), "layers=5 must be some of those that were"),
+        (lambda survey: lr.pass_table({"a": survey, "b": 5}), "surveys must be a dict of surveys"),
+    ],
+)
+def test_what_a_view_cannot_use_is_said(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(as_survey(whole()))
 
 
 # -- hostile texts ---------------------------------------------------------------------------------------------------------
@@ -792,12 +1056,20 @@ def test_wrong_arguments_say_what_is_accepted():
             call()
 
 
+def test_a_curve_of_differences_wants_a_comparison():
+    for given in (as_survey(whole()), 5):
+        with pytest.raises(TypeError, match=r"expected what compare\(\) of two surveys returns"):
+            difference_curve(given)
+
+
 def test_a_figure_of_a_survey_wants_one():
     for figure in FIGURES.values():
         with pytest.raises(TypeError, match="expected Survey"):
             figure(generation())
     with pytest.raises(TypeError, match="accuracy_curve, emergence_curve"):
         lr.heatmap(whole())
+    with pytest.raises(ValueError, match=r'survey\.page\("survey.html"\)'):
+        lr.report(whole(), "survey.html")
 
 
 @pytest.mark.parametrize("module", [survey_names, latex, comparison])

@@ -64,6 +64,10 @@ def norm_was_applied(provenance: dict[str, Any]) -> bool:
     return bool(arguments.get("apply_norm", True))
 
 
+# What a recipe with that argument says of a certificate that failed.
+KEPT_IF_NOT_STRICT = " strict=False keeps the result, marked as not certified."
+
+
 @dataclass(frozen=True)
 class Certificate:
     """The last layer's lens, through norm and unembedding, against the model's own logits.
@@ -256,10 +260,7 @@ class Certificate:
                 cause = known_cause
         raise LensError(
             f"{self}. {doubted} cannot be trusted. Likely cause: {cause}."
-            + say(
-                python=" strict=False keeps the result, marked as not certified.",
-                shell="",
-            )
+            + say(python=KEPT_IF_NOT_STRICT, shell="")
         )
 
     def _doubt_of_edits(self) -> tuple[str, str]:

@@ -130,9 +130,11 @@ def show_command(
         if html is not None:
             result.page(html)
         note_written([html])
-        if summary or not html:
+        if summary:
+            print_survey(result, None, summary=True)
+        if table or table_format or width or stride or not (summary or html):
             name = None if table_format is None else table_format.value
-            print_survey(result, name, summary=summary, stride=stride, width=width)
+            print_survey(result, name, summary=False, stride=stride, width=width)
         return
     if isinstance(result, PatchMap):
         refuse_options_of_others(

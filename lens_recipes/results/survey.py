@@ -9,7 +9,7 @@ from typing import Any
 
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.compare import compare_surveys
-from lens_recipes.arrays.survey.curves import Curve, Draws, curve
+from lens_recipes.arrays.survey.curves import Curve, Draws, curve, draws_of
 from lens_recipes.arrays.survey.merge import merge_surveys
 from lens_recipes.arrays.survey.pass_at_k import DEFAULT_KS, PassAtK, pass_at_k
 from lens_recipes.results.survey_difference import SurveyDifference
@@ -17,6 +17,7 @@ from lens_recipes.terminal import PrintedSentences, PrintedText, escape_terminal
 from lens_recipes.views import files
 from lens_recipes.views.pages.survey import survey_page
 from lens_recipes.views.summaries.survey.summary import survey_summary, survey_without_items
+from lens_recipes.views.summaries.survey.words import run_words
 from lens_recipes.views.tables.survey.frames import curve_frame, survey_frame
 from lens_recipes.views.tables.survey.table import survey_table
 
@@ -50,8 +51,7 @@ class Survey(SurveyArrays):
     @property
     def draws(self) -> Draws:
         """How its intervals are made: what `survey` was asked for."""
-        asked = self.provenance.get("draws")
-        return Draws(**asked) if isinstance(asked, dict) else Draws()
+        return draws_of(self)
 
     # -- statistics ----------------------------------------------------
 
@@ -100,16 +100,18 @@ class Survey(SurveyArrays):
         """Return the differences to another survey of the same items, pair by pair: other − this.
 
         Each site has an interval and a permutation p-value, corrected over the sites. Where the
-        models have another number of layers, they are paired by relative depth.
+        models have another number of layers, they are paired by relative depth. Layers that only
+        one of the two read are left out, and pairs of another prompt or target are counted.
 
         Raises:
-            ValueError: the two share no items or no component, or there is no such metric.
+            ValueError: the two share no items, component or layer, or there is no such metric.
 
         Example:
             >>> print(survey(model, "capitals").compare(survey(model, "capitals", lens=lens)))
         """
         self.check_has_items()
-        return SurveyDifference(*compare_surveys(self, other, metric, draws=self.draws))
+        found = compare_surveys(self, other, metric, draws=self.draws)
+        return SurveyDifference(*found._replace(runs=(run_words(self), run_words(other))))
 
     @classmethod
     def merge(cls, parts: Iterable[SurveyArrays]) -> Survey:

@@ -21,6 +21,11 @@ class SurveyDifference(SurveyComparison):
             (max-T).
         n_pairs: How many items both have.
         n_unpaired: How many only one of them has.
+        n_without: How many both have, of which one or both have no such metric.
+        n_changed: How many pairs have another prompt or another target in each, of one model.
+        n_sites_alone: How many sites of the first have no partner, as the other did not read them.
+        draws: How the intervals were made.
+        runs: What the two surveys are of: model, lens, edits, and whether each is certified.
     """
 
     __slots__ = ()

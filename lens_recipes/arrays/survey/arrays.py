@@ -12,6 +12,8 @@ from lens_recipes.arrays.axes import Axes, Site
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.lens import UNIFORM_ROUNDING, find_output, uniform_distance
 from lens_recipes.arrays.run_record import RunRecord
+from lens_recipes.arrays.sites import components, layer_series
+from lens_recipes.caller import advised
 
 # The arrays of a survey and their axes. `spelling` is as wide as the item with the most of them.
 SURVEY_AXES: Axes = {
@@ -111,6 +113,20 @@ class SurveyArrays(RunRecord):
         return Shown(None if metrics is None else tuple(metrics), asked.get("control"))
 
     @property
+    def shards(self) -> list[tuple[int, int]]:
+        """Which parts of how many it is, such as [(3, 16)]; empty for the whole."""
+        arguments = self.provenance.get("arguments")
+        shard = arguments.get("shard") if isinstance(arguments, dict) else None
+        if not isinstance(shard, list) or not shard:
+            return []
+        several = shard if isinstance(shard[0], list) else [shard]
+        for each in several:  # a file may say anything
+            is_pair = isinstance(each, list) and len(each) == 2
+            if not is_pair or not all(type(number) is int for number in each):
+                return []
+        return [(number, n_parts) for number, n_parts in several]
+
+    @property
     def groups(self) -> list[str]:
         """The conditions, in the order in which they first come."""
         return list(dict.fromkeys(name.group for name in self.names))
@@ -119,6 +135,29 @@ class SurveyArrays(RunRecord):
     def output_site(self) -> int:
         """The index of the site that is the model's own output; −1 if it was not read."""
         return find_output(self.sites, self.kl_to_final.T)
+
+    @property
+    def layer_sites(self) -> list[int]:
+        """The indices of the sites of the stream after each block, or of the one component.
+
+        Raises:
+            ValueError: several components were read and not that stream, or heads alone.
+        """
+        try:
+            return layer_series(self.sites)
+        except ValueError:
+            read = ", ".join(map(repr, components(self.sites)))
+            raise ValueError(
+                f"this follows one component through the layers, and the survey read {read}: make "
+                f"it with {advised('components', 'resid_post')} as well. The table shows what was "
+                "read."
+            ) from None
+
+    @property
+    def has_line(self) -> bool:
+        """Whether `layer_sites` are known."""
+        names = components(self.sites)
+        return "resid_post" in names or (len(names) == 1 and names[0] != "head_out")
 
     @property
     def readable(self) -> NDArray[np.bool_]:

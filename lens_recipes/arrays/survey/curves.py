@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.statistics.median import median
 from lens_recipes.arrays.statistics.resampling import Interval, Resampling
 from lens_recipes.arrays.survey.arrays import SurveyArrays
@@ -19,6 +18,7 @@ from lens_recipes.arrays.survey.metrics import (
     item_values,
     prediction_depth,
 )
+from lens_recipes.arrays.survey.names import find_name
 
 LESS_IS_BETTER = ("rank", "entropy", "kl")
 MEDIAN = ("rank",)  # a mean rank is that of the few worst items
@@ -39,6 +39,14 @@ class Draws(NamedTuple):
 
 
 DEFAULT_DRAWS = Draws()
+
+
+def draws_of(survey: SurveyArrays, draws: Draws | None = None) -> Draws:
+    """Return how intervals are made: as asked, or for None as `survey` was told."""
+    if draws is not None:
+        return draws
+    told = survey.provenance.get("draws")
+    return Draws(**told) if isinstance(told, dict) else DEFAULT_DRAWS
 
 
 class Curve(NamedTuple):
@@ -85,7 +93,7 @@ def curve(
     indices = survey.items_of(group)
     values = values_of(survey, metric, control)[indices]
     resampling = resampling_of(survey, indices, draws)
-    interval = median(values, resampling) if use_median(metric, values) else resampling.mean(values)
+    interval = middle(metric, values, resampling)
     clustered = survey.clusters_of(indices) is not None
     return Curve(metric, group, control, interval, resampling.n_clusters if clustered else None)
 
@@ -95,12 +103,23 @@ def use_median(metric: str, values: Values) -> bool:
     return metric in MEDIAN and bool(np.isfinite(values).all())
 
 
+def middle(metric: str, values: Values, resampling: Resampling) -> Interval:
+    """Return the median of a metric that has one, else the mean."""
+    return median(values, resampling) if use_median(metric, values) else resampling.mean(values)
+
+
 def values_of(survey: SurveyArrays, metric: str, control: str | None) -> Values:
-    """Return a metric of each item at each site, those over the sites among them."""
+    """Return a metric of each item at each site, those over the sites among them.
+
+    Raises:
+        ValueError: no such metric, or no such control of it.
+    """
+    if not find_name(metric).has_control and control is not None:
+        raise ValueError(f"{metric} looks at no answer, so it has no control.")
     if metric == "emerged":
-        return emerged(emergence(survey, control), len(layer_series(survey.sites)))
+        return emerged(emergence(survey, control), len(survey.layer_sites))
     if metric == "decided":
-        return emerged(prediction_depth(survey), len(layer_series(survey.sites)))
+        return emerged(prediction_depth(survey), len(survey.layer_sites))
     return item_values(survey, metric, control)
 
 
@@ -119,7 +138,7 @@ class BeyondControl(NamedTuple):
     """Whether a curve leaves its control's.
 
     Attributes:
-        difference: Answer minus control, item by item, over the sites.
+        difference: Answer minus control, item by item, over the sites: a mean, of ranks a median.
         is_beyond: Whether the interval of the difference lies on the better side of 0, `[site]`.
     """
 
@@ -145,6 +164,7 @@ def beyond_control(
     indices = survey.items_of(group)
     own = values_of(survey, metric, None)[indices]
     other = values_of(survey, metric, control)[indices]
-    difference = resampling_of(survey, indices, draws).mean(own - other)
+    resampling = resampling_of(survey, indices, draws)
+    difference = middle(metric, own - other, resampling)
     is_beyond = difference.high < 0 if metric in LESS_IS_BETTER else difference.low > 0
     return BeyondControl(difference, is_beyond)

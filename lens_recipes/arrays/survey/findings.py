@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.arrays.sites import layer_series
+from lens_recipes.arrays.statistics.labels import label_test
 from lens_recipes.arrays.statistics.median import median
 from lens_recipes.arrays.statistics.resampling import MIN_CLUSTERS, Interval, expanded_tail
 from lens_recipes.arrays.survey.arrays import CONTROLS, SurveyArrays
@@ -103,7 +103,7 @@ def emergence_median(
     """Return the median site at which answers emerge; those that never do count as last."""
     indices = survey.items_of(group)
     first = emergence(survey)[indices]
-    series = layer_series(survey.sites)
+    series = survey.layer_sites
     n_sites = len(series)
     resampling = resampling_of(survey, indices, draws)
     places = np.where(first < 0, n_sites, first).astype(np.float64)
@@ -132,7 +132,7 @@ def first_beyond_control(
     survey: SurveyArrays, metrics: Sequence[str], control: str, draws: Draws = DEFAULT_DRAWS
 ) -> dict[str, Site | None]:
     """Return the first layer from which on each curve stays beyond its control's; None for none."""
-    series = layer_series(survey.sites)
+    series = survey.layer_sites
     wanted = [Wanted(metric, minus=control) for metric in metrics]
     found = joint_intervals(survey, wanted, series, draws=draws)
     first: dict[str, Site | None] = {}
@@ -154,7 +154,8 @@ class GroupDifference(NamedTuple):
         own: The group's mean, with an interval of its own.
         difference: Of the group's mean and that of all others; the interval holds for all groups
             at once.
-        differs: Whether that interval leaves out 0.
+        differs: Whether that interval leaves out 0, and labels that are dealt out anew rarely make
+            such a difference of any group.
     """
 
     group: str
@@ -172,6 +173,10 @@ def group_differences(
     same resample for each of them. The intervals of the differences are as wide as it takes that
     all hold at once (Bonferroni). Where a group has fewer than five clusters, or all the others
     have, there is none.
+
+    The draws of a small group whose items are all alike never differ, and its interval is as if its
+    mean were known. So a difference must also be larger than what a permutation of the labels gives
+    (`label_test`).
 
     Returns:
         One entry for each group; nothing where there is one group, or more than `MAX_COMPARED`.
@@ -193,6 +198,7 @@ def group_differences(
     both = np.concatenate([inside, outside], axis=1) - middle
     means = resampling.resampled_means(both)
     resampled = means[:, : len(groups)] - means[:, len(groups) :]
+    p_values = _p_of_groups(survey, values[:, 0], members, draws)
     found = []
     for column, group in enumerate(groups):
         indices = survey.items_of(group)
@@ -207,8 +213,27 @@ def group_differences(
             tail = expanded_tail(confidence, n_clusters)
             low, high = np.nanquantile(resampled[:, column], [tail, 1 - tail])
         difference = Interval(np.array(estimate), np.array(low), np.array(high), own.n)
-        found.append(GroupDifference(group, own, difference, bool(low > 0 or high < 0)))
+        is_rare = p_values[column] <= 1 - draws.confidence
+        differs = bool(is_rare and (low > 0 or high < 0))
+        found.append(GroupDifference(group, own, difference, differs))
     return found
+
+
+def _p_of_groups(
+    survey: SurveyArrays, values: NDArray[np.float64], members: NDArray[np.bool_], draws: Draws
+) -> NDArray[np.float64]:
+    """Return how rarely labels that are dealt out anew make such a difference, for each group."""
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
+        return np.ones(members.shape[1])
+    p_values = label_test(
+        values[known],
+        members[known].argmax(1),
+        survey.clusters_of(known),
+        n_permutations=draws.n_resamples,
+        seed=draws.seed,
+    )
+    return np.pad(p_values, (0, members.shape[1] - len(p_values)), constant_values=1.0)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

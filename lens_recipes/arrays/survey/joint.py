@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.statistics.median import median
 from lens_recipes.arrays.statistics.resampling import Interval
 from lens_recipes.arrays.survey.arrays import SurveyArrays
@@ -68,7 +67,7 @@ def joint_intervals(
         values = values_of(survey, each.metric, each.control)[indices]
         if each.minus is not None:
             values = values - values_of(survey, each.metric, each.minus)[indices]
-        elif use_median(each.metric, values):
+        if use_median(each.metric, values):
             found[each] = median(values[:, places], resampling)
             continue
         of_means.append(each)
@@ -84,8 +83,15 @@ def places_of(survey: SurveyArrays, metric: str, site_indices: Sequence[int]) ->
     """Return where in a curve some sites are."""
     if metric not in OVER_SITES:
         return list(site_indices)
-    series = layer_series(survey.sites)
+    series = survey.layer_sites
     return [series.index(index) for index in site_indices]
+
+
+def sites_of(survey: SurveyArrays, metric: str) -> list[int]:
+    """Return the indices of the sites that a metric has a number at."""
+    if metric in OVER_SITES:
+        return survey.layer_sites
+    return list(range(len(survey.sites)))
 
 
 def is_beyond(metric: str, difference: Interval) -> np.ndarray:

@@ -23,6 +23,11 @@ def merge_surveys(surveys: Iterable[SurveyArrays]) -> SurveyArrays:
         LensError: they are of different models or sites, were asked otherwise, share items, or none
             of them has any.
     """
+    if isinstance(surveys, SurveyArrays) or not isinstance(surveys, Iterable):
+        raise LensError(
+            f"received {type(surveys).__name__} to merge; accepted is a list of surveys: "
+            "Survey.merge([first, second])."
+        )
     parts = list(surveys)
     if not parts:
         raise LensError("there is no survey to merge.")
@@ -89,19 +94,38 @@ def arguments_of(survey: SurveyArrays) -> dict[str, Any]:
     return dict(arguments) if isinstance(arguments, dict) else {}
 
 
-def joined_shards(parts: Sequence[SurveyArrays]) -> Any:
-    """Return which shards parts are: None for the whole."""
+# -- which parts -------------------------------------------------------
+
+
+def joined_shards(parts: Sequence[SurveyArrays]) -> list[list[int]] | None:
+    """Return which shards parts are, those of merged ones among them: None for the whole."""
     shards: set[tuple[int, int]] = set()
     for part in parts:
-        shard = arguments_of(part).get("shard")
-        if not isinstance(shard, list) or len(shard) != 2:
+        own = part.shards
+        if not own:
             return None
-        shards.add((shard[0], shard[1]))
+        shards.update(own)
     known = sorted(shards)
     n_parts = known[0][1]
     if known == [(number, n_parts) for number in range(1, n_parts + 1)]:
         return None
     return [list(shard) for shard in known]
+
+
+def part_words(survey: SurveyArrays) -> str:
+    """Return which part of all items these are, such as "part 3 of 16"; empty for the whole."""
+    shards = survey.shards
+    if not shards:
+        return ""
+    if len(shards) == 1:
+        return f"part {shards[0][0]} of {shards[0][1]}"
+    n_parts = {n for _, n in shards}
+    if len(n_parts) == 1:
+        return f"{len(shards)} of {shards[0][1]} parts"
+    return f"{len(shards)} parts of several divisions"
+
+
+# -- arrays ------------------------------------------------------------
 
 
 def without_items(left_out: list[tuple[int, str, str, str]], about: dict[str, Any]) -> SurveyArrays:

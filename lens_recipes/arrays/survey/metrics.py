@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.survey.arrays import CONTROLS, SurveyArrays
 
 Values = NDArray[np.float64]
@@ -131,7 +130,7 @@ def emergence(survey: SurveyArrays, control: str | None = None) -> NDArray[np.in
 
     Sites are counted among those of the stream after each block.
     """
-    return first_to_stay(ranked(survey, control)[:, layer_series(survey.sites)] == 0)
+    return first_to_stay(ranked(survey, control)[:, survey.layer_sites] == 0)
 
 
 def prediction_depth(survey: SurveyArrays) -> NDArray[np.int64]:
@@ -140,7 +139,7 @@ def prediction_depth(survey: SurveyArrays) -> NDArray[np.int64]:
     Source: Baldock et al. 2021, "Deep Learning Through the Lens of Example Difficulty".
     """
     is_so = survey.top_ids == survey.answer_ids[:, None]
-    return first_to_stay(is_so[:, layer_series(survey.sites)])
+    return first_to_stay(is_so[:, survey.layer_sites])
 
 
 def emerged(first: NDArray[np.int64], n_sites: int) -> Values:

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.statistics.resampling import Interval, Resampling
 from lens_recipes.arrays.survey.arrays import CONTROLS, SurveyArrays
-from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
+from lens_recipes.arrays.survey.curves import Draws, draws_of
 from lens_recipes.arrays.survey.metrics import best_over_sites, ranked
 
 DEFAULT_KS = (1, 10, 100)
@@ -42,7 +41,7 @@ def pass_at_k(
     group: str | None = None,
     control: str | None = None,
     layers: Sequence[int] | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> PassAtK:
     """Return how often an answer is among the first k tokens at one layer or another.
 
@@ -60,7 +59,7 @@ def pass_at_k(
         group: Of which items; None for all.
         control: What is looked for in the answer's place: None, "shuffle" or "random".
         layers: Which of the layers that were read count; None for all.
-        draws: How the interval is made.
+        draws: How the interval is made; None for as `survey` was told.
 
     Raises:
         ValueError: a k below 1, or no such group, control or layer.
@@ -80,11 +79,12 @@ def pass_at_k(
     is_found = best_over_sites(ranks)[:, None] < np.array(numbers)
     values = np.where(has_rank[:, None], is_found, np.nan)
     shares = cluster_shares(values, survey.clusters_of(indices))  # `[cluster, k]`
+    made = draws_of(survey, draws)
     resampling = Resampling(
         len(shares),
-        n_resamples=draws.n_resamples,
-        confidence=draws.confidence,
-        seed=draws.seed,
+        n_resamples=made.n_resamples,
+        confidence=made.confidence,
+        seed=made.seed,
     )
     return PassAtK(numbers, resampling.mean(shares), int(has_rank.sum()))
 
@@ -95,17 +95,15 @@ def counted_sites(survey: SurveyArrays, layers: Sequence[int] | None) -> list[in
     Raises:
         ValueError: a layer that was not read.
     """
-    sites = layer_series(survey.sites)
+    sites = survey.layer_sites
     if layers is None:
         return sites
     site_of = {survey.sites[site].layer: site for site in sites}
-    missing = [layer for layer in layers if layer not in site_of]
-    if missing or not len(layers):
+    wanted = list(layers) if isinstance(layers, Iterable) else []
+    if not wanted or any(layer not in site_of for layer in wanted):
         read = ", ".join(str(layer) for layer in site_of)
-        raise ValueError(
-            f"layers={list(layers)!r:.80} must be some of those that were read: {read}."
-        )
-    return [site_of[layer] for layer in layers]
+        raise ValueError(f"layers={layers!r:.80} must be some of those that were read: {read}.")
+    return [site_of[layer] for layer in wanted]
 
 
 def cluster_shares(values: NDArray[np.float64], clusters: list[str] | None) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lens_recipes.arrays.survey.arrays import SurveyArrays
-from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
+from lens_recipes.arrays.survey.curves import Draws, draws_of
 from lens_recipes.arrays.survey.pass_at_k import DEFAULT_KS, PassAtK, pass_at_k
 
 
@@ -71,7 +71,7 @@ def pass_table(
     *,
     control: str | None = None,
     layers: Sequence[int] | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> PassTable:
     """Return pass@k of several surveys of the same items, side by side, for each group.
 
@@ -89,10 +89,14 @@ def pass_table(
         >>> lenses = {"logit": None, "linear": "linear.safetensors", "Jacobian": "lens.pt"}
         >>> print(pass_table({name: survey(model, items, lens=lenses[name]) for name in lenses}))
     """
-    if not isinstance(surveys, Mapping) or not surveys:
+    are_surveys = isinstance(surveys, Mapping) and all(
+        isinstance(survey, SurveyArrays) for survey in surveys.values()
+    )
+    if not are_surveys or not surveys:
         raise ValueError(
             'surveys must be a dict of surveys by their names, such as {"logit": …, "linear": …}.'
         )
+    drawn_alike = draws_of(next(iter(surveys.values())), draws)
     groups = list(dict.fromkeys(group for survey in surveys.values() for group in survey.groups))
     cells: list[list[PassAtK | None]] = []
     for group in groups:
@@ -102,7 +106,7 @@ def pass_table(
             found = None
             if has_group:
                 found = pass_at_k(
-                    survey, ks, group=group, control=control, layers=layers, draws=draws
+                    survey, ks, group=group, control=control, layers=layers, draws=drawn_alike
                 )
             line.append(found)
         cells.append(line)

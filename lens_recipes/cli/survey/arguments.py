@@ -7,6 +7,9 @@ from typing import Any
 
 import typer
 
+from lens_recipes.cli.common.outputs import STDOUT
+
+MAX_DIGITS = 18  # of a number of parts
 CONTROLS = ("shuffle", "random", "none")
 FORMATS = ("text", "markdown", "latex", "tsv", "json")
 FORMATS_OF_SEVERAL = ("text", "markdown", "tsv", "json")
@@ -74,6 +77,46 @@ def check_several(
         )
 
 
+def check_stdout(json_path: str | None, options: dict[str, Any]) -> None:
+    """Refuse what would be printed, where the result itself goes to stdout.
+
+    Raises:
+        typer.BadParameter: something of the kind was asked for.
+    """
+    if json_path != STDOUT:
+        return
+    for option, value in options.items():
+        if value:
+            raise typer.BadParameter(
+                "--json - writes the result to stdout instead: name a file, or leave one out.",
+                param_hint=option,
+            )
+
+
+def check_line(components: list[str], options: dict[str, Any]) -> None:
+    """Refuse views that follow the layers, where no component has one site in each layer.
+
+    They are refused before anything runs: a survey may take hours.
+
+    Raises:
+        typer.BadParameter: something of the kind was asked for.
+    """
+    from lens_recipes.arrays.sites import ORDER
+
+    names = set(components)
+    are_known = names <= set(ORDER)  # others are refused with those that there are
+    has_line = "resid_post" in names or (len(names) == 1 and "head_out" not in names)
+    if has_line or not are_known:
+        return
+    for option, value in options.items():
+        if value:
+            raise typer.BadParameter(
+                "it follows one component through the layers: add resid_post to --components, or "
+                "name one component alone that is not head_out.",
+                param_hint=option,
+            )
+
+
 def field_names(given: list[str] | None) -> dict[str, str] | None:
     """Return what items call each field.
 
@@ -102,7 +145,8 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     part, slash, n_parts = text.partition("/")
-    if not slash or not part.isdecimal() or not n_parts.isdecimal():
+    are_numbers = part.isdecimal() and n_parts.isdecimal()
+    if not slash or not are_numbers or max(len(part), len(n_parts)) > MAX_DIGITS:
         raise typer.BadParameter(
             f"{text!r} is not I/N, such as 3/16 for the third of sixteen parts.",
             param_hint="--shard",

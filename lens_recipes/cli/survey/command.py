@@ -31,7 +31,9 @@ from lens_recipes.cli.common.outputs import (
     write_for_programs,
 )
 from lens_recipes.cli.survey.arguments import (
+    check_line,
     check_several,
+    check_stdout,
     check_table,
     field_names,
     other_survey,
@@ -83,7 +85,8 @@ def survey_command(
         typer.Option(
             "--compare",
             metavar="FILE",
-            help="Print the paired differences to a survey that --json wrote before.",
+            help="Print the paired differences to a survey that --json wrote before; with --format "
+            "tsv or json, these alone.",
         ),
     ] = None,
     field: Annotated[
@@ -135,10 +138,14 @@ def survey_command(
     check_table(metric, by, table_format, control)
     if len(sources) > 1:
         check_several(html, json_path, shard, other, by, table_format)
+    printed = {"--format": table_format, "--by": by, "--compare": other, "--summary": summary}
+    check_stdout(json_path, printed)
+    chosen = parse_names(components)
+    check_line(chosen, {"--lens": len(sources) > 1, "--html": html, "--summary": summary})
     edits = parse_edits(edit)
     options: dict[str, Any] = {
         "layers": parse_indices(layers, "--layers"),
-        "components": parse_names(components),
+        "components": chosen,
         "control": None if control == "none" else control,
         "fields": field_names(field),
         "only_correct": only_correct,
@@ -173,7 +180,9 @@ def survey_command(
     if html is not None:
         result.page(html)
     if json_path != STDOUT:
-        print_survey(result, table_format, summary=summary, metric=metric, by=by, stride=stride)
+        is_for_programs = table_format in ("tsv", "json") and not summary
+        if saved is None or not is_for_programs:
+            print_survey(result, table_format, summary=summary, metric=metric, by=by, stride=stride)
         if saved is not None:
             print_difference(result, saved, metric, table_format, stride)
     note_written([html, json_path])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ def print_survey(
 ) -> None:
     """Print the table of a survey, or its summary."""
     if not len(result):  # a shard without items
-        print(escape_terminal(str(result)))
+        is_for_programs = table_format in ("tsv", "json") and not summary
+        print(escape_terminal(str(result)), file=sys.stderr if is_for_programs else None)
+        if table_format == "json" and not summary:
+            write_for_programs("[]\n")
         return
     if summary:
         write_for_programs(result.summary() + "\n")
@@ -43,7 +48,18 @@ def print_difference(
     table_format: str | None,
     stride: int | None,
 ) -> None:
-    """Print how a survey differs from one that was saved before, below its own table."""
+    """Print how a survey differs from one that was saved before, below its own table.
+
+    For programs all metrics are in one table.
+    """
+    if table_format in ("tsv", "json"):
+        from lens_recipes.views.tables.survey.comparison import comparison_rows
+        from lens_recipes.views.tables.survey.rows import json_of, tsv_of
+
+        compared = [other.compare(result, name) for name in metric or [DEFAULT_METRIC]]
+        rows = chain.from_iterable(comparison_rows(each) for each in compared)
+        print_text((tsv_of if table_format == "tsv" else json_of)(rows), table_format)
+        return
     print()
     for name in metric or [DEFAULT_METRIC]:
         difference = other.compare(result, name)

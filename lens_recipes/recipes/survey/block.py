@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.arrays.certificate import Certificate, joined_certificate
+from lens_recipes.arrays.certificate import (
+    KEPT_IF_NOT_STRICT,
+    Certificate,
+    joined_certificate,
+)
 from lens_recipes.arrays.survey.merge import joined_arrays
+from lens_recipes.errors import LensError
 from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.recipes.survey.prepare import Controls, PreparedItem
 from lens_recipes.results import LensResult
@@ -68,6 +73,9 @@ def run_block(
         items: Of the block.
         beside: The controls of each.
         **options: Of `logit_lens`.
+
+    Raises:
+        LensError: as `logit_lens` does.
     """
     columns = columns_of(items, beside)
     if not any(prepared.item.images for prepared in items):
@@ -101,16 +109,24 @@ def run_items(
     images = None
     if any(prepared.item.images for prepared in items):
         images = [list(prepared.item.images) for prepared in items]
-    result = logit_lens(
-        model,
-        as_recorded(prompts),
-        images=images,
-        positions=[[prepared.position] for prepared in items],
-        targets=columns.ids,
-        track=None,
-        top_k=1,
-        **options,
-    )
+    try:
+        result = logit_lens(
+            model,
+            as_recorded(prompts),
+            images=images,
+            positions=[[prepared.position] for prepared in items],
+            targets=columns.ids,
+            track=None,
+            top_k=1,
+            **options,
+        )
+    except LensError as error:
+        if not str(error).endswith(KEPT_IF_NOT_STRICT):
+            raise
+        words = str(error).removesuffix(KEPT_IF_NOT_STRICT)  # a survey has no such argument
+        raise LensError(
+            f"{words} These are items {items[0].item.number} to {items[-1].item.number}."
+        ) from None
     return BlockResult(
         result.sites,
         block_arrays(result, items, columns),
@@ -129,7 +145,7 @@ def columns_of(items: Sequence[PreparedItem], controls: Sequence[Controls]) -> C
             "target": prepared.target_ids,
             "against": prepared.against_ids,
             "shuffled": control.shuffled,
-            "random": [control.random] if control.random >= 0 else [],
+            "random": control.random,
         }
         rows.append([token for part in parts.values() for token in part])
         kinds.append([name for name, part in parts.items() for _ in part])

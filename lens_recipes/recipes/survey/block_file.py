@@ -20,7 +20,15 @@ from lens_recipes.recipes.survey.block import Arrays
 from lens_recipes.recipes.survey.items import LeftOut
 from lens_recipes.views.files.atomic import atomic_file
 from lens_recipes.views.files.schema.certificate import read_certificate, write_certificate
-from lens_recipes.views.files.schema.checks import Sizes
+from lens_recipes.views.files.schema.checks import (
+    Sizes,
+    read_list,
+    read_texts,
+    read_texts_of_ids,
+)
+from lens_recipes.views.files.schema.provenance import read_provenance
+from lens_recipes.views.files.schema.rows import read_sites
+from lens_recipes.views.files.survey_file import checked_array, read_left_out
 
 WORDS = "words"  # the array that holds what is no array, as JSON
 
@@ -93,15 +101,17 @@ def read_block(path: Path) -> StoredBlock:
             words = json.loads(stored[WORDS].tobytes().decode())
             arrays = {name: stored[name] for name in stored.files if name != WORDS}
         certificate = read_certificate(words["certificate"], Sizes())
+        sizes = Sizes()
+        left_out = [read_left_out(entry, sizes) for entry in read_list(words["left_out"], sizes)]
         block = StoredBlock(
             items=words["items"],
-            sites=[Site(*site) for site in words["sites"]],
-            names=[ItemNames(*name) for name in words["names"]],
+            sites=read_sites(words["sites"], sizes) if words["sites"] else [],
+            names=[ItemNames(*read_texts(name, sizes)) for name in words["names"]],
             arrays=arrays,
-            left_out=[LeftOut(*entry) for entry in words["left_out"]],
-            texts={int(token): text for token, text in words["texts"].items()},
+            left_out=[LeftOut(*entry) for entry in left_out],
+            texts=read_texts_of_ids(words["texts"], sizes),
             certificate=_written_here.get(digest_of_bytes(content), certificate),
-            provenance=words["provenance"],
+            provenance=read_provenance(words["provenance"], sizes),
         )
         check_arrays(block)
     except DAMAGE as error:
@@ -123,6 +133,9 @@ def check_arrays(block: StoredBlock) -> None:
         expected = [sizes.get(axis, length) for axis, length in zip(axes, shape, strict=True)]
         if list(shape) != expected:
             raise ValueError(f"its {name} have the shape {shape}, expected is {tuple(expected)}")
+        kind = block.arrays[name].dtype
+        if checked_array(name, block.arrays[name]).dtype != kind:
+            raise ValueError(f"its {name} are of the type {kind}")
 
 
 def digest_of_bytes(content: bytes) -> bytes:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from lens_recipes.caller import parameter, say
 from lens_recipes.recipes.survey.places import Place, as_place
@@ -19,6 +23,8 @@ from lens_recipes.run.request.prompts import is_token_id, shortened
 JSON_LINES = (".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 ENCODING = "utf-8-sig"  # a mark of the byte order is no text
+
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 # What an item may say. All but the prompt and the target may be missing.
 FIELDS = ("prompt", "target", "against", "group", "cluster", "id", "position", "images")
@@ -158,7 +164,13 @@ def records(items: Any) -> Iterator[Record]:
         return
     if isinstance(items, str | os.PathLike):
         path = Path(os.path.expanduser(items))
-        yield from eval_records(path) if holds_evals(path) else file_records(path)
+        try:
+            is_evals = holds_evals(path)
+        except OSError as error:  # such as a name that is too long
+            raise ValueError(
+                f"{shortened(str(path))} cannot be read: {error.strerror or error}."
+            ) from None
+        yield from eval_records(path) if is_evals else file_records(path)
         return
     if hasattr(items, "to_dict") and hasattr(items, "itertuples"):  # a frame of pandas
         items = frame_rows(items)
@@ -185,6 +197,8 @@ def eval_records(path: Path) -> Iterator[Record]:
 def frame_rows(frame: Any) -> Iterator[dict[str, Any]]:
     """Yield the rows of a frame of pandas as dicts."""
     names = list(frame.columns)
+    if len(set(names)) < len(names):
+        header_of([str(name) for name in names])
     for row in frame.itertuples(index=False, name=None):
         yield dict(zip(names, row, strict=True))
 
@@ -223,7 +237,7 @@ def json_records(lines: Iterable[str]) -> Iterator[Record]:
             continue
         place = f"line {number}"
         try:
-            fields = json.loads(line)
+            fields = json.loads(line.rstrip("\r\n"))  # or a missing end is of the next line
         except json.JSONDecodeError as error:
             yield Record(place, f"this is no JSON ({error.msg}, character {error.colno})")
             continue
@@ -245,12 +259,15 @@ def csv_records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
         try:
             row = next(reader, None)
         except csv.Error as error:
+            if header is None:  # the next line would be taken for it
+                raise ValueError(f"{place}, the names of the columns: {error}.") from None
             yield Record(place, str(error))
             continue
         if row is None:
             return
         if header is None:
-            header = [name.strip() for name in row]
+            is_blank = not any(name.strip() for name in row)
+            header = None if is_blank else header_of(row)
         elif any(field.strip() for field in row):
             if len(row) != len(header):
                 words = f"it has {len(row)} fields, and the header has {len(header)}"
@@ -258,6 +275,22 @@ def csv_records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
             else:
                 named = zip(header, row, strict=True)
                 yield Record(place, {name: value for name, value in named if value != ""})
+
+
+def header_of(row: list[str]) -> list[str]:
+    """Return the names of columns.
+
+    Raises:
+        ValueError: two have the same name.
+    """
+    names = [name.strip() for name in row]
+    twice = [name for number, name in enumerate(names) if name and name in names[:number]]
+    if twice:
+        raise ValueError(
+            f"two columns are called {twice[0]!r}: rename one of them, so that it is clear which "
+            "is meant."
+        )
+    return names
 
 
 # -- one item ----------------------------------------------------------
@@ -290,7 +323,7 @@ def read_item(
         if values[name] is None or is_missing(values[name]):
             present = ", ".join(map(repr, fields)) or "none"
             raise ValueError(f"there is no {names[name]!r}; its fields are {present}")
-    prompt = values["prompt"]
+    prompt = plain(values["prompt"])
     if isinstance(prompt, str) and not prompt:
         raise ValueError("the prompt is empty")
     against = values["against"]
@@ -312,7 +345,19 @@ def is_missing(value: Any) -> bool:
     """Tell whether a field says nothing: it is not there, or a frame's "not a number"."""
     if type(value).__name__ in ("NAType", "NaTType"):  # of pandas, which need not be here
         return True
-    return value is None or (isinstance(value, float) and value != value)
+    return value is None or (isinstance(value, float | np.floating) and bool(value != value))
+
+
+def plain(value: Any) -> Any:
+    """Return arrays and tensors as lists, so that all of an item tells it from others.
+
+    Of a long array only the ends are written.
+    """
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value.tolist()
+    if isinstance(value, list | tuple | Iterator):
+        return [plain(part) for part in value]
+    return value
 
 
 def spellings(value: Any, name: str) -> tuple[Any, ...]:
@@ -377,7 +422,7 @@ def position_of(value: Any, otherwise: int) -> int | Place:
         return otherwise
     if isinstance(value, Mapping):
         return as_place(value)
-    if isinstance(value, str) and value.lstrip("-").isdigit():
+    if isinstance(value, str) and WHOLE_NUMBER.fullmatch(value.strip()):
         return int(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)  # a frame's column in which some are missing

@@ -56,11 +56,12 @@ class Controls(NamedTuple):
 
     Attributes:
         shuffled: The spellings of another item's answer; empty where all others are the same.
-        random: A token that is about as frequent as the answer.
+        random: A token for each spelling that is one token, about as frequent as it; empty where
+            there are none.
     """
 
     shuffled: list[int]
-    random: int
+    random: list[int]
 
 
 class ItemReader:
@@ -71,6 +72,7 @@ class ItemReader:
         self.model = model
         self.tokenizer = tokenizer_of(model)
         self.vocab_size = anatomy.vocab_size
+        self.n_layers = anatomy.n_layers
         self.n_embeddings = anatomy.n_embeddings
         self.longest = anatomy.n_positions or context_length(model)
         self.add_special_tokens = add_special_tokens
@@ -176,8 +178,9 @@ class ItemReader:
         if not rows or not rows[0]:
             raise ValueError("the prompt has no tokens")
         token_ids = rows[0]
-        if max(token_ids) >= self.n_embeddings:
-            raise ValueError(f"the id {max(token_ids)} is unknown to this model")
+        for token in (min(token_ids), max(token_ids)):
+            if not 0 <= token < self.n_embeddings:
+                raise ValueError(f"the id {token} is unknown to this model")
         return token_ids
 
     def spellings(self, texts: Sequence[Any]) -> tuple[list[int], list[str]]:
@@ -225,8 +228,8 @@ def choose_controls(
         shuffled.update(shuffled_targets(items, members, seed))
     controls = []
     for index, prepared in enumerate(items):
-        token = random_token(prepared, tokenizer, vocab_size, seed)
-        controls.append(Controls(shuffled[index], token))
+        tokens = random_tokens(prepared, tokenizer, vocab_size, seed)
+        controls.append(Controls(shuffled[index], tokens))
     return controls
 
 
@@ -253,15 +256,31 @@ def shuffled_targets(
     return taken
 
 
-def random_token(prepared: PreparedItem, tokenizer: Any, vocab_size: int, seed: int) -> int:
-    """Return a token near the answer's id, none of its spellings; ids are in order of frequency.
+def random_tokens(prepared: PreparedItem, tokenizer: Any, vocab_size: int, seed: int) -> list[int]:
+    """Return as many tokens as the answer has spellings, each near the id of one of them.
 
-    Like the answer it begins with a space, or does not.
+    Ids are in order of frequency. One token in the place of several spellings would have fewer
+    chances than they have.
     """
-    answer = prepared.target_ids[0]
-    taken = {*prepared.target_ids, *prepared.against_ids}
-    nearby = np.arange(max(0, answer - NEARBY_IDS), min(vocab_size, answer + NEARBY_IDS + 1))
     draws = generator_of(seed, "random", prepared.item.id, prepared.item.number)
+    taken = {*prepared.target_ids, *prepared.against_ids}
+    found: list[int] = []
+    for spelling in prepared.target_ids:
+        token = random_token(spelling, taken, tokenizer, vocab_size, draws)
+        if token >= 0:
+            found.append(token)
+            taken.add(token)
+    return found
+
+
+def random_token(
+    answer: int, taken: set[int], tokenizer: Any, vocab_size: int, draws: np.random.Generator
+) -> int:
+    """Return a token near another one's id, and none of those that are taken; −1 for none.
+
+    Like the other it begins with a space, or does not.
+    """
+    nearby = np.arange(max(0, answer - NEARBY_IDS), min(vocab_size, answer + NEARBY_IDS + 1))
     candidates = [int(token) for token in draws.permutation(nearby) if int(token) not in taken]
     if not candidates:
         return -1

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lens_recipes.caller import argument
 from lens_recipes.errors import LensError
 from lens_recipes.recipes.survey.block_file import StoredBlock, read_block, write_block
 from lens_recipes.views.files.atomic import write_text
@@ -33,17 +34,17 @@ class SurveyStore:
         Raises:
             LensError: the folder is that of another survey, or cannot be written.
         """
-        self.folder = None if path is None else Path(os.path.expanduser(path))
+        self.folder = None if path is None else folder_of(path)
         self.identity = json.loads(json.dumps(identity))
         self._blocks: dict[int, StoredBlock] = {}
         self._asked: set[int] = set()
         if self.folder is None:
             return
         manifest = self.folder / MANIFEST
-        if manifest.exists():
+        if os.path.exists(manifest):
             self.check_identity(manifest, resume)
             return
-        if self.folder.exists() and not self.folder.is_dir():
+        if os.path.exists(self.folder) and not self.folder.is_dir():
             raise LensError(
                 f"{str(self.folder)!r} is a file: a survey is kept in a folder of its own."
             )
@@ -76,15 +77,20 @@ class SurveyStore:
         assert self.folder is not None
         try:
             stored = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise LensError(f"{str(manifest)!r} cannot be read: {error}.") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise LensError(
+                f"{str(manifest)!r} cannot be read: {error}. Name another folder, or remove this "
+                "one to begin anew."
+            ) from None
         is_one = isinstance(stored, dict) and stored.get("format") == FORMAT
         if not is_one or stored.get("version") != VERSION:
-            raise LensError(f"{str(manifest)!r} is no survey that this version can read.")
+            raise LensError(
+                f"{str(manifest)!r} is no survey that this version can read. Name another folder."
+            )
         kept = list(self.folder.glob(BLOCKS))
         if not resume or not kept:
             for block in kept:
-                block.unlink()
+                remove(block)
             self.begin()
             return
         differing = [key for key, value in self.identity.items() if stored.get(key) != value]
@@ -148,7 +154,44 @@ class SurveyStore:
                 f"{str(more[0])!r} was made of items that are no longer there: they have changed "
                 "since. Begin anew with resume=False, or name another folder."
             )
-        return [read_block(path) for path in paths]
+        blocks = [read_block(path) for path in paths]
+        asked = [block for block in blocks if block.names]
+        for path, block in zip(paths, blocks, strict=True):
+            if block.names and block.sites != asked[0].sites:
+                raise LensError(
+                    f"{str(path)!r} is damaged: its sites are others than those of the blocks "
+                    "before. Remove it, and its items are asked again."
+                )
+        return blocks
+
+
+def folder_of(path: Any) -> Path:
+    """Return the folder that a caller names.
+
+    Raises:
+        ValueError: this is no path.
+    """
+    is_path = isinstance(path, str | os.PathLike)
+    if not is_path or not str(path).strip() or "\0" in str(path):
+        raise ValueError(
+            f'{argument("path", path)} must be the path of a folder, such as "kept"; None keeps '
+            "all in memory."
+        )
+    return Path(os.path.expanduser(path))
+
+
+def remove(block: Path) -> None:
+    """Remove the file of a block.
+
+    Raises:
+        LensError: it is a folder, or may not be removed.
+    """
+    try:
+        block.unlink()
+    except OSError as error:
+        raise LensError(
+            f"{str(block)!r} cannot be removed: {error.strerror or error}. Name another folder."
+        ) from None
 
 
 def name_of(number: int) -> str:

@@ -12,16 +12,19 @@ from typing import Any
 
 from nnsight.intervention.envoy import Envoy
 
-from lens_recipes.arrays.certificate import joined_certificate
-from lens_recipes.arrays.statistics.resampling import Resampling
-from lens_recipes.arrays.survey.arrays import CONTROLS, DEFAULT_CONTROL, ItemNames, Shown
+from lens_recipes.arrays.survey.arrays import DEFAULT_CONTROL, ItemNames, Shown
 from lens_recipes.arrays.survey.curves import Draws
-from lens_recipes.arrays.survey.merge import joined_arrays, without_items
-from lens_recipes.arrays.survey.names import find_name
-from lens_recipes.caller import argument, say
-from lens_recipes.errors import LensError
+from lens_recipes.caller import say
 from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.recipes.survey.arguments import (
+    as_shard,
+    check_model,
+    checked_draws,
+    checked_views,
+    position_of_all,
+)
+from lens_recipes.recipes.survey.assemble import assembled
 from lens_recipes.recipes.survey.block import run_block
 from lens_recipes.recipes.survey.block_file import StoredBlock
 from lens_recipes.recipes.survey.identity import identity_of
@@ -35,13 +38,12 @@ from lens_recipes.recipes.survey.prepare import (
 )
 from lens_recipes.recipes.survey.store import SurveyStore
 from lens_recipes.results import Survey
-from lens_recipes.results.survey import as_survey
 from lens_recipes.run.progress import progress_of_items
 from lens_recipes.run.provenance import to_json
 from lens_recipes.run.request.edits.resolve import resolve_edits
 from lens_recipes.run.request.images.digests import source_digest
 from lens_recipes.run.request.lenses import resolve_lens
-from lens_recipes.run.request.prompts import is_token_id, shortened
+from lens_recipes.run.request.prompts import shortened
 from lens_recipes.run.request.selection import as_list
 
 BLOCK = 256  # items that are run and kept together, the same however a survey is parted
@@ -163,54 +165,6 @@ def survey(
     return [survey_of_one(one, kept, draws, path=None, **options) for one in models]
 
 
-def check_model(model: Any) -> None:
-    """Raise a ValueError unless this is a model."""
-    if model is None:
-        raise ValueError("survey needs a model: what load() returns.")
-    if not isinstance(model, Envoy):
-        raise ValueError(
-            f"received {shortened(model)} as a model; accepted is what load() returns."
-        )
-
-
-def checked_draws(bootstrap: Any, confidence: Any, seed: Any) -> Draws:
-    """Return how intervals are made.
-
-    Raises:
-        ValueError: a number that cannot be used, said before anything runs.
-    """
-    for name, value in (("bootstrap", bootstrap), ("seed", seed)):
-        is_whole = is_token_id(value) and int(value) >= 0
-        if not is_whole:
-            raise ValueError(f"{argument(name, value)} must be a whole number from 0.")
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float):
-        raise ValueError(
-            f"{argument('confidence', confidence)} must be a number between 0 and 1, such as 0.95."
-        )
-    Resampling(1, n_resamples=int(bootstrap), confidence=confidence)
-    return Draws(int(bootstrap), float(confidence), int(seed))
-
-
-def checked_views(metrics: Any, control: Any) -> Shown:
-    """Return what views show unless they are asked otherwise.
-
-    Raises:
-        ValueError: an unknown metric or control, said before anything runs.
-    """
-    if control is not None and control not in list(CONTROLS):
-        known = ", ".join(map(repr, CONTROLS))
-        raise ValueError(f"{argument('control', control)} is unknown: accepted are {known}, None.")
-    if metrics is None:
-        return Shown(None, control)
-    several = isinstance(metrics, Iterable) and not isinstance(metrics, str)
-    names = tuple(metrics) if several else (metrics,)
-    for name in names:
-        find_name(name, parameter="metrics")
-    if not names:
-        raise ValueError("metrics is empty: name one or more, or leave it out for all.")
-    return Shown(names, control)
-
-
 def survey_of_one(
     model: Envoy,
     items: Any,
@@ -247,6 +201,7 @@ def survey_of_one(
         "shard": None if part is None else list(part),
     }
     identity = identity_of(model, chosen_lens, chosen_edits, asked)
+    asked["weights"] = identity["weights"]  # parts of a survey are of the same
     store = SurveyStore(path, identity, resume=resume)
     reader = ItemReader(model, anatomy(model), add_special_tokens=add_special_tokens)
     options = {
@@ -260,7 +215,7 @@ def survey_of_one(
         "remote": remote,
     }
     found = read_items(items, fields, on_error=on_error, position=position)
-    n_items = len(items) if isinstance(items, Sized) and not isinstance(items, str) else None
+    n_items = number_of(items)
     try:
         with progress_of_items("survey", n_items) as count:
             for number, block in blocks_of(found, part):
@@ -274,11 +229,26 @@ def survey_of_one(
     about_model = {name: identity[name] for name in ("model", "revision", "dtype")}
     provenance = {
         "recipe": "survey",
+        "n_layers": reader.n_layers,
         "arguments": asked,
         "draws": draws._asdict(),
         "shown": to_json(shown._asdict()),
     }
     return assembled(store, about_model | provenance, is_part=part is not None)
+
+
+def number_of(items: Any) -> int | None:
+    """Return how many items there are, for the progress; None where nobody says."""
+    if not isinstance(items, Sized) or isinstance(items, str):
+        return None
+    try:
+        return len(items)
+    except (
+        TypeError,
+        RuntimeError,
+        NotImplementedError,
+    ):  # some streams have a length in name only
+        return None
 
 
 def interrupted(store: SurveyStore) -> KeyboardInterrupt:
@@ -299,38 +269,6 @@ def interrupted(store: SurveyStore) -> KeyboardInterrupt:
             shell="Run the command again to go on.",
         )
     )
-
-
-def position_of_all(positions: Any) -> int:
-    """Return where answers are looked for in items that do not say.
-
-    Raises:
-        ValueError: neither "answer" nor a position.
-    """
-    if positions == "answer":
-        return -1
-    if type(positions) is not int:
-        raise ValueError(
-            f'{argument("positions", positions)} must be "answer", for the last token, or one '
-            "whole number; items may name another."
-        )
-    return positions
-
-
-def as_shard(shard: Any) -> tuple[int, int]:
-    """Return which part of how many is asked for.
-
-    Raises:
-        ValueError: it is no such pair.
-    """
-    numbers = list(shard) if isinstance(shard, tuple | list) else []
-    are_whole = all(type(number) is int for number in numbers)
-    if len(numbers) != 2 or not are_whole or not 1 <= numbers[0] <= numbers[1]:
-        raise ValueError(
-            f"{argument('shard', shard)} must be two whole numbers i and n with i from 1 to n: "
-            "(3, 16) is the third of sixteen parts."
-        )
-    return numbers[0], numbers[1]
 
 
 def blocks_of(
@@ -421,40 +359,3 @@ def names_of(prepared: PreparedItem, tokenizer: Any) -> ItemNames:
     else:
         text = prompt_text(tokenizer, prepared.token_ids)
     return ItemNames(item.id, item.group, item.cluster, text)
-
-
-def assembled(store: SurveyStore, about: Mapping[str, Any], *, is_part: bool = False) -> Survey:
-    """Return all that was found, in the order of the items.
-
-    Args:
-        store: Where the blocks are.
-        about: Of the provenance.
-        is_part: Whether this is one part of several, which may have no items.
-
-    Raises:
-        LensError: no item is left, of all that there are.
-    """
-    blocks = store.blocks()
-    asked = [block for block in blocks if block.names]
-    ledger = [entry for block in blocks for entry in block.left_out]
-    entries = [(each.number, each.id, each.reason, each.detail) for each in ledger]
-    if not asked and is_part:
-        return as_survey(without_items(entries, dict(about)))
-    if not asked:
-        reasons = sorted({entry.reason for entry in ledger}) or ["there are none"]
-        detail = f"; the first: {ledger[0].detail}" if ledger else ""
-        raise LensError(f"no item could be asked: {', '.join(reasons)}{detail}.")
-    texts: dict[int, str] = {}
-    for block in asked:
-        texts.update(block.texts)
-    certificates = [block.certificate for block in asked if block.certificate is not None]
-    seconds = sum(float(block.provenance.get("seconds", 0.0)) for block in asked)
-    return Survey(
-        sites=asked[0].sites,
-        names=[name for block in asked for name in block.names],
-        **joined_arrays([block.arrays for block in asked]),
-        left_out=entries,
-        texts=texts,
-        certificate=joined_certificate(certificates),
-        provenance=asked[0].provenance | dict(about) | {"seconds": round(seconds, 3)},
-    )

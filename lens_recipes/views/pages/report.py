@@ -17,6 +17,7 @@ from lens_recipes.arrays.edits.words import edit_in_words
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics.tracks import named_prompts
 from lens_recipes.arrays.sites import are_vectors
+from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.text import escape_page_text
 from lens_recipes.caller import say
 from lens_recipes.views.files.atomic import write_text
@@ -90,6 +91,11 @@ def report(
         >>> report(result, "report.html")
         >>> report(result, "lenses.html", beside=logit_lens(model, prompt, lens="lens.safetensors"))
     """
+    if isinstance(result, SurveyArrays):
+        raise ValueError(
+            "a report is about a lens result; a Survey writes a page of its own: "
+            'survey.page("survey.html").'
+        )
     if not isinstance(result, LensArrays):
         raise ValueError(f"a report is about a lens result; received {type(result).__name__}.")
     if not str(path).lower().endswith((".html", ".htm")):

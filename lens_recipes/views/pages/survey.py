@@ -11,7 +11,6 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from lens_recipes.arrays.certificate import verdict
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
 from lens_recipes.arrays.survey.findings import usable_control
@@ -67,7 +66,7 @@ def survey_page(
         draws: How intervals are made.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or components of which none follows the layers.
         LensError: the path cannot be written.
 
     Example:
@@ -75,6 +74,7 @@ def survey_page(
     """
     if not str(path).lower().endswith((".html", ".htm")):
         raise ValueError(f"a page of a survey is an .html file; received {str(path)!r}.")
+    _ = survey.layer_sites  # the page follows them
     figures = [
         embedded_figure(accuracy_curve(survey, draws=draws), "accuracy"),
         embedded_figure(emergence_curve(survey, draws=draws), "emergence"),
@@ -125,7 +125,7 @@ def items_note(survey: SurveyArrays, shown: list[int]) -> str:
 
 def item_data(survey: SurveyArrays, shown: list[int]) -> dict[str, Any]:
     """Return what the page's script shows of the items; all texts are legible on one line."""
-    series = layer_series(survey.sites)
+    series = survey.layer_sites
     first = emergence(survey)
     readable = survey.readable
     texts: dict[int, int] = {}
@@ -199,7 +199,7 @@ def table_html(table: SurveyTable) -> dict[str, Any]:
 
 def passes_html(survey: SurveyArrays, draws: Draws) -> dict[str, Any] | None:
     """Return pass@k of all items and of each group beside the control; None for one layer."""
-    n_layers = len(layer_series(survey.sites))
+    n_layers = len(survey.layer_sites)
     if n_layers < 2:
         return None
     control = usable_control(survey)

@@ -11,6 +11,7 @@ from lens_recipes.arrays.attribution import AttributionArrays
 from lens_recipes.arrays.edits.patch_map import PatchMapArrays
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import Important
+from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.caller import advised, argument
 from lens_recipes.terminal import PrintedText
 from lens_recipes.views.tables.grids import NARROWEST
@@ -97,6 +98,8 @@ def table(
     """
     if isinstance(result, PatchMapArrays):
         return PrintedText(patch_table(result, show_top=show_top or 10, format=format))
+    if isinstance(result, SurveyArrays):
+        raise ValueError("received a survey: its table is made by its own method, survey.table().")
     _check_format(format, width)
     if beside is not None and format not in ("text", "markdown"):
         raise ValueError(

@@ -58,7 +58,14 @@ def lens_evals(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         >>> pass_at_k(survey(model, items, lens="lens.pt"), group="multihop")
     """
     items: list[dict[str, Any]] = []
-    for name, file in eval_files(Path(os.path.expanduser(path))):
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"received {shortened(path)} as a path; accepted is that of a folder.")
+    try:
+        found = eval_files(Path(os.path.expanduser(path)))
+    except OSError as error:  # such as a name that is too long
+        words = f"{shortened(str(path))} cannot be read: {error.strerror or error}."
+        raise ValueError(words) from None
+    for name, file in found:
         items.extend(set_items(name, read_records(file), str(file)))
     return items
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.metrics import rank_ticks
 from lens_recipes.arrays.survey.arrays import SurveyArrays
-from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws, use_median
+from lens_recipes.arrays.survey.curves import Draws, beyond_control, draws_of, use_median
 from lens_recipes.arrays.survey.metrics import item_values
 from lens_recipes.arrays.survey.names import find_name
 from lens_recipes.arrays.text import escape_plotly
@@ -43,7 +44,7 @@ def accuracy_curve(
     control: str | None = "auto",
     component: str | None = None,
     title: str | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> go.Figure:
     """Draw in how many items the answer is among the k most likely tokens, layer by layer.
 
@@ -57,7 +58,7 @@ def accuracy_curve(
         control: "shuffle", "random", "auto" for the first that there is, or None for none.
         component: Along which sites; None for "resid_post", or for the only one that was read.
         title: Replaces the figure's own.
-        draws: How intervals are made.
+        draws: How intervals are made; None for as `survey` was told.
 
     Raises:
         ValueError: another k, `by`, control or component.
@@ -79,7 +80,7 @@ def rank_curve(
     control: str | None = "auto",
     component: str | None = None,
     title: str | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> go.Figure:
     """Draw the median rank of the answer, layer by layer, on a logarithmic axis.
 
@@ -113,7 +114,7 @@ def emergence_curve(
     by: str | None = "group",
     control: str | None = "auto",
     title: str | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> go.Figure:
     """Draw in how many items the answer has emerged by each layer: is the top token to the end.
 
@@ -142,7 +143,7 @@ def survey_curve(
     control: str | None = "auto",
     component: str | None = None,
     title: str | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> go.Figure:
     """Draw any metric of a survey, layer by layer: the mean of each group with its band.
 
@@ -178,11 +179,12 @@ def _line_figure(
     control: str | None,
     component: str | None,
     title: str | None,
-    draws: Draws,
+    draws: Draws | None,
     axis: dict[str, Any],
 ) -> go.Figure:
     """Return a figure of one metric with a line for each group."""
     series = survey_series(survey, component)
+    draws = draws_of(survey, draws)
     groups = groups_drawn(survey, by)
     chosen_control = control_of(survey, control)
     lines = survey_lines(survey, metric, groups, chosen_control, series, draws)
@@ -204,6 +206,7 @@ def _line_figure(
         draws=draws,
         control=chosen_control,
         by_group=groups != [None],
+        control_note=_not_beyond_note(survey, lines, chosen_control, draws),
         warning=unreadable_warning(survey, series),
     )
     room = HELD if metric == "emerged" else 0.5
@@ -237,6 +240,26 @@ def _traces(line: SurveyLine, metric: str, layers: list[int]) -> list[go.Scatter
 def _on_rank_axis(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ranks as they stand on a logarithmic axis."""
     return np.log10(ranks + 1)
+
+
+def _not_beyond_note(
+    survey: SurveyArrays, lines: Sequence[SurveyLine], control: str | None, draws: Draws
+) -> str:
+    """Return which lines are no better than their control at any layer; empty where all are.
+
+    Each is held against the control of its own items.
+    """
+    names = []
+    for line in lines:
+        if control is None or line.drawn.control is not None:
+            continue
+        found = beyond_control(
+            survey, line.drawn.metric, group=line.drawn.group, control=control, draws=draws
+        )
+        has_interval = np.isfinite(found.difference.low[line.places]).any()
+        if has_interval and not found.is_beyond[line.places].any():
+            names.append(line.name)
+    return f"at no layer better than the control: {', '.join(names)}" if names else ""
 
 
 def _control_note(survey: SurveyArrays, metric: str, control: str | None) -> str:

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from lens_recipes.arrays.statistics.resampling import Interval
 from lens_recipes.arrays.survey.arrays import SurveyArrays
-from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws, resampling_of
+from lens_recipes.arrays.survey.curves import Draws, draws_of, resampling_of
 from lens_recipes.arrays.survey.findings import depths_of
 from lens_recipes.arrays.survey.names import find_name
 from lens_recipes.arrays.text import counted, escape_plotly
@@ -70,7 +70,7 @@ def depth_histogram(
     by: str | None = "group",
     control: str | None = "auto",
     title: str | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> go.Figure:
     """Draw in how many items the answer emerges at each layer, and in how many it never does.
 
@@ -91,6 +91,7 @@ def depth_histogram(
         >>> depth_histogram(survey, by=None).show()
     """
     series = survey_series(survey, None)
+    draws = draws_of(survey, draws)
     depths = depths_of(survey, of)
     groups = groups_drawn(survey, by)
     chosen_control = control_of(survey, control) if of == "emergence" else None

@@ -24,18 +24,22 @@ from lens_recipes.views.figures.base.style import (
 from lens_recipes.views.tables.survey.comparison import (
     LEVEL,
     aligned_line,
+    changed_line,
     comparison_title,
+    confidence_words,
     difference_number,
+    metric_words,
     p_value,
     pairs_line,
+    run_lines,
 )
 
 HEIGHT = 360
 LEGEND_ROOM = 34  # pixels below the title
 MAX_TICKS = 16
 BAND_NOTE = (
-    "band: intervals of the difference, resampled pair by pair; p: sign-flip test, corrected over "
-    "all layers (max-T)"
+    "intervals of the difference, resampled pair by pair; p: sign-flip test, corrected over all "
+    "layers (max-T)"
 )
 
 
@@ -56,11 +60,17 @@ def difference_curve(
         title: Replaces the figure's own.
 
     Raises:
+        TypeError: this is no comparison.
         ValueError: not two names.
 
     Example:
         >>> difference_curve(compare_surveys(base, edited, "logprob")).show()
     """
+    if not isinstance(comparison, SurveyComparison):
+        raise TypeError(
+            f"received {type(comparison).__name__}, expected what compare() of two surveys "
+            "returns: difference_curve(first.compare(other))."
+        )
     name = find_name(comparison.metric)
     places = list(range(len(comparison.sites)))
     estimate, low, high, _ = comparison.difference
@@ -68,8 +78,9 @@ def difference_curve(
     color = COLORS[0]
     edge = {"x": places, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     traces = []
+    sure = confidence_words(comparison)
     if np.isfinite(low).any():
-        band = {"fill": "tonexty", "fillcolor": faint(color), "name": "95% interval"}
+        band = {"fill": "tonexty", "fillcolor": faint(color), "name": f"{sure} interval"}
         traces.append(go.Scatter(y=low, name="band", showlegend=False, **edge))
         traces.append(go.Scatter(y=high, showlegend=False, **(edge | band)))
     traces.append(
@@ -101,7 +112,10 @@ def difference_curve(
         )
     figure = Figure(traces)
     heading = escape_plotly(comparison_title(comparison, names) if title is None else title)
-    lines = [pairs_line(comparison), BAND_NOTE, aligned_line(comparison)]
+    changed, aligned = changed_line(comparison), aligned_line(comparison)
+    band_note = f"band: {sure} {BAND_NOTE}"
+    runs = run_lines(comparison, names)
+    lines = [pairs_line(comparison), changed, band_note, aligned, *runs]
     figure.update_layout(
         panels_layout(
             title_layout(heading, "<br>".join(escape_plotly(line) for line in lines if line)),
@@ -113,7 +127,7 @@ def difference_curve(
     better = "lower is better" if comparison.metric in LESS_IS_BETTER else ""
     unit = {"nats": "nats", "share": "points"}.get(name.unit, "")
     notes = ", ".join(filter(None, (unit, better)))
-    axis_title = f"difference in {name.title}" + (f" ({notes})" if notes else "")
+    axis_title = f"difference in {metric_words(comparison)}" + (f" ({notes})" if notes else "")
     figure.update_yaxes(
         title_text=axis_title, title_standoff=8, zeroline=True, zerolinecolor="#767676"
     )

@@ -43,6 +43,7 @@ def title_of(
     where: str = "bands",
     control: str | None = None,
     by_group: bool = False,
+    control_note: str = "",
     warning: str = "",
 ) -> dict[str, Any]:
     """Return the title of a figure with the lines below it: lens, n, intervals, what is left out.
@@ -55,6 +56,7 @@ def title_of(
         where: Where the intervals are.
         control: What is drawn in grey; None for nothing.
         by_group: Whether groups are drawn, of which some may be too small.
+        control_note: What does not leave its control, a line of its own.
         warning: What cannot be believed, a line of its own.
     """
     proof = verdict(survey)
@@ -64,6 +66,7 @@ def title_of(
         second.append(f"grey: {control_in_words(control)}")
     second += filter(None, notes)
     lines.append("; ".join(second))
+    lines.append(control_note)
     lines.append(ledger_line(survey))
     lines.append(edited_line(survey))
     if by_group:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lens_recipes.arrays.metrics import METRICS
 from lens_recipes.arrays.survey.arrays import SurveyArrays
-from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws, beyond_control
+from lens_recipes.arrays.survey.curves import Draws, beyond_control, draws_of
 from lens_recipes.arrays.survey.names import find_name
 from lens_recipes.arrays.text import escape_plotly
 from lens_recipes.views.figures.base.color import color_axis
@@ -60,7 +60,7 @@ def survey_heatmap(
     control: str | None = "auto",
     component: str | None = None,
     title: str | None = None,
-    draws: Draws = DEFAULT_DRAWS,
+    draws: Draws | None = None,
 ) -> go.Figure:
     """Draw one metric of each group at each layer as a map, with all items and the control below.
 
@@ -80,6 +80,7 @@ def survey_heatmap(
     """
     name = find_name(metric)
     series = survey_series(survey, component)
+    draws = draws_of(survey, draws)
     groups = groups_drawn(survey, by)
     chosen_control = control_of(survey, control) if name.has_control else None
     rows = map_rows(survey, metric, groups, chosen_control, series, draws)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from lens_recipes.arrays.edits.kinds import edit_from_json
+from lens_recipes.arrays.survey.arrays import CONTROLS
+from lens_recipes.arrays.survey.names import NAMES
 from lens_recipes.views.files.schema.checks import Sizes, is_count, is_number, read_dict
 from lens_recipes.views.files.schema.used_lens import check_used_lens
 
+MAX_RESAMPLES = 10**7  # far more than an interval needs
 MAX_QUANTITY = 1e15  # seconds, tokens or tokens per second: beyond what any run takes
 
 
@@ -66,6 +69,15 @@ def are_edits(value: Any) -> bool:
     return True
 
 
+def are_draws(value: Any) -> bool:
+    """Tell whether a value says how the intervals of a survey are made."""
+    if not isinstance(value, dict) or value.keys() != {"n_resamples", "confidence", "seed"}:
+        return False
+    n_resamples, confidence = value["n_resamples"], value["confidence"]
+    is_number_of = is_count(n_resamples) and 100 <= n_resamples <= MAX_RESAMPLES
+    return is_number_of and is_number(confidence) and 0 < confidence < 1 and is_count(value["seed"])
+
+
 def are_controls(value: Any) -> bool:
     """Tell whether a value says what stood in place of edits, and from how many sites it came."""
     if not isinstance(value, dict) or not {"names", "sites", "missing"} <= value.keys():
@@ -75,12 +87,29 @@ def are_controls(value: Any) -> bool:
     return are_names and is_text(value["missing"]) and (sites is None or is_count(sites))
 
 
+def is_shown(value: Any) -> bool:
+    """Tell whether a value says which metrics and which control the views of a survey show."""
+    if not isinstance(value, dict) or set(value) != {"metrics", "control"}:
+        return False
+    metrics, control = value["metrics"], value["control"]
+    if control is not None and control not in list(CONTROLS):
+        return False
+    if metrics is None:
+        return True
+    if not isinstance(metrics, list) or not metrics:
+        return False
+    return all(isinstance(name, str) and name in NAMES for name in metrics)
+
+
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (is_text, "a text"),
     "revision": (is_text_or_nothing, "a text or null"),
     "architecture": (is_text, "a text"),
     "dtype": (is_text, "a text"),
     "vocab_size": (is_count, "a whole number from 0"),
+    "n_layers": (is_count, "a whole number from 0"),
+    "draws": (are_draws, "resamples from 100, a confidence between 0 and 1, and a seed"),
+    "shown": (is_shown, "the names of metrics or null, and a control or null"),
     "recipe": (is_text, "a text"),
     "arguments": (is_object, "a JSON object"),
     "remote": (is_truth_value, "true or false"),

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from lens_recipes.arrays.certificate import layers_in_words
-from lens_recipes.arrays.sites import layer_series, main_component
+from lens_recipes.arrays.sites import main_component
 from lens_recipes.arrays.statistics.resampling import MIN_CLUSTERS
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.curves import Draws
 from lens_recipes.arrays.survey.findings import usable_control
+from lens_recipes.arrays.survey.merge import part_words
 from lens_recipes.arrays.survey.metrics import item_values
 from lens_recipes.arrays.text import counted
 from lens_recipes.views.summaries.survey.words import (
@@ -49,7 +50,7 @@ def unreadable_words(survey: SurveyArrays) -> str:
 
     Example: "in most items, layers 0–23 cannot be read with this lens".
     """
-    series = layer_series(survey.sites)
+    series = survey.layer_sites
     is_readable = survey.readable[:, series]
     is_unreadable = 2 * is_readable.sum(0) < len(survey)
     if not is_unreadable.any():
@@ -77,7 +78,7 @@ def _size_doubts(survey: SurveyArrays, draws: Draws) -> Iterator[str]:
         yield f"{counted(number, noun)} only: with fewer than {FEW} an interval is rough"
     if number >= MIN_CLUSTERS and small_groups_line(survey):
         yield small_groups_line(survey)
-    accuracy = item_values(survey, "accuracy@1")[:, layer_series(survey.sites)[-1]]
+    accuracy = item_values(survey, "accuracy@1")[:, survey.layer_sites[-1]]
     if np.isfinite(accuracy).all() and len(set(accuracy.tolist())) == 1:
         reach = 100 * (1 - (1 - draws.confidence) ** (1 / number))
         yield (
@@ -100,6 +101,9 @@ def _control_doubts(survey: SurveyArrays) -> Iterator[str]:
 
 def _ledger_doubts(survey: SurveyArrays) -> Iterator[str]:
     """Yield that many items are missing, or that those that are left were chosen by the answer."""
+    part = part_words(survey)
+    if part:
+        yield f"these are {part} of the items: Survey.merge joins all of them"
     n_left_out = len(survey.left_out)
     share = n_left_out / (n_left_out + len(survey))
     if share > MANY_LEFT_OUT:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.arrays.sites import layer_series, site_label
+from lens_recipes.arrays.sites import site_label
 from lens_recipes.arrays.statistics.resampling import MIN_CLUSTERS, Interval
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
@@ -73,7 +73,7 @@ def _findings(survey: SurveyArrays, draws: Draws) -> Iterator[str]:
     if control is not None:
         yield f"control: {control_in_words(control)}, in the same pass"
     yield _accuracy(survey, control, draws)
-    if len(layer_series(survey.sites)) > 1:
+    if len(survey.layer_sites) > 1:
         yield _passes(survey, control, draws)
     if control is not None:
         yield from _leaves_control(survey, (ACCURACY, "logprob"), control, draws)
@@ -89,7 +89,7 @@ def _findings(survey: SurveyArrays, draws: Draws) -> Iterator[str]:
 
 def last_site(survey: SurveyArrays) -> int:
     """Return the index of the site that stands for the output: the last of its component."""
-    return survey.output_site if survey.output_site >= 0 else layer_series(survey.sites)[-1]
+    return survey.output_site if survey.output_site >= 0 else survey.layer_sites[-1]
 
 
 def last_site_words(survey: SurveyArrays) -> str:
@@ -111,7 +111,7 @@ def _accuracy(survey: SurveyArrays, control: str | None, draws: Draws) -> str:
 def _passes(survey: SurveyArrays, control: str | None, draws: Draws) -> str:
     """Return in how many items the answer is among the first tokens of some layer."""
     own = pass_at_k(survey, [PASS_K], draws=draws)
-    n_layers = len(layer_series(survey.sites))
+    n_layers = len(survey.layer_sites)
     words = (
         f"pass@{PASS_K}: the answer is among the first {PASS_K} tokens of at least one of "
         f"{n_layers} layers in {_share(own.interval)} (n {own.n_items:,}"
@@ -180,7 +180,7 @@ def _emergence(
         words += f"{_not_readable(survey, found.site)}; never in {never}"
     if control is not None:
         last = Wanted("emerged", control)
-        series = layer_series(survey.sites)
+        series = survey.layer_sites
         numbers = joint_intervals(survey, [last], [series[-1]], draws=draws)[last]
         lost = share.with_interval(
             *(1 - float(ends[0]) for ends in (numbers.estimate, numbers.high, numbers.low))

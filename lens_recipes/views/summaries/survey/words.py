@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lens_recipes.arrays.certificate import verdict
 from lens_recipes.arrays.statistics.resampling import MIN_CLUSTERS
 from lens_recipes.arrays.survey.arrays import SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, Draws
 from lens_recipes.arrays.survey.findings import groups_by_clusters, left_out_by_reason
+from lens_recipes.arrays.survey.merge import part_words
 from lens_recipes.arrays.text import counted, legible_line
 from lens_recipes.views.summaries.transfer import lens_line
 
@@ -55,6 +57,15 @@ def model_words(survey: SurveyArrays) -> str:
     return f"{model}, {survey.lens.name}"
 
 
+def run_words(survey: SurveyArrays) -> str:
+    """Return which model was read with which lens, how it was edited, and whether it is certified.
+
+    Example: "smollm2, logit lens, edited: ablate (to mean) L23H4, certified".
+    """
+    parts = [model_words(survey), edited_line(survey), verdict(survey)]
+    return ", ".join(part for part in parts if part)
+
+
 def n_clusters(survey: SurveyArrays, group: str | None = None) -> int | None:
     """Return how many clusters the items are in; None where they are not clustered."""
     clusters = survey.clusters_of(survey.items_of(group))
@@ -85,14 +96,18 @@ def size_words(survey: SurveyArrays, group: str | None = None) -> str:
 def ledger_line(survey: SurveyArrays) -> str:
     """Return how many items were left out and why, with counts.
 
+    Of a part of a survey it says which part, as the items of the others are not among these.
+
     Example: "left out: 12 of 262 items: the target is several tokens (10), cannot be read (2)".
     """
     n_left_out = len(survey.left_out)
-    total = n_left_out + len(survey)
+    total = counted(n_left_out + len(survey), "item")
+    if part_words(survey):
+        total += f" of {part_words(survey)}"
     if not n_left_out:
-        return f"left out: none of {counted(total, 'item')}"
+        return f"left out: none of {total}"
     reasons = [f"{legible_line(reason)} ({n})" for reason, n in left_out_by_reason(survey)]
-    return f"left out: {n_left_out} of {counted(total, 'item')}: {', '.join(reasons)}"
+    return f"left out: {n_left_out} of {total}: {', '.join(reasons)}"
 
 
 def interval_line(

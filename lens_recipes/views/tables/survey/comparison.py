@@ -12,7 +12,7 @@ from lens_recipes.arrays.text import counted
 from lens_recipes.caller import argument
 from lens_recipes.terminal import PrintedText
 from lens_recipes.views.summaries.survey.words import shortened
-from lens_recipes.views.tables.grids import WIDEST
+from lens_recipes.views.tables.grids import NARROWEST, WIDEST
 from lens_recipes.views.tables.survey.content import TABLE_ROWS, Cell, SurveyColumn, SurveyTable
 from lens_recipes.views.tables.survey.formats import latex_of, markdown_of, text_of
 from lens_recipes.views.tables.survey.rows import json_of, tsv_of
@@ -41,15 +41,19 @@ def comparison_table(
         width: Columns of a text; None for 250.
 
     Raises:
-        ValueError: an unknown format, or not two names.
+        ValueError: an unknown format, too narrow a width, or not two names.
     """
     if format not in FORMATS:
         accepted = ", ".join(map(repr, FORMATS))
         raise ValueError(f"{argument('format', format)} is unknown: accepted are {accepted}.")
+    if width is not None and (not isinstance(width, int) or width < NARROWEST):
+        raise ValueError(
+            f"{argument('width', width)} must be a whole number of columns, at least {NARROWEST}."
+        )
     if format == "tsv":
-        return PrintedText(tsv_of(_rows(comparison)))
+        return PrintedText(tsv_of(comparison_rows(comparison)))
     if format == "json":
-        return PrintedText(json_of(_rows(comparison)))
+        return PrintedText(json_of(comparison_rows(comparison)))
     table = comparison_content(comparison, names, stride)
     if format == "markdown":
         return PrintedText(markdown_of(table))
@@ -80,7 +84,7 @@ def comparison_content(
     columns = [SurveyColumn("difference", "", "difference", differences, 0)]
     columns.append(SurveyColumn("corrected p", "", "corrected p", corrected, 1))
     columns.append(SurveyColumn("p", "", "p", p_values, 2))
-    if aligned_line(comparison):
+    if comparison.sites != comparison.other_sites:
         columns.insert(0, SurveyColumn("against", "", "against", against, 1))
     notes = []
     if len(rows) < len(sites):
@@ -88,12 +92,17 @@ def comparison_content(
         notes.append(f"{shown}, counted from the last; {argument('stride', 1)} shows all")
     unit = {"share": "points of per cent", "nats": "nats"}.get(find_name(comparison.metric).unit)
     in_unit = f", in {unit}" if unit else ""
-    notes.append(f"in brackets: intervals of the difference{in_unit}, resampled pair by pair")
+    notes.append(
+        f"in brackets: {confidence_words(comparison)} intervals of the difference{in_unit}, "
+        "resampled pair by pair"
+    )
     notes.append(
         f"p: sign-flip permutation test; corrected over all layers (max-T); {SIGNIFICANT}: "
         f"corrected p < {LEVEL:g}"
     )
-    notes += filter(None, [pairs_line(comparison), aligned_line(comparison)])
+    about = [pairs_line(comparison), changed_line(comparison), aligned_line(comparison)]
+    notes += filter(None, about)
+    notes += run_lines(comparison, names)
     components = {site.component for site in sites}
     return SurveyTable(
         title=comparison_title(comparison, names),
@@ -114,29 +123,70 @@ def comparison_title(comparison: SurveyComparison, names: Sequence[str]) -> str:
     Raises:
         ValueError: not two names.
     """
-    if isinstance(names, str) or len(names) != 2:
+    are_two = isinstance(names, Sequence) and not isinstance(names, str) and len(names) == 2
+    if not are_two:
         raise ValueError(f"{argument('names', names)} must be two: of the first, and of the other.")
     first, other = (shortened(str(name)) for name in names)
-    return f"Difference in {find_name(comparison.metric).title}: {other} minus {first}"
+    return f"Difference in {metric_words(comparison)}: {other} minus {first}"
+
+
+def metric_words(comparison: SurveyComparison) -> str:
+    """Return what the metric is called where its mean is taken: that of ranks, too."""
+    name = find_name(comparison.metric)
+    return "mean rank" if name.unit == "rank" else name.title
+
+
+def confidence_words(comparison: SurveyComparison) -> str:
+    """Return how sure the intervals are, such as "95%"."""
+    return f"{100 * comparison.draws.confidence:g}%"
 
 
 def pairs_line(comparison: SurveyComparison) -> str:
-    """Return how many pairs there are, and how many items have no partner."""
+    """Return how many pairs there are, and how many items have no partner or no number."""
     words = counted(comparison.n_pairs, "pair of items", "pairs of items")
+    left_out = []
     if comparison.n_unpaired:
-        words += f"; left out: {counted(comparison.n_unpaired, 'item')} that only one of them has"
-    else:
-        words += "; left out: none"
+        left_out.append(f"{counted(comparison.n_unpaired, 'item')} that only one of them has")
+    if comparison.n_without:
+        name = find_name(comparison.metric).title
+        left_out.append(f"{counted(comparison.n_without, 'pair')} without a {name}")
+    words += f"; left out: {', '.join(left_out) or 'none'}"
     if not any(math.isfinite(low) for low in comparison.difference.low.tolist()):
         words += "; no intervals: too few clusters"
     return words
 
 
-def aligned_line(comparison: SurveyComparison) -> str:
-    """Return that layers stand against layers of another number; empty where they do not."""
-    if comparison.sites == comparison.other_sites:
+def changed_line(comparison: SurveyComparison) -> str:
+    """Return how many pairs are perhaps of other items; empty where all are of the same."""
+    if not comparison.n_changed:
         return ""
-    return "layers are paired by relative depth"
+    n_pairs = counted(comparison.n_pairs, "pair")
+    return (
+        f"{comparison.n_changed} of {n_pairs} have another prompt or target in each survey: they "
+        "are paired by id alone"
+    )
+
+
+def run_lines(comparison: SurveyComparison, names: Sequence[str]) -> list[str]:
+    """Return what each of the two surveys is of, with its proof: one line where both are alike."""
+    first, other = comparison.runs
+    if not first or not other:
+        return []
+    if first == other:
+        return [f"both: {first}"]
+    named = zip(names, comparison.runs, strict=True)
+    return [f"{shortened(str(name))}: {run}" for name, run in named]
+
+
+def aligned_line(comparison: SurveyComparison) -> str:
+    """Return what there is to be said of the layers: that they stand against others, or alone."""
+    words = []
+    if comparison.sites != comparison.other_sites:
+        words.append("layers are paired by relative depth")
+    if comparison.n_sites_alone:
+        n_sites = len(comparison.sites) + comparison.n_sites_alone
+        words.append(f"{len(comparison.sites)} of {counted(n_sites, 'site')}: both read these")
+    return "; ".join(words)
 
 
 def difference_parts(metric: str, estimate: float, low: float, high: float) -> tuple[str, str]:
@@ -183,7 +233,7 @@ def p_value(p: float) -> str:
     return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _rows(comparison: SurveyComparison) -> Iterator[dict[str, object]]:
+def comparison_rows(comparison: SurveyComparison) -> Iterator[dict[str, object]]:
     """Yield a row for each site, for other programs."""
     estimate, low, high, n = comparison.difference
     for place, site in enumerate(comparison.sites):
@@ -201,4 +251,6 @@ def _rows(comparison: SurveyComparison) -> Iterator[dict[str, object]]:
             "corrected_p": float(comparison.test.corrected_p[place]),
             "n": int(n[place]),
             "unpaired": comparison.n_unpaired,
+            "without": comparison.n_without,
+            "changed": comparison.n_changed,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -161,7 +161,7 @@ def asked_of(
     chosen_control = control_of(survey, control)
     if any(name in OVER_SITES for name in metrics):
         selected = layer_series(survey.sites, component)
-        if selected != layer_series(survey.sites):
+        if selected != survey.layer_sites:
             raise ValueError(f'{argument("component", component)}: "emerged" follows the stream.')
     else:
         selected = selected_sites(survey.sites, None, component)
@@ -196,7 +196,12 @@ def metrics_asked(
     if metric is None:
         has_against = bool(np.isfinite(survey.against_logprobs).any())
         return [name for name in ALL_METRICS if name != "logit_diff" or has_against]
-    return [metric] if isinstance(metric, str) else list(metric)
+    if isinstance(metric, str) or not isinstance(metric, Iterable):
+        return [metric]
+    names = list(metric)
+    if not names:
+        raise ValueError("metric is empty: name one or more, or leave it out for all.")
+    return names
 
 
 def control_of(survey: SurveyArrays, control: str | None) -> str | None:

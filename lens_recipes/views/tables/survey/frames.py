@@ -94,7 +94,7 @@ def curve_frame(
     """
     pandas = import_pandas()
     metrics = metrics_asked(survey, metric, None)
-    if metric is None and survey.shown.metrics is None:
+    if metric is None and survey.shown.metrics is None and survey.has_line:
         metrics += ALL_CURVES
     groups: list[str | None] = [None]
     if len(survey.groups) > 1:

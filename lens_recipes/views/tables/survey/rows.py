@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lens_recipes.arrays.certificate import is_certified
-from lens_recipes.arrays.sites import layer_series
 from lens_recipes.arrays.survey.arrays import CONTROLS, SurveyArrays
 from lens_recipes.arrays.survey.curves import DEFAULT_DRAWS, MEDIAN, Draws
 from lens_recipes.arrays.survey.findings import usable_control
-from lens_recipes.arrays.survey.joint import OVER_SITES, Wanted, joint_intervals
+from lens_recipes.arrays.survey.joint import Wanted, joint_intervals, sites_of
 from lens_recipes.arrays.survey.metrics import ranked
 from lens_recipes.arrays.survey.names import find_name
 from lens_recipes.views.summaries.survey.words import edited_line, n_clusters
@@ -76,13 +75,6 @@ def curve_rows(
                         "clusters": n_drawn,
                         **common,
                     }
-
-
-def sites_of(survey: SurveyArrays, metric: str) -> list[int]:
-    """Return the indices of the sites that a metric has a number at."""
-    if metric in OVER_SITES:
-        return layer_series(survey.sites)
-    return list(range(len(survey.sites)))
 
 
 def tsv_of(rows: Iterator[Row]) -> str:

@@ -65,6 +65,8 @@ def survey_table(
             f"{argument('width', width)} goes with {advised('format', 'text')} only: leave it out "
             f"for {format!r}."
         )
+    if width is not None and not isinstance(width, int):
+        raise ValueError(f"{argument('width', width)} must be a whole number of columns.")
     if width is not None and width < NARROWEST:
         raise ValueError(
             f"{argument('width', width)} is too narrow for a table: it takes at least {NARROWEST} "
