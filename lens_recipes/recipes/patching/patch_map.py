@@ -36,7 +36,7 @@ from lens_recipes.recipes.patching.kept import KeptRuns, goes_on_from_cache
 from lens_recipes.recipes.patching.pairs import as_prompts, check_paired, read_answers
 from lens_recipes.results import PatchMap
 from lens_recipes.run.recipe import recipe
-from lens_recipes.run.request.images.prompts import has_image_parts
+from lens_recipes.run.request.images.asked.chats import has_image_parts
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.sites import pick_layers

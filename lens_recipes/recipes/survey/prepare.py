@@ -14,7 +14,8 @@ from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.models.tokens.vocabulary import token_text
 from lens_recipes.recipes.survey.items import Item, LeftOut
 from lens_recipes.recipes.survey.places import Place, ids_up_to
-from lens_recipes.run.request.images.prompts import has_image_parts, read_image_prompts
+from lens_recipes.run.request.images.asked.chats import has_image_parts
+from lens_recipes.run.request.images.prompts import read_image_prompts
 from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.selection import target_id
 
@@ -131,7 +132,11 @@ class ItemReader:
             )
         prompts = [item.prompt]
         found = read_image_prompts(
-            self.model, prompts, given, add_special_tokens=self.add_special_tokens
+            self.model,
+            prompts,
+            given,
+            self.tokenizer,
+            add_special_tokens=self.add_special_tokens,
         )
         if len(found) > 1:
             raise ValueError(f"these are {len(found)} prompts: an item has one")
