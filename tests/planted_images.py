@@ -10,11 +10,25 @@ from PIL import Image, ImageDraw
 import lens_recipes as lr
 from lens_recipes.arrays.axes import Site, Tokens
 from lens_recipes.arrays.images import ImagePlace, Picture
-from lens_recipes.run.request.images.places.grids import grid
 
 WORDS = ["·", " dog", " grass", " sky", "ing", "<unk>", " what", "USER", "<image>", "?"]
 DOG, GRASS, SKY, PIECE, ODD = 1, 2, 3, 4, 5
 VOCAB = 1000
+
+
+def grid(rows, columns, left, top, width, height, tile=-1):
+    """The patches of a grid over a part of an image, row by row."""
+    places = []
+    for row in range(rows):
+        for column in range(columns):
+            edges = (
+                left + width * column / columns,
+                top + height * row / rows,
+                left + width * (column + 1) / columns,
+                top + height * (row + 1) / rows,
+            )
+            places.append(ImagePlace(0, tile, row, column, *edges))
+    return places
 
 
 def scene(width=320, height=200):

@@ -358,7 +358,7 @@ def test_items_name_places_beside_images(tmp_path):
     found = lr.survey(model, [missing, several, good], bootstrap=100)
     assert len(found) == 1
     assert ["missing.png" in entry[3] for entry in found.left_out] == [True, False]
-    assert "1 marks for an image" in found.left_out[1][3]
+    assert "1 mark for an image" in found.left_out[1][3]
     with pytest.raises(ValueError, match="no image and no list"):
         lr.survey(model, [{**good, "images": 5}])
 

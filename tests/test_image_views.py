@@ -14,7 +14,7 @@ import pytest
 import tiny_images
 from hostile import FIELD, assert_inert, hostile_fields
 from PIL import Image
-from planted_images import DOG, dog_box, picture, planted, scene
+from planted_images import DOG, dog_box, grid, picture, planted, scene
 from test_report import browser, opened, state  # noqa: F401
 
 import lens_recipes as lr
@@ -25,7 +25,6 @@ from lens_recipes.arrays.images import (
     picture_header,
 )
 from lens_recipes.results import load_result
-from lens_recipes.run.request.images.places.grids import grid
 from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.views.summaries.images import is_word
 
