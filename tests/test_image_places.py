@@ -41,6 +41,12 @@ CORNERS = [
 ]
 
 
+def read(model, prompt, pictures):
+    """One prompt with its images."""
+    options = {"add_special_tokens": True}
+    return read_image_prompts(model, prompt, pictures, model.tokenizer, **options)[0]
+
+
 class Stop(Exception):
     """Raised where the decoder begins, which need not run."""
 
@@ -60,7 +66,7 @@ class Family:
         """A prompt with images as the package reads it."""
         pictures = [Image.fromarray(image) for image in images]
         text = "USER:" + f" {self.slot} and" * len(images) + " what?"
-        return read_image_prompts(self.model, text, pictures, add_special_tokens=True)[0]
+        return read(self.model, text, pictures)
 
     def embeddings(self, images):
         """What the decoder is given at each position, [position, width]."""
@@ -282,7 +288,7 @@ def test_onevision_pads_images_that_are_given_together():
     sources = [picture((160, 100)), picture((60, 130), seed=1)]
     parts = [{"type": "image", "image": Image.fromarray(image)} for image in sources]
     chat = [{"role": "user", "content": [*parts, {"type": "text", "text": "what?"}]}]
-    prompt = read_image_prompts(family.model, chat, None, add_special_tokens=True)[0]
+    prompt = read(family.model, chat, None)
     assert prompt.tensors["batch_num_images"].tolist() == [2]
     of_images = [place for place in prompt.places if place.image >= 0]
     assert len(of_images) == 2 * 17
