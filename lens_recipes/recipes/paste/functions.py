@@ -14,22 +14,20 @@ from lens_recipes.recipes.paste.writes import AlikeBlocks, BlockWrites
 INDENT = "    "
 
 
-def to_logits_function(source: ModelSource, *, gradients: bool = False) -> Code:
-    """Write the function that takes the stream to logits.
-
-    Args:
-        source: The model.
-        gradients: Whether the script takes gradients of what it returns.
-    """
+def to_logits_function(source: ModelSource) -> Code:
+    """Write the function that takes the stream to logits."""
     *assignments, result = source.head
     body: list[str] = [*(statement.assigned() for statement in assignments), result.returned()]
     shape = f"[batch, position, {source.anatomy.d_model}]"
     purpose = f"Return the logits of a stream {shape}"
     if source.anatomy.norm is not None:
         purpose += "; without the norm they are noise"
-    if not gradients:
-        body = _without_gradients(body)
-    return _function("to_logits(stream)", f"{purpose}.", body)
+    return _function("to_logits(stream)", f"{purpose}.", _without_gradients(body))
+
+
+def bends_logits(source: ModelSource) -> bool:
+    """Return whether a softcap stands behind the unembedding: it bends all but small logits."""
+    return any("tanh" in statement.assigned() for statement in source.head)
 
 
 def write_lines(writes: BlockWrites, target: str) -> Code:

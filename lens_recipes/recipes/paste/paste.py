@@ -20,6 +20,7 @@ from lens_recipes.models.weights.origin import versions
 from lens_recipes.recipes.paste.expressions import joined_words, layers_expression
 from lens_recipes.recipes.paste.functions import (
     attribution_code,
+    bends_logits,
     to_logits_function,
     write_lines,
 )
@@ -171,6 +172,7 @@ def _environment() -> Environment:
     environment.filters["indent"] = _indented
     environment.globals.update(
         attribution_code=attribution_code,
+        bends_logits=bends_logits,
         import_block=import_block,
         joined_words=joined_words,
         to_logits_function=to_logits_function,
