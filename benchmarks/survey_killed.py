@@ -1,7 +1,7 @@
 """Does a survey that is killed again and again come to the same numbers, and what memory does it take?
 
     python benchmarks/survey_killed.py smollm2 [N]      # 2,000 items of about 20 tokens
-    python benchmarks/survey_killed.py tiny [N]         # 20,000 items of a random model of two layers
+    python benchmarks/survey_killed.py tiny [N]         # 20,000 items of a small random model
 
 One process makes the whole survey. Another one is killed by SIGKILL at random moments, five times, and started
 again in the same folder until it ends. Both must agree to the last bit. The peak of memory of a tenth of the items
@@ -25,6 +25,7 @@ import lens_recipes as lr
 from lens_recipes.arrays.survey.arrays import SURVEY_AXES
 
 ROOT = Path(__file__).parents[1]
+N_ITEMS = {"smollm2": 2000, "tiny": 20_000}
 N_KILLS = 5
 
 CHILD = """
@@ -69,7 +70,8 @@ def peaks(process: subprocess.Popen) -> tuple[float, float]:
     return before, after
 
 
-def main(name: str = "smollm2", n: int = 2000) -> None:
+def main(name: str = "smollm2", n_items: int | None = None) -> None:
+    n = N_ITEMS[name] if n_items is None else n_items
     random.seed(0)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

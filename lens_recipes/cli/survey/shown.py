@@ -78,10 +78,9 @@ def print_lenses(
     stride: int | None,
 ) -> None:
     """Print pass@k of several lenses side by side, and how each differs from the first."""
-    from lens_recipes.arrays.sites import layer_series
     from lens_recipes.arrays.survey.names import control_in_words
     from lens_recipes.arrays.survey.pass_table import pass_table
-    from lens_recipes.arrays.text import counted
+    from lens_recipes.views.summaries.survey.words import passes_line
     from lens_recipes.views.tables.survey.rows import json_of, tsv_of
 
     if summary:
@@ -100,12 +99,7 @@ def print_lenses(
             rows += [{"control": control, **row} for row in of_control.rows()]
         print_text((tsv_of if table_format == "tsv" else json_of)(iter(rows)), table_format)
         return
-    n_layers = len(layer_series(first.sites))
-    print_text(
-        "Share of the answers that are among the first k tokens of at least one of "
-        f"{counted(n_layers, 'layer')}\n",
-        table_format,
-    )
+    print_text(f"{passes_line(first)}\n", table_format)
     print_text(own.markdown() if table_format else str(own), table_format)
     if control is not None and of_control is not None:
         print_text(f"\nControl: {control_in_words(control)}\n", table_format)

@@ -33,6 +33,7 @@ from lens_recipes.views.summaries.survey.summary import survey_summary
 from lens_recipes.views.summaries.survey.words import (
     group_names,
     model_words,
+    passes_line,
     shortened,
     size_words,
 )
@@ -199,8 +200,7 @@ def table_html(table: SurveyTable) -> dict[str, Any]:
 
 def passes_html(survey: SurveyArrays, draws: Draws) -> dict[str, Any] | None:
     """Return pass@k of all items and of each group beside the control; None for one layer."""
-    n_layers = len(survey.layer_sites)
-    if n_layers < 2:
+    if len(survey.layer_sites) < 2:
         return None
     control = usable_control(survey)
     columns: list[tuple[str, int, str | None]] = []
@@ -220,9 +220,8 @@ def passes_html(survey: SurveyArrays, draws: Draws) -> dict[str, Any] | None:
         rows.append((page_text(name), [page_text(cell) for cell in cells]))
     noun = "items" if survey.clusters_of(survey.items_of(None)) is None else "clusters"
     note = (
-        "Share of the answers that are among the first k tokens of at least one of "
-        f"{counted(n_layers, 'layer')}; each of the {noun} counts the same. The more layers, the "
-        "more chances: compare on the same layers."
+        f"{passes_line(survey)}; each of the {noun} counts the same. The more layers, the more "
+        "chances: compare on the same layers."
     )
     headings = [page_text(heading) for heading in ["group", *(name for name, _, _ in columns)]]
     return {"headings": headings, "rows": rows, "note": page_text(note)}

@@ -160,6 +160,14 @@ def small_groups_line(survey: SurveyArrays) -> str:
     )
 
 
+def passes_line(survey: SurveyArrays) -> str:
+    """Return what pass@k counts, such as in a table of it; without a full stop."""
+    return (
+        "Share of the answers that are among the first k tokens of at least one of "
+        f"{counted(len(survey.layer_sites), 'layer')}"
+    )
+
+
 def edited_line(survey: SurveyArrays) -> str:
     """Return how the model was changed while it ran; empty where it was not."""
     if not survey.edits:
