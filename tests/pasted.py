@@ -137,7 +137,7 @@ LONGER = {
     "image-lens": 46,
     "patch-map": 50,
     "remote": 48,
-    "steer": 46,
+    "steer": 48,
 }
 
 
