@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import transformers
-from transformers.models.auto.processing_auto import (
-    PROCESSOR_MAPPING_NAMES,
-    processor_class_from_name,
-)
 from transformers.utils import cached_file
 
 from lens_recipes.errors import LensError
@@ -86,6 +82,8 @@ def without_video(source: str, arguments: Mapping[str, Any], error: Exception) -
     Raises:
         LensError: it is of a class that cannot go without.
     """
+    from transformers.models.auto.processing_auto import processor_class_from_name
+
     kind = processor_class_from_name(name_of_class(source, arguments))
     is_known = isinstance(kind, type) and issubclass(kind, transformers.ProcessorMixin)
     if not is_known or "video_processor" not in kind.get_attributes():
@@ -114,6 +112,9 @@ def name_of_class(source: str, arguments: Mapping[str, Any]) -> str:
 
     Where none names a class, the type of the model does.
     """
+    # It imports what greets with warnings, so it waits until a model has been loaded quietly.
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
     for file in (*PROCESSOR_FILES, TOKENIZER_FILE):
         settings = settings_of(source, file, arguments)
         if settings.get("processor_class"):
