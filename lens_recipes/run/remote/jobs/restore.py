@@ -118,10 +118,10 @@ def _prepare_again(
 ) -> RecipeRun[Any]:
     """Prepare a run with the arguments of its file."""
     prepare = RECIPES[header.recipe].prepare  # it is there: `read_job` has looked
-    arguments = header.recipe_arguments()
-    if images is not None:
-        arguments["images"] = images
     try:
+        arguments = header.recipe_arguments()
+        if images is not None:
+            arguments["images"] = images
         return prepare(model, **arguments, remote=header.host)
     except (TypeError, ValueError) as error:
         raise LensError(
