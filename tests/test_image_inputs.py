@@ -356,7 +356,10 @@ def test_a_chat_holds_its_images_or_has_places_for_them(llava, tmp_path):
     for part in (
         {"type": "image_url", "image_url": {"url": path}},
         {"type": "input_image", "image_url": path},
+        {"type": "Image", "image": path},
         {"image": path},
+        image,
+        np.asarray(image),
     ):
         same(lens(llava, chat_of(part, WORDS)), expected)
     alone = {"role": "user", "content": {**IMAGE, "image": path}}
@@ -403,7 +406,6 @@ NOT_TOGETHER = {
     "one for two": ([MARK, MARK], "one", "received images for 1 prompt, but there are 2"),
     "two for three": ([MARK] * 3, "two", "received images for 2 prompts, but there are 3"),
     "a number": (MARK, 3, "received 3 as images; accepted are a path"),
-    "an array of no dimensions": (MARK, np.array("a.png"), "as images; accepted are a path"),
     "a dict": (MARK, {"a": 1}, "as images; accepted are a path"),
     "a number in a list": ([MARK, MARK], [picture(), 3], "received 3 as images; accepted are a path"),
     "a mark in a chat's text": (chat_of(IMAGE, {"type": "text", "text": MARK}), "one", "does not take prompt 0: .*same as the number of images"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lens_recipes.run.request.images.asked.slots import counted, slot_of
-from lens_recipes.run.request.images.opened import OpenedImage, open_image
+from lens_recipes.run.request.images.opened import OpenedImage, is_image, open_image
 from lens_recipes.run.request.prompts import is_chat_turn, writes_chats
 from lens_recipes.terminal import one_line
 
@@ -47,22 +47,24 @@ def parts_of(turn: Any) -> list[Any] | None:
 def is_image_part(part: Any) -> bool:
     """Tell whether a part of a turn stands for an image: by its type, or without one by its field.
 
-    As in {"image": "dog.png"}.
+    As in {"image": "dog.png"}. An image of PIL or an array is a part, too.
     """
     if not isinstance(part, Mapping):
-        return False
+        return not isinstance(part, str) and is_image(part)
     if part.get("type") is None:
         return any(part.get(name) is not None for name in IMAGE_PARTS)
-    return part["type"] in IMAGE_PARTS
+    return str(part["type"]).lower() in IMAGE_PARTS
 
 
 def is_other_media(part: Any) -> bool:
     """Tell whether a part of a turn is a video or a sound."""
-    return isinstance(part, Mapping) and part.get("type") in OTHER_MEDIA
+    return isinstance(part, Mapping) and str(part.get("type")).lower() in OTHER_MEDIA
 
 
-def source_of(part: Mapping[str, Any]) -> Any:
+def source_of(part: Any) -> Any:
     """Return what a part holds as its image, or None where it only stands for one."""
+    if not isinstance(part, Mapping):
+        return part
     for name in SOURCES:
         held = part.get(name)
         if isinstance(held, Mapping):  # {"image_url": {"url": …}}

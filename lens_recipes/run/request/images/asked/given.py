@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from lens_recipes.caller import parameter, say
 from lens_recipes.run.request.images.asked.slots import counted
 from lens_recipes.run.request.images.opened import is_image
@@ -53,8 +51,7 @@ def listed(images: Any) -> list[Any]:
     Raises:
         ValueError: they are nothing that has several.
     """
-    is_lone = isinstance(images, np.ndarray) and images.ndim == 0  # which only looks iterable
-    if isinstance(images, Iterable) and not isinstance(images, Mapping) and not is_lone:
+    if isinstance(images, Iterable) and not isinstance(images, Mapping):
         return list(images)
     raise ValueError(
         f"received {shortened(images)} as {parameter('images')}; accepted are a path, a PIL image "
