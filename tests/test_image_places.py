@@ -479,7 +479,7 @@ def test_every_rule_is_measured():
 # -- where they are asked for --------------------------------------------------
 
 
-def test_positions_are_found_by_image_and_by_box():
+def test_positions_are_found_by_image_and_by_box(tmp_path):
     module, processor = tiny_images.FAMILIES["qwen2_vl"]()
     model = lr.load(module, processor=processor)
     slot = tiny_images.SLOTS["qwen2_vl"]
@@ -501,6 +501,11 @@ def test_positions_are_found_by_image_and_by_box():
         edit = lr.ablate(layer=1, positions=box)
         edited = lr.logit_lens(model, prompts[1], images=images[1], edits=edit, top_k=1)
         assert str(edit_from_json(edited.edits[0].to_json())) == str(edited.edits[0])
+    edit = lr.ablate(layer=1, positions={"box": (60, -np.inf, np.inf, np.inf)})
+    edited = lr.logit_lens(model, prompts[1], images=images[1], edits=edit, top_k=1)
+    edited.save(tmp_path / "edited.json")
+    saved = lr.LensResult.load(tmp_path / "edited.json")
+    assert saved.verify(model, images=images[1:]).certificate.passed
     no_box = lr.ablate(layer=1, positions={"box": 5})
     with pytest.raises(ValueError, match="is no box"):
         lr.logit_lens(model, prompts[1], images=images[1], edits=no_box)

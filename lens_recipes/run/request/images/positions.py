@@ -115,13 +115,18 @@ def box_of(selection: Mapping[str, Any]) -> tuple[float, float, float, float, in
 def edges_of(box: Any) -> list[Any]:
     """Return what a box holds, as a list; nothing where it is of another sort.
 
-    A row of `result.tokens.box` is a box, too.
+    A row of `result.tokens.box` is a box, too. In a file, an edge that has no end is a text.
     """
     if isinstance(box, np.ndarray | torch.Tensor):
         box = box.tolist()
     if not isinstance(box, list | tuple):
         return []
-    return [edge.item() if isinstance(edge, np.generic) else edge for edge in box]
+    edges: list[Any] = []
+    for edge in box:
+        if isinstance(edge, np.generic):
+            edge = edge.item()
+        edges.append(float(edge) if edge in ("Infinity", "-Infinity") else edge)
+    return edges
 
 
 def as_written(selection: Any) -> str:
