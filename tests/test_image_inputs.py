@@ -167,17 +167,6 @@ def test_size_is_checked_before_a_pixel_is_decoded(monkeypatch):
         open_image(large, 0)
 
 
-def test_an_icon_that_holds_more_than_it_says_is_refused(tmp_path):
-    inside = content(image=Image.new("L", (8_000, 8_000)))
-    head = struct.pack("<HHH", 0, 1, 1)
-    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inside), 22)
-    (tmp_path / "small.ico").write_bytes(head + entry + inside)
-    with pytest.raises(
-        ValueError, match=r"small\.ico' is 8000 × 8000 pixels, more than 50,000,000"
-    ):
-        open_image(tmp_path / "small.ico", 0)
-
-
 def test_a_drawing_without_layers_is_one_image(tmp_path):
     head = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 4, 6, 8, 3)
     (tmp_path / "flat.psd").write_bytes(head + bytes(12) + b"\0\0" + b"\x80" * 72)

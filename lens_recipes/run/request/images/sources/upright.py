@@ -38,7 +38,6 @@ def in_rgb(image: Any, name: str) -> Any:
         reason = one_line(str(error), 200).rstrip(".")
         raise ValueError(f"{name} cannot be read as an image: {reason}.") from None
     refuse_frames(n_frames, name)
-    check_size(rgb, name)  # an icon may hold a larger picture than it says
     return rgb
 
 
