@@ -124,6 +124,10 @@ OTHERS = {
     "tensor, channels first": (torch.tensor(CHANNELS_FIRST), r"shape \[3, 40, 60\]; .* move them to the end"),
     "one channel": (PIXELS[..., :1], r"shape \[40, 60, 1\]; .* Leave out its last axis"),
     "several": (PIXELS[None], r"shape \[1, 40, 60, 3\]; .* are a list of them"),
+    "sparse": (torch.tensor(PIXELS).to_sparse(), "is a sparse or nested tensor; accepted"),
+    "nested": (torch.nested.nested_tensor([torch.ones(3)]), "is a sparse or nested tensor; accepted"),
+    "strip": (PIXELS[:1, :1].repeat(2000, 0), "1 × 2000 pixels, a strip more than 1,000 times as long"),
+    "long": (Image.new("RGB", (30_000, 40)), "30000 × 40 pixels, and no side may have more than 20,000"),
     "no rows": (PIXELS[:0], "there is nothing to see"),
     "meta": (torch.empty(4, 4, 3, dtype=torch.uint8, device="meta"), "has no pixels"),
     "endless": (np.broadcast_to(PIXELS[:1, :1], (10**6, 10**6, 3)), "1000000 × 1000000 pixels, more than"),
@@ -161,6 +165,14 @@ def test_size_is_checked_before_a_pixel_is_decoded(monkeypatch):
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="more than"):
         open_image(large, 0)
+
+
+def test_a_drawing_without_layers_is_one_image(tmp_path):
+    head = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 4, 6, 8, 3)
+    (tmp_path / "flat.psd").write_bytes(head + bytes(12) + b"\0\0" + b"\x80" * 72)
+    image = open_image(tmp_path / "flat.psd", 0).image
+    assert image.size == (6, 4)
+    assert image.getpixel((0, 0)) == (128, 128, 128)
 
 
 def test_every_colour_is_what_a_person_sees(tmp_path):
@@ -245,6 +257,7 @@ ADDRESSES = [
     "https://example.com/dog.png",
     "http://127.0.0.1:1/dog.png",
     "ftp://example.com/dog.png",
+    " DATA:image/png;base64,AAAA",
     "s3://bucket/dog.png",
     "file:///etc/hosts",
     "data:image/png;base64," + base64.b64encode(content()).decode(),
@@ -329,8 +342,17 @@ def test_a_chat_holds_its_images_or_has_places_for_them(llava, tmp_path):
     same(lens(llava, chat_of(IMAGE, WORDS), images=image), expected)
     for part in ({"image": image}, {"image": path}, {"path": path}, {"url": path}):
         same(lens(llava, chat_of({**IMAGE, **part}, WORDS)), expected)
-    servers = {"type": "image_url", "image_url": {"url": path}}
-    same(lens(llava, chat_of(servers, WORDS)), expected)
+    for part in (
+        {"type": "image_url", "image_url": {"url": path}},
+        {"type": "input_image", "image_url": path},
+        {"type": "Image", "image": path},
+        {"image": path},
+        image,
+        np.asarray(image),
+    ):
+        same(lens(llava, chat_of(part, WORDS)), expected)
+    alone = {"role": "user", "content": {**IMAGE, "image": path}}
+    same(lens(llava, [alone]), lens(llava, chat_of({**IMAGE, "image": path})))
     both = lens(llava, chat_of(IMAGE, {**IMAGE, "image": picture(2)}), images=picture(1))
     same(both, lens(llava, chat_of(IMAGE, IMAGE), images=[picture(1), picture(2)]))
     assert both.tokens.is_image.sum() > expected.tokens.is_image.sum()
@@ -348,6 +370,15 @@ def test_a_prompt_without_image_beside_one_with_is_as_ever(llava):
     same(lens(llava, "plain", images=[]), lens(llava, "plain"))
 
 
+def test_a_processor_that_pads_is_asked_for_the_text_alone():
+    module, processor = tiny_images.llava()
+    model = lr.load(module, processor=processor)
+    expected = lens(model, f"a {MARK} b", images=picture())
+    processor.text_kwargs = {"padding": "max_length", "max_length": 60}
+    assert (processor(text=[f"a {MARK} b"], images=[picture()])["input_ids"][0]).count(0) > 20
+    same(lens(model, f"a {MARK} b", images=picture()), expected)
+
+
 NOT_TOGETHER = {
     "no mark": ("what?", "one", "0 marks for an image, and 1 image of its own: write '<image>'"),
     "a mark too many": (MARK * 2, "one", "2 marks for an image, and 1 image of its own"),
@@ -357,6 +388,7 @@ NOT_TOGETHER = {
     "an image too many": (chat_of(IMAGE), "two", "1 part waiting for an image, and 2 images"),
     "a part alone": (chat_of(IMAGE, WORDS), None, "1 part waiting for an image, and 0 images"),
     "a video": (chat_of(IMAGE, {"type": "video"}), "one", "a part of the type 'video'; read are text and images"),
+    "a video alone": (chat_of({"type": "video", "video": "a.mp4"}, WORDS), None, "a part of the type 'video'; read are text and images"),
     "ids": ([5, 6, 7], "one", "0 tokens of an image among its ids, and its images make 16"),
     "a tensor of ids": (torch.tensor([[5, 6]]), "one", "0 tokens of an image among its ids, and its images make 16"),
     "an encoding": ({"input_ids": [[5, 6]]}, "one", "0 tokens of an image among its ids, and its images make 16"),
@@ -388,7 +420,7 @@ def test_the_mark_is_advised_with_what_stands_around_it():
         lens(model, "what?", images=picture())
     assert repr(tiny_images.QWEN_SLOT) in str(caught.value)
     with pytest.raises(ValueError, match="does not take prompt 0: absolute aspect ratio must be"):
-        lens(model, tiny_images.QWEN_SLOT, images=Image.new("RGB", (1, 3000)))
+        lens(model, tiny_images.QWEN_SLOT, images=Image.new("RGB", (1, 900)))
 
 
 def test_a_model_that_takes_no_images_says_so(llama, llava):
@@ -639,6 +671,7 @@ WRONG = {
     "<image> --image DOG --positions box:0,0": "'box:0,0' is no box like box:0,0,56,56",
     "<image> --image DOG --positions box:5,0,2,1": "--positions box:5,0,2,1: left must be below right",
     "<image> --image DOG --positions box:0,0,9,9@1": "--positions box:0,0,9,9@1 selects nothing of prompt 0",
+    f"<image> --image DOG --positions box:0,0,9,9@{'9' * 5000}": "is no box like box:0,0,56,56",
     "what? --positions image": "--positions image: these prompts have no images. Give one with --image",
 }  # fmt: skip
 
@@ -653,6 +686,15 @@ def test_a_shell_is_told_of_its_own_options(cli, llava, dog, line, tmp_path, mon
     assert status == 2
     assert WRONG[line].replace("DOG", repr(dog)) in " ".join(err.split())
     assert "Traceback" not in err
+
+
+def test_an_image_in_the_home_is_not_written_over(cli, llava, dog, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    content = (tmp_path / "dog.png").read_bytes()
+    status, _, err = cli(llava)("logit-lens", MARK, "--image", "~/dog.png", "--png", dog)
+    assert status == 2
+    assert "is an image of the prompt" in err
+    assert (tmp_path / "dog.png").read_bytes() == content
 
 
 def test_images_are_read_before_a_model_is_loaded(cli, monkeypatch):

@@ -13,6 +13,7 @@ from more_images import MORE
 from PIL import Image
 
 import lens_recipes as lr
+from lens_recipes.arrays.edits.kinds import edit_from_json
 from lens_recipes.run.request.images.places.encoded import Encoded
 from lens_recipes.run.request.images.places.places import RULES, image_places
 from lens_recipes.run.request.images.prompts import read_image_prompts
@@ -62,10 +63,10 @@ class Family:
             if part not in within and type(part).__name__.endswith("Attention"):
                 part.register_forward_hook(silenced)
 
-    def read(self, images):
+    def read(self, images, text=None):
         """A prompt with images as the package reads it."""
         pictures = [Image.fromarray(image) for image in images]
-        text = "USER:" + f" {self.slot} and" * len(images) + " what?"
+        text = text or "USER:" + f" {self.slot} and" * len(images) + " what?"
         return read(self.model, text, pictures)
 
     def embeddings(self, images):
@@ -301,6 +302,16 @@ def test_onevision_pads_images_that_are_given_together():
     np.testing.assert_allclose(boxes[4], [0, 0, 30, 32.5])
 
 
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_of_a_strip_the_small_copy_has_places(name):
+    """Of the tiles nothing but ends of lines is left."""
+    family = family_of(name)
+    for size in [(1, 50), (300, 1)]:
+        places = family.read([picture(size)]).places
+        assert len(placed(places)) == 16
+        assert {places[at].tile for at in placed(places)} == {-1}
+
+
 def llava_of(image, vision, **options):
     """A small LLaVA with another image processor, or another tower."""
     tokenizer = tiny_images.tokenizer(image_token="<image>")
@@ -351,6 +362,30 @@ def test_llava_around_another_tower(kind):
     heights = {place.row: place.bottom - place.top for place in places if place.row >= 0}
     expected = [27.5] * 4 if kind == "stretched" else [5, 50, 50, 5]
     np.testing.assert_allclose([heights[row] for row in range(4)], expected)
+
+
+@pytest.mark.parametrize("settings", [{"size": {"shortest_edge": 41}}, {"do_resize": False}])
+def test_what_is_padded_to_a_crop_begins_where_the_processor_put_it(settings):
+    image = hf.CLIPImageProcessor(crop_size=SIDE, **settings)
+    tower = hf.CLIPVisionConfig(**tiny_images.vision(56))
+    options = {"vision_feature_select_strategy": "full", "num_additional_image_tokens": 1}
+    family = llava_of(image, tower, **options)
+    images = [np.full((41, 41, 3), 255, np.uint8)]
+    prompt = family.read(images)
+    seen = np.flatnonzero(prompt.tensors["pixel_values"][0, 0, 28] > 0)  # black is below
+    first = next(place for place in prompt.places if place.row == 0)
+    assert (first.left, first.right) == (0, 14 - seen[0])
+    assert (first.top, first.bottom) == (0, 14 - seen[0])
+
+
+def test_an_image_of_one_token_has_a_place():
+    """Its sizes are three numbers, and the prompt is three tokens."""
+    family = new_family("qwen2_vl")
+    family.processor.image_processor.size = {"shortest_edge": 28**2, "longest_edge": 28**2}
+    prompt = family.read([picture((28, 28))], family.slot)
+    assert [place.row for place in prompt.places] == [-1, 0, -1]
+    assert prompt.tensors["image_grid_thw"].tolist() == [[1, 2, 2]]
+    assert "image_grid_thw" not in prompt.inputs
 
 
 # -- what the boxes cover ------------------------------------------------------
@@ -444,7 +479,7 @@ def test_every_rule_is_measured():
 # -- where they are asked for --------------------------------------------------
 
 
-def test_positions_are_found_by_image_and_by_box():
+def test_positions_are_found_by_image_and_by_box(tmp_path):
     module, processor = tiny_images.FAMILIES["qwen2_vl"]()
     model = lr.load(module, processor=processor)
     slot = tiny_images.SLOTS["qwen2_vl"]
@@ -459,5 +494,20 @@ def test_positions_are_found_by_image_and_by_box():
     np.testing.assert_array_equal(under.row, [1, 1])
     np.testing.assert_array_equal(under.column, [1, 2])
     np.testing.assert_array_equal(under.box, [[28, 28, 56, 56], [56, 28, 84, 56]])
+    for own in (under.box[0], tuple(under.box[0]), torch.tensor(under.box[0])):
+        box = {"box": own, "image": under.image[0]}
+        again = lr.logit_lens(model, prompts[1], images=images[1], positions=box, top_k=1)
+        np.testing.assert_array_equal(again.tokens.box, under.box[:1])
+        edit = lr.ablate(layer=1, positions=box)
+        edited = lr.logit_lens(model, prompts[1], images=images[1], edits=edit, top_k=1)
+        assert str(edit_from_json(edited.edits[0].to_json())) == str(edited.edits[0])
+    edit = lr.ablate(layer=1, positions={"box": (60, -np.inf, np.inf, np.inf)})
+    edited = lr.logit_lens(model, prompts[1], images=images[1], edits=edit, top_k=1)
+    edited.save(tmp_path / "edited.json")
+    saved = lr.LensResult.load(tmp_path / "edited.json")
+    assert saved.verify(model, images=images[1:]).certificate.passed
+    no_box = lr.ablate(layer=1, positions={"box": 5})
+    with pytest.raises(ValueError, match="is no box"):
+        lr.logit_lens(model, prompts[1], images=images[1], edits=no_box)
     text = lr.logit_lens(model, prompts[0], images=images[0], positions="text", top_k=1).tokens
     assert not text.is_image.any()

@@ -264,6 +264,16 @@ def test_ids_with_their_images_are_the_prompt_again():
             lr.logit_lens(model, [found.inputs[0]["input_ids"]] * 2, images=[image, None])
 
 
+def test_a_saved_chat_of_images_that_are_seen_together_is_verified():
+    model, images = made("llava_onevision")[0], [picture(0), picture(1)]
+    parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "what?"}]
+    found = lr.logit_lens(model, [{"role": "user", "content": parts}], images=images)
+    assert found.verify(model, images=[images]).certificate.passed
+    text = lr.logit_lens(model, "<image> and <image>", images=images)
+    assert text.tokens.is_image.sum() > found.tokens.is_image.sum()
+    assert text.verify(model, images=[images]).certificate.passed
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_simulated_server_says_the_same(name):
     model, image = made(name)[0], picture()

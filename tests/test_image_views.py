@@ -318,6 +318,15 @@ def test_a_result_without_images_or_patches_says_so(measured):
         lr.image_heatmap("a picture")
 
 
+def test_patches_that_lie_over_each_other_are_no_grid():
+    over = [
+        NO_PLACE._replace(image=0, row=0, column=n, left=n / 10, top=0, right=n / 10 + 1, bottom=1)
+        for n in range(99)
+    ]
+    with pytest.raises(ValueError, match="99 patches of image 0 lie over each other"):
+        lr.image_heatmap(planted(places=over))
+
+
 def test_no_text_acts_in_a_figure(result):
     hostile = dataclasses.replace(
         hostile_fields(result), pictures=[[result.pictures[0][0]._replace(name=FIELD)]]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lens_recipes.cli.common.options import as_chat, parse_indices
+from lens_recipes.run.request.prompts import shortened
 
 Images = Annotated[
     list[str] | None,  # no Path, which would take an address for one
@@ -47,13 +48,14 @@ def parse_positions(text: str) -> Any:
         if found is None:
             raise ValueError
         left, top, right, bottom = (float(edge) for edge in found.group(1).split(","))
+        image = int(found.group(2) or 0)  # of thousands of digits: a ValueError
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no box like box:0,0,56,56, with the left, top, right and bottom edge in "
-            "pixels, or box:0,0,56,56@1 of the second image.",
+            f"{shortened(text)} is no box like box:0,0,56,56, with the left, top, right and bottom "
+            "edge in pixels, or box:0,0,56,56@1 of the second image.",
             param_hint="--positions",
         ) from None
-    return {"box": (left, top, right, bottom), "image": int(found.group(2) or 0)}
+    return {"box": (left, top, right, bottom), "image": image}
 
 
 def check_images(images: list[str] | None, prompts: list[str], file: Path | None) -> None:
@@ -80,7 +82,10 @@ def check_images(images: list[str] | None, prompts: list[str], file: Path | None
 
 def image_files(images: list[str] | None) -> dict[str, str]:
     """Return the files of images, each once, for `check_distinct`: none may be written over."""
-    once = {os.path.realpath(image): image for image in images or []}
+    once = {}
+    for image in images or []:
+        path = os.path.expanduser(image)  # as `path_of` reads it
+        once[os.path.realpath(path)] = path
     return {f"image {number}": path for number, path in enumerate(once.values())}
 
 

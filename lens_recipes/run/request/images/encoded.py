@@ -60,18 +60,35 @@ def read_encoded_prompts(
                 f"{what} has tokens of an image among its ids, and no image goes with it: pass "
                 "images=."
             )
-        made = made_of_images(model, processor, token, opened, what) if opened else None
+        made = None
+        if opened:
+            n_tokens = prompt.token_ids.count(token)
+            made = made_of_images(model, processor, token, opened, n_tokens, what)
         found.append(with_images(model, processor, token, prompt, opened, made, what))
     return found
 
 
 def made_of_images(
-    model: Envoy, processor: Any, token: int, opened: list[OpenedImage], what: str
+    model: Envoy,
+    processor: Any,
+    token: int,
+    opened: list[OpenedImage],
+    n_tokens: int,
+    what: str,
 ) -> ImagePrompt:
-    """Return what the processor makes of images with nothing around them."""
+    """Return what the processor makes of images with nothing around them.
+
+    They are given as they are beside a text, or where that makes other numbers of tokens, together
+    as in a chat: LLaVA-OneVision sees less of images that come together.
+    """
     text = slot_of(processor) * len(opened)
-    encoding = processed_text(processor, text, opened, what, add_special_tokens=True)
-    return image_prompt(model, processor, token, encoding, opened)
+    found = []
+    for together in (False, True) if len(opened) > 1 else (False,):
+        encoding = processed_text(processor, text, opened, what, True, together=together)
+        found.append(image_prompt(model, processor, token, encoding, opened))
+        if found[-1].token_ids.count(token) == n_tokens:
+            return found[-1]
+    return found[0]
 
 
 def with_images(

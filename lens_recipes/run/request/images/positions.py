@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
+
 from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.caller import argument, say
 from lens_recipes.run.provenance import POSITION_WORDS
@@ -85,8 +88,10 @@ def box_of(selection: Mapping[str, Any]) -> tuple[float, float, float, float, in
     Raises:
         ValueError: it is no box.
     """
-    box, image = selection.get("box"), selection.get("image", 0)
-    numbers = list(box) if isinstance(box, list | tuple) else []
+    image = selection.get("image", 0)
+    if isinstance(image, np.integer):
+        image = int(image)
+    numbers = edges_of(selection.get("box"))
     are_numbers = all(isinstance(edge, int | float) for edge in numbers)
     has_others = set(selection) - {"box", "image"}
     if len(numbers) != 4 or not are_numbers or has_others or type(image) is not int:
@@ -107,6 +112,23 @@ def box_of(selection: Mapping[str, Any]) -> tuple[float, float, float, float, in
     return left, top, right, bottom, image
 
 
+def edges_of(box: Any) -> list[Any]:
+    """Return what a box holds, as a list; nothing where it is of another sort.
+
+    A row of `result.tokens.box` is a box, too. In a file, an edge that has no end is a text.
+    """
+    if isinstance(box, np.ndarray | torch.Tensor):
+        box = box.tolist()
+    if not isinstance(box, list | tuple):
+        return []
+    edges: list[Any] = []
+    for edge in box:
+        if isinstance(edge, np.generic):
+            edge = edge.item()
+        edges.append(float(edge) if edge in ("Infinity", "-Infinity") else edge)
+    return edges
+
+
 def as_written(selection: Any) -> str:
     """Return positions as the caller writes them.
 
@@ -115,10 +137,10 @@ def as_written(selection: Any) -> str:
     """
     if not isinstance(selection, Mapping):
         return argument("positions", selection)
-    edges, image = selection.get("box"), selection.get("image", 0)
-    if not isinstance(edges, list | tuple):
+    edges, image = edges_of(selection.get("box")), selection.get("image", 0)
+    if not edges:
         return argument("positions", dict(selection))
-    box = "box:" + ",".join(f"{edge:g}" for edge in edges if isinstance(edge, int | float))
+    box = "box:" + ",".join(f"{edge:g}" for edge in edges if isinstance(edge, float))
     return say(
         python=argument("positions", dict(selection)),
         shell=argument("positions", f"{box}@{image}" if image else box),

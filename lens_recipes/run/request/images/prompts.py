@@ -13,7 +13,11 @@ from lens_recipes.arrays.images import NO_PLACE, ImagePlace, Picture
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.images.processor import image_token_id, processor_of
-from lens_recipes.run.request.images.asked.chats import processed_chat, with_opened_images
+from lens_recipes.run.request.images.asked.chats import (
+    processed_chat,
+    refuse_other_media,
+    with_opened_images,
+)
 from lens_recipes.run.request.images.asked.given import images_of_prompts
 from lens_recipes.run.request.images.asked.slots import counted, mark_of, slot_of
 from lens_recipes.run.request.images.digests import image_digest
@@ -24,6 +28,7 @@ from lens_recipes.run.request.prompts import Prompts, encode_each, sort_prompts,
 from lens_recipes.terminal import one_line
 
 NOT_GIVEN = ("input_ids", "attention_mask", "labels", "position_ids")
+OF_IMAGES = ("_thw", "_sizes", "_shapes")  # what tensors are called that have a row for each image
 NESTED = ("Idefics", "SmolVLM", "Mllama")  # their processors want a list of images for each text
 
 
@@ -66,6 +71,8 @@ def read_image_prompts(
         LensError: this model takes no images, or they leave nothing in the stream.
     """
     sorted_prompts = sort_prompts(prompts)
+    if sorted_prompts.kind == "chat":
+        refuse_other_media(sorted_prompts.items)
     processor = processor_of(model)
     token = image_token_id(model)
     of_each = images_of_prompts(images, len(sorted_prompts.items))
@@ -106,15 +113,29 @@ def check_slots(processor: Any, text: str, n_images: int, what: str) -> None:
 
 
 def processed_text(
-    processor: Any, text: str, opened: list[OpenedImage], what: str, add_special_tokens: bool
+    processor: Any,
+    text: str,
+    opened: list[OpenedImage],
+    what: str,
+    add_special_tokens: bool,
+    *,
+    together: bool = False,
 ) -> Mapping[str, Any]:
     """Return a text with its images through the processor.
+
+    Args:
+        processor: Of the model.
+        text: With a mark for each image.
+        opened: They.
+        what: Which prompt it is, for messages.
+        add_special_tokens: As for text.
+        together: Whether they are given as those of one text, as chats give them.
 
     Raises:
         ValueError: the processor does not take them.
     """
     images: Any = [each.image for each in opened]
-    if type(processor).__name__.startswith(NESTED):
+    if together or type(processor).__name__.startswith(NESTED):
         images = [images]
     options: dict[str, Any] = {} if add_special_tokens else {"add_special_tokens": False}
     try:
@@ -141,16 +162,20 @@ def image_prompt(
         LensError: the images have no tokens in the prompt.
     """
     ids = torch.as_tensor(encoding["input_ids"])
+    is_read = torch.ones_like(ids[0], dtype=torch.bool)
+    if isinstance(encoding.get("attention_mask"), Tensor):  # some pad each text to one length
+        is_read = encoding["attention_mask"][0].bool()
     inputs: dict[str, list[int]] = {}
     tensors: dict[str, Tensor] = {}
     for name, value in encoding.items():
         if name in NOT_GIVEN or not isinstance(value, Tensor):
             continue
-        if value.shape == ids.shape and not value.is_floating_point():
-            inputs[name] = value[0].tolist()
+        is_of_images = name.endswith(OF_IMAGES)  # also where there are as many tokens
+        if value.shape == ids.shape and not value.is_floating_point() and not is_of_images:
+            inputs[name] = value[0][is_read].tolist()
         else:
             tensors[name] = value
-    token_ids = ids[0].tolist()
+    token_ids = ids[0][is_read].tolist()
     pictures = [each.picture for each in opened]
     encoded = Encoded(token_ids, tensors, [(one.width, one.height) for one in pictures])
     places = [NO_PLACE] * len(token_ids)

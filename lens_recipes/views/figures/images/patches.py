@@ -99,6 +99,8 @@ def patch_grid(single: LensArrays, image: int, picture: Picture | None) -> Grid:
     boxes = tokens.box[chosen].astype(np.float64)
     x = edges(boxes[:, 0], boxes[:, 2])
     y = edges(boxes[:, 1], boxes[:, 3])
+    if len(x) < 2 or len(y) < 2:
+        raise ValueError(f"the {len(chosen):,} patches of image {image} lie over each other.")
     if (len(x) - 1) * (len(y) - 1) > MAX_CELLS:
         raise ValueError(
             f"the {len(chosen):,} patches of image {image} lie in {len(x) - 1:,} columns and "

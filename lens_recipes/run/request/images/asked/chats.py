@@ -6,39 +6,65 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lens_recipes.run.request.images.asked.slots import counted, slot_of
-from lens_recipes.run.request.images.opened import OpenedImage, open_image
+from lens_recipes.run.request.images.opened import OpenedImage, is_image, open_image
 from lens_recipes.run.request.prompts import is_chat_turn, writes_chats
 from lens_recipes.terminal import one_line
 
-IMAGE_PARTS = ("image", "image_url")  # what stands for an image, here and in servers' chats
+IMAGE_PARTS = (
+    "image",
+    "image_url",
+    "input_image",
+)  # what stands for an image, here and in servers' chats
 OTHER_MEDIA = ("video", "video_url", "audio", "input_audio", "audio_url")
 SOURCES = ("image", "path", "url", "image_url", "base64")  # where a part holds its image
 
 
 def has_image_parts(prompts: Any) -> bool:
-    """Tell whether prompts are chats of which a turn has an image among its parts."""
+    """Tell whether prompts are chats of which a turn has an image among its parts.
+
+    Or a video or a sound, which are refused where images are read: a template that does not know
+    them passes over them, and nothing would say so.
+    """
     if isinstance(prompts, str | Mapping) or not isinstance(prompts, Sequence):
         return False
     turns: list[Any] = []
     for item in prompts:
         turns += list(item) if isinstance(item, list | tuple) else [item]
-    return any(is_turn_with_image(turn) for turn in turns)
+    parts: list[Any] = []
+    for turn in turns:
+        parts += parts_of(turn) or []
+    return any(is_image_part(part) or is_other_media(part) for part in parts)
 
 
-def is_turn_with_image(turn: Any) -> bool:
-    """Tell whether a turn of a chat has an image among its parts."""
-    if not is_chat_turn(turn) or not isinstance(turn.get("content"), list | tuple):
-        return False
-    return any(is_image_part(part) for part in turn["content"])
+def parts_of(turn: Any) -> list[Any] | None:
+    """Return the parts of a turn of a chat; None where it has a text, or is no turn."""
+    content = turn.get("content") if is_chat_turn(turn) else None
+    if isinstance(content, Mapping):
+        return [content]
+    return list(content) if isinstance(content, list | tuple) else None
 
 
 def is_image_part(part: Any) -> bool:
-    """Tell whether a part of a turn stands for an image."""
-    return isinstance(part, Mapping) and part.get("type") in IMAGE_PARTS
+    """Tell whether a part of a turn stands for an image: by its type, or without one by its field.
+
+    As in {"image": "dog.png"}. An image of PIL or an array is a part, too.
+    """
+    if not isinstance(part, Mapping):
+        return not isinstance(part, str) and is_image(part)
+    if part.get("type") is None:
+        return any(part.get(name) is not None for name in IMAGE_PARTS)
+    return str(part["type"]).lower() in IMAGE_PARTS
 
 
-def source_of(part: Mapping[str, Any]) -> Any:
+def is_other_media(part: Any) -> bool:
+    """Tell whether a part of a turn is a video or a sound."""
+    return isinstance(part, Mapping) and str(part.get("type")).lower() in OTHER_MEDIA
+
+
+def source_of(part: Any) -> Any:
     """Return what a part holds as its image, or None where it only stands for one."""
+    if not isinstance(part, Mapping):
+        return part
     for name in SOURCES:
         held = part.get(name)
         if isinstance(held, Mapping):  # {"image_url": {"url": …}}
@@ -59,20 +85,19 @@ def with_opened_images(
         what: Which prompt it is, for messages.
 
     Raises:
-        ValueError: there are more or fewer images than parts for them, or parts for a video.
+        ValueError: there are more or fewer images than parts for them.
     """
     waiting = list(given)
     opened: list[OpenedImage] = []
     turns = []
     n_empty = 0
     for turn in chat:
-        content = turn.get("content")
-        if not isinstance(content, list | tuple):
+        written = parts_of(turn)
+        if written is None:
             turns.append(turn)
             continue
         parts: list[Any] = []
-        for part in content:
-            refuse_other_media(part, what)
+        for part in written:
             if not is_image_part(part):
                 parts.append(part)
                 continue
@@ -95,11 +120,15 @@ def with_opened_images(
     return turns, opened
 
 
-def refuse_other_media(part: Any, what: str) -> None:
+def refuse_other_media(chats: Sequence[Sequence[Any]]) -> None:
     """Raise a ValueError for a part that is a video or a sound."""
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind in OTHER_MEDIA:
-        raise ValueError(f"{what} has a part of the type {kind!r}; read are text and images.")
+    for number, chat in enumerate(chats):
+        for turn in chat:
+            for part in filter(is_other_media, parts_of(turn) or []):
+                raise ValueError(
+                    f"prompt {number} has a part of the type {part['type']!r}; read are text and "
+                    "images."
+                )
 
 
 def processed_chat(processor: Any, chat: list[Any], what: str) -> Mapping[str, Any]:

@@ -50,7 +50,7 @@ class Canvas(NamedTuple):
         """Return a canvas of a size with this one in its middle: padded or cut, in whole pixels.
 
         What is left over of an odd number of pixels is on the right and at the bottom, as in
-        transformers (`center_crop`, `pad_to_square`, `_get_padding_size`).
+        transformers (`pad_to_square`, `_get_padding_size`).
         """
         left, top = (width - self.width) // 2, (height - self.height) // 2
         if width < self.width:
@@ -67,8 +67,8 @@ def whole(size: tuple[int, int]) -> Canvas:
 
 
 def spans(start: float, end: float, number: int) -> list[tuple[float, float]]:
-    """Return where each of so many equal parts begins and ends."""
-    step = (end - start) / number
+    """Return where each of so many equal parts begins and ends; nothing for no parts."""
+    step = (end - start) / max(number, 1)
     return [(start + step * part, start + step * (part + 1)) for part in range(number)]
 
 

@@ -71,9 +71,23 @@ def resized(seen: Seen, size: tuple[int, int]) -> Canvas:
     if settings["do_resize"]:
         canvas = _scaled(canvas, settings["size"])
     if settings["do_center_crop"]:
-        crop = settings["crop_size"]
-        canvas = canvas.centred(crop["width"], crop["height"])
+        canvas = _cropped(canvas, settings["crop_size"], with_pillow=name.endswith("Pil"))
     return canvas
+
+
+def _cropped(canvas: Canvas, size: Any, *, with_pillow: bool) -> Canvas:
+    """Return the middle of a canvas, padded where it is smaller.
+
+    Of an odd number of pixels that are missing, one more is put on the left and at the top by
+    pillow (`image_transforms.center_crop`), and on the right and below by torchvision.
+    """
+    width, height = size["width"], size["height"]
+    cropped = canvas.centred(width, height)
+    if not with_pillow:
+        return cropped
+    more_left = max(width - canvas.width, 0) % 2
+    more_above = max(height - canvas.height, 0) % 2
+    return cropped._replace(left=cropped.left + more_left, top=cropped.top + more_above)
 
 
 def _scaled(canvas: Canvas, size: Any) -> Canvas:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lens_recipes.run.request.images.sources.refused import MAX_PIXELS
+from lens_recipes.run.request.images.sources.refused import check_sides
 
 ACCEPTED = (
     "accepted are a path, a PIL image, or an array [row, column, channel] of uint8 (0…255), with "
@@ -24,6 +24,8 @@ def image_of_array(array: Any, name: str) -> Any:
     """
     from PIL import Image
 
+    if isinstance(array, torch.Tensor) and (array.is_nested or array.layout != torch.strided):
+        raise ValueError(f"{name} is a sparse or nested tensor; {ACCEPTED}.")
     kind, shape = str(array.dtype).removeprefix("torch."), list(array.shape)
     if kind != "uint8":
         raise ValueError(f"{name} is an array of {kind}; {ACCEPTED}.{advice(kind)}")
@@ -33,10 +35,7 @@ def image_of_array(array: Any, name: str) -> Any:
         raise ValueError(f"{name} is an array of shape {shape}; {ACCEPTED}.{shape_advice(shape)}")
     if not shape[0] or not shape[1]:
         raise ValueError(f"{name} is an array of shape {shape}: there is nothing to see.")
-    if shape[0] * shape[1] > MAX_PIXELS:
-        raise ValueError(
-            f"{name} is {shape[1]} × {shape[0]} pixels, more than {MAX_PIXELS:,}: make it smaller."
-        )
+    check_sides(shape[1], shape[0], name)
     if isinstance(array, torch.Tensor):
         if array.is_meta:
             raise ValueError(f"{name} is a tensor on the meta device, which has no pixels.")

@@ -13,7 +13,7 @@ from lens_recipes.run.request.images.sources.upright import in_rgb
 from lens_recipes.run.request.prompts import shortened
 from lens_recipes.terminal import one_line
 
-ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|data:")
+ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 # How PNG, JPEG, GIF and WebP begin as base64.
 BASE64 = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
 LONGEST_PATH = 4096

@@ -7,16 +7,35 @@ from typing import Any
 from lens_recipes.caller import say
 
 MAX_PIXELS = 50_000_000  # a picture of 7,000 × 7,000; no processor reads as many
+# Some processors enlarge the shorter side to theirs, and others pad to a square, whatever it takes.
+MAX_RATIO = 1_000
+MAX_SIDE = 20_000
 
 
 def check_size(image: Any, name: str) -> None:
-    """Raise a ValueError for an image without pixels, or with too many."""
+    """Raise a ValueError for an image without pixels, with too many, or for a mere strip."""
     width, height = image.size
+    check_sides(width, height, name)
+
+
+def check_sides(width: int, height: int, name: str) -> None:
+    """Raise a ValueError for a size that no model sees anything of, or that fills the memory."""
     if not width or not height:
         raise ValueError(f"{name} is {width} × {height} pixels: there is nothing to see.")
     if width * height > MAX_PIXELS:
         raise ValueError(
             f"{name} is {width} × {height} pixels, more than {MAX_PIXELS:,}: make it smaller."
+        )
+    longer, shorter = max(width, height), min(width, height)
+    if longer > MAX_SIDE:
+        raise ValueError(
+            f"{name} is {width} × {height} pixels, and no side may have more than {MAX_SIDE:,}: "
+            "make it smaller, or cut it."
+        )
+    if longer > MAX_RATIO * shorter:
+        raise ValueError(
+            f"{name} is {width} × {height} pixels, a strip more than {MAX_RATIO:,} times as long "
+            "as it is wide: cut it into several images."
         )
 
 
@@ -40,7 +59,9 @@ def n_meant(image: Any) -> int:
     In what many telephones write, MPO, the others are the same photograph again, for depth or for a
     larger range.
     """
-    return 1 if getattr(image, "format", None) == "MPO" else getattr(image, "n_frames", 1)
+    if getattr(image, "format", None) == "MPO":
+        return 1
+    return max(1, getattr(image, "n_frames", 1))  # Photoshop counts layers, and may have none
 
 
 def refuse_frames(n_frames: int, name: str) -> None:
