@@ -61,30 +61,8 @@ def with_opened_images(
     Raises:
         ValueError: there are more or fewer images than parts for them, or parts for a video.
     """
-    waiting = list(given)
-    opened: list[OpenedImage] = []
-    turns = []
-    n_empty = 0
-    for turn in chat:
-        content = turn.get("content")
-        if not isinstance(content, list | tuple):
-            turns.append(turn)
-            continue
-        parts: list[Any] = []
-        for part in content:
-            refuse_other_media(part, what)
-            if not is_image_part(part):
-                parts.append(part)
-                continue
-            source = source_of(part)
-            if source is None:
-                n_empty += 1
-                if not waiting:
-                    continue
-                source = waiting.pop(0)
-            opened.append(open_image(source, len(opened)))
-            parts.append({"type": "image", "image": opened[-1].image})
-        turns.append({**turn, "content": parts})
+    held = [source_of(part) for part in image_parts(chat, what)]
+    n_empty = sum(source is None for source in held)
     if n_empty != len(given):
         raise ValueError(
             f"{what} has {counted(n_empty, 'part')} waiting for an image, and "
@@ -92,7 +70,46 @@ def with_opened_images(
             '{"type": "image"} stands for one, as in {"role": "user", "content": [{"type": '
             '"image"}, {"type": "text", "text": …}]}.'
         )
-    return turns, opened
+    waiting = iter(given)
+    opened = []
+    for number, source in enumerate(held):
+        opened.append(open_image(next(waiting) if source is None else source, number))
+    return chat_with(opened, chat), opened
+
+
+def image_parts(chat: Sequence[Any], what: str) -> list[Mapping[str, Any]]:
+    """Return the parts of a chat that stand for images, in their order.
+
+    Raises:
+        ValueError: a part is a video or a sound.
+    """
+    found = []
+    for turn in chat:
+        for part in parts_of(turn):
+            refuse_other_media(part, what)
+            if is_image_part(part):
+                found.append(part)
+    return found
+
+
+def parts_of(turn: Any) -> Sequence[Any]:
+    """Return the parts of a turn; none where its content is a text."""
+    content = turn.get("content")
+    return content if isinstance(content, list | tuple) else []
+
+
+def chat_with(opened: list[OpenedImage], chat: Sequence[Any]) -> list[Any]:
+    """Return a chat in which the parts for images hold these, in their order."""
+    images = iter(opened)
+    turns = []
+    for turn in chat:
+        parts: list[Any] = []
+        for part in parts_of(turn):
+            if is_image_part(part):
+                part = {"type": "image", "image": next(images).image}
+            parts.append(part)
+        turns.append({**turn, "content": parts} if parts else turn)
+    return turns
 
 
 def refuse_other_media(part: Any, what: str) -> None:
