@@ -23,6 +23,7 @@ from PIL import Image
 
 import lens_recipes as lr
 from lens_recipes.models.images.processor import processor_of
+from lens_recipes.run.request.images.asked.slots import slot_of
 from lens_recipes.run.request.images.opened import SHOWN_SIDE, open_image
 from lens_recipes.run.request.images.prompts import ImagePrompt, refuse_text_part
 from lens_recipes.run.request.images.sources.refused import MAX_PIXELS
@@ -423,6 +424,15 @@ def test_the_mark_is_advised_with_what_stands_around_it():
         lens(model, tiny_images.QWEN_SLOT, images=Image.new("RGB", (1, 900)))
 
 
+def test_the_mark_of_gemma_3_is_not_that_of_gemma_3n():
+    """As in their own processors: in the one each image is one token of the text, the other has one for a patch."""
+    marks = {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>"}
+    for name, mark in (("Gemma3Processor", "boi_token"), ("Gemma3nProcessor", "image_token")):
+        kind = type(name, (), marks)
+        assert slot_of(kind()) == marks[mark]
+        assert slot_of(type("Still", (kind,), {})()) == marks[mark]
+
+
 def test_a_model_that_takes_no_images_says_so(llama, llava):
     for model in (llama, lr.load(llama._module, processor=processor_of(llava))):
         for prompts, images in [("Hi", picture()), (chat_of(IMAGE), picture())]:
@@ -593,6 +603,29 @@ def test_a_checkpoint_of_the_whole_model_is_loaded_whole(tmp_path):
     one, other = lens(model, ids), lens(lr.load(text), ids)
     assert one.sites == other.sites
     same(one, other)
+
+
+# -- images that are missing -------------------------------------------
+
+
+def test_tokens_of_an_image_without_one_are_read_as_text_and_this_is_said(llava, caplog):
+    image_token = llava._module.config.image_token_id
+    for prompts in (f"a {MARK} b", [[5, 6], [5, image_token, 6]]):
+        caplog.clear()
+        lens(llava, prompts)
+        (warning,) = [each.getMessage() for each in caplog.records if each.name == "lens_recipes"]
+        assert "has a token that stands for an image, and no image goes with it" in warning
+        assert warning.startswith(f"prompt {len(prompts) - 1 if isinstance(prompts, list) else 0}")
+    caplog.clear()
+    lens(llava, f"a {MARK} b", images=picture())
+    lens(llava, "a b")
+    assert not caplog.records
+
+
+def test_an_encoding_with_pixels_is_told_where_images_go(llava):
+    encoding = processor_of(llava)(text=[f"a {MARK}"], images=[picture()], return_tensors="pt")
+    with pytest.raises(ValueError, match=r"pixel_values.*the images as images="):
+        lens(llava, encoding)
 
 
 # -- in a shell --------------------------------------------------------

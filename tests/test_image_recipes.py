@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny_images
 import torch
+import transformers
 from PIL import Image
 
 import lens_recipes as lr
+from lens_recipes.models.images.added import layers_with_additions
 from lens_recipes.recipes.survey import survey as survey_module
 from lens_recipes.run.provenance import restore_arguments
 from lens_recipes.run.remote.jobs.file import JobHeader
@@ -101,11 +104,19 @@ def test_what_is_added_between_blocks_is_refused_at_image_tokens_alone():
     with pytest.raises(lr.LensError, match="No block writes that"):
         lr.attribution(model, prompt("qwen3_vl"), [7], images=image, positions="image")
     assert lr.attribution(model, prompt("qwen3_vl"), [7], images=image).certificate.passed
-    edit = lr.ablate(layer=0, positions="image")
-    with pytest.raises(ValueError, match="resid_pre of layer 1"):
-        lr.logit_lens(model, prompt("qwen3_vl"), images=image, edits=edit)
-    edit = lr.ablate(layer=1, positions="image")
-    assert lr.logit_lens(model, prompt("qwen3_vl"), images=image, edits=edit).certificate.passed
+    for edit in (
+        lr.ablate(layer=0, positions="image"),
+        lr.steer(7, layer=0),
+        lr.swap(7, 8, layers=0, positions={"box": (0, 0, 50, 50)}),
+    ):
+        with pytest.raises(ValueError, match="resid_pre of layer 1"):
+            lr.logit_lens(model, prompt("qwen3_vl"), images=image, edits=edit)
+    for edit in (
+        lr.ablate(layer=1, positions="image"),
+        lr.steer(7, layer=1, component="resid_pre"),
+        lr.steer(7, layer=0, positions="text"),
+    ):
+        assert lr.logit_lens(model, prompt("qwen3_vl"), images=image, edits=edit).certificate.passed
 
 
 # -- generation --------------------------------------------------------
@@ -137,8 +148,33 @@ def test_the_text_is_that_of_generate_and_the_lens_that_of_the_whole_text(name):
     )
     np.testing.assert_array_equal(found[0].tokens.box[of_prompt], read.tokens.box[:n_prompt])
     assert (found[0].tokens.image[found[0].tokens.generated] == -1).all()
+    assert (
+        found.pictures
+        == lr.logit_lens(model, [prompt(name)] * 2, images=[image, picture(1)], layers=-1).pictures
+    )
     verified = found.verify(model, images=[image, picture(1)])
     assert verified.certificate.passed
+
+
+def test_what_was_written_of_an_image_is_saved_and_drawn_with_it(tmp_path):
+    model = made("llava")[0]
+    found = lr.generate_lens(
+        model,
+        [prompt("llava"), "the dog"],
+        images=[picture(), None],
+        max_new_tokens=2,
+        do_sample=False,
+        include_prompt=True,
+    )
+    assert [len(pictures) for pictures in found.pictures] == [1, 0]
+    found.save(tmp_path / "written.json")
+    loaded = lr.LensResult.load(tmp_path / "written.json")
+    assert loaded.pictures == found.pictures
+    assert len(lr.image_heatmap(loaded).layout.images) == 1
+    lr.report(loaded, tmp_path / "written.html")
+    assert found.pictures[0][0].address in (tmp_path / "written.html").read_text()
+    text = lr.generate_lens(model, "the dog", max_new_tokens=2, do_sample=False)
+    assert not text.pictures
 
 
 # -- edits -------------------------------------------------------------
@@ -362,6 +398,10 @@ def test_items_name_places_beside_images(tmp_path):
             assert before.endswith(place["at"])
         else:
             assert at == len(read.tokens) + position
+    ids = read.inputs[0]["input_ids"]
+    found = lr.survey(model, [{"prompt": ids, "target": 7, "images": [image]}], bootstrap=100)
+    own = lr.logit_lens(model, text, images=image, targets=7, positions=-1)
+    np.testing.assert_allclose(found.logprobs[0], own.target_logprobs[:, 0, 0], atol=1e-5)
     missing = {"prompt": text, "target": 7, "images": "missing.png"}
     several = {"prompt": text, "target": 7, "images": [image, image]}
     good = {"prompt": text, "target": 7, "images": image}
@@ -371,6 +411,24 @@ def test_items_name_places_beside_images(tmp_path):
     assert "1 mark for an image" in found.left_out[1][3]
     with pytest.raises(ValueError, match="no image and no list"):
         lr.survey(model, [{**good, "images": 5}])
+
+
+def test_a_place_among_several_images_is_found_or_refused_and_never_another():
+    """LLaVA's mark is the token of a patch, too, so that the ids of a text begin and end alike."""
+    model, images = made("llava")[0], [picture(0), picture(1)]
+    beside = {"prompt": "<image><image> what", "target": 7, "images": images}
+    for place in ("<image>", "what"):
+        item = {**beside, "position": {"at": place}}
+        found = lr.survey(model, [item, {**beside, "id": "other"}], bootstrap=100)
+        last = int(found.position[-1])
+        if place == "what":
+            assert found.position.tolist() == [last, last]
+        else:  # the last mark: the last patch of the last image
+            read = lr.logit_lens(model, beside["prompt"], images=images)
+            assert int(found.position[0]) == np.flatnonzero(read.tokens.is_image)[-1]
+    between = {**beside, "prompt": "<image> see <image> what", "position": {"at": "see"}}
+    found = lr.survey(model, [between, beside], bootstrap=100)
+    assert "stands between images" in found.left_out[0][3]
 
 
 # -- lenses, and what takes no images ----------------------------------
@@ -433,3 +491,30 @@ def test_a_job_of_prompts_with_images_wants_them_again():
         check_images("a.job", header, None)
     with pytest.raises(lr.LensError, match="images of prompt 1"):
         check_images("a.job", header, images[:1] * 2)
+    damaged = JobHeader("logit_lens", "a/b", None, "", {**arguments, "images": 5}, "", [], {})
+    for given in (None, images):
+        with pytest.raises(lr.LensError, match=r"the job in 'a\.job' is damaged"):
+            check_images("a.job", damaged, given)
+
+
+def test_a_result_with_a_damaged_record_of_its_images_says_so():
+    model, image = made("llava")[0], picture()
+    found = lr.logit_lens(model, prompt("llava"), images=image, layers=-1)
+    found.provenance["arguments"]["images"] = 5
+    with pytest.raises(lr.LensError, match="this result is damaged"):
+        found.verify(model, images=image)
+
+
+# -- what a model adds between its blocks ------------------------------
+
+
+def test_a_config_says_after_which_blocks_a_model_adds_of_its_images():
+    def said(config):
+        return layers_with_additions(SimpleNamespace(_module=SimpleNamespace(config=config)))
+
+    granite = transformers.Granite4VisionConfig(
+        deepstack_layer_map=[[-2, 0], [-4, 3]], spatial_target_layers=[5, 9]
+    )
+    assert said(granite) == [2, 4, 8]  # before block 0 it is the embedding
+    assert said(made("qwen3_vl")[0]._module.config) == [0]
+    assert said(made("llava")[0]._module.config) == []

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import lens_recipes as lr
-from lens_recipes.models.structure.both_ways import stated_both_ways
+from lens_recipes.models.images.both_ways import stated_both_ways
 from lens_recipes.views.files.schema.certificate import read_certificate, write_certificate
 
 # Those that a lens reads: the others are refused, and say why.

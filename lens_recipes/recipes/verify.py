@@ -20,8 +20,7 @@ from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.results import Attribution, LensResult, PatchMap
 from lens_recipes.run.provenance import restore_arguments
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded
-from lens_recipes.run.request.images.digests import check_digests
-from lens_recipes.run.request.images.encoded import digests_of_images
+from lens_recipes.run.request.images.digests import check_recorded
 from lens_recipes.run.request.lenses import resolve_lens
 
 Result = TypeVar("Result", LensResult, Attribution)
@@ -77,7 +76,8 @@ def verify(
             "this result does not keep what the model was given (vectors, or a file of an earlier "
             "version), so it cannot be run again: run the recipe anew."
         )
-    check_images(result, images)
+    recorded = recorded_images(result)
+    check_recorded(recorded, images, "this result", "images=…", n_prompts=len(result))
     try:
         given = given_lenses(lens, model)
         its_lens = lens_again(result, model, given)
@@ -111,26 +111,6 @@ def _needs_others(result: LensResult | Attribution) -> str:
                 f"({edit}), and only the whole result can be verified"
             )
     return ""
-
-
-def check_images(result: LensResult | Attribution, images: Any) -> None:
-    """Raise a LensError unless the images of a result's prompts were passed, and no others.
-
-    Raises:
-        LensError: they are others, or missing, or there were none.
-        ValueError: they are no images that can be read.
-    """
-    recorded = recorded_images(result)
-    if recorded is None and images is None:
-        return
-    if recorded is None:
-        raise LensError("this result is of prompts without images: leave out images=.")
-    if images is None:
-        raise LensError(
-            "this result is of prompts with images, and does not keep what the model was given of "
-            "them: pass them again, images=…, as they were."
-        )
-    check_digests(recorded, digests_of_images(images, len(result)))
 
 
 def recorded_images(result: LensResult | Attribution) -> Any:

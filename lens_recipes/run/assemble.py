@@ -19,7 +19,6 @@ from lens_recipes.arrays.used_lens import LENS_NAMES
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import dtype_of
-from lens_recipes.models.images.processor import image_token_id
 from lens_recipes.models.structure.links import layers_without_hooks
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.results import LensResult
@@ -173,11 +172,7 @@ def image_tokens(request: Request) -> np.ndarray | None:
     """Return which of the tokens that are read are of an image, `[token]`; None without images."""
     if not any(request.pictures):
         return None
-    token = image_token_id(request.model)
-    of_image = []
-    for token_ids, positions in zip(request.token_ids, request.positions, strict=True):
-        of_image += [token_ids[position] == token for position in positions]
-    return np.array(of_image)
+    return np.array([place.image >= 0 for place in places_read(request)])
 
 
 def coarser_dtype(weights: torch.dtype, stream_eps: float) -> str:
@@ -215,10 +210,15 @@ def image_columns(request: Request) -> dict[str, np.ndarray]:
     """Return where the tokens that are read are in the images; nothing without images."""
     if not request.places:
         return {}
+    return columns_of_places(places_read(request))
+
+
+def places_read(request: Request) -> list[ImagePlace]:
+    """Return where the tokens that are read are in the images of their prompts, `[token]`."""
     read = []
     for places, positions in zip(request.places, request.positions, strict=True):
         read += [places[position] for position in positions]
-    return columns_of_places(read)
+    return read
 
 
 def columns_of_places(read: list[ImagePlace]) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ def parse_positions(text: str) -> Any:
     return {"box": (left, top, right, bottom), "image": image}
 
 
-def check_images(images: list[str] | None, prompts: list[str], file: Path | None) -> None:
+def check_images(images: list[str] | None, prompts: list[str], file: Path | None = None) -> None:
     """Refuse images that cannot be read, or of which nobody knows whose they are.
 
     Before a model is loaded, which can take minutes.
@@ -74,6 +74,18 @@ def check_images(images: list[str] | None, prompts: list[str], file: Path | None
         raise typer.BadParameter(
             "images go with one PROMPT: give one, and no --prompts.", param_hint="--image"
         )
+    check_readable(images)
+
+
+def check_readable(images: list[str] | None) -> None:
+    """Refuse images that cannot be read.
+
+    Raises:
+        ValueError: one of them is no image that can be read.
+        LensError: pillow is missing.
+    """
+    if not images:
+        return
     from lens_recipes.run.request.images.opened import open_image
 
     for number, image in enumerate(images):

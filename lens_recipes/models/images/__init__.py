@@ -1,1 +1,1 @@
-"""What a multimodal model needs beside its tokenizer."""
+"""What is particular to models that take images."""

@@ -79,12 +79,20 @@ def image_token_id(model: Envoy) -> int:
     Raises:
         LensError: this model has no such token.
     """
-    config = model._module.config
+    token = stated_image_token(model)
+    if token is None:
+        raise LensError(
+            f"{type(model._module).__name__} has no token that stands for a patch of an image, so "
+            "there is nothing in the stream that a lens could read of it."
+        )
+    return token
+
+
+def stated_image_token(model: Envoy) -> int | None:
+    """Return the id that a model's config names for a patch of an image; None for none."""
+    config = getattr(model._module, "config", None)
     for name in IMAGE_TOKENS:
         token = getattr(config, name, None)
         if isinstance(token, int):
             return token
-    raise LensError(
-        f"{type(model._module).__name__} has no token that stands for a patch of an image, so "
-        "there is nothing in the stream that a lens could read of it."
-    )
+    return None

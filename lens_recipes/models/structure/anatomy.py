@@ -24,17 +24,17 @@ from lens_recipes.models.handle import (
     refuse_inside_trace,
     text_config,
 )
+from lens_recipes.models.images.both_ways import (
+    BothWays,
+    find_both_ways,
+    sees_later,
+    stated_both_ways,
+)
 from lens_recipes.models.structure.block_list import (
     check_one_stream,
     check_shapes,
     find_block_list,
     is_chain,
-)
-from lens_recipes.models.structure.both_ways import (
-    BothWays,
-    find_both_ways,
-    sees_later,
-    stated_both_ways,
 )
 from lens_recipes.models.structure.head_path import find_head_operations
 from lens_recipes.models.structure.known import KnownModel, known_model

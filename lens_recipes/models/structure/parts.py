@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lens_recipes.models.components import WRITES
-from lens_recipes.models.structure.both_ways import BothWays
+from lens_recipes.models.images.both_ways import BothWays
 from lens_recipes.terminal import show_lines
 from lens_recipes.trace.operations import ModuleCall, Operation, unembedding_index
 

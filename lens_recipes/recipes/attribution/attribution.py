@@ -20,6 +20,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from lens_recipes.arrays.attribution import UNITS
+from lens_recipes.arrays.certificate import layers_in_words
 from lens_recipes.caller import advised, argument
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.lens import Lens
@@ -278,9 +279,10 @@ def refuse_additions(request: Request, layer: int) -> None:
         if here:
             raise LensError(
                 f"position {here[0]} of prompt {number} is a token of an image, to whose stream "
-                f"this model adds what its vision tower has seen after the layers {added[0]} to "
-                f"{added[-1]}. No block writes that, so what the parts of the model add does not "
-                'sum to the logit there. Explain tokens of text: positions="text", or -1.'
+                f"this model adds what its vision tower has seen after "
+                f"{layers_in_words(tuple(added))}. No block writes that, so what the parts of the "
+                "model add does not sum to the logit there. Explain tokens of text: "
+                'positions="text", or -1.'
             )
 
 

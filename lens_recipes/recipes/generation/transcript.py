@@ -149,13 +149,13 @@ class GenerationAssembler:
         request = self.request
         token_prompts = np.concatenate([arrays["prompt"] for arrays in batches]).tolist()
         numbers = in_prompt_order([dict(arrays) for arrays in batches], token_prompts)
-        shown_prompts, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
+        begun, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
         columns: dict[str, Any] = {}
         for column, dtype in TOKEN_DTYPES.items():
             if column in numbers:
                 columns[column] = numbers.pop(column).astype(dtype)
-        columns |= self.image_columns(shown_prompts[columns["prompt"]], columns["position"])
-        target_ids = [request.target_ids[prompt] for prompt in shown_prompts]
+        columns |= self.image_columns(begun[columns["prompt"]], columns["position"])
+        target_ids = [request.target_ids[prompt] for prompt in begun]
         shown_ids = all_ids(numbers, [columns["id"], columns["next_id"]], target_ids)
         texts = token_texts(request.tokenizer, shown_ids)
         tokens = Tokens(**columns, text=[texts[int(token)] for token in columns["id"]])
@@ -165,20 +165,21 @@ class GenerationAssembler:
         certificate.check(partial(cause_in_quantisation, self.request.model))
         responses = []
         if finish_reasons:
-            for number, prompt in enumerate(shown_prompts):
+            for number, prompt in enumerate(begun):
                 text = self.written_text(tokens, number)
                 responses.append(Response(text, finish_reasons[int(prompt)]))
         return lens_result(
             numbers,
             self.sites,
             tokens,
-            [self.prompts[prompt] for prompt in shown_prompts],
+            [self.prompts[prompt] for prompt in begun],
             target_ids,
             texts,
             certificate,
             {**self.provenance, "dtype": certificate.dtype},
             responses,
-            [request.inputs[prompt] for prompt in shown_prompts],
+            [request.inputs[prompt] for prompt in begun],
+            [request.pictures[prompt] for prompt in begun if request.pictures],
         )
 
     def image_columns(self, prompts: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:

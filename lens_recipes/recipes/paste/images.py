@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from transformers.models.auto import modeling_auto
 
 from lens_recipes.errors import LensError
+from lens_recipes.models.images.added import layers_with_additions
 from lens_recipes.models.images.processor import image_token_id
 from lens_recipes.recipes.paste.literals import Code, literal
 from lens_recipes.recipes.paste.source import ModelSource
@@ -39,10 +40,9 @@ def image_code(source: ModelSource) -> ImageCode:
     """
     config = source.model._module.config
     _refuse_without_images(source, config)
-    between = getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None)
     return ImageCode(
         token=literal(image_token_id(source.model)),
-        adds_between=bool(between),
+        adds_between=bool(layers_with_additions(source.model)),
         next_input=Code(source.block("layer + 1") + ".input"),
     )
 

@@ -17,7 +17,8 @@ from lens_recipes.caller import parameter, say
 from lens_recipes.recipes.survey.places import Place, as_place
 from lens_recipes.recipes.survey.sets.lens_evals import holds_evals, lens_evals
 from lens_recipes.recipes.survey.sets.own_sets import names_own_set, own_set, own_set_names
-from lens_recipes.run.request.images.opened import is_image, path_of
+from lens_recipes.run.request.images.opened import is_image
+from lens_recipes.run.request.images.sources.file import path_of
 from lens_recipes.run.request.prompts import is_token_id, shortened
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -92,6 +93,7 @@ def read_items(
     *,
     on_error: str = "stop",
     position: int = -1,
+    images: tuple[Any, ...] = (),
 ) -> Iterator[Item | LeftOut]:
     """Yield the items of a survey one after the other, as they are read.
 
@@ -102,6 +104,7 @@ def read_items(
         fields: What the items call what is wanted here, such as {"prompt": "question"}.
         on_error: "stop" raises at an item that cannot be read; "skip" leaves it out and goes on.
         position: Of items that name none.
+        images: Of items that name none.
 
     Raises:
         ValueError: an item that cannot be read, or two with one id.
@@ -114,6 +117,8 @@ def read_items(
     for number, record in enumerate(records(items)):
         try:
             item = read_item(number, record, names, position, folder)
+            if not item.images:
+                item = item._replace(images=images)
             if item.id in ids:
                 raise ValueError(f"there is another item with the id {item.id!r}")
         except ValueError as error:
@@ -376,7 +381,7 @@ def spellings(value: Any, name: str) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(several))
 
 
-def images_of(value: Any, name: str, folder: Path | None) -> tuple[Any, ...]:
+def images_of(value: Any, name: str, folder: Path | None = None) -> tuple[Any, ...]:
     """Return the images of an item, paths of a file's items from that file's folder on.
 
     Raises:

@@ -10,11 +10,13 @@ import numpy as np
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import context_length, tokenizer_of
+from lens_recipes.models.images.processor import image_token_id
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.models.tokens.vocabulary import token_text
 from lens_recipes.recipes.survey.items import Item, LeftOut
 from lens_recipes.recipes.survey.places import Place, ids_up_to
 from lens_recipes.run.request.images.asked.chats import has_image_parts
+from lens_recipes.run.request.images.encoded import are_ids, read_encoded_prompts
 from lens_recipes.run.request.images.prompts import read_image_prompts
 from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.selection import target_id
@@ -72,6 +74,7 @@ class ItemReader:
         """Take the model's tokenizer and bounds."""
         self.model = model
         self.tokenizer = tokenizer_of(model)
+        self.forward_options = anatomy.forward_options
         self.vocab_size = anatomy.vocab_size
         self.n_layers = anatomy.n_layers
         self.n_embeddings = anatomy.n_embeddings
@@ -125,19 +128,21 @@ class ItemReader:
         Raises:
             ValueError, LensError: as `read_image_prompts`, or images within the prompt.
         """
-        given = [list(item.images)] if item.images else None
-        if given is None:
+        if not item.images:
             raise ValueError(
                 'the prompt has parts for images: name these in "images", a path or a list'
             )
-        prompts = [item.prompt]
-        found = read_image_prompts(
-            self.model,
-            prompts,
-            given,
-            self.tokenizer,
-            add_special_tokens=self.add_special_tokens,
-        )
+        prompts, images = [item.prompt], [list(item.images)]
+        if are_ids(prompts):
+            found = read_encoded_prompts(self.model, prompts, images, self.forward_options)
+        else:
+            found = read_image_prompts(
+                self.model,
+                prompts,
+                images,
+                self.tokenizer,
+                add_special_tokens=self.add_special_tokens,
+            )
         if len(found) > 1:
             raise ValueError(f"these are {len(found)} prompts: an item has one")
         return found[0].token_ids, found[0].inputs
@@ -153,11 +158,13 @@ class ItemReader:
         Raises:
             ValueError: it stands between two images, or the text is cut otherwise beside them.
         """
-        if token_ids[: len(up_to)] == up_to:  # before the first image
+        token = image_token_id(self.model)  # in a text, it may stand for a whole image
+        if token not in up_to and token_ids[: len(up_to)] == up_to:  # before the first image
             return len(up_to) - 1
         after = self.encoded(prompt)[len(up_to) :]
         position = len(token_ids) - len(after) - 1
-        if token_ids[position + 1 :] == after and token_ids[position] == up_to[-1]:
+        is_there = token_ids[position + 1 :] == after and token_ids[position] == up_to[-1]
+        if token not in after and is_there:  # after the last image
             return position
         raise ValueError("the place stands between images: give the position as a number")
 

@@ -28,7 +28,7 @@ from lens_recipes.recipes.survey.assemble import assembled
 from lens_recipes.recipes.survey.block import run_block
 from lens_recipes.recipes.survey.block_file import StoredBlock
 from lens_recipes.recipes.survey.identity import identity_of
-from lens_recipes.recipes.survey.items import Item, LeftOut, read_items
+from lens_recipes.recipes.survey.items import Item, LeftOut, images_of, read_items
 from lens_recipes.recipes.survey.prepare import (
     WRONG_ANSWER,
     ItemReader,
@@ -54,6 +54,7 @@ def survey(
     items: Any = None,
     *,
     models: Sequence[Envoy] | None = None,
+    images: Any = None,
     lens: Any = None,
     edits: Any = None,
     layers: Any = None,
@@ -89,6 +90,7 @@ def survey(
             together), "id", "position", and "images" (of its prompt: a path or a list of them, from
             the file of the items on).
         models: Several models in place of one, for a survey of each.
+        images: Of every item that names none: an image or a list of them, as for `logit_lens`.
         lens, edits, layers, components: As for `logit_lens`.
         positions: Where the answer is looked for: "answer", after the last token, or another
             position for all items that name none.
@@ -131,6 +133,7 @@ def survey(
             'such as "capitals".'
         )
     options = {
+        "images": images_of(images, "images"),
         "lens": lens,
         "edits": edits,
         "layers": layers,
@@ -171,6 +174,7 @@ def survey_of_one(
     draws: Draws,
     *,
     path: str | os.PathLike[str] | None,
+    images: tuple[Any, ...],
     lens: Any,
     edits: Any,
     layers: Any,
@@ -200,6 +204,8 @@ def survey_of_one(
         "seed": draws.seed,
         "shard": None if part is None else list(part),
     }
+    if images:  # of a survey without, an earlier version says nothing
+        asked["images"] = [source_digest(image) for image in images]
     identity = identity_of(model, chosen_lens, chosen_edits, asked)
     asked["weights"] = identity["weights"]  # parts of a survey are of the same
     store = SurveyStore(path, identity, resume=resume)
@@ -214,7 +220,7 @@ def survey_of_one(
         "max_bytes": max_bytes,
         "remote": remote,
     }
-    found = read_items(items, fields, on_error=on_error, position=position)
+    found = read_items(items, fields, on_error=on_error, position=position, images=images)
     n_items = number_of(items)
     try:
         with progress_of_items("survey", n_items) as count:

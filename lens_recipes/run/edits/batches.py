@@ -16,8 +16,8 @@ from lens_recipes.arrays.edits.site_code import site_code
 from lens_recipes.arrays.images import NO_PLACE, ImagePlace
 from lens_recipes.caller import advised, say
 from lens_recipes.models.images.added import layers_with_additions
+from lens_recipes.models.images.both_ways import TYPES
 from lens_recipes.models.images.processor import image_token_id, processor_of
-from lens_recipes.models.structure.both_ways import TYPES
 from lens_recipes.run.batches import given_beside_ids, one_batch, with_inputs
 from lens_recipes.run.edits.probe import EditProofs
 from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
@@ -27,8 +27,8 @@ from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
 from lens_recipes.run.request.edits.resolve import naming
 from lens_recipes.run.request.encodings import MASK, POSITIONS, read_encoding
 from lens_recipes.run.request.images.asked.chats import has_image_parts
+from lens_recipes.run.request.images.asked.positions import image_positions
 from lens_recipes.run.request.images.asked.slots import slot_of
-from lens_recipes.run.request.images.positions import image_positions
 from lens_recipes.run.request.lenses import transport_of
 from lens_recipes.run.request.prompts import encode, refuse_empty, shortened
 from lens_recipes.run.request.request import Request
@@ -143,9 +143,12 @@ class EditBatches:
             self.means[id(edit)] = self.mean_prompts(edit)
 
     def refuse_added_after(self, item: PlannedEdit) -> None:
-        """Raise ValueError for an edit that sets a stream to which a model then adds its image."""
+        """Raise ValueError for an edit of a stream to which a model then adds its image.
+
+        What the model goes on with would not be what was asked, and so not be proved.
+        """
         site = item.site
-        if not self.request.places or site.component != "resid_post" or not is_setting(item.edit):
+        if not self.request.places or site.component != "resid_post":
             return
         if site.layer not in layers_with_additions(self.request.model):
             return
@@ -153,8 +156,8 @@ class EditBatches:
         if any(places[position].image >= 0 for places, chosen in pairs for position in chosen):
             raise ValueError(
                 f"{item.edit}: after this layer the model adds what it has seen to the stream of "
-                f"image tokens, so what is set there does not stay. Edit resid_pre of layer "
-                f"{site.layer + 1}, which is after that."
+                f"image tokens, so what an edit leaves there does not stay. Edit resid_pre of "
+                f"layer {site.layer + 1}, which is after that."
             )
 
     def encoded(self, prompts: Any, name: str) -> list[list[int]]:

@@ -10,7 +10,7 @@ import torch
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.edits.site_code import site_code
 from lens_recipes.models.handle import exclusive
-from lens_recipes.models.structure.both_ways import TYPES
+from lens_recipes.models.images.both_ways import TYPES
 from lens_recipes.run.batches import one_batch
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_site

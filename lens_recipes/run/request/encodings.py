@@ -44,10 +44,12 @@ def read_encoding(
     """
     unknown = [str(key) for key in encoding if key not in (*HONOURED, *also)]
     if unknown:
+        advice = "Leave out the others, if the model can do without them."
+        if any(name.startswith("pixel") for name in unknown):
+            advice = "Of prompts with images pass the texts, and the images as images=."
         raise ValueError(
             f"the encoding has {', '.join(unknown)}, which a lens does not give to the model; "
-            f"accepted are {', '.join(HONOURED)}. Leave out the others, if the model can do "
-            "without them."
+            f"accepted are {', '.join(HONOURED)}. {advice}"
         )
     token_ids = id_rows(encoding[IDS])
     columns = {}

@@ -20,21 +20,27 @@ from lens_recipes.models.handle import (
     resolve_remote,
     tokenizer_of,
 )
+from lens_recipes.models.images.both_ways import TYPES
+from lens_recipes.models.images.processor import stated_image_token
 from lens_recipes.models.lens_head import head_operations_for
 from lens_recipes.models.structure.anatomy import anatomy_of
 from lens_recipes.models.structure.block.blocks import blocks_of
-from lens_recipes.models.structure.both_ways import TYPES
 from lens_recipes.models.structure.known import known_model
 from lens_recipes.models.structure.parts import Block
 from lens_recipes.models.weights.offload import input_device, refuse_uncallable
 from lens_recipes.run.request.edits.planned import PlannedEdit
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded, read_encoding
 from lens_recipes.run.request.images.asked.chats import has_image_parts
+from lens_recipes.run.request.images.asked.positions import image_positions
 from lens_recipes.run.request.images.blocks import refuse_image_blocks
 from lens_recipes.run.request.images.encoded import are_ids, read_encoded_prompts
-from lens_recipes.run.request.images.positions import image_positions
 from lens_recipes.run.request.images.prompts import read_image_prompts, refuse_text_part
-from lens_recipes.run.request.prompts import encode, refuse_empty, warn_of_two_beginnings
+from lens_recipes.run.request.prompts import (
+    encode,
+    refuse_empty,
+    warn_of_missing_images,
+    warn_of_two_beginnings,
+)
 from lens_recipes.run.request.read_plan import LinkReaders, plan_sites
 from lens_recipes.run.request.selection import (
     as_list,
@@ -149,6 +155,8 @@ class Request:
             if add_special_tokens:
                 warn_of_two_beginnings(prompts, self.token_ids, self.tokenizer)
             self.extra_inputs = [{} for _ in self.token_ids]
+        if not self.places:
+            warn_of_missing_images(self.token_ids, stated_image_token(self.model))
         refuse_empty(self.token_ids)
         if self.anatomy.is_prefix:  # with and without types it would be two models
             for token_ids, inputs in zip(self.token_ids, self.extra_inputs, strict=True):

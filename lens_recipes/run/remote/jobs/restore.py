@@ -14,8 +14,7 @@ from lens_recipes.run.registry import RECIPES
 from lens_recipes.run.remote.http.addresses import is_server, shown_address
 from lens_recipes.run.remote.http.settings import address, api_key
 from lens_recipes.run.remote.jobs.file import JobHeader, fingerprint
-from lens_recipes.run.request.images.digests import check_digests
-from lens_recipes.run.request.images.encoded import digests_of_images
+from lens_recipes.run.request.images.digests import check_recorded
 from lens_recipes.run.run import RecipeRun
 
 
@@ -83,16 +82,8 @@ def check_images(path: str | os.PathLike[str], header: JobHeader, images: Any) -
         ValueError: they are no images that can be read.
     """
     recorded = header.arguments.get("images")
-    if recorded is None and images is None:
-        return
-    if recorded is None:
-        raise LensError(f"{str(path)!r} is a job of prompts without images: leave out images=.")
-    if images is None:
-        raise LensError(
-            f"{str(path)!r} is a job of prompts with images, whose pixels are not in the file: "
-            "pass them again, Job.load(path, model, images=…), as they were."
-        )
-    check_digests(recorded, digests_of_images(images, len(recorded)))
+    again = "Job.load(path, model, images=…)"
+    check_recorded(recorded, images, f"the job in {str(path)!r}", again)
 
 
 def _named_hosts(model: Envoy | None) -> list[bool | str]:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from lens_recipes.errors import LensError
+from lens_recipes.run.request.images.asked.given import images_of_prompts
+from lens_recipes.run.request.images.opened import open_image
 from lens_recipes.run.request.images.sources.file import path_of
 
 
@@ -45,23 +47,67 @@ def _short(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def check_digests(recorded: Any, given: list[list[str]]) -> None:
-    """Raise a LensError unless images are those that were recorded.
+# -- a run that is made again ------------------------------------------
+
+
+def check_recorded(
+    recorded: Any, images: Any, what: str, again: str, n_prompts: int | None = None
+) -> None:
+    """Raise a LensError unless the images of a run are passed again, and no others.
 
     Args:
-        recorded: The digests of a run's images, `[prompt][image]`, as its record has them.
-        given: Those of the images that were passed now, which may be of some of its prompts.
+        recorded: The digests of its images, `[prompt][image]`, as its record has them; None where
+            it had no images.
+        images: What is passed now, in the forms of `logit_lens`.
+        what: What is of that run, for messages: "this result".
+        again: How the images are passed, for messages.
+        n_prompts: Of how many of its prompts the images are; None for all.
 
     Raises:
-        LensError: an image is another one; the message names it.
+        LensError: they are others, or missing, or there were none, or the record is damaged.
+        ValueError: they are no images that can be read.
     """
-    is_whole = isinstance(recorded, list) and len(recorded) == len(given)
+    if recorded is None and images is None:
+        return
+    if recorded is None:
+        raise LensError(f"{what} is of prompts without images: leave out images=.")
+    if not isinstance(recorded, list) or not all(isinstance(each, list) for each in recorded):
+        raise LensError(f"{what} is damaged: the digests of its images are no lists.")
+    if images is None:
+        raise LensError(
+            f"{what} is of prompts with images, and does not keep what the model was given of "
+            f"them: pass them again, {again}, as they were."
+        )
+    if n_prompts is None:
+        n_prompts = len(recorded)
+    _check_digests(recorded, _digests_of(images, n_prompts))
+
+
+def _digests_of(images: Any, n_prompts: int) -> list[list[str]]:
+    """Return what tells the images of each prompt from others, `[prompt][image]`.
+
+    Raises:
+        ValueError: they are no images, or not one entry for each prompt.
+    """
+    digests = []
+    for given in images_of_prompts(images, n_prompts):
+        opened = [open_image(image, number) for number, image in enumerate(given)]
+        digests.append([image_digest(each.image) for each in opened])
+    return digests
+
+
+def _check_digests(recorded: list[list[str]], given: list[list[str]]) -> None:
+    """Raise a LensError for an image that is not the recorded one; the message names its prompt.
+
+    Those of some prompts alone may be of any.
+    """
+    is_whole = len(recorded) == len(given)
     for prompt, digests in enumerate(given):
         expected = recorded[prompt] if is_whole else None
-        if digests == expected or (not is_whole and digests in list(recorded)):
+        if digests == expected or (not is_whole and digests in recorded):
             continue
+        were = "" if expected is None else f", and were {', '.join(map(str, expected)) or 'none'}"
         raise LensError(
             f"the images of prompt {prompt} are not those that the model was given then: their "
-            f"digests are {', '.join(digests) or 'none'}"
-            + ("." if expected is None else f", and were {', '.join(expected) or 'none'}.")
+            f"digests are {', '.join(digests) or 'none'}{were}."
         )

@@ -15,7 +15,6 @@ from lens_recipes.models.images.processor import image_token_id, processor_of
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, read_encoding
 from lens_recipes.run.request.images.asked.given import images_of_prompts
 from lens_recipes.run.request.images.asked.slots import slot_of
-from lens_recipes.run.request.images.digests import image_digest
 from lens_recipes.run.request.images.opened import OpenedImage, open_image
 from lens_recipes.run.request.images.places.encoded import Encoded
 from lens_recipes.run.request.images.places.places import image_places
@@ -121,16 +120,3 @@ def with_images(
     sizes = [(each.picture.width, each.picture.height) for each in opened]
     places = image_places(model, processor, token, Encoded(ids, made.tensors, sizes))
     return ImagePrompt(ids, inputs, made.tensors, made.pictures, places, made.digests)
-
-
-def digests_of_images(images: Any, n_prompts: int) -> list[list[str]]:
-    """Return what tells the images of each prompt from others, `[prompt][image]`.
-
-    Raises:
-        ValueError: they are no images, or not one entry for each prompt.
-    """
-    digests = []
-    for given in images_of_prompts(images, n_prompts):
-        opened = [open_image(image, number) for number, image in enumerate(given)]
-        digests.append([image_digest(each.image) for each in opened])
-    return digests

@@ -87,29 +87,8 @@ def with_opened_images(
     Raises:
         ValueError: there are more or fewer images than parts for them.
     """
-    waiting = list(given)
-    opened: list[OpenedImage] = []
-    turns = []
-    n_empty = 0
-    for turn in chat:
-        written = parts_of(turn)
-        if written is None:
-            turns.append(turn)
-            continue
-        parts: list[Any] = []
-        for part in written:
-            if not is_image_part(part):
-                parts.append(part)
-                continue
-            source = source_of(part)
-            if source is None:
-                n_empty += 1
-                if not waiting:
-                    continue
-                source = waiting.pop(0)
-            opened.append(open_image(source, len(opened)))
-            parts.append({"type": "image", "image": opened[-1].image})
-        turns.append({**turn, "content": parts})
+    held = [source_of(part) for part in image_parts(chat)]
+    n_empty = sum(source is None for source in held)
     if n_empty != len(given):
         raise ValueError(
             f"{what} has {counted(n_empty, 'part')} waiting for an image, and "
@@ -117,7 +96,37 @@ def with_opened_images(
             '{"type": "image"} stands for one, as in {"role": "user", "content": [{"type": '
             '"image"}, {"type": "text", "text": …}]}.'
         )
-    return turns, opened
+    waiting = iter(given)
+    opened = []
+    for number, source in enumerate(held):
+        opened.append(open_image(next(waiting) if source is None else source, number))
+    return chat_with(opened, chat), opened
+
+
+def image_parts(chat: Sequence[Any]) -> list[Any]:
+    """Return the parts of a chat that stand for images, in their order."""
+    found: list[Any] = []
+    for turn in chat:
+        found += filter(is_image_part, parts_of(turn) or [])
+    return found
+
+
+def chat_with(opened: list[OpenedImage], chat: Sequence[Any]) -> list[Any]:
+    """Return a chat in which the parts for images hold these, in their order."""
+    images = iter(opened)
+    turns = []
+    for turn in chat:
+        written = parts_of(turn)
+        if written is None:
+            turns.append(turn)
+            continue
+        parts: list[Any] = []
+        for part in written:
+            if is_image_part(part):
+                part = {"type": "image", "image": next(images).image}
+            parts.append(part)
+        turns.append({**turn, "content": parts})
+    return turns
 
 
 def refuse_other_media(chats: Sequence[Sequence[Any]]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 def slot_of(processor: Any) -> str:
     """Return the token that stands for an image in a text; empty where there is none."""
-    if type(processor).__name__.startswith("Gemma3"):
+    # Gemma 3n is another: its mark is the token of a patch.
+    if any(kind.__name__ == "Gemma3Processor" for kind in type(processor).__mro__):
         return str(processor.boi_token)
     token = getattr(processor, "image_token", None)
     return str(getattr(token, "content", token) or "")
