@@ -19,6 +19,7 @@ from lens_recipes.recipes.survey import survey as survey_module
 from lens_recipes.run.provenance import restore_arguments
 from lens_recipes.run.remote.jobs.file import JobHeader
 from lens_recipes.run.remote.jobs.restore import check_images
+from lens_recipes.views.words import part_name
 
 NAMES = ["llava", "qwen2_vl", "gemma3"]
 
@@ -340,6 +341,14 @@ def test_an_attribution_by_token_knows_which_patch_a_head_read(tmp_path):
     loaded = lr.Attribution.load(tmp_path / "who.json")
     np.testing.assert_equal(loaded.places, found.places)
     np.testing.assert_equal(loaded[0].places, found.places)
+    largest = max(np.flatnonzero(read.tokens.is_image), key=lambda at: abs(by_source[at]))
+    place = found.places[0][largest]
+    name = f"patch {place.row}, {place.column}"
+    part = next(part for part in found.parts if part.source == largest)
+    assert part_name(found, part).endswith(f"←{largest} {name} of image 0")
+    hovers = [row[largest] for row in lr.source_map(found, head=0).data[0].customdata]
+    assert all(f"read from token {largest}, {name}" in hover for hover in hovers)
+    assert "<image>" not in found.summary().split("read most from")[1]
 
 
 # -- survey ------------------------------------------------------------

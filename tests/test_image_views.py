@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import html
 import io
 import json
 import re
@@ -26,6 +27,7 @@ from lens_recipes.arrays.images import (
 )
 from lens_recipes.results import load_result
 from lens_recipes.run.request.images.shown import shown_prompts
+from lens_recipes.views.figures import export as figure_files
 from lens_recipes.views.summaries.images import is_word
 
 
@@ -180,6 +182,7 @@ def test_each_patch_has_its_own_number_where_it_is_in_the_image(result):
         0,
         320,
     ]
+    assert "<b>layer 5</b>: in each patch its top token" in figure.layout.title.subtitle.text
     words = ""
     for each in figure.data:
         if each.name == "words":
@@ -199,8 +202,8 @@ def test_the_slider_has_every_layer_and_the_picture_is_there_once(result):
         )
         assert figure.frames[layer].data[4].customdata == trace(alone, "hovers").customdata
     np.testing.assert_allclose(drawn(figure), drawn(lr.image_heatmap(result, layer=-1)))
-    html = figure.to_html(include_plotlyjs=False)
-    assert html.replace("\\u002f", "/").count(PNG) == 1
+    page = figure.to_html(include_plotlyjs=False)
+    assert page.replace("\\u002f", "/").count(PNG) == 1
     hover = trace(figure, "hovers").customdata[2][3]
     assert "row 2, column 3" in hover
     assert "x 120–160, y 100–150 pixels" in hover
@@ -337,6 +340,113 @@ def test_no_text_acts_in_a_figure(result):
         lr.image_heatmap(hostile, title=FIELD),
     ):
         assert_inert(figure)
+
+
+def test_what_else_is_drawn_over_an_image_is_named(result):
+    with pytest.raises(ValueError, match=r'not measured.*of is "top1" or "entropy"'):
+        lr.image_heatmap(result, "kl")
+    with pytest.raises(TypeError, match="of a prompt with images image_heatmap and object_map"):
+        lr.head_grid(result)
+
+
+def test_a_generation_without_its_prompt_says_how_the_image_is_read(result):
+    text = planted(places=[NO_PLACE])
+    written = np.ones(len(text.tokens), bool)
+    said = dataclasses.replace(text, tokens=dataclasses.replace(text.tokens, generated=written))
+    with pytest.raises(ValueError, match="include_prompt=True reads the prompt"):
+        lr.image_heatmap(said)
+    with pytest.raises(ValueError, match='positions="image" reads all'):
+        lr.image_heatmap(text)
+
+
+def test_a_page_says_in_words_what_a_figure_shows(result, tmp_path):
+    lr.write_html(lr.object_map(result, DOG), tmp_path / "dog.html")
+    page = (tmp_path / "dog.html").read_text()
+    (words,) = re.findall(r'class="plotly-graph-div" role="img" aria-label="([^"]*)"', page)
+    assert html.unescape(words).startswith("Where ·dog is read: confidence 0.9")
+    assert "image 0: scene.png, 320 × 200 pixels, 32 patches" in words
+    assert "<" not in words
+    hostile = dataclasses.replace(
+        result, pictures=[[result.pictures[0][0]._replace(name='" onclick="act()" <b>&')]]
+    )
+    lr.write_html(lr.object_map(hostile, DOG), tmp_path / "hostile.html")
+    page = (tmp_path / "hostile.html").read_text()
+    (words,) = re.findall(r'class="plotly-graph-div" role="img" aria-label="([^"]*)"', page)
+    assert '" onclick="act()"' in html.unescape(words)
+
+
+# -- in a shell -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn_in_shell(cli, monkeypatch, tmp_path, result):
+    """Run `show` on a saved image lens with a picture: (exit status, figures, stderr)."""
+    figures = []
+    monkeypatch.setattr(figure_files, "save_png", lambda figure, path: figures.append(figure))
+    result.save(tmp_path / "r.json")
+    run = cli()
+
+    def show(*options):
+        status, _, err = run(
+            "show", str(tmp_path / "r.json"), "--png", str(tmp_path / "a.png"), *options
+        )
+        return status, figures, err
+
+    return show
+
+
+@pytest.mark.parametrize(
+    ("options", "draw"),
+    [
+        (["image"], lambda r: lr.image_heatmap(r, layer=-1)),
+        (["image", "--layer", "4"], lambda r: lr.image_heatmap(r, layer=4)),
+        (["image", "--metric", "entropy"], lambda r: lr.image_heatmap(r, "entropy", layer=-1)),
+        (["image", "--of", " dog"], lambda r: lr.image_heatmap(r, " dog", layer=-1)),
+        (["object", "--of", " dog"], lambda r: lr.object_map(r, " dog")),
+        (["object"], lambda r: lr.object_map(r, " dog")),
+    ],
+)
+def test_the_shell_draws_what_the_library_draws(drawn_in_shell, result, options, draw):
+    status, figures, err = drawn_in_shell("--kind", *options)
+    assert (status, "wrote" in err) == (0, True)
+    (figure,) = figures
+    expected = draw(result)
+    assert figure.layout.title.text == expected.layout.title.text
+    np.testing.assert_array_equal(drawn(figure), drawn(expected))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--kind", "image", "--metric", "rank"], "prob and entropy are"),
+        (["--kind", "image", "--metric", "entropy", "--of", " dog"], "leave one of"),
+        (["--kind", "image", "--of", "a", "--of", "b"], "of one token"),
+        (["--kind", "image", "--stride", "2"], "has one layer"),
+        (["--kind", "object", "--metric", "prob"], "is of its probability"),
+        (["--kind", "object", "--layer", "2"], "--kind image alone"),
+        (["--layer", "2"], "--kind image alone"),
+        (["--image", "photo.jpg"], "it is for --verify"),
+    ],
+)
+def test_an_option_that_an_image_has_no_use_for_is_refused(drawn_in_shell, options, words):
+    status, figures, err = drawn_in_shell(*options)
+    assert (status, figures) == (2, [])
+    assert words in " ".join(err.replace("│", " ").split())
+
+
+def test_a_saved_image_lens_is_verified_in_a_shell(cli, monkeypatch, tmp_path):
+    module, processor = tiny_images.FAMILIES["gemma3"]()
+    model = lr.load(module, processor=processor)
+    scene().save(tmp_path / "photo.png")
+    photo = str(tmp_path / "photo.png")
+    text = f"a {tiny_images.SLOTS['gemma3']} what"
+    lr.logit_lens(model, text, images=photo).save(tmp_path / "r.json")
+    run, file = cli(model), str(tmp_path / "r.json")
+    status, out, _ = run("show", file, "--verify", "m", "--image", photo)
+    assert status == 0
+    assert "certified: " in out
+    status, _, err = run("show", file, "--verify", "m")
+    assert (status, "is of prompts with images" in err) == (1, True)
 
 
 # -- words ------------------------------------------------------------------------------------------------------

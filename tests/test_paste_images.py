@@ -22,7 +22,7 @@ import lens_recipes as lr
 
 # The third adds to the image's tokens between its first blocks.
 QUICK = ("llava", "gemma3", "qwen3_vl")
-READ = [name for name in tiny_images.FAMILIES if name not in ("paligemma", "blip_2", "mllama")]
+READ = [name for name in tiny_images.FAMILIES if name not in ("blip_2", "mllama")]
 
 
 def checkpoint(name, folder):

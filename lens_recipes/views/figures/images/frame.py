@@ -33,8 +33,8 @@ LINE_LETTER_WIDTH = 6.3
 FEWEST_LETTERS = 3  # words of fewer say nothing
 MOST_LETTERS = 12
 
-# Opacities: a picture is seen through the cells, and does not change their colours much.
-CELLS, UNREADABLE, PICTURE = 0.7, 0.8, 0.65
+# Opacities: a picture is recognised through the cells, and does not change their colours much.
+CELLS, UNREADABLE, PICTURE = 0.62, 0.75, 0.75
 BUTTONS_HEIGHT = 40
 
 # Around a word stands the other of black and white, so that it is read on every picture.

@@ -13,7 +13,7 @@ from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.metrics import METRICS, fixed_range, metric_values, vocab_size
 from lens_recipes.arrays.metrics.patches import token_at_patches
 from lens_recipes.arrays.sites import layer_series, site_label, whole_number
-from lens_recipes.arrays.text import escape_plotly, plotly_safe
+from lens_recipes.arrays.text import counted, escape_plotly, plotly_safe
 from lens_recipes.caller import argument
 from lens_recipes.views.figures.base.cells import HOVER_LETTERS, CellText
 from lens_recipes.views.figures.base.figure import Figure
@@ -174,7 +174,10 @@ def _measure(single: LensArrays, of: Any, sites: list[int], grid: Grid) -> Value
         numbers, label = metric_values(single, metric)
         low, high = fixed_range(metric, vocab)
         return Values(escape_plotly(label), metric, numbers[cells], nothing, (low or 0, high or 1))
-    found = token_at_patches(single, of, sites, grid.tokens)
+    try:
+        found = token_at_patches(single, of, sites, grid.tokens)
+    except ValueError as error:
+        raise ValueError(f'{error} Without a token, of is "top1" or "entropy".') from None
     name = plotly_safe(single.text(found.token_id), HOVER_LETTERS)
     is_readable = single.readable[cells]
     highest = float(np.nanmax(np.where(is_readable, found.values, np.nan), initial=SMALLEST_SCALE))
@@ -245,9 +248,12 @@ class PatchView:
         label = escape_plotly(site_label(self.single.sites[site]))
         missing = np.isnan(self.values.numbers[self.sites.index(site)])
         line = f"<b>{label}</b>"
+        if self.frame.letters:
+            line += ": in each patch its top token"
         if missing.any():
             n_missing = int(missing.sum())
-            line += f", without colour: {n_missing} patches that do not have it among their top"
+            patches = counted(n_missing, "patch", "patches")
+            line += f"; without colour: {patches}, where it is not among the top"
         return line
 
     def warning(self, site: int) -> str:

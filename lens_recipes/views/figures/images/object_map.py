@@ -140,6 +140,9 @@ def _traces(
         zmin=0.0,
         zmax=max(float(largest.max()), SMALLEST_SCALE),
         colorscale=METRICS["prob"].colors,
-        colorbar={"title": {"text": f"largest probability of {name}", "side": "right"}},
+        colorbar={
+            "title": {"text": f"largest probability of {name}", "side": "right"},
+            "thickness": 18,
+        },
     )
     return [frame.grey(has_none), colored, *frame.words(words, colored), frame.hovers(hover)]

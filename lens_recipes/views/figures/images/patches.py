@@ -86,15 +86,7 @@ def patch_grid(single: LensArrays, image: int, picture: Picture | None) -> Grid:
     tokens = single.tokens
     placed = np.flatnonzero(tokens.has_place & (tokens.image == image))
     if len(placed) == 0:
-        n_read = int(np.sum(tokens.image == image))
-        reason = (
-            f"the {quantity(n_read, 'token')} of it that were read look at the whole image, or end "
-            "a line"
-            if n_read
-            else "none of its tokens was read: "
-            + say(python='positions="image" reads all', shell="--positions image reads all")
-        )
-        raise ValueError(f"image {image} has no patches to draw: {reason}.")
+        raise ValueError(f"image {image} has no patches to draw: {_why_none(single, image)}.")
     chosen, note = finest(single, placed)
     boxes = tokens.box[chosen].astype(np.float64)
     x = edges(boxes[:, 0], boxes[:, 2])
@@ -115,6 +107,25 @@ def patch_grid(single: LensArrays, image: int, picture: Picture | None) -> Grid:
     if picture is not None:
         width, height = picture.width, picture.height
     return Grid(chosen, x, y, cell, width, height, note)
+
+
+def _why_none(single: LensArrays, image: int) -> str:
+    """Return why none of the tokens that were read has a place in an image."""
+    n_read = int(np.sum(single.tokens.image == image))
+    if n_read:
+        return (
+            f"the {quantity(n_read, 'token')} of it that were read look at the whole image, or end "
+            "a line"
+        )
+    none_read = "none of its tokens was read: "
+    if single.tokens.generated.any():
+        return none_read + say(
+            python="include_prompt=True reads the prompt as well",
+            shell="lens-recipes logit-lens reads the prompt",
+        )
+    return none_read + say(
+        python='positions="image" reads all', shell="--positions image reads all"
+    )
 
 
 def finest(single: LensArrays, placed: NDArray[np.intp]) -> tuple[NDArray[np.intp], str]:

@@ -582,7 +582,7 @@ function images() {
   $("image-layer-now").textContent = row.label;
   options($("over"), OVER, state.over);
   const words = followed < 0 ? "Click a patch to pin its top token. The patches where the token that was pinned last is read are framed."
-    : `${isolated(text(followed))} is the top token of ${counts[2]} patches at this layer (framed), and of ${counts[1]} others at another (dashed).`;
+    : `${isolated(text(followed))} is the top token of ${counts[2]} ${counts[2] === 1 ? "patch" : "patches"} at this layer (framed), and of ${counts[1]} others at another (dashed).`;
   if ($("where").textContent !== words) $("where").textContent = words;
 }
 
