@@ -16,6 +16,7 @@ from PIL import Image
 import lens_recipes as lr
 from lens_recipes.models.images.added import layers_with_additions
 from lens_recipes.recipes.survey import survey as survey_module
+from lens_recipes.recipes.survey.items import images_of
 from lens_recipes.run.provenance import restore_arguments
 from lens_recipes.run.remote.jobs.file import JobHeader
 from lens_recipes.run.remote.jobs.restore import check_images
@@ -388,6 +389,12 @@ def test_a_survey_reads_the_images_of_its_items(name, tmp_path, monkeypatch):
         lr.survey(model, path, path=tmp_path / "done", bootstrap=100)
     changed = lr.survey(model, path, path=tmp_path / "done", bootstrap=100, resume=False)
     assert np.abs(changed.logprobs[1] - found.logprobs[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("written", ["[" * 100_000, "[1,", '[{"a": 1}]'])
+def test_what_is_no_list_of_images_in_a_table_is_said(written):
+    with pytest.raises(ValueError, match=r"'image' is .*, no (list in JSON|image and no list)"):
+        images_of(written, "image")
 
 
 def test_items_name_places_beside_images(tmp_path):

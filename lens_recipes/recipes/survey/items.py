@@ -124,7 +124,7 @@ def read_items(
         except ValueError as error:
             if on_error == "stop":
                 raise ValueError(
-                    f"{record.place}: {error}. "
+                    f"{record.place}: {str(error).removesuffix('.')}. "
                     + say(python='on_error="skip"', shell="--skip-errors")
                     + " leaves such items out and goes on."
                 ) from None
@@ -392,7 +392,7 @@ def images_of(value: Any, name: str, folder: Path | None = None) -> tuple[Any, .
     if isinstance(value, str) and value.lstrip().startswith("["):  # in a table
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{name!r} is {shortened(value)}, no list in JSON") from None
     several = [value] if is_image(value) else value
     if not isinstance(several, list | tuple) or not all(is_image(image) for image in several):
