@@ -434,6 +434,13 @@ def test_an_option_that_an_image_has_no_use_for_is_refused(drawn_in_shell, optio
     assert words in " ".join(err.replace("│", " ").split())
 
 
+def test_a_layer_or_token_that_is_not_there_is_refused_in_words_of_the_shell(drawn_in_shell):
+    status, _, err = drawn_in_shell("--kind", "image", "--layer", "9")
+    assert (status, "--layer 9 was not read" in err.replace("=", " ")) == (2, True)
+    status, _, err = drawn_in_shell("--kind", "image", "--of", " zebra")
+    assert (status, "--metric is prob or entropy" in " ".join(err.split())) == (2, True)
+
+
 def test_a_saved_image_lens_is_verified_in_a_shell(cli, monkeypatch, tmp_path):
     module, processor = tiny_images.FAMILIES["gemma3"]()
     model = lr.load(module, processor=processor)

@@ -21,6 +21,7 @@ OPTIONS = {
     "heads": "--heads",
     "images": "--image",
     "kind": "--kind",
+    "layer": "--layer",
     "layers": "--layers",
     "lens": "--lens",
     "max_new_tokens": "--max-new-tokens",

@@ -14,7 +14,7 @@ from lens_recipes.arrays.metrics import METRICS, fixed_range, metric_values, voc
 from lens_recipes.arrays.metrics.patches import token_at_patches
 from lens_recipes.arrays.sites import layer_series, site_label, whole_number
 from lens_recipes.arrays.text import counted, escape_plotly, plotly_safe
-from lens_recipes.caller import argument
+from lens_recipes.caller import argument, say
 from lens_recipes.views.figures.base.cells import HOVER_LETTERS, CellText
 from lens_recipes.views.figures.base.figure import Figure
 from lens_recipes.views.figures.base.style import check_result_kind
@@ -177,7 +177,11 @@ def _measure(single: LensArrays, of: Any, sites: list[int], grid: Grid) -> Value
     try:
         found = token_at_patches(single, of, sites, grid.tokens)
     except ValueError as error:
-        raise ValueError(f'{error} Without a token, of is "top1" or "entropy".') from None
+        others = say(
+            python='Without a token, of is "top1" or "entropy".',
+            shell="Without a token, --metric is prob or entropy.",
+        )
+        raise ValueError(f"{error} {others}") from None
     name = plotly_safe(single.text(found.token_id), HOVER_LETTERS)
     is_readable = single.readable[cells]
     highest = float(np.nanmax(np.where(is_readable, found.values, np.nan), initial=SMALLEST_SCALE))
