@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lens_recipes.cli.common.options import as_chat, parse_indices
-from lens_recipes.run.request.prompts import shortened
+from lens_recipes.terminal import one_line
 
 Images = Annotated[
     list[str] | None,  # no Path, which would take an address for one
@@ -51,8 +51,8 @@ def parse_positions(text: str) -> Any:
         image = int(found.group(2) or 0)  # of thousands of digits: a ValueError
     except ValueError:
         raise typer.BadParameter(
-            f"{shortened(text)} is no box like box:0,0,56,56, with the left, top, right and bottom "
-            "edge in pixels, or box:0,0,56,56@1 of the second image.",
+            f"{one_line(repr(text), 80)} is no box like box:0,0,56,56, with the left, top, right "
+            "and bottom edge in pixels, or box:0,0,56,56@1 of the second image.",
             param_hint="--positions",
         ) from None
     return {"box": (left, top, right, bottom), "image": image}
