@@ -438,8 +438,10 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
     if arguments.write:
+        import image_families  # it imports this file
+
         PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page(rows))
+        PAGE.write_text(page(rows) + image_families.section(image_families.walk()))
     return int(any(row.verdict in ("wrong", "crashed") for row in rows))
 
 

@@ -99,6 +99,8 @@ GROUPS: dict[str, list[str]] = {
         "patch_heatmap",
         "generation_heatmap",
         "generation_steps",
+        "image_heatmap",
+        "object_map",
     ],
     "Servers": [
         "estimate",

@@ -2,7 +2,7 @@
 
 python docs/gallery.py [FOLDER]     # docs/gallery by default; this needs the extra `png` and Chrome or Chromium
 
-The cases are one prompt, thirty facts, and 600 tokens of text. A figure that is about single
+The cases are one prompt, thirty facts, a survey, a picture, and 600 tokens of text. A figure that is about single
 prompts shows the first of the facts; one that makes no sense of a case is left out there.
 """
 
@@ -17,6 +17,9 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 import lens_recipes as lr
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from planted_images import planted
 
 FOLDER = Path(__file__).parent / "gallery"
 PROMPT, ANSWER, RIVAL = "The capital of France is", " Paris", " London"
@@ -118,6 +121,16 @@ def cases() -> Iterator[Case]:
             "probability": lambda: lr.survey_curve(asked, "prob"),
             "heatmap": lambda: lr.survey_heatmap(asked),
             "difference": lambda: lr.difference_curve(asked.compare(edited, "logprob")),
+        },
+    )
+    seen = planted(12, 20)
+    yield Case(
+        "image",
+        {
+            "top1": lambda: lr.image_heatmap(seen),
+            "entropy": lambda: lr.image_heatmap(seen, "entropy", layer=1),
+            "token": lambda: lr.image_heatmap(seen, " dog"),
+            "object": lambda: lr.object_map(seen, " dog"),
         },
     )
     words = " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))

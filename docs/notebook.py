@@ -1,4 +1,4 @@
-"""Run the tutorial, and keep its outputs in it. This needs the extra `docs` and Chromium.
+"""Run the tutorial, and keep its outputs in it. This needs the extra `dev` and Chromium.
 
 python docs/notebook.py
 """

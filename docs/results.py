@@ -50,6 +50,10 @@ FIELDS = {
     "at_layer": "after which layer the stream is explained",
     "against": "what was subtracted, in words; empty for nothing",
     "sources": "`[prompt]`: the texts of all its tokens, for unit token; else empty",
+    "pictures": "`[prompt][image]`: each image as a small copy: name, width and height of the original in pixels, and `data`, "
+    "a PNG or JPEG in base64; missing without images",
+    "places": "`[prompt][position]`: where each token is in an image, `[image, tile, row, column, left, top, right, bottom]`, "
+    "as the arrays `token_…` of a lens result; missing without images",
     "arrays": "array → its numbers",
 }
 
@@ -61,6 +65,14 @@ TOKEN_ARRAYS = {
     "token_generated": "whether the model wrote the token that follows",
     "token_next_logprob": "what the model gave the token that it wrote; only of a generation",
     "token_sampler_logprob": "what the sampler gave it; only of a generation",
+    "token_image": "in which image of its prompt it is, from 0; −1 for text. Only of prompts with images, as all that follow",
+    "token_tile": "in which tile of an image that is cut into tiles, from 0; −1 for none",
+    "token_row": "in which row of patches, from 0; −1 for a token without a place",
+    "token_column": "in which column of patches, from 0; −1 for a token without a place",
+    "token_left": "left edge of its patch in pixels of the original; null without a place, as of the other edges",
+    "token_top": "its upper edge",
+    "token_right": "its right edge",
+    "token_bottom": "its lower edge",
 }
 
 # What the numbers of each array are.

@@ -18,7 +18,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-import tasks_lens  # noqa: F401 - each of these registers its tasks
+import tasks_images  # noqa: F401 - each of these registers its tasks
+import tasks_lens  # noqa: F401
 import tasks_parts  # noqa: F401
 import tasks_running  # noqa: F401
 import tasks_server  # noqa: F401

@@ -100,6 +100,8 @@ if TYPE_CHECKING:
     )
     from lens_recipes.views.figures.generation.steps import generation_steps as generation_steps
     from lens_recipes.views.figures.heatmap import heatmap as heatmap
+    from lens_recipes.views.figures.images.heatmap import image_heatmap as image_heatmap
+    from lens_recipes.views.figures.images.object_map import object_map as object_map
     from lens_recipes.views.figures.layers.profile import layer_profile as layer_profile
     from lens_recipes.views.figures.layers.rank_flow import rank_flow as rank_flow
     from lens_recipes.views.figures.layers.top_tokens import top_tokens as top_tokens
@@ -177,6 +179,8 @@ _PUBLIC_NAMES = {
     "views.figures.generation.heatmap": ["generation_heatmap"],
     "views.figures.generation.steps": ["generation_steps"],
     "views.figures.heatmap": ["heatmap"],
+    "views.figures.images.heatmap": ["image_heatmap"],
+    "views.figures.images.object_map": ["object_map"],
     "views.figures.layers.profile": ["layer_profile"],
     "views.figures.layers.rank_flow": ["rank_flow"],
     "views.figures.layers.top_tokens": ["top_tokens"],

@@ -8,7 +8,7 @@ knowledge of any family goes into the answer. This module uses only torch, numpy
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -140,6 +140,29 @@ def early_exit_logits(
     if not torch.equal(rows[-1], plain_logits(model, input_ids, attention_mask)):
         raise AssertionError("the last layer's row differs from the plain forward pass")
     return torch.stack(rows).clone()
+
+
+def image_exit_logits(
+    model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [layer, position, vocab] of a model stopped after each block of its decoder, and its own.
+
+    For one prompt with all that its processor made of it. A decoder that adds what it saw of an
+    image between two blocks does so after the exit, too, where the later of the two is switched off.
+    """
+    given = {name: value for name, value in inputs.items() if name != "labels"}
+    blocks = list(model.get_decoder().layers)
+    rows = []
+    with torch.inference_mode():
+        for layer in range(len(blocks)):
+            with ExitStack() as stack:
+                for block in blocks[layer + 1 :]:
+                    stack.enter_context(_switched_off(block))
+                rows.append(model(**given, use_cache=False).logits[0].float())
+        own = model(**given, use_cache=False).logits[0].float()
+    if not torch.equal(rows[-1], own):
+        raise AssertionError("the last layer's row differs from the plain forward pass")
+    return torch.stack(rows).clone(), own.clone()
 
 
 def handed_on_logits(

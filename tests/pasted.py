@@ -18,7 +18,11 @@ from agreement import assert_ranks, assert_top_ids, distributions
 from loopback import environment, lay_out
 
 import lens_recipes as lr
+from lens_recipes.recipes.paste.names import SCRIPTS
 
+# Those of any model; the other one is of models that take images: test_paste_images.py.
+OF_TEXT = [recipe for recipe in SCRIPTS if recipe != "image-lens"]
+LOCAL = [recipe for recipe in OF_TEXT if recipe != "remote"]
 PROMPT = "The capital of France is"
 ANSWERS = {"The capital of France is": "a", "Two plus two is": "e", "Fire is": "t"}
 # The small tokenizer knows letters, but no capitals.
@@ -127,7 +131,14 @@ def proof(recipe: str) -> str:
 
 
 # The most lines of code; the other scripts have forty, and two more on a server.
-LONGER = {"attribution": 55, "components": 47, "patch-map": 50, "remote": 48, "steer": 48}
+LONGER = {
+    "attribution": 55,
+    "components": 47,
+    "image-lens": 46,
+    "patch-map": 50,
+    "remote": 48,
+    "steer": 48,
+}
 
 
 def refuse_bad_form(model: str, recipes: list[str], folder: Path, remote: bool) -> None:

@@ -26,6 +26,7 @@ import typer.main
 import yaml
 from loopback import SMOLLM2, Loopback
 from packaging.version import Version
+from PIL import Image
 from slow import others_slow
 from transformers import AutoTokenizer
 
@@ -60,12 +61,23 @@ def read(name: str) -> str:
     return (ROOT / name).read_text()
 
 
+def script(name: str):
+    """A script of this repository, as a module."""
+    spec = importlib.util.spec_from_file_location(f"{Path(name).stem}_script", ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 # -- code --------------------------------------------------------------
+
+
+LLAVA = "llava-hf/llava-1.5-7b-hf"
 
 
 @pytest.fixture
 def loads(smollm2, tmp_path, monkeypatch):
-    """The documents' models: "smollm2", loaded once, and for the 70B one SmolLM2 on a server of this machine."""
+    """The documents' models: "smollm2", loaded once; for the 70B one SmolLM2 on a server of this machine, for the one that sees SmolLM2 with eyes made by hand."""
     really = lr.load
     loopback.lay_out(tmp_path, SMOLLM2, smollm2_files.folder())
     for name in ("NDIF_API_KEY", "NDIF_HOST"):
@@ -73,7 +85,14 @@ def loads(smollm2, tmp_path, monkeypatch):
     with loopback.hub_at(tmp_path), Loopback(smollm2) as server:
         away = really(SMOLLM2, remote=server.url)
         known = {("smollm2", False): smollm2, ("meta-llama/Llama-3.1-70B", True): away}
-        monkeypatch.setattr(lr, "load", lambda source, remote=False: known[source, remote])
+
+        def load(source, remote=False):
+            if source != LLAVA:
+                return known[source, remote]
+            with mock.patch.object(lr, "load", really):
+                return script("examples/eyes/by_hand.py").smollm2_with_eyes()
+
+        monkeypatch.setattr(lr, "load", load)
         yield
 
 
@@ -84,9 +103,11 @@ def test_every_python_block_runs_in_order(name, loads, tmp_path, monkeypatch):
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    script = tmp_path / "document.py"
-    script.write_text("\n".join(blocks))
-    runpy.run_path(str(script))
+    if "photo.jpg" in "".join(blocks):
+        Image.fromarray(script("examples/eyes/by_hand.py").red_above_blue()).save("photo.jpg")
+    document = tmp_path / "document.py"
+    document.write_text("\n".join(blocks))
+    runpy.run_path(str(document))
 
 
 def said_by(kind: str) -> list:
@@ -275,10 +296,7 @@ def test_a_reference_begins_with_when_to_open_it(name):
 
 def script_of_page(name: str):
     """A script of docs/, as a module."""
-    spec = importlib.util.spec_from_file_location(f"{name}_page", ROOT / "docs" / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+    return script(f"docs/{name}.py")
 
 
 def test_the_api_page_is_fresh():
@@ -375,5 +393,5 @@ def test_the_gallery_has_every_figure():
         annotations = getattr(getattr(lr, name), "__annotations__", {})
         if name != "paper" and "go.Figure" in str(annotations.get("return")):
             figures.append(name)
-    assert len(figures) == 21
+    assert len(figures) == 23
     assert [name for name in figures if f"lr.{name}(" not in drawn] == []

@@ -11,6 +11,7 @@ import sys
 import types
 
 import hostile
+import pasted
 import pytest
 import tiny
 import torch
@@ -27,7 +28,6 @@ from lens_recipes.recipes.paste.expressions import (
     softcap_expression,
 )
 from lens_recipes.recipes.paste.literals import Code, literal, plain_words, printed
-from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.source import ModelSource
 from lens_recipes.trace.operations import CastTo, Elementwise
 
@@ -110,7 +110,7 @@ def test_a_folder_of_any_name_is_a_literal(name, config_folder, tmp_path, monkey
     folder = tmp_path / name
     folder.mkdir()
     (folder / "config.json").write_bytes((config_folder / "config.json").read_bytes())
-    local = [recipe for recipe in SCRIPTS if recipe != "remote"]
+    local = [recipe for recipe in pasted.OF_TEXT if recipe != "remote"]
     number = FOLDERS.index(name)
     # The first name goes through every script, and each other through one, in turn.
     for recipe in [local[number % len(local)]] if number else local:
@@ -130,7 +130,7 @@ def test_a_folder_of_any_name_is_a_literal(name, config_folder, tmp_path, monkey
 )
 @given(name=st.one_of(st.sampled_from(FOLDERS + hostile.HOSTILE), st.text()))
 def test_any_name_is_a_literal_of_one_line(any_name, remote, name):
-    for recipe in SCRIPTS:
+    for recipe in pasted.OF_TEXT:
         if recipe == "remote" and not remote:
             continue
         if name == "smollm2" or os.path.isdir(name):  # written in another way, and refused

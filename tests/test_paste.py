@@ -32,7 +32,6 @@ from lens_recipes.models import smollm2 as smollm2_wheel
 from lens_recipes.models.loading.checkpoint_kind import is_multimodal
 from lens_recipes.recipes.paste.expressions import layers_expression, module_expression
 from lens_recipes.recipes.paste.loading import GGUF_OF_SMOLLM2, HUB_ID_OF_SMOLLM2
-from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.norm import Norm, identify_norm
 from lens_recipes.trace.transport import Affine
 
@@ -40,7 +39,7 @@ pytest_plugins = ["loopback"]
 
 # Softcap and post-norms; the residual inside the modules, and a layer norm with a bias.
 FAMILIES = ("gemma2", "bloom")
-LOCAL = [recipe for recipe in SCRIPTS if recipe != "remote"]
+LOCAL = pasted.LOCAL
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +294,7 @@ def test_a_word_is_found_as_sentencepiece_spells_it(zoo, tmp_path):
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
 def test_the_scripts_are_as_a_colleague_would_write_them(zoo, remote, tmp_path):
     pasted.refuse_bad_form(
-        f"tiny/{FAMILIES[not remote]}", SCRIPTS if remote else LOCAL, tmp_path, remote
+        f"tiny/{FAMILIES[not remote]}", pasted.OF_TEXT if remote else LOCAL, tmp_path, remote
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import families
+import image_families
 
 # Each verdict, and each way to be read or not; the other families: tests/full.
 QUICK = [
@@ -58,3 +60,20 @@ def test_no_family_is_wrong_and_all_are_there():
     }
     assert set(verdicts.values()) <= {"certified", "refused", "no oracle", "not built"}
     assert sum(verdict == "certified" for verdict in verdicts.values()) > 240
+
+
+def test_no_family_is_wrong_with_an_image_and_all_are_there():
+    section = families.PAGE.read_text().partition("## Multimodal models, with images")[2]
+    assert "0 wrong, 0 crashed" in section, f"run: {families.COMMAND}"
+    assert f"{len(image_families.FAMILIES)} types: " in section
+    certified = section.partition("- **certified**")[2].partition("\n")[0]
+    assert certified.count("(") >= 28
+    for family in image_families.FAMILIES:
+        assert re.search(rf"[ :]{re.escape(family)}[ ,.]", section), family
+
+
+@pytest.mark.parametrize("family", ["glm46v", "qwen3_5", "lighton_ocr"])
+def test_a_family_with_a_processor_of_its_own_classes_is_read(family):
+    row = image_families.examine(family)
+    assert row.verdict == "certified", row.reason
+    assert f"{family} ({row.image_tokens})" in families.PAGE.read_text()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lens_recipes.arrays.axes import Axes, Inputs, Part, Tokens, fields_of_prompt, prompt_number
 from lens_recipes.arrays.certificate import Certificate
 from lens_recipes.arrays.edits.words import edits_in_words
+from lens_recipes.arrays.images import ImagePlace
 from lens_recipes.arrays.run_record import RunRecord
 from lens_recipes.arrays.text import counted, visible_token
 from lens_recipes.terminal import one_line
@@ -57,6 +58,7 @@ class AttributionArrays(RunRecord):
     certificate: Certificate | None
     provenance: dict[str, Any] = field(default_factory=dict)
     inputs: list[Inputs] = field(default_factory=list)
+    places: list[list[ImagePlace]] = field(default_factory=list)
 
     # -- prompts -------------------------------------------------------
 
@@ -81,6 +83,7 @@ class AttributionArrays(RunRecord):
             if part.source is None or part.source < n_sources
         ]
         fields["sources"] = sources
+        fields["places"] = self.places[number : number + 1]
         fields["parts"] = [self.parts[row] for row in rows]
         fields["values"] = fields["values"][rows]
         return dataclasses.replace(self, **fields)
@@ -185,7 +188,8 @@ class AttributionArrays(RunRecord):
     ) -> NDArray[np.float32]:
         """Return what one head adds by what it read from each token of the prompt, `[source]`.
 
-        The sources are those of `sources[prompt]`. What the bias of the values adds belongs to no
+        The sources are those of `sources[prompt]`; of a prompt with images, `places[prompt]` says
+        which patch each of them is. What the bias of the values adds belongs to no
         token: it is a part of its own, "value_bias".
 
         Raises:

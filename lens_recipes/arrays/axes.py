@@ -86,6 +86,10 @@ class Tokens:
     `next_logprob` is what its own distribution gave that token, and `sampler_logprob` what was left
     of it after temperature, top-p and the rest. Both are NaN where nothing was generated, and None
     in a result without generation.
+
+    The last eight say where a token is in an image, as `ImagePlace` does, and are None in a result
+    without images: number of the image in its prompt (−1 for text) and of its tile, row and column
+    of the patch, and its box in pixels of the original.
     """
 
     prompt: NDArray[np.int32]
@@ -96,9 +100,39 @@ class Tokens:
     text: list[str]
     next_logprob: NDArray[np.float32] | None = None
     sampler_logprob: NDArray[np.float32] | None = None
+    image: NDArray[np.int32] | None = None
+    tile: NDArray[np.int32] | None = None
+    row: NDArray[np.int32] | None = None
+    column: NDArray[np.int32] | None = None
+    left: NDArray[np.float32] | None = None
+    top: NDArray[np.float32] | None = None
+    right: NDArray[np.float32] | None = None
+    bottom: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.id)
+
+    @property
+    def is_image(self) -> NDArray[np.bool_]:
+        """Which tokens stand for a part of an image, `[token]`."""
+        if self.image is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(self.image >= 0)
+
+    @property
+    def has_place(self) -> NDArray[np.bool_]:
+        """Which tokens have a place in an image, `[token]`."""
+        if self.row is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(self.row >= 0)
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        """Left, top, right and bottom of each token's patch, `[token, 4]`; NaN without a place."""
+        if self.left is None:
+            return np.full((len(self), 4), np.nan, dtype=np.float32)
+        edges = [self.left, self.top, self.right, self.bottom]
+        return np.stack(edges, axis=1)  # type: ignore[arg-type]
 
 
 # The type of each column of `Tokens`, but for the texts.
@@ -110,6 +144,14 @@ TOKEN_DTYPES: dict[str, type[np.generic]] = {
     "generated": np.bool_,
     "next_logprob": np.float32,
     "sampler_logprob": np.float32,
+    "image": np.int32,
+    "tile": np.int32,
+    "row": np.int32,
+    "column": np.int32,
+    "left": np.float32,
+    "top": np.float32,
+    "right": np.float32,
+    "bottom": np.float32,
 }
 
 # Why a model can stop. `Response` says what each means.

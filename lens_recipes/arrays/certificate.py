@@ -24,6 +24,8 @@ BLOCK = {"float64": 1e-5, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1e-2}
 # And the sum over all layers, where the stream was rounded after each addition.
 TOTAL = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
+READ_BOTH_WAYS = "its prompt is read both ways: only the last token predicts"
+
 
 class CertifiedResult(Protocol):
     """A result that can be certified: a lens result or an attribution."""
@@ -82,7 +84,12 @@ class Certificate:
     input of the next block, or of what follows the last. `max_link_error` is the largest
     difference, relative to the largest number of the stream, at `max_link_layer`. After
     `changed_layers` something stands between, such as a hook; the lens then reads what the model
-    goes on with. After `unlinked_layers` that cannot be read, so nothing was compared.
+    goes on with. After `unlinked_layers` that cannot be read, so nothing was compared. After
+    `image_layers` the model itself adds what it saw of an image to the image's tokens, and to no
+    others; there, too, the lens reads what the model goes on with.
+
+    `read_both_ways` tells that each token of a prompt sees the later ones, so that only the last
+    one predicts what follows.
 
     Where the run was edited, `max_edit_error` is how far the edited vectors are from what was
     asked, relative to the largest number of each: where they were set, and where the model goes on
@@ -111,6 +118,8 @@ class Certificate:
     max_link_layer: int | None = None
     changed_layers: tuple[int, ...] = ()
     unlinked_layers: tuple[int, ...] = ()
+    image_layers: tuple[int, ...] = ()
+    read_both_ways: bool = False
     max_edit_error: float | None = None
     edit_identity_error: float | None = None
     edit_cone_error: float | None = None
@@ -168,6 +177,7 @@ class Certificate:
             f"largest difference {self.max_logit_error:.2g} (tolerance {self.tolerance:.2g}), "
             f"KL {self.max_kl:.2g} nats, same top-1 {self.top1_agreement:.1%} "
             f"({self.dtype}); {self._links_in_words}; {self._sums_in_words}{self._edits_in_words}"
+            f"{self._mask_in_words}"
         )
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -182,12 +192,24 @@ class Certificate:
         words = f"{self.links} link{'s' if self.links != 1 else ''} between layers"
         if self.unlinked_layers:
             words += f" (none after {layers_in_words(self.unlinked_layers)})"
+        changes = []
         if self.changed_layers:
-            return (
-                f"{words}, changed after {layers_in_words(self.changed_layers)} by a hook or an "
-                "edit: read as the model goes on with it"
+            changes.append(
+                f"changed after {layers_in_words(self.changed_layers)} by a hook or an edit"
             )
+        if self.image_layers:
+            changes.append(
+                f"after {layers_in_words(self.image_layers)} the model itself adds to the tokens "
+                "of an image what it saw there"
+            )
+        if changes:
+            return f"{words}, {' and '.join(changes)}: read as the model goes on with it"
         return f"{words}, largest error {self.max_link_error:.2g}"
+
+    @property
+    def _mask_in_words(self) -> str:
+        """Say whether a prompt sees itself."""
+        return f"; {READ_BOTH_WAYS}" if self.read_both_ways else ""
 
     @property
     def _sums_in_words(self) -> str:
@@ -275,9 +297,16 @@ class Certificate:
                 "something between the stream and the logits is not linear even when the norms are "
                 "frozen (an activation in the model's head), so a logit has no parts"
             )
+        if self.image_layers:
+            return (
+                f"after {layers_in_words(self.image_layers)} this model adds to the tokens of an "
+                "image what it saw there, which is no part of any block: there the parts do not "
+                "sum to the stream"
+            )
         return (
             "what the blocks add does not sum to the stream, so a part was missed or read at the "
-            "wrong place, or something (a hook, an adapter) changes the stream between the parts"
+            "wrong place, or something changes the stream between the parts (a hook, an adapter, "
+            "or the model itself where it adds to the tokens of an image what it saw there)"
         )
 
     def _cause_of_wrong_logits(self) -> str:
@@ -316,7 +345,7 @@ def joined_certificate(certificates: Sequence[Certificate]) -> Certificate | Non
         errors = [getattr(each, name) for each in certificates]
         known = [error for error in errors if error is not None]
         values[name] = max(known, key=_largest) if known else None
-    for name in ("changed_layers", "unlinked_layers"):
+    for name in ("changed_layers", "unlinked_layers", "image_layers"):
         layers = {layer for each in certificates for layer in getattr(each, name)}
         values[name] = tuple(sorted(layers))
     worst_edit = max(certificates, key=_edit_order)
@@ -327,6 +356,7 @@ def joined_certificate(certificates: Sequence[Certificate]) -> Certificate | Non
         tokens=n_tokens,
         top1_agreement=agreeing / max(1, n_tokens),
         as_saved=any(each.as_saved for each in certificates),
+        read_both_ways=any(each.read_both_ways for each in certificates),
     )
 
 

@@ -22,6 +22,7 @@ from lens_recipes.arrays.axes import (
 from lens_recipes.arrays.certificate import Certificate, norm_was_applied
 from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.words import edits_in_words
+from lens_recipes.arrays.images import Picture
 from lens_recipes.arrays.run_record import RunRecord
 from lens_recipes.arrays.sites import are_vectors, layer_series
 from lens_recipes.arrays.text import EACH_TARGET as EACH_TARGET
@@ -126,6 +127,7 @@ class LensArrays(RunRecord):
     responses: list[Response] = field(default_factory=list)
     inputs: list[Inputs] = field(default_factory=list)
     effects: EditEffects | None = None
+    pictures: list[list[Picture]] = field(default_factory=list)
 
     # -- prompts -------------------------------------------------------
 
@@ -140,6 +142,7 @@ class LensArrays(RunRecord):
         number = prompt_number(prompt, len(self))
         fields = fields_of_prompt(self, AXES, number)
         fields["responses"] = self.responses[number : number + 1]
+        fields["pictures"] = self.pictures[number : number + 1]
         if self.effects is not None:
             fields["effects"] = self.effects.of_prompt(number)
         # Other prompts may have needed more columns for their tracked tokens.

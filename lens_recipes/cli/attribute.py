@@ -8,10 +8,20 @@ from typing import Annotated
 import typer
 
 from lens_recipes.cli.common.edits import EDIT_SHORT, EditOptions, edits_argument, parse_edits
+from lens_recipes.cli.common.images import (
+    ImagePositions,
+    Images,
+    check_images,
+    image_files,
+    images_argument,
+    parse_positions,
+    with_images,
+)
 from lens_recipes.cli.common.lenses import named_lens, only_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
     Cdn,
+    Chat,
     Html,
     JsonPath,
     LensSource,
@@ -19,12 +29,10 @@ from lens_recipes.cli.common.options import (
     NoSpecialTokens,
     Offline,
     Png,
-    Positions,
     Precision,
     Prompts,
     Remote,
     load_model,
-    parse_indices,
 )
 from lens_recipes.cli.common.outputs import (
     STDOUT,
@@ -60,6 +68,8 @@ def attribute_command(
         typer.Option(help="The token whose logit is explained; repeat the option for more."),
     ],
     model: ModelName = "smollm2",
+    chat: Chat = False,
+    image: Images = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -70,7 +80,7 @@ def attribute_command(
     at_layer: Annotated[
         int | None, typer.Option(help="Explain the lens's logit after this layer.")
     ] = None,
-    positions: Positions = "-1",
+    positions: ImagePositions = "-1",
     show_top: Annotated[int, typer.Option(min=1, help="Parts shown per target.")] = 10,
     table_format: Annotated[
         TableFormat | None, typer.Option("--format", help="Format of the table; default: text.")
@@ -90,7 +100,7 @@ def attribute_command(
     source = only_lens(lens)
     check_outputs(html, json_path)
     check_picture(png)
-    check_distinct({"--html": html, "--png": png, "--json": json_path})
+    check_distinct({**image_files(image), "--html": html, "--png": png, "--json": json_path})
     check_format(table_format, json_path)
     warn_of_unquoted(prompts)
     if against in target:
@@ -99,14 +109,15 @@ def attribute_command(
             param_hint="--against",
         )
     edits = parse_edits(edit)
-    chosen_positions = parse_indices(positions, "--positions")
+    check_images(image, prompts)
+    chosen_positions = parse_positions(positions)
 
     from lens_recipes import attribution
 
     language_model = load_model(model, remote, dtype)
     result = attribution(
         language_model,
-        prompts,
+        [with_images(prompt, image, chat=chat) for prompt in prompts],
         target,
         against=against,
         unit=unit.value,
@@ -114,6 +125,7 @@ def attribute_command(
         positions=chosen_positions,
         add_special_tokens=not no_special_tokens,
         lens=named_lens(source, language_model),
+        **images_argument(image),
         **edits_argument(edits, language_model),
     )
     write_json(result, json_path)
@@ -131,6 +143,9 @@ Examples:
 
   lens-recipes attribute "The capital of France is" --target " Paris" --unit head \
 --html heads.html --json heads.json
+
+  lens-recipes attribute "What is this?" --chat --image dog.jpg --target " dog" --unit token \
+--model Qwen/Qwen2.5-VL-3B-Instruct
 
 {EDIT_SHORT}
 

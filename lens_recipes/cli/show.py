@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lens_recipes.cli.common.images import images_argument
 from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import EXIT_STATUS, AllLayers, Html, Png
 from lens_recipes.cli.common.outputs import (
@@ -25,10 +26,15 @@ from lens_recipes.cli.survey.shown import print_survey
 
 
 class HeatmapKind(StrEnum):
-    """What the columns or rows of a heatmap are, besides layers."""
+    """What a picture shows: tokens or prompts by layers, or patches over an image."""
 
     tokens = "tokens"
     prompts = "prompts"
+    image = "image"
+    object = "object"
+
+
+OF_AN_IMAGE = (HeatmapKind.image, HeatmapKind.object)
 
 
 def show_command(
@@ -80,14 +86,26 @@ def show_command(
         str | None,
         typer.Option(help='With --verify: the lens it was read with, a file or "linear".'),
     ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --verify: an image of its prompt; repeat the option for more, in order.",
+        ),
+    ] = None,
     html: Html = None,
     png: Png = None,
     kind: Annotated[
         HeatmapKind | None,
         typer.Option(
             help="Of the picture: the tokens of one prompt, or all prompts by layers; default: "
-            "prompts where one token of each of several was read."
+            "prompts where one token of each of several was read. Of a prompt with an image also "
+            "image, the top token of each patch, or object, where the token of --of is."
         ),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="With --kind image: which layer; default: the last that was read."),
     ] = None,
     metric: Annotated[
         str | None,
@@ -107,6 +125,7 @@ def show_command(
     """Show a saved result again: on the terminal, as a table, a page or a picture."""
     check_paths(file, html, png)
     check_picture_options(png, kind, metric, of)
+    check_image_options(kind, metric, of, layer, stride)
 
     from lens_recipes.results import Attribution, PatchMap, Survey, load_result
 
@@ -119,7 +138,9 @@ def show_command(
                 "--max-prompts": max_prompts,
                 "--verify": verify,
                 "--lens": lens,
+                "--image": image,
                 "--kind": kind,
+                "--layer": layer,
                 "--metric": metric,
                 "--of": of,
                 "--png": png,
@@ -146,7 +167,9 @@ def show_command(
                 "--max-prompts": max_prompts,
                 "--verify": verify,
                 "--lens": lens,
+                "--image": image,
                 "--kind": kind,
+                "--layer": layer,
                 "--metric": metric,
                 "--of": of,
             },
@@ -161,14 +184,21 @@ def show_command(
             print_map(result, table_format, show_top=show_top or 10, summary=False)
         return
     if verify is not None:
-        result = verified(result, verify, lens)
-    elif lens is not None:
-        raise typer.BadParameter("it is for --verify MODEL.", param_hint="--lens")
+        result = verified(result, verify, lens, image)
+    elif lens is not None or image:
+        option = "--lens" if lens is not None else "--image"
+        raise typer.BadParameter("it is for --verify MODEL.", param_hint=option)
     is_attribution = isinstance(result, Attribution)
     if prompt is not None:
         prompt = prompt_index(prompt, len(result))
     picture_options = given(
-        {"kind": kind, "metric": metric, "of": metric_owner(of), "stride": stride}
+        {
+            "kind": kind,
+            "metric": metric,
+            "of": metric_owner(of),
+            "layer": layer,
+            "stride": stride,
+        }
     )
     if kind == HeatmapKind.prompts and prompt is not None:
         raise typer.BadParameter("it shows all prompts: leave --prompt out.", param_hint="--kind")
@@ -216,6 +246,41 @@ def check_picture_options(
         find_metric(metric)
 
 
+def check_image_options(
+    kind: HeatmapKind | None,
+    metric: str | None,
+    of: list[str] | None,
+    layer: int | None,
+    stride: int | None,
+) -> None:
+    """Refuse options that the picture of an image does not have, and those that it alone has."""
+    if layer is not None and kind != HeatmapKind.image:
+        raise typer.BadParameter("one layer is drawn by --kind image alone.", param_hint="--layer")
+    if kind not in OF_AN_IMAGE:
+        return
+    if stride is not None:
+        raise typer.BadParameter(
+            "the picture of an image has one layer, or all in one: leave it out.",
+            param_hint="--stride",
+        )
+    if of is not None and len(of) > 1:
+        raise typer.BadParameter("the picture of an image is of one token.", param_hint="--of")
+    if metric is None:
+        return
+    if kind == HeatmapKind.object:
+        raise typer.BadParameter(
+            "the map of an object is of its probability: leave it out.", param_hint="--metric"
+        )
+    if metric not in ("prob", "entropy"):
+        raise typer.BadParameter(
+            f"{metric!r} is not drawn over an image; prob and entropy are.", param_hint="--metric"
+        )
+    if of and metric == "entropy":
+        raise typer.BadParameter(
+            "entropy is of no token: leave one of --metric and --of out.", param_hint="--metric"
+        )
+
+
 def refuse_options_of_others(options: dict[str, Any], description: str) -> None:
     """Refuse options for which what the file holds has no use."""
     for option, value in options.items():
@@ -223,12 +288,22 @@ def refuse_options_of_others(options: dict[str, Any], description: str) -> None:
             raise typer.BadParameter(f"the file holds {description}.", param_hint=option)
 
 
-def verified(result: Any, model: str, lens: str | None) -> Any:
-    """Return the result with a certificate of now, if the model still says what it holds."""
+def verified(result: Any, model: str, lens: str | None, images: list[str] | None) -> Any:
+    """Return the result with a certificate of now, if the model still says what it holds.
+
+    Raises:
+        typer.BadParameter: there are images, and several prompts.
+    """
     import lens_recipes as lr
 
+    if images and len(result) > 1:
+        raise typer.BadParameter(
+            f"the file holds {len(result)} prompts, and images go with one: verify it in Python, "
+            "result.verify(model, images=…).",
+            param_hint="--image",
+        )
     loaded = lr.load(model)
-    return result.verify(loaded, lens=named_lens(lens, loaded))
+    return result.verify(loaded, lens=named_lens(lens, loaded), **images_argument(images))
 
 
 def prompt_index(prompt: int, n_prompts: int) -> int:
@@ -278,6 +353,8 @@ Examples:
   lens-recipes show result.json
 
   lens-recipes show result.json --html page.html --png heatmap.png --metric rank --of " Paris"
+
+  lens-recipes show image.json --png dog.png --kind object --of " dog"
 
   lens-recipes show result.npz --prompt 2 --position 0 --stride 4 --width 80
 

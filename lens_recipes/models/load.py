@@ -15,6 +15,7 @@ from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models import smollm2
 from lens_recipes.models.handle import set_default_remote, set_load_seconds
+from lens_recipes.models.images.processor import check_processor, set_processor
 from lens_recipes.models.loading import checkpoint as checkpoints
 from lens_recipes.models.loading.checkpoint import SMOLLM2 as SMOLLM2
 from lens_recipes.models.loading.quiet import quiet_loading
@@ -24,7 +25,14 @@ from lens_recipes.models.weights.memory import OutOfMemory
 
 
 @quiet_loading()
-def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kwargs: Any) -> Envoy:
+def load(
+    source: Any,
+    *,
+    tokenizer: Any = None,
+    processor: Any = None,
+    remote: bool | str = False,
+    **kwargs: Any,
+) -> Envoy:
     """Return an nnsight model, ready for any recipe.
 
     Args:
@@ -36,6 +44,8 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         tokenizer: A tokenizer to use instead of the checkpoint's own. A `PreTrainedModel` without
             one takes prompts as token ids only. What the model has is a copy: nnsight sets how it
             pads.
+        processor: A processor to use instead of the checkpoint's own, for prompts with images; its
+            tokenizer is the model's, if none is given.
         remote: `True` (or a server's address) builds the model without weights, to be run on an
             NDIF server.
         **kwargs: Passed on to `from_pretrained`: `dtype`, `device_map`, `quantization_config`,
@@ -52,6 +62,15 @@ def load(source: Any, *, tokenizer: Any = None, remote: bool | str = False, **kw
         >>> model.config.num_hidden_layers
         30
     """
+    if processor is not None:
+        check_processor(processor)
+        if tokenizer is None:
+            tokenizer = copy.deepcopy(processor.tokenizer)
+            if not getattr(tokenizer, "chat_template", None):  # for chats without images
+                tokenizer.chat_template = getattr(processor, "chat_template", None)
+        model = load(source, tokenizer=tokenizer, remote=remote, **kwargs)
+        set_processor(model, processor)
+        return model
     if tokenizer is not None:
         tokenizer = copy.deepcopy(tokenizer)  # nnsight sets how it pads
     if isinstance(source, Envoy | torch.nn.Module) and kwargs:

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.models.lens_head import plain_head
-from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.models.tokens.vocabulary import token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.results import LensResult
 from lens_recipes.run.assemble import (
     all_ids,
     certificate_of,
+    image_tokens,
     in_prompt_order,
     lens_result,
     packed_tokens,
@@ -42,6 +43,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.run.request.kernels import kernels_asked
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
@@ -239,6 +241,7 @@ def logit_lens(
     model: Envoy,
     prompts: Any,
     *,
+    images: Any = None,
     layers: int | slice | Sequence[int] | None = None,
     components: str | Sequence[str] = "resid_post",
     heads: Any = None,
@@ -264,6 +267,10 @@ def logit_lens(
         prompts: One or several strings, lists of token ids or chats; a 2-D tensor of ids or a
             `BatchEncoding`, whose position ids, token types and masked tokens reach the model. Any
             number: they are run in batches, and each gives the same numbers as alone.
+        images: For a model that takes them: of one prompt an image or a list of them, of several
+            prompts a list with an entry for each. An image is a path, a PIL image or an array. A
+            text has the model's mark where each belongs; a chat has parts of the type "image",
+            which may hold the image themselves.
         layers: None for all, an int, a slice or a list; negative from the end. They are read in
             ascending order.
         components: What is read of each layer, one or several: the stream "resid_pre", "resid_mid",
@@ -274,7 +281,9 @@ def logit_lens(
         heads: For "head_out": None for all, the same forms as `layers`, or pairs [(layer, head),
             …].
         positions: The same forms as `layers`, within each prompt, or a list of them, one per
-            prompt. −1 alone is cheap: the model's head then runs on one position.
+            prompt. With images also "image", "text", or {"box": (left, top, right, bottom)} for
+            the patches under a box in pixels, in the image 0 unless "image" says another. −1 alone
+            is cheap: the model's head then runs on one position.
         targets: Tokens to follow, as strings or ids for all prompts, or one such list per prompt.
         track: Which tokens get a log-probability at every site: "top1" (all tokens that are top-1
             at some site of that position, at most 32), an int n (the final layer's top n), or None.
@@ -318,6 +327,7 @@ def logit_lens(
         targets=targets,
         remote=remote,
         add_special_tokens=add_special_tokens,
+        images=images,
     )
     check_numbers(top_k, track, max_bytes, request.anatomy.vocab_size)
     chosen_lens = resolve_lens(lens, model)
@@ -355,6 +365,7 @@ def logit_lens(
         finish=partial(finish, sites, token_prompts, strict),
         arguments={
             "prompts": request.recorded_prompts,
+            "images": request.recorded_images,
             "components": components,
             "lens": recorded_lens(chosen_lens),
             "edits": recorded_edits(chosen_edits),
@@ -380,7 +391,9 @@ def finish(
     """
     request = run.request
     numbers = in_prompt_order(batches, token_prompts)
-    certificate = certificate_of(numbers, request.model, run.plan.reads.links)
+    certificate = certificate_of(
+        numbers, request.model, run.plan.reads.links, request.anatomy, image_tokens(request)
+    )
     if strict:
         certificate.check(partial(cause_in_quantisation, request.model))
     token_ids = all_ids(numbers, request.token_ids, request.target_ids)
@@ -389,12 +402,13 @@ def finish(
         numbers,
         sites,
         packed_tokens(request, texts),
-        [prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids],
+        shown_prompts(request.tokenizer, request.token_ids, request.places),
         request.target_ids,
         texts,
         certificate,
         run.provenance() | {"dtype": certificate.dtype},
         inputs=request.inputs,
+        pictures=request.pictures,
     )
     if strict and result.effects is not None:
         result.effects.check_cone(certificate)

@@ -20,6 +20,7 @@ from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.results import Attribution, LensResult, PatchMap
 from lens_recipes.run.provenance import restore_arguments
 from lens_recipes.run.request.encodings import IDS, EncodedPrompt, as_recorded
+from lens_recipes.run.request.images.digests import check_recorded
 from lens_recipes.run.request.lenses import resolve_lens
 
 Result = TypeVar("Result", LensResult, Attribution)
@@ -32,7 +33,12 @@ TIED = 8
 
 
 def verify(
-    result: Result, model: Envoy, *, remote: bool | str | None = None, lens: Any = None
+    result: Result,
+    model: Envoy,
+    *,
+    remote: bool | str | None = None,
+    lens: Any = None,
+    images: Any = None,
 ) -> Result:
     """Run a result again on a model, and return it with the certificate of that run.
 
@@ -48,6 +54,8 @@ def verify(
         lens: The lens that it was read with, or that an edit names a direction under, where it
             cannot be loaded from where it was then; a list where there are several. None loads
             them from there.
+        images: The images of its prompts, in the forms of `logit_lens`: a result keeps small
+            copies to be looked at, and not what the model was given.
 
     Raises:
         LensError: the model says something else; the message names the first number that differs
@@ -68,6 +76,8 @@ def verify(
             "this result does not keep what the model was given (vectors, or a file of an earlier "
             "version), so it cannot be run again: run the recipe anew."
         )
+    recorded = recorded_images(result)
+    check_recorded(recorded, images, "this result", "images=…", n_prompts=len(result))
     try:
         given = given_lenses(lens, model)
         its_lens = lens_again(result, model, given)
@@ -75,7 +85,7 @@ def verify(
     except ValueError as error:
         raise LensError(f"this result cannot be run again: {error}") from error
     try:
-        again = run_again(result, model, remote, its_lens, edits)
+        again = run_again(result, model, remote, its_lens, edits | {"images": images})
     except (KeyError, TypeError, ValueError) as error:
         raise LensError(
             f"this result cannot be run again on this model: {error} It is of another model, or "
@@ -101,6 +111,12 @@ def _needs_others(result: LensResult | Attribution) -> str:
                 f"({edit}), and only the whole result can be verified"
             )
     return ""
+
+
+def recorded_images(result: LensResult | Attribution) -> Any:
+    """Return what tells the images of a result's run from others; None where it had none."""
+    arguments = result.provenance.get("arguments")
+    return arguments.get("images") if isinstance(arguments, dict) else None
 
 
 def given_lenses(lens: Any, model: Envoy) -> list[Lens | None]:
@@ -181,12 +197,12 @@ def run_again(
     model: Envoy,
     remote: bool | str | None,
     lens: Lens | None,
-    edits: dict[str, Any],
+    more: dict[str, Any],
 ) -> LensResult | Attribution:
     """Return the same of what the model says now."""
     if isinstance(result, Attribution):
-        return attribution_again(result, model, remote, lens, edits)
-    return readout_again(result, model, remote, lens, edits)
+        return attribution_again(result, model, remote, lens, more)
+    return readout_again(result, model, remote, lens, more)
 
 
 def attribution_again(
@@ -194,7 +210,7 @@ def attribution_again(
     model: Envoy,
     remote: bool | str | None,
     lens: Lens | None,
-    edits: dict[str, Any],
+    more: dict[str, Any],
 ) -> Attribution:
     """Return the attribution of the same targets at the same tokens."""
     against: Any = result.against or None
@@ -210,7 +226,7 @@ def attribution_again(
         lens=lens,
         positions=positions_of(result),
         remote=remote,
-        **edits,
+        **more,
     )
 
 
@@ -219,7 +235,7 @@ def readout_again(
     model: Envoy,
     remote: bool | str | None,
     lens: Lens | None,
-    edits: dict[str, Any],
+    more: dict[str, Any],
 ) -> LensResult:
     """Return the lens of the same sites at the same tokens.
 
@@ -228,7 +244,7 @@ def readout_again(
     stored = restore_arguments(result.provenance["arguments"])
     arguments = {name: stored[name] for name in LENS_ARGUMENTS if name in stored}
     is_generation = bool(result.tokens.generated.any())
-    prompts = written_out(result) if is_generation else recorded_prompts(result)
+    prompts = written_prompts(result) if is_generation else recorded_prompts(result)
     again = logit_lens(
         model,
         prompts,
@@ -238,7 +254,7 @@ def readout_again(
         top_k=min(result.top_ids.shape[-1] + TIED, anatomy(model).vocab_size),
         remote=remote,
         lens=lens,
-        **edits,
+        **more,
         **arguments,
     )
     return as_generation(again, result, tokenizer_of(model)) if is_generation else again
@@ -246,12 +262,17 @@ def readout_again(
 
 def as_generation(again: LensResult, result: LensResult, tokenizer: Any) -> LensResult:
     """Return the lens of whole texts as that of a generation: prompts, and what was written."""
-    prompts, responses = [], []
+    prompts: list[str] = []
+    responses = []
     for inputs, text, response in zip(
         result.inputs, written_out(result), result.responses, strict=True
     ):
         prompt_ids = inputs[IDS]
-        prompts.append(prompt_text(tokenizer, prompt_ids))
+        number = len(prompts)
+        shown = prompt_text(tokenizer, prompt_ids)
+        if any(again.pictures) and again.prompts[number].startswith(result.prompts[number]):
+            shown = result.prompts[number]  # in which a mark stands for each image
+        prompts.append(shown)
         written = prompt_text(tokenizer, text[len(prompt_ids) :], special=False)
         responses.append(Response(written, response.finish))
     return dataclasses.replace(again, prompts=prompts, responses=responses)
@@ -273,6 +294,21 @@ def written_out(result: LensResult) -> list[list[int]]:
         is_written = result.tokens.generated & (result.tokens.prompt == number)
         texts.append([*inputs[IDS], *result.tokens.next_id[is_written].tolist()])
     return texts
+
+
+def written_prompts(result: LensResult) -> Any:
+    """Return the prompts of a generation with what was written, as a recipe takes them.
+
+    What is given beside each id, such as its type, is 0 for what was written: it is text.
+    """
+    prompts = []
+    for inputs, text in zip(result.inputs, written_out(result), strict=True):
+        others = {}
+        for name, row in inputs.items():
+            if name != IDS:
+                others[name] = [*row, *[0] * (len(text) - len(row))]
+        prompts.append(EncodedPrompt(text, others))
+    return as_recorded(prompts)
 
 
 def positions_of(result: LensResult | Attribution) -> list[list[int]]:

@@ -43,6 +43,9 @@ class Attribution(SavedResult, AttributionArrays):
         certificate: The proof.
         provenance: Model, versions, recipe, arguments, seconds.
         inputs: As in `LensResult`.
+        places: Where every token of a prompt is in its images (`ImagePlace`), `[prompt][position]`,
+            so that `places[prompt][part.source]` is the patch that a head read; empty without
+            images.
     """
 
     def over_prompts(self, *, position: int = -1, target: int = 0) -> list[PartOverPrompts]:

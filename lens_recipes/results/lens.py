@@ -53,6 +53,8 @@ class LensResult(SavedResult, LensArrays):
             generate.
         effects: Of an edited run: what the edits did to the model's own output, beside controls (an
             `EditEffects`); None without edits, or with `controls=0`.
+        pictures: The images of each prompt, `[prompt][image]`, as small PNG or JPEG copies; empty
+            without images. `tokens` says where in them each image token is.
     """
 
     def important(

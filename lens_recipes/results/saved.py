@@ -22,7 +22,14 @@ class SavedResult:
         """
         files.save(self, path)
 
-    def verify(self, model: Any, *, remote: bool | str | None = None, lens: Any = None) -> Self:
+    def verify(
+        self,
+        model: Any,
+        *,
+        remote: bool | str | None = None,
+        lens: Any = None,
+        images: Any = None,
+    ) -> Self:
         """Run this again on a model, and return it with the certificate of that run.
 
         What a file holds is a claim: its certificate says "as saved". This proves it.
@@ -31,13 +38,16 @@ class SavedResult:
             model: What `load()` returns: the model that the result is said to be of.
             remote: Where it runs, as for `logit_lens`.
             lens: The lens that it was read with, where it cannot be loaded from where it was then.
+            images: Those of its prompts, in the forms of `logit_lens`, if it is of prompts with
+                images.
 
         Raises:
             LensError: the model says something else; the message names the first number that
                 differs by more than rounding. Or the result keeps too little to run it again.
         """
         # The public function: it runs recipes, which are built upon results.
-        return importlib.import_module("lens_recipes").verify(self, model, remote=remote, lens=lens)
+        verify = importlib.import_module("lens_recipes").verify
+        return verify(self, model, remote=remote, lens=lens, images=images)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

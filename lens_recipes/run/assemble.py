@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from nnsight.intervention.envoy import Envoy
 
-from lens_recipes.arrays.axes import Inputs, Response, Site, Tokens
+from lens_recipes.arrays.axes import TOKEN_DTYPES, Inputs, Response, Site, Tokens
 from lens_recipes.arrays.certificate import Certificate, is_stream_rounding
 from lens_recipes.arrays.edits.effects import EditEffects
 from lens_recipes.arrays.edits.site_code import site_of_code
+from lens_recipes.arrays.images import ImagePlace, Picture
 from lens_recipes.arrays.lens import output_entropy
 from lens_recipes.arrays.used_lens import LENS_NAMES
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import dtype_of
+from lens_recipes.models.structure.links import layers_without_hooks
+from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.results import LensResult
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.selection import next_ids
@@ -56,19 +59,30 @@ def widened(array: np.ndarray, width: int, padding: float) -> np.ndarray:
     return np.pad(array, [*before_last, (0, missing)], constant_values=padding)
 
 
-def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: StreamLinks) -> Certificate:
+def certificate_of(
+    numbers: dict[str, np.ndarray],
+    model: Envoy,
+    links: StreamLinks,
+    anatomy: Anatomy | None = None,
+    is_image: np.ndarray | None = None,
+) -> Certificate:
     """Return the certificate of a run's numbers, each `[token]`.
 
     Args:
         numbers: Of the run; "link" is `[link, token]`.
         model: The nnsight model.
         links: Which streams were compared with what the model went on with.
+        anatomy: Where the model keeps its parts; needed where it may read images.
+        is_image: Which tokens are of an image, `[token]`; None without images.
     """
     sum_errors: dict[str, Any] = {}
     for name in SUM_CHECKS:
         if name in numbers:
             sum_errors[f"max_{name}_error"] = float(numbers[name].max())
     dtype = coarser_dtype(dtype_of(model), float(numbers["eps"].max()))
+    untouched: list[int] = []
+    if anatomy is not None and is_image is not None:
+        untouched = layers_without_hooks(model, anatomy, links.compared)
     return Certificate(
         max_logit_error=float(numbers["error"].max()),
         max_abs_logit=float(numbers["scale"].max()),
@@ -78,7 +92,8 @@ def certificate_of(numbers: dict[str, np.ndarray], model: Envoy, links: StreamLi
         dtype=dtype,
         **sum_errors,
         **edit_fields(numbers, dtype),
-        **link_fields(numbers.get("link"), links, dtype),
+        **link_fields(numbers.get("link"), links, dtype, is_image, untouched),
+        read_both_ways=anatomy is not None and anatomy.is_prefix,
     )
 
 
@@ -106,18 +121,36 @@ def edit_fields(numbers: dict[str, np.ndarray], dtype: str) -> dict[str, Any]:
     return fields
 
 
-def link_fields(link_errors: np.ndarray | None, links: StreamLinks, dtype: str) -> dict[str, Any]:
+def link_fields(
+    link_errors: np.ndarray | None,
+    links: StreamLinks,
+    dtype: str,
+    is_image: np.ndarray | None = None,
+    untouched: Collection[int] = (),
+) -> dict[str, Any]:
     """Return what a certificate says of the links between layers, from their errors [link, token].
 
     Nothing where none was compared, as in a result that an earlier version of this package made.
+
+    Args:
+        link_errors: As above.
+        links: Which were compared.
+        dtype: Of the run.
+        is_image: Which tokens are of an image, `[token]`; None without images.
+        untouched: Layers after which no hook stands: what changes the tokens of images there, and
+            no others, is the model itself.
     """
     if link_errors is None or not len(link_errors):
         return {}
     by_link = link_errors.max(-1)
     largest = int(by_link.argmax())  # of NaN too
-    changed = []
-    for layer, error in zip(links.compared, by_link, strict=True):
-        if not is_stream_rounding(float(error), dtype):
+    changed, of_images = [], []
+    for layer, errors, error in zip(links.compared, link_errors, by_link, strict=True):
+        if is_stream_rounding(float(error), dtype):
+            continue
+        if layer in untouched and is_image is not None and stays_in_text(errors, is_image, dtype):
+            of_images.append(layer)
+        else:
             changed.append(layer)
     return {
         "links": len(links.compared),
@@ -125,7 +158,21 @@ def link_fields(link_errors: np.ndarray | None, links: StreamLinks, dtype: str) 
         "max_link_layer": links.compared[largest],
         "changed_layers": tuple(changed),
         "unlinked_layers": tuple(links.not_compared),
+        "image_layers": tuple(of_images),
     }
+
+
+def stays_in_text(errors: np.ndarray, is_image: np.ndarray, dtype: str) -> bool:
+    """Tell whether a stream is what it was at all tokens that are of no image, `[token]`."""
+    of_text = errors[~is_image]
+    return not len(of_text) or is_stream_rounding(float(of_text.max()), dtype)
+
+
+def image_tokens(request: Request) -> np.ndarray | None:
+    """Return which of the tokens that are read are of an image, `[token]`; None without images."""
+    if not any(request.pictures):
+        return None
+    return np.array([place.image >= 0 for place in places_read(request)])
 
 
 def coarser_dtype(weights: torch.dtype, stream_eps: float) -> str:
@@ -149,6 +196,7 @@ def packed_tokens(request: Request, texts: dict[int, str]) -> Tokens:
             rows.append((prompt, position, token_ids[position], following[position]))
     prompts, positions_read, ids_read, ids_after = np.array(rows, dtype=np.int32).T
     return Tokens(
+        **image_columns(request),
         prompt=prompts,
         position=positions_read,
         id=ids_read,
@@ -156,6 +204,29 @@ def packed_tokens(request: Request, texts: dict[int, str]) -> Tokens:
         generated=np.zeros(len(rows), dtype=bool),
         text=[texts[int(token)] for token in ids_read],
     )
+
+
+def image_columns(request: Request) -> dict[str, np.ndarray]:
+    """Return where the tokens that are read are in the images; nothing without images."""
+    if not request.places:
+        return {}
+    return columns_of_places(places_read(request))
+
+
+def places_read(request: Request) -> list[ImagePlace]:
+    """Return where the tokens that are read are in the images of their prompts, `[token]`."""
+    read = []
+    for places, positions in zip(request.places, request.positions, strict=True):
+        read += [places[position] for position in positions]
+    return read
+
+
+def columns_of_places(read: list[ImagePlace]) -> dict[str, np.ndarray]:
+    """Return the places of some tokens as columns of `Tokens`."""
+    columns = {}
+    for name, values in zip(ImagePlace._fields, zip(*read, strict=True), strict=True):
+        columns[name] = np.array(values, dtype=TOKEN_DTYPES[name])
+    return columns
 
 
 def all_ids(numbers: dict[str, np.ndarray], *lists: Iterable[Iterable[int]]) -> set[int]:
@@ -182,6 +253,7 @@ def lens_result(
     provenance: dict[str, Any],
     responses: list[Response] | None = None,
     inputs: list[Inputs] | None = None,
+    pictures: list[list[Picture]] | None = None,
 ) -> LensResult:
     """Return a result out of what `readout` gave, its tokens in the order of `tokens`.
 
@@ -220,6 +292,7 @@ def lens_result(
         provenance=provenance,
         responses=responses or [],
         inputs=inputs or [],
+        pictures=pictures or [],
         effects=effects_of(numbers, tokens, provenance),
     )
 

@@ -88,7 +88,7 @@ def make_batches(
     # each bound.
     buckets = []
     for number, ids in enumerate(request.token_ids):
-        if request.extra_inputs[number]:
+        if given_beside_ids(request, number):
             buckets.append(-1 - number)  # with what it is given beside its ids, it runs by itself
         elif pads and len(ids) <= n_even:
             buckets.append(sum(len(ids) > bound for bound in bounds))
@@ -107,7 +107,8 @@ def make_batches(
             width = max(map(len, token_ids))
             padding = [width - len(prompt_ids) for prompt_ids in token_ids]
             batch = batch._replace(edits=edits(group, padding))
-        batches.append(with_extra_inputs(batch, request.extra_inputs[group[0]]))
+        batch = with_inputs(batch, given_beside_ids(request, group[0]))
+        batches.append(batch)
         for prompt in group:
             token_prompts += [prompt] * len(request.positions[prompt])
     return PromptBatches(batches, token_prompts)
@@ -199,16 +200,30 @@ def one_batch(
     )
 
 
-def with_extra_inputs(batch: LensBatch, extra_inputs: dict[str, list[int]]) -> LensBatch:
+def given_beside_ids(request: Request, prompt: int) -> dict[str, Tensor]:
+    """Return what the model is given beside a prompt's ids, which then runs by itself.
+
+    That is token types and the like, `[1, position]`, and what its images are, in the model's own
+    precision.
+    """
+    given = {name: torch.tensor([row]) for name, row in request.extra_inputs[prompt].items()}
+    if not request.tensors:
+        return given
+    dtype = running_dtype(request.model)
+    for name, value in request.tensors[prompt].items():
+        given[name] = value.to(dtype) if value.is_floating_point() else value
+    return given
+
+
+def with_inputs(batch: LensBatch, given: dict[str, Tensor]) -> LensBatch:
     """Return a batch of one prompt with what the model is given beside its ids.
 
     It is then the model's only input: nnsight joins ids and masks of several invokes, and nothing
     else.
     """
-    if not extra_inputs:
+    if not given:
         return batch
-    extra = {name: torch.tensor([values]) for name, values in extra_inputs.items()}
-    return batch._replace(inputs={**batch.inputs, **extra}, one_invoke_each=False)
+    return batch._replace(inputs={**batch.inputs, **given}, one_invoke_each=False)
 
 
 def kept_logits(

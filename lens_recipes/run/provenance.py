@@ -13,6 +13,7 @@ from lens_recipes.models.handle import running_dtype
 from lens_recipes.models.weights.origin import model_name, model_revision, versions
 
 SLICED_ARGUMENTS = ("layers", "positions", "heads")  # where "2:5" in JSON is a slice
+POSITION_WORDS = ("image", "text")  # positions that are named by a word
 
 
 def provenance(
@@ -89,7 +90,7 @@ def _restore_slices(value: Any) -> Any:
     """Return an argument in which each string is a slice again, in lists too."""
     if isinstance(value, list):
         return [_restore_slices(item) for item in value]
-    if isinstance(value, str):
+    if isinstance(value, str) and value not in POSITION_WORDS:
         bounds = [int(bound) if bound else None for bound in value.split(":")]
         return slice(*bounds)
     return value

@@ -30,8 +30,10 @@ YOUNGER_ARGUMENTS = {
     "controls": None,
     "layer": None,
     "with_bias": False,
+    "images": None,
 }
-NOT_RECORDED = ("model", "prompts", "vectors", "remote", "on_step")  # of a recipe's arguments
+# Of a recipe's arguments.
+NOT_RECORDED = ("model", "prompts", "images", "vectors", "remote", "on_step")
 
 
 def recipe(

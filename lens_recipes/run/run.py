@@ -105,7 +105,8 @@ class RecipeRun(Generic[R]):
                 asked[argument] = to_json(value)
         model_name = getattr(self.model, "repo_id", None)
         run = json.dumps([model_name, self.recipe, asked], default=str, sort_keys=True)
-        return [digest([run, self.plan.batch_identity(batch)]) for batch in self.batches]
+        identities = [self.plan.batch_identity(batch) for batch in self.batches]
+        return [digest([run, without_pixels(identity)]) for identity in identities]
 
     def provenance(self) -> dict[str, Any]:
         """Return where a result of this run comes from, as JSON can hold it."""
@@ -131,6 +132,19 @@ def without_place(edit: dict[str, Any]) -> dict[str, Any]:
     if "lens" not in edit:
         return edit
     return {**edit, "lens": edit["lens"]["digest"]}
+
+
+def without_pixels(identity: Any) -> Any:
+    """Return what a batch is, in which pixels are known by a digest: there may be millions."""
+    if not isinstance(identity, dict) or not isinstance(identity.get("inputs"), dict):
+        return identity
+    inputs = {}
+    for name, value in identity["inputs"].items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            numbers = value.detach().cpu().contiguous().view(torch.uint8).numpy()
+            value = [hashlib.sha256(numbers.tobytes()).hexdigest(), list(value.shape)]
+        inputs[name] = value
+    return {**identity, "inputs": inputs}
 
 
 def digest(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lens_recipes.arrays.attribution import AttributionArrays
-from lens_recipes.arrays.axes import Part
+from lens_recipes.arrays.axes import Part, Tokens
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.words import edits_in_words
 from lens_recipes.arrays.lens import LensArrays
@@ -154,9 +154,39 @@ def prompt_end(prompt: str, width: int = 60) -> str:
 def after_token(
     result: LensArrays | AttributionArrays, token_index: int, show: ShowText = visible_token
 ) -> str:
-    """Return after which token the numbers were read, such as "after token 4, ·is"."""
-    text = show(result.tokens.text[token_index], TOKEN_WIDTH)
+    """Return after which token the numbers were read, such as "after token 4, ·is".
+
+    Of an image it is a patch: "after token 12, patch 3, 5 of image 0".
+    """
+    text = patch_name(result.tokens, token_index) or show(
+        result.tokens.text[token_index], TOKEN_WIDTH
+    )
     return f"after token {result.tokens.position[token_index]}, {text}"
+
+
+def patch_name(tokens: Tokens, token_index: int) -> str:
+    """Return the row and column of a patch, as "patch 3, 5 of image 0"; empty for other tokens."""
+    if tokens.row is None:
+        return ""
+    columns = (tokens.image, tokens.tile, tokens.row, tokens.column)
+    return _name_of_patch(*(int(column[token_index]) for column in columns))  # type: ignore[index]
+
+
+def _name_of_patch(image: int, tile: int, row: int, column: int) -> str:
+    """Return the name of a patch; empty for a token without a row."""
+    if row < 0:
+        return ""
+    of_tile = "" if tile < 0 else f"tile {tile}, "
+    return f"patch {row}, {column} of {of_tile}image {image}"
+
+
+def source_name(result: AttributionArrays, source: int, show: ShowText = visible_token) -> str:
+    """Return the token of the first prompt that a head read, of an image its patch."""
+    patch = ""
+    if result.places:
+        place = result.places[0][source]
+        patch = _name_of_patch(place.image, place.tile, place.row, place.column)
+    return patch or show(result.sources[0][source], TOKEN_WIDTH)
 
 
 def about_token(
@@ -182,15 +212,15 @@ def about_token(
 def part_name(result: AttributionArrays, part: Part, show: ShowText = visible_token) -> str:
     """Return the name of a part of one prompt's result, with the token that a head read.
 
-    Examples: "layer 3", "24.mlp_out", "24.head_out.3←5 ·France".
+    Examples: "layer 3", "24.mlp_out", "24.head_out.3←5 ·France", of an image
+    "24.head_out.3←12 patch 1, 2 of image 0".
     """
     if part.component == "layer":
         return f"layer {part.layer}"
     name = show(str(part), PART_WIDTH)
     if part.source is None or not result.sources:
         return name
-    source_texts = result.sources[0]
-    return f"{name} {show(source_texts[part.source], TOKEN_WIDTH)}"
+    return f"{name} {source_name(result, part.source, show)}"
 
 
 def part_label(part: Part, show: ShowText = visible_token) -> str:

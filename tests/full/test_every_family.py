@@ -24,6 +24,18 @@ def test_the_row_is_what_the_library_does_now(family, cls):
     test_references.test_the_row_is_what_the_library_does_now(family, cls)
 
 
+# Those of tests/tiny_images.py are compared in tests/.
+@pytest.mark.parametrize(
+    "family",
+    sorted(
+        set(test_references.image_families.FAMILIES) - set(test_references.image_families.BY_HAND)
+    ),
+)
+def test_no_family_is_wrong_with_an_image(family):
+    row = test_references.image_families.examine(family)
+    assert row.verdict in ("certified", "refused", "not built"), row.reason
+
+
 @pytest.mark.parametrize(
     "check", GENERATION, ids=lambda check: check.__name__.removeprefix("test_any_family_")
 )

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import hostile
+import pasted
 import pytest
 import test_hostile_pages as pages
 from hypothesis import HealthCheck, given, settings
@@ -30,7 +31,6 @@ from test_hostile_tables import Parsed, read_back
 
 import lens_recipes as lr
 from lens_recipes.arrays.text import legible_line
-from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.views.pages import html as html_of_pages
 from lens_recipes.views.pages import report as report_page
 from lens_recipes.views.plotly_js.bundle import PlotlyScripts
@@ -215,7 +215,7 @@ def test_markdown(text):
 # -- scripts -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", SCRIPTS)
+@pytest.mark.parametrize("recipe", pasted.OF_TEXT)
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "remote"])
 @settings(FUZZ, max_examples=50)
 @given(text=TEXTS)

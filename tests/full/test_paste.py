@@ -14,11 +14,10 @@ from loopback import KEY, Loopback, hub_at
 from nnsight.modeling import huggingface
 
 import lens_recipes as lr
-from lens_recipes.recipes.paste.names import SCRIPTS
 
 pytest_plugins = ["loopback"]
 
-LOCAL = [recipe for recipe in SCRIPTS if recipe != "remote"]
+LOCAL = pasted.LOCAL
 # Where a script says itself that it must not be used, or there is none.
 PADDING = ("recurrent_gemma", "rwkv", "rwkv_halved")
 NO_SUM = ("bert_lm", "doge", "git", "minimax", "openai_gpt", "opt_350m", "rwkv_halved")

@@ -20,9 +20,9 @@ import lens_recipes
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from server import SMOLLM2, TINY, NdifServer, models
+from server import LLAVA, SMOLLM2, TINY, NdifServer, models
 
-REPOS = {"smollm2": SMOLLM2, "tiny": TINY}
+REPOS = {"smollm2": SMOLLM2, "tiny": TINY, "tiny-llava": LLAVA}
 
 
 # The kinds of server that tests share, in the order in which they run.
@@ -147,8 +147,8 @@ def client(_skeletons):
 @pytest.fixture(scope="session")
 def here(home, smollm2):
     """The same model with its weights, in this process: the oracle."""
-    tiny = lens_recipes.load(home.parent / "tiny")
-    return {"smollm2": smollm2, "tiny": tiny}.__getitem__
+    loaded = {name: lens_recipes.load(home.parent / name) for name in ("tiny", "tiny-llava")}
+    return {"smollm2": smollm2, **loaded}.__getitem__
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 SMOLLM2 = "lens-recipes/smollm2"
 TINY = "lens-recipes/tiny"
+LLAVA = "lens-recipes/tiny-llava"
 
 sys.path.insert(0, str(HERE))
 
@@ -80,6 +81,48 @@ def tiny_checkpoint(place: Path, tokenizer: Path, layers: int = 4) -> Path:
         torch.manual_seed(0)
         transformers.LlamaForCausalLM(config).save_pretrained(place)
     words.save_pretrained(place)
+    return place
+
+
+def llava_checkpoint(place: Path, tokenizer: Path) -> Path:
+    """A random LLaVA of 4 × 4 patches an image that speaks with the tokenizer of the checkpoint `tokenizer`."""
+    import torch
+    import transformers
+
+    words = transformers.AutoTokenizer.from_pretrained(
+        tokenizer, extra_special_tokens={"image_token": "<image>"}
+    )
+    size = {"height": 56, "width": 56}
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size=size)
+    processor = transformers.LlavaProcessor(
+        images,
+        words,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    narrow = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+    }
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**narrow, image_size=56, patch_size=14),
+        text_config=transformers.LlamaConfig(
+            **narrow,
+            vocab_size=len(words),
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            initializer_range=0.3,
+        ),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.LlavaForConditionalGeneration(config).save_pretrained(place)
+    processor.save_pretrained(place)
     return place
 
 
@@ -470,7 +513,7 @@ def _title(pid: int) -> str:
 
 @contextlib.contextmanager
 def models() -> Iterator[Path]:
-    """An HF_HOME that holds SmolLM2 and a tiny model of four layers, removed at the end."""
+    """An HF_HOME that holds SmolLM2, a tiny model of four layers and one that takes images, removed at the end."""
     import lens_recipes.models.smollm2
 
     # Beside SmolLM2, where its half gigabyte can be linked.
@@ -478,7 +521,8 @@ def models() -> Iterator[Path]:
     place = _own_folder(".ndif-", source.parent)
     try:
         tiny = tiny_checkpoint(place / "tiny", source)
-        yield hub_cache(place / "home", {SMOLLM2: source, TINY: tiny})
+        llava = llava_checkpoint(place / "tiny-llava", source)
+        yield hub_cache(place / "home", {SMOLLM2: source, TINY: tiny, LLAVA: llava})
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -7,10 +7,8 @@ import pasted
 import pytest
 from server import SMOLLM2
 
-from lens_recipes.recipes.paste.names import SCRIPTS
 
-
-@pytest.mark.parametrize("recipe", SCRIPTS)
+@pytest.mark.parametrize("recipe", pasted.OF_TEXT)
 def test_a_script_finds_there_what_the_library_finds_here(
     any_server, here, recipe, tmp_path, monkeypatch
 ):

@@ -116,7 +116,7 @@ class Edit:
     @property
     def at(self) -> str:
         """Return the positions in words, with a space before them; nothing where it is all."""
-        words = "" if self.positions is None else f" at position {_in_words(self.positions)}"
+        words = "" if self.positions is None else f" at {positions_in_words(self.positions)}"
         return words + WHEN_IN_WORDS[self.when]
 
     @property
@@ -151,11 +151,15 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
 def plain_value(name: str, value: Any) -> Any:
     """Return a field of an edit as it is kept: what can be read once as a list, sparse as dense.
 
+    A box is a list, too.
+
     Raises:
         ValueError: a tensor without numbers, or complex numbers.
     """
     if isinstance(value, Iterator):
         return list(value)
+    if isinstance(value, Mapping) and hasattr(value.get("box"), "tolist"):
+        return {**value, "box": value["box"].tolist()}
     if isinstance(value, np.ndarray):
         if np.iscomplexobj(value):
             raise ValueError(f"{name} has complex numbers: accepted are real ones.")
@@ -207,6 +211,19 @@ def from_json(value: Any) -> Any:
     if isinstance(value, list):
         return [from_json(item) for item in value]
     return value
+
+
+def positions_in_words(positions: Any) -> str:
+    """Return positions in words: "position 3", "the tokens of the image"."""
+    if isinstance(positions, str):
+        return f"the tokens of the {positions}"
+    if isinstance(positions, Mapping):
+        box = positions.get("box", ())
+        if isinstance(box, Iterable):
+            box = ", ".join(map(str, box))
+        image = positions.get("image", 0)
+        return f"the patches under the box ({box})" + (f" of image {image}" if image else "")
+    return f"position {_in_words(positions)}"
 
 
 def _in_words(selection: Any) -> str:

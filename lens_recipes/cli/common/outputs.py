@@ -92,6 +92,8 @@ def check_distinct(paths: Mapping[str, Path | str | None]) -> None:
         owner = f"where {taken[place]} goes, too"
         if taken[place] == "FILE":
             owner = "the result itself"
+        if taken[place].startswith("image"):
+            owner = "an image of the prompt"
         raise typer.BadParameter(f"{str(path)!r} is {owner}: name another file.", param_hint=option)
 
 

@@ -88,6 +88,8 @@ def best_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any
     if isinstance(result, Attribution):
         return attribution_figure(result, prompt=prompt)
     kind = heatmap_kind(result, prompt, options.get("kind"))
+    if kind in ("image", "object"):
+        return image_figure(result, prompt, options)
     options = {option: value for option, value in options.items() if option != "kind"}
     if kind == "prompts":
         return heatmap(result, kind="prompts", **options)
@@ -105,6 +107,33 @@ def heatmap_kind(result: Any, prompt: int | None, kind: str | None) -> str:
     if prompt is None and one_token_each and is_batch(result):
         return "prompts"
     return "tokens"
+
+
+def image_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> Any:
+    """Draw the first image of a prompt: what is said at each patch, or where a token is.
+
+    Args:
+        result: A lens result of a prompt with images.
+        prompt: Which prompt; None for the first.
+        options: "kind" is "image" or "object"; perhaps "metric", "of" and "layer".
+
+    Raises:
+        ValueError: there is no image, or the token was not measured.
+    """
+    from lens_recipes import image_heatmap, object_map
+
+    of = options.get("of")
+    if options["kind"] == "image":
+        shown = options.get("metric") if of is None else of
+        if shown in (None, "prob"):
+            shown = "top1"
+        layer = options.get("layer", -1)
+        return image_heatmap(result, shown, layer=layer, prompt=prompt or 0)
+    single = result[prompt or 0]
+    if of is None and single.target_ids.shape[1] == 0:
+        raise ValueError("nothing says which token the map is of: name one with --of.")
+    token = int(single.target_ids[0, 0]) if of is None else of
+    return object_map(result, token, prompt=prompt or 0)
 
 
 def attribution_figure(result: Any, *, prompt: int | None = None) -> Any:

@@ -10,6 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from lens_recipes.cli.common.edits import EDIT_SHORT, EditOptions, edits_argument, parse_edits
+from lens_recipes.cli.common.images import (
+    Images,
+    check_images,
+    image_files,
+    images_argument,
+    with_images,
+)
 from lens_recipes.cli.common.lenses import named_lens, only_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
@@ -25,7 +32,6 @@ from lens_recipes.cli.common.options import (
     Png,
     Precision,
     Remote,
-    as_chat,
     load_model,
     parse_names,
 )
@@ -55,6 +61,7 @@ def generate_command(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.")],
     model: ModelName = "smollm2",
     chat: Chat = False,
+    image: Images = None,
     temperature: Annotated[
         float | None,
         typer.Option(
@@ -126,7 +133,8 @@ def generate_command(
     edits = parse_edits(edit)
     check_outputs(html, json_path, folder=True)
     check_picture(png)
-    check_distinct({"--html": html, "--png": png, "--json": json_path})
+    check_distinct({**image_files(image), "--html": html, "--png": png, "--json": json_path})
+    check_images(image, [prompt])
     given = GivenSettings(
         temperature=temperature,
         top_p=top_p,
@@ -147,11 +155,13 @@ def generate_command(
         from lens_recipes.models.handle import text_config, tokenizer_of
 
         language_model = load_model(model, remote, dtype)
-        text: Any = prompt
-        if chat:
-            text = as_chat(prompt)
+        text = with_images(prompt, image, chat=chat)
         plan = plan_generation(
-            language_model, text, given, add_special_tokens=not no_special_tokens
+            language_model,
+            text,
+            given,
+            add_special_tokens=not no_special_tokens,
+            **images_argument(image),
         )
         n_shown = show_top or PREDICTIONS_SHOWN
         check_show_top(n_shown, getattr(text_config(language_model), "vocab_size", None))
@@ -167,6 +177,7 @@ def generate_command(
             targets=target,
             components=parse_names(components),
             lens=named_lens(source, language_model),
+            **images_argument(image),
             **edits_argument(edits, language_model),
             add_special_tokens=not no_special_tokens,
             top_k=max(MIN_TOP_K, n_shown),
@@ -251,6 +262,9 @@ Examples:
 
   lens-recipes generate "Name three colours." --chat --model ./Llama-3.2-1B-Instruct --seed 0 \
 --html steps.html
+
+  lens-recipes generate "What is this?" --chat --image dog.jpg --model Qwen/Qwen2.5-VL-3B-Instruct \
+--greedy
 
   lens-recipes generate "The capital of France is" --greedy --max-new-tokens 8 --all-layers
 

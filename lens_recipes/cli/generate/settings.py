@@ -13,6 +13,7 @@ from lens_recipes.cli.generate.arguments import (
 )
 from lens_recipes.models.handle import context_length, resolve_remote, tokenizer_of
 from lens_recipes.recipes.generation.sampling import ONE_TEXT, generation_settings, of_checkpoint
+from lens_recipes.run.request.images.prompts import read_image_prompts
 from lens_recipes.run.request.prompts import encode
 
 # Settings that `describe` names in a way of its own, or not at all.
@@ -43,7 +44,12 @@ class Bound(NamedTuple):
 
 
 def plan_generation(
-    model: Any, prompt: Any, given: GivenSettings, *, add_special_tokens: bool = True
+    model: Any,
+    prompt: Any,
+    given: GivenSettings,
+    *,
+    add_special_tokens: bool = True,
+    images: Any = None,
 ) -> Plan:
     """Choose every setting, and say where it is from.
 
@@ -52,14 +58,14 @@ def plan_generation(
         prompt: A string or a chat.
         given: The settings of the command line.
         add_special_tokens: As in the tokenizer.
+        images: Those of the prompt, as for `generate_lens`.
 
     Raises:
         ValueError: There is no room for a new token, or settings do not go together.
         LensError: The model cannot generate.
     """
     checkpoint = of_checkpoint(model)
-    encoded = encode(prompt, tokenizer_of(model), add_special_tokens=add_special_tokens)
-    n_prompt = len(encoded[0])
+    n_prompt = prompt_length(model, prompt, images, add_special_tokens=add_special_tokens)
     limit = token_limit(n_prompt, context_length(model), checkpoint, given)
     do_sample = checkpoint.get("do_sample", True)
     if given.greedy or given.sampler:
@@ -93,6 +99,17 @@ def plan_generation(
         *checkpoint_words(used, overridden, checkpoint),
     ]
     return Plan(options, f"settings: {', '.join(words)}")
+
+
+def prompt_length(model: Any, prompt: Any, images: Any, *, add_special_tokens: bool) -> int:
+    """Return how many tokens a prompt has, those of its images included."""
+    tokenizer = tokenizer_of(model)
+    if images is None:
+        return len(encode(prompt, tokenizer, add_special_tokens=add_special_tokens)[0])
+    (read,) = read_image_prompts(
+        model, prompt, images, tokenizer, add_special_tokens=add_special_tokens
+    )
+    return len(read.token_ids)
 
 
 def settings_of_several_texts(checkpoint: dict[str, Any]) -> list[str]:

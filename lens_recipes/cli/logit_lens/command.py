@@ -19,6 +19,15 @@ from lens_recipes.cli.common.edits import (
     edits_argument,
     parse_edits,
 )
+from lens_recipes.cli.common.images import (
+    ImagePositions,
+    Images,
+    check_images,
+    image_files,
+    images_argument,
+    parse_positions,
+    with_images,
+)
 from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
@@ -33,10 +42,8 @@ from lens_recipes.cli.common.options import (
     NoSpecialTokens,
     Offline,
     Png,
-    Positions,
     Precision,
     Remote,
-    as_chat,
     load_model,
     parse_indices,
     parse_names,
@@ -100,8 +107,9 @@ def logit_lens_command(
     ] = None,
     model: ModelName = "smollm2",
     chat: Chat = False,
+    image: Images = None,
     target: FollowedTokens = None,
-    positions: Positions = "all",
+    positions: ImagePositions = "all",
     layers: Annotated[
         str, typer.Option(help='Layers: "all", or for example -1, 0,3,-1 or 2:5.')
     ] = "all",
@@ -148,6 +156,7 @@ def logit_lens_command(
     check_distinct(
         {
             "FILE": prompt_file,
+            **image_files(image),
             "--html": html,
             "--png": png,
             "--report": page,
@@ -163,7 +172,8 @@ def logit_lens_command(
     check_metric(metric, of, asked)
     edits = parse_edits(edit)
     check_controls(controls, edits)
-    chosen_positions = parse_indices(positions, "--positions")
+    check_images(image, asked.prompts, prompt_file)
+    chosen_positions = parse_positions(positions)
     chosen_layers = parse_indices(layers, "--layers")
     chosen_heads = parse_indices(heads, "--heads")
     chosen_components = parse_names(components)
@@ -173,9 +183,7 @@ def logit_lens_command(
     language_model = load_model(model, remote, dtype)
     tokenizer = getattr(language_model, "tokenizer", None)
     check_file_targets(asked, prompt_file, tokenizer)
-    inputs: list[Any] = list(asked.prompts)
-    if chat:
-        inputs = [as_chat(prompt) for prompt in asked.prompts]
+    inputs = [with_images(prompt, image, chat=chat) for prompt in asked.prompts]
     results = []
     for source in lenses:
         result = logit_lens(
@@ -191,6 +199,7 @@ def logit_lens_command(
             components=chosen_components,
             lens=named_lens(source, language_model),
             controls=controls,
+            **images_argument(image),
             **edits_argument(edits, language_model),
         )
         results.append(result)
@@ -333,6 +342,9 @@ Examples:
   lens-recipes logit-lens --prompts facts.jsonl --positions -1 --format tsv > facts.tsv
 
   lens-recipes logit-lens "Name three colours." --chat --png lens.png
+
+  lens-recipes logit-lens "What is this?" --chat --image dog.jpg --model \
+Qwen/Qwen2.5-VL-3B-Instruct --positions image
 
   lens-recipes logit-lens "The capital of France is" --lens logit --lens lens.safetensors \
 --report lenses.html

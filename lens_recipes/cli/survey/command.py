@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lens_recipes.cli.common.edits import EDIT_SHORT, EditOptions, edits_argument, parse_edits
+from lens_recipes.cli.common.images import check_readable, image_files
 from lens_recipes.cli.common.lenses import named_lens
 from lens_recipes.cli.common.options import (
     EXIT_STATUS,
@@ -54,12 +55,20 @@ def survey_command(
         str,
         typer.Argument(
             metavar="ITEMS",
-            help="A .jsonl, .csv or .tsv file with prompt and target, a set of the package "
-            "(capitals, colours, antonyms, arithmetic, plurals, translation, two-hop), or the "
-            "folder of the Jacobian-lens paper's evaluations.",
+            help="A .jsonl, .csv or .tsv file with prompt and target (and images, their paths from "
+            "that file on), a set of the package (capitals, colours, antonyms, arithmetic, "
+            "plurals, translation, two-hop), or the folder of the Jacobian-lens paper's "
+            "evaluations.",
         ),
     ],
     model: ModelName = "smollm2",
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="An image of every item that names none; repeat the option for more, in order.",
+        ),
+    ] = None,
     lens: LensSources = None,
     edit: EditOptions = None,
     components: Components = "resid_post",
@@ -133,7 +142,7 @@ def survey_command(
 ) -> None:
     """Ask the same of thousands of prompts: accuracy and rank of the answer at each layer."""
     check_outputs(html, json_path)
-    check_distinct({"--html": html, "--json": json_path, "--compare": other})
+    check_distinct({**image_files(image), "--html": html, "--json": json_path, "--compare": other})
     sources = list(lens or [LOGIT])
     check_table(metric, by, table_format, control)
     if len(sources) > 1:
@@ -144,6 +153,7 @@ def survey_command(
     check_line(chosen, {"--lens": len(sources) > 1, "--html": html, "--summary": summary})
     edits = parse_edits(edit)
     options: dict[str, Any] = {
+        "images": image,
         "layers": parse_indices(layers, "--layers"),
         "components": chosen,
         "control": None if control == "none" else control,
@@ -157,6 +167,7 @@ def survey_command(
         "add_special_tokens": not no_special_tokens,
     }
     saved = other_survey(other)
+    check_readable(image)
 
     from lens_recipes import survey
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +16,16 @@ from nnsight.modeling.quantization import resolve_load_kwargs
 
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
+from lens_recipes.models.images.processor import set_processor_reader
 from lens_recipes.models.loading.adapter import Adapter, find_adapter
-from lens_recipes.models.loading.checkpoint_kind import has_own_class, is_multimodal
+from lens_recipes.models.loading.checkpoint_kind import (
+    has_own_class,
+    is_multimodal,
+    is_saved_whole,
+    takes_images,
+)
 from lens_recipes.models.loading.checkpoint_size import bytes_of_weights, refuse_impossible_size
+from lens_recipes.models.loading.processor import processor_of_checkpoint
 from lens_recipes.models.loading.reading import (
     build_module,
     read_config,
@@ -87,8 +95,13 @@ def load_checkpoint(source: str, tokenizer: Any, remote: bool, arguments: dict[s
                 + say(python=": pass one with load(..., tokenizer=...).", shell=".")
             )
         if tokenizer is None or (not remote and not _is_for_pipeline(weights)):
-            return _load_module(weights, tokenizer)
-        return _load_pipeline(weights, tokenizer, remote)
+            model = _load_module(weights, tokenizer)
+        else:
+            model = _load_pipeline(weights, tokenizer, remote)
+    if takes_images(weights.config):
+        asked = _shared(weights.arguments)
+        set_processor_reader(model, partial(processor_of_checkpoint, weights.source, asked))
+    return model
 
 
 def load_less() -> str:
@@ -108,7 +121,11 @@ def _is_for_pipeline(weights: Weights) -> bool:
     It takes the first device of a map for the inputs, and a disk is none. And its pipeline fails
     for a class that cannot generate, as one's own class may be.
     """
-    return weights.arguments.get("device_map") is None and not has_own_class(weights.config)
+    if weights.arguments.get("device_map") is not None or has_own_class(weights.config):
+        return False
+    # For text it would take the class of the decoder alone, where there is one.
+    is_whole = is_saved_whole(weights.config, weights.source)
+    return is_whole == is_multimodal(weights.config, weights.source)
 
 
 def _find_weights(source: str, arguments: dict[str, Any]) -> Weights:
@@ -139,7 +156,7 @@ def _shared(arguments: dict[str, Any]) -> dict[str, Any]:
 def _load_module(weights: Weights, tokenizer: Any) -> Envoy:
     """Load a model with transformers alone, and wrap it."""
     source, arguments, config, adapter = weights
-    auto_class = _auto_class(is_multimodal(config, source))
+    auto_class = _auto_class(is_saved_whole(config, source))
     module = read_module(auto_class, source, resolve_load_kwargs(arguments)).eval()
     if adapter is not None:
         peft.attach(module, adapter.source)
@@ -160,6 +177,10 @@ def _load_pipeline(weights: Weights, tokenizer: Any, remote: bool) -> Envoy:
         "dispatch": not remote,
         "peft": None if adapter is None else adapter.source,
     }
+    if task == "image-text-to-text":
+        # nnsight cannot guess it where there are no weights. Text goes without one.
+        with contextlib.suppress(LensError):
+            of_nnsight["processor"] = processor_of_checkpoint(source, _shared(arguments))
     return read_traceable(source, {**arguments, **of_nnsight})
 
 

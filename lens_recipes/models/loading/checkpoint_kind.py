@@ -18,6 +18,10 @@ OTHER_TRAINING = (
     "ForMultipleChoice",
 )
 
+# Types whose class for images and text cannot run, with what is in transformers 5.24: its forward
+# reads a field that its decoder does not return.
+BROKEN_WHOLE = ("llama4",)
+
 
 def is_multimodal(config: Any, source: str) -> bool:
     """Return whether the decoder is inside a multimodal model.
@@ -52,6 +56,32 @@ def is_multimodal(config: Any, source: str) -> bool:
         f"{source!r} is a {model_type!r} model; a lens needs a decoder that predicts the next "
         "token (a causal language model, or a multimodal model with one inside)."
     )
+
+
+def is_saved_whole(config: Any, source: str) -> bool:
+    """Return whether a checkpoint is a multimodal model, which is loaded with its image part.
+
+    For some types transformers has a class of the decoder alone, too, and would take it for text:
+    what the checkpoint was saved from says which is meant.
+
+    Raises:
+        LensError: as `is_multimodal`.
+    """
+    if is_multimodal(config, source):
+        return True
+    model_type = type(config).model_type
+    whole_class = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(model_type)
+    text_class = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type)
+    if whole_class in (None, text_class) or model_type in BROKEN_WHOLE:
+        return False
+    return _saved_class(config) == whole_class
+
+
+def takes_images(config: Any) -> bool:
+    """Return whether a model of this config may be one that takes images."""
+    if type(config).model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return True
+    return "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
 
 
 def has_own_class(config: Any) -> bool:

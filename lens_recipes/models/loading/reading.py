@@ -66,6 +66,12 @@ def read_tokenizer(source: str, arguments: Mapping[str, Any]) -> Any:
         return transformers.AutoTokenizer.from_pretrained(source, **_decided(arguments))
 
 
+def read_processor(auto_class: Any, source: str, arguments: Mapping[str, Any]) -> Any:
+    """Return a checkpoint's processor, or its image processor."""
+    with _refused_code(source, [*PROCESSOR_FILES, TOKENIZER_FILE, CONFIG_FILE], arguments):
+        return auto_class.from_pretrained(source, **_decided(arguments))
+
+
 def read_generation_config(source: str, revision: str) -> Any:
     """Return what a checkpoint says about generation. It names no code."""
     return transformers.GenerationConfig.from_pretrained(source, revision=revision)

@@ -24,6 +24,12 @@ from lens_recipes.models.handle import (
     refuse_inside_trace,
     text_config,
 )
+from lens_recipes.models.images.both_ways import (
+    BothWays,
+    find_both_ways,
+    sees_later,
+    stated_both_ways,
+)
 from lens_recipes.models.structure.block_list import (
     check_one_stream,
     check_shapes,
@@ -36,9 +42,9 @@ from lens_recipes.models.structure.links import find_links
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.models.structure.record.graph import Graph
 from lens_recipes.models.structure.record.probe import (
-    N_TOKENS,
     ForwardRecord,
     plain_ids,
+    probe_prompts,
     record_forward,
 )
 from lens_recipes.trace.operations import ModuleCall
@@ -94,7 +100,11 @@ def _examine(model: Envoy) -> Anatomy:
     record = record_forward(module, token_ids, options, meta=on_meta(model))
     block_list = find_block_list(module, record)
     blocks = list(block_list.blocks.values())
-    _check_causal(family, record)
+    if on_meta(model):
+        both_ways = stated_both_ways(config_of_text, options)
+    else:
+        both_ways = find_both_ways(module, probe_prompts(token_ids), options)
+    _check_causal(family, record, both_ways)
     check_shapes(family, record, block_list)
     blocks_follow = is_chain(record, block_list)
     if not blocks_follow:
@@ -123,6 +133,7 @@ def _examine(model: Envoy) -> Anatomy:
         tail=operations,
         forward_options=options,
         plain_ids=token_ids,
+        both_ways=both_ways,
     )
 
 
@@ -211,18 +222,18 @@ def _find_part(block: nn.Module, record: ForwardRecord, hints: tuple[str, ...]) 
 # -- what a lens needs -------------------------------------------------
 
 
-def _check_causal(family: str, record: ForwardRecord) -> None:
+def _check_causal(family: str, record: ForwardRecord, both_ways: BothWays | None) -> None:
     """Check that the model reads left to right: the two prompts differ in the last token alone.
 
-    A model without weights gives no numbers to compare.
+    One whose own mask lets a prompt see itself, and not what is written after it, is read: its last
+    token predicts. A model without weights gives no numbers to compare.
     """
-    if record.logits.device.type == "meta":
+    if record.logits.device.type == "meta" or not sees_later(record.logits):
         return
-    before_last = record.logits[:, : N_TOKENS - 1].float()
-    difference = (before_last[0] - before_last[1]).abs().max()
-    if difference > 0.05 * before_last.abs().max():
-        raise LensError(
-            f"{family} is not causal: a later token changes the prediction at an earlier "
-            "position, so 'what the model predicts next' is not defined. A lens needs a model that "
-            "reads left to right."
-        )
+    if both_ways is not None and both_ways.is_prefix:
+        return
+    raise LensError(
+        f"{family} is not causal: a later token changes the prediction at an earlier "
+        "position, so 'what the model predicts next' is not defined. A lens needs a model that "
+        "reads left to right."
+    )

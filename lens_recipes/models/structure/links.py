@@ -7,14 +7,16 @@ the two, a hook, an adapter or an edit may change the stream.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
+from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import envoy_path
 from lens_recipes.models.structure.block_list import BlockList, stream_factor
-from lens_recipes.models.structure.parts import StreamLink
+from lens_recipes.models.structure.parts import Anatomy, StreamLink
 from lens_recipes.models.structure.record.probe import ForwardRecord, ModuleBegins, ModuleEnds
 from lens_recipes.trace.operations import ModuleCall, Operation
 
@@ -50,6 +52,23 @@ def find_links(
     last_layer = max(block_list.blocks)
     links[last_layer] = _link_to_tail(module, record, block_list.blocks[last_layer], tail)
     return links
+
+
+def layers_without_hooks(model: Envoy, anatomy: Anatomy, layers: Iterable[int]) -> list[int]:
+    """Return after which of some layers neither hook nor edit stands that could change the stream.
+
+    What happens there is the model's own.
+    """
+    found: list[int] = []
+    if getattr(model, "_edits", None):
+        return found
+    for layer in layers:
+        link = anatomy.links[layer]
+        block = model.get(anatomy.block(layer))._module
+        following = block if link is None else model.get(link.reader)._module
+        if not (block._forward_hooks or following._forward_pre_hooks):
+            found.append(layer)
+    return found
 
 
 def _link_to_block(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lens_recipes.models.components import WRITES
+from lens_recipes.models.images.both_ways import BothWays
 from lens_recipes.terminal import show_lines
 from lens_recipes.trace.operations import ModuleCall, Operation, unembedding_index
 
@@ -49,6 +50,7 @@ class Anatomy:
         tail: All that happens between the last block and the logits, operation by operation.
         forward_options: Which arguments the model's forward takes.
         plain_ids: A few tokens without a special meaning, for trial runs.
+        both_ways: The types of tokens that see later ones, where the model's mask has such.
     """
 
     family: str
@@ -69,11 +71,17 @@ class Anatomy:
     tail: list[Operation] = field(repr=False)
     forward_options: frozenset[str] = field(repr=False)
     plain_ids: tuple[int, ...] = field(repr=False)
+    both_ways: BothWays | None = field(default=None, repr=False)
 
     @property
     def last_layer(self) -> int:
         """Return the number of the last block that a text prompt passes through."""
         return self.layers[-1]
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether a prompt is read both ways: each of its tokens sees the later ones."""
+        return self.both_ways is not None and self.both_ways.is_prefix
 
     def block(self, layer: int) -> str:
         """Return the path of a block."""
@@ -97,6 +105,8 @@ class Anatomy:
             size += f"; text passes over {', '.join(passed_over)}"
         attention = f"{first_block}.{self.attention}" if self.attention else none_in_block
         mlp = f"{first_block}.{self.mlp}" if self.mlp else none_in_block
+        if self.is_prefix:
+            size += "; a prompt is read both ways"
         rows = {
             "family": self.family,
             "blocks": f"{self.blocks}  ({size})",

@@ -20,12 +20,14 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor, nn
 
 from lens_recipes.arrays.attribution import UNITS
+from lens_recipes.arrays.certificate import layers_in_words
 from lens_recipes.caller import advised, argument
 from lens_recipes.errors import LensError
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import AttentionConfig, attention_configs
+from lens_recipes.models.images.added import layers_with_additions
 from lens_recipes.models.structure.parts import Anatomy, Block
-from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.models.tokens.vocabulary import token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.recipes.attribution.edit_parts import edit_layers
 from lens_recipes.recipes.attribution.parts import (
@@ -36,7 +38,7 @@ from lens_recipes.recipes.attribution.parts import (
 )
 from lens_recipes.recipes.attribution.targets import Contrast, contrast
 from lens_recipes.results import Attribution
-from lens_recipes.run.assemble import certificate_of, packed_tokens
+from lens_recipes.run.assemble import certificate_of, image_tokens, packed_tokens
 from lens_recipes.run.batches import make_batches
 from lens_recipes.run.edits.batches import EditBatches
 from lens_recipes.run.recipe import recipe
@@ -46,6 +48,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.run.request.lenses import (
     lens_provenance,
     recorded_lens,
@@ -124,6 +127,7 @@ def attribution(
     prompts: Any,
     targets: Any,
     *,
+    images: Any = None,
     against: Any = None,
     unit: str = "layer",
     at_layer: int | None = None,
@@ -144,7 +148,7 @@ def attribution(
 
     Args:
         model: What `load()` returns.
-        prompts: As for `logit_lens`.
+        prompts, images: As for `logit_lens`.
         targets: One or several tokens, as strings or ids for all prompts, or one such list per
             prompt.
         against: Also subtract the share in the logit of another token: a token, a list of one per
@@ -186,6 +190,7 @@ def attribution(
         targets=targets,
         remote=remote,
         add_special_tokens=add_special_tokens,
+        images=images,
     )
     if not request.target_ids[0]:
         raise ValueError(
@@ -194,6 +199,7 @@ def attribution(
     held_against = contrast(against, request)
     anatomy = request.anatomy
     layer = anatomy.last_layer if at_layer is None else layer_index(at_layer, anatomy.n_layers)
+    refuse_additions(request, layer)
     check_numbers(1, None, max_bytes, anatomy.vocab_size)
     chosen_lens = resolve_lens(lens, model)
     refuse_scattered(anatomy)
@@ -247,6 +253,7 @@ def attribution(
         finish=partial(finish, explanation),
         arguments={
             "prompts": request.recorded_prompts,
+            "images": request.recorded_images,
             "lens": recorded_lens(chosen_lens),
             "edits": recorded_edits(chosen_edits),
         },
@@ -254,6 +261,30 @@ def attribution(
         local={"weight": None if request.remote else target_weight(model, anatomy)},
         context=context,
     )
+
+
+def refuse_additions(request: Request, layer: int) -> None:
+    """Raise a LensError for image tokens to whose stream the model adds more than its blocks do.
+
+    Args:
+        request: What is asked for.
+        layer: After which the logit is explained.
+    """
+    added = layers_with_additions(request.model) if request.places else []
+    if not added or layer < added[0]:
+        return
+    for number, (places, positions) in enumerate(
+        zip(request.places, request.positions, strict=True)
+    ):
+        here = [position for position in positions if places[position].image >= 0]
+        if here:
+            raise LensError(
+                f"position {here[0]} of prompt {number} is a token of an image, to whose stream "
+                f"this model adds what its vision tower has seen after "
+                f"{layers_in_words(tuple(added))}. No block writes that, so what the parts of the "
+                "model add does not sum to the logit there. Explain tokens of text: "
+                'positions="text", or -1.'
+            )
 
 
 @dataclass(frozen=True)
@@ -300,7 +331,9 @@ def finish(
     total = values.sum(0, dtype=np.float64)
     error = np.abs(total - logit)
     certificate = replace(
-        certificate_of(numbers, request.model, run.plan.links),
+        certificate_of(
+            numbers, request.model, run.plan.links, request.anatomy, image_tokens(request)
+        ),
         max_sum_error=largest_relative(error, values, logit, has_lens="lens" in run.about),
     )
     if explanation.strict:
@@ -317,7 +350,7 @@ def finish(
         at_layer=explanation.layer,
         parts=name_parts(explanation.blocks, unit, explanation.longest, explanation.edited),
         tokens=packed_tokens(request, texts),
-        prompts=[prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids],
+        prompts=shown_prompts(request.tokenizer, request.token_ids, request.places),
         sources=sources,
         values=values.astype(np.float32),
         logit=logit.astype(np.float32),
@@ -331,6 +364,7 @@ def finish(
         certificate=certificate,
         provenance=run.provenance() | {"dtype": certificate.dtype},
         inputs=request.inputs,
+        places=request.places,
     )
 
 

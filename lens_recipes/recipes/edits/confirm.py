@@ -16,7 +16,7 @@ from lens_recipes.arrays.edits.kinds import REPLACEMENTS, ablate
 from lens_recipes.arrays.text import EACH_TARGET
 from lens_recipes.errors import LensError
 from lens_recipes.recipes.edits.runs import MAX_BYTES, measure_runs
-from lens_recipes.recipes.verify import positions_of, recorded_prompts
+from lens_recipes.recipes.verify import positions_of, recorded_images, recorded_prompts
 from lens_recipes.results import Attribution, Confirmation
 from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.provenance import provenance
@@ -79,6 +79,7 @@ def confirm(
         >>> print(confirm(model, who, top=5))
     """
     check_arguments(attribution, top, methods, controls, target)
+    refuse_images(attribution)
     positions = chosen_positions(attribution, position)
     against = attribution.against_ids[:, target]
     followed = []
@@ -328,6 +329,15 @@ class Ablations:
                 "prompt to resample from."
             )
         return ids[:length]
+
+
+def refuse_images(attribution: Attribution) -> None:
+    """Raise ValueError for prompts with images, which an attribution does not keep."""
+    if recorded_images(attribution) is not None:
+        raise ValueError(
+            "this attribution is of prompts with images, which it does not keep: ablate its parts "
+            "one by one, logit_lens(model, prompts, images=…, edits=ablate(…)), and read effects."
+        )
 
 
 def choose_parts(

@@ -31,6 +31,7 @@ def dose(
     edit: Edit,
     scales: Sequence[float] | None = None,
     *,
+    images: Any = None,
     targets: Any = None,
     controls: int = 5,
     position: int = -1,
@@ -44,7 +45,7 @@ def dose(
 
     Args:
         model: What `load()` returns.
-        prompts: As for `logit_lens`.
+        prompts, images: As for `logit_lens`.
         edit: What `steer`, `swap`, `ablate` or `patch` returns.
         scales: Of `steer`, in the units of its own scale; None for 0 to twice that. Of the others,
             the share of the way from what is there to what the edit puts there, 0 to 1; None for
@@ -76,6 +77,7 @@ def dose(
         targets=targets,
         remote=remote,
         add_special_tokens=add_special_tokens,
+        images=images,
     )
     resolved = resolve_edits(edit, model)[0]
     n_controls = resolve_controls(controls, [resolved])

@@ -13,7 +13,13 @@ from nnsight.modeling.transformers import TransformersModel
 from lens_recipes.models.handle import envoy_path, exclusive, text_config
 from lens_recipes.recipes.generation.padding import can_write_padded
 from lens_recipes.recipes.generation.sampling import GenerationSettings
-from lens_recipes.run.batches import MAX_TOKENS, group_prompts, left_padded, rope_bounds
+from lens_recipes.run.batches import (
+    MAX_TOKENS,
+    given_beside_ids,
+    group_prompts,
+    left_padded,
+    rope_bounds,
+)
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.edits.plan import BatchEdits
 from lens_recipes.trace.generation.plan import GenerationBatch
@@ -71,7 +77,10 @@ def prompt_groups(
         pads = settings.pads_are_harmless and not request.remote and can_write_padded(request)
     bounds = rope_bounds(text_config(model))
     crosses_bound = any(length > bound for bound in bounds for length in final_lengths)
-    buckets = [0] * len(lengths) if pads and not crosses_bound else lengths
+    buckets = [0] * len(lengths) if pads and not crosses_bound else list(lengths)
+    for number in range(len(lengths)):
+        if given_beside_ids(request, number):
+            buckets[number] = -1 - number  # with what it is given beside its ids, by itself
     most_rows = MAX_CACHED // max(final_lengths)
     if request.remote and settings.changes_scores:  # a server keeps those of all steps
         most_rows = min(most_rows, max_bytes // (4 * vocab_size * new_tokens))
@@ -109,13 +118,15 @@ def one_batch(
     if len(rows) > len(prompts) and takes_logits_to_keep:
         inputs["logits_to_keep"] = 0  # of the whole prompt
     target_ids = [request.target_ids[prompt] for prompt in prompts]
+    beside = given_beside_ids(request, prompts[0])
+    inputs.update(beside)
     return GenerationBatch(
         inputs=inputs,
         padding=torch.tensor(padded.padding, device="cpu"),
         first_tokens=(torch.tensor(rows, device="cpu"), torch.tensor(columns, device="cpu")),
         target_ids=torch.tensor(target_ids, dtype=torch.long, device="cpu"),
         seed=seed,
-        one_invoke_each=isinstance(request.model, TransformersModel),
+        one_invoke_each=isinstance(request.model, TransformersModel) and not beside,
     )
 
 

@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.edits.edit import Edit
+from lens_recipes.errors import LensError
 from lens_recipes.models.lens_head import plain_head
 from lens_recipes.recipes.generation.batches import (
     PromptGroup,
@@ -41,6 +42,7 @@ from lens_recipes.run.request.edits.resolve import (
     recorded_edits,
     resolve_edits,
 )
+from lens_recipes.run.request.encodings import MASK, POSITIONS
 from lens_recipes.run.request.kernels import kernels_asked
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
@@ -101,6 +103,7 @@ def generate_lens(
     model: Envoy,
     prompts: Any,
     *,
+    images: Any = None,
     max_new_tokens: int,
     generation_config: Any = None,
     temperature: float | None = None,
@@ -136,6 +139,7 @@ def generate_lens(
         model: What `load()` returns.
         prompts: As for `logit_lens`: strings, ids or chats, one or several; several are run as a
             batch, and greedily each gives what it gives alone.
+        images: As for `logit_lens`; a prompt with images is written on by itself.
         max_new_tokens: At most so many tokens per prompt.
         generation_config: A transformers `GenerationConfig`, or a dict of its settings.
         temperature, top_p, sample_top_k: The sampler's. One of them alone asks for sampling.
@@ -184,6 +188,7 @@ def generate_lens(
         targets=targets,
         remote=remote,
         add_special_tokens=add_special_tokens,
+        images=images,
     )
     check_numbers(top_k, track, MAX_BYTES, request.anatomy.vocab_size)
     refuse_extra_inputs(request)
@@ -240,6 +245,7 @@ def generate_lens(
         finish=generation.finish,
         arguments={
             "prompts": request.recorded_prompts,
+            "images": request.recorded_images,
             "components": components,
             "generation_config": config_as_dict(generation_config),
             "lens": recorded_lens(chosen_lens),
@@ -253,6 +259,14 @@ def generate_lens(
 def refuse_extra_inputs(request: Request) -> None:
     """Raise ValueError if prompts come with more than their ids, which ends where they end."""
     names = {name for inputs in request.extra_inputs for name in inputs}
+    if request.anatomy.is_prefix:
+        raise LensError(
+            f"{request.anatomy.family} reads its prompt both ways and what it writes left to "
+            "right, so each written token would be read with another mask: that is not followed. "
+            "logit_lens reads the prompt, and what the last token predicts."
+        )
+    if request.places:  # `generate` itself says of what type the tokens are that it adds
+        names &= {MASK, POSITIONS}
     if names:
         raise ValueError(
             f"the encoding has {', '.join(sorted(names))}, which say nothing of the tokens that "

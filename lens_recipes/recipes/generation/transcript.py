@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 
 from lens_recipes.arrays.axes import TOKEN_DTYPES, Response, Site, Tokens
+from lens_recipes.arrays.images import NO_PLACE
 from lens_recipes.models.handle import load_seconds
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
 from lens_recipes.models.weights.quantised import cause_in_quantisation
 from lens_recipes.results import LensResult
-from lens_recipes.run.assemble import all_ids, certificate_of, in_prompt_order, lens_result
+from lens_recipes.run.assemble import (
+    all_ids,
+    certificate_of,
+    columns_of_places,
+    in_prompt_order,
+    lens_result,
+)
+from lens_recipes.run.request.images.shown import shown_prompts
 from lens_recipes.run.request.request import Request
 from lens_recipes.trace.generation.recorder import StepSeconds
 from lens_recipes.trace.plan import StreamLinks
@@ -88,9 +96,7 @@ class GenerationAssembler:
         self.sites = sites
         self.links = links
         self.provenance = provenance
-        self.prompts = [
-            prompt_text(request.tokenizer, token_ids) for token_ids in request.token_ids
-        ]
+        self.prompts = shown_prompts(request.tokenizer, request.token_ids, request.places)
 
     def steps(self, arrays: Arrays) -> Iterator[LensResult]:
         """Yield one result for each token that was generated.
@@ -143,33 +149,52 @@ class GenerationAssembler:
         request = self.request
         token_prompts = np.concatenate([arrays["prompt"] for arrays in batches]).tolist()
         numbers = in_prompt_order([dict(arrays) for arrays in batches], token_prompts)
-        shown_prompts, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
+        begun, numbers["prompt"] = np.unique(numbers["prompt"], return_inverse=True)
         columns: dict[str, Any] = {}
         for column, dtype in TOKEN_DTYPES.items():
-            columns[column] = numbers.pop(column).astype(dtype)
-        target_ids = [request.target_ids[prompt] for prompt in shown_prompts]
+            if column in numbers:
+                columns[column] = numbers.pop(column).astype(dtype)
+        columns |= self.image_columns(begun[columns["prompt"]], columns["position"])
+        target_ids = [request.target_ids[prompt] for prompt in begun]
         shown_ids = all_ids(numbers, [columns["id"], columns["next_id"]], target_ids)
         texts = token_texts(request.tokenizer, shown_ids)
         tokens = Tokens(**columns, text=[texts[int(token)] for token in columns["id"]])
-        certificate = certificate_of(numbers, request.model, self.links)
+        certificate = certificate_of(
+            numbers, request.model, self.links, request.anatomy, tokens.is_image
+        )
         certificate.check(partial(cause_in_quantisation, self.request.model))
         responses = []
         if finish_reasons:
-            for number, prompt in enumerate(shown_prompts):
+            for number, prompt in enumerate(begun):
                 text = self.written_text(tokens, number)
                 responses.append(Response(text, finish_reasons[int(prompt)]))
         return lens_result(
             numbers,
             self.sites,
             tokens,
-            [self.prompts[prompt] for prompt in shown_prompts],
+            [self.prompts[prompt] for prompt in begun],
             target_ids,
             texts,
             certificate,
             {**self.provenance, "dtype": certificate.dtype},
             responses,
-            [request.inputs[prompt] for prompt in shown_prompts],
+            [request.inputs[prompt] for prompt in begun],
+            [request.pictures[prompt] for prompt in begun if request.pictures],
         )
+
+    def image_columns(self, prompts: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return where tokens are in the images of their prompts; nothing without images.
+
+        What was written is in none.
+        """
+        places = self.request.places
+        if not places:
+            return {}
+        found = []
+        for prompt, position in zip(prompts.tolist(), positions.tolist(), strict=True):
+            of_prompt = places[prompt]
+            found.append(of_prompt[position] if position < len(of_prompt) else NO_PLACE)
+        return columns_of_places(found)
 
     def written_text(self, tokens: Tokens, prompt: int) -> str:
         """Return what was written after one prompt, without special tokens."""

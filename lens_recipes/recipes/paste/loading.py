@@ -104,6 +104,33 @@ model = nnsight.TransformersModel(MODEL, task="{task}", tokenizer=tokenizer{also
     )
 
 
+def loading_with_images(name: str, *, remote: bool = False, trusts_code: bool = False) -> Loading:
+    """Write how a multimodal model is loaded with its processor.
+
+    Args:
+        name: The hub id or the folder.
+        remote: Whether its weights are on a server.
+        trusts_code: Whether the user said that Python code of the checkpoint may run.
+    """
+    also = ", trust_remote_code=True" if trusts_code else ""
+    arguments = f'MODEL, task="image-text-to-text", processor=processor{also}'
+    if not remote:
+        arguments = f"\n    {arguments}, dispatch=True\n"
+    elif trusts_code:
+        arguments = f"\n    {arguments}\n"
+    code = f"""\
+# transformers wants torchvision for some processors.
+processor = AutoProcessor.from_pretrained(MODEL{also})
+model = nnsight.TransformersModel({arguments})"""
+    return Loading(
+        model_constant=Code(f"MODEL = {literal(name)}"),
+        remote_constant=REMOTE_ON_SERVER if remote else REMOTE_HERE,
+        code=Code(code),
+        imports=("from transformers import AutoProcessor",),
+        packages=("transformers", "pillow"),
+    )
+
+
 def import_block(loading: Loading, also: Sequence[str] = ()) -> Code:
     """Write the imports of a script: its own (`also`), those that load the model, and the usual.
 

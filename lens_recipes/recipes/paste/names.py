@@ -15,6 +15,7 @@ SCRIPTS = {
     "components": "what attention and MLP add to the stream",
     "attribution": "how much each of them adds to a logit difference",
     "generation": "while the model writes",
+    "image-lens": "what is said at the patches of an image",
     "steer": "what it says when a direction is added to its stream",
     "patch-map": "which positions and layers carry an answer",
     "remote": "an NDIF job that can be resumed",

@@ -24,6 +24,7 @@ from lens_recipes.recipes.paste.functions import (
     to_logits_function,
     write_lines,
 )
+from lens_recipes.recipes.paste.images import image_code
 from lens_recipes.recipes.paste.literals import Code, plain_words, printed
 from lens_recipes.recipes.paste.loading import (
     HUB_ID_OF_SMOLLM2,
@@ -32,6 +33,7 @@ from lens_recipes.recipes.paste.loading import (
     loading_here,
     loading_on_server,
     loading_smollm2,
+    loading_with_images,
 )
 from lens_recipes.recipes.paste.names import SCRIPTS
 from lens_recipes.recipes.paste.source import ModelSource
@@ -55,7 +57,8 @@ def paste(
 
     Args:
         recipe: One of `first-lens`, `top-k`, `token-track`, `grid-heatmap`, `batch`,
-            `components`, `attribution`, `generation`, `steer`, `patch-map`, `remote`.
+            `components`, `attribution`, `generation`, `image-lens`, `steer`, `patch-map`,
+            `remote`.
         model: A hub id, a checkpoint folder, or `"smollm2"`; the script names it in the same way.
             Only the config is read; no weights are loaded.
         remote: Whether the script runs on an NDIF server. The script of `remote` always does, as
@@ -108,14 +111,21 @@ def paste(
         refuse_missing_layers(its_lens, chosen_layers, source.anatomy)
         with_lens = lens_code(its_lens, os.fsdecode(lens), source.anatomy)
     template = _environment().get_template(f"{recipe}.py.j2")
+    loading = _loading(name, source, is_remote, trust_remote_code)
+    images = None
+    if recipe == "image-lens":
+        images = image_code(source)
+        loading = loading_with_images(name, remote=is_remote, trusts_code=trust_remote_code)
     text = template.render(
         source=source,
         writes=BlockWrites(source),
-        loading=_loading(name, source, is_remote, trust_remote_code),
+        loading=loading,
+        images=images,
         lens=with_lens,
         family=plain_words(source.anatomy.family),
         version=plain_words(versions()["lens-recipes"]),
         layers=layers_expression(chosen_layers),
+        last_layer=Code(source.anatomy.last_layer),
         all_layers=layers_expression(source.anatomy.layers),
         middle_layer=Code(chosen_layers[2 * len(chosen_layers) // 3]),
     )

@@ -36,6 +36,7 @@ from lens_recipes.recipes.patching.kept import KeptRuns, goes_on_from_cache
 from lens_recipes.recipes.patching.pairs import as_prompts, check_paired, read_answers
 from lens_recipes.results import PatchMap
 from lens_recipes.run.recipe import recipe
+from lens_recipes.run.request.images.asked.chats import has_image_parts
 from lens_recipes.run.request.lenses import lens_provenance, recorded_lens, resolve_lens
 from lens_recipes.run.request.request import Request
 from lens_recipes.run.request.sites import pick_layers
@@ -134,12 +135,23 @@ def patch_map(
         raise ValueError(f"max_bytes={max_bytes!r} must be a positive number of bytes.")
     clean_prompts, corrupt_prompts = as_prompts(clean), as_prompts(corrupt)
     check_paired(clean_prompts, corrupt_prompts)
+    if has_image_parts([*clean_prompts, *corrupt_prompts]):
+        raise ValueError(
+            "a map of prompts with images is not made: pass texts or ids. For one patch between "
+            "two images: logit_lens(model, prompts, images=…, edits=patch(0, …))."
+        )
     request = Request(
         model,
         [*clean_prompts, *corrupt_prompts],
         remote=remote,
         add_special_tokens=add_special_tokens,
     )
+    if request.anatomy.is_prefix:
+        raise LensError(
+            f"{request.anatomy.family} reads its prompt both ways, so a cell reaches earlier "
+            "positions, too: a map needs a model that reads left to right. logit_lens(edits="
+            "[patch(…)]) makes one patch."
+        )
     n_pairs = len(clean_prompts)
     if len(request.token_ids) != 2 * n_pairs:
         raise ValueError("clean and corrupt prompts must be of one sort: texts, ids or chats.")

@@ -9,13 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lens_recipes.arrays.axes import Site
-from lens_recipes.arrays.certificate import KEPT_IF_NOT_STRICT, Certificate
+from lens_recipes.arrays.certificate import (
+    KEPT_IF_NOT_STRICT,
+    Certificate,
+    joined_certificate,
+)
+from lens_recipes.arrays.survey.merge import joined_arrays
 from lens_recipes.errors import LensError
 from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.recipes.survey.prepare import Controls, PreparedItem
 from lens_recipes.results import LensResult
+from lens_recipes.run.request.encodings import EncodedPrompt, as_recorded
 
 Arrays = dict[str, NDArray[Any]]
+WITH_IMAGES = 16  # items with images that are run together: their pixels are in memory at once
 
 
 class BlockResult(NamedTuple):
@@ -45,6 +52,16 @@ class Columns(NamedTuple):
     shuffled: NDArray[np.bool_]
     random: NDArray[np.bool_]
 
+    def of(self, part: slice) -> Columns:
+        """Return those of some of the items."""
+        return Columns(
+            self.ids[part],
+            self.target[part],
+            self.against[part],
+            self.shuffled[part],
+            self.random[part],
+        )
+
 
 def run_block(
     model: Any, items: Sequence[PreparedItem], beside: Sequence[Controls], **options: Any
@@ -61,10 +78,42 @@ def run_block(
         LensError: as `logit_lens` does.
     """
     columns = columns_of(items, beside)
+    if not any(prepared.item.images for prepared in items):
+        return run_items(model, items, columns, options)
+    at_once = WITH_IMAGES
+    if len(items) % at_once == 1:  # an edit may take something from another prompt
+        at_once += 1
+    results = []
+    for start in range(0, len(items), at_once):
+        part = slice(start, start + at_once)
+        results.append(run_items(model, items[part], columns.of(part), options))
+    texts: dict[int, str] = {}
+    for result in results:
+        texts.update(result.texts)
+    certificates = [each.certificate for each in results if each.certificate is not None]
+    seconds = sum(float(result.provenance.get("seconds", 0.0)) for result in results)
+    return BlockResult(
+        results[0].sites,
+        joined_arrays([result.arrays for result in results]),
+        texts,
+        joined_certificate(certificates),
+        results[0].provenance | {"seconds": round(seconds, 3)},
+    )
+
+
+def run_items(
+    model: Any, items: Sequence[PreparedItem], columns: Columns, options: dict[str, Any]
+) -> BlockResult:
+    """Run the lens on some items of a block together."""
+    prompts = [EncodedPrompt(prepared.token_ids, prepared.inputs or {}) for prepared in items]
+    images = None
+    if any(prepared.item.images for prepared in items):
+        images = [list(prepared.item.images) for prepared in items]
     try:
         result = logit_lens(
             model,
-            [prepared.token_ids for prepared in items],
+            as_recorded(prompts),
+            images=images,
             positions=[[prepared.position] for prepared in items],
             targets=columns.ids,
             track=None,

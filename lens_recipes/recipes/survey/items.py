@@ -17,6 +17,8 @@ from lens_recipes.caller import parameter, say
 from lens_recipes.recipes.survey.places import Place, as_place
 from lens_recipes.recipes.survey.sets.lens_evals import holds_evals, lens_evals
 from lens_recipes.recipes.survey.sets.own_sets import names_own_set, own_set, own_set_names
+from lens_recipes.run.request.images.opened import is_image
+from lens_recipes.run.request.images.sources.file import path_of
 from lens_recipes.run.request.prompts import is_token_id, shortened
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -26,7 +28,7 @@ ENCODING = "utf-8-sig"  # a mark of the byte order is no text
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 # What an item may say. All but the prompt and the target may be missing.
-FIELDS = ("prompt", "target", "against", "group", "cluster", "id", "position")
+FIELDS = ("prompt", "target", "against", "group", "cluster", "id", "position", "images")
 
 
 class Item(NamedTuple):
@@ -43,6 +45,7 @@ class Item(NamedTuple):
         id: Its name; its number where it has none.
         position: At which token of the prompt the answer is looked for: its number, or a place
             that is found when the prompt is tokenised.
+        images: Those of its prompt, in their order: paths, PIL images or arrays; empty for none.
     """
 
     number: int
@@ -54,6 +57,7 @@ class Item(NamedTuple):
     cluster: str
     id: str
     position: int | Place
+    images: tuple[Any, ...] = ()
 
 
 class LeftOut(NamedTuple):
@@ -89,6 +93,7 @@ def read_items(
     *,
     on_error: str = "stop",
     position: int = -1,
+    images: tuple[Any, ...] = (),
 ) -> Iterator[Item | LeftOut]:
     """Yield the items of a survey one after the other, as they are read.
 
@@ -99,6 +104,7 @@ def read_items(
         fields: What the items call what is wanted here, such as {"prompt": "question"}.
         on_error: "stop" raises at an item that cannot be read; "skip" leaves it out and goes on.
         position: Of items that name none.
+        images: Of items that name none.
 
     Raises:
         ValueError: an item that cannot be read, or two with one id.
@@ -107,15 +113,18 @@ def read_items(
     if on_error not in ("stop", "skip"):
         raise ValueError(f'on_error={on_error!r} is unknown: accepted are "stop" and "skip".')
     ids: set[str] = set()
+    folder = folder_of(items)
     for number, record in enumerate(records(items)):
         try:
-            item = read_item(number, record, names, position)
+            item = read_item(number, record, names, position, folder)
+            if not item.images:
+                item = item._replace(images=images)
             if item.id in ids:
                 raise ValueError(f"there is another item with the id {item.id!r}")
         except ValueError as error:
             if on_error == "stop":
                 raise ValueError(
-                    f"{record.place}: {error}. "
+                    f"{record.place}: {str(error).removesuffix('.')}. "
                     + say(python='on_error="skip"', shell="--skip-errors")
                     + " leaves such items out and goes on."
                 ) from None
@@ -292,8 +301,21 @@ def header_of(row: list[str]) -> list[str]:
 # -- one item ----------------------------------------------------------
 
 
-def read_item(number: int, record: Record, names: Mapping[str, str], position: int = -1) -> Item:
+def read_item(
+    number: int,
+    record: Record,
+    names: Mapping[str, str],
+    position: int = -1,
+    folder: Path | None = None,
+) -> Item:
     """Return an item, checked as far as it can be without a model.
+
+    Args:
+        number: Which of all items it is.
+        record: What it says.
+        names: What it calls each field.
+        position: Where it names none.
+        folder: In which the paths of images begin; None for the one that the process runs in.
 
     Raises:
         ValueError: why it is none, in words without a full stop.
@@ -320,6 +342,7 @@ def read_item(number: int, record: Record, names: Mapping[str, str], position: i
         cluster=label(values["cluster"]),
         id=label(values["id"]) or str(number),
         position=position_of(values["position"], position),
+        images=images_of(values["images"], names["images"], folder),
     )
 
 
@@ -356,6 +379,37 @@ def spellings(value: Any, name: str) -> tuple[Any, ...]:
         if not isinstance(spelling, str) and not is_token_id(spelling):
             raise ValueError(f"{name!r} is {shortened(spelling)}, no text and no token id")
     return tuple(dict.fromkeys(several))
+
+
+def images_of(value: Any, name: str, folder: Path | None = None) -> tuple[Any, ...]:
+    """Return the images of an item, paths of a file's items from that file's folder on.
+
+    Raises:
+        ValueError: it is no image, and no list of them.
+    """
+    if is_missing(value):
+        return ()
+    if isinstance(value, str) and value.lstrip().startswith("["):  # in a table
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{name!r} is {shortened(value)}, no list in JSON") from None
+    several = [value] if is_image(value) else value
+    if not isinstance(several, list | tuple) or not all(is_image(image) for image in several):
+        raise ValueError(f"{name!r} is {shortened(value)}, no image and no list of them")
+    images = []
+    for image in several:
+        if folder is not None and isinstance(image, str | os.PathLike):
+            image = str(folder / path_of(image))
+        images.append(image)
+    return tuple(images)
+
+
+def folder_of(items: Any) -> Path | None:
+    """Return the folder of the file that items are in; None where they are in none."""
+    if not isinstance(items, str | os.PathLike) or names_own_set(str(items)):
+        return None
+    return Path(os.path.expanduser(items)).parent
 
 
 def label(value: Any) -> str:

@@ -10,10 +10,14 @@ import numpy as np
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.handle import context_length, tokenizer_of
+from lens_recipes.models.images.processor import image_token_id
 from lens_recipes.models.structure.parts import Anatomy
 from lens_recipes.models.tokens.vocabulary import token_text
 from lens_recipes.recipes.survey.items import Item, LeftOut
 from lens_recipes.recipes.survey.places import Place, ids_up_to
+from lens_recipes.run.request.images.asked.chats import has_image_parts
+from lens_recipes.run.request.images.encoded import are_ids, read_encoded_prompts
+from lens_recipes.run.request.images.prompts import read_image_prompts
 from lens_recipes.run.request.prompts import encode
 from lens_recipes.run.request.selection import target_id
 
@@ -39,6 +43,7 @@ class PreparedItem(NamedTuple):
         token_ids: Of the prompt.
         position: Which token of it is read, from 0.
         target_ids, against_ids: The spellings that are one token, each once.
+        inputs: What the model is given beside each id of a prompt with images, by name.
     """
 
     item: Item
@@ -46,6 +51,7 @@ class PreparedItem(NamedTuple):
     position: int
     target_ids: list[int]
     against_ids: list[int]
+    inputs: dict[str, list[int]] | None = None
 
 
 class Controls(NamedTuple):
@@ -66,7 +72,9 @@ class ItemReader:
 
     def __init__(self, model: Any, anatomy: Anatomy, *, add_special_tokens: bool) -> None:
         """Take the model's tokenizer and bounds."""
+        self.model = model
         self.tokenizer = tokenizer_of(model)
+        self.forward_options = anatomy.forward_options
         self.vocab_size = anatomy.vocab_size
         self.n_layers = anatomy.n_layers
         self.n_embeddings = anatomy.n_embeddings
@@ -76,16 +84,23 @@ class ItemReader:
     def prepare(self, item: Item) -> PreparedItem | LeftOut:
         """Return an item as ids, or why it cannot be asked."""
         prompt, position = item.prompt, item.position
-        if isinstance(position, Place):
-            try:
-                prompt = self.up_to(prompt, position)
-            except ValueError as error:
-                return left_out(item, NO_SUCH_POSITION, str(error))
-            position = -1
+        inputs: dict[str, list[int]] | None = None
         try:
-            token_ids = self.encoded(prompt)
+            if item.images or has_image_parts([prompt]):
+                token_ids, inputs = self.with_images(item)
+            elif not isinstance(position, Place):
+                token_ids = self.encoded(prompt)
         except (ValueError, LensError) as error:
             return left_out(item, NOT_ENCODED, str(error))
+        if isinstance(position, Place):
+            try:
+                up_to = self.up_to(prompt, position)
+                if inputs is None:
+                    token_ids, position = up_to, -1
+                else:
+                    position = self.place_among_images(prompt, up_to, token_ids)
+            except ValueError as error:
+                return left_out(item, NO_SUCH_POSITION, str(error))
         if self.longest is not None and len(token_ids) > self.longest:
             detail = f"{len(token_ids)} tokens, and the model's context holds {self.longest}"
             return left_out(item, TOO_LONG, detail)
@@ -103,7 +118,55 @@ class ItemReader:
         shared = sorted(set(targets) & set(against))
         if shared:
             return left_out(item, SAME_TOKENS, token_text(self.tokenizer, shared[0]))
-        return PreparedItem(item, token_ids, position % len(token_ids), targets, against)
+        return PreparedItem(item, token_ids, position % len(token_ids), targets, against, inputs)
+
+    def with_images(self, item: Item) -> tuple[list[int], dict[str, list[int]]]:
+        """Return the ids of a prompt with images, and what the model is given beside each.
+
+        The pixels are read again when the item is run, a few items at a time.
+
+        Raises:
+            ValueError, LensError: as `read_image_prompts`, or images within the prompt.
+        """
+        if not item.images:
+            raise ValueError(
+                'the prompt has parts for images: name these in "images", a path or a list'
+            )
+        prompts, images = [item.prompt], [list(item.images)]
+        if are_ids(prompts):
+            found = read_encoded_prompts(self.model, prompts, images, self.forward_options)
+        else:
+            found = read_image_prompts(
+                self.model,
+                prompts,
+                images,
+                self.tokenizer,
+                add_special_tokens=self.add_special_tokens,
+            )
+        if len(found) > 1:
+            raise ValueError(f"these are {len(found)} prompts: an item has one")
+        return found[0].token_ids, found[0].inputs
+
+    def place_among_images(self, prompt: str, up_to: list[int], token_ids: list[int]) -> int:
+        """Return the position of a place in a prompt whose images have made it longer.
+
+        Args:
+            prompt: As it was written.
+            up_to: Its ids up to the place, without images.
+            token_ids: Its ids with them.
+
+        Raises:
+            ValueError: it stands between two images, or the text is cut otherwise beside them.
+        """
+        token = image_token_id(self.model)  # in a text, it may stand for a whole image
+        if token not in up_to and token_ids[: len(up_to)] == up_to:  # before the first image
+            return len(up_to) - 1
+        after = self.encoded(prompt)[len(up_to) :]
+        position = len(token_ids) - len(after) - 1
+        is_there = token_ids[position + 1 :] == after and token_ids[position] == up_to[-1]
+        if token not in after and is_there:  # after the last image
+            return position
+        raise ValueError("the place stands between images: give the position as a number")
 
     def up_to(self, prompt: Any, place: Place) -> list[int]:
         """Return the ids of a prompt up to a place.

@@ -28,7 +28,7 @@ from lens_recipes.recipes.survey.assemble import assembled
 from lens_recipes.recipes.survey.block import run_block
 from lens_recipes.recipes.survey.block_file import StoredBlock
 from lens_recipes.recipes.survey.identity import identity_of
-from lens_recipes.recipes.survey.items import Item, LeftOut, read_items
+from lens_recipes.recipes.survey.items import Item, LeftOut, images_of, read_items
 from lens_recipes.recipes.survey.prepare import (
     WRONG_ANSWER,
     ItemReader,
@@ -41,6 +41,7 @@ from lens_recipes.results import Survey
 from lens_recipes.run.progress import progress_of_items
 from lens_recipes.run.provenance import to_json
 from lens_recipes.run.request.edits.resolve import resolve_edits
+from lens_recipes.run.request.images.digests import source_digest
 from lens_recipes.run.request.lenses import resolve_lens
 from lens_recipes.run.request.prompts import shortened
 from lens_recipes.run.request.selection import as_list
@@ -54,6 +55,7 @@ def survey(
     items: Any = None,
     *,
     models: Sequence[Envoy] | None = None,
+    images: Any = None,
     lens: Any = None,
     edits: Any = None,
     layers: Any = None,
@@ -86,8 +88,10 @@ def survey(
             any iterable of dicts; read as a stream. Each has "prompt" (a text, a chat or ids) and
             "target" (a token, or a list of spellings of which any counts), and perhaps "against"
             (what it is held against), "group" (a condition), "cluster" (a template: resampled
-            together), "id", and "position".
+            together), "id", "position", and "images" (of its prompt: a path or a list of them, from
+            the file of the items on).
         models: Several models in place of one, for a survey of each.
+        images: Of every item that names none: an image or a list of them, as for `logit_lens`.
         lens, edits, layers, components: As for `logit_lens`.
         positions: Where the answer is looked for: "answer", after the last token, or another
             position for all items that name none.
@@ -130,6 +134,7 @@ def survey(
             'such as "capitals".'
         )
     options = {
+        "images": images_of(images, "images"),
         "lens": lens,
         "edits": edits,
         "layers": layers,
@@ -170,6 +175,7 @@ def survey_of_one(
     draws: Draws,
     *,
     path: str | os.PathLike[str] | None,
+    images: tuple[Any, ...],
     lens: Any,
     edits: Any,
     layers: Any,
@@ -199,6 +205,8 @@ def survey_of_one(
         "seed": draws.seed,
         "shard": None if part is None else list(part),
     }
+    if images:  # of a survey without, an earlier version says nothing
+        asked["images"] = [source_digest(image) for image in images]
     identity = identity_of(model, chosen_lens, chosen_edits, asked)
     asked["weights"] = identity["weights"]  # parts of a survey are of the same
     store = SurveyStore(path, identity, resume=resume)
@@ -213,7 +221,7 @@ def survey_of_one(
         "max_bytes": max_bytes,
         "remote": remote,
     }
-    found = read_items(items, fields, on_error=on_error, position=position)
+    found = read_items(items, fields, on_error=on_error, position=position, images=images)
     n_items = number_of(items)
     try:
         with progress_of_items("survey", n_items) as count:
@@ -289,7 +297,21 @@ def blocks_of(
 
 def digest_of(block: list[Item | LeftOut]) -> str:
     """Return what tells the items of a block from others."""
-    return hashlib.sha256(repr(block).encode()).hexdigest()[:16]
+    words = ", ".join(item_in_words(entry) for entry in block)
+    return hashlib.sha256(f"[{words}]".encode()).hexdigest()[:16]
+
+
+def item_in_words(entry: Item | LeftOut) -> str:
+    """Return all that an item is, as text; of images not where they are, but what."""
+    if isinstance(entry, LeftOut):
+        return repr(entry)
+    words = []
+    for name, value in entry._asdict().items():
+        if name != "images":
+            words.append(f"{name}={value!r}")
+        elif value:
+            words.append(f"images={[source_digest(image) for image in value]}")
+    return f"Item({', '.join(words)})"
 
 
 def ask(
@@ -339,5 +361,8 @@ def ask(
 def names_of(prepared: PreparedItem, tokenizer: Any) -> ItemNames:
     """Return what an item is called, with its prompt as text."""
     item = prepared.item
-    text = prompt_text(tokenizer, prepared.token_ids)
+    if item.images and isinstance(item.prompt, str):
+        text = item.prompt  # as it was written: each image has hundreds of tokens
+    else:
+        text = prompt_text(tokenizer, prepared.token_ids)
     return ItemNames(item.id, item.group, item.cluster, text)

@@ -13,8 +13,12 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import Ablation, Patch, Steering, Swap, is_token_pair
 from lens_recipes.arrays.edits.site_code import site_code
+from lens_recipes.arrays.images import NO_PLACE, ImagePlace
 from lens_recipes.caller import advised, say
-from lens_recipes.run.batches import one_batch
+from lens_recipes.models.images.added import layers_with_additions
+from lens_recipes.models.images.both_ways import TYPES
+from lens_recipes.models.images.processor import image_token_id, processor_of
+from lens_recipes.run.batches import given_beside_ids, one_batch, with_inputs
 from lens_recipes.run.edits.probe import EditProofs
 from lens_recipes.run.edits.reference_text import REFERENCE_TEXTS
 from lens_recipes.run.request.edits.controls import RandomMove
@@ -22,6 +26,9 @@ from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, is_setting
 from lens_recipes.run.request.edits.resolve import naming
 from lens_recipes.run.request.encodings import MASK, POSITIONS, read_encoding
+from lens_recipes.run.request.images.asked.chats import has_image_parts
+from lens_recipes.run.request.images.asked.positions import image_positions
+from lens_recipes.run.request.images.asked.slots import slot_of
 from lens_recipes.run.request.lenses import transport_of
 from lens_recipes.run.request.prompts import encode, refuse_empty, shortened
 from lens_recipes.run.request.request import Request
@@ -47,15 +54,28 @@ MAX_SOURCE_TOKENS = FORWARD_TOKENS  # in one forward pass over sources
 RUNS_OF_A_PROBE = 3
 
 
+class Source(NamedTuple):
+    """A prompt from which something is copied.
+
+    Attributes:
+        token_ids: `[position]`.
+        prompt: Which prompt of the call it is, where the model is given more than its ids, such as
+            images; −1 for one of ids alone.
+    """
+
+    token_ids: tuple[int, ...]
+    prompt: int = -1
+
+
 class SourceTokens(NamedTuple):
     """What an edit copies: token after token, of which prompts.
 
     Attributes:
-        prompts: Ids of each source, `[source][position]`.
+        prompts: The sources, `[source]`.
         positions: Which tokens of each are taken, `[source][token]`.
     """
 
-    prompts: list[list[int]]
+    prompts: list[Source]
     positions: list[list[int]]
 
 
@@ -87,6 +107,8 @@ class EditBatches:
         self.means: dict[int, list[list[int]]] = {}
         for item in self.planned:
             self.read_edit(item.edit)
+        for item in planned:
+            self.refuse_added_after(item)
         for run in self.runs:
             refuse_conflicts(run, self.positions)
         self.changes = [self.shared_change_of(item) for item in self.planned]
@@ -108,17 +130,36 @@ class EditBatches:
             return
         token_ids = self.request.token_ids
         with naming(edit):
-            positions = pick_positions(edit.positions, token_ids)
+            chosen = image_positions(edit.positions, self.request.places, len(token_ids))
+            positions = pick_positions(chosen, token_ids)
         self.positions[id(edit)] = positions
         if isinstance(edit, Patch):
             self.sources[id(edit)] = self.patch_sources(edit, positions)
         elif isinstance(edit, Swap) and edit.clamp:
-            self.refuse_extra_inputs("swap with clamp=True")
-            self.sources[id(edit)] = SourceTokens(token_ids, positions)
+            own = [self.own_source(number) for number in range(len(token_ids))]
+            self.sources[id(edit)] = SourceTokens(own, positions)
         elif isinstance(edit, Ablation) and is_named(edit.to, "resample"):
             self.sources[id(edit)] = self.other_prompts(edit, positions)
         elif isinstance(edit, Ablation) and is_named(edit.to, "mean"):
             self.means[id(edit)] = self.mean_prompts(edit)
+
+    def refuse_added_after(self, item: PlannedEdit) -> None:
+        """Raise ValueError for an edit of a stream to which a model then adds its image.
+
+        What the model goes on with would not be what was asked, and so not be proved.
+        """
+        site = item.site
+        if not self.request.places or site.component != "resid_post":
+            return
+        if site.layer not in layers_with_additions(self.request.model):
+            return
+        pairs = zip(self.request.places, self.positions[id(item.edit)], strict=True)
+        if any(places[position].image >= 0 for places, chosen in pairs for position in chosen):
+            raise ValueError(
+                f"{item.edit}: after this layer the model adds what it has seen to the stream of "
+                f"image tokens, so what an edit leaves there does not stay. Edit resid_pre of "
+                f"layer {site.layer + 1}, which is after that."
+            )
 
     def encoded(self, prompts: Any, name: str) -> list[list[int]]:
         """Return prompts as ids, as those of the request are.
@@ -139,18 +180,51 @@ class EditBatches:
                     prompts, request.tokenizer, add_special_tokens=request.add_special_tokens
                 )
             refuse_empty(token_ids)
+            self.refuse_images(prompts, token_ids)
             check_ids(token_ids, request.anatomy.n_embeddings, request.anatomy.n_positions)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         return token_ids
 
-    def refuse_extra_inputs(self, name: str) -> None:
-        """Raise ValueError if what is copied from prompts of the call would be read otherwise."""
-        if any(self.request.extra_inputs):
+    def refuse_images(self, prompts: Any, token_ids: list[list[int]]) -> None:
+        """Raise ValueError if prompts from which something is copied are to have images.
+
+        Nobody gives them here, and without them the model would read their tokens as text.
+        """
+        has_tokens = False
+        if self.request.places:
+            token = image_token_id(self.request.model)
+            slot = slot_of(processor_of(self.request.model))
+            has_tokens = any(token in ids for ids in token_ids)
+            has_tokens |= bool(slot) and slot in str(prompts)
+        if has_tokens or has_image_parts(prompts):
             raise ValueError(
-                f"{name} copies from a run of the prompts themselves, which are given position "
-                "ids, token types or a mask beside their ids: accepted are prompts of ids alone."
+                "it has an image, which cannot be given here: pass it among the prompts, with its "
+                "image in images=, and name it by its number."
             )
+
+    def own_source(self, number: int) -> Source:
+        """Return a prompt of the call as one from which something is copied."""
+        has_more = bool(given_beside_ids(self.request, number))
+        return Source(tuple(self.request.token_ids[number]), number if has_more else -1)
+
+    def places_of(self, source: Source) -> list[ImagePlace]:
+        """Return where each token of a source is in its images."""
+        if source.prompt >= 0 and self.request.places:
+            return self.request.places[source.prompt]
+        return [NO_PLACE] * len(source.token_ids)
+
+    def pick_of_sources(self, positions: Any, sources: list[Source]) -> list[list[int]]:
+        """Return positions of sources as numbers, `[source][token]`.
+
+        Raises:
+            ValueError: a source does not have them.
+        """
+        places = []
+        if self.request.places:
+            places = [self.places_of(source) for source in sources]
+        chosen = image_positions(positions, places, len(sources))
+        return pick_positions(chosen, [list(source.token_ids) for source in sources])
 
     def patch_sources(self, edit: Patch, positions: list[list[int]]) -> SourceTokens:
         """Return the sources of a patch, one for each prompt.
@@ -164,10 +238,10 @@ class EditBatches:
                 raise ValueError(
                     f"patch from prompt {edit.source}: there are prompts 0 to {len(token_ids) - 1}."
                 )
-            self.refuse_extra_inputs("patch")
-            sources = [token_ids[edit.source]]
+            sources = [self.own_source(int(edit.source) % len(token_ids))]
         else:
-            sources = self.encoded(edit.source, "the source of a patch")
+            given = self.encoded(edit.source, "the source of a patch")
+            sources = [Source(tuple(ids)) for ids in given]
         if len(sources) == 1:
             sources = sources * len(token_ids)
         if len(sources) != len(token_ids):
@@ -179,7 +253,7 @@ class EditBatches:
             taken = self.same_positions(edit, positions, sources)
         else:
             try:
-                taken = pick_positions(edit.source_positions, sources)
+                taken = self.pick_of_sources(edit.source_positions, sources)
             except ValueError as error:
                 raise ValueError(f"source_positions, of the source of a patch: {error}") from None
         for prompt, (source, target) in enumerate(zip(taken, positions, strict=True)):
@@ -191,7 +265,7 @@ class EditBatches:
         return SourceTokens(sources, taken)
 
     def same_positions(
-        self, edit: Edit, positions: list[list[int]], sources: list[list[int]]
+        self, edit: Edit, positions: list[list[int]], sources: list[Source]
     ) -> list[list[int]]:
         """Return the positions of the prompts as those of their sources.
 
@@ -201,13 +275,22 @@ class EditBatches:
         """
         token_ids = self.request.token_ids
         for prompt, source in enumerate(sources):
-            if edit.positions is None and len(source) != len(token_ids[prompt]):
+            length = len(source.token_ids)
+            if edit.positions is None and length != len(token_ids[prompt]):
                 raise ValueError(
-                    f"{edit.kind} of prompt {prompt}: the source has {len(source)} tokens, the "
+                    f"{edit.kind} of prompt {prompt}: the source has {length} tokens, the "
                     f"prompt {len(token_ids[prompt])}. Name the positions, and those of a patch's "
                     "source (source_positions)."
                 )
-        return pick_positions(edit.positions, sources)
+        taken = self.pick_of_sources(edit.positions, sources)
+        for prompt, (there, here) in enumerate(zip(taken, positions, strict=True)):
+            if len(there) != len(here):
+                raise ValueError(
+                    f"{edit.kind} of prompt {prompt}: its source has {len(there)} such tokens, "
+                    f"and the prompt {len(here)}. Images of one size have as many tokens in most "
+                    "models; or name positions by their numbers."
+                )
+        return taken
 
     def other_prompts(self, edit: Ablation, positions: list[list[int]]) -> SourceTokens:
         """Return what an ablation resamples from: the prompt after each, or those of `over`.
@@ -223,10 +306,10 @@ class EditBatches:
                     + " takes what another prompt has: pass several prompts"
                     + say(python=", or over= with prompts to take it from.", shell=".")
                 )
-            self.refuse_extra_inputs('to="resample"')
-            sources = [*token_ids[1:], token_ids[0]]
+            n_prompts = len(token_ids)
+            sources = [self.own_source((prompt + 1) % n_prompts) for prompt in range(n_prompts)]
         else:
-            others = self.encoded(edit.over, "over")
+            others = [Source(tuple(ids)) for ids in self.encoded(edit.over, "over")]
             sources = [others[prompt % len(others)] for prompt in range(len(token_ids))]
         return SourceTokens(sources, self.same_positions(edit, positions, sources))
 
@@ -378,7 +461,25 @@ class EditBatches:
             proof=self.proofs.known,
             kept_means=self.kept_means,
             more_tokens=sum(inputs["input_ids"].numel() for inputs in runs),
+            stretches=self.stretches_of(prompts, padding),
         )
+
+    def stretches_of(self, prompts: list[int], padding: list[int]) -> list[tuple[int, int, int]]:
+        """Return where the tokens of some prompts see later ones: row, first column, and the end.
+
+        Args:
+            prompts: The prompt of each row.
+            padding: How many columns are padding before each row.
+        """
+        both_ways = self.request.anatomy.both_ways
+        if both_ways is None:
+            return []
+        found = []
+        for row, prompt in enumerate(prompts):
+            token_types = self.request.extra_inputs[prompt].get(TYPES, [])
+            for stretch in both_ways.stretches(token_types):
+                found.append((row, padding[row] + stretch.start, padding[row] + stretch.stop))
+        return found
 
     def source_batches(self, prompts: list[int]) -> list[SourceBatch]:
         """Return the runs from which the edits of a batch copy, each prompt once."""
@@ -390,7 +491,7 @@ class EditBatches:
             entry = 0
             for prompt in prompts:
                 for position in tokens.positions[prompt]:
-                    source = tuple(tokens.prompts[prompt])
+                    source = tokens.prompts[prompt]
                     reads.append(PlannedRead(source, number, position, entry))
                     entry += 1
         return self.batches_of(reads)
@@ -405,23 +506,23 @@ class EditBatches:
         for number, item in enumerate(self.planned):
             for token_ids in self.means.get(id(item.edit), []):
                 for position in range(min(1, len(token_ids) - 1), len(token_ids)):
-                    reads.append(PlannedRead(tuple(token_ids), number, position, None))
+                    reads.append(PlannedRead(Source(tuple(token_ids)), number, position, None))
         return self.batches_of(reads)
 
     def batches_of(self, reads: list[PlannedRead]) -> list[SourceBatch]:
         """Return forward passes over prompts of one length each, without padding."""
-        by_length: dict[int, list[tuple[int, ...]]] = {}
+        alike: dict[tuple[int, int], list[Source]] = {}
         for source in dict.fromkeys(read.source for read in reads):
-            by_length.setdefault(len(source), []).append(source)
+            alike.setdefault((len(source.token_ids), source.prompt), []).append(source)
         batches = []
-        for length, sources in by_length.items():
+        for (length, _), sources in alike.items():
             at_once = max(1, MAX_SOURCE_TOKENS // length)
             for start in range(0, len(sources), at_once):
                 some = sources[start : start + at_once]
                 batches.append(self.source_batch(some, reads))
         return batches
 
-    def source_batch(self, sources: list[tuple[int, ...]], reads: list[PlannedRead]) -> SourceBatch:
+    def source_batch(self, sources: list[Source], reads: list[PlannedRead]) -> SourceBatch:
         """Return one forward pass over some sources, and what is read of it."""
         row_of = {source: row for row, source in enumerate(sources)}
         found: dict[int, list[PlannedRead]] = {}
@@ -448,8 +549,10 @@ class EditBatches:
             )
         last = [[-1]] * len(sources)
         nothing: list[list[int]] = [[]] * len(sources)
-        token_ids = [list(source) for source in sources]
+        token_ids = [list(source.token_ids) for source in sources]
         batch = one_batch(self.request.model, self.request.anatomy, token_ids, last, nothing)
+        if sources[0].prompt >= 0:  # it is by itself
+            batch = with_inputs(batch, given_beside_ids(self.request, sources[0].prompt))
         return SourceBatch(batch.inputs, len(sources), source_reads)
 
     @staticmethod
@@ -463,13 +566,13 @@ class PlannedRead(NamedTuple):
     """One token of a source that an edit takes.
 
     Attributes:
-        source: The ids of the source.
+        source: The source.
         site: Which edit takes it.
         position: Which token of the source.
         entry: For which of the edited tokens; None for a mean.
     """
 
-    source: tuple[int, ...]
+    source: Source
     site: int
     position: int
     entry: int | None

@@ -10,6 +10,7 @@ import torch
 from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.edits.site_code import site_code
 from lens_recipes.models.handle import exclusive
+from lens_recipes.models.images.both_ways import TYPES
 from lens_recipes.run.batches import one_batch
 from lens_recipes.run.request.edits.layers import as_index, layer_edits
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_site
@@ -84,6 +85,9 @@ def probe_of(request: Request, sites: list[PlannedEdit]) -> EditProbe:
     prompt = (list(anatomy.plain_ids) * N_TOKENS)[:N_TOKENS]
     nothing: list[list[int]] = [[]] * n_rows
     batch = one_batch(request.model, anatomy, [prompt] * n_rows, [[-1]] * n_rows, nothing)
+    inputs = dict(batch.inputs)
+    if anatomy.is_prefix:  # what is written after a prompt is read left to right
+        inputs[TYPES] = torch.ones_like(inputs["input_ids"])
     rows = torch.arange(n_rows, device="cpu").repeat_interleave(N_TOKENS)
     columns = torch.arange(N_TOKENS, device="cpu").repeat(n_rows)
     planned = []
@@ -97,7 +101,7 @@ def probe_of(request: Request, sites: list[PlannedEdit]) -> EditProbe:
             sum(site.layer < item.site.layer for site in read if site.layer is not None)
         )
     return EditProbe(
-        inputs=batch.inputs,
+        inputs=inputs,
         places=TokenPlaces(n_rows, rows, columns),
         steps=plan.steps,
         n_slots=plan.n_slots,

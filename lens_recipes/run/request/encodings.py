@@ -27,7 +27,7 @@ class EncodedPrompt(NamedTuple):
 
 
 def read_encoding(
-    encoding: Mapping[str, Any], forward_options: frozenset[str]
+    encoding: Mapping[str, Any], forward_options: frozenset[str], also: tuple[str, ...] = ()
 ) -> list[EncodedPrompt]:
     """Return the prompts of an encoding.
 
@@ -37,20 +37,23 @@ def read_encoding(
     Args:
         encoding: Has `input_ids`, `[row, column]` or rows of several lengths.
         forward_options: The names of the arguments that the model's forward takes.
+        also: What else of it is given to the model, as of prompts with images.
 
     Raises:
         ValueError: a key that cannot be honoured, or one of another shape than the ids.
     """
-    unknown = [str(key) for key in encoding if key not in HONOURED]
+    unknown = [str(key) for key in encoding if key not in (*HONOURED, *also)]
     if unknown:
+        advice = "Leave out the others, if the model can do without them."
+        if any(name.startswith("pixel") for name in unknown):
+            advice = "Of prompts with images pass the texts, and the images as images=."
         raise ValueError(
             f"the encoding has {', '.join(unknown)}, which a lens does not give to the model; "
-            f"accepted are {', '.join(HONOURED)}. Leave out the others, if the model can do "
-            "without them."
+            f"accepted are {', '.join(HONOURED)}. {advice}"
         )
     token_ids = id_rows(encoding[IDS])
     columns = {}
-    for name in (MASK, POSITIONS, TYPES):
+    for name in (MASK, POSITIONS, TYPES, *also):
         if encoding.get(name) is not None:
             columns[name] = rows_beside(token_ids, encoding[name], name)
     prompts = []
@@ -138,6 +141,6 @@ def as_encoding(prompts: list[EncodedPrompt]) -> dict[str, list[list[int]]]:
         for prompt in prompts:
             length = len(prompt.token_ids)
             default = {MASK: [1] * length, POSITIONS: list(range(length)), TYPES: [0] * length}
-            rows.append(prompt.inputs.get(name, default[name]))
+            rows.append(prompt.inputs.get(name, default.get(name, [0] * length)))
         encoding[name] = rows
     return encoding

@@ -70,6 +70,23 @@ def warn_of_two_beginnings(prompts: Any, token_ids: list[list[int]], tokenizer: 
             )
 
 
+def warn_of_missing_images(token_ids: list[list[int]], image_token: int | None) -> None:
+    """Say which prompt has tokens of an image, and no image: the model reads them as text.
+
+    Args:
+        token_ids: `[prompt][position]`.
+        image_token: What stands for a patch of an image; None for a model that takes none.
+    """
+    for number, prompt_ids in enumerate(token_ids):
+        if image_token is not None and image_token in prompt_ids:
+            logging.getLogger("lens_recipes").warning(
+                "prompt %d has a token that stands for an image, and no image goes with it: the "
+                "model sees none there. %s",
+                number,
+                say(python="Pass it as images=.", shell="Give it with --image."),
+            )
+
+
 def refuse_empty(token_ids: list[list[int]]) -> None:
     """Raise ValueError if there is no prompt, or one without tokens."""
     if not token_ids:

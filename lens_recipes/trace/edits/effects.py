@@ -218,10 +218,14 @@ def outside_the_cone(
 ) -> Tensor:
     """Return which tokens stand before all that is edited in their prompt, `[token]`.
 
-    The model is causal: no edit can change what it says there.
+    The model is causal: no edit can change what it says there. Where its own mask lets tokens see
+    later ones, such as those of one image, an edit of one reaches back to the first of them.
     """
     first = torch.full((len(edits.padding),), torch.iinfo(torch.long).max, device="cpu")
     for site in edits.sites:
         if site.when != "written":  # controls are at the positions of what they control
             first.scatter_reduce_(0, site.rows, site.columns, "amin")
+    for row, start, end in edits.stretches:
+        if start <= first[row] < end:
+            first[row] = start
     return columns < first[rows]

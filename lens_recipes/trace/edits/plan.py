@@ -90,6 +90,8 @@ class BatchEdits(NamedTuple):
         kept_means: The means once they were taken: one object of all batches.
         more_tokens: How many tokens run through the model beside those of the batch.
         other_layers: Of each further run of the batch, the edits by layer.
+        stretches: Where the model's own mask lets tokens see later ones: row, first column, and
+            the one after the last.
     """
 
     sites: list[SiteEdit]
@@ -102,3 +104,4 @@ class BatchEdits(NamedTuple):
     kept_means: dict[int, Tensor] | None = None
     more_tokens: int = 0
     other_layers: Sequence[dict[int, LayerEdits]] = ()
+    stretches: Sequence[tuple[int, int, int]] = ()

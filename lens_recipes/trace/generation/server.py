@@ -36,8 +36,10 @@ def trace_generation_on_server(
     decoder = model.get(plan.decoder) if plan.decoder else model
     listener = StepListener(GenerationRecorder(model, plan, batch))
     listener.recorder.begin_edits(read_sources(model, batch.edits))
-    prompts, options = split_inputs(batch.inputs)
-    options.update(generate_options(model, plan))
+    prompts, options = [batch.inputs], generate_options(model, plan)
+    if batch.one_invoke_each:
+        prompts, more = split_inputs(batch.inputs)
+        options = more | options
     with torch.random.fork_rng(enabled=batch.seed is not None), torch.no_grad():
         if batch.seed is not None:
             torch.manual_seed(batch.seed)

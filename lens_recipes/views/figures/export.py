@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import os
 import re
@@ -16,8 +17,11 @@ from lens_recipes.views.files.atomic import atomic_file, write_text
 from lens_recipes.views.plotly_js.bundle import PlotlyScripts, plotly_for
 from lens_recipes.views.policy import content_policy, hashes_of_scripts
 
-# In a page that plotly writes, what names its encoding, and where plotly.js comes from.
+# In a page that plotly writes, what names its encoding, what holds the figure, and where plotly.js
+# comes from.
 CHARSET = '<meta charset="utf-8" />'
+FIGURE = 'class="plotly-graph-div"'
+MARKUP = re.compile(r"<[^<>]*>")
 CDN_SCRIPT = re.compile(r'<script[^>]* src="(https://cdn\.plot\.ly/[^"]*)"')
 
 
@@ -25,7 +29,8 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool
     """Write a figure as one HTML file.
 
     By its policy nothing runs on the page but plotly and the figure, and nothing else is loaded: no
-    picture, map or font from elsewhere.
+    picture, map or font from elsewhere. Where the figure is not seen, its title stands for it, with
+    the lines below it.
 
     Args:
         figure: Any plotly figure.
@@ -39,7 +44,8 @@ def write_html(figure: go.Figure, path: str | os.PathLike[str], *, offline: bool
     page = figure.to_html(
         include_plotlyjs=False if offline else "cdn", full_html=True, auto_play=False
     )
-    write_text(path, _with_policy(page, plotly_for(figure) if offline else None))
+    page = _with_policy(page, plotly_for(figure) if offline else None)
+    write_text(path, _with_alternative(page, figure))
 
 
 def _with_policy(page: str, plotly: PlotlyScripts | None) -> str:
@@ -59,6 +65,27 @@ def _with_policy(page: str, plotly: PlotlyScripts | None) -> str:
         sources += plotly.hashes
     meta = f'<meta http-equiv="Content-Security-Policy" content="{content_policy(sources)}">'
     return page.replace(CHARSET, f"{CHARSET}{meta}{scripts}", 1)
+
+
+def _with_alternative(page: str, figure: go.Figure) -> str:
+    """Return a page that plotly wrote with words for those who do not see the figure.
+
+    The figure has no words of its own but in a script, where quotation marks are escaped: what
+    holds it is the last place that is called so.
+    """
+    words = _in_words(figure)
+    if not words or FIGURE not in page:
+        return page
+    before, found, after = page.rpartition(FIGURE)
+    return f'{before}{found} role="img" aria-label="{html.escape(words)}"{after}'
+
+
+def _in_words(figure: go.Figure) -> str:
+    """Return the title of a figure and the lines below it, as they are read aloud."""
+    title = figure.layout.title
+    texts = [title.text, title.subtitle.text]
+    plain = [html.unescape(MARKUP.sub(" ", text)) for text in texts if text]
+    return ". ".join(" ".join(text.split()) for text in plain)
 
 
 def save_png(

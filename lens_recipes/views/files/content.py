@@ -9,6 +9,7 @@ from lens_recipes.arrays.edits.effects import EFFECT_AXES, FIRST_CONTROL, EditEf
 from lens_recipes.views.files.schema.checks import Sizes
 from lens_recipes.views.files.schema.kinds import KINDS, Result, ResultKind, kind_of
 from lens_recipes.views.files.schema.numbers import TOKEN_AXES, read_numbers
+from lens_recipes.views.files.schema.pictures import IMAGE_COLUMNS, check_places
 from lens_recipes.views.files.schema.relations import Arrays
 from lens_recipes.views.files.strict_json import to_json
 
@@ -109,6 +110,7 @@ def rebuild(result_class: type, meta: dict[str, Any], arrays: Arrays) -> Any:
         if array_name not in checked_arrays:
             checked_arrays[array_name] = derive(fields, checked_arrays)
     kind.check(fields, tokens, checked_arrays)
+    check_places(tokens, fields.get("pictures", []))
     if kind.effect_axes:
         lengths = sizes | {"target": checked_arrays["target_ids"].shape[1]}
         fields["effects"] = read_effects(arrays, tokens, fields["provenance"], lengths)
@@ -138,9 +140,12 @@ def _read_fields(kind: ResultKind, meta: dict[str, Any], sizes: Sizes) -> dict[s
 def _read_token_columns(arrays: Arrays, sizes: Sizes) -> Arrays:
     """Return the checked columns of the tokens."""
     columns = {}
+    has_images = any(f"token_{name}" in arrays for name in IMAGE_COLUMNS)  # all of them, or none
     for stored_name, axis_names in TOKEN_AXES.items():
         column_name = stored_name.removeprefix("token_")
         if column_name in GENERATION_COLUMNS and stored_name not in arrays:
+            continue
+        if column_name in IMAGE_COLUMNS and not has_images:
             continue
         column = arrays[stored_name]
         check_shape(stored_name, axis_names, sizes, column.shape)

@@ -29,6 +29,7 @@ from lens_recipes.views.pages.report_data import (
     tokens_of,
 )
 from lens_recipes.views.pages.report_fields import PageData
+from lens_recipes.views.pages.report_images import drop_pictures
 from lens_recipes.views.pages.report_lenses import lens_notes, lenses_on_page
 from lens_recipes.views.plotly_js.bundle import packed_plotly
 from lens_recipes.views.summaries.lens import lens_summary
@@ -60,6 +61,10 @@ def report(
     where the result follows it: targets, tracked tokens, the model's answer and the prompt's next
     token. There are sliders, a search, the same numbers as a table, and the certificate. The
     address of the page holds the view: a link reopens it.
+
+    The images of a prompt stand beside the map, their patches in the colours of the layer that is
+    shown. A click on a patch pins its top token. The patches where the token that was pinned last
+    is read are framed.
 
     With results of the same prompts that were read with other lenses (`beside`) the page has a
     switch between the lenses, the difference of any two of them in every cell, and for each
@@ -219,8 +224,15 @@ def fit_data(
     chosen = choose_prompts(results, prompts, room)
     data = page_data(results, chosen)
     size = len(as_json(data).encode())
+    n_dropped = 0
     while size > room:
-        if prompts is not None or len(chosen) == 1:
+        is_fixed = prompts is not None or len(chosen) == 1
+        if is_fixed and not n_dropped:
+            n_dropped = drop_pictures(data)
+            size = len(as_json(data).encode())
+            if n_dropped:
+                continue
+        if is_fixed:
             named = "1 prompt" if len(chosen) == 1 else f"{len(chosen)} prompts"
             raise ValueError(
                 f"the page of {named} would have {size - room:,} bytes more than max_bytes: "
@@ -235,6 +247,8 @@ def fit_data(
         data = page_data(results, chosen)
         size = len(as_json(data).encode())
     left_out = []
+    if n_dropped:
+        left_out.append(f"the pictures have no room ({n_dropped})")
     if len(chosen) < len(result):
         left_out.append(f"{len(chosen)} of {len(result)} prompts are on this page")
     n_tracked = max(each.tracked_ids.shape[1] for each in results)

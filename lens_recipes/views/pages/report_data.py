@@ -41,7 +41,8 @@ from lens_recipes.views.pages.report_fields import (
     PageSite,
     PageTokens,
 )
-from lens_recipes.views.words import lens_names, prompt_end, whole_text
+from lens_recipes.views.pages.report_images import page_images
+from lens_recipes.views.words import lens_names, patch_name, prompt_end, whole_text
 
 TOKEN_WIDTH = 40  # characters
 
@@ -185,7 +186,7 @@ def page_prompts(result: LensArrays, prompts: list[int], page_ids: list[int]) ->
         stop = start + int((result.tokens.prompt == prompt).sum())
         targets = indices_of(result.target_ids[prompt], page_ids).tolist()
         text = prompt_end(result.prompts[prompt], PROMPT_WIDTH)
-        rows.append(PagePrompt(text, start, stop, targets))
+        rows.append(PagePrompt(text, start, stop, targets, page_images(result[prompt], start)))
     return rows
 
 
@@ -193,11 +194,17 @@ def page_tokens(result: LensArrays, prompts: list[int], page_ids: list[int]) -> 
     """Return the tokens of some prompts, prompt after prompt."""
     tokens = tokens_of(result, prompts)
     return PageTokens(
-        text=[visible_token(result.tokens.text[token], TOKEN_WIDTH) for token in tokens],
+        text=[page_token(result, token) for token in tokens],
         position=result.tokens.position[tokens].tolist(),
         next=indices_of(result.tokens.next_id[tokens], page_ids).tolist(),
         generated=result.tokens.generated[tokens].tolist(),
     )
+
+
+def page_token(result: LensArrays, token: int) -> str:
+    """Return the name of a token: its text, or of a patch its row and column."""
+    name = patch_name(result.tokens, token)
+    return name or visible_token(result.tokens.text[token], TOKEN_WIDTH)
 
 
 def page_metrics(result: LensArrays) -> dict[str, PageMetric]:

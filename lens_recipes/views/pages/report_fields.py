@@ -24,6 +24,7 @@ class PagePrompt:
     start: int
     stop: int
     targets: list[int]
+    images: list[PageImage]
 
 
 @dataclass
@@ -34,6 +35,23 @@ class PageTokens:
     position: list[int]
     next: list[int]
     generated: list[bool]
+
+
+@dataclass
+class PageImage:
+    """An image of a prompt: its words and size, its bytes as an address, and what is drawn on it.
+
+    `address` is empty where the page has no picture. `patches` are indices into the tokens of the
+    page, and `boxes`, one for each, [left, top, right, bottom] in pixels.
+    """
+
+    name: str
+    width: int
+    height: int
+    address: str
+    note: str
+    patches: list[int]
+    boxes: list[list[float]]
 
 
 @dataclass

@@ -36,6 +36,7 @@ from lens_recipes.views.words import (
     part_label,
     part_name,
     signed,
+    source_name,
 )
 
 PARTS_NAMED = 3  # of those that help a target, and of those that hurt it
@@ -211,8 +212,8 @@ def _largest_sources(result: AttributionArrays, values: NDArray[np.float32]) -> 
     source_sums = np.nansum(source_groups(result, values).values, axis=0)
     sums = []
     for source in by_size(source_sums)[:SOURCES_NAMED]:
-        text = visible_token(result.sources[0][source])
-        sums.append(Sum(f"token {source} {text}", source_sums[source]))
+        name = f"token {source} {source_name(result, int(source))}"
+        sums.append(Sum(name, source_sums[source]))
     return sums
 
 

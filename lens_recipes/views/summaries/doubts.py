@@ -10,6 +10,7 @@ from lens_recipes.arrays.batch.outcomes import chosen_tokens
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.arrays.sites import PARTS, are_vectors, components
 from lens_recipes.views.summaries.edits.effects import effect_doubts
+from lens_recipes.views.summaries.images import image_doubts
 from lens_recipes.views.summaries.outline import certificate_doubts, sample_doubts
 from lens_recipes.views.summaries.transfer import transfer_doubts
 from lens_recipes.views.summaries.trust import WHY, unreadable_sentence
@@ -28,6 +29,7 @@ def lens_doubts(result: LensArrays) -> Iterator[str]:
     yield from sample_doubts(result)
     yield from _part_doubts(result)
     yield from _trust_doubts(result)
+    yield from image_doubts(result)
     yield from transfer_doubts(result)
 
 

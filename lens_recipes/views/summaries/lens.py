@@ -15,6 +15,7 @@ from lens_recipes.views.summaries.batch import describe_batch
 from lens_recipes.views.summaries.doubts import lens_doubts
 from lens_recipes.views.summaries.edits.effects import effect_lines
 from lens_recipes.views.summaries.generation import describe_generation
+from lens_recipes.views.summaries.images import image_lines
 from lens_recipes.views.summaries.outline import PROMPTS_APART, outline, prompt_lines
 from lens_recipes.views.summaries.ranks import describe_ranks
 from lens_recipes.views.summaries.transfer import lens_line
@@ -41,7 +42,7 @@ def lens_summary(result: LensArrays) -> str:
     else:
         lines = prompt_lines(result, _describe_prompt)
     measured = filter(None, [lens_line(result)])
-    everything = itertools.chain(effect_lines(result), lines, measured)
+    everything = itertools.chain(effect_lines(result), lines, image_lines(result), measured)
     return outline(headline, everything, lens_doubts(result))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from lens_recipes.arrays.attribution import AttributionArrays
-from lens_recipes.arrays.certificate import layers_in_words
+from lens_recipes.arrays.certificate import READ_BOTH_WAYS, layers_in_words
 from lens_recipes.arrays.lens import LensArrays
 from lens_recipes.caller import say
 
@@ -52,6 +52,8 @@ def certificate_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:
             f"a hook or an edit changes the stream after {layers}: it is read as the model goes on "
             "with it"
         )
+    if result.certificate is not None and result.certificate.read_both_ways:
+        yield READ_BOTH_WAYS
 
 
 def sample_doubts(result: LensArrays | AttributionArrays) -> Iterator[str]:

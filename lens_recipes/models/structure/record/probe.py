@@ -100,8 +100,7 @@ def record_forward(
         LensError: the model does not run, or does not give logits for every position.
     """
     device = torch.device("meta") if meta else input_device(module)
-    prompts = torch.tensor([list(ids[:6]), [*ids[:5], ids[6]]], device=device)
-    inputs: dict[str, Any] = {"input_ids": prompts}
+    inputs: dict[str, Any] = {"input_ids": probe_prompts(ids).to(device)}
     if "use_cache" in options:
         inputs["use_cache"] = False
     recorder = _Recorder(module, graph)
@@ -117,6 +116,11 @@ def record_forward(
         output = _run(module, inputs, recorder)
     recorder.record.logits = _logits_in(output, type(module).__name__)
     return recorder.record
+
+
+def probe_prompts(ids: tuple[int, ...]) -> Tensor:
+    """Return the two prompts of a trial run, `[prompt, position]`: their last tokens differ."""
+    return torch.tensor([list(ids[:6]), [*ids[:5], ids[6]]], device="cpu")
 
 
 def _missing_arguments(module: nn.Module) -> list[str]:

@@ -200,10 +200,10 @@ def check_request(request: Request, answer: str | int) -> None:
             f"{argument('answer', answer)}: this model has {vocab_size} tokens, and no more "
             "directions of them."
         )
-    if any(request.extra_inputs):
+    if any(request.extra_inputs) or any(request.tensors):
         raise ValueError(
-            f"{parameter('prompts')} have inputs beside their ids (position ids, token types or "
-            "masks), which pushes cannot take along: pass texts or ids."
+            f"{parameter('prompts')} have inputs beside their ids (images, position ids, token "
+            "types or masks), which pushes cannot take along: pass texts or ids."
         )
 
 

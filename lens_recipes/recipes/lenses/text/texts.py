@@ -21,6 +21,7 @@ from lens_recipes.run.request.prompts import is_token_id, shortened, text_ids
 BLOCK_CHARACTERS = 2**18  # of a text file that are read at a time
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 DEFAULT_COLUMN = "text"
+IMAGE_COLUMNS = ("image", "images")
 MAX_ID = 2**31 - 1
 ENCODING = "utf-8-sig"  # a mark of the byte order is no text
 
@@ -138,6 +139,11 @@ def entries(items: Iterable[Any], column: str | None) -> Iterator[Any]:
             yield item
             continue
         name = column or DEFAULT_COLUMN
+        if column is None and any(item.get(images) is not None for images in IMAGE_COLUMNS):
+            raise ValueError(
+                "a row has an image, and a lens is fitted on text: the text would be read without "
+                f"it. To fit on the text alone name its column: {argument('column', name)}."
+            )
         if name not in item and column is None and len(item) == 1:
             name = next(iter(item))
         if name not in item:

@@ -271,12 +271,16 @@ class Job(Generic[R]):
         self._path = path
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: Envoy | None = None) -> Job[Any]:
+    def load(
+        cls, path: str | os.PathLike[str], model: Envoy | None = None, *, images: Any = None
+    ) -> Job[Any]:
         """Read a job from its file, in any process; it goes on with `result()`.
 
         Args:
             path: What `save` or `submit(..., path=…)` wrote.
             model: The model it is about; None to build it again from its hub id, without weights.
+            images: Those of its prompts, in the forms of `logit_lens`, if it is of prompts with
+                images: their pixels are not in the file.
 
         Raises:
             LensError: no such file, not a job, of another model or another version of this package,
@@ -285,7 +289,7 @@ class Job(Generic[R]):
         """
         with plain_errors(path):
             header, _ = read_job(path)
-        run, host_is_named = restore_run(path, header, model)
+        run, host_is_named = restore_run(path, header, model, images)
         # Read again: another process may go on with it meanwhile.
         with lock_of(Path(path).absolute()):
             with plain_errors(path):

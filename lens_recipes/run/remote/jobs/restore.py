@@ -14,6 +14,7 @@ from lens_recipes.run.registry import RECIPES
 from lens_recipes.run.remote.http.addresses import is_server, shown_address
 from lens_recipes.run.remote.http.settings import address, api_key
 from lens_recipes.run.remote.jobs.file import JobHeader, fingerprint
+from lens_recipes.run.request.images.digests import check_recorded
 from lens_recipes.run.run import RecipeRun
 
 
@@ -30,7 +31,10 @@ class RestoredRun(NamedTuple):
 
 
 def restore_run(
-    path: str | os.PathLike[str], header: JobHeader, model: Envoy | None
+    path: str | os.PathLike[str],
+    header: JobHeader,
+    model: Envoy | None,
+    images: Any = None,
 ) -> RestoredRun:
     """Return the run that a job's file is about.
 
@@ -38,6 +42,7 @@ def restore_run(
         path: The file, for messages.
         header: Its first line.
         model: The model it is about; None to load it by its hub id, without weights.
+        images: Those of its prompts; None where they have none.
 
     Raises:
         LensError: the run cannot be prepared with this model, would be another one, or is on a
@@ -55,9 +60,10 @@ def restore_run(
             "named, and your NDIF key would be sent there. If it is yours: "
             f"Job.load(path, load({header.model!r}, remote={header.host!r}))."
         )
+    check_images(path, header, images)
     if model is None:
         model = _load_model(header)
-    run = _prepare_again(path, header, model)
+    run = _prepare_again(path, header, model, images)
     if fingerprint(run) != header.fingerprint:
         raise LensError(
             f"{str(path)!r} is a job of another model, tokenizer or version of this package, or of "
@@ -66,6 +72,18 @@ def restore_run(
             "the recipe anew."
         )
     return RestoredRun(run, host_is_named)
+
+
+def check_images(path: str | os.PathLike[str], header: JobHeader, images: Any) -> None:
+    """Raise a LensError unless the images of a job's prompts were passed, and no others.
+
+    Raises:
+        LensError: they are others, or missing, or there were none.
+        ValueError: they are no images that can be read.
+    """
+    recorded = header.arguments.get("images")
+    again = "Job.load(path, model, images=…)"
+    check_recorded(recorded, images, f"the job in {str(path)!r}", again)
 
 
 def _named_hosts(model: Envoy | None) -> list[bool | str]:
@@ -86,11 +104,16 @@ def _load_model(header: JobHeader) -> Envoy:
     return load(header.model, remote=header.host)
 
 
-def _prepare_again(path: str | os.PathLike[str], header: JobHeader, model: Envoy) -> RecipeRun[Any]:
+def _prepare_again(
+    path: str | os.PathLike[str], header: JobHeader, model: Envoy, images: Any
+) -> RecipeRun[Any]:
     """Prepare a run with the arguments of its file."""
     prepare = RECIPES[header.recipe].prepare  # it is there: `read_job` has looked
     try:
-        return prepare(model, **header.recipe_arguments(), remote=header.host)
+        arguments = header.recipe_arguments()
+        if images is not None:
+            arguments["images"] = images
+        return prepare(model, **arguments, remote=header.host)
     except (TypeError, ValueError) as error:
         raise LensError(
             f"{str(path)!r} is a job of {header.model} with {header.versions}, and what it asks "

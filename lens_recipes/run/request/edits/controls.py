@@ -15,6 +15,7 @@ from lens_recipes.arrays.axes import Site
 from lens_recipes.arrays.edits.edit import Edit
 from lens_recipes.arrays.edits.kinds import Patch, Steering, Swap
 from lens_recipes.errors import LensError
+from lens_recipes.models.images.added import layers_with_additions
 from lens_recipes.models.structure.parts import Anatomy, Block
 from lens_recipes.run.request.edits.planned import PlannedEdit, plan_edits
 
@@ -100,8 +101,21 @@ def controls_of(
     if n_controls == 0:
         return None
     return draw_controls(
-        edits, planned, n_controls, request.blocks, request.anatomy, first=len(planned)
+        edits,
+        planned,
+        n_controls,
+        request.blocks,
+        request.anatomy,
+        first=len(planned),
+        never=sites_with_additions(request),
     )
+
+
+def sites_with_additions(request: Any) -> list[Site]:
+    """Return the streams to which a model with images adds something after they were set."""
+    if not any(request.image_digests):
+        return []
+    return [Site(layer, "resid_post") for layer in layers_with_additions(request.model)]
 
 
 def controls_provenance(controls: Controls | None) -> dict[str, Any]:

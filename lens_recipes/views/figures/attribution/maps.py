@@ -153,13 +153,14 @@ def source_map(
     n_sources = _count_sources(logit, values)
     values = values[:, :n_sources]
     texts = logit.single.sources[0][:n_sources]
+    patches = _patch_names(logit.single)
     if title is None:
         readers = "all heads" if head is None else f"head {head} of each layer"
         title = f"{logit.target_name}: what {readers} read from each token, in logits"
     else:
         title = escape_plotly(title)
     numbers = LogitFormat.fit(values)
-    figure = Figure(_map_trace(values, numbers, _source_hover(texts, layers, values)))
+    figure = Figure(_map_trace(values, numbers, _source_hover(texts, patches, layers, values)))
     set_layout(
         figure,
         logit,
@@ -171,6 +172,7 @@ def source_map(
     )
     _set_layer_axis(figure, layers)
     labels = token_labels([(text,) for text in texts], range(n_sources))
+    labels = [patches.get(source, label) for source, label in enumerate(labels)]
     step = math.ceil(n_sources / MAX_SOURCE_LABELS)
     figure.update_xaxes(
         title_text="token that is read from",
@@ -207,13 +209,25 @@ def _count_sources(logit: ExplainedLogit, values: Array) -> int:
     return int(last) + 1
 
 
-def _source_hover(texts: list[str], layers: list[int], values: Array) -> list[list[str]]:
+def _patch_names(single: AttributionArrays) -> dict[int, str]:
+    """Return which tokens of a result of one prompt are patches of an image, as "patch 1, 2"."""
+    names = {}
+    for source, place in enumerate(single.places[0] if single.places else []):
+        if place.row >= 0:
+            names[source] = f"patch {place.row}, {place.column}"
+    return names
+
+
+def _source_hover(
+    texts: list[str], patches: dict[int, str], layers: list[int], values: Array
+) -> list[list[str]]:
     """Return what each cell says, `[layer, source]`."""
     hover = []
     for layer, layer_values in zip(layers, values, strict=True):
         row_texts = []
         for source, text in enumerate(texts):
-            place = f"<b>layer {layer}</b>, read from token {source}, {hover_token(text)}"
+            name = patches.get(source) or hover_token(text)
+            place = f"<b>layer {layer}</b>, read from token {source}, {name}"
             row_texts.append(f"{place}<br>{exact(layer_values[source])} logits")
         hover.append(row_texts)
     return hover

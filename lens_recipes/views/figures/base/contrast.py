@@ -87,7 +87,7 @@ def _contrast_colors(points: tuple[tuple[float, str], ...]) -> tuple[str, ...]:
 
 def split_words_by_contrast(heatmap: dict[str, Any]) -> WordedCells:
     """Return a heatmap trace whose `text` holds words as two traces that can be read."""
-    needs_black = _needs_black_words(heatmap)
+    needs_black = needs_black_words(heatmap)
     cells = heatmap | words_trace(heatmap["text"], ~needs_black, WHITE)
     placement = {key: heatmap[key] for key in PLACEMENT if key in heatmap}
     overlay = {
@@ -103,7 +103,7 @@ def split_words_by_contrast(heatmap: dict[str, Any]) -> WordedCells:
     return WordedCells(cells, black_words)
 
 
-def _needs_black_words(heatmap: dict[str, Any]) -> NDArray[np.bool_]:
+def needs_black_words(heatmap: dict[str, Any]) -> NDArray[np.bool_]:
     """Return for each cell whether black stands out more; a cell without a number is light."""
     colors = np.array(contrast_colors_along(heatmap["colorscale"]))
     low = heatmap.get("zmin", 0)  # a heatmap without a range has no number either

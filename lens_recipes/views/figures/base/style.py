@@ -40,7 +40,8 @@ BIDI_START, BIDI_END = "\u2068", "\u2069"
 
 RESULT_NAMES = {LensArrays: "LensResult", AttributionArrays: "Attribution", SurveyArrays: "Survey"}
 FIGURE_NAMES = {
-    LensArrays: "heatmap, trajectory, top_tokens, rank_flow, layer_profile and compare",
+    LensArrays: "heatmap, trajectory, top_tokens, rank_flow, layer_profile and compare, and of a "
+    "prompt with images image_heatmap and object_map",
     AttributionArrays: "attribution_bars, head_grid and source_map",
     SurveyArrays: "accuracy_curve, emergence_curve, rank_curve, depth_histogram and survey_heatmap",
 }

@@ -21,6 +21,9 @@ from lens_recipes.views.files.strict_json import from_json
 EDIT_FIELDS = ("max_edit_error", "edit_identity_error", "edit_cone_error", "worst_edit")
 LINK_FIELDS = ("links", "max_link_error", "max_link_layer", "changed_layers", "unlinked_layers")
 
+# What is written only where there is something to be said.
+RARE_FIELDS = ("image_layers", "read_both_ways")
+
 
 def is_error(value: Any) -> bool:
     """Tell whether a value is the size of a difference; NaN and infinity are large ones."""
@@ -40,6 +43,11 @@ def is_share(value: Any) -> bool:
 def are_layers(value: Any) -> bool:
     """Tell whether a value is a list of layers."""
     return isinstance(value, list) and all(map(is_layer, value))
+
+
+def is_truth_value(value: Any) -> bool:
+    """Tell whether a value is true or false."""
+    return isinstance(value, bool)
 
 
 def is_dtype(value: Any) -> bool:
@@ -64,6 +72,8 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "max_link_layer": is_layer,
     "changed_layers": are_layers,
     "unlinked_layers": are_layers,
+    "image_layers": are_layers,
+    "read_both_ways": is_truth_value,
     "worst_edit": is_site_name,
 }
 
@@ -100,7 +110,8 @@ def write_certificate(certificate: Certificate | None) -> dict[str, Any] | None:
     """Return what the file holds for a certificate.
 
     In an optional field null says "not measured", so a NaN there is written as a word. Where no
-    links were compared, or nothing was edited, nothing is said of that, as in files that are older.
+    links were compared, or nothing was edited, nothing is said of that, as in files that are older;
+    nor of images where there are none.
     """
     if certificate is None:
         return None
@@ -108,6 +119,9 @@ def write_certificate(certificate: Certificate | None) -> dict[str, Any] | None:
     del stored["as_saved"]
     for field in stored_fields():
         if certificate.links is None and field.name in LINK_FIELDS:
+            del stored[field.name]
+            continue
+        if field.name in RARE_FIELDS and not stored[field.name]:
             del stored[field.name]
             continue
         if certificate.max_edit_error is None and field.name in EDIT_FIELDS:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lens_recipes.arrays.attribution import UNITS
 from lens_recipes.arrays.axes import FINISH_REASONS, Inputs, Response
+from lens_recipes.arrays.images import NOWHERE, ImagePlace
 
 Sizes = dict[str, int]  # how long each axis is
 
@@ -138,6 +139,37 @@ def read_inputs(stored: Any, sizes: Sizes) -> list[Inputs]:
         if min(inputs["input_ids"]) < 0:
             raise ValueError("input_ids has an entry below 0")
     return stored
+
+
+def read_places(stored: Any, sizes: Sizes) -> list[list[ImagePlace]]:
+    """Return where each token is in the images of its prompt, or nothing at all."""
+    _check_one_for_each_prompt(read_list(stored, sizes), sizes)
+    places = []
+    for of_prompt in stored:
+        places.append([_read_place(place, sizes) for place in read_list(of_prompt, sizes)])
+    return places
+
+
+def _read_place(stored: Any, sizes: Sizes) -> ImagePlace:
+    """Return where one token is; null stands for "nowhere"."""
+    numbers = read_list(stored, sizes)
+    if len(numbers) != len(ImagePlace._fields):
+        raise ValueError(f"{numbers!r:.80} is no place, expected are {list(ImagePlace._fields)}")
+    whole, edges = numbers[:4], numbers[4:]
+    if any(type(number) is not int or not -1 <= number < 2**31 for number in whole):
+        raise ValueError(f"{numbers!r:.80} is no place: it begins with four whole numbers from -1")
+    read = []
+    for edge in edges:
+        is_number = type(edge) in (int, float) and abs(edge) < 2**31
+        if edge is not None and not is_number:
+            raise ValueError(f"{numbers!r:.80} is no place: it ends with the edges of a box")
+        read.append(NOWHERE if edge is None else float(edge))
+    return ImagePlace(*whole, *read)
+
+
+def write_places(places: list[list[ImagePlace]]) -> list[list[list[Any]]]:
+    """Return places as lists."""
+    return [[list(place) for place in of_prompt] for of_prompt in places]
 
 
 def read_responses(stored: Any, sizes: Sizes) -> list[Response]:

@@ -18,6 +18,7 @@ from lens_recipes.views.files.schema.checks import (
     Sizes,
     read_inputs,
     read_layer,
+    read_places,
     read_prompts,
     read_responses,
     read_sources,
@@ -25,8 +26,10 @@ from lens_recipes.views.files.schema.checks import (
     read_texts_of_ids,
     read_token_texts,
     read_unit,
+    write_places,
     write_texts_of_ids,
 )
+from lens_recipes.views.files.schema.pictures import read_pictures, write_pictures
 from lens_recipes.views.files.schema.provenance import read_provenance
 from lens_recipes.views.files.schema.relations import (
     Arrays,
@@ -115,6 +118,9 @@ KINDS = (
             "responses": StoredField(read_responses, default=[]),
             "sites": StoredField(read_sites),
             **COMMON_FIELDS,
+            "pictures": StoredField(
+                read_pictures, write_pictures, default=[], is_written_empty=False
+            ),
         },
         check=check_lens,
         derived_axes={"readable": ("site", "token")},
@@ -137,6 +143,7 @@ KINDS = (
             "sources": StoredField(read_sources),
             "parts": StoredField(read_parts),
             **COMMON_FIELDS,
+            "places": StoredField(read_places, write_places, default=[], is_written_empty=False),
         },
         check=check_attribution,
         derived_axes={},

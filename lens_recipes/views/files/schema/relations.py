@@ -69,6 +69,11 @@ def check_attribution(fields: Fields, tokens: Tokens, arrays: Arrays) -> None:
         _check_sources(fields["sources"], fields["parts"], tokens)
     elif fields["sources"]:
         raise ValueError(f"sources: there are some, and the unit is {fields['unit']!r}")
+    for places, inputs in zip(fields["places"], fields["inputs"], strict=False):
+        if len(places) != len(inputs["input_ids"]):
+            raise ValueError(
+                f"places: there are {len(places)} for {len(inputs['input_ids'])} positions"
+            )
 
 
 # -- tokens ------------------------------------------------------------

@@ -161,7 +161,7 @@ function refillKeepingFocus(place, nodes) { // the keyboard stays where it was
 
 // lens, minus: index into the lenses; minus is what is subtracted, -1 nothing
 // token: index into all tokens of the page, none at first; site: -1 is the model's output; pins: {token, id}
-const state = { lens: 0, minus: -1, prompt: 0, component: data.main, metric: "prob", of: "top", site: -1, token: -1, find: "", pins: [], lines: "logprob", all: false };
+const state = { lens: 0, minus: -1, prompt: 0, component: data.main, metric: "prob", of: "top", site: -1, token: -1, find: "", pins: [], lines: "logprob", all: false, over: "patches" };
 
 const prompt = () => data.prompts[state.prompt];
 const tokens = () => Array.from({ length: prompt().stop - prompt().start }, (_, i) => prompt().start + i);
@@ -208,6 +208,7 @@ function makeValid() { // whatever was asked for, become something that this res
   const once = (pin, i) => state.pins.findIndex((other) => same(other, pin.token, pin.id)) === i;
   state.pins = state.pins.filter(valid).filter(once).slice(0, MAX_PINS);
   if (state.lines !== "prob") state.lines = "logprob";
+  if (!OVER.some(([name]) => name === state.over)) state.over = "patches";
 }
 
 function toHash() {
@@ -217,7 +218,7 @@ function toHash() {
 
 function fromHash() {
   const query = new URLSearchParams(location.hash.slice(1));
-  for (const name of ["component", "metric", "of", "find", "lines"]) if (query.has(name)) state[name] = query.get(name);
+  for (const name of ["component", "metric", "of", "find", "lines", "over"]) if (query.has(name)) state[name] = query.get(name);
   for (const name of ["lens", "minus", "prompt", "site", "token"]) if (query.has(name)) state[name] = Number(query.get(name));
   state.all = query.get("all") === "true";
   const pins = (query.get("pins") ?? "").split(",").filter(Boolean).map((pin) => pin.split(":").map(Number));
@@ -291,6 +292,8 @@ function colouredValues(z) {
   return { z: clipped, zmin: low, zmax: high, none };
 }
 
+let painted = { columns: [], colour: {} }; // what the map shows, and the image with it
+
 // pixels: where the first cell begins, and how large a cell is; and how many rows there are
 const box = { left: 0, top: 5, wide: 0, tall: 0, rows: 0 };
 const onPaper = matchMedia("print");
@@ -306,6 +309,7 @@ function heatmap() {
   const axis = { fixedrange: true, showgrid: false, zeroline: false, ticks: "", showticklabels: false };
   const grey = shown.map((row) => columns.map((t) => isGrey(row.site, t)));
   const colour = colouredValues(shown.map((row, y) => columns.map((t, x) => (grey[y][x] ? NaN : cellValue(row, t)))));
+  painted = { columns, colour };
   const { colors } = look();
   const trace = { type: "heatmap", ...colour, colorscale: colors, hoverinfo: "none", xgap: gap, ygap: gap, showscale: false };
   const unreadable = {
@@ -400,7 +404,7 @@ function reveal() { // scroll the map to the cell
 function describeCell(row, t) {
   const { text: read, position, next, generated } = data.tokens;
   const then = next[t] < 0 ? "" : generated[t] ? `, where ${text(next[t])} was written` : `, before ${text(next[t])}`;
-  const where = data.answers ? `after ${read[t]} (position ${position[t]})${then}` : read[t];
+  const where = data.answers ? `after ${read[t]} (position ${position[t]}${patchPlace(t)})${then}` : read[t];
   const trust = isReadable(row.site, t) ? "" : ". The lens cannot be read here: it is worse than a uniform guess";
   return `${row.place}, ${where}: ${metricLabel()} ${formatCell(cellValue(row, t))}${trust}`;
 }
@@ -484,6 +488,102 @@ function earlier() {
   }
   $("earlier").tHead.replaceChildren(head);
   $("earlier").tBodies[0].replaceChildren(body);
+}
+
+// -- the image, its patches in the colours of one layer ------------------------------------------------------
+
+const SVG = "http://www.w3.org/2000/svg", TRANSLUCENT = 0.6, LONGEST_SIDE = 4;
+const OVER = [["patches", "patches over the image"], ["image", "the image"], ["only", "patches"]];
+
+function shape(name, attributes, words = null) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, set] of Object.entries(attributes)) node.setAttribute(key, set);
+  if (words !== null) node.textContent = words;
+  return node;
+}
+
+function colourAt(part, colors) { // of a scale of "#rrggbb"
+  const above = Math.max(1, colors.findIndex(([place]) => place >= part));
+  const [[low, first], [high, second]] = [colors[above - 1], colors[above]];
+  const share = high > low ? (part - low) / (high - low) : 0;
+  const channel = (color, i) => parseInt(color.slice(1 + 2 * i, 3 + 2 * i), 16);
+  return `rgb(${[0, 1, 2].map((i) => Math.round(channel(first, i) + share * (channel(second, i) - channel(first, i)))).join(",")})`;
+}
+
+// How a token is read at a patch: 2 is its top-1 at the layer that is shown, 1 at some other that can be read.
+function readAt(id, t) {
+  if (topOf(state.site, t) === id && !isDim(state.site, t)) return 2;
+  return data.along.some((s) => !isDim(s, t) && topOf(s, t) === id) ? 1 : 0;
+}
+
+function patchPlace(t) { // where a patch is in its image, in pixels
+  for (const [n, { patches, boxes }] of prompt().images.entries()) {
+    const i = patches.indexOf(t);
+    if (i < 0) continue;
+    const [left, top, right, bottom] = boxes[i].map(Math.round);
+    return `, image ${n}, x ${left}–${right}, y ${top}–${bottom}`;
+  }
+  return "";
+}
+
+let imagesOf = -1; // the figures are made once for each prompt, so that no picture is decoded again at every step
+
+function makeImages() {
+  imagesOf = state.prompt;
+  $("images").replaceChildren(...prompt().images.map(({ name, width, height, address, note }) => {
+    const figure = element("figure", null), frame = element("div", null, { class: "frame" });
+    frame.style.aspectRatio = String(Math.min(LONGEST_SIDE, Math.max(1 / LONGEST_SIDE, width / height)));
+    if (address) frame.append(element("img", null, { alt: `${name}, ${width} × ${height} pixels`, src: address }));
+    frame.append(shape("svg", { "aria-hidden": "true" }));
+    const caption = element("figcaption", null);
+    caption.append(element("bdi", `${name}, ${width} × ${height} pixels`), address ? "" : " (the picture is not on this page)", note ? `; ${note}` : "");
+    figure.append(frame, caption);
+    return figure;
+  }));
+}
+
+function images() {
+  $("pictures").hidden = !prompt().images.length;
+  if ($("pictures").hidden) return;
+  if (imagesOf !== state.prompt) makeImages();
+  const { columns, colour } = painted, y = rowOf(state.site), row = rows()[y], { colors, inks } = look();
+  const followed = state.pins.at(-1)?.id ?? -1, counts = [0, 0, 0];
+  prompt().images.forEach(({ width, height, patches, boxes }, n) => {
+    const frame = $("images").children[n].firstChild, svg = frame.lastChild, picture = frame.querySelector("img");
+    if (picture) picture.style.opacity = { only: 0, image: 1, patches: 0.75 }[state.over];
+    const opacity = state.over === "image" ? 0 : picture && state.over !== "only" ? TRANSLUCENT : 1;
+    const [wide, tall] = [frame.clientWidth / width, frame.clientHeight / height], cells = [], marks = [];
+    patches.forEach((t, i) => {
+      const [left, top, right, bottom] = boxes[i], z = colour.z[y][columns.indexOf(t)], grey = isGrey(row.site, t);
+      const place = { x: left * wide, y: top * tall, width: (right - left) * wide, height: (bottom - top) * tall };
+      const part = (z - colour.zmin) / (colour.zmax - colour.zmin);
+      const fill = grey ? css("--grey") : z === null ? "none" : colourAt(part, colors);
+      const rect = shape("rect", { ...place, fill, "fill-opacity": opacity, stroke: "#fff", "stroke-opacity": opacity / 2, "pointer-events": "all" });
+      rect.onclick = (event) => pin(t, topOf(row.site, t), event.shiftKey, { token: t });
+      rect.onmousemove = (event) => tip(row, t, event);
+      rect.onmouseleave = () => { $("tip").hidden = true; };
+      cells.push(rect);
+      const letters = Math.floor(place.width / 7);
+      if (opacity && letters >= 3 && place.height >= 14) {
+        const fill = grey || z === null ? "#000000" : inks[Math.round(part * (inks.length - 1))], stroke = fill === "#000000" ? "#fff" : "#000";
+        const word = isolated(truncate(data.texts[topOf(row.site, t)] ?? "", letters));
+        marks.push(shape("text", { x: place.x + place.width / 2, y: place.y + place.height / 2, fill, stroke }, word));
+      }
+      const read = followed < 0 ? 0 : readAt(followed, t);
+      counts[read] += 1;
+      const inside = { x: place.x + 2, y: place.y + 2, width: Math.max(1, place.width - 4), height: Math.max(1, place.height - 4) };
+      if (read) marks.push(...[1, 2].map(() => shape("rect", { ...inside, class: read === 2 ? "is" : "is among" })));
+      if (t === state.token) marks.push(shape("rect", { ...place, class: "at" }));
+    });
+    svg.replaceChildren(...cells, ...marks);
+  });
+  Object.assign($("image-layer"), { max: rows().length - 1, value: y });
+  $("image-layer").setAttribute("aria-valuetext", row.place);
+  $("image-layer-now").textContent = row.label;
+  options($("over"), OVER, state.over);
+  const words = followed < 0 ? "Click a patch to pin its top token. The patches where the token that was pinned last is read are framed."
+    : `${isolated(text(followed))} is the top token of ${counts[2]} ${counts[2] === 1 ? "patch" : "patches"} at this layer (framed), and of ${counts[1]} others at another (dashed).`;
+  if ($("where").textContent !== words) $("where").textContent = words;
 }
 
 // -- lines --------------------------------------------------------------------------------------------------
@@ -632,16 +732,17 @@ function draw(changed) { // of nothing, all
   $("all").checked = state.all;
   if ($("search").value !== state.find) $("search").value = state.find;
   cell();
+  images();
   drawPosition();
   earlier();
   search();
 }
 
-for (const [id, name] of [["metric", "metric"], ["of", "of"], ["component", "component"], ["scale", "lines"]])
+for (const [id, name] of [["metric", "metric"], ["of", "of"], ["component", "component"], ["scale", "lines"], ["over", "over"]])
   $(id).onchange = () => go({ [name]: $(id).value });
 for (const name of ["lens", "minus"]) $(name).onchange = () => go({ [name]: Number($(name).value) });
 $("prompt").onchange = () => go({ prompt: Number($("prompt").value) });
-$("layer").oninput = () => go({ site: rows()[Number($("layer").value)].site });
+for (const id of ["layer", "image-layer"]) $(id).oninput = () => go({ site: rows()[Number($(id).value)].site });
 $("position").oninput = () => go({ token: tokens()[Number($("position").value)] });
 $("search").oninput = () => go({ find: $("search").value });
 $("all").onchange = () => go({ all: $("all").checked });
@@ -663,32 +764,34 @@ $("map").onkeydown = (event) => {
   announce(describeCell(rows()[rowOf(state.site)], state.token));
 };
 
+function tip(row, t, event) { // what a cell says, beside the pointer
+  const place = $("tip");
+  const tops = predictions(row.site, t).map(([id, logprob]) => {
+    const line = element("li", null);
+    line.append(element("bdi", text(id)), ` ${probability(logprob)}`);
+    return line;
+  });
+  const others = lenses.flatMap(({ name }, lens) => {
+    if (lens === state.lens) return [];
+    const [[id, logprob]] = under(lens, () => predictions(row.site, t));
+    const line = element("div", `${name}: `);
+    line.append(element("bdi", text(id)), ` ${probability(logprob)}`);
+    return [line];
+  });
+  place.replaceChildren(element("bdi", describeCell(row, t)), ...tops, ...others);
+  place.style.left = `${Math.min(event.clientX + 14, innerWidth - 300)}px`;
+  place.style.top = `${Math.min(event.clientY + 14, innerHeight - 40 - 20 * tops.length)}px`;
+  place.hidden = false;
+}
+
 function listen() {
-  const map = $("heatmap"), tip = $("tip");
+  const map = $("heatmap");
   map.on("plotly_click", ({ points, event }) => {
     const row = rows()[points[0].y], t = tokens()[points[0].x];
     pin(t, topOf(row.site, t), event.shiftKey, { site: row.site, token: t });
   });
-  map.on("plotly_hover", ({ points, event }) => {
-    const row = rows()[points[0].y], t = tokens()[points[0].x];
-    const tops = predictions(row.site, t).map(([id, logprob]) => {
-      const line = element("li", null);
-      line.append(element("bdi", text(id)), ` ${probability(logprob)}`);
-      return line;
-    });
-    const others = lenses.flatMap(({ name }, lens) => {
-      if (lens === state.lens) return [];
-      const [[id, logprob]] = under(lens, () => predictions(row.site, t));
-      const line = element("div", `${name}: `);
-      line.append(element("bdi", text(id)), ` ${probability(logprob)}`);
-      return [line];
-    });
-    tip.replaceChildren(element("bdi", describeCell(row, t)), ...tops, ...others);
-    tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 300)}px`;
-    tip.style.top = `${Math.min(event.clientY + 14, innerHeight - 40 - 20 * tops.length)}px`;
-    tip.hidden = false;
-  });
-  map.on("plotly_unhover", () => { tip.hidden = true; });
+  map.on("plotly_hover", ({ points, event }) => tip(rows()[points[0].y], tokens()[points[0].x], event));
+  map.on("plotly_unhover", () => { $("tip").hidden = true; });
 }
 
 $("all").closest("label").hidden = !lenses.some((lens) => lens.arrays.readable.values.includes(0));

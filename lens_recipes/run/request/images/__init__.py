@@ -1,0 +1,1 @@
+"""Images among the prompts: opened, processed, and found again among the tokens."""

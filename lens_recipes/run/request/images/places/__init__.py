@@ -1,0 +1,1 @@
+"""Where in its image each image token is."""

@@ -1,0 +1,1 @@
+"""Figures of an image, with what a lens says at each of its patches."""
