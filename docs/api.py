@@ -103,6 +103,7 @@ GROUPS: dict[str, list[str]] = {
     "Servers": [
         "estimate",
         "RemoteEstimate",
+        "Machine",
         "submit",
         "Job",
         "JobStatus",

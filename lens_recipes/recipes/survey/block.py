@@ -62,15 +62,7 @@ def run_block(
     """
     columns = columns_of(items, beside)
     try:
-        result = logit_lens(
-            model,
-            [prepared.token_ids for prepared in items],
-            positions=[[prepared.position] for prepared in items],
-            targets=columns.ids,
-            track=None,
-            top_k=1,
-            **options,
-        )
+        result = logit_lens(model, **lens_arguments(items, columns), **options)
     except LensError as error:
         if not str(error).endswith(KEPT_IF_NOT_STRICT):
             raise
@@ -85,6 +77,17 @@ def run_block(
         result.certificate,
         result.provenance,
     )
+
+
+def lens_arguments(items: Sequence[PreparedItem], columns: Columns) -> dict[str, Any]:
+    """Return what `logit_lens` is asked of the items of a block."""
+    return {
+        "prompts": [prepared.token_ids for prepared in items],
+        "positions": [[prepared.position] for prepared in items],
+        "targets": columns.ids,
+        "track": None,
+        "top_k": 1,
+    }
 
 
 def columns_of(items: Sequence[PreparedItem], controls: Sequence[Controls]) -> Columns:

@@ -7,9 +7,13 @@ from typing import Any
 from lens_recipes.models.handle import dtype_of, text_config
 from lens_recipes.run.run import RecipeRun
 from lens_recipes.trace.batch import BatchSize
-from lens_recipes.trace.lens_head import LOGITS_AT_ONCE
+from lens_recipes.trace.lens_head import LOGITS_AT_ONCE, TILE_COLUMNS
+from lens_recipes.trace.operations import unembedding_index
+from lens_recipes.trace.readout.readout import ROWS_IN_CACHE, ReadoutOptions
 
 FLOAT32_BYTES = 4
+OWN_COPIES = 4  # of the model's own logits of the tokens at hand: they, probabilities, differences
+TILE_BUFFERS = 4  # arrays as large as a tile
 CHECK_SUMS = 4  # float32 sums of each token that are compared with the stream
 
 
@@ -70,7 +74,34 @@ def _key_width(run: RecipeRun[Any]) -> int:
 def _logit_memory(run: RecipeRun[Any], n_rows: int) -> int:
     """Return the bytes of the logits of some rows and their copies, within the run's own bound."""
     row_bytes = run.anatomy.vocab_size * FLOAT32_BYTES * LOGITS_AT_ONCE
+    options = getattr(run.plan, "options", None)
+    if isinstance(options, ReadoutOptions):
+        return _readout_memory(run, n_rows, max(1, run.plan.max_bytes // row_bytes))
     return max(row_bytes, min(run.plan.max_bytes, n_rows * row_bytes))
+
+
+def _readout_memory(run: RecipeRun[Any], n_rows: int, rows_in_budget: int) -> int:
+    """Return the bytes of the logits that `readout` has at once, and of the model's own there.
+
+    Args:
+        run: The run.
+        n_rows: How many vectors become logits in all.
+        rows_in_budget: As many as `max_bytes` allows at once.
+    """
+    reads = getattr(run.plan, "reads", None)
+    n_reads = 1 if reads is None else len(reads.sites)
+    at_once = min(rows_in_budget, ROWS_IN_CACHE)
+    n_tokens = min(max(1, at_once // (n_reads + 1)), -(-n_rows // n_reads))
+    rows = min(n_reads * n_tokens, rows_in_budget)
+    item_bytes = _item_bytes(run)
+    # As the module gives them, and in float32; operations after it make new ones.
+    copies = FLOAT32_BYTES if item_bytes == FLOAT32_BYTES else FLOAT32_BYTES + item_bytes
+    after = run.plan.head_operations[unembedding_index(run.plan.head_operations) + 1 :]
+    if after:
+        copies = FLOAT32_BYTES * LOGITS_AT_ONCE
+    logit_bytes = rows * run.anatomy.vocab_size * copies
+    own_bytes = n_tokens * run.anatomy.vocab_size * OWN_COPIES * FLOAT32_BYTES
+    return logit_bytes + own_bytes + rows * TILE_BUFFERS * TILE_COLUMNS * FLOAT32_BYTES
 
 
 def _item_bytes(run: RecipeRun[Any]) -> int:
