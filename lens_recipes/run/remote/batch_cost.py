@@ -9,10 +9,9 @@ from lens_recipes.run.run import RecipeRun
 from lens_recipes.trace.batch import BatchSize
 from lens_recipes.trace.lens_head import LOGITS_AT_ONCE, TILE_COLUMNS
 from lens_recipes.trace.operations import unembedding_index
-from lens_recipes.trace.readout.readout import ROWS_IN_CACHE, ReadoutOptions
+from lens_recipes.trace.readout.readout import OWN_ROWS, ROWS_IN_CACHE, ReadoutOptions
 
 FLOAT32_BYTES = 4
-OWN_COPIES = 4  # of the model's own logits of the tokens at hand: they, probabilities, differences
 TILE_BUFFERS = 4  # arrays as large as a tile
 CHECK_SUMS = 4  # float32 sums of each token that are compared with the stream
 
@@ -90,8 +89,8 @@ def _readout_memory(run: RecipeRun[Any], n_rows: int, rows_in_budget: int) -> in
     """
     reads = getattr(run.plan, "reads", None)
     n_reads = 1 if reads is None else len(reads.sites)
-    at_once = min(rows_in_budget, ROWS_IN_CACHE)
-    n_tokens = min(max(1, at_once // (n_reads + 1)), -(-n_rows // n_reads))
+    at_once = min(rows_in_budget // (n_reads + OWN_ROWS), ROWS_IN_CACHE // (n_reads + 1))
+    n_tokens = min(max(1, at_once), -(-n_rows // n_reads))
     rows = min(n_reads * n_tokens, rows_in_budget)
     item_bytes = _item_bytes(run)
     # As the module gives them, and in float32; operations after it make new ones.
@@ -100,7 +99,7 @@ def _readout_memory(run: RecipeRun[Any], n_rows: int, rows_in_budget: int) -> in
     if after:
         copies = FLOAT32_BYTES * LOGITS_AT_ONCE
     logit_bytes = rows * run.anatomy.vocab_size * copies
-    own_bytes = n_tokens * run.anatomy.vocab_size * OWN_COPIES * FLOAT32_BYTES
+    own_bytes = n_tokens * run.anatomy.vocab_size * OWN_ROWS * FLOAT32_BYTES
     return logit_bytes + own_bytes + rows * TILE_BUFFERS * TILE_COLUMNS * FLOAT32_BYTES
 
 

@@ -20,6 +20,10 @@ from lens_recipes.trace.readout.buffers import fill_buffers, max_tracked_tokens,
 from lens_recipes.trace.readout.scan import Scan, scan
 
 ROWS_IN_CACHE = 640  # at a time: a tile of them (2.6 MB) stays in the processor's cache
+# Arrays as large as a token's own logits for which there is room beside those of its sites: they,
+# their probabilities, and what is made on the way or kept by the allocator after it.
+OWN_ROWS = 6
+TOKENS_COMPARED = 4  # with the model's own logits at a time, which takes five arrays as large
 INFINITE_KL = 1e20  # beyond it a token that the model may say was ruled out
 
 
@@ -96,7 +100,8 @@ def readout(
     n_tokens, vocab = len(requested_ids), final_logits.shape[-1]
     batch_rows, positions = places
     rows_in_budget = max(1, options.max_bytes // (vocab * 4 * head.logits_at_once))
-    tokens_at_once = min(rows_in_budget, ROWS_IN_CACHE) // (len(reads) + 1)
+    in_budget = rows_in_budget // (len(reads) + OWN_ROWS)
+    tokens_at_once = min(in_budget, ROWS_IN_CACHE // (len(reads) + 1))
     reads_at_once = min(rows_in_budget, len(reads))
     arrays: dict[str, Tensor] = {}
     with torch.no_grad():
@@ -282,8 +287,12 @@ def logit_errors(
     "error" is the largest difference, "scale" the largest of the model's logits, and "eps" how
     finely numbers are rounded where the model runs, which a caller of a server cannot know.
     """
-    difference = (lens - final).abs()
-    error = torch.where(lens == final, 0.0, difference)  # −∞ beside −∞ is no difference
-    scale = final.masked_fill(final.isinf(), 0.0).abs().amax(-1)
+    errors, scales = [], []
+    for tokens in slices(len(final), TOKENS_COMPARED):
+        one, other = lens[tokens], final[tokens]
+        error = torch.where(one == other, 0.0, (one - other).abs())  # −∞ beside −∞ is no difference
+        errors.append(error.amax(-1))
+        scales.append(other.masked_fill(other.isinf(), 0.0).abs().amax(-1))
+    scale = torch.cat(scales)
     eps = torch.full_like(scale, rounding_eps(stream))
-    return {"error": error.amax(-1), "scale": scale, "eps": eps}
+    return {"error": torch.cat(errors), "scale": scale, "eps": eps}
