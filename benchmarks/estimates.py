@@ -9,8 +9,8 @@ Measured, each with its ratio of estimated to measured:
 - bytes: on paper (a config alone), beside a job that was packed and its packed result, of the loaded model;
 - memory: the most that a rehearsal on a server (`remote="local"`) grows by in a fresh process, beyond what one of two
   tokens does;
-- time: of a rehearsal, by a `Machine` whose speed is that of one measured forward pass with logits, and whose memory
-  is that of a measured copy.
+- time: of a rehearsal and of a run in this process, by a `Machine` whose speed is that of one measured forward pass
+  with logits, and whose memory is that of a measured copy. Seconds are those of one thread on its processor.
 """
 
 from __future__ import annotations
@@ -219,13 +219,13 @@ def measured_bytes(name: str, make: Callable[[], Any]) -> None:
 
 
 def median_seconds(run: Callable[[], Any], repeat: int) -> float:
-    """The median of some times, after one that warms up."""
+    """The median of some times, of one thread on its processor, after one that warms up."""
     run()
     seconds = []
     for _ in range(repeat):
-        started = time.perf_counter()
+        started = time.process_time()
         run()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     return statistics.median(seconds)
 
 
@@ -255,6 +255,7 @@ def this_machine(model: Any, repeat: int) -> lr.Machine:
 
 def measured_time(name: str, make: Callable[[], Any], repeat: int) -> None:
     """Print estimated seconds beside those of a rehearsal, and of a run in this process."""
+    torch.set_num_threads(1)
     model = make()
     for case, of_case in CASES.items():
         recipe, arguments = of_case()

@@ -12,6 +12,7 @@ Small random models: what grows is what is asked, not how wide the model is.
   bound on the memory for logits (`max_bytes`). `unbounded_mb` is what all logits of all layers would take.
 - Time: the slope of log seconds over log size, with its 95 % interval (least squares, Student's t), of the lens and of
   the floor beside it: a forward pass of the body, and the bare products with the unembedding. 1 is in proportion.
+  Seconds are those that the processor spent in one thread, whatever else runs on the machine.
 """
 
 from __future__ import annotations
@@ -161,14 +162,15 @@ def slope(sizes: list[int], seconds: list[float]) -> dict[str, float]:
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds of one run."""
-    started = time.perf_counter()
+    """Seconds of one thread in one run."""
+    started = time.process_time()
     run()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def growth_of(what: str, repeat: int) -> dict[str, Any]:
     """Seconds at each size, the least of some turns of lens and floor side by side, and their slopes."""
+    torch.set_num_threads(1)
     sizes, make = GROWTH[what]
     seconds: dict[str, list[float]] = {"lens": [], "floor": []}
     for size in sizes:
