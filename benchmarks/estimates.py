@@ -253,12 +253,12 @@ def this_machine(model: Any, repeat: int) -> lr.Machine:
     )
 
 
-def measured_time(name: str, make: Callable[[], Any], repeat: int) -> None:
+def measured_time(name: str, make: Callable[[], Any], repeat: int, cases: Any = None) -> None:
     """Print estimated seconds beside those of a rehearsal, and of a run in this process."""
     torch.set_num_threads(1)
     model = make()
-    for case, of_case in CASES.items():
-        recipe, arguments = of_case()
+    for case in cases or CASES:
+        recipe, arguments = CASES[case]()
         machine = this_machine(model, repeat)  # anew beside each: others work on this machine, too
         said = lr.estimate(recipe, model, **arguments)
         given = with_lens(model, arguments)
@@ -347,7 +347,9 @@ def main() -> None:
     parser.add_argument("--measured", action="store_true")
     parser.add_argument("--server", action="store_true")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=["bytes", "memory", "time"], help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=["bytes", "memory", "time"], help="a part of --measured")
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), help="of --only time")
+    parser.add_argument("--models", nargs="+", choices=list(models()), default=list(models()))
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
@@ -358,8 +360,8 @@ def main() -> None:
     elif options.only == "memory":
         each_alone(__file__, MEMORY)
     elif options.only == "time":
-        for name, make in models().items():
-            measured_time(name, make, options.repeat)
+        for name in options.models:
+            measured_time(name, models()[name], options.repeat, options.cases)
     elif options.measured:
         measured(options.repeat)
     elif options.server:
