@@ -10,7 +10,8 @@ Measured, each with its ratio of estimated to measured:
 - memory: the most that a rehearsal on a server (`remote="local"`) grows by in a fresh process, beyond what one of two
   tokens does;
 - time: of a rehearsal and of a run in this process, by a `Machine` whose speed is that of one measured forward pass
-  with logits, and whose memory is that of a measured copy. Seconds are those of one thread on its processor.
+    with logits, whose memory is that of a measured copy, and whose jobs and passes take beside their work what the
+  smallest job and a written token take. Seconds are those of one thread on its processor.
 """
 
 from __future__ import annotations
@@ -229,8 +230,14 @@ def median_seconds(run: Callable[[], Any], repeat: int) -> float:
     return statistics.median(seconds)
 
 
-def this_machine(model: Any, repeat: int) -> lr.Machine:
-    """Its speed at one forward pass of 128 tokens with all logits, and at copying memory."""
+def this_machine(model: Any, repeat: int, of_any: dict[str, float]) -> lr.Machine:
+    """Its speed at one forward pass of 128 tokens with all logits, and at copying memory.
+
+    Args:
+        model: The model.
+        repeat: How often each is measured.
+        of_any: What any job and any pass takes, as `beside_work` measures it.
+    """
     tokens = torch.tensor([ids(128)])
 
     def forward() -> None:
@@ -249,32 +256,54 @@ def this_machine(model: Any, repeat: int) -> lr.Machine:
         float32_flop_per_s=speed,
         bytes_per_s=2 * 2**26 / copying,
         line_bytes_per_s=1e12,
-        seconds_per_job=0,
+        seconds_per_job=of_any["seconds_per_job"],
+        # A written token also reads all weights.
+        seconds_per_pass=max(0.0, of_any["seconds_per_pass"] - size.weight_bytes * copying / 2**27),
     )
+
+
+def beside_work(model: Any, repeat: int) -> dict[str, float]:
+    """What a job takes beside its work: one of two tokens there, less the same here; and a pass: one written token."""
+    smallest = {"prompts": [ids(2)], "positions": -1, "layers": -1}
+    there = median_seconds(partial(lr.logit_lens, model, **smallest, remote="local"), repeat)
+    here = median_seconds(partial(lr.logit_lens, model, **smallest), repeat)
+    written = {"prompts": [ids(8)], "do_sample": False, "layers": -1}
+    two, ten = (
+        median_seconds(partial(lr.generate_lens, model, **written, max_new_tokens=n), repeat)
+        for n in (2, 10)
+    )
+    return {"seconds_per_job": max(0.0, there - here), "seconds_per_pass": max(0.0, (ten - two) / 8)}  # fmt: skip
 
 
 def measured_time(name: str, make: Callable[[], Any], repeat: int, cases: Any = None) -> None:
     """Print estimated seconds beside those of a rehearsal, and of a run in this process."""
     torch.set_num_threads(1)
     model = make()
+    of_any = beside_work(model, repeat)
     for case in cases or CASES:
         recipe, arguments = CASES[case]()
-        machine = this_machine(model, repeat)  # anew beside each: others work on this machine, too
+        machine = this_machine(
+            model, repeat, of_any
+        )  # anew beside each: others work on this machine, too
         said = lr.estimate(recipe, model, **arguments)
         given = with_lens(model, arguments)
         there = median_seconds(partial(recipe, model, **given, remote="local"), repeat)
         here = median_seconds(partial(recipe, model, **given), repeat)
-        estimated = said.seconds_of_work(machine)
+        work = said.seconds_of_work(machine)
+        whole = work + said.jobs * machine.seconds_per_job
         row = {
             "time": case,
             "model": name,
-            "estimated_s": round(estimated, 3),
+            "work_s": round(work, 3),
+            "with_jobs_s": round(whole, 3),
             "there_s": round(there, 3),
             "here_s": round(here, 3),
-            "ratio_there": round(estimated / there, 3),
-            "ratio_here": round(estimated / here, 3),
+            "ratio_there": round(whole / there, 3),
+            "ratio_here": round(work / here, 3),
             "gflop_per_s": round(machine.flop_per_s / 1e9, 1),
             "gb_per_s": round(machine.bytes_per_s / 1e9, 1),
+            "s_per_job": round(machine.seconds_per_job, 3),
+            "s_per_pass": round(machine.seconds_per_pass, 3),
         }
         print(json.dumps(row), flush=True)
 

@@ -46,6 +46,8 @@ class Machine:
         bytes_per_s: Of its memory, read or written.
         line_bytes_per_s: Of the line between here and there, in either direction.
         seconds_per_job: What each job takes beside its work, without a queue.
+        seconds_per_pass: What each pass of the model takes beside its work: to be traced, and to
+            start its operations one by one.
     """
 
     flop_per_s: float = 4e14
@@ -53,6 +55,7 @@ class Machine:
     bytes_per_s: float = 2e12
     line_bytes_per_s: float = 1e7
     seconds_per_job: float = 3.0
+    seconds_per_pass: float = 0.05
 
     def __post_init__(self) -> None:
         """Refuse what is no speed.
@@ -62,7 +65,7 @@ class Machine:
         """
         for name, value in vars(self).items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            is_least = is_number and (value > 0 or (name == "seconds_per_job" and value == 0))
+            is_least = is_number and (value > 0 or (name.startswith("seconds") and value == 0))
             if not is_least or not math.isfinite(value):
                 raise ValueError(f"{name}={value!r} must be a number above 0.")
 
@@ -71,7 +74,7 @@ class Machine:
         return (
             f"{self.flop_per_s / 1e12:g} TFLOP/s ({self.float32_flop_per_s / 1e12:g} in float32), "
             f"{self.bytes_per_s / 1e9:g} GB/s of memory, {self.line_bytes_per_s / 1e6:g} MB/s on "
-            f"the line, {self.seconds_per_job:g} s a job"
+            f"the line, {self.seconds_per_job:g} s a job, {self.seconds_per_pass:g} s a pass"
         )
 
 
@@ -106,7 +109,8 @@ class Work(NamedTuple):
         reading = self.passes * weight_bytes / machine.bytes_per_s
         of_lens = self.head_flops / machine.flop_per_s
         of_lens += self.float32_flops / machine.float32_flop_per_s
-        return max(computing, reading) + of_lens + self.lens_bytes / machine.bytes_per_s
+        of_lens += self.lens_bytes / machine.bytes_per_s
+        return max(computing, reading) + of_lens + self.passes * machine.seconds_per_pass
 
 
 class ModelSize(NamedTuple):
