@@ -12,6 +12,7 @@ from lens_recipes.trace.operations import unembedding_index
 from lens_recipes.trace.readout.readout import OWN_ROWS, ROWS_IN_CACHE, ReadoutOptions
 
 FLOAT32_BYTES = 4
+OWN_COPIES = 3  # of the model's own logits of the tokens at hand
 TILE_BUFFERS = 4  # arrays as large as a tile
 CHECK_SUMS = 4  # float32 sums of each token that are compared with the stream
 
@@ -41,11 +42,23 @@ def batch_memory(run: RecipeRun[Any], batch: Any, result_bytes: int) -> int:
         return size.tokens * d_model * FLOAT32_BYTES + logit_bytes + result_bytes
     bytes_per_dimension = size.vectors * _item_bytes(run) + CHECK_SUMS * FLOAT32_BYTES
     read_bytes = size.tokens * d_model * bytes_per_dimension
-    return _forward_memory(run, size) + read_bytes + logit_bytes + 2 * result_bytes
+    passing, staying = _forward_memory(run, size)
+    at_peak = passing + logit_bytes
+    if _is_readout(run):  # which begins when the blocks have run
+        at_peak = max(passing, logit_bytes)
+    return at_peak + staying + read_bytes + 2 * result_bytes
 
 
-def _forward_memory(run: RecipeRun[Any], size: BatchSize) -> int:
-    """Return the bytes of a forward pass, or of a generation with its cache, logits and scores."""
+def _is_readout(run: RecipeRun[Any]) -> bool:
+    """Return whether a run's vectors become logits in `readout`."""
+    return isinstance(getattr(run.plan, "options", None), ReadoutOptions)
+
+
+def _forward_memory(run: RecipeRun[Any], size: BatchSize) -> tuple[int, int]:
+    """Return the bytes of a forward pass that are freed as it goes, and those that stay.
+
+    What stays are its logits, and of a generation its cache and scores.
+    """
     anatomy = run.anatomy
     item_bytes = _item_bytes(run)
     config = text_config(run.model)
@@ -53,13 +66,15 @@ def _forward_memory(run: RecipeRun[Any], size: BatchSize) -> int:
     width_of_token = 8 * anatomy.d_model + 3 * inner_width
     activation_bytes = size.rows * size.columns * width_of_token * item_bytes
     n_logits = size.rows * size.logits_per_row * anatomy.vocab_size
-    memory_bytes = activation_bytes + n_logits * (item_bytes + FLOAT32_BYTES)
+    memory_bytes = n_logits * item_bytes
+    if item_bytes < FLOAT32_BYTES:  # which are then also made in float32
+        memory_bytes += n_logits * FLOAT32_BYTES
     if size.new_tokens:
         n_cached = size.rows * (size.columns + size.new_tokens)
         memory_bytes += 2 * anatomy.n_layers * n_cached * _key_width(run) * item_bytes
     if size.keeps_scores:
         memory_bytes += size.rows * size.new_tokens * anatomy.vocab_size * FLOAT32_BYTES
-    return memory_bytes
+    return activation_bytes, memory_bytes
 
 
 def _key_width(run: RecipeRun[Any]) -> int:
@@ -73,8 +88,7 @@ def _key_width(run: RecipeRun[Any]) -> int:
 def _logit_memory(run: RecipeRun[Any], n_rows: int) -> int:
     """Return the bytes of the logits of some rows and their copies, within the run's own bound."""
     row_bytes = run.anatomy.vocab_size * FLOAT32_BYTES * LOGITS_AT_ONCE
-    options = getattr(run.plan, "options", None)
-    if isinstance(options, ReadoutOptions):
+    if _is_readout(run):
         return _readout_memory(run, n_rows, max(1, run.plan.max_bytes // row_bytes))
     return max(row_bytes, min(run.plan.max_bytes, n_rows * row_bytes))
 
@@ -99,7 +113,7 @@ def _readout_memory(run: RecipeRun[Any], n_rows: int, rows_in_budget: int) -> in
     if after:
         copies = FLOAT32_BYTES * LOGITS_AT_ONCE
     logit_bytes = rows * run.anatomy.vocab_size * copies
-    own_bytes = n_tokens * run.anatomy.vocab_size * OWN_ROWS * FLOAT32_BYTES
+    own_bytes = n_tokens * run.anatomy.vocab_size * OWN_COPIES * FLOAT32_BYTES
     return logit_bytes + own_bytes + rows * TILE_BUFFERS * TILE_COLUMNS * FLOAT32_BYTES
 
 
