@@ -105,6 +105,7 @@ GROUPS: dict[str, list[str]] = {
     "Servers": [
         "estimate",
         "RemoteEstimate",
+        "Machine",
         "submit",
         "Job",
         "JobStatus",

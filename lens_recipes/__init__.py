@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from lens_recipes.recipes.patching.patch_map import patch_map as patch_map
     from lens_recipes.recipes.remote import Job as Job
     from lens_recipes.recipes.remote import JobStatus as JobStatus
+    from lens_recipes.recipes.remote import Machine as Machine
     from lens_recipes.recipes.remote import RemoteEstimate as RemoteEstimate
     from lens_recipes.recipes.remote import estimate as estimate
     from lens_recipes.recipes.remote import submit as submit
@@ -153,7 +154,7 @@ _PUBLIC_NAMES = {
     "recipes.logit_lens": ["logit_lens", "plain_logit_lens"],
     "recipes.paste.paste": ["paste"],
     "recipes.patching.patch_map": ["patch_map"],
-    "recipes.remote": ["Job", "JobStatus", "RemoteEstimate", "estimate", "submit"],
+    "recipes.remote": ["Job", "JobStatus", "Machine", "RemoteEstimate", "estimate", "submit"],
     "recipes.survey.sets.lens_evals": ["lens_evals"],
     "recipes.vectors": ["decode_vectors"],
     "recipes.verify": ["verify"],

@@ -166,7 +166,7 @@ def test_a_remote_model_is_built_on_meta_without_its_weights(checkpoint, tmp_pat
     assert {p.device.type for p in model._module.parameters()} == {"meta"}
     assert str(lr.anatomy(model)) == str(lr.anatomy(lr.load(str(checkpoint))))
     with monkeypatch.context() as patch:
-        patch.setattr(handle, "_has_hub_id", lambda model: True)
+        patch.setattr(handle, "has_hub_id", lambda model: True)
         assert handle.resolve_remote(model, None) is True
         assert handle.resolve_remote(model, "http://host:1") == "http://host:1"
     with pytest.raises(
@@ -179,7 +179,7 @@ def test_a_remote_model_is_built_on_meta_without_its_weights(checkpoint, tmp_pat
 
 
 def test_a_server_named_at_loading_is_the_one_that_is_used(checkpoint, monkeypatch):
-    monkeypatch.setattr(handle, "_has_hub_id", lambda model: True)
+    monkeypatch.setattr(handle, "has_hub_id", lambda model: True)
     model = lr.load(str(checkpoint), remote="http://host:1")
     assert handle.resolve_remote(model, None) == "http://host:1"
 

@@ -27,7 +27,7 @@ from lens_recipes.trace.plan import SiteRead
 from lens_recipes.trace.readout import readout as module
 from lens_recipes.trace.readout import scan as scan_module
 from lens_recipes.trace.readout.buffers import token_axis
-from lens_recipes.trace.readout.readout import ReadoutOptions, readout
+from lens_recipes.trace.readout.readout import OWN_ROWS, ReadoutOptions, readout
 
 HUGE = 2**30
 D_MODEL = 6
@@ -186,7 +186,9 @@ def test_the_budget_bounds_how_many_rows_are_unembedded_at_once():
         rows.append(len(x))
         return to_logits(x, norm)
 
-    for budget, most in ((1, 1), (40 * 4 * 3 * 3, 3), (40 * 4 * 3 * 7 * 2, 12), (HUGE, 54)):
+    # Of a token its six sites, and what is made of the model's own logits.
+    two_tokens = 40 * 4 * 3 * (6 + OWN_ROWS) * 2
+    for budget, most in ((1, 1), (40 * 4 * 3 * 3, 3), (two_tokens, 12), (HUGE, 54)):
         rows.clear()
         run((streams, counted, *rest), max_bytes=budget)
         assert max(rows) == most

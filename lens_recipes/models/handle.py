@@ -24,12 +24,20 @@ from lens_recipes.trace.operations import autocast_dtype
 # Where a model that `load` built runs when a recipe is not told: False, True or a server's address.
 _default_remotes: weakref.WeakKeyDictionary[Envoy, bool | str] = weakref.WeakKeyDictionary()
 
+# Models that are looked at for an estimate, and never run: they need neither weights nor a name.
+_on_paper: weakref.WeakSet[Envoy] = weakref.WeakSet()
+
 _load_seconds: weakref.WeakKeyDictionary[Envoy, float] = weakref.WeakKeyDictionary()
 
 
 def set_default_remote(model: Envoy, remote: bool | str) -> None:
     """Remember where a model runs when a recipe is not told."""
     _default_remotes[model] = remote
+
+
+def put_on_paper(model: Envoy) -> None:
+    """Let a model be taken for one that runs, wherever it is said to: nothing of it ever does."""
+    _on_paper.add(model)
 
 
 def set_load_seconds(model: Envoy, seconds: float) -> None:
@@ -59,6 +67,8 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
             "model = lens_recipes.load(...)"
         )
     chosen = _default_remotes.get(model, False) if remote is None else remote
+    if model in _on_paper:
+        return chosen
     if chosen in (False, "local") and on_meta(model):
         advice = say(
             python="Pass remote=True to run it on a server, or load it with its weights: "
@@ -76,7 +86,7 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
             "a model without a tokenizer cannot be sent anywhere, so there is no rehearsal of it: "
             "load it with load(..., tokenizer=...)."
         )
-    if chosen and chosen != "local" and not _has_hub_id(model):
+    if chosen and chosen != "local" and not has_hub_id(model):
         raise LensError(
             "a server finds a model by its hub id, and this one has none: "
             + say(python="load it with load(hub_id, remote=True).", shell="give it as --model.")
@@ -84,7 +94,7 @@ def resolve_remote(model: Envoy, remote: bool | str | None) -> bool | str:
     return chosen
 
 
-def _has_hub_id(model: Envoy) -> bool:
+def has_hub_id(model: Envoy) -> bool:
     """Return whether a server can find a model by its name: it is no local folder."""
     if not isinstance(model, Remotable):
         return False

@@ -71,6 +71,7 @@ from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, model_logits
 from lens_recipes.trace.plan import EditStep, ReadPlan, ReadStep
 from lens_recipes.trace.readout.readout import ReadoutOptions, readout
+from lens_recipes.trace.transport import IDENTITY
 
 
 def plain_logit_lens(model: Envoy, prompts: Sequence[str | Tensor]) -> list[Tensor]:
@@ -217,8 +218,11 @@ class LensPlan(NamedTuple):
     def batch_size(self, batch: LensBatch) -> BatchSize:
         """Return what makes a batch large."""
         n_tokens = len(batch.places.rows)
+        n_mapped = sum(read.transport is not IDENTITY for read in self.reads.sites)
         size = forward_size(batch.inputs, n_tokens)._replace(
-            vectors=self.reads.n_slots, logit_rows=n_tokens * len(self.reads.sites)
+            vectors=self.reads.n_slots,
+            logit_rows=n_tokens * len(self.reads.sites),
+            mapped_rows=n_tokens * n_mapped,
         )
         if batch.edits is None:
             return size

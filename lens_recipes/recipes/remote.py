@@ -16,10 +16,12 @@ from lens_recipes.recipes.vectors import decode_vectors
 from lens_recipes.run.remote.estimate import RemoteEstimate, estimate
 from lens_recipes.run.remote.jobs.chunks import JobStatus
 from lens_recipes.run.remote.jobs.job import Job, submit
+from lens_recipes.run.remote.work import Machine
 
 __all__ = [
     "Job",
     "JobStatus",
+    "Machine",
     "RemoteEstimate",
     "attribution",
     "decode_vectors",

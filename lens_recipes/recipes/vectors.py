@@ -122,6 +122,7 @@ class VectorPlan(NamedTuple):
             tokens=n_vectors,
             vectors=0,
             logit_rows=n_vectors,
+            mapped_rows=0 if self.transport is IDENTITY else n_vectors,
         )
 
     def batch_identity(self, batch: VectorBatch) -> dict[str, Any]:

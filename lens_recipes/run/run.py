@@ -56,6 +56,8 @@ class RecipeRun(Generic[R]):
         as_sent: What gives the same run as it would be sent to a server, where its arguments cannot
             be read a second time; None to prepare it again by them.
         runs_remotely: Whether it can run on a server.
+        pulled_tokens: Through how many tokens gradients are pulled back, of each dimension that is
+            pulled back anew.
     """
 
     request: Request
@@ -73,6 +75,7 @@ class RecipeRun(Generic[R]):
     seconds_here: Callable[[], float] | None = None
     as_sent: Callable[[], RecipeRun[R]] | None = None
     runs_remotely: bool = True
+    pulled_tokens: int = 0
 
     @property
     def model(self) -> Envoy:

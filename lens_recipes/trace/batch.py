@@ -56,6 +56,8 @@ class BatchSize(NamedTuple):
         logit_rows: How many vectors are taken to logits.
         all_tokens: How many tokens run through the model, where a batch is several forward passes
             of at most this size; None where it is one.
+        mapped_rows: How many vectors are multiplied by a matrix `[d_model, d_model]` beside what
+            the model does: the transport of a lens, or what a fit sums.
     """
 
     rows: int
@@ -67,6 +69,7 @@ class BatchSize(NamedTuple):
     vectors: int
     logit_rows: int
     all_tokens: int | None = None
+    mapped_rows: int = 0
 
 
 class LensBatch(NamedTuple):

@@ -53,7 +53,8 @@ class RunningSum:
 
     def error(self, stream: Tensor) -> Float[Tensor, " token"]:
         """Return the largest relative error of the sum against a stream that was read."""
-        return relative_error(self.value, stream, self.size + to_float32(stream).abs())
+        size = to_float32(stream).abs().to(self.size.device)
+        return relative_error(self.value, stream, self.size + size)
 
 
 class SumCheck:

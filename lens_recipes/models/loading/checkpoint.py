@@ -35,6 +35,7 @@ from lens_recipes.models.loading.reading import (
 from lens_recipes.models.loading.tokenizer import load_tokenizer
 from lens_recipes.models.loading.wrap import wrap
 from lens_recipes.models.weights.memory import memory_errors_in_words
+from lens_recipes.models.weights.sharded import refuse_sharding
 from lens_recipes.terminal import one_line
 
 SMOLLM2 = "smollm2"  # the name of the embedded default
@@ -81,6 +82,8 @@ def load_checkpoint(source: str, tokenizer: Any, remote: bool, arguments: dict[s
     Raises:
         LensError: as `load`.
     """
+    if not remote:
+        refuse_sharding(arguments)
     with _plain_errors(source):
         weights = _find_weights(source, arguments)
         tokenizer = tokenizer or load_tokenizer(source, _shared(arguments))

@@ -13,6 +13,7 @@ from torch import nn
 
 from lens_recipes.errors import LensError
 from lens_recipes.models.weights.offload import OffloadedModel, OffloadedNNsight, is_offloaded
+from lens_recipes.models.weights.sharded import refuse_sharded
 
 
 def wrap(module: Any, tokenizer: Any, revision: str | None = None) -> Envoy:
@@ -25,9 +26,11 @@ def wrap(module: Any, tokenizer: Any, revision: str | None = None) -> Envoy:
         revision: Which revision of a checkpoint it is.
 
     Raises:
-        LensError: it puts vectors before the prompt that are no tokens.
+        LensError: it puts vectors before the prompt that are no tokens, or holds but a part of its
+            weights.
     """
     _refuse_virtual_tokens(module)
+    refuse_sharded(module)
     elsewhere = is_offloaded(module)
     if tokenizer is None or not _is_for_pipelines(module):
         model = OffloadedNNsight(module) if elsewhere else NNsight(module)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -48,6 +49,30 @@ def has_meta_parameter(module: nn.Module) -> bool:
         if parameter is not None and parameter.is_meta:
             return True
     return False
+
+
+def numbers_of(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the names of all parameters, each once, and their numbers, wherever they are kept.
+
+    One of which the numbers cannot be had is yielded as it is, on the meta device.
+    """
+    kept: dict[str, tuple[Any, str]] = {}
+    for path, child in module.named_modules():
+        hook = offloading_hook(child)
+        stored = getattr(hook, "weights_map", None)
+        if stored is None:
+            continue
+        brings_below = bool(getattr(hook, "place_submodules", False))
+        for name, parameter in child.named_parameters(recurse=brings_below):
+            if parameter.is_meta:
+                kept[f"{path}.{name}" if path else name] = (stored, name)
+    for name, parameter in module.named_parameters():
+        numbers: torch.Tensor = parameter
+        if name in kept:
+            stored, key = kept[name]
+            with contextlib.suppress(KeyError):
+                numbers = torch.as_tensor(stored[key])
+        yield name, numbers
 
 
 def input_device(module: nn.Module) -> torch.device:

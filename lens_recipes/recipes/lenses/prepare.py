@@ -18,6 +18,7 @@ from lens_recipes.lenses.digests import starts_with_bos
 from lens_recipes.lenses.files.own import SUFFIX
 from lens_recipes.lenses.record import LensRecord
 from lens_recipes.models.handle import context_length, on_meta, refuse_training, resolve_remote
+from lens_recipes.models.weights.offload import numbers_of
 from lens_recipes.recipes.lenses.estimators.estimator import Estimator, FitTask
 from lens_recipes.recipes.lenses.estimators.kinds import ESTIMATORS
 from lens_recipes.recipes.lenses.streams import pick_streams
@@ -254,7 +255,9 @@ def weights_mark(model: Envoy) -> str | None:
     if on_meta(model):
         return None
     hashed = hashlib.sha256()
-    for parameter in model._module.parameters():
+    for _, parameter in numbers_of(model._module):
+        if parameter.is_meta:
+            continue
         some = parameter.detach().reshape(-1)[:8].float().cpu()
         hashed.update(some.numpy().tobytes())
     return hashed.hexdigest()[:16]

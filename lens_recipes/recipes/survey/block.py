@@ -105,21 +105,8 @@ def run_items(
     model: Any, items: Sequence[PreparedItem], columns: Columns, options: dict[str, Any]
 ) -> BlockResult:
     """Run the lens on some items of a block together."""
-    prompts = [EncodedPrompt(prepared.token_ids, prepared.inputs or {}) for prepared in items]
-    images = None
-    if any(prepared.item.images for prepared in items):
-        images = [list(prepared.item.images) for prepared in items]
     try:
-        result = logit_lens(
-            model,
-            as_recorded(prompts),
-            images=images,
-            positions=[[prepared.position] for prepared in items],
-            targets=columns.ids,
-            track=None,
-            top_k=1,
-            **options,
-        )
+        result = logit_lens(model, **lens_arguments(items, columns), **options)
     except LensError as error:
         if not str(error).endswith(KEPT_IF_NOT_STRICT):
             raise
@@ -134,6 +121,22 @@ def run_items(
         result.certificate,
         result.provenance,
     )
+
+
+def lens_arguments(items: Sequence[PreparedItem], columns: Columns) -> dict[str, Any]:
+    """Return what `logit_lens` is asked of the items of a block."""
+    prompts = [EncodedPrompt(prepared.token_ids, prepared.inputs or {}) for prepared in items]
+    images = None
+    if any(prepared.item.images for prepared in items):
+        images = [list(prepared.item.images) for prepared in items]
+    return {
+        "prompts": as_recorded(prompts),
+        "images": images,
+        "positions": [[prepared.position] for prepared in items],
+        "targets": columns.ids,
+        "track": None,
+        "top_k": 1,
+    }
 
 
 def columns_of(items: Sequence[PreparedItem], controls: Sequence[Controls]) -> Columns:

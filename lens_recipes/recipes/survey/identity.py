@@ -11,6 +11,7 @@ from nnsight.intervention.envoy import Envoy
 
 from lens_recipes.lenses.digests import tokenizer_digest
 from lens_recipes.models.handle import on_meta, running_dtype
+from lens_recipes.models.weights.offload import numbers_of
 from lens_recipes.models.weights.origin import model_name, model_revision
 
 N_NUMBERS = 64  # of each parameter that are looked at, evenly spaced
@@ -51,7 +52,7 @@ def weights_digest(model: Envoy) -> str | None:
     if on_meta(model):
         return None
     hashed = hashlib.sha256()
-    for name, parameter in model._module.named_parameters():
+    for name, parameter in numbers_of(model._module):
         hashed.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
         if parameter.is_meta or not parameter.numel():
             continue

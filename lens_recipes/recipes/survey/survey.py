@@ -6,8 +6,9 @@ items ─► blocks of 256 ─► ids, controls ─► logit_lens ─► numbers
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 from nnsight.intervention.envoy import Envoy
@@ -17,6 +18,7 @@ from lens_recipes.arrays.survey.curves import Draws
 from lens_recipes.caller import say
 from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.tokens.vocabulary import prompt_text, token_texts
+from lens_recipes.recipes.logit_lens import logit_lens
 from lens_recipes.recipes.survey.arguments import (
     as_shard,
     check_model,
@@ -25,7 +27,7 @@ from lens_recipes.recipes.survey.arguments import (
     position_of_all,
 )
 from lens_recipes.recipes.survey.assemble import assembled
-from lens_recipes.recipes.survey.block import run_block
+from lens_recipes.recipes.survey.block import columns_of, lens_arguments, run_block
 from lens_recipes.recipes.survey.block_file import StoredBlock
 from lens_recipes.recipes.survey.identity import identity_of
 from lens_recipes.recipes.survey.items import Item, LeftOut, images_of, read_items
@@ -323,14 +325,7 @@ def ask(
     options: Mapping[str, Any],
 ) -> StoredBlock:
     """Run one block, and return what is kept of it."""
-    prepared: list[PreparedItem] = []
-    missing: list[LeftOut] = []
-    for item in block:
-        entry = item if isinstance(item, LeftOut) else reader.prepare(item)
-        if isinstance(entry, LeftOut):
-            missing.append(entry)
-        else:
-            prepared.append(entry)
+    prepared, missing = prepared_items(block, reader)
     if not prepared:
         return StoredBlock("", [], [], {}, missing, {}, None, {})
     controls = choose_controls(prepared, reader.tokenizer, reader.vocab_size, seed)
@@ -358,6 +353,21 @@ def ask(
     )
 
 
+def prepared_items(
+    block: list[Item | LeftOut], reader: ItemReader
+) -> tuple[list[PreparedItem], list[LeftOut]]:
+    """Return the items of a block as ids, and those that cannot be asked."""
+    prepared: list[PreparedItem] = []
+    missing: list[LeftOut] = []
+    for item in block:
+        entry = item if isinstance(item, LeftOut) else reader.prepare(item)
+        if isinstance(entry, LeftOut):
+            missing.append(entry)
+        else:
+            prepared.append(entry)
+    return prepared, missing
+
+
 def names_of(prepared: PreparedItem, tokenizer: Any) -> ItemNames:
     """Return what an item is called, with its prompt as text."""
     item = prepared.item
@@ -366,3 +376,46 @@ def names_of(prepared: PreparedItem, tokenizer: Any) -> ItemNames:
     else:
         text = prompt_text(tokenizer, prepared.token_ids)
     return ItemNames(item.id, item.group, item.cluster, text)
+
+
+def runs_of_survey(
+    model: Envoy,
+    items: Any,
+    *,
+    positions: Any = "answer",
+    fields: Mapping[str, str] | None = None,
+    on_error: str = "stop",
+    shard: tuple[int, int] | None = None,
+    seed: int = 0,
+    add_special_tokens: bool = True,
+    **options: Any,
+) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+    """Yield the recipe that each block runs, with its arguments, for `estimate`.
+
+    Args:
+        model: What `load()` returns.
+        items: As for `survey`, and all other arguments.
+        positions, fields, on_error, shard, seed, add_special_tokens: Likewise.
+        **options: Likewise; those of the lens are passed on.
+    """
+    check_model(model)
+    names = inspect.signature(survey).parameters
+    unknown = [name for name in options if name not in names]
+    if unknown or "models" in options:
+        raise TypeError(f"an estimate of a survey takes what one of one model does: {unknown}.")
+    of_lens = ("lens", "edits", "layers", "components", "max_bytes", "remote")
+    passed_on = {name: options[name] for name in of_lens if name in options}
+    reader = ItemReader(model, anatomy(model), add_special_tokens=add_special_tokens)
+    position = position_of_all(positions)
+    found = read_items(items, fields, on_error=on_error, position=position)
+    for _, block in blocks_of(found, None if shard is None else as_shard(shard)):
+        prepared, _ = prepared_items(block, reader)
+        if not prepared:
+            continue
+        controls = choose_controls(prepared, reader.tokenizer, reader.vocab_size, seed)
+        asked = lens_arguments(prepared, columns_of(prepared, controls))
+        own = {"controls": 0, "add_special_tokens": add_special_tokens}
+        yield logit_lens, {"model": model, **asked, **own, **passed_on}
+
+
+survey.runs_of = runs_of_survey  # type: ignore[attr-defined]

@@ -7,9 +7,14 @@ from typing import Any
 from lens_recipes.models.handle import dtype_of, text_config
 from lens_recipes.run.run import RecipeRun
 from lens_recipes.trace.batch import BatchSize
+from lens_recipes.trace.kernels import ACCELERATOR, PROCESSOR
 from lens_recipes.trace.lens_head import LOGITS_AT_ONCE
+from lens_recipes.trace.operations import unembedding_index
+from lens_recipes.trace.readout.readout import OWN_ROWS, ReadoutOptions
 
 FLOAT32_BYTES = 4
+OWN_COPIES = 3  # of the model's own logits of the tokens at hand
+TILE_BUFFERS = 4  # arrays as large as a tile
 CHECK_SUMS = 4  # float32 sums of each token that are compared with the stream
 
 
@@ -38,11 +43,23 @@ def batch_memory(run: RecipeRun[Any], batch: Any, result_bytes: int) -> int:
         return size.tokens * d_model * FLOAT32_BYTES + logit_bytes + result_bytes
     bytes_per_dimension = size.vectors * _item_bytes(run) + CHECK_SUMS * FLOAT32_BYTES
     read_bytes = size.tokens * d_model * bytes_per_dimension
-    return _forward_memory(run, size) + read_bytes + logit_bytes + 2 * result_bytes
+    passing, staying = _forward_memory(run, size)
+    at_peak = passing + logit_bytes
+    if _is_readout(run):  # which begins when the blocks have run
+        at_peak = max(passing, logit_bytes)
+    return at_peak + staying + read_bytes + 2 * result_bytes
 
 
-def _forward_memory(run: RecipeRun[Any], size: BatchSize) -> int:
-    """Return the bytes of a forward pass, or of a generation with its cache, logits and scores."""
+def _is_readout(run: RecipeRun[Any]) -> bool:
+    """Return whether a run's vectors become logits in `readout`."""
+    return isinstance(getattr(run.plan, "options", None), ReadoutOptions)
+
+
+def _forward_memory(run: RecipeRun[Any], size: BatchSize) -> tuple[int, int]:
+    """Return the bytes of a forward pass that are freed as it goes, and those that stay.
+
+    What stays are its logits, and of a generation its cache and scores.
+    """
     anatomy = run.anatomy
     item_bytes = _item_bytes(run)
     config = text_config(run.model)
@@ -50,13 +67,15 @@ def _forward_memory(run: RecipeRun[Any], size: BatchSize) -> int:
     width_of_token = 8 * anatomy.d_model + 3 * inner_width
     activation_bytes = size.rows * size.columns * width_of_token * item_bytes
     n_logits = size.rows * size.logits_per_row * anatomy.vocab_size
-    memory_bytes = activation_bytes + n_logits * (item_bytes + FLOAT32_BYTES)
+    memory_bytes = n_logits * item_bytes
+    if item_bytes < FLOAT32_BYTES:  # which are then also made in float32
+        memory_bytes += n_logits * FLOAT32_BYTES
     if size.new_tokens:
         n_cached = size.rows * (size.columns + size.new_tokens)
         memory_bytes += 2 * anatomy.n_layers * n_cached * _key_width(run) * item_bytes
     if size.keeps_scores:
         memory_bytes += size.rows * size.new_tokens * anatomy.vocab_size * FLOAT32_BYTES
-    return memory_bytes
+    return activation_bytes, memory_bytes
 
 
 def _key_width(run: RecipeRun[Any]) -> int:
@@ -70,7 +89,35 @@ def _key_width(run: RecipeRun[Any]) -> int:
 def _logit_memory(run: RecipeRun[Any], n_rows: int) -> int:
     """Return the bytes of the logits of some rows and their copies, within the run's own bound."""
     row_bytes = run.anatomy.vocab_size * FLOAT32_BYTES * LOGITS_AT_ONCE
+    if _is_readout(run):
+        return _readout_memory(run, n_rows, max(1, run.plan.max_bytes // row_bytes))
     return max(row_bytes, min(run.plan.max_bytes, n_rows * row_bytes))
+
+
+def _readout_memory(run: RecipeRun[Any], n_rows: int, rows_in_budget: int) -> int:
+    """Return the bytes of the logits that `readout` has at once, and of the model's own there.
+
+    Args:
+        run: The run.
+        n_rows: How many vectors become logits in all.
+        rows_in_budget: As many as `max_bytes` allows at once.
+    """
+    reads = getattr(run.plan, "reads", None)
+    n_reads = 1 if reads is None else len(reads.sites)
+    item_bytes = _item_bytes(run)
+    # Half precision is what accelerators run.
+    kernels = PROCESSOR if item_bytes == FLOAT32_BYTES else ACCELERATOR
+    at_once = min(rows_in_budget // (n_reads + OWN_ROWS), kernels.rows_at_once // (n_reads + 1))
+    n_tokens = min(max(1, at_once), -(-n_rows // n_reads))
+    rows = min(n_reads * n_tokens, rows_in_budget)
+    # As the module gives them, and in float32; operations after it make new ones.
+    copies = FLOAT32_BYTES if item_bytes == FLOAT32_BYTES else FLOAT32_BYTES + item_bytes
+    after = run.plan.head_operations[unembedding_index(run.plan.head_operations) + 1 :]
+    if after:
+        copies = FLOAT32_BYTES * LOGITS_AT_ONCE
+    logit_bytes = rows * run.anatomy.vocab_size * copies
+    own_bytes = n_tokens * run.anatomy.vocab_size * OWN_COPIES * FLOAT32_BYTES
+    return logit_bytes + own_bytes + rows * TILE_BUFFERS * kernels.tile_columns * FLOAT32_BYTES
 
 
 def _item_bytes(run: RecipeRun[Any]) -> int:

@@ -131,6 +131,7 @@ class CellPlan(NamedTuple):
             vectors=1,
             logit_rows=n_rows,
             all_tokens=int(batch.inputs["input_ids"].numel()) + int(unpatched),
+            mapped_rows=0 if self.transport is IDENTITY else n_rows,
         )
 
     def batch_identity(self, batch: CellBatch) -> dict[str, Any]:

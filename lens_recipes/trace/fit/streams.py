@@ -66,6 +66,8 @@ class FitPlan(NamedTuple):
             vectors=len(self.steps),
             logit_rows=0,
             all_tokens=batch.n_tokens,
+            # The products of each stream with itself and with the final one.
+            mapped_rows=2 * batch.n_tokens * (len(self.steps) - 1),
         )
 
     def batch_identity(self, batch: FitBatch) -> list[Any]:

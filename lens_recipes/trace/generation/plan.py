@@ -11,6 +11,7 @@ from lens_recipes.trace.batch import BatchSize, forward_size
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import ReadPlan
 from lens_recipes.trace.readout.readout import ReadoutOptions
+from lens_recipes.trace.transport import IDENTITY
 
 
 class GenerationPlan(NamedTuple):
@@ -54,11 +55,13 @@ class GenerationPlan(NamedTuple):
         n_tokens = len(batch.first_tokens[0])
         # Without a word about it, `generate` asks for the last position's logits alone.
         size = forward_size({"logits_to_keep": 1, **batch.inputs}, n_tokens)
+        n_mapped = sum(read.transport is not IDENTITY for read in self.reads.sites)
         return size._replace(
             new_tokens=self.n_steps,
             keeps_scores=self.keeps_scores,
             vectors=self.reads.n_slots,
             logit_rows=n_tokens * len(self.reads.sites),
+            mapped_rows=n_tokens * n_mapped,
         )
 
     def batch_identity(self, batch: GenerationBatch) -> dict[str, Any]:

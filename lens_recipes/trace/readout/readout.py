@@ -20,6 +20,10 @@ from lens_recipes.trace.plan import SiteRead
 from lens_recipes.trace.readout.buffers import fill_buffers, max_tracked_tokens, trim_buffers
 from lens_recipes.trace.readout.scan import RuledOut, Scan, scan
 
+# Arrays as large as a token's own logits for which there is room beside those of its sites: they,
+# their probabilities, and what is made on the way or kept by the allocator after it.
+OWN_ROWS = 6
+TOKENS_COMPARED = 4  # with the model's own logits at a time, which takes five arrays as large
 INFINITE_KL = 1e20  # beyond it a token that the model may say was ruled out
 
 
@@ -134,7 +138,9 @@ def all_numbers(
     rows, reads, head, final_logits, batch_rows, positions, requested_ids = inputs
     n_tokens, vocab = len(requested_ids), final_logits.shape[-1]
     rows_in_budget = max(1, options.max_bytes // (vocab * 4 * head.logits_at_once))
-    tokens_at_once = min(rows_in_budget, ruled_out.kernels.rows_at_once) // (len(reads) + 1)
+    in_budget = rows_in_budget // (len(reads) + OWN_ROWS)
+    at_once = ruled_out.kernels.rows_at_once // (len(reads) + 1)
+    tokens_at_once = min(in_budget, at_once)
     reads_at_once = min(rows_in_budget, len(reads))
     arrays: dict[str, Tensor] = {}
     for tokens in slices(n_tokens, tokens_at_once):
@@ -354,8 +360,12 @@ def logit_errors(
     "error" is the largest difference, "scale" the largest of the model's logits, and "eps" how
     finely numbers are rounded where the model runs, which a caller of a server cannot know.
     """
-    difference = (lens - final).abs()
-    error = torch.where(lens == final, 0.0, difference)  # −∞ beside −∞ is no difference
-    scale = final.masked_fill(final.isinf(), 0.0).abs().amax(-1)
+    errors, scales = [], []
+    for tokens in slices(len(final), TOKENS_COMPARED):
+        one, other = lens[tokens], final[tokens]
+        error = torch.where(one == other, 0.0, (one - other).abs())  # −∞ beside −∞ is no difference
+        errors.append(error.amax(-1))
+        scales.append(other.masked_fill(other.isinf(), 0.0).abs().amax(-1))
+    scale = torch.cat(scales)
     eps = torch.full_like(scale, rounding_eps(stream))
-    return {"error": error.amax(-1), "scale": scale, "eps": eps}
+    return {"error": torch.cat(errors), "scale": scale, "eps": eps}

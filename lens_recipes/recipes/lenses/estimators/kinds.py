@@ -82,8 +82,11 @@ class JacobianEstimator(Estimator):
         }
 
     def run(self, batches: list[Prompt]) -> RecipeRun[Any]:
-        """Return the forward passes of all prompts as one run."""
-        return self.passes.run(self.passes.batches([batch.row for batch in batches]))
+        """Return the forward passes of all prompts as one run, and how much is pulled back."""
+        run = self.passes.run(self.passes.batches([batch.row for batch in batches]))
+        n_sources = sum(self.n_tokens(batch) - FIRST_POSITION for batch in batches)
+        run.pulled_tokens = n_sources * self.task.request.anatomy.d_model
+        return run
 
     def seconds(self, batches: list[Prompt]) -> float:
         """Return about how long the Jacobians of all prompts take: those of one are begun."""
