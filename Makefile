@@ -31,7 +31,7 @@ PEERS       := .venv-peers
 PEERS_PINS  := tests/peers/requirements.txt tests/peers/requirements-alone.txt tests/peers/constraints.txt
 PEERS_READY := $(PEERS)/.ready-$(shell { cat $(PEERS_PINS); $(PYTHON) -V; } | sha256sum | cut -c1-16)
 
-.PHONY: demo gallery test test-full test-oldest test-ndif test-peers clean
+.PHONY: demo gallery test test-full test-oldest test-ndif test-peers bench clean
 
 $(FOR_DEMO): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): one to three minutes, once"
@@ -109,6 +109,11 @@ $(PEERS_READY):
 
 test-peers: $(FOR_TEST) $(PEERS_READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/peers
+
+# All measurements, on a machine that does nothing else; it writes docs/performance.md. Not a part of the tests.
+bench: $(FOR_TEST) $(PEERS_READY)
+	tests/need chromium
+	$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf $(VENV) $(OLDEST) $(NDIF) $(PEERS) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

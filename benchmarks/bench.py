@@ -59,13 +59,18 @@ class Ratio(NamedTuple):
 class Section(NamedTuple):
     """What is measured together.
 
+    name: What it is called in the shell.
+    title: What it is called on the page.
     commands: The scripts of this folder with their arguments.
     read: What turns a line that they print into ratios.
+    tables: What makes tables of the lines, where ratios do not say it all.
     """
 
     name: str
+    title: str
     commands: tuple[tuple[str, ...], ...]
     read: Callable[[Line], Iterator[Ratio]]
+    tables: Callable[[list[Line]], str] | None = None
 
 
 # -- what the scripts print --------------------------------------------
@@ -147,10 +152,75 @@ def of_pages(line: Line) -> Iterator[Ratio]:
     yield Ratio(f"{line['page']}: until drawn", "plotly's", line["ratios"]["ours"], goal)
 
 
+# -- how things grow, and what a server would need ----------------------
+
+
+def of_growth(line: Line) -> Iterator[Ratio]:
+    """Memory beyond that of a forward pass, beside the bound that was asked for."""
+    for work, found in line.items():
+        if isinstance(found, dict) and "beyond_mb" in found:
+            yield Ratio(work, "max_bytes", [found["beyond_mb"] / found["max_mb"]], 1.0)
+
+
+def growth_tables(lines: list[Line]) -> str:
+    """Return the slopes of time."""
+    rows = []
+    for line in lines:
+        if "growth" in line:
+            slopes = [
+                f"{line[of]['slope']:.2f} ({line[of]['low']:.2f}–{line[of]['high']:.2f})"
+                for of in ("lens", "floor")
+            ]
+            sizes = f"{line['sizes'][0]:,}–{line['sizes'][-1]:,}"
+            rows.append([line["growth"], sizes, *slopes])
+    return markdown(["time grows with", "sizes", "slope of the lens", "of the floor"], rows)
+
+
+def of_estimates(line: Line) -> Iterator[Ratio]:
+    """What was estimated, divided by what was measured."""
+    if "bytes" in line:
+        work = f"{line['model']}, {line['bytes']}"
+        yield Ratio(f"{work}: bytes sent", "measured", [line["ratio_up"]], None)
+        yield Ratio(f"{work}: bytes back", "measured", [line["ratio_back"]], None)
+    elif "time" in line:
+        work = f"{line['model']}, {line['time']}"
+        yield Ratio(f"{work}: seconds here", "measured", [line["ratio_here"]], None)
+        yield Ratio(f"{work}: seconds of a rehearsal", "measured", [line["ratio_there"]], None)
+    else:
+        for case, found in line.items():
+            if isinstance(found, dict) and "estimated_mb" in found:
+                grown = max(0.1, found["grown_mb"] - found["of_any_job_mb"])
+                yield Ratio(f"{case}: memory", "measured", [found["estimated_mb"] / grown], None)
+
+
+def estimate_tables(lines: list[Line]) -> str:
+    """Return what a 70B would take, from shapes alone."""
+    rows = []
+    assuming = ""
+    for line in lines:
+        if "estimate" in line:
+            work = "?" if line["work_s"] is None else f"{line['work_s']:,} s"
+            rows.append(
+                [
+                    line["estimate"],
+                    f"{line['jobs']:,}",
+                    f"{line['up_mb']:,} MB",
+                    f"{line['back_mb']:,} MB",
+                    f"{line['server_memory_mb']:,.0f} MB",
+                    work,
+                    f"{line['way_s']:,} s",
+                ]
+            )
+            assuming = f"{line['model']}, {line['weights_gb']} GB of weights; {line['assuming']}."
+    heads = ["", "jobs", "sent", "back", "memory beside the weights", "work", "on the way"]
+    return f"{assuming}\n\n{markdown(heads, rows)}"
+
+
 SECTIONS = (
-    Section("peers", (("peers/compare.py",),), of_peers),
+    Section("peers", "Beside other tools", (("peers/compare.py",),), of_peers),
     Section(
         "lens",
+        "The lens, beside its floor",
         (
             ("lens.py", "--tokens", "16", "128", "1024", "--without", "plain", "unchecked"),
             (
@@ -163,14 +233,23 @@ SECTIONS = (
     ),
     Section(
         "generation",
+        "Generation, beside its floor",
         (
             ("generation.py", "--repeat", "3"),
             ("generation.py", "--tokens", "8", "--new", "24", "--repeat", "3"),
         ),
         of_generation,
     ),
-    Section("components", (("components.py",),), of_components),
-    Section("pages", (("pages.py", "--repeat", "5"),), of_pages),
+    Section("components", "Components and attribution", (("components.py",),), of_components),
+    Section("growth", "How it grows", (("growth.py",),), of_growth, growth_tables),
+    Section(
+        "estimates",
+        "A 70B model, on paper",
+        (("estimates.py",), ("estimates.py", "--measured", "--repeat", "1")),
+        of_estimates,
+        estimate_tables,
+    ),
+    Section("pages", "Pages that need no network", (("pages.py", "--repeat", "5"),), of_pages),
 )
 
 
@@ -235,30 +314,37 @@ def page() -> str:
     parts = [HEAD]
     for section in SECTIONS:
         found = measured(section)
-        parts.append(f"## {TITLES[section.name]}\n\n{WORDS[section.name]}")
+        parts.append(f"## {section.title}\n\n{WORDS[section.name]}")
         if found is None:
-            parts.append("Not measured yet.")
+            parts.append(f"Not measured yet: `{command_of(section)}`")
             continue
+        ratios = ratios_of(section)
         parts.append(f"{said_of_machine(found['machine'])} `{command_of(section)}`")
-        parts.append(table_of(ratios_of(section)))
+        if section.tables is not None:
+            parts.append(section.tables(found["lines"]))
+        if ratios:
+            parts.append(table_of(ratios))
         if section.name == "peers":
-            parts.append(where_others_are_better(ratios_of(section)))
+            parts.append(where_others_are_better(ratios))
+    parts.append(UNMEASURED)
     return "\n\n".join(parts) + "\n"
 
 
 def table_of(ratios: list[Ratio]) -> str:
     """Return ratios as a table: their median, and the least and the most of the turns."""
-    rows = ["| | beside | ratio | turns | goal |", "| --- | --- | --- | --- | --- |"]
+    rows = []
     for ratio in ratios:
-        turns = f"{min(ratio.turns):.2f}–{max(ratio.turns):.2f}"
-        if len(ratio.turns) == 1:
-            turns = ""
+        turns = f"{min(ratio.turns):.2f}–{max(ratio.turns):.2f}" if len(ratio.turns) > 1 else ""
         goal = "" if ratio.goal is None else f"{ratio.goal:.2f}"
         missed = " (missed)" if ratio.misses() else ""
-        rows.append(
-            f"| {ratio.work} | {ratio.beside} | **{ratio.median:.2f}** | {turns} | {goal}{missed} |"
-        )
-    return "\n".join(rows)
+        rows.append([ratio.work, ratio.beside, f"**{ratio.median:.2f}**", turns, f"{goal}{missed}"])
+    return markdown(["", "beside", "ratio", "turns", "goal"], rows)
+
+
+def markdown(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def where_others_are_better(ratios: list[Ratio]) -> str:
@@ -292,13 +378,6 @@ goal is missed where two of three turns are more than 15 % above it.
 
 Written by `make bench`; do not edit. The model is SmolLM2-135M in float32 unless something else is said."""
 
-TITLES = {
-    "peers": "Beside other tools",
-    "lens": "The lens, beside its floor",
-    "generation": "Generation, beside its floor",
-    "components": "Components and attribution",
-    "pages": "Pages that need no network",
-}
 WORDS = {
     "peers": "Each tool runs in a process of its own, and they take turns; a work is timed only where all numbers are "
     "equal to 2e-3. TransformerLens 4.3 is called by its one-call tools (`logit_lens`, `direct_logit_attribution`, "
@@ -309,9 +388,20 @@ WORDS = {
     "generation": "The floor is `generate` with the product of each step's rows (all layers) with the unembedding.",
     "components": "Attributions of the last token beside one forward pass; the lens and five components of all layers "
     "beside their floor. “As sent” is the path of a server, on which the unembedding is called for every part.",
+    "growth": "Small random models; the slope of log seconds over log size with its 95 % interval: 1 is in proportion. "
+    "Memory is what the lens takes beyond a forward pass that keeps the same logits.",
+    "estimates": "`lr.estimate` from a config alone: no weights, no download. Below, the same estimates of models that "
+    "run here, divided by what was measured; seconds are calibrated by one measured forward pass.",
     "pages": "A page opened in Chromium until its first figure is drawn, and its bytes, beside the same page with all of "
     "plotly.js.",
 }
+
+
+UNMEASURED = """## On a GPU
+
+Not measured: none was at hand. `benchmarks/gpu.py` measures the lens, generation, attribution and fits of models of 8 to 30
+billion parameters in bfloat16, with random weights and without a network; its docstring has the one command. What is chosen for
+an accelerator stands in `lens_recipes/trace/kernels.py`, each with the word “unmeasured”."""
 
 
 def main() -> None:
