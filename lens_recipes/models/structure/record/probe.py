@@ -247,19 +247,19 @@ class _Recorder(TorchDispatchMode):
             self.graph.record_end(module, output)
 
 
+FIRST_WITH_KWARGS = {"with_kwargs": True, "prepend": True}
+
+
 @contextlib.contextmanager
 def _hooks(module: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Let a recorder hear of every module of a model, for a while."""
+    before, after = recorder.before_module, recorder.after_module
     with contextlib.ExitStack() as stack:  # takes all of them off, whatever interrupts it
         for child in module.modules():
             # Before a user's own hooks, which then count as a part of the module, as they do where
-            # the module is called again.
-            before = child.register_forward_pre_hook(
-                recorder.before_module, with_kwargs=True, prepend=True
-            )
-            stack.callback(before.remove)
-            after = child.register_forward_hook(recorder.after_module, with_kwargs=True)
-            stack.callback(after.remove)
+            # the module is called again. One statement: nothing comes between a hook and its end.
+            stack.callback(child.register_forward_pre_hook(before, **FIRST_WITH_KWARGS).remove)
+            stack.callback(child.register_forward_hook(after, with_kwargs=True).remove)
         yield
 
 
