@@ -113,7 +113,7 @@ test-peers: $(FOR_TEST) $(PEERS_READY)
 # All measurements, on a machine that does nothing else; it writes docs/performance.md. Not a part of the tests.
 bench: $(FOR_TEST) $(PEERS_READY)
 	tests/need chromium
-	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/run_all.py
 
 clean:
 	rm -rf $(VENV) $(OLDEST) $(NDIF) $(PEERS) out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,11 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import bench  # noqa: E402
+import run_all  # noqa: E402
 
 
 def test_the_page_is_what_was_measured():
-    assert bench.PAGE.read_text(encoding="utf-8") == bench.page()
+    assert run_all.PAGE.read_text(encoding="utf-8") == run_all.page()
 
 
 @pytest.mark.parametrize(
@@ -27,25 +27,25 @@ def test_the_page_is_what_was_measured():
     ],
 )
 def test_a_goal_is_missed_well_above_it_in_two_of_three_turns(turns, misses):
-    assert bench.Ratio("work", "floor", turns, 1.0).misses() is misses
-    assert not bench.Ratio("work", "floor", turns, None).misses()
+    assert run_all.Ratio("work", "floor", turns, 1.0).misses() is misses
+    assert not run_all.Ratio("work", "floor", turns, None).misses()
 
 
 def test_each_section_that_was_measured_gives_ratios_and_a_table():
-    for section in bench.SECTIONS:
-        found = bench.measured(section)
+    for section in run_all.SECTIONS:
+        found = run_all.measured(section)
         if found is None:
             continue
-        ratios = bench.ratios_of(section)
+        ratios = run_all.ratios_of(section)
         assert ratios
         assert all(len(ratio.turns) > 0 for ratio in ratios)
-        assert bench.table_of(ratios).count("\n") == len(ratios) + 1
+        assert run_all.table_of(ratios).count("\n") == len(ratios) + 1
 
 
 def test_where_another_tool_takes_less_time_is_said():
-    slower = bench.Ratio("grid", "TransformerLens", [1.2, 1.3, 1.1], 1.0)
-    faster = bench.Ratio("heads", "TransformerLens", [0.5, 0.6, 0.7], 1.0)
-    said = bench.where_others_are_better([slower, faster])
+    slower = run_all.Ratio("grid", "TransformerLens", [1.2, 1.3, 1.1], 1.0)
+    faster = run_all.Ratio("heads", "TransformerLens", [0.5, 0.6, 0.7], 1.0)
+    said = run_all.where_others_are_better([slower, faster])
     assert "“grid” (1.20 ×)" in said
     assert "heads" not in said
-    assert bench.where_others_are_better([faster]).startswith("No other tool")
+    assert run_all.where_others_are_better([faster]).startswith("No other tool")

@@ -1,8 +1,8 @@
 """Run the measurements, hold each ratio against its goal, and write docs/performance.md.
 
     make bench                                      # all, in under 25 minutes on two cores
-    python benchmarks/bench.py --only peers pages   # these again; the page keeps what was measured of the others
-    python benchmarks/bench.py --page               # the page alone, from what was measured
+    python benchmarks/run_all.py --only peers pages   # these again; the page keeps what was measured of the others
+    python benchmarks/run_all.py --page               # the page alone, from what was measured
 
 A ratio misses its goal where it is more than 15 % above it in two of three turns: then the page is written, and the
 program ends with 1. What each script printed is kept in `benchmarks/measured/`, with the machine and the versions.
@@ -367,7 +367,7 @@ def said_of_machine(found: Line) -> str:
 
 def command_of(section: Section) -> str:
     """Return what measures a section again."""
-    return f"python benchmarks/bench.py --only {section.name}"
+    return f"python benchmarks/run_all.py --only {section.name}"
 
 
 HEAD = """# Performance
