@@ -437,6 +437,8 @@ def test_an_option_that_an_image_has_no_use_for_is_refused(drawn_in_shell, optio
 def test_a_layer_or_token_that_is_not_there_is_refused_in_words_of_the_shell(drawn_in_shell):
     status, _, err = drawn_in_shell("--kind", "image", "--layer", "9")
     assert (status, "--layer 9 was not read" in err.replace("=", " ")) == (2, True)
+    status, figures, _ = drawn_in_shell("--kind", "image", "--of", "prob")  # no metric, but a token
+    assert (status, figures) == (2, [])
     status, _, err = drawn_in_shell("--kind", "image", "--of", " zebra")
     assert (status, "--metric is prob or entropy" in " ".join(err.split())) == (2, True)
 

@@ -124,9 +124,9 @@ def image_figure(result: Any, prompt: int | None, options: dict[str, Any]) -> An
 
     of = options.get("of")
     if options["kind"] == "image":
-        shown = options.get("metric") if of is None else of
-        if shown in (None, "prob"):
-            shown = "top1"
+        shown = of
+        if of is None:  # of --metric prob each patch's own top token
+            shown = "entropy" if options.get("metric") == "entropy" else "top1"
         layer = options.get("layer", -1)
         return image_heatmap(result, shown, layer=layer, prompt=prompt or 0)
     single = result[prompt or 0]

@@ -82,6 +82,7 @@ def without_video(source: str, arguments: Mapping[str, Any], error: Exception) -
     Raises:
         LensError: it is of a class that cannot go without.
     """
+    # It imports what greets with warnings, so it waits until a model has been loaded quietly.
     from transformers.models.auto.processing_auto import processor_class_from_name
 
     kind = processor_class_from_name(name_of_class(source, arguments))
@@ -112,8 +113,7 @@ def name_of_class(source: str, arguments: Mapping[str, Any]) -> str:
 
     Where none names a class, the type of the model does.
     """
-    # It imports what greets with warnings, so it waits until a model has been loaded quietly.
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES  # as above
 
     for file in (*PROCESSOR_FILES, TOKENIZER_FILE):
         settings = settings_of(source, file, arguments)

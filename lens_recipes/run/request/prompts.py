@@ -77,8 +77,10 @@ def warn_of_missing_images(token_ids: list[list[int]], image_token: int | None) 
         token_ids: `[prompt][position]`.
         image_token: What stands for a patch of an image; None for a model that takes none.
     """
+    if image_token is None:
+        return
     for number, prompt_ids in enumerate(token_ids):
-        if image_token is not None and image_token in prompt_ids:
+        if image_token in prompt_ids:
             logging.getLogger("lens_recipes").warning(
                 "prompt %d has a token that stands for an image, and no image goes with it: the "
                 "model sees none there. %s",

@@ -81,9 +81,12 @@ def made_of_images(
     as in a chat: LLaVA-OneVision sees less of images that come together.
     """
     text = slot_of(processor) * len(opened)
+    ways = (False, True) if len(opened) > 1 else (False,)
     found = []
-    for together in (False, True) if len(opened) > 1 else (False,):
-        encoding = processed_text(processor, text, opened, what, True, together=together)
+    for together in ways:
+        encoding = processed_text(
+            processor, text, opened, what, add_special_tokens=True, together=together
+        )
         found.append(image_prompt(model, processor, token, encoding, opened))
         if found[-1].token_ids.count(token) == n_tokens:
             return found[-1]

@@ -10,6 +10,7 @@ from nnsight.intervention.envoy import Envoy
 from torch import Tensor
 
 from lens_recipes.arrays.images import NO_PLACE, ImagePlace, Picture
+from lens_recipes.arrays.text import counted
 from lens_recipes.caller import say
 from lens_recipes.errors import LensError
 from lens_recipes.models.images.processor import image_token_id, processor_of
@@ -19,7 +20,7 @@ from lens_recipes.run.request.images.asked.chats import (
     with_opened_images,
 )
 from lens_recipes.run.request.images.asked.given import images_of_prompts
-from lens_recipes.run.request.images.asked.slots import counted, mark_of, slot_of
+from lens_recipes.run.request.images.asked.slots import mark_of, slot_of
 from lens_recipes.run.request.images.digests import image_digest
 from lens_recipes.run.request.images.opened import OpenedImage, open_image
 from lens_recipes.run.request.images.places.encoded import Encoded

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lens_recipes.run.request.images.asked.slots import counted, slot_of
+from lens_recipes.arrays.text import counted
+from lens_recipes.run.request.images.asked.slots import slot_of
 from lens_recipes.run.request.images.opened import OpenedImage, is_image, open_image
 from lens_recipes.run.request.prompts import is_chat_turn, writes_chats
 from lens_recipes.terminal import one_line
 
-IMAGE_PARTS = (
-    "image",
-    "image_url",
-    "input_image",
-)  # what stands for an image, here and in servers' chats
+# What stands for an image, here and in servers' chats.
+IMAGE_PARTS = ("image", "image_url", "input_image")
 OTHER_MEDIA = ("video", "video_url", "audio", "input_audio", "audio_url")
 SOURCES = ("image", "path", "url", "image_url", "base64")  # where a part holds its image
 

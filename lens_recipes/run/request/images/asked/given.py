@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lens_recipes.arrays.text import counted
 from lens_recipes.caller import parameter, say
-from lens_recipes.run.request.images.asked.slots import counted
 from lens_recipes.run.request.images.opened import is_image
 from lens_recipes.run.request.prompts import shortened
 

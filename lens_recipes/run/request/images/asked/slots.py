@@ -28,12 +28,3 @@ def mark_of(processor: Any) -> str:
         return slot
     between = str(written).partition("BEFORE")[2].partition("END")[0].strip()
     return between if slot and between.count(slot) == 1 else slot
-
-
-def counted(n: int, word: str) -> str:
-    """Return a number of things in words.
-
-    >>> counted(1, "image"), counted(0, "mark")
-    ('1 image', '0 marks')
-    """
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
