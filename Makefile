@@ -111,7 +111,7 @@ test-peers: $(FOR_TEST) $(PEERS_READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/peers
 
 # All measurements, on a machine that does nothing else; it writes docs/performance.md. Not a part of the tests.
-bench: $(FOR_TEST) $(PEERS_READY)
+bench: $(FOR_TEST) $(PEERS_READY) $(NDIF_READY)
 	tests/need chromium
 	$(BIN)/python benchmarks/run_all.py
 

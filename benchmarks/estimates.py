@@ -1,4 +1,4 @@
-"""What `lr.estimate` says of Llama-3.1-70B from shapes alone, and how far it is from what truly happens.
+"""Print what `lr.estimate` says of Llama-3.1-70B from shapes alone, and how far it is from what truly happens.
 
     python benchmarks/estimates.py                # the table of the 70B, no download: JSON lines
     python benchmarks/estimates.py --measured     # beside what models that fit here send, take and need (2 minutes)
@@ -10,7 +10,7 @@ Measured, each with its ratio of estimated to measured:
 - memory: the most that a rehearsal on a server (`remote="local"`) grows by in a fresh process, beyond what one of two
   tokens does;
 - time: of a rehearsal and of a run in this process, by a `Machine` whose speed is that of one measured forward pass
-    with logits, whose memory is that of a measured copy, and whose jobs and passes take beside their work what the
+  with logits, whose memory is that of a measured copy, and whose jobs and passes take beside their work what the
   smallest job and a written token take. Seconds are those of one thread on its processor.
 """
 
@@ -48,13 +48,13 @@ Case = tuple[Callable[..., Any], dict[str, Any]]
 
 
 def ids(n_tokens: int, seed: int = 0, vocab_size: int = 4096) -> list[int]:
-    """Random token ids."""
+    """Make token ids at random."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(100, vocab_size, (n_tokens,), generator=generator).tolist()
 
 
 def items(n_items: int) -> list[dict[str, Any]]:
-    """Items of a survey, of 12 to 20 tokens."""
+    """Make items of a survey, of 12 to 20 tokens."""
     found = []
     for number in range(n_items):
         prompt = ids(12 + number % 9, seed=number)
@@ -66,7 +66,7 @@ def items(n_items: int) -> list[dict[str, Any]]:
 
 
 def llama_70b() -> torch.nn.Module:
-    """Llama-3.1-70B as its config describes it, without a number in its weights."""
+    """Build Llama-3.1-70B as its config describes it, without a number in its weights."""
     config = transformers.LlamaConfig(
         vocab_size=128256, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
         num_key_value_heads=8, max_position_embeddings=131072, tie_word_embeddings=False, rms_norm_eps=1e-5,
@@ -76,7 +76,7 @@ def llama_70b() -> torch.nn.Module:
 
 
 def cases_of_70b() -> dict[str, Case]:
-    """What is asked of it."""
+    """Return what is asked of it."""
     prompt, pair = ids(128), (ids(PROMPT, 1), ids(PROMPT, 2))
     rows = [ids(128, seed) for seed in range(160)]
     return {
@@ -125,7 +125,7 @@ def on_paper() -> None:
             "back_mb": round(said.bytes_back / 1e6, 3),
             "server_memory_mb": round(said.server_bytes / 1e6, 1),
             "tflop": round((said.flops or 0) / 1e12, 1),
-            "work_s": round(said.seconds_of_work() or 0, 2),
+            "work_s": None if said.flops is None else round(said.seconds_of_work(), 2),
             "way_s": round(said.seconds_on_the_way(), 1),
             "assuming": str(lr.Machine()),
         }
@@ -136,7 +136,7 @@ def on_paper() -> None:
 
 
 def small_random() -> torch.nn.Module:
-    """A small random Llama with a vocabulary as large as SmolLM2's."""
+    """Build a small random Llama with a vocabulary as large as SmolLM2's."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=49152, hidden_size=256, intermediate_size=1024, num_hidden_layers=12, num_attention_heads=8,
@@ -146,7 +146,7 @@ def small_random() -> torch.nn.Module:
 
 
 def models() -> dict[str, Callable[[], Any]]:
-    """The models that run here, with a tokenizer: without one there is no rehearsal."""
+    """Return the models that run here, with a tokenizer: without one there is no rehearsal."""
     return {
         "SmolLM2": lambda: lr.load("smollm2"),
         "small random": lambda: lr.load(small_random(), tokenizer=lr.load("smollm2").tokenizer),
@@ -154,7 +154,7 @@ def models() -> dict[str, Callable[[], Any]]:
 
 
 def some_lens(model: Any) -> lr.Lens:
-    """A lens as large as a fitted one, and near to the logit lens, as fitted ones are at late layers."""
+    """Make a lens as large as a fitted one, and near to the logit lens, as fitted ones are at late layers."""
     from lens_recipes.trace.transport import Affine
 
     parts = lr.anatomy(model)
@@ -175,7 +175,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "64 prompts of 16, last": lambda: (
         lr.logit_lens, {"prompts": [ids(16, seed) for seed in range(64)], "positions": -1},
     ),
-    "survey of 128": lambda: (lr.survey, {"items": items(128), "bootstrap": 20}),
+    "survey of 128": lambda: (lr.survey, {"items": items(128), "bootstrap": 100}),
     "patch map of 12 tokens": lambda: (
         lr.patch_map,
         {"clean": [ids(12, 1)], "corrupt": [ids(12, 2)], "target": 777, "against": 999, "keep_all": True, "layers": list(range(6))},
@@ -187,14 +187,14 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def with_lens(model: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a case, with a lens in place of its name."""
+    """Return the arguments of a case, with a lens in place of its name."""
     if "lens" not in arguments:
         return arguments
     return {**arguments, "lens": some_lens(model)}
 
 
 def packed_sizes(model: Any, recipe: Any, arguments: dict[str, Any]) -> tuple[int, int]:
-    """Bytes of what is sent and of what comes back, of a run as one job."""
+    """Return the bytes of what is sent and of what comes back, of a run as one job."""
     run = prepare_run(recipe, model, **arguments, remote="local")
     up = len(serialize_job(run, range(len(run.batches))))
     found = [pack_arrays(run.traced(model, run.plan, batch)) for batch in run.batches]
@@ -220,7 +220,7 @@ def measured_bytes(name: str, make: Callable[[], Any]) -> None:
 
 
 def median_seconds(run: Callable[[], Any], repeat: int) -> float:
-    """The median of some times, of one thread on its processor, after one that warms up."""
+    """Return the median of some times, of one thread on its processor, after one that warms up."""
     run()
     seconds = []
     for _ in range(repeat):
@@ -231,7 +231,7 @@ def median_seconds(run: Callable[[], Any], repeat: int) -> float:
 
 
 def this_machine(model: Any, repeat: int, of_any: dict[str, float]) -> lr.Machine:
-    """Its speed at one forward pass of 128 tokens with all logits, and at copying memory.
+    """Measure its speed at one forward pass of 128 tokens with all logits, and at copying memory.
 
     Args:
         model: The model.
@@ -263,7 +263,7 @@ def this_machine(model: Any, repeat: int, of_any: dict[str, float]) -> lr.Machin
 
 
 def beside_work(model: Any, repeat: int) -> dict[str, float]:
-    """What a job takes beside its work: one of two tokens there, less the same here; and a pass: one written token."""
+    """Measure what a job takes beside its work: one of two tokens there, less the same here; and a pass: one written token."""
     smallest = {"prompts": [ids(2)], "positions": -1, "layers": -1}
     there = median_seconds(partial(lr.logit_lens, model, **smallest, remote="local"), repeat)
     here = median_seconds(partial(lr.logit_lens, model, **smallest), repeat)
@@ -282,9 +282,7 @@ def measured_time(name: str, make: Callable[[], Any], repeat: int, cases: Any = 
     of_any = beside_work(model, repeat)
     for case in cases or CASES:
         recipe, arguments = CASES[case]()
-        machine = this_machine(
-            model, repeat, of_any
-        )  # anew beside each: others work on this machine, too
+        machine = this_machine(model, repeat, of_any)  # anew beside each: a speed drifts
         said = lr.estimate(recipe, model, **arguments)
         given = with_lens(model, arguments)
         there = median_seconds(partial(recipe, model, **given, remote="local"), repeat)
@@ -317,7 +315,7 @@ MEMORY = {
 
 
 def memory_of(name: str) -> dict[str, Any]:
-    """How much a rehearsal grows this process by, and what was said of it."""
+    """Measure how much a rehearsal grows this process by, beside what was said of it."""
     model_name, of_case = MEMORY[name]
     model = models()[model_name]()
     recipe, arguments = of_case()

@@ -1,4 +1,4 @@
-"""How fast and how large is the lens on a GPU, beside the least that it could cost?
+"""Measure how fast and how large the lens is on a GPU, beside the least that it could cost.
 
 With a network, once, in this repository: `pip wheel --wheel-dir wheels .` (on Linux, torch comes with CUDA). Then on
 the machine with the GPU, which needs no network and no checkpoint, with `wheels` and `benchmarks` beside each other:
@@ -101,7 +101,7 @@ SMALL_EXPERTS: dict[str, Any] = {
 
 @dataclass
 class Sizes:
-    """How much each case reads."""
+    """Hold how much each case reads."""
 
     tokens: tuple[int, ...] = (128, 1024)
     prompts: tuple[tuple[int, int], ...] = ((1, 1024), (64, 128))  # of the last position
@@ -125,7 +125,7 @@ TINY = Sizes(
 
 @dataclass
 class World:
-    """A model, and what the cases are told.
+    """Hold a model, and what the cases are told.
 
     Attributes:
         model: What `lr.load` returns.
@@ -146,22 +146,22 @@ class World:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Return where it is."""
         return self.module.device
 
     def ids(self, prompts: int, tokens: int) -> list[list[int]]:
-        """Random ids, the same each time."""
+        """Make random ids, the same each time."""
         generator = torch.Generator().manual_seed(0)
         vocab = self.module.config.vocab_size
         return torch.randint(FIRST_ID, vocab, (prompts, tokens), generator=generator).tolist()
 
     def timed(self, runs: dict[str, Callable[[], object]]) -> dict[str, Any]:
-        """Median seconds of some runs and their ratios to the one called `floor`."""
+        """Measure median seconds of some runs and their ratios to the one called `floor`."""
         waited = {name: self.waited(run) for name, run in runs.items()}
         return side_by_side(waited, self.repeat)
 
     def waited(self, run: Callable[[], object]) -> Callable[[], None]:
-        """The same run, to the moment at which the device has done it."""
+        """Return the same run, to the moment at which the device has done it."""
 
         def call() -> None:
             run()
@@ -175,7 +175,7 @@ class World:
             torch.accelerator.synchronize(self.device)
 
     def peak_of(self, run: Callable[[], object]) -> int | None:
-        """Megabytes that a run needs on the device at most, beside what was there; None on a processor."""
+        """Measure the megabytes that a run needs on the device at most, beside what was there; None on a processor."""
         if self.device.type != "cuda":
             run()
             return None
@@ -188,7 +188,7 @@ class World:
 
 
 def make_model(shape: str, device: str, dtype: torch.dtype, *, tiny: bool) -> Any:
-    """A random model of a shape, made on the device."""
+    """Make a random model of a shape on the device."""
     config_name, settings = SHAPES[shape]
     if tiny:
         settings = settings | SMALL
@@ -208,7 +208,7 @@ def make_model(shape: str, device: str, dtype: torch.dtype, *, tiny: bool) -> An
 
 @contextlib.contextmanager
 def block_outputs(module: Any, last: bool) -> Iterator[list[torch.Tensor]]:
-    """The streams after all blocks, as the model runs."""
+    """Return the streams after all blocks, as the model runs."""
     streams: list[torch.Tensor] = []
 
     def keep(_module: Any, _inputs: Any, output: Any) -> None:
@@ -235,14 +235,14 @@ def floor(world: World, ids: list[list[int]], *, last: bool) -> None:
 
 
 def forward(world: World, ids: list[list[int]], kept: int = 1) -> None:
-    """One forward pass, with the logits of the last tokens; 0 for those of all."""
+    """Run one forward pass, with the logits of the last tokens; 0 for those of all."""
     with torch.inference_mode():
         inputs = torch.tensor(ids, device=world.device)
         world.module(input_ids=inputs, use_cache=False, logits_to_keep=kept)
 
 
 def generate(world: World, ids: list[list[int]]) -> None:
-    """Hugging Face's own, as a user calls it."""
+    """Generate as Hugging Face does, as a user calls it."""
     inputs = torch.tensor(ids, device=world.device)
     new = world.sizes.written
     world.module.generate(
@@ -254,22 +254,22 @@ def generate(world: World, ids: list[list[int]]) -> None:
 
 
 def lens(world: World, ids: list[list[int]], **options: Any) -> Any:
-    """The lens as it is called, also where its certificate fails."""
+    """Read the lens as it is called, also where its certificate fails."""
     return lr.logit_lens(world.model, ids, strict=False, **options)
 
 
 def write(world: World, ids: list[list[int]], **options: Any) -> Any:
-    """The lens of a text that the model writes."""
+    """Read the lens of a text that the model writes."""
     return lr.generate_lens(world.model, ids, do_sample=False, **options)
 
 
 def split(world: World, ids: list[list[int]], unit: str) -> Any:
-    """A logit of the last token, split."""
+    """Split a logit of the last token."""
     return lr.attribution(world.model, ids, FIRST_ID, against=FIRST_ID + 1, unit=unit, strict=False)
 
 
 def waits(world: World) -> Iterator[dict[str, Any]]:
-    """How often the host waits, for more layers, tiles and chunks of tokens."""
+    """Count how often the host waits, for more layers, tiles and chunks of tokens."""
     n_layers = world.module.config.num_hidden_layers
     short, long = world.sizes.tokens[0], world.sizes.tokens[-1]
     kernels = kernels_for(world.device)
@@ -300,14 +300,14 @@ def waits(world: World) -> Iterator[dict[str, Any]]:
 def count_waits(
     world: World, n_tokens: int, kernels: Kernels, **options: Any
 ) -> dict[str, dict[str, int]]:
-    """How often one lens makes the host wait, by what counts it and by name."""
+    """Count how often one lens makes the host wait, by what counts it and by name."""
     ids = world.ids(1, n_tokens)
     with with_kernels(kernels):
         return waits_of(world, lambda: lens(world, ids, **options))
 
 
 def waits_of(world: World, run: Callable[[], object]) -> dict[str, dict[str, int]]:
-    """How often a run makes the host wait, by what counts it and by name."""
+    """Count how often a run makes the host wait, by what counts it and by name."""
     run()  # what is found out about a model once is not counted
     found: dict[str, dict[str, int]] = {}
     on_cuda = world.device.type == "cuda"
@@ -326,7 +326,7 @@ def waits_of(world: World, run: Callable[[], object]) -> dict[str, dict[str, int
 
 
 def warned(run: Callable[[], object]) -> dict[str, int]:
-    """How often torch's sync debug mode warns in a run."""
+    """Count how often torch's sync debug mode warns in a run."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -338,7 +338,7 @@ def warned(run: Callable[[], object]) -> dict[str, int]:
 
 
 def total_of(found: dict[str, dict[str, int]]) -> int:
-    """All waits that the profiler counted."""
+    """Return all waits that the profiler counted."""
     return sum(found["profiler"].values())
 
 
@@ -555,7 +555,7 @@ CASES: dict[str, Callable[[World], Iterator[dict[str, Any]]]] = {
 
 
 def about(device: str) -> dict[str, Any]:
-    """The machine and the versions."""
+    """Return the machine and the versions."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     return {
         "device": name,
@@ -571,8 +571,8 @@ def say(**what: Any) -> None:
     print(json.dumps(what), flush=True)
 
 
-def run_case(shape: str, case: str, world: World) -> None:
-    """Print what a case measures; an error is what it says then, and the others go on."""
+def run_case(shape: str, case: str, world: World) -> bool:
+    """Print what a case measures, or its error, so that the others go on; return whether it ended well."""
     started = time.perf_counter()
     try:
         for found in CASES[case](world):
@@ -580,10 +580,12 @@ def run_case(shape: str, case: str, world: World) -> None:
             say(shape=shape, case=case, **found, took_seconds=took)
     except Exception as error:
         say(shape=shape, case=case, error=f"{type(error).__name__}: {error}"[:500])
+        return False
+    return True
 
 
 def run_all(options: argparse.Namespace) -> bool:
-    """Run what was asked for until the time is over, and tell whether nothing failed."""
+    """Run what was asked for until the time is over; return whether nothing failed."""
     tiny = options.shape == ["tiny"]
     shapes = list(SHAPES) if tiny else options.shape
     cases = options.case or list(CASES)
@@ -591,6 +593,7 @@ def run_all(options: argparse.Namespace) -> bool:
     say(**about(options.device))
     began = time.perf_counter()
     skipped: list[str] = []
+    failed: list[str] = []
     for number, shape in enumerate(shapes):
         # Each shape has its share of the time, and what those before it have left.
         deadline = began + options.seconds * (number + 1) / len(shapes)
@@ -606,14 +609,14 @@ def run_all(options: argparse.Namespace) -> bool:
         for case in cases:
             if time.perf_counter() > deadline:
                 skipped.append(f"{shape} {case}")
-            else:
-                run_case(shape, case, world)
+            elif not run_case(shape, case, world):
+                failed.append(f"{shape} {case}")
         del model, world
         gc.collect()
         if options.device.startswith("cuda"):
             torch.cuda.empty_cache()
-    say(skipped=skipped)
-    return not skipped
+    say(skipped=skipped, failed=failed)
+    return not failed
 
 
 def main() -> None:
@@ -634,7 +637,7 @@ def main() -> None:
         parser.error("tiny stands for all shapes, made small: give it alone")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("no CUDA device is here: --shape tiny --device cpu tries the script itself")
-    run_all(options)
+    sys.exit(0 if run_all(options) else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the lens grows: its memory at a large vocabulary and a long prompt, its time in tokens, layers, vocabulary, prompts.
+"""Measure how the lens grows: its memory at a large vocabulary and a long prompt, its time in tokens, layers, vocabulary, prompts.
 
     python benchmarks/growth.py             # all of it, as JSON lines: under five minutes on two cores
     python benchmarks/growth.py --memory    # peaks alone, each case in a fresh process
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -27,6 +26,8 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
+import scipy.stats
 import torch
 import transformers
 from side_by_side import each_alone, peak_beyond
@@ -35,18 +36,16 @@ import lens_recipes as lr
 
 LARGE = 262_144
 CHUNK = 640  # rows of one product of the floor
-# Of Student's t, 97.5 %, by degrees of freedom.
-STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}
 
 
 def ids(n_tokens: int, seed: int = 0) -> list[int]:
-    """Random token ids."""
+    """Make token ids at random."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(100, 16_000, (n_tokens,), generator=generator).tolist()
 
 
 def gemma_3() -> torch.nn.Module:
-    """Gemma 3's shape, narrow and with six layers, one of which attends to all."""
+    """Build Gemma 3's shape, narrow and with six layers, one of which attends to all."""
     torch.manual_seed(0)
     config = transformers.Gemma3TextConfig(
         vocab_size=LARGE, hidden_size=64, intermediate_size=256, num_hidden_layers=6, num_attention_heads=2,
@@ -56,7 +55,7 @@ def gemma_3() -> torch.nn.Module:
 
 
 def llama(n_layers: int = 8, vocab_size: int = 32_768, width: int = 128, n_heads: int = 2) -> torch.nn.Module:  # fmt: skip
-    """A narrow Llama."""
+    """Build a narrow Llama."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=vocab_size, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=n_layers,
@@ -144,32 +143,25 @@ GROWTH: dict[str, tuple[list[int], Callable[[int], tuple[torch.nn.Module, list[l
 
 
 def slope(sizes: list[int], seconds: list[float]) -> dict[str, float]:
-    """The slope of log seconds over log size, with its 95 % interval."""
-    x = [math.log(size) for size in sizes]
-    y = [math.log(each) for each in seconds]
-    n = len(x)
-    mean_x, mean_y = sum(x) / n, sum(y) / n
-    spread = sum((each - mean_x) ** 2 for each in x)
-    value = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / spread
-    left = [b - mean_y - value * (a - mean_x) for a, b in zip(x, y, strict=True)]
-    error = math.sqrt(sum(each**2 for each in left) / (n - 2) / spread)
-    half = STUDENT[n - 2] * error
+    """Fit the slope of log seconds over log size, with its 95 % interval."""
+    found = scipy.stats.linregress(np.log(sizes), np.log(seconds))
+    half = scipy.stats.t.ppf(0.975, len(sizes) - 2) * found.stderr
     return {
-        "slope": round(value, 2),
-        "low": round(value - half, 2),
-        "high": round(value + half, 2),
+        "slope": round(found.slope, 2),
+        "low": round(found.slope - half, 2),
+        "high": round(found.slope + half, 2),
     }
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds of one thread in one run."""
+    """Return the seconds of one thread in one run."""
     started = time.process_time()
     run()
     return time.process_time() - started
 
 
 def growth_of(what: str, repeat: int) -> dict[str, Any]:
-    """Seconds at each size, the least of some turns of lens and floor side by side, and their slopes."""
+    """Measure the seconds at each size, the least of some turns of lens and floor side by side, and their slopes."""
     torch.set_num_threads(1)
     sizes, make = GROWTH[what]
     seconds: dict[str, list[float]] = {"lens": [], "floor": []}

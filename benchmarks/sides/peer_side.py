@@ -97,6 +97,7 @@ def generation(asked, settings):
             max_new_tokens=settings["new"],
             do_sample=False,
             stop_at_eos=False,
+            use_past_kv_cache=False,  # with transformers 5.24 its cache stays empty, and the text is another
             return_type="tokens",
             verbose=False,
         )
@@ -122,7 +123,9 @@ def jacobian_read(asked, settings):
 
     @torch.no_grad()
     def run():
-        found = lens.readout(RAW, ids, top_k=TOP_K, return_full_logits=True)
+        found = lens.readout(
+            RAW, ids, layers=LENS_LAYERS, top_k=TOP_K, return_full_logits=True
+        )
         streams = [found.lens_logits[layer] for layer in sorted(found.lens_logits)]
         kept = []
         for logits in streams:

@@ -109,7 +109,7 @@ def of_nnsight():
                         stream = layer.output[:, where]
                         logits = model.lm_head(model.model.norm(stream))
                         logprobs = logits.log_softmax(-1)
-                        top = logprobs.topk(5)
+                        top = logprobs.topk(TOP_K)
                         entropy = -(logprobs.exp() * logprobs).sum(-1)
                         kept.append((top.indices, top.values, entropy))
                 return joined(kept)

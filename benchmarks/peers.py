@@ -1,16 +1,18 @@
-"""How long do other tools take for the same work? Each tool has a process, they take turns, and only equal numbers count.
+"""Time other tools at the same work: each has a process of its own, they take turns, and only equal numbers count.
 
-    python benchmarks/peers/compare.py                      # all works; JSON on stdout, one line each
-    python benchmarks/peers/compare.py --only "grid of 16 tokens" --repeat 3
+    python benchmarks/peers.py                      # all works; JSON on stdout, one line each
+    python benchmarks/peers.py --only "grid of 16 tokens" --repeat 3
 
-TransformerLens lives in the environment that `make test-peers` installs. What stands on a line: the median seconds of
-each tool, the ratios of ours to theirs turn by turn, and the largest distances of the numbers.
+TransformerLens lives in the environment that `make bench` and `make test-peers` install. The first line has its version
+and that of its torch. What stands on each other line: the median seconds of each tool, the ratios of ours to theirs turn
+by turn, and the largest distances of the numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,17 +21,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from works import LENS_LAYERS, WORKS, Work
-
-import lens_recipes as lr
-from lens_recipes.models import smollm2
-
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-HERE = Path(__file__).resolve().parent
-PEERS = HERE.parents[1] / ".venv-peers" / "bin" / "python"
+
+import numpy as np
+
+SIDES = Path(__file__).resolve().parent / "sides"
+sys.path.insert(0, str(SIDES))
+from works import LENS_LAYERS, WORKS, Work  # noqa: E402
+
+import lens_recipes as lr  # noqa: E402
+from lens_recipes.models import smollm2  # noqa: E402
+
+PEERS = SIDES.parents[1] / ".venv-peers" / "bin" / "python"
 OURS, THEIRS = "ours", "TransformerLens"
 NEAR = 2e-3  # of log-probabilities, logits and entropies, in nats; of Jacobians, of their largest entry
+LONG = 5  # seconds
 PROMPTS = ("I have been to Paris, the capital of", "I have been to Rome, the capital of")
 
 
@@ -40,11 +46,12 @@ class Tool:
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
         if python == PEERS:
             environment.pop("PYTHONPATH", None)  # theirs goes without this package
+        self.said = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [python, HERE / script, *arguments],
+            [python, SIDES / script, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.said,
             text=True,
             env=environment,
         )
@@ -55,27 +62,37 @@ class Tool:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"{self.process.args[1]} ended at {request['name']!r}")
+            self.said.seek(0)
+            raise SystemExit(
+                f"{self.process.args[1]} ended at {request['name']!r}:\n{self.said.read()[-2000:]}"
+            )
         return json.loads(answer)["seconds"]
 
     def end(self) -> None:
         self.process.stdin.close()
         self.process.wait()
+        self.said.close()
 
 
 def tools() -> dict[str, Tool]:
-    """Start all tools; TransformerLens where it is installed."""
+    """Start all tools."""
+    if not PEERS.exists():
+        raise SystemExit("TransformerLens is not installed: make test-peers installs it")
     python = Path(sys.executable)
-    started = {
+    return {
         OURS: Tool(python, "own_side.py"),
         "transformers by hand": Tool(python, "hand_side.py", "transformers"),
         "nnsight by hand": Tool(python, "hand_side.py", "nnsight"),
+        THEIRS: Tool(PEERS, "peer_side.py", str(smollm2.folder())),
     }
-    if PEERS.exists():
-        started[THEIRS] = Tool(PEERS, "peer_side.py", str(smollm2.folder()))
-    else:
-        print("no TransformerLens: make test-peers installs it", file=sys.stderr)
-    return started
+
+
+def their_versions() -> dict[str, str]:
+    """Return the versions of what the other environment holds."""
+    ask = "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in %r}))"
+    names = ["transformer-lens", "torch", "transformers"]
+    done = subprocess.run([PEERS, "-c", ask % names], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 # -- what is asked -----------------------------------------------------
@@ -122,43 +139,58 @@ def saved_lens(folder: Path) -> Path:
 
 
 def distance(ours: Any, theirs: Any) -> float:
-    """Return how far two tools' numbers are apart; of tokens, the share that differ where no logits tie."""
+    """Return how far two tools' numbers are apart at most, and infinity where they cannot be compared.
+
+    Of the likeliest tokens, it is the distance of their log-probabilities, in order; where the first is well above
+    the second, both tools must name the same one.
+    """
+    if not set(theirs) or not set(theirs) <= set(ours):
+        return math.inf
     largest = 0.0
-    for name in set(ours) & set(theirs):
+    for name in theirs:
         mine, other = (np.asarray(found[name], dtype=np.float64) for found in (ours, theirs))
-        if mine.shape != other.shape:
-            raise SystemExit(f"{name}: {mine.shape} is not {other.shape}")
+        if mine.shape != other.shape or not np.isfinite(mine).all() or not np.isfinite(other).all():
+            return math.inf
         if name == "top_ids":
-            largest = max(largest, untied(ours, theirs))
-        else:
-            scale = np.abs(mine).max() if name == "jacobians" else 1.0
-            largest = max(largest, float(np.abs(mine - other).max() / scale))
+            if not same_clear_tokens(ours, theirs):
+                return math.inf
+            continue
+        scale = np.abs(mine).max() if name == "jacobians" else 1.0
+        largest = max(largest, float(np.abs(mine - other).max() / scale))
     return largest
 
 
-def untied(ours: Any, theirs: Any) -> float:
-    """Return the share of cells whose top token differs, though the second is well below it."""
+def same_clear_tokens(ours: Any, theirs: Any) -> bool:
+    """Return whether both tools name the same top token wherever ours is well above the second."""
     logprobs = ours["top_logprobs"]
-    is_clear = logprobs[..., 0] - logprobs[..., 1] > NEAR
+    is_clear = logprobs[..., 0] - logprobs[..., 1] > 2 * NEAR
     differs = ours["top_ids"][..., 0] != theirs["top_ids"][..., 0]
-    return float((differs & is_clear).mean())
+    return not (differs & is_clear).any()
 
 
 def compared(work: Work, running: dict[str, Tool], request: dict[str, Any], repeat: int) -> dict:
-    """Let the tools take turns at a work; the first turn warms up, and shows that they agree."""
+    """Let the tools take turns at a work; the first turn shows that they agree.
+
+    The first turn also warms up, and is not counted; but it is, for works so long that nothing of it is seen.
+    """
     seconds: dict[str, list[float]] = {}
     distances = {}
     folder = Path(request["folder"])
-    for turn in range(repeat + 1):
+    while not seconds or len(seconds[OURS]) < repeat:
+        is_first = not distances
+        took_each = {}
         for name, tool in running.items():
-            keep = {"keep": f"{name}.npz"} if turn == 0 else {}
-            took = tool.ask(request | keep)
-            if took is not None and turn:
-                seconds.setdefault(name, []).append(took)
-            if took is not None and turn == 0 and name != OURS:
+            took = tool.ask(request | ({"keep": f"{name}.npz"} if is_first else {}))
+            if took is None:
+                continue
+            took_each[name] = took
+            if is_first and name != OURS:
                 found = [dict(np.load(folder / f"{each}.npz")) for each in (OURS, name)]
                 distances[name] = distance(*found)
-    far = {name: how_far for name, how_far in distances.items() if how_far > NEAR}
+        if not is_first or max(took_each.values()) > LONG:
+            for name, took in took_each.items():
+                seconds.setdefault(name, []).append(took)
+    far = {name: how_far for name, how_far in distances.items() if not how_far <= NEAR}
     if far:
         raise SystemExit(f"{work.name}: other numbers: {far}")
     ratios = {
@@ -185,6 +217,7 @@ def main() -> None:
         lens = saved_lens(folder) if any(w.kind == "jacobian_read" for w in chosen) else Path()
         tokenizer = lr.load("smollm2").tokenizer
         running = tools()
+        print(json.dumps({"versions": their_versions()}), flush=True)
         try:
             for work in chosen:
                 request = request_of(work, tokenizer, lens, folder)

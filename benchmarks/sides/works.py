@@ -12,7 +12,7 @@ class Work(NamedTuple):
     """A work.
 
     name: What it is called on the page.
-    kind: Which of the functions does it: see `own_side.py`, `by_hand.py` and `peer_side.py`.
+    kind: Which of the functions does it: see `own_side.py`, `hand_side.py` and `peer_side.py`.
     settings: Of that function: sizes, in tokens, prompts, layers.
     goal: How many times as long as TransformerLens ours may take; None where it has no such thing.
     said: What exactly is done.
@@ -35,7 +35,7 @@ WORKS = (
     Work("1,500 prompts", "prompts", {"prompts": 1500, "tokens": 6}, 1.0, f"{LAST}, of 6 tokens each"),
     Work("components", "components", {"tokens": 16}, 1.0, "the lens on what each attention and each MLP adds, at every position of 16 tokens"),
     Work("heads", "heads", {"tokens": 64}, 1.0, "a logit minus another as a sum over all heads, MLPs and biases, at the last of 64 tokens"),
-    Work("generation", "generation", {"tokens": 128, "new": 64}, 1.0, "64 new tokens after 128, and the lens at each"),
+    Work("generation", "generation", {"tokens": 128, "new": 64}, 1.0, "64 new tokens after 128, and the lens at each (TransformerLens without its cache, which stays empty under transformers 5.24 and makes it write another text)"),
     Work("Jacobian lens, read", "jacobian_read", {"tokens": 64}, 1.0, "the grid of 64 tokens and 4 layers through the transports of a Jacobian lens"),
     Work("Jacobian lens, fitted", "jacobian_fit", {"prompts": 1, "tokens": 24}, 1.0, "the transports of the last 4 layers but one from one prompt of 24 tokens"),
     Work("patch map", "patch_map", {"tokens": 6}, 0.5, "the stream before each block patched, at each of 6 positions"),

@@ -14,12 +14,12 @@ import lens_recipes as lr
 MODEL = lr.load("smollm2")
 
 
-def lens_arrays(result: lr.LensResult, skip: int = 0) -> dict[str, Any]:
-    """Return the numbers of a lens, `[layer, position, …]`, without its first entries."""
+def lens_arrays(result: lr.LensResult) -> dict[str, Any]:
+    """Return the numbers of a lens, `[layer, position, …]`."""
     return {
-        "top_ids": result.top_ids[skip:],
-        "top_logprobs": result.top_logprobs[skip:],
-        "entropy": result.entropy[skip:],
+        "top_ids": result.top_ids,
+        "top_logprobs": result.top_logprobs,
+        "entropy": result.entropy,
     }
 
 
