@@ -7,7 +7,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +40,7 @@ from lens_recipes.trace.attribution.target_logits import (
     target_rows,
 )
 from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size
-from lens_recipes.trace.kernels import on_cpu, sent
+from lens_recipes.trace.kernels import PART_ROWS, on_cpu, sent
 from lens_recipes.trace.operations import (
     HeadOperations,
     Operation,
@@ -236,28 +236,56 @@ class PartShares:
         return self.logits_of.linear(apply_affine(self.model, self.frozen, stream))
 
     def of_all(self, parts: list[LogitParts]) -> Float[Tensor, "part token column"]:
-        """Return the shares of all parts."""
-        shares = []
-        for part in parts:
-            if isinstance(part, SummedParts):
-                shares.append(torch.stack([self.of_all([one]) for one in part.parts]).sum(0))
-                continue
-            for rows in part.rows(self.model, self.reads):
-                for chunk in rows.split(self.reads.rows_at_once):
-                    shares.append(self.of(part.later, chunk))
-        return torch.cat(shares)
+        """Return the shares of all parts.
 
-    def of(
+        Many parts share a product with the unembedding: one for each layer would read all of the
+        unembedding for a few rows.
+        """
+        n_tokens = self.nothing.shape[1]
+        at_once = max(1, min(self.reads.rows_at_once, PART_ROWS // n_tokens))
+        shares: list[Tensor] = []
+        waiting: list[Tensor] = []
+        sums: list[slice] = []
+        n_rows = 0
+        for part in parts:
+            start = n_rows
+            for vectors in self.normed(part):
+                n_rows += len(vectors)
+                for chunk in vectors.split(at_once):
+                    if sum(map(len, waiting)) + len(chunk) > at_once:
+                        shares.append(self.of_normed(torch.cat(waiting)))
+                        waiting.clear()
+                    waiting.append(chunk)
+            if isinstance(part, SummedParts):
+                sums.append(slice(start, n_rows))
+        shares.append(self.of_normed(torch.cat(waiting)))
+        return with_sums(torch.cat(shares), sums)
+
+    def normed(self, part: LogitParts) -> Iterator[Float[Tensor, "part token d_model"]]:
+        """Yield the vectors of a part as they come to the unembedding; those of a sum one by one."""
+        if isinstance(part, SummedParts):
+            for one in part.parts:
+                yield from self.normed(one)
+            return
+        for rows in part.rows(self.model, self.reads):
+            for chunk in rows.split(self.reads.rows_at_once):
+                yield self.as_normed(part.later, chunk)
+
+    def as_normed(
         self, later: list[LaterOperation], rows: Float[Tensor, "part token d_model"]
-    ) -> Float[Tensor, "part token column"]:
-        """Return the shares of some vectors, of what is done to the stream after they are added."""
+    ) -> Float[Tensor, "part token d_model"]:
+        """Take vectors through what is done to the stream after they are added."""
         held = self.held(later)
         final = apply_affine(self.model, held, rows)
         if moves_zero(later):
             final = final - apply_affine(self.model, held, self.nothing)
-        final = final * self.scale
-        logits = self.logits_of.linear(apply_affine(self.model, self.frozen, final))
-        return (logits - self.head_constant) / self.scale
+        return apply_affine(self.model, self.frozen, final * self.scale)
+
+    def of_normed(
+        self, vectors: Float[Tensor, "part token d_model"]
+    ) -> Float[Tensor, "part token column"]:
+        """Return the shares of vectors that have come to the unembedding."""
+        return (self.logits_of.linear(vectors) - self.head_constant) / self.scale
 
     def held(self, later: list[LaterOperation]) -> list[FrozenOperation]:
         """Return operations with every norm as its affine map at the stream that it took."""
@@ -276,6 +304,18 @@ class PartShares:
             after = norm.call.apply(self.model, stream.unsqueeze(0))[0]
             self._norms[norm.slot] = frozen_norm(self.model, norm.call, stream, after)
         return self._norms[norm.slot]
+
+
+def with_sums(
+    shares: Float[Tensor, "row token column"], sums: list[slice]
+) -> Float[Tensor, "part token column"]:
+    """Put the sum of some rows in their place."""
+    pieces = []
+    start = 0
+    for summed in sums:
+        pieces += [shares[start : summed.start], shares[summed].sum(0, keepdim=True)]
+        start = summed.stop
+    return torch.cat([*pieces, shares[start:]])
 
 
 def moves_zero(later: list[LaterOperation]) -> bool:
