@@ -3,7 +3,7 @@
 python docs/plotly_js.py            # needs npm and a network; writes into lens_recipes/views/plotly_js
 
 The releases are pinned, each with the hash by which npm names its content. The release of plotly.js is the one
-that the pinned plotly.py brings. Change both together.
+that the pinned plotly.py brings. Change both together, and `BUNDLE_RELEASE` of `bundle.py` with them.
 """
 
 from __future__ import annotations

@@ -522,6 +522,11 @@ def report_of(result, tmp_path, **options):
     return path.read_text()
 
 
+def test_a_report_of_a_real_model_is_small(real, tmp_path):
+    """With nothing left out, plotly.js among it."""
+    assert len(report_of(real[0], tmp_path, max_bytes=20_000_000).encode()) < 1_600_000
+
+
 def test_a_report_of_many_prompts_opens_on_their_table(batch, tmp_path):
     table = BatchTable(report_of(batch, tmp_path))
     head, *rows = table.rows

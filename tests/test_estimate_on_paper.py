@@ -11,8 +11,13 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 import lens_recipes as lr
+from lens_recipes.recipes.lenses.estimators.jacobian import PromptJacobians
 from lens_recipes.run.registry import prepare_run
-from lens_recipes.run.remote.work import model_size, weights_of_token
+from lens_recipes.run.remote.paper import model_on_paper
+from lens_recipes.run.remote.work import model_size, pulled_work, weights_of_token
+from lens_recipes.run.request import kernels as asked_kernels
+from lens_recipes.run.request.kernels import expected_kernels
+from lens_recipes.trace.kernels import ACCELERATOR, PROCESSOR
 from lens_recipes.trace.transport import Affine
 
 pytest_plugins = ["loopback"]
@@ -110,8 +115,10 @@ def test_a_survey_is_the_sum_of_its_blocks(client, server):
 
 def test_a_survey_of_a_model_with_weights_is_estimated_too(llama):
     assert lr.estimate(lr.survey, llama, ITEMS[:5]).jobs == 1
-    with pytest.raises(TypeError, match="one model"):
+    with pytest.raises(TypeError, match=r"received models=.*estimate one model at a time"):
         lr.estimate(lr.survey, llama, ITEMS[:5], models=[llama])
+    with pytest.raises(TypeError, match="survey has no argument no_such, nor_this"):
+        lr.estimate(lr.survey, llama, ITEMS[:5], no_such=1, nor_this=2)
     with pytest.raises(lr.LensError, match="nothing is left"):
         lr.estimate(lr.survey, llama, [{"prompt": [7], "target": 10**6}])
 
@@ -173,9 +180,38 @@ def test_pulling_gradients_back_costs_a_pass_for_each_dimension():
     said = lr.estimate(lr.fit_lens, llama_70b(), [list(range(9, 73))] * 1, kind="jacobian")
     assert said.jobs == said.bytes_up == said.server_bytes == 0
     assert "which run here alone: about" in str(said)
-    run = said.work[-1]
-    of_token = 2 * 5 * (8192 * (8192 * 2 + 1024 * 2) + 3 * 8192 * 28672)
-    assert run.pass_flops == pytest.approx((64 - 16) * 8192 * of_token)
+    forward, pulled = said.work
+    assert forward.float32_flops == 0  # no products of streams are summed
+    # Sources are the tokens 16 to 62; the last one does not run. Of five blocks, four come after a stream.
+    of_block = 2 * (8192 * (8192 * 2 + 1024 * 2) + 3 * 8192 * 28672)
+    of_attention = 8 * 63 * 8192
+    assert pulled.pass_flops == pytest.approx(47 * 8192 * 4 * (of_block + of_attention))
+    assert pulled.passes == 8192 / 64
+    assert "without" not in str(said)
+
+
+def test_pulling_back_computes_what_torch_counts():
+    module = tiny.FAMILIES["llama"]()
+    module.set_attn_implementation("eager")
+    model = lr.load(module)
+    ids = [7 + n for n in range(40)]
+    jacobians = PromptJacobians(model, [1, 2], dimensions_at_once=8)
+    jacobians.of_prompt(ids, 8)  # finds out how this model is to be run
+    counted = []
+    for n_dimensions in (8, 16):
+        with FlopCounterMode(display=False) as counter:
+            jacobians.of_prompt(ids, n_dimensions)
+        counted.append(counter.get_total_flops())
+    pulled = jacobians.pulled_back([len(ids)], PROCESSOR)
+    size = model_size(prepare_run(lr.logit_lens, model, [ids]))
+    said = pulled_work(pulled, size, lr.anatomy(model).n_layers)
+    assert said.pass_flops * 8 / 32 == pytest.approx(counted[1] - counted[0], rel=0.02)
+    assert said.passes == 4
+
+
+def test_a_fit_says_that_solving_is_not_counted():
+    said = lr.estimate(lr.fit_lens, llama_70b(), [list(range(9, 73))] * 2, kind="linear")
+    assert "(without solving for the lens" in str(said)
 
 
 def test_the_weights_of_a_large_model_are_read_once_a_pass():
@@ -192,6 +228,38 @@ def test_the_weights_of_a_large_model_are_read_once_a_pass():
         many.seconds_of_work(lr.Machine(flop_per_s=n, seconds_per_pass=0)) for n in (2e14, 1e14)
     )
     assert slow == pytest.approx(2 * fast, rel=0.05)
+
+
+def small_config(**changes):
+    return transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, vocab_size=101, num_attention_heads=4,
+        num_key_value_heads=2, **changes,
+    )  # fmt: skip
+
+
+def test_a_cache_is_as_wide_as_the_heads_are():
+    """Of Gemma 2 they are together wider than the stream."""
+    narrow, wide = (
+        lr.estimate(lr.generate_lens, small_config(head_dim=n), [[7, 8, 9]], max_new_tokens=5)
+        for n in (8, 16)
+    )
+    assert wide.server_bytes - narrow.server_bytes == 2 * 2 * (3 + 5) * 2 * 8 * 4
+
+
+def test_a_tile_is_no_wider_than_the_vocabulary(monkeypatch):
+    said = lr.estimate(lr.logit_lens, small_config(dtype=torch.bfloat16), [[7, 8, 9]])
+    narrow = ACCELERATOR._replace(tile_columns=128)
+    monkeypatch.setattr(asked_kernels, "ACCELERATOR", narrow)
+    same = lr.estimate(lr.logit_lens, small_config(dtype=torch.bfloat16), [[7, 8, 9]])
+    assert said.server_bytes == same.server_bytes
+
+
+def test_kernels_are_those_of_the_device_or_of_the_precision_where_there_is_none(llama):
+    assert expected_kernels(llama) is PROCESSOR
+    half = lr.load(tiny.FAMILIES["llama"]().to(torch.bfloat16))
+    assert expected_kernels(half) is PROCESSOR
+    for dtype, chosen in ((torch.float32, PROCESSOR), (torch.bfloat16, ACCELERATOR)):
+        assert expected_kernels(model_on_paper(small_config(dtype=dtype))) is chosen
 
 
 def test_an_estimate_names_what_it_assumes(client):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from importlib import resources
@@ -17,7 +16,14 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version
 from test_report import QUIET
 
 import lens_recipes as lr
-from lens_recipes.views.plotly_js.bundle import TRACE_TYPES, packed_plotly, plotly_script
+from lens_recipes.views.plotly_js import bundle
+from lens_recipes.views.plotly_js.bundle import (
+    BUNDLE_RELEASE,
+    TRACE_TYPES,
+    is_of_this_plotly,
+    packed_plotly,
+    plotly_script,
+)
 from lens_recipes.views.policy import script_hash
 
 
@@ -46,12 +52,27 @@ def opened(browser, tmp_path):
     assert wrong == []
 
 
-@pytest.mark.skipif("OLDEST" in os.environ, reason="an old plotly.py brings an older plotly.js")
 def test_it_is_of_the_release_that_plotly_brings():
+    """Or, where that is of another major release, all of that one is taken."""
+    if not is_of_this_plotly():
+        assert plotly_script() == get_plotlyjs()
+        return
+    assert get_plotlyjs_version() == BUNDLE_RELEASE
     assert plotly_script()[:200].splitlines()[1].split() == [
         *("*", "plotly.js", "(cartesian", "-", "minified)"),
-        f"v{get_plotlyjs_version()}",
+        f"v{BUNDLE_RELEASE}",
     ]
+
+
+def test_where_plotly_brings_another_major_release_all_of_that_is_taken(monkeypatch, opened):
+    monkeypatch.setattr(bundle, "get_plotlyjs_version", lambda: "3.0.1")
+    assert plotly_script() == get_plotlyjs()
+    packed_plotly.cache_clear()
+    try:
+        page = opened(go.Figure(go.Bar(y=[1, 2])))
+        assert "scatter3d" in page.evaluate("Object.keys(Plotly.PlotSchema.get().traces)")
+    finally:
+        packed_plotly.cache_clear()
 
 
 def test_each_file_keeps_its_licence():
@@ -70,7 +91,8 @@ def test_it_draws_the_kinds_that_are_said_to_be_in_it(opened):
 def test_what_it_cannot_draw_is_drawn_by_all_of_plotly(tmp_path):
     solid = go.Surface(z=np.eye(3))
     later = go.Figure(go.Bar(y=[1]), frames=[go.Frame(data=[solid])])
-    for figure in (go.Figure(solid), later):
+    empty = go.Figure(go.Bar(y=[1]), layout={"geo2": {"showland": True}})
+    for figure in (go.Figure(solid), later, empty):
         lr.write_html(figure, tmp_path / "figure.html", offline=True)
         page = (tmp_path / "figure.html").read_text(encoding="utf-8")
         assert f"<script>{get_plotlyjs()}</script>" in page

@@ -14,12 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lens_recipes as lr
 from lens_recipes.run.request.kernels import kernels_asked, with_kernels
 from lens_recipes.trace import kernels
 from lens_recipes.trace.kernels import CUDA, PROCESSOR, Kernels, kernels_for, on_cpu
-from lens_recipes.trace.readout.readout import ReadoutOptions, distinct_ids, tracked_ids
+from lens_recipes.trace.readout.readout import (
+    ReadoutOptions,
+    distinct_ids,
+    logit_errors,
+    tracked_ids,
+)
 
 HERE = Path(__file__).parent
 # A lens waits once for its own numbers and once for those of its checks; the model's own forward waits, too.
@@ -109,6 +115,32 @@ def test_each_kind_of_device_has_its_kernels():
     assert kernels_for(torch.device("mps")) is kernels.ACCELERATOR
     for chosen in (PROCESSOR, CUDA, kernels.ACCELERATOR):
         assert chosen.tile_columns % kernels.GROUP_COLUMNS == 0
+
+
+class CountedOperations(TorchDispatchMode):
+    """Counts what torch runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_run = 0
+
+    def __torch_dispatch__(self, function, types, args=(), options=None):
+        self.n_run += 1
+        return function(*args, **(options or {}))
+
+
+def test_on_an_accelerator_many_tokens_are_compared_with_as_few_launches_as_one():
+    generator = torch.Generator().manual_seed(0)
+    lens, own = torch.randn(2, 300, 50, generator=generator)
+    own[7, 3] = lens[7, 3] = -torch.inf
+    counted = {}
+    for chosen in (PROCESSOR, CUDA):
+        for n_tokens in (1, 300):
+            with CountedOperations() as operations:
+                found = logit_errors(lens[:n_tokens], own[:n_tokens], own, chosen)
+            counted[chosen, n_tokens] = operations.n_run
+        torch.testing.assert_close(found["error"], (lens - own).nan_to_num().abs().amax(-1))
+    assert counted[CUDA, 300] == counted[CUDA, 1] <= counted[PROCESSOR, 300] / 50
 
 
 @pytest.mark.parametrize("most", [1, 3, 9])

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,22 @@ from lens_recipes.run.schema import Schema
 R = TypeVar("R")
 Arrays = dict[str, np.ndarray]
 NOT_IN_IDENTITY = ("prompts", "vectors")  # each batch holds its own
+
+
+class PulledBack(NamedTuple):
+    """How far gradients are pulled back, in a run that takes some.
+
+    Attributes:
+        tokens: Through how many tokens, each counted anew for each dimension that is pulled back.
+        pairs: How many pairs of tokens attention compares there, counted likewise.
+        n_blocks: Through how many blocks.
+        passes: In how many batches of dimensions, each of which goes through all weights.
+    """
+
+    tokens: int
+    pairs: int
+    n_blocks: int
+    passes: int
 
 
 @dataclass
@@ -56,8 +72,8 @@ class RecipeRun(Generic[R]):
         as_sent: What gives the same run as it would be sent to a server, where its arguments cannot
             be read a second time; None to prepare it again by them.
         runs_remotely: Whether it can run on a server.
-        pulled_tokens: Through how many tokens gradients are pulled back, of each dimension that is
-            pulled back anew.
+        pulled: How far gradients are pulled back; None in a run without any.
+        not_counted: What is done beside the batches and takes time, in words for an estimate.
     """
 
     request: Request
@@ -75,7 +91,8 @@ class RecipeRun(Generic[R]):
     seconds_here: Callable[[], float] | None = None
     as_sent: Callable[[], RecipeRun[R]] | None = None
     runs_remotely: bool = True
-    pulled_tokens: int = 0
+    pulled: PulledBack | None = None
+    not_counted: str = ""
 
     @property
     def model(self) -> Envoy:

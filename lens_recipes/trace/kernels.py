@@ -1,10 +1,16 @@
 """How large the pieces are that work is cut into, and what differs between kinds of device.
 
-Every tile width, chunk and batch size of this package that only speed and memory depend on stands
+Every tile width, chunk and batch size of a model's runs that only speed and memory depend on stands
 here, with what measured it, and on which kind of device. Nothing here was measured on an
 accelerator yet: `benchmarks/gpu.py` does that, and what it says belongs here. No number changes a
 result by more than rounding. "Beside its neighbours" means: in turn with them, on one core, with
 SmolLM2-135M in float32 and the grid of 32 tokens of `benchmarks/lens.py`.
+
+What stands elsewhere is no such choice. How many arrays an operation holds at once is a fact about
+it, by which a bound in bytes becomes a number of rows, and stands beside it (`LOGITS_AT_ONCE`,
+`OWN_ROWS`, `LARGE_ARRAYS` and their like). `STATE_BYTES` of an alignment says how many vectors it
+looks at, and so changes what it finds. Statistics and files, which run no model, have bounds of
+their own.
 
 It travels to servers, and imports only torch.
 """
@@ -40,6 +46,14 @@ PART_ROWS = 512
 # Bytes of the streams that one forward pass of a linear fit keeps: a bound on memory, measured
 # beside no other number on any device.
 PASS_BYTES = 512 * 2**20
+# Bytes of the logits that the training of a tuned lens has at once. Measured beside no other number
+# on any device.
+TRAINING_BYTES = 512 * 2**20
+# Unit vectors of the stream that are taken to a token's logit at once, at most, to find along which
+# direction it rises. Measured beside no other number.
+UNIT_VECTORS = 512
+# Rows of four tokens that ask a model about its edits in one pass. Measured beside no other number.
+PROBE_ROWS = 32
 
 
 class Kernels(NamedTuple):
@@ -50,6 +64,7 @@ class Kernels(NamedTuple):
         rows_at_once: Rows of logits (sites × tokens) that are made at a time, beneath `max_bytes`.
         tiles_the_product: Whether a plain float32 unembedding is multiplied tile by tile, while the
             tile is in cache. Otherwise the module is called for all columns.
+        tokens_compared: With the model's own logits at a time, beneath `max_bytes`.
         asks_at_once: Whether the value of a tensor may be asked wherever it saves work. Elsewhere
             the question waits for all that the device was asked before, and the host, which should
             be ahead, begins again from nothing.
@@ -65,6 +80,7 @@ class Kernels(NamedTuple):
     tile_columns: int
     rows_at_once: int
     tiles_the_product: bool
+    tokens_compared: int
     asks_at_once: bool
     sends_ahead: bool
     dimensions_at_once: int
@@ -78,6 +94,7 @@ class Kernels(NamedTuple):
 #   stays in cache, and all passes over it cost little beside the product (benchmarks/lens.py, on
 #   two cores). Measured beside their neighbours: 512 to 8192 columns and 160 to 1280 rows cost the
 #   same within 5 %.
+# - tokens_compared: what is made of four stays in cache. Measured beside no other number.
 # - asks_at_once: to ask for a value costs nothing here; `torch.equal` is one pass where the whole
 #   comparison of two streams is six (benchmarks/lens.py: the proof of all links is below 2 %).
 # - dimensions_at_once, repeated_at_once, gradient_bytes: 8, 32 and 96 dimensions cost the same
@@ -87,6 +104,7 @@ PROCESSOR = Kernels(
     tile_columns=1024,
     rows_at_once=640,
     tiles_the_product=True,
+    tokens_compared=4,
     asks_at_once=True,
     sends_ahead=False,
     dimensions_at_once=32,
@@ -99,6 +117,8 @@ PROCESSOR = Kernels(
 #   160 × 16,384 float32 numbers (10 MB) still fits the 50 MB of cache of an H100 or H200.
 # - rows_at_once: only `max_bytes` should bind, as each product reads the whole unembedding.
 # - tiles_the_product: no, since a product in half precision is rounded by the module.
+# - tokens_compared: all that are at hand, as each slice is nine launches. What that takes has room
+#   beneath `max_bytes` already: `OWN_ROWS` counts it.
 # - asks_at_once: no, since the host must stay ahead of the device.
 # - dimensions_at_once, repeated_at_once, gradient_bytes: 32 × 128 tokens are 4,096 rows of a
 #   product, above where reading the weights costs as much as multiplying by them.
@@ -108,6 +128,7 @@ ACCELERATOR = Kernels(
     tile_columns=16 * 1024,
     rows_at_once=8192,
     tiles_the_product=False,
+    tokens_compared=8192,
     asks_at_once=False,
     sends_ahead=False,
     dimensions_at_once=64,

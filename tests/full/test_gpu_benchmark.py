@@ -21,8 +21,15 @@ def lines_of(*options: str) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+PEAK_FLOPS = 1e9
+# Of the small llama, from its shapes: the weights of three blocks, and four products of attention that pull back
+# its two, for 24 - 17 sources and 32 dimensions.
+LLAMA_OPERATIONS = 32 * 7 * (2 * 3 * (3072 + 6144 + 64) + 8 * 7 * 3 * 32)
+
+
 def test_every_case_of_every_shape_says_something():
-    first, *lines, last = lines_of("--repeat", "1", "--seconds", "600")
+    limits = ("--repeat", "1", "--seconds", "1e6", "--peak-tflops", str(PEAK_FLOPS / 1e12))
+    first, *lines, last = lines_of(*limits)
     assert first["is_a_measurement"] is False
     assert last == {"skipped": [], "failed": []}
     seen = set()
@@ -35,7 +42,12 @@ def test_every_case_of_every_shape_says_something():
         if line.get("case") == "grid":
             assert line["certificate_passed"]
         if line.get("case") == "jacobian":
-            assert line["bound_seconds"] < min(line["seconds_of_prompt"].values())
+            assert line["sources"] == 7
+            assert line["bound_seconds"] == line["operations"] / PEAK_FLOPS
+            for name, seconds in line["seconds_of_prompt"].items():
+                assert line["ratio_to_bound"][name] == seconds / line["bound_seconds"]
+        if (line.get("shape"), line.get("case")) == ("llama", "jacobian"):
+            assert line["operations"] == LLAMA_OPERATIONS
         if line.get("case") == "waits":
             # On a processor links are asked for one by one; tiles and chunks ask for nothing.
             assert len(set(line["grows"].values())) <= 1

@@ -15,6 +15,8 @@ from torch import nn
 from lens_recipes.errors import LensError
 from lens_recipes.trace.operations import ModuleCall, Operation
 
+COMPARED = 1024  # numbers of two weights that are said to be tied
+
 
 def offloading_hook(module: nn.Module) -> Any | None:
     """Return accelerate's hook that brings a module's weights, or None where they are its own."""
@@ -66,13 +68,45 @@ def numbers_of(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in child.named_parameters(recurse=brings_below):
             if parameter.is_meta:
                 kept[f"{path}.{name}" if path else name] = (stored, name)
+    sources = tied_sources(module)
+    yielded: dict[str, torch.Tensor] = {}  # of tied ones that are offloaded, by their source
     for name, parameter in module.named_parameters():
         numbers: torch.Tensor = parameter
         if name in kept:
             stored, key = kept[name]
             with contextlib.suppress(KeyError):
                 numbers = torch.as_tensor(stored[key])
+            source = sources.get(name, name)
+            if source in yielded and is_same(numbers, yielded[source]):
+                continue
+            yielded[source] = numbers
         yield name, numbers
+
+
+def tied_sources(module: nn.Module) -> dict[str, str]:
+    """Return of each parameter that is tied to another the name of that one, as transformers says.
+
+    Where accelerate has offloaded both, they are two parameters on the meta device, and nothing
+    else tells that they are one.
+    """
+    sources = {}
+    for path, child in module.named_modules():
+        prefix = f"{path}." if path else ""
+        for target, source in (vars(child).get("all_tied_weights_keys") or {}).items():
+            sources[prefix + target] = prefix + source
+    return sources
+
+
+def is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether the shape and the first numbers of two tensors that should be tied agree.
+
+    Numbers that cannot be had are taken to agree.
+    """
+    if one.shape != other.shape:
+        return False
+    if one.is_meta or other.is_meta:
+        return True
+    return torch.equal(one.reshape(-1)[:COMPARED], other.reshape(-1)[:COMPARED])
 
 
 def input_device(module: nn.Module) -> torch.device:

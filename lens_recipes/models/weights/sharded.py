@@ -51,8 +51,9 @@ def refuse_sharded(module: nn.Module) -> None:
         mesh = getattr(parameter, "device_mesh", None)
         if mesh is None or not hasattr(parameter, "placements"):
             continue
+        processes = "1 process" if mesh.size() == 1 else f"{mesh.size()} processes"
         raise LensError(
             f"{name!r} of this {type(module).__name__} is a DTensor, shared out to "
-            f"{mesh.size()} processes (tensor parallelism, FSDP), and nnsight 0.8 cannot trace a "
+            f"{processes} (tensor parallelism, FSDP), and nnsight 0.8 cannot trace a "
             f"model of which each holds a part. {INSTEAD}."
         )

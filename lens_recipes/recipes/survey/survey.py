@@ -401,8 +401,13 @@ def runs_of_survey(
     check_model(model)
     names = inspect.signature(survey).parameters
     unknown = [name for name in options if name not in names]
-    if unknown or "models" in options:
-        raise TypeError(f"an estimate of a survey takes what one of one model does: {unknown}.")
+    if unknown:
+        raise TypeError(f"survey has no argument {', '.join(unknown)}: see its docstring.")
+    if "models" in options:
+        raise TypeError(
+            "received models=, of which each has an estimate of its own: estimate one model at a "
+            "time, as in estimate(survey, model, items)."
+        )
     of_lens = ("lens", "edits", "layers", "components", "max_bytes", "remote")
     passed_on = {name: options[name] for name in of_lens if name in options}
     reader = ItemReader(model, anatomy(model), add_special_tokens=add_special_tokens)

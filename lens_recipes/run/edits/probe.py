@@ -27,9 +27,10 @@ from lens_recipes.trace.edits.probe import (
     ask_model,
     worst_of,
 )
+from lens_recipes.trace.kernels import PROBE_ROWS
 
 N_TOKENS = 4  # of each row
-ROWS_AT_ONCE = 32
+ROWS_AT_ONCE = PROBE_ROWS
 
 
 class EditProofs:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lens_recipes.models.handle import dtype_of, text_config
+from lens_recipes.run.remote.work import attention_width
+from lens_recipes.run.request.kernels import expected_kernels
 from lens_recipes.run.run import RecipeRun
 from lens_recipes.trace.batch import BatchSize
-from lens_recipes.trace.kernels import ACCELERATOR, PROCESSOR
 from lens_recipes.trace.lens_head import LOGITS_AT_ONCE
 from lens_recipes.trace.operations import unembedding_index
 from lens_recipes.trace.readout.readout import OWN_ROWS, ReadoutOptions
@@ -83,7 +84,7 @@ def _key_width(run: RecipeRun[Any]) -> int:
     config = text_config(run.model)
     n_heads = getattr(config, "num_attention_heads", None) or 1
     n_key_heads = getattr(config, "num_key_value_heads", None) or n_heads
-    return round(run.anatomy.d_model * (n_key_heads / n_heads))
+    return round(attention_width(config, run.anatomy.d_model) * (n_key_heads / n_heads))
 
 
 def _logit_memory(run: RecipeRun[Any], n_rows: int) -> int:
@@ -105,8 +106,7 @@ def _readout_memory(run: RecipeRun[Any], n_rows: int, rows_in_budget: int) -> in
     reads = getattr(run.plan, "reads", None)
     n_reads = 1 if reads is None else len(reads.sites)
     item_bytes = _item_bytes(run)
-    # Half precision is what accelerators run.
-    kernels = PROCESSOR if item_bytes == FLOAT32_BYTES else ACCELERATOR
+    kernels = expected_kernels(run.model)
     at_once = min(rows_in_budget // (n_reads + OWN_ROWS), kernels.rows_at_once // (n_reads + 1))
     n_tokens = min(max(1, at_once), -(-n_rows // n_reads))
     rows = min(n_reads * n_tokens, rows_in_budget)
@@ -117,7 +117,8 @@ def _readout_memory(run: RecipeRun[Any], n_rows: int, rows_in_budget: int) -> in
         copies = FLOAT32_BYTES * LOGITS_AT_ONCE
     logit_bytes = rows * run.anatomy.vocab_size * copies
     own_bytes = n_tokens * run.anatomy.vocab_size * OWN_COPIES * FLOAT32_BYTES
-    return logit_bytes + own_bytes + rows * TILE_BUFFERS * kernels.tile_columns * FLOAT32_BYTES
+    tile_columns = min(kernels.tile_columns, run.anatomy.vocab_size)
+    return logit_bytes + own_bytes + rows * TILE_BUFFERS * tile_columns * FLOAT32_BYTES
 
 
 def _item_bytes(run: RecipeRun[Any]) -> int:

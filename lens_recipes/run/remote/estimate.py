@@ -55,6 +55,7 @@ class RemoteEstimate:
             that is not known.
         weight_bytes: Of the model's weights.
         work: What each batch computes; None for a recipe of which that is not known.
+        not_counted: What takes time in this process beside that work, in words; empty for nothing.
     """
 
     recipe: str
@@ -68,6 +69,7 @@ class RemoteEstimate:
     seconds: float | None = None
     weight_bytes: int = 0
     work: list[Work] | None = None
+    not_counted: str = ""
 
     @property
     def flops(self) -> float | None:
@@ -77,7 +79,8 @@ class RemoteEstimate:
     def seconds_on(self, machine: Machine = SOME_GPU) -> float | None:
         """Return about how long it all takes from a machine: its work, and what travels.
 
-        Waiting in a queue and loading the model are not in it. None where the work is not known.
+        Waiting in a queue, loading the model and what `not_counted` says are not in it. None where
+        the work is not known.
 
         Args:
             machine: What is assumed of it.
@@ -116,7 +119,8 @@ class RemoteEstimate:
         if not self.jobs:
             ran = f"{batches}, {tokens}, which run here alone"
             if not here and self.work is not None:
-                here = f"about {_seconds(self.seconds_of_work() or 0)} of work at {SOME_GPU}"
+                of_work = _seconds(self.seconds_of_work() or 0)
+                here = f"about {of_work} of work{self._without()} at {SOME_GPU}"
             return f"{self.recipe} on {self.model}: {ran}{here and ': ' + here}"
         before = f"{here}; on a server " if here else ""
         return (
@@ -133,9 +137,13 @@ class RemoteEstimate:
             return ""
         return (
             f"\nabout {_seconds(at_work)} of work there and "
-            f"{_seconds(self.seconds_on_the_way())} on the way, with "
+            f"{_seconds(self.seconds_on_the_way())} on the way{self._without()}, with "
             f"{format_bytes(self.weight_bytes)} of weights, at {SOME_GPU}"
         )
+
+    def _without(self) -> str:
+        """Return what is not in these times, in words."""
+        return f" (without {self.not_counted})" if self.not_counted else ""
 
 
 def estimate(recipe: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> RemoteEstimate:
@@ -230,6 +238,7 @@ def _of_run(run: RecipeRun[Any], jobs: list[range], seconds: float | None) -> Re
         seconds=seconds,
         weight_bytes=model_size(run).weight_bytes,
         work=work_of(run),
+        not_counted=run.not_counted,
     )
 
 

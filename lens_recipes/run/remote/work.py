@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from lens_recipes.models.handle import text_config
-from lens_recipes.run.run import RecipeRun
+from lens_recipes.run.run import PulledBack, RecipeRun
 from lens_recipes.trace.batch import BatchSize
 
 # Of recipes whose work is these products. An attribution takes others.
@@ -85,7 +85,7 @@ class Work(NamedTuple):
     """What one batch computes.
 
     Attributes:
-        passes: How often all weights are read.
+        passes: How often all weights are read, to run the model or to pull gradients back.
         pass_flops: Operations of the model's own passes.
         head_flops: Of the lens's products with the unembedding, in the precision of the model.
         float32_flops: Of products with transports, and of the sums of a fit.
@@ -138,16 +138,21 @@ def model_size(run: RecipeRun[Any]) -> ModelSize:
     for parameter in module.parameters():
         weight_bytes += parameter.numel() * parameter.element_size()
     config = text_config(run.model)
-    width = getattr(config, "head_dim", None)
-    heads = getattr(config, "num_attention_heads", None)
-    attention_width = anatomy.d_model if not (width and heads) else width * heads
+    width = attention_width(config, anatomy.d_model)
     return ModelSize(
         weight_bytes=weight_bytes,
         flops_per_token=2.0 * weights_of_token(run.model.get(anatomy.blocks)._module, config),
-        flops_per_pair=4.0 * anatomy.n_layers * attention_width,
+        flops_per_pair=4.0 * anatomy.n_layers * width,
         flops_per_logits=2.0 * anatomy.d_model * anatomy.vocab_size,
         flops_per_map=2.0 * anatomy.d_model**2,
     )
+
+
+def attention_width(config: Any, d_model: int) -> int:
+    """Return how wide the queries of all heads of a layer are, side by side."""
+    width = getattr(config, "head_dim", None)
+    heads = getattr(config, "num_attention_heads", None)
+    return width * heads if width and heads else d_model
 
 
 def weights_of_token(blocks: nn.Module, config: Any) -> float:
@@ -183,8 +188,8 @@ def work_of(run: RecipeRun[Any]) -> list[Work] | None:
     found = []
     for batch in run.batches:
         found.append(batch_work(run.plan.batch_size(batch), model, run.anatomy.vocab_size))
-    if run.pulled_tokens:
-        found.append(pulled_work(run, model))
+    if run.pulled is not None:
+        found.append(pulled_work(run.pulled, model, run.anatomy.n_layers))
     return found
 
 
@@ -212,11 +217,17 @@ def batch_work(size: BatchSize, model: ModelSize, vocab_size: int) -> Work:
     )
 
 
-def pulled_work(run: RecipeRun[Any], model: ModelSize) -> Work:
-    """Return what it takes to pull gradients back: as much as to run as many tokens."""
+def pulled_work(pulled: PulledBack, model: ModelSize, n_layers: int) -> Work:
+    """Return what it takes to pull gradients back.
+
+    A product with weights is pulled back by one product, as weights get no gradient. Each of
+    attention's two is pulled back by two, to either factor.
+    """
+    of_weights = pulled.tokens * model.flops_per_token
+    of_attention = 2 * pulled.pairs * model.flops_per_pair
     return Work(
-        passes=0,
-        pass_flops=run.pulled_tokens * model.flops_per_token,
+        passes=pulled.passes,
+        pass_flops=(of_weights + of_attention) * pulled.n_blocks / n_layers,
         head_flops=0.0,
         float32_flops=0.0,
         lens_bytes=0.0,

@@ -1,4 +1,4 @@
-"""Try other kernels than those that are chosen for a device, as the sweep of a benchmark does."""
+"""Which kernels a run will have, and others to try, as the sweep of a benchmark does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from lens_recipes.trace.kernels import GROUP_COLUMNS, Kernels
+import torch
+from nnsight.intervention.envoy import Envoy
 
+from lens_recipes.models.handle import dtype_of, on_meta
+from lens_recipes.trace.kernels import ACCELERATOR, GROUP_COLUMNS, PROCESSOR, Kernels, kernels_for
+
+FLOAT32_BYTES = 4
 _asked: ContextVar[Kernels | None] = ContextVar("kernels", default=None)
 
 
@@ -35,3 +40,13 @@ def with_kernels(kernels: Kernels) -> Iterator[None]:
 def kernels_asked() -> Kernels | None:
     """Return the kernels of `with_kernels`; None outside of it, for those of the device."""
     return _asked.get()
+
+
+def expected_kernels(model: Envoy) -> Kernels:
+    """Return the kernels that an estimate expects: those of the device of a model's weights.
+
+    Without weights here nobody knows where it will run; half precision is what accelerators run.
+    """
+    if not on_meta(model):
+        return kernels_for(torch.device(model.device))
+    return PROCESSOR if dtype_of(model).itemsize >= FLOAT32_BYTES else ACCELERATOR

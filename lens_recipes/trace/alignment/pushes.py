@@ -14,7 +14,7 @@ from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.collect import collect
 from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.edits.plan import BatchEdits
-from lens_recipes.trace.kernels import on_cpu, sent
+from lens_recipes.trace.kernels import kernels_for, on_cpu, sent
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import Operation, model_logits, rounding_eps
 from lens_recipes.trace.plan import EditStep, ReadStep
@@ -160,7 +160,7 @@ def compare_changes(
 def certificate_numbers(lens: Tensor, own: Tensor, stream: Tensor) -> dict[str, Tensor]:
     """Return how far the last layer's lens is from the model's own logits, `[row]` each."""
     own = own.to(lens.device)
-    errors = logit_errors(lens, own, stream)
+    errors = logit_errors(lens, own, stream, kernels_for(lens.device))
     own_logprobs, logprobs = own.log_softmax(-1), lens.log_softmax(-1)
     is_possible = own_logprobs.isfinite()
     difference = torch.where(is_possible, own_logprobs - logprobs, 0.0)

@@ -23,6 +23,7 @@ from lens_recipes.trace.attribution.freeze import (
     frozen_norm,
     to_float32,
 )
+from lens_recipes.trace.attribution.gathered import GatheredArrays
 from lens_recipes.trace.attribution.parts import (
     LaterOperation,
     LogitParts,
@@ -40,7 +41,7 @@ from lens_recipes.trace.attribution.target_logits import (
     target_rows,
 )
 from lens_recipes.trace.batch import BatchSize, LensBatch, forward_size
-from lens_recipes.trace.kernels import PART_ROWS, on_cpu, sent
+from lens_recipes.trace.kernels import PART_ROWS, kernels_for, on_cpu, sent
 from lens_recipes.trace.operations import (
     HeadOperations,
     Operation,
@@ -52,6 +53,16 @@ from lens_recipes.trace.operations import (
 from lens_recipes.trace.plan import EditStep, ReadStep, StreamLinks
 from lens_recipes.trace.readout.readout import logit_errors
 from lens_recipes.trace.transport import IDENTITY, Transport, TransportCall
+
+NUMBER_BYTES = 4  # of a number in float32
+# Arrays that exist at once: as large as the parts' logits, as large as their vectors, and as large
+# as the logits of the tokens whose certificate is made.
+LOGIT_ARRAYS = 3
+VECTOR_ARRAYS = 4
+CHECKED_ARRAYS = 10
+# What waits on a device to be brought to the processor may take this share of `max_bytes`; while it
+# is brought, twice that.
+GATHERED_SHARE = 4
 
 
 class AttributionPlan(NamedTuple):
@@ -142,7 +153,7 @@ def decompose(
     stream, column_ids = explained.stream, explained.ids
     mean = mean_row(weight) if plan.has_mean and weight is not None else None
     rows_at_once = rows_in_budget(model, plan, head, explained, weight)
-    chunks: dict[str, list[Tensor]] = {}
+    gathered = GatheredArrays(len(stream), {"values": 1}, plan.max_bytes // GATHERED_SHARE)
     with torch.no_grad():
         for tokens in slices(len(stream), tokens_at_once(plan.parts, rows_at_once)):
             frozen, normed = freeze_norm(model, head.before, stream[tokens])
@@ -164,11 +175,8 @@ def decompose(
                 "logit": logit,
                 "capped_logit": logits_of.capped(normed, logit),
             }
-            for name, value in arrays.items():
-                chunks.setdefault(name, []).append(to_float32(value))
-    token_axes = {"values": 1}
-    joined = {name: torch.cat(parts, token_axes.get(name, 0)) for name, parts in chunks.items()}
-    return on_cpu(joined)
+            gathered.add(tokens, {name: to_float32(value) for name, value in arrays.items()})
+    return gathered.complete()
 
 
 def rows_in_budget(
@@ -185,8 +193,8 @@ def rows_in_budget(
     else:
         first = replay(model, head.before, stream[:1].unsqueeze(0))
         n_columns = replay(model, head.linear, first).shape[-1]
-    by_logits = plan.max_bytes // (12 * n_columns)
-    by_vectors = plan.max_bytes // (16 * stream.shape[-1])
+    by_logits = plan.max_bytes // (LOGIT_ARRAYS * NUMBER_BYTES * n_columns)
+    by_vectors = plan.max_bytes // (VECTOR_ARRAYS * NUMBER_BYTES * stream.shape[-1])
     return max(1, min(by_logits, by_vectors))
 
 
@@ -337,9 +345,10 @@ def certificate_arrays(
     """
     batch, operations = explained.batch, plan.head_operations
     last_stream = explained.vectors[plan.final_slot]
+    tokens_at_once = plan.max_bytes // (CHECKED_ARRAYS * NUMBER_BYTES * final_logits.shape[-1])
     chunks: list[dict[str, Tensor]] = []
     with torch.no_grad():
-        for tokens in slices(len(last_stream), plan.max_bytes // (40 * final_logits.shape[-1])):
+        for tokens in slices(len(last_stream), tokens_at_once):
             rows = sent(batch.places.rows[tokens], final_logits.device)
             columns = sent(batch.logit_columns[tokens], final_logits.device)
             lens = called_logits(model, operations, last_stream[tokens])
@@ -351,7 +360,7 @@ def certificate_arrays(
             token_ids = sent(explained.ids[tokens], lens.device)
             picked = pick_columns(called, token_ids, plan.has_mean)
             difference = (picked - sent(capped_logit[tokens], lens.device)).abs().amax(-1)
-            numbers = logit_errors(lens, own, last_stream)
+            numbers = logit_errors(lens, own, last_stream, kernels_for(lens.device))
             numbers["error"] = torch.maximum(numbers["error"], difference)
             numbers["kl_last"] = kl_divergence(own, lens)
             numbers["agrees"] = lens.argmax(-1) == own.argmax(-1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lens_recipes.trace.attribution.freeze import apply_affine, freeze_norm
 from lens_recipes.trace.attribution.target_logits import TargetLogits, Weight, target_rows
+from lens_recipes.trace.kernels import UNIT_VECTORS
 from lens_recipes.trace.operations import Operation, slices, split_at_unembedding, without_autocast
 from lens_recipes.trace.pack import OWN_ERROR
 from lens_recipes.trace.transport import Affine, Transport
@@ -90,10 +91,12 @@ class Directions:
         logit_of = TargetLogits(self.model, self.head, ids, False, rows, normed.dtype)
         nothing = stream.new_zeros(1, 1, width)
         constant = logit_of.linear(apply_affine(self.model, frozen, nothing))
-        at_once = 512 if rows is not None else self.max_bytes // (4 * self.n_logits(normed))
+        at_once = UNIT_VECTORS
+        if rows is None:
+            at_once = min(at_once, self.max_bytes // (4 * self.n_logits(normed)))
         basis = torch.eye(width, dtype=self.like.dtype, device=device)
         gradient = []
-        for some in slices(width, max(1, min(at_once, 512))):
+        for some in slices(width, at_once):
             vectors = basis[some].unsqueeze(1)  # [vector, 1, width]
             logits = logit_of.linear(apply_affine(self.model, frozen, vectors))
             gradient.append((logits - constant)[:, 0, 0].float())

@@ -19,6 +19,7 @@ from lens_recipes.trace.attribution.freeze import to_float32
 from lens_recipes.trace.batch import TokenPlaces
 from lens_recipes.trace.edits.apply import EditPass
 from lens_recipes.trace.edits.plan import BatchEdits
+from lens_recipes.trace.kernels import LOGIT_BYTES
 from lens_recipes.trace.operations import Operation
 from lens_recipes.trace.plan import EditStep
 from lens_recipes.trace.read_step import read
@@ -134,7 +135,7 @@ def read_streams(
     """Read the stream after each layer inside a trace, edited or not."""
     edit_pass = None
     if edits is not None:
-        edit_pass = EditPass(model, edits, {}, probe.head_operations, None, max_bytes=2**26)
+        edit_pass = EditPass(model, edits, {}, probe.head_operations, None, LOGIT_BYTES)
     vectors: list[Any] = [None] * probe.n_slots
     for step in probe.steps:
         if isinstance(step, EditStep):

@@ -42,9 +42,11 @@ class FitPlan(NamedTuple):
     Attributes:
         steps: One for each stream that a transport is fitted of, in the order in which the model
             runs, and last the final stream before the norm.
+        has_products: Whether products of the streams are summed, which an estimate counts.
     """
 
     steps: list[ReadStep]
+    has_products: bool = True
 
     @property
     def max_bytes(self) -> int:
@@ -56,6 +58,7 @@ class FitPlan(NamedTuple):
         largest = max((one["input_ids"] for one in batch.passes), key=Tensor.numel)
         rows, columns = largest.shape
         is_short = "logits_to_keep" in batch.passes[0]
+        n_multiplied = len(self.steps) - 1 if self.has_products else 0
         return BatchSize(
             rows=rows,
             columns=columns,
@@ -67,7 +70,7 @@ class FitPlan(NamedTuple):
             logit_rows=0,
             all_tokens=batch.n_tokens,
             # The products of each stream with itself and with the final one.
-            mapped_rows=2 * batch.n_tokens * (len(self.steps) - 1),
+            mapped_rows=2 * batch.n_tokens * n_multiplied,
         )
 
     def batch_identity(self, batch: FitBatch) -> list[Any]:

@@ -21,9 +21,9 @@ from lens_recipes.trace.readout.buffers import fill_buffers, max_tracked_tokens,
 from lens_recipes.trace.readout.scan import RuledOut, Scan, scan
 
 # Arrays as large as a token's own logits for which there is room beside those of its sites: they,
-# their probabilities, and what is made on the way or kept by the allocator after it.
+# their probabilities, and what is made on the way, such as the three and a half of `logit_errors`,
+# or kept by the allocator after it.
 OWN_ROWS = 6
-TOKENS_COMPARED = 4  # with the model's own logits at a time, which takes five arrays as large
 INFINITE_KL = 1e20  # beyond it a token that the model may say was ruled out
 
 
@@ -208,8 +208,9 @@ class TokenChunk:
         if token_ids.shape[-1]:
             for index, group in enumerate(self.groups):
                 logits = kept_logits[index] if self.keeps_logits else self.logits_again(group)
-                own = span_of(group)
-                tracked[own] = logits_at(logits, token_ids) - every["logsumexp"][own][..., None]
+                sites = span_of(group)
+                of_sites = logits_at(logits, token_ids)
+                tracked[sites] = of_sites - every["logsumexp"][sites][..., None]
         certificate_logits = logits[-1]
         own_logprob = self.own.logits.gather(-1, self.own.ids)[:, 0] - self.own.scan.logsumexp
         return {name: value[:n_sites] for name, value in every.items()} | {
@@ -218,7 +219,7 @@ class TokenChunk:
             "final_ids": self.own.ids[:, 0],
             "final_logprob": own_logprob.float(),
             "final_entropy": self.own.scan.entropy.float(),
-            **logit_errors(certificate_logits, self.own.logits, self.rows[-1]),
+            **logit_errors(certificate_logits, self.own.logits, self.rows[-1], kernels),
             "kl_last": every["kl"][-1],
             "agrees": every["top_ids"][-1, :, 0] == self.own.ids[:, 0],
         }
@@ -354,6 +355,7 @@ def logit_errors(
     lens: Float[Tensor, "token vocab"],
     final: Float[Tensor, "token vocab"],
     stream: Float[Tensor, "token d_model"],
+    kernels: Kernels,
 ) -> dict[str, Float[Tensor, " token"]]:
     """Return how far the last layer's lens is from the model's own logits, and by what measure.
 
@@ -361,7 +363,7 @@ def logit_errors(
     finely numbers are rounded where the model runs, which a caller of a server cannot know.
     """
     errors, scales = [], []
-    for tokens in slices(len(final), TOKENS_COMPARED):
+    for tokens in slices(len(final), kernels.tokens_compared):
         one, other = lens[tokens], final[tokens]
         error = torch.where(one == other, 0.0, (one - other).abs())  # −∞ beside −∞ is no difference
         errors.append(error.amax(-1))

@@ -44,11 +44,12 @@ class Scan(NamedTuple):
 
 
 class RuledOut:
-    """Whether some token was ruled out altogether, by a logit of −∞, where sums are then undefined.
+    """Finds out whether a token was ruled out by a logit of −∞: sums of a scan are then undefined.
 
-    A processor is asked after each scan, which is made again where that is so. Elsewhere each
-    answer would be waited for: there a flag comes with the numbers of all scans, and where it is
-    set all are made again by a second object.
+    Such a scan has to be made again, with −∞ taken as a very small number. On a processor each scan
+    is looked at when it is done, and made again at once. On an accelerator the host would have to
+    wait for each answer. So there all answers become one flag, which is brought with the numbers;
+    where it is set, all scans are made again, with a second object that clamps from the start.
 
     Attributes:
         clamps: Whether scans take −∞ as a very small number from the start.

@@ -12,6 +12,7 @@ add prompts up, and `solve_jacobian` makes the mean of them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -26,8 +27,9 @@ from lens_recipes.models.handle import dtype_of, exclusive
 from lens_recipes.models.structure.anatomy import anatomy
 from lens_recipes.models.weights.frozen import frozen_weights
 from lens_recipes.recipes.lenses.estimators.graph import PromptGraph
+from lens_recipes.run.run import PulledBack
 from lens_recipes.trace.fit.jacobian import mean_over_sources, pull_batched, pull_repeated
-from lens_recipes.trace.kernels import kernels_for, on_cpu
+from lens_recipes.trace.kernels import Kernels, kernels_for, on_cpu
 
 
 class PromptJacobians:
@@ -69,14 +71,14 @@ class PromptJacobians:
         self.first_position = first_position
         self.dimensions_at_once = dimensions_at_once
         self.kernels = kernels_for(model.device)
-        self.max_bytes = self.kernels.gradient_bytes if max_bytes is None else max_bytes
+        self.max_bytes = max_bytes
         self.is_batched = True
         self.graph = PromptGraph(model, self.layers, first_position)
 
     def seconds_of_prompt(self, token_ids: Sequence[int]) -> float:
         """Return about how long the Jacobians of one prompt take: some dimensions are tried."""
         d_model = self.parts.d_model
-        some = min(self._width(len(token_ids)), d_model)
+        some = min(self._width(len(token_ids), self.kernels), d_model)
         for _ in range(2):  # finds out how this model is to be run, and warms up
             self.of_prompt(token_ids, some)
         started = time.perf_counter()
@@ -127,7 +129,7 @@ class PromptJacobians:
     def _pull(self, ids: Tensor, n_before: int, n_dimensions: int) -> Tensor:
         """Return the Jacobians of one prompt, of which some tokens run without gradients."""
         d_model = self.parts.d_model
-        width = self._width(ids.shape[1])
+        width = self._width(ids.shape[1], self.kernels)
         n_rows = 1 if self.is_batched else min(width, n_dimensions)
         run = self.graph.run(ids, n_before, n_rows)
         if not run.final.requires_grad:
@@ -147,16 +149,42 @@ class PromptJacobians:
                 jacobians[number, start:stop] = mean
         return jacobians
 
-    def _width(self, n_tokens: int) -> int:
+    def _width(self, n_tokens: int, kernels: Kernels) -> int:
         """Return how many dimensions of a prompt of so many tokens are pulled back together."""
         if self.dimensions_at_once is not None:
             return self.dimensions_at_once
+        max_bytes = kernels.gradient_bytes if self.max_bytes is None else self.max_bytes
         n_numbers = len(self.layers) * n_tokens * self.parts.d_model
-        fitting = self.max_bytes // (n_numbers * dtype_of(self.model).itemsize)
-        most = self.kernels.repeated_at_once
+        fitting = max_bytes // (n_numbers * dtype_of(self.model).itemsize)
+        most = kernels.repeated_at_once
         if self.is_batched:
-            most = self.kernels.dimensions_at_once
+            most = kernels.dimensions_at_once
         return max(1, min(fitting, most))
+
+    def pulled_back(self, lengths: Sequence[int], kernels: Kernels) -> PulledBack:
+        """Return how far gradients are pulled back for prompts of so many tokens, for an estimate.
+
+        It is that of a model that goes on from its cache, and takes dimensions in one batch.
+
+        Args:
+            lengths: Of the prompts.
+            kernels: Of the device where they will run.
+        """
+        d_model = self.parts.d_model
+        n_tokens = n_pairs = n_passes = 0
+        for length in lengths:
+            n_run = length - 1  # the last token is left out
+            n_sources = n_run - self.first_position
+            n_tokens += n_sources
+            n_pairs += n_sources * n_run
+            n_passes += math.ceil(d_model / self._width(length, kernels))
+        return PulledBack(
+            tokens=n_tokens * d_model,
+            pairs=n_pairs * d_model,
+            # The first stream that is differentiated is where gradients end.
+            n_blocks=self.parts.last_layer - self.layers[0],
+            passes=n_passes,
+        )
 
     def _no_gradient(self, layer: int) -> LensError:
         """Return the error for a stream that the final one does not follow from."""

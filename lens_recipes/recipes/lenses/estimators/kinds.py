@@ -25,6 +25,7 @@ from lens_recipes.recipes.lenses.estimators.tuned import (
 )
 from lens_recipes.recipes.lenses.text.rows import Row, RowSets
 from lens_recipes.run.progress import progress
+from lens_recipes.run.request.kernels import expected_kernels
 from lens_recipes.run.run import RecipeRun
 
 
@@ -58,6 +59,7 @@ class JacobianEstimator(Estimator):
             )
         self.jacobians = PromptJacobians(task.request.model, task.layers)
         self.passes = LinearEstimator(task)  # for an estimate: the same passes without gradients
+        self.passes.plan = self.passes.plan._replace(has_products=False)
 
     @property
     def shortest_row(self) -> int:
@@ -84,8 +86,10 @@ class JacobianEstimator(Estimator):
     def run(self, batches: list[Prompt]) -> RecipeRun[Any]:
         """Return the forward passes of all prompts as one run, and how much is pulled back."""
         run = self.passes.run(self.passes.batches([batch.row for batch in batches]))
-        n_sources = sum(self.n_tokens(batch) - FIRST_POSITION for batch in batches)
-        run.pulled_tokens = n_sources * self.task.request.anatomy.d_model
+        run.not_counted = ""
+        kernels = expected_kernels(self.task.request.model)
+        lengths = [self.n_tokens(batch) for batch in batches]
+        run.pulled = self.jacobians.pulled_back(lengths, kernels)
         return run
 
     def seconds(self, batches: list[Prompt]) -> float:
@@ -118,6 +122,12 @@ class TunedEstimator(LinearEstimator):
         for name, value in task.settings.items():
             if type(value) is not int or value < 1:
                 raise ValueError(f"{argument(name, value)} must be a whole number from 1.")
+
+    def run(self, batches: list[Any]) -> RecipeRun[Any]:
+        """Return the passes of the linear lens as one run; what comes after them is not in it."""
+        run = super().run(batches)
+        run.not_counted = "solving for the lens and training it"
+        return run
 
     def seconds(self, batches: list[Any]) -> float:
         """Return how long the passes take, and the training: two products of the head a stream."""

@@ -127,6 +127,7 @@ class LinearEstimator(Estimator):
             finish=lambda run, arrays: BatchSums(arrays[0]),
             arguments={"layers": self.task.layers},
             recipe="fit_lens",
+            not_counted="solving for the lens in this process",
         )
 
     def _schema(self) -> Schema:

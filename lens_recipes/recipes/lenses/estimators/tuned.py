@@ -35,6 +35,7 @@ from lens_recipes.trace.fit.tuned import (
     kl_divergences,
     kl_gradient,
 )
+from lens_recipes.trace.kernels import TRAINING_BYTES
 from lens_recipes.trace.lens_head import LensHead
 from lens_recipes.trace.operations import slices
 from lens_recipes.trace.transport import Affine
@@ -46,7 +47,7 @@ MOMENTUM = 0.8
 VALIDATION_TOKENS = 256
 VALIDATION_SHARE = 8  # one row in so many is not trained on
 FIRST_TRAINED = 1  # the first token's streams are like those of no other token
-MAX_BYTES = 2**29  # of logits that exist at once
+MAX_BYTES = TRAINING_BYTES  # of logits that exist at once
 LOGITS_AT_ONCE = 4  # arrays [row, vocabulary] that exist at once
 
 
