@@ -35,7 +35,7 @@ from lens_recipes.models import smollm2  # noqa: E402
 PEERS = SIDES.parents[1] / ".venv-peers" / "bin" / "python"
 OURS, THEIRS = "ours", "TransformerLens"
 NEAR = 2e-3  # of log-probabilities, logits and entropies, in nats; of Jacobians, of their largest entry
-LONG = 5  # seconds
+LONG, MINUTE = 5, 60  # seconds
 PROMPTS = ("I have been to Paris, the capital of", "I have been to Rome, the capital of")
 
 
@@ -46,7 +46,7 @@ class Tool:
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
         if python == PEERS:
             environment.pop("PYTHONPATH", None)  # theirs goes without this package
-        self.said = tempfile.TemporaryFile("w+")
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         self.process = subprocess.Popen(
             [python, SIDES / script, *arguments],
             stdin=subprocess.PIPE,
@@ -171,7 +171,8 @@ def same_clear_tokens(ours: Any, theirs: Any) -> bool:
 def compared(work: Work, running: dict[str, Tool], request: dict[str, Any], repeat: int) -> dict:
     """Let the tools take turns at a work; the first turn shows that they agree.
 
-    The first turn also warms up, and is not counted; but it is, for works so long that nothing of it is seen.
+    The first turn also warms up, and is not counted; but it is, for works so long that nothing of it is seen. Where a
+    turn takes a minute, two are made.
     """
     seconds: dict[str, list[float]] = {}
     distances = {}
@@ -187,6 +188,8 @@ def compared(work: Work, running: dict[str, Tool], request: dict[str, Any], repe
             if is_first and name != OURS:
                 found = [dict(np.load(folder / f"{each}.npz")) for each in (OURS, name)]
                 distances[name] = distance(*found)
+        if is_first and sum(took_each.values()) > MINUTE:
+            repeat = min(repeat, 2)
         if not is_first or max(took_each.values()) > LONG:
             for name, took in took_each.items():
                 seconds.setdefault(name, []).append(took)

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "sides"))
-from works import WORKS  # noqa: E402
+from works import WORKS
 
 Line = dict[str, Any]
 LEEWAY = 1.15  # above a goal: times on a machine that is not alone vary by as much
-NEAR = 1.2  # an estimate may be as many times too large or too small
+# An estimate may be as many times too large or too small. What comes back is compressed, and the ids that a random
+# model says are not; of little memory most is the process's own.
+NEAR, NEAR_OF_RANDOM, NEAR_IN_MEMORY = 1.2, 1.35, 2.0
+MUCH_MEMORY = 64  # MiB
 
 
 class Ratio(NamedTuple):
@@ -109,7 +112,7 @@ PART_GOALS = {
     "attribution by component": 1.25,
     "attribution by head": 1.35,
     "attribution by token": 3.3,
-    "attribution by head, as sent": 5.7,
+    "attribution by head, as sent": 4.0,
     "lens": 1.1,
     "components": 1.1,
 }
@@ -126,10 +129,10 @@ def of_components(line: Line) -> Iterator[Ratio]:
 
 
 START_GOALS = {
-    "import lens_recipes": 3.0,
-    "lens-recipes --help": 1.6,
-    "load, the second time": 1.2,
-    "the first lens": 2.5,
+    "import lens_recipes": 2.5,
+    "lens-recipes --help": 3.0,
+    "load, the second time": 1.3,
+    "the first lens": 1.5,
 }
 
 
@@ -160,13 +163,15 @@ def of_estimates(line: Line) -> Iterator[Ratio]:
     if "bytes" in line or "server" in line:
         where = "on a server" if "server" in line else "packed"
         work = f"{line['model']}, {line.get('bytes') or line['server']}, {where}"
+        near = NEAR_OF_RANDOM if "random" in line["model"] else NEAR
         yield Estimate(f"{work}: bytes sent", "measured", [line["ratio_up"]], NEAR)
-        yield Estimate(f"{work}: bytes back", "measured", [line["ratio_back"]], NEAR)
+        yield Estimate(f"{work}: bytes back", "measured", [line["ratio_back"]], near)
     elif "time" in line:
         work = f"{line['model']}, {line['time']}"
         yield Estimate(f"{work}: seconds here", "measured", [line["ratio_here"]], NEAR)
-        yield Estimate(f"{work}: seconds of a rehearsal", "measured", [line["ratio_there"]], NEAR)
+        yield Estimate(f"{work}: seconds of a rehearsal", "measured", [line["ratio_there"]], None)
     else:
         for case, found in line.items():
             if isinstance(found, dict) and "estimated_mb" in found:
-                yield Estimate(f"{case}: memory", "measured", [found["ratio"]], NEAR)
+                near = NEAR_IN_MEMORY if found["estimated_mb"] >= MUCH_MEMORY else None
+                yield Estimate(f"{case}: memory", "measured", [found["ratio"]], near)

@@ -82,9 +82,9 @@ def of_transformers():
                 output_hidden_states=True,
                 return_dict_in_generate=True,
             )
-            steps = [decoded(model, states, slice(-1, None)) for states in written.hidden_states]
-            found = [joined(step) for step in steps]
-            return {name: np.concatenate([each[name] for each in found], 1) for name in found[0]}
+            steps = [[state[:, -1:] for state in states] for states in written.hidden_states]
+            states = [torch.cat(of_steps, 1) for of_steps in zip(*steps, strict=True)]
+            return joined(decoded(model, states, slice(None)))
 
         return run
 

@@ -123,9 +123,7 @@ def jacobian_read(asked, settings):
 
     @torch.no_grad()
     def run():
-        found = lens.readout(
-            RAW, ids, layers=LENS_LAYERS, top_k=TOP_K, return_full_logits=True
-        )
+        found = lens.readout(RAW, ids, layers=LENS_LAYERS, top_k=TOP_K, return_full_logits=True)
         streams = [found.lens_logits[layer] for layer in sorted(found.lens_logits)]
         kept = []
         for logits in streams:

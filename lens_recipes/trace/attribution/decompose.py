@@ -270,7 +270,7 @@ class PartShares:
         return with_sums(torch.cat(shares), sums)
 
     def normed(self, part: LogitParts) -> Iterator[Float[Tensor, "part token d_model"]]:
-        """Yield the vectors of a part as they come to the unembedding; those of a sum one by one."""
+        """Yield a part's vectors as they come to the unembedding; those of a sum one by one."""
         if isinstance(part, SummedParts):
             for one in part.parts:
                 yield from self.normed(one)
