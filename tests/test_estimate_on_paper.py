@@ -280,3 +280,9 @@ def test_an_estimate_names_what_it_assumes(client):
 def test_a_machine_has_speeds(wrong):
     with pytest.raises(ValueError, match="flop_per_s="):
         lr.Machine(flop_per_s=wrong)
+
+
+def test_a_tuned_fit_on_paper_names_what_is_not_counted():
+    """It calls modules after the model has run: on paper that is no offloaded weight."""
+    said = lr.estimate(lr.fit_lens, llama_70b(), [list(range(9, 73))] * 9, kind="tuned")
+    assert "training it" in str(said)
