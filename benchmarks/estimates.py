@@ -330,13 +330,13 @@ def memory_of(name: str) -> dict[str, Any]:
     return {**sizes, "of_any_job_mb": of_any_job, "estimated_mb": round(estimated), "ratio": round(ratio, 2)}  # fmt: skip
 
 
-def measured(repeat: int) -> None:
-    """Print all that is measured here."""
+def measured(repeat: int, timed: list[str]) -> None:
+    """Print all that is measured here; times of some of the models."""
     for name, make in models().items():
         measured_bytes(name, make)
     each_alone(__file__, MEMORY)
-    for name, make in models().items():
-        measured_time(name, make, repeat)
+    for name in timed:
+        measured_time(name, models()[name], repeat)
 
 
 # -- beside a server ---------------------------------------------------
@@ -390,7 +390,7 @@ def main() -> None:
         for name in options.models:
             measured_time(name, models()[name], options.repeat, options.cases)
     elif options.measured:
-        measured(options.repeat)
+        measured(options.repeat, options.models)
     elif options.server:
         on_server()
     else:

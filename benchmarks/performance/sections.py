@@ -81,7 +81,8 @@ SECTIONS = (
         "lens",
         "The lens, beside its floor",
         (
-            ("lens.py", "--tokens", "16", "128", "1024", "--without", "plain", "unchecked"),
+            ("lens.py", "--tokens", "16", "128", "--without", "plain", "unchecked"),
+            ("lens.py", "--tokens", "1024", "--without", "plain", "unchecked", "all"),
             (
                 "lens.py",
                 *("--prompts", "64", "--tokens", "16", "--positions", "last"),
@@ -119,7 +120,7 @@ SECTIONS = (
         "A 70B model, on paper",
         (
             ("estimates.py",),
-            ("estimates.py", "--measured", "--repeat", "1"),
+            ("estimates.py", "--measured", "--repeat", "1", "--models", "SmolLM2"),
             ("estimates.py", "--server"),
         ),
         goals.of_estimates,

@@ -16,6 +16,7 @@ class Work(NamedTuple):
     settings: Of that function: sizes, in tokens, prompts, layers.
     goal: How many times as long as TransformerLens ours may take; None where it has no such thing.
     said: What exactly is done.
+    by_hand: Which scripts by hand take turns as well, where they can; fewer where a turn is long.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Work(NamedTuple):
     settings: dict[str, int]
     goal: float | None
     said: str
+    by_hand: tuple[str, ...] = ("transformers by hand", "nnsight by hand")
 
 
 GRID = "the five likeliest tokens, their log-probabilities and the entropy, at every layer and position"
@@ -30,9 +32,9 @@ LAST = "the same at the last position alone"
 WORKS = (
     Work("grid of 16 tokens", "grid", {"tokens": 16}, 1.0, GRID),
     Work("grid of 128 tokens", "grid", {"tokens": 128}, 0.9, GRID),
-    Work("grid of 1,024 tokens", "grid", {"tokens": 1024}, 0.75, GRID),
+    Work("grid of 1,024 tokens", "grid", {"tokens": 1024}, 0.75, GRID, ("transformers by hand",)),
     Work("last position of 128 tokens", "last", {"tokens": 128}, 1.1, LAST),
-    Work("1,500 prompts", "prompts", {"prompts": 1500, "tokens": 6}, 1.0, f"{LAST}, of 6 tokens each"),
+    Work("1,500 prompts", "prompts", {"prompts": 1500, "tokens": 6}, 1.0, f"{LAST}, of 6 tokens each", ()),
     Work("components", "components", {"tokens": 16}, 1.0, "the lens on what each attention and each MLP adds, at every position of 16 tokens"),
     Work("heads", "heads", {"tokens": 64}, 1.0, "a logit minus another as a sum over all heads, MLPs and biases, at the last of 64 tokens"),
     Work("generation", "generation", {"tokens": 128, "new": 64}, 1.0, "64 new tokens after 128, and the lens at each (TransformerLens without its cache, which stays empty under transformers 5.24 and makes it write another text)"),
