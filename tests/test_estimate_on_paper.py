@@ -286,3 +286,24 @@ def test_a_tuned_fit_on_paper_names_what_is_not_counted():
     """It calls modules after the model has run: on paper that is no offloaded weight."""
     said = lr.estimate(lr.fit_lens, llama_70b(), [list(range(9, 73))] * 9, kind="tuned")
     assert "training it" in str(said)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [(transformers.T5Config(), "encoder–decoder"), (transformers.ViTConfig(), "decoder that predicts")],
+)  # fmt: skip
+def test_a_config_of_no_decoder_is_refused_in_a_sentence(config, said):
+    with pytest.raises(lr.LensError, match=said):
+        lr.estimate(lr.logit_lens, config, [[1, 2, 3]])
+
+
+def test_a_multimodal_config_is_estimated_by_its_decoder():
+    text = small_config()
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )  # fmt: skip
+    whole = transformers.LlavaConfig(text_config=text, vision_config=vision)
+    said = lr.estimate(lr.logit_lens, whole, [[1, 2, 3]])
+    alone = lr.estimate(lr.logit_lens, text, [[1, 2, 3]])
+    assert said.bytes_back == alone.bytes_back
+    assert said.weight_bytes > alone.weight_bytes

@@ -159,7 +159,7 @@ def _shared(arguments: dict[str, Any]) -> dict[str, Any]:
 def _load_module(weights: Weights, tokenizer: Any) -> Envoy:
     """Load a model with transformers alone, and wrap it."""
     source, arguments, config, adapter = weights
-    auto_class = _auto_class(is_saved_whole(config, source))
+    auto_class = auto_class_of(is_saved_whole(config, source))
     module = read_module(auto_class, source, resolve_load_kwargs(arguments)).eval()
     if adapter is not None:
         peft.attach(module, adapter.source)
@@ -197,11 +197,11 @@ def skeleton(source: str, *, trust_remote_code: bool = False) -> Envoy:
     with _plain_errors(source):
         config = _config(source, arguments)
         refuse_impossible_size(source, config)
-        auto_class = _auto_class(is_multimodal(config, source))
+        auto_class = auto_class_of(is_multimodal(config, source))
         return NNsight(build_module(auto_class, source, config, arguments).eval())
 
 
-def _auto_class(multimodal: bool) -> Any:
+def auto_class_of(multimodal: bool) -> Any:
     """Return the class of transformers that builds a language model from its config."""
     if multimodal:
         return transformers.AutoModelForImageTextToText

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from lens_recipes.arrays.used_lens import EMBEDDING
 from lens_recipes.lenses.lens import Lens
 from lens_recipes.models.handle import has_hub_id, on_meta, put_on_paper, tokenizer_of
+from lens_recipes.models.loading.checkpoint import auto_class_of
+from lens_recipes.models.loading.checkpoint_kind import is_multimodal
 from lens_recipes.models.loading.checkpoint_size import refuse_impossible_size
 from lens_recipes.models.loading.reading import build_module
 from lens_recipes.models.structure.anatomy import anatomy
@@ -49,13 +51,14 @@ def model_on_paper(model: Any) -> Envoy:
         model: What `is_skeleton` is true of. Without a tokenizer its prompts are token ids.
 
     Raises:
-        LensError: a config that no model can have.
+        LensError: a config that no model can have, or of a model that no lens can read.
     """
     tokenizer = None
     if isinstance(model, transformers.PreTrainedConfig):
         name = type(model).__name__
         refuse_impossible_size(name, model)
-        module = build_module(transformers.AutoModelForCausalLM, name, model, {}).eval()
+        auto_class = auto_class_of(is_multimodal(model, name))
+        module = build_module(auto_class, name, model, {}).eval()
         if isinstance(model.dtype, torch.dtype):
             module = module.to(model.dtype)
     elif isinstance(model, Envoy):
