@@ -30,12 +30,12 @@ import numpy as np
 import scipy.stats
 import torch
 import transformers
+from lens import floor
 from side_by_side import each_alone, peak_beyond
 
 import lens_recipes as lr
 
 LARGE = 262_144
-CHUNK = 640  # rows of one product of the floor
 
 
 def ids(n_tokens: int, seed: int = 0) -> list[int]:
@@ -109,25 +109,6 @@ def memory_of(case: str) -> dict[str, Any]:
 
 
 # -- time --------------------------------------------------------------
-
-
-def floor(module: Any, prompts: list[list[int]], last: bool) -> None:
-    """Body and product: no norm, no metric, nothing kept."""
-    streams: list[torch.Tensor] = []
-
-    def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-        streams.append(output[:, -1:] if last else output)
-
-    hooks = [layer.register_forward_hook(keep) for layer in module.model.layers]
-    try:
-        with torch.inference_mode():
-            module.model(input_ids=torch.tensor(prompts), use_cache=False)
-            rows = torch.cat([stream.flatten(0, 1) for stream in streams])
-            for start in range(0, len(rows), CHUNK):
-                rows[start : start + CHUNK] @ module.lm_head.weight.T
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 # What grows: its sizes, and from a size the model, the prompts, and whether the last position alone is read.

@@ -24,6 +24,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
+from lens import text_ids
 
 SIDES = Path(__file__).resolve().parent / "sides"
 sys.path.insert(0, str(SIDES))
@@ -98,22 +99,13 @@ def their_versions() -> dict[str, str]:
 # -- what is asked -----------------------------------------------------
 
 
-def manual_ids(tokenizer: Any, prompts: int, tokens: int) -> list[list[int]]:
-    """Return English prose from Python's own manual, cut into prompts of one length."""
-    import pydoc_data.topics
-
-    words = " ".join(pydoc_data.topics.topics[key] for key in sorted(pydoc_data.topics.topics))
-    ids = tokenizer(words[: 40 * prompts * tokens]).input_ids
-    return [ids[i * tokens : (i + 1) * tokens] for i in range(prompts)]
-
-
 def request_of(work: Work, tokenizer: Any, lens: Path, folder: Path) -> dict[str, Any]:
     """Return what the tools are asked."""
     settings = work.settings
     if work.kind == "patch_map":
         ids = [tokenizer(text).input_ids[-settings["tokens"] :] for text in PROMPTS]
     else:
-        ids = manual_ids(tokenizer, settings.get("prompts", 1), settings["tokens"])
+        ids = text_ids(tokenizer, settings.get("prompts", 1), settings["tokens"])
     target, against = (tokenizer(word).input_ids[0] for word in (" France", " Italy"))
     return {
         "name": work.name,
@@ -129,7 +121,7 @@ def saved_lens(folder: Path) -> Path:
     """Write a Jacobian lens that both tools read, fitted on one prompt."""
     model = lr.load("smollm2")
     path = folder / "lens.pt"
-    ids = manual_ids(model.tokenizer, 1, 24)
+    ids = text_ids(model.tokenizer, 1, 24)
     lens = lr.fit_lens(model, ids, kind="jacobian", layers=LENS_LAYERS, quality_tokens=0)
     lens.save(path, format="jacobian")
     return path

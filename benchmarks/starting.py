@@ -11,10 +11,8 @@ Each beside the least that it could be, in turn; seconds are those of the proces
 
 What profiling found.
 
-- The import takes 63 modules: names are resolved when they are first used, and neither torch, transformers nor nnsight is
-  among them. Half of its time is Python's own start.
-- `--help` imports 435 modules and no model code. More than half of its time is typer, rich and numpy; the rest
-  are the commands, which must be there to be listed.
+- The import takes neither torch, transformers nor nnsight: names are resolved when they are first used.
+- `--help` imports no model code. What is above typer, rich and numpy are the commands, which must be there to be listed.
 - `load` reads the checkpoint as `from_pretrained` does, by memory map. What is added is a look at the header of the
   weights and nnsight's wrapping of the modules.
 - The first lens runs the model on a few tokens, to find its blocks and what lies between the last one and the logits

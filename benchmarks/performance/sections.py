@@ -44,8 +44,8 @@ LENS = """\
 The floor is a forward pass of the transformer's body and the bare product of the same rows with the unembedding: no
 norm, no metric, nothing kept.
 
-Of a grid of 16 tokens, on one thread, 86 % are products that the floor has as well, 8 % find the top five and the
-entropy, and 6 % are Python: the trace, the checks and the result. With more tokens the products grow, and Python does not."""
+Profiled at 16 tokens on one thread: nearly all are products that the floor has as well; the rest finds the top five and
+the entropy, and is Python: the trace, the checks and the result. With more tokens the products grow, and Python does not."""
 
 GENERATION = """\
 The floor is `generate` with the product of each step's rows (all layers) with the unembedding. What is above it is
@@ -57,7 +57,7 @@ Attributions of the last token beside one forward pass; the lens and five compon
 
 - By token, the values of each head go through the output projection source by source, in every layer: at 128 tokens
   about one more forward pass of arithmetic, but in small products, of which two cores do not make much.
-- As sent, the rows of the unembedding cannot be read: it is called for all 301 parts, in one product. That is about
+- As sent, the rows of the unembedding cannot be read: it is called for all parts, in one product. That is about
   one more forward pass. About as much is packing the recipe as source (nnsight reads that of each of its functions)."""
 
 STARTING = """\

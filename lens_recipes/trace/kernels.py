@@ -39,9 +39,9 @@ LOGIT_BYTES = 256 * 2**20
 # Rows of text that are written side by side. On processors more gained nothing. Accelerators could
 # take more, but what is sampled depends on this number.
 WRITTEN_ROWS = 64
-# Vectors of an attribution that share one product with the unembedding. Measured on processors
-# where the unembedding is called, with 301 parts of SmolLM2: a product for each layer, of 9 or 10
-# rows, reads all of it 93 times, and all of them take three times as long as one.
+# Vectors of an attribution that share one product with the unembedding. Found on processors where
+# the unembedding is called: a product for each layer, of the few rows of its heads, reads all of it
+# each time. `benchmarks/components.py` measures what is left ("as sent"), and no other number.
 PART_ROWS = 512
 # Bytes of the streams that one forward pass of a linear fit keeps: a bound on memory, measured
 # beside no other number on any device.

@@ -127,10 +127,10 @@ def refuse_uncallable(model: Envoy, operations: Iterable[Operation]) -> None:
     Raises:
         LensError: a module's weights are brought by a hook of a module around it.
     """
-    if lacks_weights(model._module):
-        return  # a model on paper: nothing of it is called
     for operation in operations:
         if isinstance(operation, ModuleCall) and lacks_weights(model.get(operation.path)._module):
+            if lacks_weights(model._module):
+                return  # a model on paper: nothing of it is called
             raise LensError(
                 f"the weights of {operation.path!r} are offloaded, and brought only while the "
                 "module around it runs (preload_module_classes): a lens calls it by itself. "
